@@ -1,0 +1,159 @@
+"""Addresses of single fields inside a Kubernetes object, and JSON patches that write them only as long as nobody else did.
+
+Pure. A list item is named by what identifies it (`{"name": "app"}`), never by its position alone, because people insert
+and reorder items; the position is looked up at the moment of writing and tested in the same patch. Used by `targets.py`
+and by the kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+Json: TypeAlias = Any
+"""A JSON document: dict, list, str, int, float, bool or None."""
+
+Segment: TypeAlias = str | int | Mapping[str, Json]
+"""One part of a path: a key, a position, or the members that single out one item of a list."""
+
+Path: TypeAlias = tuple[Segment, ...]
+
+Operation: TypeAlias = dict[str, Json]
+"""One operation of a JSON patch (RFC 6902)."""
+
+
+class Missing(Enum):
+    """The value of a field that is not there; JSON's null is a value, this is none."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Missing.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a path leads in one object.
+
+    Attributes:
+        pointer: the JSON pointer (RFC 6901).
+        value: what stands there, or ABSENT when only its parent exists.
+        tests: operations that fail when a list item on the way is no longer the one that was named.
+    """
+
+    pointer: str
+    value: Json
+    tests: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field to be written.
+
+    Attributes:
+        path: the field.
+        to: the value wanted; ABSENT removes the field.
+        expects: the values it may have before the write: the snapshot's and ours. Any other is somebody else's.
+    """
+
+    path: Path
+    to: Json
+    expects: tuple[Json, ...]
+
+
+def escape(key: str) -> str:
+    """One key as a part of a JSON pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _is_part(members: Mapping[str, Json], item: Json) -> bool:
+    """Whether the item has all these members; nested objects are compared the same way."""
+    if not isinstance(item, Mapping):
+        return False
+    return all(
+        _is_part(value, item.get(key)) if isinstance(value, Mapping) else item.get(key) == value
+        for key, value in members.items()
+    )
+
+
+def _tests(pointer: str, members: Mapping[str, Json]) -> list[Operation]:
+    found: list[Operation] = []
+    for key, value in members.items():
+        below = f"{pointer}/{escape(key)}"
+        if isinstance(value, Mapping):
+            found.extend(_tests(below, value))
+        elif value is not None:
+            found.append({"op": "test", "path": below, "value": value})
+    return found
+
+
+def find(document: Json, path: Path) -> Found | None:
+    """Follow a path through an object.
+
+    Returns:
+        Where it leads; None when a part of the way to the last segment is missing, or when more than one item of a list
+        answers to the same name.
+    """
+    node, pointer, tests = document, "", list[Operation]()
+    for depth, segment in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(segment, Mapping):
+            if not isinstance(node, Sequence) or isinstance(node, str):
+                return None
+            places = [place for place, item in enumerate(node) if _is_part(segment, item)]
+            if len(places) != 1:
+                return None
+            pointer += f"/{places[0]}"
+            tests.extend(_tests(pointer, segment))
+            node = node[places[0]]
+        elif isinstance(segment, int):
+            if not isinstance(node, Sequence) or isinstance(node, str) or not 0 <= segment < len(node):
+                return None
+            pointer += f"/{segment}"
+            node = node[segment]
+        else:
+            if not isinstance(node, Mapping):
+                return None
+            pointer += f"/{escape(segment)}"
+            if segment not in node:
+                return Found(pointer, ABSENT, tuple(tests)) if last else None
+            node = node[segment]
+    return Found(pointer, node, tuple(tests))
+
+
+def write(found: Found, to: Json) -> list[Operation]:
+    """Operations that write one field only if it still has the value found.
+
+    A JSON patch has no test for "absent": adding a field that came into being meanwhile would overwrite it, so the caller
+    also tests something that stands beside it (see `targets.py`).
+    """
+    operations = list(found.tests)
+    if found.value is not ABSENT:
+        operations.append({"op": "test", "path": found.pointer, "value": found.value})
+    if to is ABSENT:
+        if found.value is not ABSENT:
+            operations.append({"op": "remove", "path": found.pointer})
+    else:
+        operations.append({"op": "add", "path": found.pointer, "value": to})
+    return operations
+
+
+def readable(path: Path) -> str:
+    """The path as people write it: ``spec.template.spec.containers[name=app].image``."""
+    text = ""
+    for segment in path:
+        if isinstance(segment, Mapping):
+            text += f"[{_members(segment)}]"
+        elif isinstance(segment, int):
+            text += f"[{segment}]"
+        else:
+            text += f".{segment}" if text else segment
+    return text
+
+
+def _members(members: Mapping[str, Json]) -> str:
+    return ",".join(
+        f"{key}.{_members(value)}" if isinstance(value, Mapping) else f"{key}={value}" for key, value in members.items()
+    )

@@ -1,0 +1,130 @@
+"""Judges measurements. Pure: a number and what was seen before give a verdict; nothing else knows thresholds or missing data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cutover.status import GateStatus, Verdict
+
+
+class NoData(StrEnum):
+    """What a sample without a usable number means."""
+
+    WAIT = "Wait"
+    PASS = "Pass"  # noqa: S105 -- a verdict, not a password
+    FAIL = "Fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a gate asks for.
+
+    Attributes:
+        passes_needed: consecutive passing samples.
+        fails_allowed: failing samples that fail the gate: counted over a whole stage for a gate, consecutive for a guard.
+        hold: how long it must have passed without a break.
+        patient: a sample out of bounds is not a failure, only a reason to wait (readiness: pods that are not ready yet).
+    """
+
+    name: str
+    interval: timedelta
+    minimum: float | None = None
+    maximum: float | None = None
+    passes_needed: int = 1
+    fails_allowed: int = 1
+    no_data: NoData = NoData.WAIT
+    hold: timedelta = timedelta()
+    guard: bool = False
+    patient: bool = False
+    unit: str = ""
+
+    @property
+    def bound(self) -> str:
+        """As people read it: ``>= 1 and <= 300``."""
+        parts = [f">= {_number(self.minimum)}"] if self.minimum is not None else []
+        if self.maximum is not None:
+            parts.append(f"<= {_number(self.maximum)}")
+        return " and ".join(parts) + self.unit
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A number seen at a time; `value` is None when there was none, and `note` says why."""
+
+    value: float | None
+    at: datetime
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a gate has seen within one stage (a guard: within one run). Lives in memory and starts again after a crash."""
+
+    passes: int = 0
+    fails: int = 0
+    since: datetime | None = None
+    last: Measurement | None = None
+    failed: bool = False
+
+
+def within(rule: Rule, value: float) -> bool:
+    """Whether a number keeps the bounds."""
+    return (rule.minimum is None or value >= rule.minimum) and (rule.maximum is None or value <= rule.maximum)
+
+
+def observe(rule: Rule, tally: Tally, seen: Measurement) -> Tally:
+    """The tally after one more measurement. A failed gate stays failed."""
+    good: bool | None
+    if seen.value is None:
+        good = {NoData.WAIT: None, NoData.PASS: True, NoData.FAIL: False}[rule.no_data]
+    else:
+        good = within(rule, seen.value)
+    if good:
+        fails = 0 if rule.guard else tally.fails
+        return replace(tally, passes=tally.passes + 1, fails=fails, since=tally.since or seen.at, last=seen)
+    fails = tally.fails + (good is False and not rule.patient)
+    return Tally(passes=0, fails=fails, last=seen, failed=tally.failed or fails >= rule.fails_allowed)
+
+
+def judge(rule: Rule, tally: Tally, now: datetime) -> GateStatus:
+    """What the gate says now, with the numbers behind it."""
+    seen = tally.last
+    value = "" if seen is None or seen.value is None else _number(seen.value)
+    verdict, message = _say(rule, tally, now, value)
+    return GateStatus(
+        name=rule.name,
+        verdict=verdict,
+        value=value,
+        bound=rule.bound,
+        passes=min(tally.passes, rule.passes_needed),
+        needed=rule.passes_needed,
+        fails=tally.fails,
+        guard=rule.guard,
+        message=message,
+    )
+
+
+def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, str]:
+    seen = tally.last
+    if tally.failed:
+        what = seen.note if seen and seen.value is None else f"{value}{rule.unit} is not {rule.bound}"
+        times = f", {tally.fails} times" if tally.fails > 1 else ""
+        return Verdict.FAIL, f"{what}{times}"
+    if seen is None:
+        return Verdict.WAIT, "no sample yet"
+    if seen.value is None and rule.no_data is NoData.WAIT:
+        return Verdict.WAIT, seen.note
+    if tally.passes == 0:
+        return Verdict.WAIT, seen.note or f"{value}{rule.unit} is not {rule.bound}"
+    if not rule.guard and tally.passes < rule.passes_needed:
+        return Verdict.WAIT, f"{tally.passes} of {rule.passes_needed} passing samples in a row"
+    if tally.since is not None and now - tally.since < rule.hold:
+        left = rule.hold - (now - tally.since)
+        return Verdict.WAIT, f"passes, and must go on passing for {left.total_seconds():.0f}s"
+    return Verdict.PASS, seen.note if seen.value is None else f"{value}{rule.unit} is {rule.bound}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"

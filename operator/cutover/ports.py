@@ -1,0 +1,149 @@
+"""What Cutover needs of the outside, as small protocols. `adapters/` holds the real ones, `testing.py` the in-memory ones.
+
+Every method raises only the errors of `errors.py`. Bodies are plain JSON documents, never to be changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from cutover.fields import Json, Operation
+from cutover.saga.turn import Notice
+
+GROUP: Final = "cutover.dev"
+VERSION: Final = "v1alpha1"
+FINALIZER: Final = "cutover.dev/unwind"
+PLAN_LABEL: Final = "cutover.dev/plan"
+FENCE_LABEL: Final = "cutover.dev/fence"
+MIGRATOR_LABEL: Final = "cutover.dev/migrator"
+FIELD_MANAGER: Final = "cutover"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Resource:
+    """A kind of object as the API server knows it. `group` is empty for the core group."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        """As manifests spell it, such as ``apps/v1``."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+PLANS: Final = Resource(GROUP, VERSION, "migrationplans", "MigrationPlan")
+DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+SNAPSHOTS: Final = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+PODS: Final = Resource("", "v1", "pods", "Pod")
+SERVICES: Final = Resource("", "v1", "services", "Service")
+SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+VIRTUAL_SERVICES: Final = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")
+DESTINATION_RULES: Final = Resource("networking.istio.io", "v1", "destinationrules", "DestinationRule")
+WORKLOAD_ENTRIES: Final = Resource("networking.istio.io", "v1", "workloadentries", "WorkloadEntry")
+
+STREAMED: Final = (DEPLOYMENTS, VIRTUAL_SERVICES)
+"""Kinds of targets. Of these, and only while they carry `PLAN_LABEL`, every change is streamed to us."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """One object by name."""
+
+    resource: Resource
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """As messages name it: ``Deployment checkout-v2``."""
+        return f"{self.resource.kind} {self.name}"
+
+
+class Cluster(Protocol):
+    """The API server."""
+
+    async def get(self, ref: Ref) -> Json:
+        """Read one object now. Raises NotFound."""
+
+    def seen(self, ref: Ref) -> Json | None:
+        """The newest streamed body of a claimed object, never older than our own last write; None when there is none."""
+
+    async def list(self, resource: Resource, namespace: str, labels: str = "") -> Sequence[Json]:
+        """All objects of a kind in a namespace; `labels` is a label selector. A kind that is not installed has none."""
+
+    async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
+        """Apply a JSON patch and return the object.
+
+        Args:
+            ref: the object.
+            operations: RFC 6902; all or none take effect.
+            account: the service account of the same namespace to act as; empty for the operator itself.
+
+        Raises:
+            Rejected, NotFound, Conflict, Denied: nothing was done.
+            Unavailable: it may have been done.
+        """
+
+    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+        """Create an object as the operator. Raises Conflict when the name is taken."""
+
+    async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
+        """Delete every object of a kind that a label selector picks, as the operator."""
+
+    async def save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:
+        """Replace `.status` of a plan if it is still at this version. Raises Conflict when it is not."""
+
+    async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
+        """Whether a service account of the namespace may do this, asked of the API server's authorizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a metrics server answered to one query.
+
+    Attributes:
+        value: a finite number, or None when there was none.
+        note: why there was none, in words of ours: no text of the server's answer ever goes into a status.
+    """
+
+    value: float | None
+    note: str = ""
+
+
+class Metrics(Protocol):
+    """Servers of numbers, configured by the administrator and named by plans."""
+
+    def knows(self, provider: str) -> bool:
+        """Whether a provider of this name is configured."""
+
+    async def query(self, provider: str, query: str, lookback: float) -> Sample:
+        """One instant query.
+
+        Never raises for what the server does: any trouble is a sample without a value, with a note.
+
+        Args:
+            provider: its name in the settings.
+            query: PromQL.
+            lookback: seconds after which a series that got no new sample counts as gone.
+        """
+
+
+class Clock(Protocol):
+    """The time."""
+
+    def now(self) -> datetime:
+        """The present moment, UTC."""
+
+
+class Recorder(Protocol):
+    """Where people read what happened."""
+
+    def record(self, plan: Json, notice: Notice) -> None:
+        """Publish one event about a plan; never blocks, never raises."""

@@ -1,0 +1,64 @@
+"""What people ask of a running plan: one annotation a verb, `request.cutover.dev/abort: "token=7f3a by=alice"`.
+
+Pure: reads annotations and writes the text of one. Whether a request is legal now is the saga's business.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+PREFIX = "request.cutover.dev/"
+
+
+class RequestVerb(StrEnum):
+    """What a person can ask for."""
+
+    APPROVE = "approve"
+    HOLD = "hold"
+    RESUME = "resume"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it stands on the plan.
+
+    Attributes:
+        token: any text that differs from the last one of this verb; a token is handled once.
+        by: who asked; empty when the annotation does not say.
+        step: the step meant, for `approve`.
+    """
+
+    verb: RequestVerb
+    token: str
+    by: str = ""
+    step: str = ""
+
+
+def read(annotations: Mapping[str, str]) -> tuple[Request, ...]:
+    """All requests on an object, `abort` first, because it beats every other.
+
+    A value without ``token=`` is taken whole as the token, so that ``kubectl annotate mplan x
+    request.cutover.dev/hold=now`` works. Unknown verbs are left alone: admission tells who may write them.
+    """
+    found = []
+    for verb in sorted(RequestVerb, key=lambda verb: verb is not RequestVerb.ABORT):
+        text = annotations.get(PREFIX + verb)
+        if text is None:
+            continue
+        parts = dict(part.split("=", 1) for part in text.split() if "=" in part)
+        token = parts.get("token", text.strip())[:64]
+        found.append(Request(verb, token, parts.get("by", "")[:253], parts.get("step", "")[:63]))
+    return tuple(found)
+
+
+def write(verb: RequestVerb, by: str, step: str = "") -> tuple[str, str]:
+    """The annotation's key and value for a new request."""
+    parts = [f"token={secrets.token_hex(4)}"]
+    if step:
+        parts.append(f"step={step}")
+    parts.append(f"by={by}")
+    return PREFIX + verb, " ".join(parts)

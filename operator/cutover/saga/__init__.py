@@ -1,0 +1,60 @@
+"""The saga: what may happen to a plan, and what is to be done next. Pure, and the first file to read.
+
+`advance` takes the rules of a plan, its status, what came in, and the time; it returns the new status, at most one
+command, when to look again, and what to tell people. It knows no kind, no clock, no I/O. Two tables hold every legal
+transition; a pair that is not in them is refused by name and changes nothing.
+
+The order of every turn: end of the world first (deleted, aborted, failed guard or gate, out of time), then people's other
+wishes, then the step in hand. The driver saves the returned status *before* it carries out the command; a command is
+therefore always one that the saved status already announces, and after a crash the same command comes out again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cutover.errors import Broken
+from cutover.saga.backward import backward, releasing
+from cutover.saga.draft import Draft
+from cutover.saga.forward import forward, turn_back
+from cutover.saga.start import claiming, pending, take_spec
+from cutover.saga.tables import Reason
+from cutover.saga.turn import Command, Inputs, Rules, Turn, Verb
+from cutover.saga.wishes import answer_requests, hold_or_resume
+from cutover.status import ENDED, Phase, Status
+
+
+def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn:
+    """One turn of one plan.
+
+    Args:
+        rules: the plan as the saga knows it.
+        status: what was last saved, or saved and then added to in memory.
+        inputs: what came in.
+        now: the time, UTC.
+
+    Returns:
+        The status to save before anything else, and the command it announces.
+
+    Raises:
+        Broken: a transition that is in neither table.
+    """
+    draft = Draft(rules, status, inputs, now)
+    take_spec(draft)
+    wish = answer_requests(draft)
+    if draft.status.phase in ENDED:
+        return draft.turn(Command(Verb.UNBIND) if inputs.bound else None)
+    if draft.status.phase is Phase.PENDING:
+        return pending(draft, wish)
+    if draft.status.reason == Reason.RELEASING:
+        return releasing(draft)
+    if draft.status.phase not in (Phase.UNWINDING, Phase.STUCK):
+        turn_back(draft, wish)
+    if draft.status.phase in (Phase.UNWINDING, Phase.STUCK):
+        return backward(draft)
+    if draft.status.reason == Reason.CLAIMING:
+        return claiming(draft)
+    hold_or_resume(draft, wish)
+    if draft.status.phase is Phase.HELD:
+        return draft.turn()
+    return forward(draft)

@@ -1,0 +1,113 @@
+"""A turn in the making: the status as it changes inside one call of `advance`, by legal transitions only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from cutover.errors import Broken
+from cutover.saga.tables import PLAN, STEP, PlanEvent, Reason, StepEvent
+from cutover.saga.turn import Command, Inputs, Notice, Rules, Turn
+from cutover.status import Current, Phase, Run, Status, StepState
+
+
+@dataclass(slots=True)
+class Draft:
+    """A turn in the making. Lives only inside one call of `advance`."""
+
+    rules: Rules
+    status: Status
+    inputs: Inputs
+    now: datetime
+    notices: list[Notice] = field(default_factory=list)
+    look: list[timedelta] = field(default_factory=list)
+
+    @property
+    def run(self) -> Run:
+        if self.status.run is None:
+            raise Broken("a plan that has been seen has a run")
+        return self.status.run
+
+    @property
+    def current(self) -> Current:
+        if self.status.current is None:
+            raise Broken("a plan that does a step says which")
+        return self.status.current
+
+    def set(self, **changes: object) -> None:
+        self.status = replace(self.status, **changes)  # type: ignore[arg-type]  # names are checked by the dataclass
+
+    def set_run(self, **changes: object) -> None:
+        self.set(run=replace(self.run, **changes))  # type: ignore[arg-type]
+
+    def plan_event(self, event: PlanEvent, reason: Reason | str, message: str = "") -> None:
+        to = PLAN.get((self.status.phase, event))
+        if to is None:
+            raise Broken(f"a plan that is {self.status.phase} cannot {event}")
+        run = self.run
+        if to is not Phase.RUNNING and run.since is not None:
+            self.set_run(spent=run.spent + (self.now - run.since).total_seconds(), since=None)
+        elif to is Phase.RUNNING and run.since is None:
+            self.set_run(since=self.now)
+        self.set(phase=to, reason=str(reason), message=message)
+
+    def step_event(self, at: int, event: StepEvent, message: str = "") -> None:
+        step = self.status.steps[at]
+        to = STEP.get((step.state, event))
+        if to is None:
+            raise Broken(f"step {step.name} is {step.state} and cannot {event}")
+        step = replace(step, state=to, message=message[:256])
+        if event is StepEvent.START:
+            step = replace(step, started_at=self.now, attempt=step.attempt + 1)
+        if to in (StepState.DONE, StepState.FAILED, StepState.UNDONE):
+            step = replace(step, finished_at=self.now)
+        self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
+
+    def raise_fence(self) -> None:
+        self.set_run(fence=self.run.fence + 1)
+
+    def notice(self, reason: Reason | str, message: str, *, warning: bool = False) -> None:
+        self.notices.append(Notice(str(reason), message, warning))
+
+    def turn(self, command: Command | None = None, *look: timedelta | None) -> Turn:
+        soon = [*self.look, *(after for after in look if after is not None)]
+        return Turn(self.status, command, max(min(soon), timedelta()) if soon else None, tuple(self.notices))
+
+
+def fence_if_taken_over(draft: Draft) -> None:
+    """Another process may still have a write under way; ours must be able to tell it apart."""
+    if draft.inputs.taken_over:
+        draft.raise_fence()
+
+
+def position(status: Status) -> int:
+    """The step in hand as a position."""
+    if status.current is None:
+        return -1
+    for at, step in enumerate(status.steps):
+        if step.name == status.current.step:
+            return at
+    raise Broken(f"status.current names step {status.current.step}, which is not in status.steps")
+
+
+def stage_of(status: Status) -> int:
+    """The stage in hand as a position; ``2/4`` is 1."""
+    if status.current is None:
+        return -1
+    return int(status.current.stage.partition("/")[0]) - 1
+
+
+def seconds(after: float | None) -> timedelta | None:
+    return None if after is None else timedelta(seconds=after)
+
+
+def duration(span: timedelta) -> str:
+    seconds = int(span.total_seconds())
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def clock(when: datetime) -> str:
+    return when.strftime("%H:%M:%S UTC")

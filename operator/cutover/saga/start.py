@@ -1,0 +1,139 @@
+"""Before the first step: a new spec, what is missing, the claims."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from cutover.requests import RequestVerb
+from cutover.saga.backward import backward
+from cutover.saga.draft import Draft, fence_if_taken_over, seconds
+from cutover.saga.forward import fail, start
+from cutover.saga.tables import PlanEvent, Reason
+from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Turn, Verb, Wait
+from cutover.status import ACTIVE, Answer, RequestRecord, Run, StepStatus
+
+
+def take_spec(draft: Draft) -> None:
+    """A spec not seen before, when no run is active, is a new run; requests that were there already are not for it."""
+    status, rules = draft.status, draft.rules
+    if status.observed_generation != rules.generation:
+        draft.set(observed_generation=rules.generation)
+    unseen = status.run is None or status.run.spec_hash != rules.spec_hash
+    if not unseen or status.phase in ACTIVE or draft.inputs.deleting:
+        if status.run is None:  # deleted before it was ever looked at
+            _new_run(draft)
+        return
+    _new_run(draft)
+    run = draft.run
+    draft.set(
+        requests=tuple(
+            RequestRecord(
+                verb=request.verb,
+                token=request.token,
+                answer=Answer.IGNORED,
+                at=draft.now,
+                run=run.number,
+                by=request.by,
+                step=request.step,
+                message="it was there before this spec was first seen",
+            )
+            for request in draft.inputs.requests
+        )
+    )
+
+
+def _new_run(draft: Draft) -> None:
+    before = draft.status.run
+    run = Run(
+        number=before.number + 1 if before else 1,
+        generation=draft.rules.generation,
+        spec_hash=draft.rules.spec_hash,
+        started_at=draft.now,
+        fence=before.fence if before else 0,
+    )
+    draft.set(
+        run=run,
+        failure=None,
+        current=None,
+        steps=tuple(StepStatus(name=rule.name, kind=rule.kind) for rule in draft.rules.steps),
+    )
+    draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
+
+
+def pending(draft: Draft, wish: RequestVerb | None) -> Turn:
+    inputs, reason = draft.inputs, draft.status.reason
+    if inputs.deleting or wish is RequestVerb.ABORT:
+        why = Reason.DELETED if inputs.deleting else Reason.ABORTED
+        draft.plan_event(PlanEvent.REFUSE, why, "stopped before anything was touched")
+        draft.notice(why, "stopped before anything was touched")
+        return draft.turn(Command(Verb.UNBIND) if inputs.bound else None)
+    if wish is RequestVerb.HOLD:
+        draft.set(reason=str(Reason.HELD_BY_PERSON), message="held before the first step; resume to go on")
+    elif reason == Reason.HELD_BY_PERSON and wish is RequestVerb.RESUME:
+        _restart_preflight(draft)
+    if draft.status.reason != Reason.HELD_BY_PERSON:
+        if inputs.suspended:
+            draft.set(reason=str(Reason.SUSPENDED), message="spec.suspend is true; set it to false to start")
+        elif reason == Reason.SUSPENDED:
+            _restart_preflight(draft)
+    if draft.status.reason in (Reason.HELD_BY_PERSON, Reason.SUSPENDED):
+        return draft.turn(Command(Verb.UNBIND) if inputs.bound else None)
+    return _preflight(draft)
+
+
+def _restart_preflight(draft: Draft) -> None:
+    """The deadline counts from now: while the plan was held on purpose nobody was expected to provide anything."""
+    draft.set_run(started_at=draft.now)
+    draft.set(reason=str(Reason.PREFLIGHT), message="")
+
+
+def _preflight(draft: Draft) -> Turn:
+    waited = draft.now - draft.run.started_at
+    match draft.inputs.outcome:
+        case None:
+            return draft.turn(Command(Verb.EXAMINE))
+        case Done():
+            draft.plan_event(PlanEvent.PASS, Reason.CLAIMING)
+            draft.raise_fence()
+            draft.notice("Started", f"run {draft.run.number} begins; nothing is missing")
+            return draft.turn(Command(Verb.CLAIM))
+        case Again(message=message):
+            if waited >= draft.rules.start_deadline:
+                draft.plan_event(PlanEvent.REFUSE, Reason.PREFLIGHT, message)
+                draft.notice("Refused", message, warning=True)
+                return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+            draft.set(reason=str(Reason.PREFLIGHT), message=message)
+            passed, after = 0.0, float(PREFLIGHT_EVERY[-1])
+            for pause in PREFLIGHT_EVERY[:-1]:
+                passed += pause
+                if waited.total_seconds() < passed:
+                    after = float(pause)
+                    break
+            return draft.turn(None, timedelta(seconds=after), draft.rules.start_deadline - waited)
+        case Wait(message=message):
+            draft.set(reason=str(Reason.TARGET_BUSY), message=message)
+            return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None, BUSY_EVERY)
+        case Failed(reason=reason, message=message):
+            draft.plan_event(PlanEvent.REFUSE, reason, message)
+            draft.notice("Refused", message, warning=True)
+            return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+
+
+def claiming(draft: Draft) -> Turn:
+    match draft.inputs.outcome:
+        case None:
+            fence_if_taken_over(draft)
+            return draft.turn(Command(Verb.CLAIM))
+        case Done():
+            draft.set(reason=str(Reason.PROGRESSING))
+            return start(draft, 0)
+        case Again(after=after, message=message):
+            draft.set(message=message)
+            return draft.turn(None, seconds(after))
+        case Wait(message=message):
+            draft.plan_event(PlanEvent.BUSY, Reason.TARGET_BUSY, message)
+            draft.notice(Reason.TARGET_BUSY, message)
+            return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None, BUSY_EVERY)
+        case Failed(reason=reason, message=message):
+            fail(draft, reason, message)
+            return backward(draft)

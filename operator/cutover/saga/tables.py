@@ -1,0 +1,104 @@
+"""Every legal transition of a plan and of a step. A pair that is not here is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from cutover.status import Phase, StepState
+
+
+class PlanEvent(StrEnum):
+    """What can happen to a plan as a whole."""
+
+    SEEN = "seen"  # for the first time, or with a new spec after the end of a run
+    PASS = "pass"  # noqa: S105 -- preflight found everything
+    BUSY = "busy"  # another plan holds a target
+    REFUSE = "refuse"
+    WAIT = "wait"  # a step waits for a person
+    GO = "go"  # it does no longer
+    HOLD = "hold"
+    RESUME = "resume"
+    TURN = "turn back"
+    STICK = "stick"
+    LOOSEN = "come loose"
+    FINISH = "finish"
+
+
+PLAN: Final[Mapping[tuple[Phase | None, PlanEvent], Phase]] = {
+    (None, PlanEvent.SEEN): Phase.PENDING,
+    (Phase.SUCCEEDED, PlanEvent.SEEN): Phase.PENDING,
+    (Phase.ROLLED_BACK, PlanEvent.SEEN): Phase.PENDING,
+    (Phase.REFUSED, PlanEvent.SEEN): Phase.PENDING,
+    (Phase.ABANDONED, PlanEvent.SEEN): Phase.PENDING,
+    (Phase.PENDING, PlanEvent.SEEN): Phase.PENDING,
+    (Phase.PENDING, PlanEvent.PASS): Phase.RUNNING,
+    (Phase.PENDING, PlanEvent.REFUSE): Phase.REFUSED,
+    (Phase.RUNNING, PlanEvent.BUSY): Phase.PENDING,
+    (Phase.RUNNING, PlanEvent.WAIT): Phase.WAITING,
+    (Phase.WAITING, PlanEvent.GO): Phase.RUNNING,
+    (Phase.RUNNING, PlanEvent.HOLD): Phase.HELD,
+    (Phase.WAITING, PlanEvent.HOLD): Phase.HELD,
+    (Phase.HELD, PlanEvent.RESUME): Phase.RUNNING,
+    (Phase.RUNNING, PlanEvent.TURN): Phase.UNWINDING,
+    (Phase.WAITING, PlanEvent.TURN): Phase.UNWINDING,
+    (Phase.HELD, PlanEvent.TURN): Phase.UNWINDING,
+    (Phase.UNWINDING, PlanEvent.STICK): Phase.STUCK,
+    (Phase.STUCK, PlanEvent.LOOSEN): Phase.UNWINDING,
+    (Phase.RUNNING, PlanEvent.FINISH): Phase.SUCCEEDED,
+    (Phase.UNWINDING, PlanEvent.FINISH): Phase.ROLLED_BACK,
+}
+
+
+class StepEvent(StrEnum):
+    """What can happen to a step."""
+
+    START = "start"
+    WAIT = "wait"
+    GO = "go"
+    FINISH = "finish"
+    FAIL = "fail"
+    UNDO = "undo"
+    UNDONE = "undone"
+
+
+STEP: Final[Mapping[tuple[StepState, StepEvent], StepState]] = {
+    (StepState.PENDING, StepEvent.START): StepState.DOING,
+    (StepState.DOING, StepEvent.WAIT): StepState.WAITING,
+    (StepState.WAITING, StepEvent.GO): StepState.DOING,
+    (StepState.DOING, StepEvent.FINISH): StepState.DONE,
+    (StepState.DOING, StepEvent.FAIL): StepState.FAILED,
+    (StepState.WAITING, StepEvent.FAIL): StepState.FAILED,
+    (StepState.DOING, StepEvent.UNDO): StepState.UNDOING,
+    (StepState.WAITING, StepEvent.UNDO): StepState.UNDOING,
+    (StepState.FAILED, StepEvent.UNDO): StepState.UNDOING,
+    (StepState.DONE, StepEvent.UNDO): StepState.UNDOING,
+    (StepState.UNDOING, StepEvent.UNDONE): StepState.UNDONE,
+}
+
+TOUCHED: Final = frozenset({StepState.DOING, StepState.WAITING, StepState.FAILED, StepState.DONE, StepState.UNDOING})
+"""States in which the step may have changed something, so that unwinding must pass through it."""
+
+
+class Reason(StrEnum):
+    """Why a plan is in its phase; CamelCase, as conditions show it."""
+
+    PREFLIGHT = "Preflight"
+    SUSPENDED = "Suspended"
+    TARGET_BUSY = "TargetBusy"
+    CLAIMING = "Claiming"
+    PROGRESSING = "Progressing"
+    APPROVAL = "AwaitingApproval"
+    HELD_BY_PERSON = "HeldByPerson"
+    UNREADABLE = "UnreadableSpec"
+    RELEASING = "Releasing"
+    UNDO_BLOCKED = "UndoBlocked"
+    ABORTED = "Aborted"
+    DELETED = "Deleted"
+    TIMED_OUT = "TimedOut"
+    STAGE_TIMED_OUT = "StageTimedOut"
+    GATE_FAILED = "GateFailed"
+    GUARD_FAILED = "GuardFailed"
+    COMPLETED = "Completed"
+    INVALID = "Invalid"

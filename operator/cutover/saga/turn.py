@@ -1,0 +1,152 @@
+"""What goes into a turn of the saga, and what comes out: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+
+from cutover.requests import Request
+from cutover.status import GateStatus, Status
+
+
+@dataclass(frozen=True, slots=True)
+class StageRule:
+    """One stage of a step.
+
+    Attributes:
+        intent: what it sets out to do, opaque here, at most 512 bytes.
+        dwell: how long it must stay in effect before the next one.
+        weight: percent of the new side, to be shown; None for most kinds.
+    """
+
+    intent: str
+    dwell: timedelta = timedelta()
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """What the saga may know of a step. `timeout` bounds one stage beyond its dwell; None is no bound."""
+
+    name: str
+    kind: str
+    stages: tuple[StageRule, ...]
+    timeout: timedelta | None = None
+    undoes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the saga may know of a plan."""
+
+    steps: tuple[StepRule, ...]
+    generation: int
+    spec_hash: str
+    start_deadline: timedelta
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The command is finished. With `skip` there was nothing to do, so there is nothing to judge either."""
+
+    skip: bool = False
+    ready: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Not finished; look again after so many seconds, or when an event comes. None: only an event will tell."""
+
+    after: float | None
+    message: str
+    ready: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Only a person or something outside the plan can move it on."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """This attempt is over."""
+
+    reason: str
+    message: str
+
+
+Outcome = Done | Again | Wait | Failed
+
+
+class Verb(StrEnum):
+    """What the driver can be told to do. Each is safe to repeat."""
+
+    EXAMINE = "examine"  # look whether all is there; when it is, set the finalizer
+    CLAIM = "claim"  # mark every target as ours, all or none
+    DO = "do"
+    UNDO = "undo"
+    RELEASE = "release"  # take the marks and the snapshots away
+    UNBIND = "unbind"  # take the finalizer away
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing to be done now. `step` and `stage` are positions, for `do` and `undo`."""
+
+    verb: Verb
+    step: int = -1
+    stage: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that people should read among the events of the plan; `reason` is CamelCase."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What came in since the last turn.
+
+    Attributes:
+        outcome: what became of the command that the status announces; None when it was not tried in this turn.
+        gates: the gates of the stage in hand as they stand now.
+        guards: the guards of the plan.
+        requests: the request annotations as they stand.
+        taken_over: this process has not acted on this run before, so the fence must rise before it does.
+        bound: our finalizer is on the plan.
+    """
+
+    outcome: Outcome | None = None
+    gates: tuple[GateStatus, ...] = ()
+    guards: tuple[GateStatus, ...] = ()
+    requests: tuple[Request, ...] = ()
+    deleting: bool = False
+    suspended: bool = False
+    taken_over: bool = False
+    bound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What follows: a status to save, then at most one command; when to look again if no event comes (None: never)."""
+
+    status: Status
+    command: Command | None = None
+    look_again: timedelta | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+PREFLIGHT_EVERY: Final = (1, 2, 4, 5)
+"""Seconds between looks at what is missing: the first three, then the last for ever."""
+BUSY_EVERY: Final = timedelta(seconds=30)
+STUCK_EVERY: Final = timedelta(seconds=60)

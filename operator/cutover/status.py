@@ -1,0 +1,219 @@
+"""What stands in `.status` of a MigrationPlan, as plain frozen values.
+
+No I/O, no pydantic: `plan.py` reads and writes these from outside. Times are UTC. Whatever a crash may lose without harm
+is gathered by `settled`, which blanks it: the driver saves at once only when the settled part has changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+
+def camel(name: str) -> str:
+    """The name of a field as Kubernetes spells it: ``started_at`` becomes ``startedAt``."""
+    head, *tail = name.split("_")
+    return head + "".join(part.title() for part in tail)
+
+
+_AS_KUBERNETES_SPELLS = {"alias_generator": camel, "populate_by_name": True, "extra": "ignore"}
+
+
+class Phase(StrEnum):
+    """Where a plan is. The conditions are the contract for machines; this is for people."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    WAITING = "Waiting"
+    UNWINDING = "Unwinding"
+    HELD = "Held"
+    STUCK = "Stuck"
+    SUCCEEDED = "Succeeded"
+    ROLLED_BACK = "RolledBack"
+    REFUSED = "Refused"
+    ABANDONED = "Abandoned"
+
+
+ACTIVE = frozenset({Phase.RUNNING, Phase.WAITING, Phase.UNWINDING, Phase.HELD, Phase.STUCK})
+ENDED = frozenset({Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED})
+
+
+class StepState(StrEnum):
+    """Where a step is. *Doing* means: it may have been done."""
+
+    PENDING = "Pending"
+    DOING = "Doing"
+    WAITING = "Waiting"
+    DONE = "Done"
+    UNDOING = "Undoing"
+    UNDONE = "Undone"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+
+
+class Verdict(StrEnum):
+    """What a gate says now."""
+
+    PASS = "Pass"  # noqa: S105 -- a verdict, not a password
+    FAIL = "Fail"
+    WAIT = "Wait"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One pass of the plan.
+
+    Attributes:
+        fence: the number on every write to a target; raised before each attempt and each undo, and by every process that
+            takes the plan over.
+        spent: seconds spent Running before `since`.
+        since: when the plan last became Running; None when it is not.
+        held_at: when the clocks were stopped; None while they go.
+    """
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    number: int
+    generation: int
+    spec_hash: str
+    started_at: datetime
+    fence: int = 0
+    spent: float = 0.0
+    since: datetime | None = None
+    held_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a run turned back; kept after the unwinding."""
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    step: str = ""
+    stage: str = ""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateStatus:
+    """What one gate or guard has seen, for people and for the saga.
+
+    Attributes:
+        value: the last number as text; empty when there is none.
+        bound: what it must keep, such as ``<= 0.5``.
+        passes: consecutive passing samples, out of `needed`.
+        fails: failing samples counted towards the threshold.
+    """
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    name: str
+    verdict: Verdict = Verdict.WAIT
+    value: str = ""
+    bound: str = ""
+    passes: int = 0
+    needed: int = 1
+    fails: int = 0
+    guard: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Current:
+    """The step in hand.
+
+    Attributes:
+        stage: position and number of stages, such as ``2/4``.
+        intent: what this stage sets out to do, such as ``weight 25``; saved before it is done.
+        weight: percent that the new side has, or is about to have, of what the pair holds; None for other kinds.
+        applied_at: when this stage was first seen in effect; its dwell counts from here. Lost in a crash unless a later
+            save carried it, and then the dwell starts again.
+        ready: ready pods out of those wanted, such as ``2/3``.
+    """
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    step: str
+    stage: str = ""
+    intent: str = ""
+    weight: int | None = None
+    started_at: datetime
+    applied_at: datetime | None = None
+    ready: str = ""
+    message: str = ""
+    gates: tuple[GateStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStatus:
+    """One line a step."""
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    name: str
+    kind: str
+    state: StepState = StepState.PENDING
+    attempt: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    message: str = ""
+
+
+class Answer(StrEnum):
+    """What became of a request."""
+
+    ACCEPTED = "Accepted"
+    REJECTED = "Rejected"
+    IGNORED = "Ignored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """The last request of one verb, so that its token is never handled twice."""
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    verb: str
+    token: str
+    answer: Answer
+    at: datetime
+    run: int
+    by: str = ""
+    step: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A Kubernetes condition."""
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    type: str
+    status: str
+    reason: str
+    message: str
+    last_transition_time: datetime
+    observed_generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """All of `.status`. `observed_generation` is -1 until the operator has seen the plan (the CRD's default)."""
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    observed_generation: int = -1
+    phase: Phase | None = None
+    reason: str = ""
+    message: str = ""
+    progress: str = ""
+    run: Run | None = None
+    failure: Failure | None = None
+    current: Current | None = None
+    steps: tuple[StepStatus, ...] = ()
+    requests: tuple[RequestRecord, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+
+def settled(status: Status) -> Status:
+    """The status without what may be lost in a crash: samples, counts, messages of waiting, what is derived from the rest."""
+    current = status.current
+    if current is not None:
+        current = replace(current, applied_at=None, ready="", message="", gates=())
+    return replace(status, current=current, message="", progress="", conditions=())
