@@ -41,11 +41,14 @@ class Found:
         pointer: the JSON pointer (RFC 6901).
         value: what stands there, or ABSENT when only its parent exists.
         tests: operations that fail when a list item on the way is no longer the one that was named.
+        parent: the object or list that holds the field, and `parent_pointer` where it is.
     """
 
     pointer: str
     value: Json
     tests: tuple[Operation, ...]
+    parent: Json
+    parent_pointer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +100,10 @@ def find(document: Json, path: Path) -> Found | None:
         answers to the same name.
     """
     node, pointer, tests = document, "", list[Operation]()
+    parent, parent_pointer = node, pointer
     for depth, segment in enumerate(path):
         last = depth == len(path) - 1
+        parent, parent_pointer = node, pointer
         if isinstance(segment, Mapping):
             if not isinstance(node, Sequence) or isinstance(node, str):
                 return None
@@ -118,25 +123,25 @@ def find(document: Json, path: Path) -> Found | None:
                 return None
             pointer += f"/{escape(segment)}"
             if segment not in node:
-                return Found(pointer, ABSENT, tuple(tests)) if last else None
+                return Found(pointer, ABSENT, tuple(tests), parent, parent_pointer) if last else None
             node = node[segment]
-    return Found(pointer, node, tuple(tests))
+    return Found(pointer, node, tuple(tests), parent, parent_pointer)
 
 
 def write(found: Found, to: Json) -> list[Operation]:
     """Operations that write one field only if it still has the value found.
 
-    A JSON patch has no test for "absent": adding a field that came into being meanwhile would overwrite it, so the caller
-    also tests something that stands beside it (see `targets.py`).
+    A JSON patch has no test for "absent": where the field is not there, all of its parent is tested instead.
     """
     operations = list(found.tests)
-    if found.value is not ABSENT:
-        operations.append({"op": "test", "path": found.pointer, "value": found.value})
-    if to is ABSENT:
-        if found.value is not ABSENT:
-            operations.append({"op": "remove", "path": found.pointer})
+    if found.value is ABSENT:
+        operations.append({"op": "test", "path": found.parent_pointer, "value": found.parent})
     else:
+        operations.append({"op": "test", "path": found.pointer, "value": found.value})
+    if to is not ABSENT:
         operations.append({"op": "add", "path": found.pointer, "value": to})
+    elif found.value is not ABSENT:
+        operations.append({"op": "remove", "path": found.pointer})
     return operations
 
 

@@ -1,0 +1,110 @@
+"""How many ready endpoints a destination has, counted as Istio counts them: the pods of the Service and its WorkloadEntries.
+
+Reads only. Used by the `traffic` kind before it raises a weight, and by its preflight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cutover.errors import NotFound
+from cutover.fields import Json
+from cutover.ports import (
+    DEPLOYMENTS,
+    DESTINATION_RULES,
+    ENDPOINT_SLICES,
+    PODS,
+    SERVICES,
+    WORKLOAD_ENTRIES,
+    Cluster,
+    Ref,
+)
+from cutover.workloads import pod_ready
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One destination of a route, resolved.
+
+    Attributes:
+        service: name of the Service behind the host.
+        selector: labels of its pods, those of the subset included.
+        subset: whether it is a part of the Service only, so that its slices count too much.
+    """
+
+    service: str
+    selector: Mapping[str, str]
+    subset: bool
+
+
+def full_host(host: str, namespace: str) -> str:
+    """A host as Istio reads it: a name without a dot is a Service of the VirtualService's namespace."""
+    return host if "." in host else f"{host}.{namespace}.svc.cluster.local"
+
+
+def service_of(host: str, namespace: str) -> str:
+    """The Service of this namespace that a host names; empty when it names anything else."""
+    name, dot, rest = full_host(host, namespace).partition(".")
+    return name if dot and rest == f"{namespace}.svc.cluster.local" else ""
+
+
+async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | None) -> Side | str:
+    """What stands behind a destination, or a sentence that says what is missing."""
+    name = service_of(host, namespace)
+    if not name:
+        return f"host {host} is not a Service of namespace {namespace}; only those can be shifted to"
+    try:
+        service = await cluster.get(Ref(SERVICES, namespace, name))
+    except NotFound:
+        return f"host {host}: there is no Service {name}; create it"
+    selector = dict(service["spec"].get("selector") or {})
+    if not selector:
+        return f"host {host}: Service {name} has no selector, so its endpoints cannot be counted; give it one"
+    if subset is None:
+        return Side(name, selector, subset=False)
+    for rule in await cluster.list(DESTINATION_RULES, namespace):
+        if full_host(rule["spec"]["host"], namespace) != full_host(host, namespace):
+            continue
+        for known in rule["spec"].get("subsets") or ():
+            if known["name"] == subset:
+                return Side(name, selector | dict(known.get("labels") or {}), subset=True)
+    return f"subset {subset} of host {host} is in no DestinationRule of namespace {namespace}; define it"
+
+
+async def count_ready(cluster: Cluster, namespace: str, side: Side) -> int:
+    """Ready endpoints, by two reads: its slices (the pods, for a subset) and the WorkloadEntries."""
+    if side.subset:
+        labels = ",".join(f"{key}={value}" for key, value in sorted(side.selector.items()))
+        pods = sum(map(pod_ready, await cluster.list(PODS, namespace, labels)))
+    else:
+        slices = await cluster.list(ENDPOINT_SLICES, namespace, f"kubernetes.io/service-name={side.service}")
+        pods = len({address for part in slices for address in _ready_addresses(part)})
+    return pods + _entries(await cluster.list(WORKLOAD_ENTRIES, namespace), side.selector)
+
+
+async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
+    """Replicas that the Deployments behind a destination ask for."""
+    total = 0
+    for body in await cluster.list(DEPLOYMENTS, namespace):
+        labels = body["spec"]["template"]["metadata"].get("labels") or {}
+        if _selects(side.selector, labels):
+            total += body["spec"].get("replicas", 1)
+    return total
+
+
+def _ready_addresses(part: Json) -> Sequence[str]:
+    return [
+        address
+        for endpoint in part.get("endpoints") or ()
+        if (endpoint.get("conditions") or {}).get("ready") is not False
+        for address in endpoint["addresses"][:1]
+    ]
+
+
+def _entries(entries: Sequence[Json], selector: Mapping[str, str]) -> int:
+    return sum(_selects(selector, entry["spec"].get("labels") or {}) for entry in entries)
+
+
+def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())

@@ -1,0 +1,82 @@
+"""The gates: one file a source of measurements, a line each in `SOURCES`; `verdict.py` judges what they see."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import Field, create_model, model_validator
+
+from cutover.gates.base import Source, Surroundings
+from cutover.gates.prometheus import Prometheus
+from cutover.gates.readiness import Readiness
+from cutover.gates.verdict import NoData, Rule
+from cutover.model import Decimal, Duration, Label, Model
+
+__all__ = ["SOURCES", "Bounds", "Gate", "Source", "Surroundings"]
+
+SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus)
+
+
+class Bounds(Model):
+    """What a number must keep."""
+
+    min: Decimal | None = Field(
+        default=None, description='The smallest number that passes, as a string such as "0.99".'
+    )
+    max: Decimal | None = Field(default=None, description='The largest number that passes, as a string such as "0.5".')
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("it has neither min nor max; give at least one")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}, so nothing could pass; swap or widen them")
+        return self
+
+
+class _GateFields(Model):
+    """A check that a stage must pass, or, as a guard, that the whole plan must keep."""
+
+    name: Label = Field(description="Name of the gate, unique within its step.")
+    interval: Duration = Field(default=timedelta(seconds=15), description="Time from one sample to the next.")
+    initial_delay: Duration = Field(
+        default=timedelta(), description="How long after the stage took effect the first sample is taken."
+    )
+    success_threshold: int = Field(default=1, ge=1, le=1000, description="Consecutive passing samples needed.")
+    failure_threshold: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Failing samples that fail the gate: within one stage for a gate, consecutive ones for a guard.",
+    )
+    no_data: NoData = Field(default=NoData.WAIT, description="What a sample without a usable number means.")
+    pass_: Bounds | None = Field(default=None, alias="pass", description="What the number must keep.")
+
+    @property
+    def source(self) -> Source:
+        """The one source that is set; `plan.py` has made sure that there is one."""
+        return next(source for kind in SOURCES if (source := getattr(self, kind.key)) is not None)
+
+    def rule(self, *, guard: bool = False) -> Rule:
+        """The gate as the judge knows it."""
+        source, bounds = self.source, self.pass_ or Bounds.model_construct()
+        return Rule(
+            name=self.name,
+            interval=self.interval,
+            minimum=source.minimum() if bounds.min is None else bounds.min,
+            maximum=bounds.max,
+            passes_needed=self.success_threshold,
+            fails_allowed=self.failure_threshold,
+            no_data=self.no_data,
+            hold=source.hold(),
+            guard=guard,
+            patient=source.patient and not guard,
+            unit=source.unit,
+        )
+
+
+_SOURCE_FIELDS: dict[str, Any] = {
+    kind.key: (kind | None, Field(default=None, description=(kind.__doc__ or "").strip())) for kind in SOURCES
+}
+Gate = create_model("Gate", __base__=_GateFields, __doc__=_GateFields.__doc__, **_SOURCE_FIELDS)

@@ -1,0 +1,83 @@
+"""Measures how many of a workload's pods are ready, in percent of those it wants."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cutover.errors import NotFound, OutsideError
+from cutover.fields import Json
+from cutover.gates.base import Source, Surroundings
+from cutover.gates.verdict import Measurement
+from cutover.model import Duration, Model, Name
+from cutover.ports import DEPLOYMENTS, PODS, Ref
+from cutover.workloads import Rollout, restarted_since
+
+
+class Workload(Model):
+    """A workload of the plan's namespace."""
+
+    kind: Literal["Deployment"] = Field(default="Deployment", description="Kind of the workload.")
+    name: Name = Field(description="Name of the workload.")
+
+
+class Readiness(Source):
+    """Percent of the workload's pods that are ready and run the newest template."""
+
+    key: ClassVar[str] = "readiness"
+    live: ClassVar[bool] = True
+    patient: ClassVar[bool] = True
+    needs_bounds: ClassVar[bool] = False
+    unit: ClassVar[str] = "%"
+
+    percent: int = Field(default=100, ge=1, le=100, description="Percent of the wanted pods that must be ready.")
+    for_: Duration = Field(
+        default=timedelta(),
+        alias="for",
+        description="How long without a break. A pod with a container restarted within this time counts as not ready.",
+    )
+    workload: Workload | None = Field(
+        default=None, description="The workload; left out, the one that the step rolls out."
+    )
+
+    def minimum(self) -> float:
+        """The percentage asked for."""
+        return float(self.percent)
+
+    def hold(self) -> timedelta:
+        """`for`."""
+        return self.for_
+
+    def needs_workload(self) -> bool:
+        """Without a workload of its own it measures the step's."""
+        return self.workload is None
+
+    async def measure(self, around: Surroundings) -> Measurement:
+        """Read the streamed workload; its pods only when restarts matter."""
+        ref = Ref(DEPLOYMENTS, around.namespace, self.workload.name) if self.workload else around.workload
+        now = around.clock.now()
+        if ref is None:
+            return Measurement(None, now, "the step rolls out no workload; name one in readiness.workload")
+        try:
+            body = around.cluster.seen(ref) or await around.cluster.get(ref)
+            rollout = Rollout.of(body)
+            ready = rollout.ready_new
+            if self.for_ and ready:
+                ready -= await self._restarted(around, ref, body)
+        except NotFound:
+            return Measurement(None, now, f"{ref} does not exist")
+        except OutsideError:
+            return Measurement(None, now, f"{ref} could not be read")
+        if rollout.wanted == 0:
+            return Measurement(None, now, f"{ref} wants no pods")
+        value = 100.0 * max(0, ready) / rollout.wanted
+        return Measurement(value, now, f"{max(0, ready)} of {rollout.wanted} pods of {ref} are ready")
+
+    async def _restarted(self, around: Surroundings, ref: Ref, body: Json) -> int:
+        """Pods that are ready again after a restart within `for`; a number without memory, so a crash loses nothing."""
+        selector = body["spec"]["selector"].get("matchLabels", {})
+        labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
+        pods = await around.cluster.list(PODS, ref.namespace, labels)
+        return restarted_since(pods, around.clock.now() - self.for_)

@@ -1,0 +1,117 @@
+"""Takes the samples of the gates in hand, beside the turns, and keeps their tallies. One object a plan, in memory only.
+
+Nothing here blocks: a source that must ask the outside is asked in a task of its own, and the plan is woken when the
+answer is there. A slow or dead server therefore never delays an abort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from cutover.gates import Gate, Surroundings
+from cutover.gates.verdict import Measurement, Rule, Tally, judge, observe
+from cutover.status import GateStatus
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@dataclass(slots=True)
+class _Watched:
+    gate: Any
+    rule: Rule
+    first: datetime
+    next: datetime
+    tally: Tally = field(default_factory=Tally)
+    asking: bool = False
+
+
+class Watch:
+    """The gates of one stage, or the guards of one run.
+
+    Args:
+        spawn: runs a measurement beside the turn.
+        wake: called when a measurement is there.
+    """
+
+    def __init__(self, spawn: Spawn, wake: Callable[[], None]) -> None:
+        self._spawn = spawn
+        self._wake = wake
+        self._key: object = None
+        self._watched: list[_Watched] = []
+
+    def turn_to(self, key: object, gates: Sequence[Any], since: datetime, *, guard: bool = False) -> None:
+        """Watch these gates; with a key not seen before everything counts anew, from `since` on."""
+        if key == self._key:
+            return
+        self._key = key
+        self._watched = [
+            _Watched(gate, rule, first, first)
+            for gate in gates
+            for rule in (gate.rule(guard=guard),)
+            for first in (since + gate.source.settle() + gate.initial_delay,)
+        ]
+
+    def stop(self) -> None:
+        """Watch nothing; answers still under way are thrown away."""
+        self._key, self._watched = None, []
+
+    async def look(self, around: Surroundings) -> tuple[GateStatus, ...]:
+        """Start what is due, and say what each gate says now."""
+        now = around.clock.now()
+        for watched in self._watched:
+            if now < watched.first:
+                continue
+            near = replace(around, interval=watched.rule.interval)
+            if watched.gate.source.live:
+                await self._look_live(watched, near, now)
+            elif now >= watched.next and not watched.asking:
+                watched.asking = True
+                watched.next = now + watched.rule.interval
+                self._spawn(self._ask(watched, near))
+        return tuple(judge(watched.rule, watched.tally, now) for watched in self._watched)
+
+    def next_look(self, now: datetime) -> timedelta | None:
+        """When something is due again; None when only an event or an answer under way can change anything."""
+        due = [
+            moment
+            for watched in self._watched
+            if not watched.asking
+            for moment in (self._due(watched, now),)
+            if moment is not None
+        ]
+        return max(min(due) - now, timedelta()) if due else None
+
+    def _due(self, watched: _Watched, now: datetime) -> datetime | None:
+        if now < watched.first:
+            return watched.first
+        since, hold = watched.tally.since, watched.rule.hold
+        held = since + hold if since is not None and hold and now < since + hold else None
+        if watched.gate.source.live and not watched.rule.guard and watched.rule.passes_needed <= watched.tally.passes:
+            return held
+        return min(watched.next, held) if held else watched.next
+
+    async def _look_live(self, watched: _Watched, around: Surroundings, now: datetime) -> None:
+        """A live source costs nothing to look at, so every turn sees it; but it is counted once an interval, or on a change."""
+        seen = await watched.gate.source.measure(around)
+        trial = observe(watched.rule, watched.tally, seen)
+        turned = (trial.passes > 0) != (watched.tally.passes > 0)
+        if now >= watched.next or turned or watched.tally.last is None:
+            watched.tally = trial
+            watched.next = now + watched.rule.interval
+        else:
+            watched.tally = replace(watched.tally, last=seen)
+
+    async def _ask(self, watched: _Watched, around: Surroundings) -> None:
+        try:
+            seen = await watched.gate.source.measure(around)
+        except Exception:  # noqa: BLE001 -- a fault of ours in a source must show as missing data, never as silence
+            seen = Measurement(None, around.clock.now(), "the measurement broke off")
+        watched.tally = observe(watched.rule, watched.tally, seen)
+        watched.asking = False
+        self._wake()
+
+
+__all__ = ["Gate", "Spawn", "Watch"]

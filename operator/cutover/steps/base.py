@@ -1,0 +1,93 @@
+"""What every kind of step is: its fields, what it changes, how it is done and undone. `__init__.py` has the registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from cutover.errors import Problem
+from cutover.model import Model
+from cutover.ports import Cluster, Ref, Resource
+from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.status import RequestRecord
+from cutover.targets import Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One object that a step changes, in the plan's namespace."""
+
+    resource: Resource
+    name: str
+
+    def ref(self, namespace: str) -> Ref:
+        """The object by its full address."""
+        return Ref(self.resource, namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a kind gets to work with, for one command.
+
+    Attributes:
+        place: where the step stands in the plan, such as ``steps[shift]``.
+        approval: the accepted approval of this step in this run.
+    """
+
+    cluster: Cluster
+    targets: Targets
+    namespace: str
+    place: str
+    approval: RequestRecord | None = None
+
+
+class Kind(Model):
+    """One kind of step: the fields people write under its key, and what it does.
+
+    `do` and `undo` return at once: the first call starts, the later ones look. Both may be called any number of times,
+    after any crash; each kind's docstring says why that is harmless. They may raise what `targets.py` and the ports raise;
+    the driver turns it into an outcome.
+
+    Attributes:
+        key: the key in a step.
+        undoes: there is something to undo.
+        passable: a later traffic step may be undone before this one.
+    """
+
+    key: ClassVar[str]
+    undoes: ClassVar[bool] = True
+    passable: ClassVar[bool] = False
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """The stages, from the spec alone; at least one."""
+        raise NotImplementedError
+
+    def touches(self) -> tuple[Target, ...]:
+        """The objects it writes, which are claimed before the first step."""
+        return ()
+
+    def workload(self) -> Target | None:
+        """What it rolls out; readiness gates measure it."""
+        return None
+
+    async def examine(self, work: Work) -> list[Problem]:
+        """What is missing or in the way before the first step, beside existence of and rights on what it touches."""
+        del work
+        return []
+
+    async def look(self, work: Work, stage: int) -> Any:
+        """Reads that `do` needs, made beside the saving of the status. What it returns is handed to `do`."""
+        del work, stage
+
+    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        """Bring one stage about, or look how far it is. `looked` is None when `look` did not run or failed."""
+        raise NotImplementedError
+
+    async def look_back(self, work: Work) -> Any:
+        """As `look`, for `undo`."""
+        del work
+
+    async def undo(self, work: Work, looked: Any) -> Outcome:
+        """Take the whole step back, from whatever stage it reached."""
+        del work, looked
+        return Done()

@@ -1,0 +1,294 @@
+"""The objects a plan changes: claim, fence, snapshot, compare, restore. Every write to a target is made here.
+
+A write is a JSON patch that tests the claim, the fence, and for each field the value it replaces, which must be the
+snapshot's or one of ours. So a write that arrives late (of a paused process, or one whose answer was lost) fails: on the
+fence when another attempt, undo or process came after it, on the value when a later stage of the same attempt did.
+Used by the driver (claim, release) and by the kinds (snapshot, change).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cutover.errors import Conflict, NotFound, Rejected, Superseded
+from cutover.fields import ABSENT, Change, Json, Operation, Path, escape, find, readable, write
+from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
+from cutover.status import ENDED, Phase
+
+_PLAN_AT: Final = f"/metadata/labels/{escape(PLAN_LABEL)}"
+_FENCE_AT: Final = f"/metadata/labels/{escape(FENCE_LABEL)}"
+_RUN_LABEL: Final = "cutover.dev/run"
+_TRIES: Final = 4
+
+
+class Foreign(Exception):  # noqa: N818 -- named by what it says
+    """Somebody else changed what we were about to change. Nothing was written.
+
+    Attributes:
+        reason: ForeignChange, ClaimLost or TargetReplaced.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Busy(Exception):  # noqa: N818 -- named by what it says
+    """Another plan that is still active holds the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the fields of one object were before a step touched them.
+
+    Attributes:
+        uid: of the object; a snapshot is never restored to another one of the same name.
+        values: per field, its path and its value or ABSENT.
+        facts: what else the kind wants to remember of that moment.
+    """
+
+    uid: str
+    values: tuple[tuple[Path, Json], ...]
+    facts: Mapping[str, Any]
+
+    def value(self, path: Path) -> Json:
+        """What this field was."""
+        return next(value for known, value in self.values if known == path)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who writes: one run of one plan. `fence` is the number of `status.run.fence`."""
+
+    namespace: str
+    uid: str
+    run: int
+    fence: int
+    account: str
+
+
+@dataclass(slots=True)
+class Targets:
+    """The targets of one plan, as one command sees them.
+
+    Args:
+        cluster: the API server.
+        holder: who writes.
+        step: name of the step, part of the snapshots' names.
+        memory: snapshots read or written before in this run, so that they are not read again.
+    """
+
+    cluster: Cluster
+    holder: Holder
+    step: str = ""
+    memory: dict[str, Snapshot | None] = field(default_factory=dict)
+
+    async def view(self, ref: Ref) -> Json:
+        """The object as streamed, or read now when it is not streamed. Raises NotFound."""
+        return self.cluster.seen(ref) or await self.cluster.get(ref)
+
+    # --- claims -------------------------------------------------------------------------------------------------------
+
+    async def claim(self, ref: Ref) -> None:
+        """Mark an object as ours; harmless when it is already.
+
+        The patch tests `resourceVersion`, because an absent map of labels cannot be tested into.
+
+        Raises:
+            Busy: another active plan holds it.
+            NotFound: it is gone.
+            Conflict: it changed at every try.
+        """
+        for _ in range(_TRIES):
+            body = await self.cluster.get(ref)
+            labels = body["metadata"].get("labels")
+            holder = (labels or {}).get(PLAN_LABEL)
+            if holder == self.holder.uid:
+                self._fence_of(body)
+                return
+            if holder is not None and (plan := await self._active_plan(ref.namespace, holder)):
+                raise Busy(f"{ref} is held by plan {plan}")
+            operations: list[Operation] = [
+                {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
+            ]
+            if labels is None:
+                operations.append({"op": "add", "path": "/metadata/labels", "value": {}})
+            operations.append({"op": "add", "path": _PLAN_AT, "value": self.holder.uid})
+            operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
+            try:
+                await self.cluster.patch(ref, operations, self.holder.account)
+            except (Rejected, Conflict):
+                continue
+            return
+        raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it")
+
+    async def release(self, ref: Ref) -> None:
+        """Take our marks away; harmless when they are gone, or the object is."""
+        for _ in range(_TRIES):
+            try:
+                body = await self.cluster.get(ref)
+                if body["metadata"].get("labels", {}).get(PLAN_LABEL) != self.holder.uid:
+                    return
+                fence = self._fence_of(body)
+                operations: list[Operation] = [
+                    {"op": "test", "path": _PLAN_AT, "value": self.holder.uid},
+                    {"op": "test", "path": _FENCE_AT, "value": str(fence)},
+                    {"op": "remove", "path": _FENCE_AT},
+                    {"op": "remove", "path": _PLAN_AT},
+                ]
+                await self.cluster.patch(ref, operations, self.holder.account)
+            except Rejected:
+                continue
+            except NotFound:
+                return
+            return
+        raise Conflict(f"{ref} changed at each of {_TRIES} tries to release it")
+
+    async def _active_plan(self, namespace: str, uid: str) -> str:
+        """The name of the plan that rightly holds a claim, asked live; empty when the claim is void."""
+        for plan in await self.cluster.list(PLANS, namespace):
+            if plan["metadata"]["uid"] == uid:
+                phase = plan.get("status", {}).get("phase")
+                return "" if phase is None or Phase(phase) in ENDED else str(plan["metadata"]["name"])
+        return ""
+
+    def _fence_of(self, body: Json) -> int:
+        fence = int(body["metadata"].get("labels", {}).get(FENCE_LABEL, "0"))
+        if fence > self.holder.fence:
+            raise Superseded(f"fence {fence} stands where ours is {self.holder.fence}")
+        return fence
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    def _snapshot_name(self, ref: Ref) -> str:
+        what = hashlib.sha256(f"{self.step}/{ref.resource.kind}/{ref.name}".encode()).hexdigest()[:10]
+        return f"cutover-{self.holder.uid[:8]}-{self.holder.run}-{what}"
+
+    async def saved(self, ref: Ref) -> Snapshot | None:
+        """The snapshot that this step took of an object in this run; None when it took none, so wrote nothing."""
+        name = self._snapshot_name(ref)
+        if name not in self.memory:
+            try:
+                body = await self.cluster.get(Ref(SNAPSHOTS, ref.namespace, name))
+            except NotFound:
+                return None
+            self.memory[name] = _read_snapshot(body)
+        return self.memory[name]
+
+    async def snapshot(self, ref: Ref, body: Json, paths: Sequence[Path], facts: Mapping[str, Any] | None = None) -> Snapshot:
+        """Remember fields as they are in `body`, once: a snapshot that exists already is the one that counts."""
+        known = await self.saved(ref)
+        if known is not None:
+            return known
+        values = []
+        for path in paths:
+            found = find(body, path)
+            if found is None:
+                raise Foreign("TargetReplaced", f"{ref} has no {readable(path)}")
+            values.append((path, found.value))
+        taken = Snapshot(body["metadata"]["uid"], tuple(values), dict(facts or {}))
+        name = self._snapshot_name(ref)
+        labels = {PLAN_LABEL: self.holder.uid, _RUN_LABEL: str(self.holder.run)}
+        manifest = {
+            "apiVersion": SNAPSHOTS.api_version,
+            "kind": SNAPSHOTS.kind,
+            "metadata": {"name": name, "namespace": ref.namespace, "labels": labels},
+            "revision": 1,
+            "data": _write_snapshot(taken, ref, self.step),
+        }
+        try:
+            await self.cluster.create(SNAPSHOTS, ref.namespace, manifest)
+        except Conflict:  # taken just before a crash, or by a write whose answer was lost
+            kept = await self.saved(ref)
+            if kept is None:
+                raise
+            return kept
+        self.memory[name] = taken
+        return taken
+
+    async def drop_snapshots(self) -> None:
+        """Delete the snapshots of this run."""
+        labels = f"{PLAN_LABEL}={self.holder.uid},{_RUN_LABEL}={self.holder.run}"
+        await self.cluster.delete_all(SNAPSHOTS, self.holder.namespace, labels)
+
+    # --- changes ------------------------------------------------------------------------------------------------------
+
+    async def change(self, ref: Ref, uid: str, changes: Sequence[Change]) -> Json:
+        """Bring fields to their values and return the object as it is then; no write when nothing is to change.
+
+        Raises:
+            Foreign: a field has a value that is neither the snapshot's nor ours, or the object is no longer ours.
+            Rejected: the server refuses the object; its text says why.
+            Superseded, NotFound, Denied, Unavailable: as the names say.
+        """
+        body, refused = self.cluster.seen(ref), ""
+        for _ in range(_TRIES):
+            body = body or await self.cluster.get(ref)
+            operations = self._operations(ref, uid, body, changes)
+            if not operations:
+                return body
+            try:
+                return await self.cluster.patch(ref, operations, self.holder.account)
+            except Rejected as rejected:
+                # A failed test, a missing path and an invalid object look alike: only another read can tell.
+                refused, before = str(rejected), operations
+                body = await self.cluster.get(ref)
+                if self._operations(ref, uid, body, changes) == before:
+                    raise Rejected(f"the server refuses {ref}: {refused}") from rejected
+        raise Conflict(f"{ref} changed at each of {_TRIES} tries to write it: {refused}")
+
+    def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
+        metadata = body["metadata"]
+        if metadata["uid"] != uid:
+            raise Foreign("TargetReplaced", f"{ref} was deleted and made anew")
+        if metadata.get("labels", {}).get(PLAN_LABEL) != self.holder.uid:
+            raise Foreign("ClaimLost", f"somebody took the label {PLAN_LABEL} off {ref}")
+        fence = self._fence_of(body)
+        writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
+        if fence == self.holder.fence and not writes:
+            return []
+        operations: list[Operation] = [
+            {"op": "test", "path": _PLAN_AT, "value": self.holder.uid},
+            {"op": "test", "path": _FENCE_AT, "value": str(fence)},
+        ]
+        if fence < self.holder.fence:
+            operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
+        return operations + writes
+
+
+def _operations_of(ref: Ref, body: Json, change: Change) -> list[Operation]:
+    found = find(body, change.path)
+    if found is None:
+        raise Foreign("ForeignChange", f"{ref} has no {readable(change.path)} any more")
+    if found.value == change.to:
+        return []
+    if found.value not in change.expects:
+        ours = " or ".join(_shown(value) for value in dict.fromkeys(map(_shown, change.expects)))
+        raise Foreign(
+            "ForeignChange",
+            f"{readable(change.path)} of {ref} is {_shown(found.value)}, which is neither what it was nor what this plan "
+            f"set ({ours})",
+        )
+    return write(found, change.to)
+
+
+def _shown(value: Json) -> str:
+    return "absent" if value is ABSENT else value if isinstance(value, str) else json.dumps(value)
+
+
+def _write_snapshot(snapshot: Snapshot, ref: Ref, step: str) -> Json:
+    fields = [
+        {"path": list(path)} if value is ABSENT else {"path": list(path), "value": value} for path, value in snapshot.values
+    ]
+    what = {"kind": ref.resource.kind, "name": ref.name, "uid": snapshot.uid}
+    return {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}
+
+
+def _read_snapshot(body: Json) -> Snapshot:
+    data = body["data"]
+    values = tuple((tuple(entry["path"]), entry.get("value", ABSENT)) for entry in data["fields"])
+    return Snapshot(data["object"]["uid"], values, data["facts"])
