@@ -5,8 +5,10 @@ Reads only. Used by the `traffic` kind before it raises a weight, and by its pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cutover.errors import NotFound
 from cutover.fields import Json
@@ -21,6 +23,8 @@ from cutover.ports import (
     Ref,
 )
 from cutover.workloads import pod_ready
+
+_SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,21 @@ async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | Non
     return f"subset {subset} of host {host} is in no DestinationRule of namespace {namespace}; define it"
 
 
-async def count_ready(cluster: Cluster, namespace: str, side: Side) -> int:
-    """Ready endpoints, by two reads: its slices (the pods, for a subset) and the WorkloadEntries."""
-    if side.subset:
-        labels = ",".join(f"{key}={value}" for key, value in sorted(side.selector.items()))
-        pods = sum(map(pod_ready, await cluster.list(PODS, namespace, labels)))
+async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[int, ...]:
+    """Ready endpoints of each side, by two reads for all of them: slices (pods, where a subset is asked) and WorkloadEntries."""
+    entries = cluster.list(WORKLOAD_ENTRIES, namespace)
+    if any(side.subset for side in sides):
+        common = set.intersection(*(set(side.selector.items()) for side in sides))
+        pods, known = await asyncio.gather(cluster.list(PODS, namespace, _selector(common)), entries)
+        running = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
+        counts = [sum(_selects(side.selector, labels) for labels in running) for side in sides]
     else:
-        slices = await cluster.list(ENDPOINT_SLICES, namespace, f"kubernetes.io/service-name={side.service}")
-        pods = len({address for part in slices for address in _ready_addresses(part)})
-    return pods + _entries(await cluster.list(WORKLOAD_ENTRIES, namespace), side.selector)
+        names = ",".join(sorted({side.service for side in sides}))
+        slices, known = await asyncio.gather(
+            cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL} in ({names})"), entries
+        )
+        counts = [len(_ready_addresses(slices, side.service)) for side in sides]
+    return tuple(count + _entries(known, side.selector) for count, side in zip(counts, sides, strict=True))
 
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
@@ -93,13 +103,19 @@ async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
     return total
 
 
-def _ready_addresses(part: Json) -> Sequence[str]:
-    return [
+def _ready_addresses(slices: Sequence[Json], service: str) -> set[str]:
+    return {
         address
+        for part in slices
+        if part["metadata"]["labels"][_SERVICE_LABEL] == service
         for endpoint in part.get("endpoints") or ()
         if (endpoint.get("conditions") or {}).get("ready") is not False
         for address in endpoint["addresses"][:1]
-    ]
+    }
+
+
+def _selector(labels: Iterable[tuple[str, str]]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels))
 
 
 def _entries(entries: Sequence[Json], selector: Mapping[str, str]) -> int:

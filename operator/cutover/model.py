@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
@@ -64,9 +64,18 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", max_length=63)]
 """A short name (RFC 1123 label), as steps, gates and containers have."""
 
+
+def _decimal(value: object) -> float:
+    if isinstance(value, float):  # made in code, or read back
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", value):
+        raise ValueError('write a decimal number as a string, such as "0.5"')
+    return float(value)
+
+
 Decimal = Annotated[
     float,
-    BeforeValidator(lambda value: _decimal(value)),
+    BeforeValidator(_decimal),
     PlainSerializer(lambda value: f"{value:g}"),
     WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]{1,18}(\.[0-9]{1,9})?$", "maxLength": 32}),
 ]
@@ -75,9 +84,11 @@ Decimal = Annotated[
 Text = Annotated[str, Field(max_length=1024)]
 
 
-def _decimal(value: object) -> float:
-    if isinstance(value, float):  # made in code, or read back
-        return value
-    if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", value):
-        raise ValueError('write a decimal number as a string, such as "0.5"')
-    return float(value)
+def validations(*rules: tuple[str, str]) -> dict[str, Any]:
+    """Rules in CEL that the API server applies, each with its sentence; for `json_schema_extra` of a model or field."""
+    return {
+        "x-kubernetes-validations": [
+            {"rule": rule, "messageExpression" if says.startswith("=") else "message": says.removeprefix("=")}
+            for rule, says in rules
+        ]
+    }

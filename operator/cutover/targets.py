@@ -25,7 +25,7 @@ _RUN_LABEL: Final = "cutover.dev/run"
 _TRIES: Final = 4
 
 
-class Foreign(Exception):  # noqa: N818 -- named by what it says
+class Foreign(Exception):
     """Somebody else changed what we were about to change. Nothing was written.
 
     Attributes:
@@ -37,7 +37,7 @@ class Foreign(Exception):  # noqa: N818 -- named by what it says
         self.reason = reason
 
 
-class Busy(Exception):  # noqa: N818 -- named by what it says
+class Busy(Exception):
     """Another plan that is still active holds the target."""
 
 
@@ -85,7 +85,7 @@ class Targets:
     cluster: Cluster
     holder: Holder
     step: str = ""
-    memory: dict[str, Snapshot | None] = field(default_factory=dict)
+    memory: dict[str, Snapshot] = field(default_factory=dict)
 
     async def view(self, ref: Ref) -> Json:
         """The object as streamed, or read now when it is not streamed. Raises NotFound."""
@@ -162,6 +162,14 @@ class Targets:
             raise Superseded(f"fence {fence} stands where ours is {self.holder.fence}")
         return fence
 
+    async def fence(self, ref: Ref) -> None:
+        """Raise the fence on an object that needs no other write, so that a late write of an earlier attempt fails."""
+        try:
+            body = await self.view(ref)
+            await self.change(ref, body["metadata"]["uid"], ())
+        except NotFound:
+            return
+
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def _snapshot_name(self, ref: Ref) -> str:
@@ -179,9 +187,12 @@ class Targets:
             self.memory[name] = _read_snapshot(body)
         return self.memory[name]
 
-    async def snapshot(self, ref: Ref, body: Json, paths: Sequence[Path], facts: Mapping[str, Any] | None = None) -> Snapshot:
+    async def snapshot(
+        self, ref: Ref, body: Json, paths: Sequence[Path], facts: Mapping[str, Any] | None = None
+    ) -> Snapshot:
         """Remember fields as they are in `body`, once: a snapshot that exists already is the one that counts."""
-        known = await self.saved(ref)
+        name = self._snapshot_name(ref)
+        known = self.memory.get(name)
         if known is not None:
             return known
         values = []
@@ -191,7 +202,6 @@ class Targets:
                 raise Foreign("TargetReplaced", f"{ref} has no {readable(path)}")
             values.append((path, found.value))
         taken = Snapshot(body["metadata"]["uid"], tuple(values), dict(facts or {}))
-        name = self._snapshot_name(ref)
         labels = {PLAN_LABEL: self.holder.uid, _RUN_LABEL: str(self.holder.run)}
         manifest = {
             "apiVersion": SNAPSHOTS.api_version,
@@ -282,7 +292,8 @@ def _shown(value: Json) -> str:
 
 def _write_snapshot(snapshot: Snapshot, ref: Ref, step: str) -> Json:
     fields = [
-        {"path": list(path)} if value is ABSENT else {"path": list(path), "value": value} for path, value in snapshot.values
+        {"path": list(path)} if value is ABSENT else {"path": list(path), "value": value}
+        for path, value in snapshot.values
     ]
     what = {"kind": ref.resource.kind, "name": ref.name, "uid": snapshot.uid}
     return {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}

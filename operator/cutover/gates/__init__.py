@@ -5,21 +5,47 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
-from pydantic import Field, create_model, model_validator
+from pydantic import ConfigDict, Field, create_model, model_validator
 
 from cutover.gates.base import Source, Surroundings
 from cutover.gates.prometheus import Prometheus
 from cutover.gates.readiness import Readiness
 from cutover.gates.verdict import NoData, Rule
-from cutover.model import Decimal, Duration, Label, Model
+from cutover.model import Decimal, Duration, Label, Model, validations
 
 __all__ = ["SOURCES", "Bounds", "Gate", "Source", "Surroundings"]
 
 SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus)
 
 
+_SOME_BOUND: Final = ("has(self.min) || has(self.max)", "pass has neither min nor max; give at least one")
+_IN_ORDER: Final = (
+    "!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
+    "='min ' + self.min + ' is above max ' + self.max + ', so nothing could pass; swap or widen them'",
+)
+_KEYS: Final = ", ".join(kind.key for kind in SOURCES)
+_ONE_SOURCE: Final = (
+    f"[{', '.join(f'has(self.{kind.key})' for kind in SOURCES)}].filter(x, x).size() == 1",
+    f"='gate ' + self.name + ' must have exactly one of {_KEYS}'",
+)
+_BOUNDED: Final = tuple(
+    (
+        f"!has(self.{kind.key}) || has(self.pass)",
+        f"='gate ' + self.name + ': a {kind.key} gate needs a bound; add pass with min or max'",
+    )
+    if kind.needs_bounds
+    else (
+        f"!has(self.{kind.key}) || !has(self.pass)",
+        f"='gate ' + self.name + ': a {kind.key} gate brings its own bound; drop pass'",
+    )
+    for kind in SOURCES
+)
+
+
 class Bounds(Model):
     """What a number must keep."""
+
+    model_config = ConfigDict(json_schema_extra=validations(_SOME_BOUND, _IN_ORDER))
 
     min: Decimal | None = Field(
         default=None, description='The smallest number that passes, as a string such as "0.99".'
@@ -37,6 +63,8 @@ class Bounds(Model):
 
 class _GateFields(Model):
     """A check that a stage must pass, or, as a guard, that the whole plan must keep."""
+
+    model_config = ConfigDict(json_schema_extra=validations(_ONE_SOURCE, *_BOUNDED))
 
     name: Label = Field(description="Name of the gate, unique within its step.")
     interval: Duration = Field(default=timedelta(seconds=15), description="Time from one sample to the next.")
@@ -56,7 +84,8 @@ class _GateFields(Model):
     @property
     def source(self) -> Source:
         """The one source that is set; `plan.py` has made sure that there is one."""
-        return next(source for kind in SOURCES if (source := getattr(self, kind.key)) is not None)
+        found: Source = next(source for kind in SOURCES if (source := getattr(self, kind.key)) is not None)
+        return found
 
     def rule(self, *, guard: bool = False) -> Rule:
         """The gate as the judge knows it."""

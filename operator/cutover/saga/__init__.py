@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cutover.errors import Broken
 from cutover.saga.backward import backward, releasing
 from cutover.saga.draft import Draft
 from cutover.saga.forward import forward, turn_back

@@ -67,6 +67,7 @@ def _let_go(draft: Draft) -> Turn:
 
 
 def releasing(draft: Draft) -> Turn:
+    """Let go of the targets, then end."""
     match draft.inputs.outcome:
         case None:
             fence_if_taken_over(draft)

@@ -24,23 +24,28 @@ class Draft:
 
     @property
     def run(self) -> Run:
+        """The run; there is one as soon as a plan has been seen."""
         if self.status.run is None:
             raise Broken("a plan that has been seen has a run")
         return self.status.run
 
     @property
     def current(self) -> Current:
+        """The step in hand."""
         if self.status.current is None:
             raise Broken("a plan that does a step says which")
         return self.status.current
 
     def set(self, **changes: object) -> None:
+        """Change fields of the status."""
         self.status = replace(self.status, **changes)  # type: ignore[arg-type]  # names are checked by the dataclass
 
     def set_run(self, **changes: object) -> None:
+        """Change fields of the run."""
         self.set(run=replace(self.run, **changes))  # type: ignore[arg-type]
 
     def plan_event(self, event: PlanEvent, reason: Reason | str, message: str = "") -> None:
+        """A transition of the plan; its clock runs only while it is Running. Raises Broken when the table has none."""
         to = PLAN.get((self.status.phase, event))
         if to is None:
             raise Broken(f"a plan that is {self.status.phase} cannot {event}")
@@ -52,6 +57,7 @@ class Draft:
         self.set(phase=to, reason=str(reason), message=message)
 
     def step_event(self, at: int, event: StepEvent, message: str = "") -> None:
+        """A transition of one step. Raises Broken when the table has none."""
         step = self.status.steps[at]
         to = STEP.get((step.state, event))
         if to is None:
@@ -64,12 +70,15 @@ class Draft:
         self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
 
     def raise_fence(self) -> None:
+        """From here on, late writes of what came before fail."""
         self.set_run(fence=self.run.fence + 1)
 
     def notice(self, reason: Reason | str, message: str, *, warning: bool = False) -> None:
+        """Tell people."""
         self.notices.append(Notice(str(reason), message, warning))
 
     def turn(self, command: Command | None = None, *look: timedelta | None) -> Turn:
+        """Close the turn; it is looked at again at the soonest of all times named."""
         soon = [*self.look, *(after for after in look if after is not None)]
         return Turn(self.status, command, max(min(soon), timedelta()) if soon else None, tuple(self.notices))
 
@@ -98,10 +107,12 @@ def stage_of(status: Status) -> int:
 
 
 def seconds(after: float | None) -> timedelta | None:
+    """Seconds as a span."""
     return None if after is None else timedelta(seconds=after)
 
 
 def duration(span: timedelta) -> str:
+    """A span for people, in its largest whole unit."""
     seconds = int(span.total_seconds())
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds and seconds % size == 0:
@@ -110,4 +121,5 @@ def duration(span: timedelta) -> str:
 
 
 def clock(when: datetime) -> str:
+    """A time of day for people."""
     return when.strftime("%H:%M:%S UTC")

@@ -65,7 +65,8 @@ def _stage_deadline(draft: Draft) -> datetime | None:
     rule = draft.rules.steps[position(status)]
     if rule.timeout is None:
         return None
-    return status.current.started_at + rule.stages[stage_of(status)].dwell + rule.timeout
+    stage = rule.stages[stage_of(status)]
+    return status.current.started_at + max(stage.dwell, stage.settle) + rule.timeout
 
 
 def fail(draft: Draft, reason: Reason | str, message: str) -> None:
@@ -90,6 +91,7 @@ def fail(draft: Draft, reason: Reason | str, message: str) -> None:
 
 
 def forward(draft: Draft) -> Turn:
+    """The stage in hand: do it, look how far it is, judge it."""
     at, stage = position(draft.status), stage_of(draft.status)
     match draft.inputs.outcome:
         case None:
@@ -128,7 +130,8 @@ def _judge(draft: Draft, *, skip: bool, ready: str) -> Turn:
     applied = draft.current.applied_at or draft.now
     gates = (*draft.inputs.gates, *draft.inputs.guards)
     draft.set(current=replace(draft.current, applied_at=applied, ready=ready, message="", gates=gates))
-    rest = applied + draft.rules.steps[at].stages[stage].dwell - draft.now
+    rule = draft.rules.steps[at].stages[stage]
+    rest = applied + max(rule.dwell, rule.settle) - draft.now
     if not skip:
         if rest > timedelta():
             draft.set(current=replace(draft.current, message=f"stays until {clock(draft.now + rest)}"))

@@ -61,6 +61,7 @@ def _new_run(draft: Draft) -> None:
 
 
 def pending(draft: Draft, wish: RequestVerb | None) -> Turn:
+    """Not begun: wishes first, then look what is missing."""
     inputs, reason = draft.inputs, draft.status.reason
     if inputs.deleting or wish is RequestVerb.ABORT:
         why = Reason.DELETED if inputs.deleting else Reason.ABORTED
@@ -120,6 +121,7 @@ def _preflight(draft: Draft) -> Turn:
 
 
 def claiming(draft: Draft) -> Turn:
+    """Mark every target, all or none, then begin the first step."""
     match draft.inputs.outcome:
         case None:
             fence_if_taken_over(draft)

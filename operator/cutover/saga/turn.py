@@ -18,11 +18,13 @@ class StageRule:
     Attributes:
         intent: what it sets out to do, opaque here, at most 512 bytes.
         dwell: how long it must stay in effect before the next one.
+        settle: how long after it took effect nothing is judged yet.
         weight: percent of the new side, to be shown; None for most kinds.
     """
 
     intent: str
     dwell: timedelta = timedelta()
+    settle: timedelta = timedelta()
     weight: int | None = None
 
 

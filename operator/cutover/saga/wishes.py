@@ -73,6 +73,7 @@ def _no_approval(status: Status, request: Request) -> str:
 
 
 def hold_or_resume(draft: Draft, wish: RequestVerb | None) -> None:
+    """Stop on purpose, or go on; nothing is undone."""
     status, suspended = draft.status, draft.inputs.suspended
     if status.phase is not Phase.HELD:
         if wish is RequestVerb.HOLD:

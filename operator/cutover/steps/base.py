@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cutover.errors import Problem
@@ -31,6 +31,9 @@ class Work:
 
     Attributes:
         place: where the step stands in the plan, such as ``steps[shift]``.
+        elapsed: seconds since the stage (or the undo) was announced; what is looked at again and again is looked at more
+            seldom the longer it takes.
+        memory: what the kind remembers of this run; lost in a crash, so only what can be found out again.
         approval: the accepted approval of this step in this run.
     """
 
@@ -38,6 +41,8 @@ class Work:
     targets: Targets
     namespace: str
     place: str
+    elapsed: float = 0.0
+    memory: dict[str, Any] = field(default_factory=dict)
     approval: RequestRecord | None = None
 
 
@@ -52,11 +57,15 @@ class Kind(Model):
         key: the key in a step.
         undoes: there is something to undo.
         passable: a later traffic step may be undone before this one.
+        bounded: a stage may time out; false for what only a person can end.
+        needs_gates: the step means nothing without a gate.
     """
 
     key: ClassVar[str]
     undoes: ClassVar[bool] = True
     passable: ClassVar[bool] = False
+    bounded: ClassVar[bool] = True
+    needs_gates: ClassVar[bool] = False
 
     def stages(self) -> tuple[StageRule, ...]:
         """The stages, from the spec alone; at least one."""
@@ -66,7 +75,7 @@ class Kind(Model):
         """The objects it writes, which are claimed before the first step."""
         return ()
 
-    def workload(self) -> Target | None:
+    def rolls_out(self) -> Target | None:
         """What it rolls out; readiness gates measure it."""
         return None
 
@@ -76,7 +85,10 @@ class Kind(Model):
         return []
 
     async def look(self, work: Work, stage: int) -> Any:
-        """Reads that `do` needs, made beside the saving of the status. What it returns is handed to `do`."""
+        """What `do` needs to know, read beside the saving of the status; it may take the snapshot, and writes no target.
+
+        What it returns is handed to `do`.
+        """
         del work, stage
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from cutover.errors import NotFound, Problem
 from cutover.fields import Change, Json, Path
 from cutover.gates.readiness import Workload
-from cutover.model import Label, Model
+from cutover.model import Label, Model, validations
 from cutover.ports import AUTOSCALERS, DEPLOYMENTS
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.steps.base import Kind, Target, Work
@@ -33,6 +33,15 @@ class Deploy(Kind):
     and a field that has it is not written. Undo brings back the values from the snapshot and waits for the old pods.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            ("has(self.images) || has(self.replicas)", "deploy sets nothing; give images or replicas"),
+            (
+                "!has(self.images) || self.images.all(x, self.images.filter(y, y.container == x.container).size() == 1)",
+                "a container stands in images more than once; keep one",
+            ),
+        )
+    )
     key: ClassVar[str] = "deploy"
     passable: ClassVar[bool] = True
 
@@ -59,20 +68,15 @@ class Deploy(Kind):
 
     def touches(self) -> tuple[Target, ...]:
         """The workload."""
-        return (self.workload_target,)
+        return (self.rolls_out(),)
 
-    def workload_of(self) -> Target:
+    def rolls_out(self) -> Target:
         """The workload."""
-        return self.workload_target
-
-    @property
-    def workload_target(self) -> Target:
-        """The workload as an object."""
         return Target(DEPLOYMENTS, self.workload.name)
 
     async def examine(self, work: Work) -> list[Problem]:
         """Containers exist, nothing else steers the replicas, nobody has paused the rollout."""
-        ref = self.workload_target.ref(work.namespace)
+        ref = self.rolls_out().ref(work.namespace)
         try:
             body = await work.cluster.get(ref)
         except NotFound:
@@ -80,63 +84,67 @@ class Deploy(Kind):
         place = f"{work.place}.deploy"
         known = {item["name"] for item in _containers(body)}
         problems = [
-            Problem(f"{place}.images[{image.container}]",
-                    f"{ref} has no container {image.container}; it has {', '.join(sorted(known))}")
+            Problem(
+                f"{place}.images[{image.container}]",
+                f"{ref} has no container {image.container}; it has {', '.join(sorted(known))}",
+            )
             for image in self.images
             if image.container not in known
         ]
         if body["spec"].get("paused"):
-            problems.append(Problem(f"{place}.workload", f"{ref} is paused (spec.paused: true), so nothing would roll out; "
-                                    f"run kubectl rollout resume deployment/{ref.name}"))
+            problems.append(
+                Problem(
+                    f"{place}.workload",
+                    f"{ref} is paused (spec.paused: true), so nothing would roll out; "
+                    f"run kubectl rollout resume deployment/{ref.name}",
+                )
+            )
         if self.replicas is not None:
             for scaler in await work.cluster.list(AUTOSCALERS, work.namespace):
                 aim = scaler["spec"]["scaleTargetRef"]
                 if aim.get("kind") == ref.resource.kind and aim.get("name") == ref.name:
                     name = scaler["metadata"]["name"]
-                    problems.append(Problem(f"{place}.replicas", f"HorizontalPodAutoscaler {name} steers the replicas of {ref}; "
-                                            "leave replicas out, or delete the autoscaler first"))
+                    problems.append(
+                        Problem(
+                            f"{place}.replicas",
+                            f"HorizontalPodAutoscaler {name} steers the replicas of {ref}; "
+                            "leave replicas out, or delete the autoscaler first",
+                        )
+                    )
         return problems
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Set the fields, then look how far the rollout is."""
         del stage, looked
-        ref = self.workload_target.ref(work.namespace)
+        ref = self.rolls_out().ref(work.namespace)
         body = await work.targets.view(ref)
         fields = self._fields(body)
-        snapshot = await work.targets.snapshot(ref, body, tuple(fields))
-        changes = [Change(path, to, (snapshot.value(path), to)) for path, to in fields.items()]
+        snapshot = await work.targets.snapshot(ref, body, [path for path, _ in fields])
+        changes = [Change(path, to, (snapshot.value(path), to)) for path, to in fields]
         return _progress(await work.targets.change(ref, snapshot.uid, changes), forward=True)
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Set the fields back, then wait until the old pods are available again."""
         del looked
-        ref = self.workload_target.ref(work.namespace)
+        ref = self.rolls_out().ref(work.namespace)
         snapshot = await work.targets.saved(ref)
         if snapshot is None:
+            await work.targets.fence(ref)
             return Done()
         ours = self._fields(await work.targets.view(ref))
-        changes = [Change(path, was, (was, ours.get(path, was))) for path, was in snapshot.values]
+        changes = [
+            Change(path, was, (was, *(to for known, to in ours if known == path))) for path, was in snapshot.values
+        ]
         return _progress(await work.targets.change(ref, snapshot.uid, changes), forward=False)
 
-    def _fields(self, body: Json) -> dict[Path, Json]:
-        fields: dict[Path, Json] = {}
+    def _fields(self, body: Json) -> list[tuple[Path, Json]]:
+        fields: list[tuple[Path, Json]] = []
         for image in self.images:
             part = "initContainers" if image.container in _names(body, "initContainers") else "containers"
-            fields[_image_path(part, image.container)] = image.image
+            fields.append((("spec", "template", "spec", part, {"name": image.container}, "image"), image.image))
         if self.replicas is not None:
-            fields["spec", "replicas"] = self.replicas
+            fields.append((("spec", "replicas"), self.replicas))
         return fields
-
-
-def _image_path(part: str, container: str) -> Path:
-    return ("spec", "template", "spec", part, _ByName(name=container), "image")
-
-
-class _ByName(dict[str, str]):
-    """The members that name a list item, usable as part of a key."""
-
-    def __hash__(self) -> int:  # type: ignore[override]  # never changed after it is made
-        return hash(tuple(self.items()))
 
 
 def _containers(body: Json) -> list[Json]:

@@ -1,0 +1,248 @@
+"""The spec of a MigrationPlan as frozen models, every mistake in it at once, and the plan as the saga knows it.
+
+Pure. `parse` is the only way from a document to a `Plan`; kinds and gates bring their own fields and checks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from cutover.errors import PlanError, Problem
+from cutover.fields import Json
+from cutover.gates import SOURCES, Gate
+from cutover.mistakes import sentences
+from cutover.model import Duration, Label, Model, Name, Text, show_duration, validations
+from cutover.saga.turn import Rules, StepRule
+from cutover.status import Status
+from cutover.steps import KINDS, Kind
+
+DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
+SHORTEST_INTERVAL: Final = timedelta(milliseconds=100)
+_KEYS: Final = tuple(kind.key for kind in KINDS)
+_LIST_MAP: Final[dict[str, Any]] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+_ONE_KIND: Final = (
+    f"[{', '.join(f'has(self.{key})' for key in _KEYS)}].filter(x, x).size() == 1",
+    f"='step ' + self.name + ' must have exactly one of {', '.join(_KEYS)}'",
+)
+
+_GATES_NEEDED: Final = tuple(
+    (
+        f"!has(self.{kind.key}) || (has(self.gates) && size(self.gates) > 0)",
+        f"='step ' + self.name + ': a {kind.key} without gates proves nothing; add a gate'",
+    )
+    for kind in KINDS
+    if kind.needs_gates
+)
+
+
+class _StepFields(Model):
+    """One item of the plan. Exactly one key names its kind."""
+
+    model_config = ConfigDict(json_schema_extra=validations(_ONE_KIND, *_GATES_NEEDED))
+
+    name: Label = Field(description="Name of the step, unique in the plan.")
+    description: Text = Field(default="", description="Shown to people.")
+    timeout: Duration | None = Field(
+        default=None,
+        description="How long one stage may take beyond its dwell. Default 30m (approve: none); 0s is none.",
+    )
+    gates: tuple[Gate, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Checks that each stage of the step must pass.",
+        json_schema_extra=_LIST_MAP,
+    )
+
+    @property
+    def kind(self) -> Kind:
+        """What the step does."""
+        found: Kind = next(kind for key in _KEYS if (kind := getattr(self, key)) is not None)
+        return found
+
+    def rule(self) -> StepRule:
+        """The step as the saga knows it."""
+        kind = self.kind
+        timeout = self.timeout if self.timeout is not None else DEFAULT_STAGE_TIMEOUT if kind.bounded else None
+        return StepRule(
+            name=self.name, kind=kind.key, stages=kind.stages(), timeout=timeout or None, undoes=kind.undoes
+        )
+
+
+_KIND_FIELDS: dict[str, Any] = {
+    kind.key: (kind | None, Field(default=None, description=(kind.__doc__ or "").strip().partition("\n")[0]))
+    for kind in KINDS
+}
+Step = create_model("Step", __base__=_StepFields, __doc__=_StepFields.__doc__, **_KIND_FIELDS)
+
+
+class Plan(Model):
+    """What a person asks for."""
+
+    service_account_name: Name = Field(
+        description="Every write to a target is made as this account of the plan's namespace. It must carry the label "
+        'cutover.dev/migrator: "true".'
+    )
+    start_deadline: Duration = Field(
+        default=timedelta(minutes=2),
+        description="How long what is missing may stay missing before the plan is Refused. Default 2m.",
+    )
+    timeout: Duration | None = Field(
+        default=None, description="Time spent Running after which the plan unwinds. Left out: none."
+    )
+    suspend: bool = Field(
+        default=False, description="Starts no new stage. The only field that an active plan may change."
+    )
+    guards: tuple[Gate, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Checks judged all along; one that fails turns the plan back.",
+        json_schema_extra=_LIST_MAP,
+    )
+    steps: tuple[Step, ...] = Field(
+        min_length=1, max_length=64, description="What is done, in this order.", json_schema_extra=_LIST_MAP
+    )
+
+    def step(self, name: str) -> Any:
+        """A step by name."""
+        return next(step for step in self.steps if step.name == name)
+
+    def rules(self, generation: int, spec_hash: str) -> Rules:
+        """The plan as the saga knows it."""
+        return Rules(
+            steps=tuple(step.rule() for step in self.steps),
+            generation=generation,
+            spec_hash=spec_hash,
+            start_deadline=self.start_deadline,
+            timeout=self.timeout or None,
+        )
+
+
+def parse(spec: Json) -> Plan:
+    """Read `.spec`. Raises PlanError with every mistake in it."""
+    try:
+        plan = Plan.model_validate(spec)
+    except ValidationError as error:
+        raise PlanError(*sentences(error, spec, Plan)) from None
+    if problems := tuple(_contradictions(plan)):
+        raise PlanError(*problems)
+    return plan
+
+
+def hash_of(name: str, spec: Json) -> str:
+    """What identifies a spec: sha256 over the plan's name and all of the spec but `suspend`, in hexadecimal digits."""
+    lasting = {key: value for key, value in spec.items() if key != "suspend"}
+    text = json.dumps([name, lasting], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _contradictions(plan: Plan) -> Iterator[Problem]:
+    """Mistakes that no single field shows."""
+    yield from _doubles("steps", "step", [step.name for step in plan.steps])
+    yield from _doubles("guards", "guard", [guard.name for guard in plan.guards])
+    for guard in plan.guards:
+        yield from _of_gate(f"guards[{guard.name}]", guard, None)
+    for step in plan.steps:
+        place = f"steps[{step.name}]"
+        given = [key for key in _KEYS if getattr(step, key) is not None]
+        if len(given) != 1:
+            found = (
+                f"it has {' and '.join(given)}; split it into {len(given)} steps" if given else "it has none; add one"
+            )
+            yield Problem(place, f"a step has exactly one of {', '.join(_KEYS)}, and {found}")
+            continue
+        yield from _doubles(f"{place}.gates", "gate", [gate.name for gate in step.gates])
+        if step.kind.needs_gates and not step.gates:
+            yield Problem(f"{place}.gates", f"a {step.kind.key} without gates proves nothing; add a gate")
+        for gate in step.gates:
+            yield from _of_gate(f"{place}.gates[{gate.name}]", gate, step)
+    yield from _too_long(plan)
+
+
+def _doubles(where: str, what: str, names: list[str]) -> Iterator[Problem]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Problem(where, f"{names.count(name)} {what}s are named {name}; give each a name of its own")
+
+
+def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
+    keys = [source.key for source in SOURCES]
+    given = [key for key in keys if getattr(gate, key) is not None]
+    if len(given) != 1:
+        found = f"it has {' and '.join(given)}; split it" if given else "it has none; add one"
+        yield Problem(place, f"a gate has exactly one of {', '.join(keys)}, and {found}")
+        return
+    source = gate.source
+    if source.needs_bounds and gate.pass_ is None:
+        yield Problem(f"{place}.pass", f"a {source.key} gate needs a bound; add pass with min or max")
+    if not source.needs_bounds and gate.pass_ is not None:
+        yield Problem(f"{place}.pass", f"a {source.key} gate brings its own bound; drop pass")
+    if gate.interval < SHORTEST_INTERVAL:
+        least = show_duration(SHORTEST_INTERVAL)
+        yield Problem(f"{place}.interval", f"{show_duration(gate.interval)} is too short; use {least} or more")
+    if source.needs_workload() and (step is None or step.kind.rolls_out() is None):
+        why = "a guard belongs to no step" if step is None else f"a {step.kind.key} step rolls out none"
+        yield Problem(f"{place}.{source.key}.workload", f"it does not say whose pods, and {why}; name a workload")
+    if step is None:
+        return
+    timeout = step.rule().timeout
+    if timeout is None:
+        return
+    needed = max(source.settle() + gate.initial_delay + (gate.success_threshold - 1) * gate.interval, source.hold())
+    for stage in step.kind.stages():
+        if needed > stage.dwell + timeout:
+            yield Problem(
+                place,
+                f"it needs {show_duration(needed)} to pass, and a stage ends after {show_duration(stage.dwell + timeout)}; "
+                "ask for fewer samples or raise the step's timeout",
+            )
+            return
+
+
+def _too_long(plan: Plan) -> Iterator[Problem]:
+    if not plan.timeout:
+        return
+    dwell = (
+        sum((stage.dwell for step in plan.steps for stage in step.kind.stages()), timedelta()) if _whole(plan) else None
+    )
+    if dwell is not None and dwell >= plan.timeout:
+        yield Problem(
+            "timeout",
+            f"the steps dwell for {show_duration(dwell)} in all, and the plan turns back after "
+            f"{show_duration(plan.timeout)}; raise timeout or shorten the dwells",
+        )
+
+
+def _whole(plan: Plan) -> bool:
+    return all(any(getattr(step, key) is not None for key in _KEYS) for step in plan.steps)
+
+
+_STATUS: Final = TypeAdapter(Status)
+
+
+def read_status(document: Json) -> Status:
+    """Read `.status` as we saved it. Fields of a later version are passed over."""
+    return _STATUS.validate_python(document or {})
+
+
+def write_status(status: Status) -> Json:
+    """The status as a JSON document; what is empty or false is left out."""
+    return _without_empty(_STATUS.dump_python(status, mode="json", by_alias=True))
+
+
+def _without_empty(document: Json) -> Json:
+    if isinstance(document, dict):
+        kept = {key: _without_empty(value) for key, value in document.items()}
+        return {
+            key: value
+            for key, value in kept.items()
+            if value is not None and value is not False and value not in ("", [], {})
+        }
+    if isinstance(document, list):
+        return [_without_empty(item) for item in document]
+    return document

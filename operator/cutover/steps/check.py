@@ -1,0 +1,35 @@
+"""The kind `check`: changes nothing; its gates must hold for a while."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from cutover.model import Duration, show_duration
+from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.steps.base import Kind, Work
+
+
+class Check(Kind):
+    """Lets the gates of the step watch for a while (soak). It changes nothing, so twice is harmless."""
+
+    key: ClassVar[str] = "check"
+    undoes: ClassVar[bool] = False
+    passable: ClassVar[bool] = True
+    needs_gates: ClassVar[bool] = True
+
+    for_: Duration = Field(
+        default=timedelta(), alias="for", description="How long the gates are watched; they must pass at its end."
+    )
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the watching."""
+        span = f" for {show_duration(self.for_)}" if self.for_ else ""
+        return (StageRule(f"watch the gates{span}", self.for_),)
+
+    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        """Nothing; the gates do it."""
+        del work, stage, looked
+        return Done()

@@ -1,0 +1,338 @@
+"""The kind `traffic`: shifts weight between two destinations of a VirtualService, one weight at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from cutover.endpoints import Side, count_ready, full_host, resolve, wanted
+from cutover.errors import NotFound, PlanError, Problem
+from cutover.fields import ABSENT, Change, Json, Path, Segment, find
+from cutover.model import Duration, Label, Model, Name, show_duration, validations
+from cutover.ports import VIRTUAL_SERVICES, Ref
+from cutover.saga.turn import Again, Done, Outcome, StageRule, Wait
+from cutover.steps.base import Kind, Target, Work
+from cutover.targets import Snapshot
+
+_SOONEST, _SELDOMEST = 0.05, 2.0
+"""Seconds between looks at endpoints that are not ready yet; they are not streamed, so they are asked for."""
+_PATIENCE: Final = 60.0
+"""Seconds an undo waits for the old side before it says Stuck."""
+
+RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+
+
+class VirtualService(Model):
+    """A VirtualService of the plan's namespace."""
+
+    name: Name = Field(description="Name of the VirtualService.")
+    routes: tuple[RouteName, ...] = Field(
+        default=(), max_length=16, description="Names of its http routes; left out when there is exactly one."
+    )
+
+
+class Destination(Model):
+    """A destination that stands in the route already, as Istio reads it."""
+
+    host: Name = Field(description="Host; a short name is a Service of the plan's namespace.")
+    subset: Label | None = Field(default=None, description="Subset, as a DestinationRule defines it.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Port; left out, any.")
+
+    def __str__(self) -> str:
+        """As messages name it: ``shop-v2``, ``shop subset v2``."""
+        subset = f" subset {self.subset}" if self.subset else ""
+        return f"{self.host}{subset}{f' port {self.port}' if self.port else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The two weights of one route."""
+
+    old: Path
+    new: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Bearings:
+    """What stands behind the two sides, and how many ready endpoints the old one had at the run's start."""
+
+    old: Side
+    new: Side
+    old_ready: int
+
+
+Weight = Annotated[int, Field(ge=1, le=100)]
+
+
+class Traffic(Kind):
+    """Shifts traffic to a new version by weight.
+
+    Changes: the weights of `from` and `to` in the named http routes, nothing else; they always add up to what they did.
+    Twice is harmless, because each weight is brought to a value computed from the snapshot. Undo brings both weights back
+    in one write, once the old side is ready to take them.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            (
+                "self.weights.all(w, self.weights.filter(v, v == w).size() == 1) && self.weights.sort() == self.weights",
+                "weights must ascend; sort them and drop doubles",
+            ),
+            ("self.from != self.to", "='from and to are both ' + self.from.host + '; name two different destinations'"),
+        )
+    )
+    key: ClassVar[str] = "traffic"
+
+    virtual_service: VirtualService = Field(description="Where the weights stand.")
+    from_: Destination = Field(alias="from", description="The destination that gives traffic away.")
+    to: Destination = Field(description="The destination that gets it.")
+    weights: tuple[Weight, ...] = Field(
+        min_length=1,
+        max_length=32,
+        description="Percent for `to` of what the pair holds at the start, ascending. A weight it has already is skipped.",
+    )
+    dwell: Duration = Field(default=timedelta(), description="How long it stays at each weight.")
+    settle: Duration = Field(default=timedelta(), description="How long after each write nothing is judged.")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Traffic:
+        for before, after in zip(self.weights, self.weights[1:], strict=False):
+            if after <= before:
+                raise ValueError(f"weights must ascend, and {after} comes after {before}; sort them and drop doubles")
+        if self.from_ == self.to:
+            raise ValueError(f"from and to are both {self.to}; name two different destinations")
+        routes = self.virtual_service.routes
+        twice = sorted({name for name in routes if routes.count(name) > 1})
+        if twice:
+            raise ValueError(f"route {twice[0]} stands in virtualService.routes more than once; keep one")
+        return self
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One a weight."""
+        dwell = f" for {show_duration(self.dwell)}" if self.dwell else ""
+        return tuple(StageRule(f"weight {weight}{dwell}", self.dwell, self.settle, weight) for weight in self.weights)
+
+    def touches(self) -> tuple[Target, ...]:
+        """The VirtualService."""
+        return (Target(VIRTUAL_SERVICES, self.virtual_service.name),)
+
+    async def examine(self, work: Work) -> list[Problem]:
+        """The routes and both destinations are there, hold traffic, and resolve to Services."""
+        problems: list[Problem] = []
+        place = f"{work.place}.traffic"
+        try:
+            body = await work.cluster.get(self._ref(work))
+            for pair in self._pairs(body, work.namespace, place):
+                if sum(_weights(body, pair)) == 0:
+                    says = (
+                        f"{self.from_} and {self.to} have no weight in {self._ref(work)}, so there is nothing to shift"
+                    )
+                    problems.append(Problem(place, f"{says}; give {self.from_} its weight first"))
+        except NotFound:
+            pass  # said by preflight for every target
+        except PlanError as error:
+            problems.extend(error.problems)
+        try:
+            work.memory.pop(self._memo(work), None)
+            await self._bearings(work)
+        except PlanError as error:
+            problems.extend(error.problems)
+        return problems
+
+    async def look(self, work: Work, stage: int) -> Any:
+        """Count the ready endpoints of the new side; before the first weight, take the snapshot meanwhile."""
+        bearings = await self._bearings(work)
+        counting = count_ready(work.cluster, work.namespace, bearings.new)
+        if stage:
+            return (await counting)[0]
+        counts, _ = await asyncio.gather(counting, self._snapshot(work))
+        return counts[0]
+
+    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        """Write one weight, once the new side is ready for that share."""
+        ref, weight = self._ref(work), self.weights[stage]
+        snapshot = await work.targets.saved(ref) or await self._snapshot(work)
+        changes, skip = self._changes(snapshot, stage)
+        if skip:
+            return Done(skip=True)
+        if await self._raises(work, changes):
+            ready = await self._count(work, snapshot.facts["to"]) if looked is None else looked
+            short = await self._short(work, snapshot, "to", ready, weight / 100)
+            if short:
+                return Again(_pause(work), f"weight {weight} waits: {short}")
+        await work.targets.change(ref, snapshot.uid, changes)
+        return Done()
+
+    async def look_back(self, work: Work) -> Any:
+        """Count the ready endpoints of the old side."""
+        snapshot = await work.targets.saved(self._ref(work))
+        return None if snapshot is None else await self._count(work, snapshot.facts["from"])
+
+    async def undo(self, work: Work, looked: Any) -> Outcome:
+        """Bring all weights back in one write. A weight somebody else set is taken back too: it is traffic that counts."""
+        ref = self._ref(work)
+        snapshot = await work.targets.saved(ref)
+        if snapshot is None:
+            await work.targets.fence(ref)
+            return Done()
+        body = await work.targets.view(ref)
+        changes = [
+            Change(path, was, (was, found.value if (found := find(body, path)) else was))
+            for path, was in snapshot.values
+        ]
+        pairs = list(zip(snapshot.values[::2], snapshot.values[1::2], strict=True))
+        share = max(_number(old) / max(1, _number(old) + _number(new)) for (_, old), (_, new) in pairs)
+        if share and any(change.to != change.expects[1] for change in changes):
+            ready = await self._count(work, snapshot.facts["from"]) if looked is None else looked
+            short = await self._short(work, snapshot, "from", ready, share)
+            if short:
+                message = f"traffic cannot go back yet: {short}"
+                return Again(_pause(work), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
+        await work.targets.change(ref, snapshot.uid, changes)
+        return Done()
+
+    # --- pieces -------------------------------------------------------------------------------------------------------
+
+    def _ref(self, work: Work) -> Ref:
+        return self.touches()[0].ref(work.namespace)
+
+    def _memo(self, work: Work) -> str:
+        return f"{work.place}.bearings"
+
+    async def _bearings(self, work: Work) -> _Bearings:
+        """What the sides are, remembered since the run's start; a process that took over looks again."""
+        known = work.memory.get(self._memo(work))
+        if isinstance(known, _Bearings):
+            return known
+        sides, problems = list[Side](), list[Problem]()
+        for field, side in (("from", self.from_), ("to", self.to)):
+            resolved = await resolve(work.cluster, work.namespace, side.host, side.subset)
+            if isinstance(resolved, Side):
+                sides.append(resolved)
+            else:
+                problems.append(Problem(f"{work.place}.traffic.{field}", resolved))
+        if problems:
+            raise PlanError(*problems)
+        old, new = sides
+        bearings = _Bearings(old, new, (await count_ready(work.cluster, work.namespace, old))[0])
+        work.memory[self._memo(work)] = bearings
+        return bearings
+
+    async def _snapshot(self, work: Work) -> Snapshot:
+        """The weights as they are, and what stood behind the two sides at the run's start."""
+        ref, bearings = self._ref(work), await self._bearings(work)
+        body = await work.targets.view(ref)
+        paths = [
+            path for pair in self._pairs(body, work.namespace, f"{work.place}.traffic") for path in (pair.old, pair.new)
+        ]
+        facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
+        return await work.targets.snapshot(ref, body, paths, facts)
+
+    def _pairs(self, body: Json, namespace: str, place: str) -> list[_Pair]:
+        """Where the weights stand now. Raises PlanError with all that is not there."""
+        routes = body["spec"].get("http") or []
+        where = f"{place}.virtualService.routes"
+        problems: list[Problem] = []
+        chosen: list[tuple[Segment, Json]] = []
+        if not self.virtual_service.routes:
+            if len(routes) != 1:
+                named = ", ".join(route.get("name") or "(unnamed)" for route in routes) or "none"
+                says = f"VirtualService {self.virtual_service.name} has {len(routes)} http routes ({named}); say which to shift"
+                raise PlanError(Problem(where, says))
+            chosen.append(({"name": routes[0].get("name")}, routes[0]))
+        for name in self.virtual_service.routes:
+            found = [route for route in routes if route.get("name") == name]
+            if len(found) == 1:
+                chosen.append(({"name": name}, found[0]))
+                continue
+            known = ", ".join(sorted({route["name"] for route in routes if route.get("name")})) or "no named route"
+            count = f"{len(found)} http routes" if found else "no http route"
+            says = f"VirtualService {self.virtual_service.name} has {count} named {name}; it has {known}"
+            problems.append(Problem(where, says))
+        pairs = []
+        for segment, route in chosen:
+            ends = []
+            for field, side in (("from", self.from_), ("to", self.to)):
+                matching = [entry for entry in route.get("route") or () if _is(entry["destination"], side, namespace)]
+                if len(matching) == 1:
+                    ends.append(_weight_path(segment, matching[0]["destination"]))
+                    continue
+                count = f"{len(matching)} destinations" if matching else "no destination"
+                says = f"route {route.get('name') or '(unnamed)'} of VirtualService {self.virtual_service.name} has {count} {side}"
+                problems.append(
+                    Problem(f"{place}.{field}", f"{says}; add it with weight 0, or name the one that is there")
+                )
+            if len(ends) == 2:  # noqa: PLR2004 -- both sides
+                pairs.append(_Pair(*ends))
+        if problems:
+            raise PlanError(*problems)
+        return pairs
+
+    def _changes(self, snapshot: Snapshot, stage: int) -> tuple[list[Change], bool]:
+        """The weights of a stage, and whether `to` has them from the start."""
+        changes, skip = [], True
+        for (old_path, old), (new_path, new) in zip(snapshot.values[::2], snapshot.values[1::2], strict=True):
+            total = _number(old) + _number(new)
+            shares = [_share(total, weight) for weight in self.weights[: stage + 1]]
+            ours = [share for share in shares if share > _number(new)]
+            if not ours:
+                continue
+            skip = False
+            changes.append(Change(old_path, total - ours[-1], (old, *(total - share for share in ours))))
+            changes.append(Change(new_path, ours[-1], (new, *ours)))
+        return changes, skip
+
+    async def _raises(self, work: Work, changes: list[Change]) -> bool:
+        body = await work.targets.view(self._ref(work))
+        return any((found := find(body, change.path)) is None or found.value != change.to for change in changes)
+
+    async def _count(self, work: Work, side: dict[str, Any]) -> int:
+        return (await count_ready(work.cluster, work.namespace, Side(**side)))[0]
+
+    async def _short(self, work: Work, snapshot: Snapshot, which: str, ready: int, share: float) -> str:
+        """What a side lacks to take a share of the traffic; empty when it is ready for it."""
+        needed = max(1, math.ceil(share * snapshot.facts["fromReady"]))
+        if ready >= needed:
+            return ""
+        asked = await wanted(work.cluster, work.namespace, Side(**snapshot.facts[which]))
+        if 0 < asked <= ready:
+            return ""
+        side = self.to if which == "to" else self.from_
+        return f"{side} has {ready} ready endpoints, and needs {needed if not asked else min(needed, asked)}"
+
+
+def _is(live: Json, side: Destination, namespace: str) -> bool:
+    return (
+        full_host(live["host"], namespace) == full_host(side.host, namespace)
+        and (live.get("subset") or None) == side.subset
+        and (side.port is None or (live.get("port") or {}).get("number") == side.port)
+    )
+
+
+def _weight_path(route: Segment, destination: Json) -> Path:
+    """The weight beside exactly this destination, absent members included."""
+    exactly = {"host": destination["host"], "subset": destination.get("subset"), "port": destination.get("port")}
+    return ("spec", "http", route, "route", {"destination": exactly}, "weight")
+
+
+def _weights(body: Json, pair: _Pair) -> list[int]:
+    return [_number(found.value) if (found := find(body, path)) else 0 for path in (pair.old, pair.new)]
+
+
+def _number(weight: Json) -> int:
+    """A weight that is left out is 0 beside other destinations (Istio API, HTTPRouteDestination.weight)."""
+    return 0 if weight is ABSENT else int(weight)
+
+
+def _share(total: int, percent: int) -> int:
+    """`percent` of what the pair holds, half rounded up."""
+    return (2 * total * percent + 100) // 200
+
+
+def _pause(work: Work) -> float:
+    return min(_SELDOMEST, max(_SOONEST, work.elapsed / 4))

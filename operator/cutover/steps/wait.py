@@ -1,0 +1,44 @@
+"""The kind `wait`: lets time pass."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from cutover.model import Duration, show_duration, validations
+from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.steps.base import Kind, Work
+
+
+class Pause(Kind):
+    """Lets time pass. It changes nothing, so twice is harmless."""
+
+    key: ClassVar[str] = "wait"
+    undoes: ClassVar[bool] = False
+    passable: ClassVar[bool] = True
+
+    for_: Duration = Field(
+        alias="for",
+        description="How long.",
+        json_schema_extra=validations(
+            ("duration(self) > duration('0s')", "waiting for 0s does nothing; give a time or drop the step")
+        ),
+    )
+
+    @field_validator("for_")
+    @classmethod
+    def _some_time(cls, span: timedelta) -> timedelta:
+        if not span:
+            raise ValueError("waiting for 0s does nothing; give a time or drop the step")
+        return span
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the time."""
+        return (StageRule(f"wait for {show_duration(self.for_)}", self.for_),)
+
+    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        """Nothing; the dwell does it."""
+        del work, stage, looked
+        return Done()
