@@ -72,7 +72,7 @@ def _conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
                 type=kind,
                 status=value,
                 reason=why,
-                message=status.message,
+                message=status.message or f"the plan is {status.phase}",
                 last_transition_time=since,
                 observed_generation=status.observed_generation,
             )

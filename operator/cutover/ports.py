@@ -123,6 +123,9 @@ class Metrics(Protocol):
     def knows(self, provider: str) -> bool:
         """Whether a provider of this name is configured."""
 
+    def names(self) -> Sequence[str]:
+        """Names of all providers, for messages."""
+
     async def query(self, provider: str, query: str, lookback: float) -> Sample:
         """One instant query.
 
@@ -147,3 +150,13 @@ class Recorder(Protocol):
 
     def record(self, plan: Json, notice: Notice) -> None:
         """Publish one event about a plan; never blocks, never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All of the outside."""
+
+    cluster: Cluster
+    metrics: Metrics
+    recorder: Recorder
+    clock: Clock

@@ -126,6 +126,12 @@ class Targets:
             return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it")
 
+    async def held_by(self, ref: Ref) -> str:
+        """The active plan other than ours that holds an object; empty when it is free. Raises NotFound."""
+        body = await self.cluster.get(ref)
+        holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+        return await self._active_plan(ref.namespace, holder) if holder not in (None, self.holder.uid) else ""
+
     async def release(self, ref: Ref) -> None:
         """Take our marks away; harmless when they are gone, or the object is."""
         for _ in range(_TRIES):

@@ -11,16 +11,31 @@ therefore always one that the saved status already announces, and after a crash 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cutover.saga.backward import backward, releasing
 from cutover.saga.draft import Draft
 from cutover.saga.forward import forward, turn_back
 from cutover.saga.start import claiming, pending, take_spec
-from cutover.saga.tables import Reason
+from cutover.saga.tables import PlanEvent, Reason
 from cutover.saga.turn import Command, Inputs, Rules, Turn, Verb
 from cutover.saga.wishes import answer_requests, hold_or_resume
 from cutover.status import ENDED, Phase, Status
+
+
+def unreadable(status: Status, message: str, now: datetime) -> Status:
+    """An active plan whose spec cannot be read, or is not the one that was begun: stop, undo nothing, go on when it can.
+
+    Such a plan is never unwound, because how to undo its steps stands in that spec.
+    """
+    event = {Phase.RUNNING: PlanEvent.HOLD, Phase.WAITING: PlanEvent.HOLD, Phase.UNWINDING: PlanEvent.STICK}
+    if status.phase not in event:
+        return status
+    nothing = Rules(steps=(), generation=status.observed_generation, spec_hash="", start_deadline=timedelta())
+    draft = Draft(nothing, status, Inputs(), now)
+    draft.plan_event(event[status.phase], Reason.UNREADABLE, message)
+    draft.set_run(held_at=now)
+    return draft.status
 
 
 def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn:

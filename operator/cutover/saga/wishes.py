@@ -85,7 +85,11 @@ def hold_or_resume(draft: Draft, wish: RequestVerb | None) -> None:
         draft.set(reason=str(Reason.HELD_BY_PERSON), message="held by a person; resume to go on")
     elif wish is RequestVerb.RESUME and suspended:
         draft.set(reason=str(Reason.SUSPENDED), message="spec.suspend is true; set it to false to go on")
-    elif wish is RequestVerb.RESUME or (status.reason == Reason.SUSPENDED and not suspended):
+    elif (
+        wish is RequestVerb.RESUME
+        or (status.reason == Reason.SUSPENDED and not suspended)
+        or status.reason == Reason.UNREADABLE
+    ):
         _resume(draft)
 
 

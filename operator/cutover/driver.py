@@ -1,0 +1,339 @@
+"""One turn of one plan: read, advance, save, act, advance, save. This file alone orders saving and acting.
+
+The status that announces an act is saved before the act, under the resourceVersion that was read. What a command wants to
+know beforehand is read beside that save. What a crash may lose (samples, messages of waiting) is kept in memory and saved
+along with the next thing that matters, or when a verdict people see has changed, at most every ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from cutover import requests
+from cutover.commands import Hand, Recollection, bind
+from cutover.conditions import present
+from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
+from cutover.fields import Json
+from cutover.gates import Surroundings
+from cutover.gates.watch import Spawn, Watch
+from cutover.plan import Plan, hash_of, parse, read_status, write_status
+from cutover.ports import FINALIZER, Ports, Ref
+from cutover.saga import advance, unreadable
+from cutover.saga.draft import position, stage_of
+from cutover.saga.turn import Done, Failed, Inputs, Outcome, Rules, Turn, Verb
+from cutover.status import ACTIVE, Phase, Status, StepState, settled
+
+log = logging.getLogger(__name__)
+
+LAZY: Final = timedelta(seconds=10)
+"""How often at most what may be lost is saved for its own sake."""
+LONG_DWELL: Final = timedelta(seconds=30)
+"""From this dwell on, the time it counts from is worth a save of its own."""
+_ROUNDS: Final = 300
+"""Commands in one turn, at most: a plan of 64 steps with all their stages to be skipped ends before."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is kept of one plan between turns. Losing it costs requests and samples, never correctness."""
+
+    uid: str
+    stage: Watch
+    guards: Watch
+    status: Status = field(default_factory=Status)
+    saved: Status = field(default_factory=Status)
+    saved_at: datetime | None = None
+    version: str = ""
+    fenced_run: int = 0
+    run: int = 0
+    spec: tuple[int, Plan | PlanError, str] | None = None
+    recollection: Recollection = field(default_factory=Recollection)
+
+
+class Driver:
+    """Drives all plans of this process; one turn of one plan at a time, the queue sees to that.
+
+    Args:
+        spawn: runs a measurement beside the turns.
+        wake: asks for another turn of a plan.
+    """
+
+    def __init__(self, ports: Ports, spawn: Spawn, wake: Callable[[Ref], None]) -> None:
+        self._ports, self._spawn, self._wake = ports, spawn, wake
+        self._cluster, self._clock = ports.cluster, ports.clock
+        self._memories: dict[Ref, _Memory] = {}
+
+    async def turn(self, ref: Ref) -> timedelta | None:
+        """One turn.
+
+        Returns:
+            When to look again if nothing happens before; None: only an event can bring news.
+
+        Raises:
+            Unavailable: the API server gave no answer; try again later.
+        """
+        body = self._cluster.seen(ref)
+        if body is None:
+            self._forget(ref)
+            return None
+        memory = self._recall(ref, body)
+        try:
+            return await self._turn(ref, body, memory)
+        except (Conflict, Superseded):
+            # Somebody else wrote the plan, or has it: what we know is old. Read it now, begin again.
+            self._forget(ref)
+            await self._reread(ref)
+            return timedelta(seconds=0.1)
+        except NotFound:
+            self._forget(ref)
+            return None
+        except Unavailable:
+            # A save without an answer may have taken effect.
+            self._forget(ref)
+            await self._reread(ref)
+            raise
+
+    async def _reread(self, ref: Ref) -> None:
+        try:
+            await self._cluster.get(ref)
+        except NotFound:
+            return
+
+    # --- memory -------------------------------------------------------------------------------------------------------
+
+    def _forget(self, ref: Ref) -> None:
+        memory = self._memories.pop(ref, None)
+        if memory is not None:
+            memory.stage.stop()
+            memory.guards.stop()
+
+    def _recall(self, ref: Ref, body: Json) -> _Memory:
+        """The memory of this very plan, brought up to what the API server has."""
+        metadata = body["metadata"]
+        memory = self._memories.get(ref)
+        if memory is not None and memory.uid != metadata["uid"]:
+            self._forget(ref)
+            memory = None
+        if memory is None:
+            memory = _Memory(
+                metadata["uid"],
+                Watch(self._spawn, lambda: self._wake(ref)),
+                Watch(self._spawn, lambda: self._wake(ref)),
+            )
+            self._memories[ref] = memory
+        if memory.version != metadata["resourceVersion"]:
+            read = read_status(body.get("status"))
+            if settled(read) != settled(memory.saved):  # another process has been here, or we have just begun
+                memory.status, memory.fenced_run = read, 0
+            memory.saved, memory.version = read, metadata["resourceVersion"]
+        run = memory.status.run.number if memory.status.run else 0
+        if run != memory.run:
+            memory.run, memory.recollection = run, Recollection()
+        return memory
+
+    def _read_spec(self, ref: Ref, body: Json, memory: _Memory) -> tuple[Plan | PlanError, str]:
+        generation = body["metadata"]["generation"]
+        if memory.spec is None or memory.spec[0] != generation:
+            plan: Plan | PlanError
+            try:
+                plan = parse(body["spec"])
+            except PlanError as error:
+                plan = error
+            memory.spec = (generation, plan, hash_of(ref.name, body["spec"]))
+        return memory.spec[1], memory.spec[2]
+
+    # --- the turn -----------------------------------------------------------------------------------------------------
+
+    async def _turn(self, ref: Ref, body: Json, memory: _Memory) -> timedelta | None:
+        plan, spec_hash = self._read_spec(ref, body, memory)
+        generation = body["metadata"]["generation"]
+        begun = memory.status.run.spec_hash if memory.status.run else spec_hash
+        if memory.status.phase in ACTIVE and (isinstance(plan, PlanError) or begun != spec_hash):
+            why = (
+                str(plan) if isinstance(plan, PlanError) else "the spec is not the one this run began with; put it back"
+            )
+            memory.status = unreadable(memory.status, why, self._clock.now())
+            await self._save(ref, memory, memory.status)
+            return None
+        if isinstance(plan, PlanError):
+            rules = Rules(steps=(), generation=generation, spec_hash=spec_hash, start_deadline=timedelta())
+            await self._refuse(ref, body, memory, rules, plan)
+            return None
+        rules = plan.rules(generation, spec_hash)
+        turn = await self._advance(body, memory, plan, rules, None)
+        for _ in range(_ROUNDS):
+            outcome = await self._save_and_act(ref, memory, plan, turn)
+            if outcome is None:
+                break
+            body = self._cluster.seen(ref) or body
+            turn = await self._advance(body, memory, plan, rules, outcome)
+        return self._next(memory, turn)
+
+    async def _refuse(self, ref: Ref, body: Json, memory: _Memory, rules: Rules, error: PlanError) -> None:
+        """A spec that cannot be read, of a plan that is not active."""
+        inputs = Inputs(
+            outcome=Failed("Invalid", str(error)), deleting="deletionTimestamp" in body["metadata"], bound=_bound(body)
+        )
+        turn = advance(rules, memory.status, inputs, self._clock.now())
+        await self._save(ref, memory, turn.status)
+        self._tell(body, turn)
+        if turn.command is not None and turn.command.verb is Verb.UNBIND:
+            await bind(self._cluster, ref, self._cluster.seen(ref) or body, bound=False)
+
+    async def _advance(self, body: Json, memory: _Memory, plan: Plan, rules: Rules, outcome: Outcome | None) -> Turn:
+        now = self._clock.now()
+        status = memory.status
+        metadata = body["metadata"]
+        active_run = status.run.number if status.run and status.phase in ACTIVE else 0
+        inputs = Inputs(
+            outcome=outcome,
+            gates=await self._gates(body, memory, plan, rules, now if _takes_effect(outcome) else None),
+            guards=await self._guards(body, memory, plan),
+            requests=requests.read(metadata.get("annotations") or {}),
+            deleting="deletionTimestamp" in metadata,
+            suspended=plan.suspend,
+            taken_over=active_run not in (0, memory.fenced_run),
+            bound=_bound(body),
+        )
+        turn = advance(rules, status, inputs, now)
+        memory.status = turn.status
+        return turn
+
+    async def _gates(
+        self, body: Json, memory: _Memory, plan: Plan, rules: Rules, effect: datetime | None
+    ) -> tuple[Any, ...]:
+        """The gates of the stage in hand, from the moment it is in effect: what was seen before, or `effect`."""
+        status = memory.status
+        current = status.current
+        if status.phase not in (Phase.RUNNING, Phase.WAITING) or current is None or not current.stage:
+            memory.stage.stop()
+            return ()
+        since = current.applied_at or effect
+        if since is None:
+            return ()
+        at, stage = position(status), stage_of(status)
+        if status.steps[at].state not in (StepState.DOING, StepState.WAITING):
+            return ()
+        step = plan.steps[at]
+        since += rules.steps[at].stages[stage].settle
+        memory.stage.turn_to((memory.run, step.name, status.steps[at].attempt, stage, since), step.gates, since)
+        return await memory.stage.look(self._surroundings(body, step))
+
+    async def _guards(self, body: Json, memory: _Memory, plan: Plan) -> tuple[Any, ...]:
+        status = memory.status
+        if status.phase not in (Phase.RUNNING, Phase.WAITING) or status.run is None or status.current is None:
+            memory.guards.stop()
+            return ()
+        memory.guards.turn_to((memory.run, "guards"), plan.guards, status.run.started_at, guard=True)
+        return await memory.guards.look(self._surroundings(body, plan.step(status.current.step)))
+
+    def _surroundings(self, body: Json, step: Any) -> Surroundings:
+        namespace = body["metadata"]["namespace"]
+        target = step.kind.rolls_out()
+        return Surroundings(
+            cluster=self._cluster,
+            metrics=self._ports.metrics,
+            clock=self._clock,
+            namespace=namespace,
+            step=step.name,
+            workload=target.ref(namespace) if target else None,
+            interval=timedelta(),
+        )
+
+    async def _save_and_act(self, ref: Ref, memory: _Memory, plan: Plan, turn: Turn) -> Outcome | None:
+        """Save what the turn says, then carry out its command. None when there is nothing more to do now."""
+        body = self._cluster.seen(ref)
+        if body is None:
+            raise NotFound(f"{ref} is gone")
+        command, looking = turn.command, None
+        must = settled(present(turn.status, self._clock.now())) != settled(memory.saved)
+        if must and command is not None and command.verb in (Verb.DO, Verb.UNDO):
+            looking = asyncio.ensure_future(self._hand(ref, body, memory, plan).look(command))
+        try:
+            if must:
+                await self._save(ref, memory, turn.status)
+            elif command is None:
+                await self._save_lazily(ref, memory, plan)
+        except BaseException:
+            if looking is not None:
+                looking.cancel()
+            raise
+        self._tell(body, turn)
+        if command is None:
+            return None
+        looked = await looking if looking is not None else None
+        body = self._cluster.seen(ref) or body
+        outcome = await self._hand(ref, body, memory, plan).carry_out(command, looked)
+        return None if command.verb is Verb.UNBIND else outcome
+
+    def _hand(self, ref: Ref, body: Json, memory: _Memory, plan: Plan) -> Hand:
+        return Hand(
+            cluster=self._cluster,
+            metrics=self._ports.metrics,
+            ref=ref,
+            body=body,
+            plan=plan,
+            status=memory.status,
+            recollection=memory.recollection,
+            now=self._clock.now(),
+        )
+
+    # --- saving -------------------------------------------------------------------------------------------------------
+
+    async def _save(self, ref: Ref, memory: _Memory, status: Status) -> None:
+        now = self._clock.now()
+        shown = present(status, now)
+        if shown == memory.saved:
+            return
+        before = memory.saved.run.fence if memory.saved.run else 0
+        saved = await self._cluster.save_status(ref, memory.version, write_status(shown))
+        memory.version, memory.saved, memory.status = saved["metadata"]["resourceVersion"], shown, shown
+        memory.saved_at = now
+        if shown.run is not None and shown.run.fence > before:
+            memory.fenced_run = shown.run.number
+        if shown.run is not None and shown.run.number != memory.run:
+            memory.run, memory.recollection = shown.run.number, Recollection()
+
+    async def _save_lazily(self, ref: Ref, memory: _Memory, plan: Plan) -> None:
+        """Save what people look at when it has changed, but not often."""
+        if _looked_at(memory.status, plan) == _looked_at(memory.saved, plan):
+            return
+        if memory.saved_at is None or self._clock.now() - memory.saved_at >= LAZY:
+            await self._save(ref, memory, memory.status)
+
+    def _tell(self, body: Json, turn: Turn) -> None:
+        for notice in turn.notices:
+            self._ports.recorder.record(body, notice)
+
+    def _next(self, memory: _Memory, turn: Turn) -> timedelta | None:
+        now = self._clock.now()
+        soon = [turn.look_again, memory.stage.next_look(now), memory.guards.next_look(now)]
+        if memory.saved_at is not None and memory.status.current != memory.saved.current:
+            soon.append(max(memory.saved_at + LAZY - now, timedelta(seconds=1)))
+        return min((after for after in soon if after is not None), default=None)
+
+
+def _takes_effect(outcome: Outcome | None) -> bool:
+    return isinstance(outcome, Done) and not outcome.skip
+
+
+def _bound(body: Json) -> bool:
+    return FINALIZER in (body["metadata"].get("finalizers") or ())
+
+
+def _looked_at(status: Status, plan: Plan) -> object:
+    """What is worth a save of its own: verdicts, ready pods, what is waited for, and when a long dwell began."""
+    current = status.current
+    if current is None:
+        return status.message
+    dwell = timedelta()
+    if current.stage and any(step.name == current.step for step in plan.steps):
+        dwell = plan.step(current.step).kind.stages()[stage_of(status)].dwell
+    verdicts = tuple((gate.name, gate.verdict) for gate in current.gates)
+    message = current.message if current.applied_at is None else ""
+    return (verdicts, current.ready, message, current.applied_at if dwell >= LONG_DWELL else None)

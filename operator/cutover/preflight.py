@@ -1,0 +1,105 @@
+"""All that must be there before the first step, said at once. Reads only; called by `commands.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cutover.errors import NotFound, Problem
+from cutover.plan import Plan
+from cutover.ports import DEPLOYMENTS, MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Metrics, Ref
+from cutover.steps import Work
+
+
+async def missing(
+    plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, works: Sequence[Work]
+) -> list[Problem]:
+    """Everything that the plan needs and does not find, in the order of the plan; empty when nothing is missing.
+
+    Args:
+        plan: what is asked for.
+        cluster: the API server.
+        metrics: the providers.
+        namespace: of the plan and all its targets.
+        works: what each step would get to work with, in order.
+    """
+    found = await asyncio.gather(
+        account(cluster, namespace, plan.service_account_name),
+        *(_of_step(plan, step, cluster, work) for step, work in zip(plan.steps, works, strict=True)),
+        _of_gates(plan, cluster, namespace),
+    )
+    problems = [problem for part in found for problem in part]
+    problems.extend(_unknown_providers(plan, metrics))
+    return list(dict.fromkeys(problems))
+
+
+async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
+    """Whether the account that all writes are made as exists and may be used for it.
+
+    Impersonation does not ask whether an account exists, so we do.
+    """
+    try:
+        body = await cluster.get(Ref(SERVICE_ACCOUNTS, namespace, name))
+    except NotFound:
+        return [Problem("serviceAccountName", f"there is no ServiceAccount {name} in namespace {namespace}; create it")]
+    if (body["metadata"].get("labels") or {}).get(MIGRATOR_LABEL) != "true":
+        command = f"kubectl label serviceaccount {name} -n {namespace} {MIGRATOR_LABEL}=true"
+        says = f"ServiceAccount {name} is not released for migrations; run {command}"
+        return [Problem("serviceAccountName", says)]
+    return []
+
+
+async def _of_step(plan: Plan, step: Any, cluster: Cluster, work: Work) -> list[Problem]:
+    kind = step.kind
+    refs = [target.ref(work.namespace) for target in kind.touches()]
+    parts = await asyncio.gather(
+        *(_target(plan, cluster, work, f"{work.place}.{kind.key}", ref) for ref in refs), kind.examine(work)
+    )
+    return [problem for part in parts for problem in part]
+
+
+async def _target(plan: Plan, cluster: Cluster, work: Work, place: str, ref: Ref) -> list[Problem]:
+    """Whether a target is there, and may be written for do and undo."""
+    try:
+        await cluster.get(ref)
+    except NotFound:
+        return [Problem(place, f"there is no {ref} in namespace {work.namespace}; create it, or mend the name")]
+    if await cluster.may(plan.service_account_name, work.namespace, "patch", ref.resource, ref.name):
+        return []
+    rule = f'apiGroups: ["{ref.resource.group}"], resources: ["{ref.resource.plural}"], verbs: ["patch"]'
+    says = f"ServiceAccount {plan.service_account_name} may not patch {ref}; add this rule to its Role: {rule}"
+    return [Problem(place, says)]
+
+
+async def _of_gates(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
+    """Workloads that gates name beside those that steps roll out."""
+    problems = []
+    for place, gate in _gates(plan):
+        workload = getattr(gate.source, "workload", None)
+        if workload is None:
+            continue
+        ref = Ref(DEPLOYMENTS, namespace, workload.name)
+        try:
+            await cluster.get(ref)
+        except NotFound:
+            says = f"there is no {ref} in namespace {namespace}; create it, or mend the name"
+            problems.append(Problem(f"{place}.{gate.source.key}.workload", says))
+    return problems
+
+
+def _unknown_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
+    for place, gate in _gates(plan):
+        name = gate.source.provider()
+        if name and not metrics.knows(name):
+            known = ", ".join(metrics.names()) or "none"
+            says = f"there is no provider {name}; the administrator has configured: {known}"
+            yield Problem(f"{place}.{gate.source.key}.provider", says)
+
+
+def _gates(plan: Plan) -> Iterable[tuple[str, Any]]:
+    for guard in plan.guards:
+        yield f"guards[{guard.name}]", guard
+    for step in plan.steps:
+        for gate in step.gates:
+            yield f"steps[{step.name}].gates[{gate.name}]", gate

@@ -1,0 +1,344 @@
+"""The ports in memory, for tests and for trying a plan out: an API server that keeps the rules, a clock set by hand.
+
+The API server keeps resourceVersions and generations, applies JSON patches as the real one does (all or nothing; 422 for a
+failed test), honours finalizers, and refuses what must never be asked of it: weights that no longer add up, a target
+written without a claim or with a lower fence. A crash switch kills the caller at the n-th call, before or after its
+effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cutover.errors import Broken, Conflict, NotFound, Rejected
+from cutover.fields import Json, Operation
+from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, VIRTUAL_SERVICES, Ref, Resource, Sample
+from cutover.saga.turn import Notice
+
+_START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+
+class Crash(BaseException):
+    """The process died here."""
+
+
+@dataclass
+class CrashSwitch:
+    """Kills the caller at the n-th call.
+
+    Attributes:
+        at: the call to die at, counted from 1; 0 for none.
+        after: die after the effect instead of before it.
+        calls: calls so far.
+    """
+
+    at: int = 0
+    after: bool = False
+    calls: int = 0
+
+    def around(self, effect: Callable[[], Any]) -> Any:
+        """Count one call, and die if it is the one."""
+        self.calls += 1
+        if self.calls == self.at and not self.after:
+            raise Crash
+        try:
+            return effect()
+        finally:
+            if self.calls == self.at:
+                raise Crash
+
+
+class MemoryClock:
+    """A clock set by hand."""
+
+    def __init__(self) -> None:
+        self._now = _START
+
+    def now(self) -> datetime:
+        """The moment it was set to."""
+        return self._now
+
+    def pass_time(self, span: timedelta) -> None:
+        """Let time pass."""
+        self._now += span
+
+
+class MemoryCluster:
+    """An API server in memory.
+
+    Attributes:
+        objects: what it holds.
+        writes: every write so far, as (verb, object), for counting.
+        effects: those among them that changed a spec, as ("spec", object).
+        denied: (verb, object) that no account may do.
+    """
+
+    def __init__(self, switch: CrashSwitch | None = None) -> None:
+        self.objects: dict[Ref, Json] = {}
+        self.writes: list[tuple[str, Ref]] = []
+        self.effects: list[tuple[str, Ref]] = []
+        self.denied: set[tuple[str, Ref]] = set()
+        self.switch = switch or CrashSwitch()
+        self._version = 100
+
+    # --- for tests ----------------------------------------------------------------------------------------------------
+
+    def put(self, resource: Resource, body: Json) -> Ref:
+        """Create or replace an object, as a person would."""
+        body = copy.deepcopy(body)
+        metadata = body["metadata"]
+        ref = Ref(resource, metadata.setdefault("namespace", "shop"), metadata["name"])
+        old = self.objects.get(ref)
+        metadata.setdefault("uid", old["metadata"]["uid"] if old else f"uid-{ref.name}-{self._version}")
+        changed = old is None or old.get("spec") != body.get("spec")
+        generation = old["metadata"]["generation"] if old else 0
+        metadata["generation"] = generation + 1 if changed else generation
+        if old is not None:
+            body.setdefault("status", old.get("status"))
+        self._store(ref, body)
+        return ref
+
+    def delete(self, ref: Ref) -> None:
+        """Delete an object; one with finalizers is only marked."""
+        body = copy.deepcopy(self.objects[ref])
+        if body["metadata"].get("finalizers"):
+            body["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+            self._store(ref, body)
+        else:
+            del self.objects[ref]
+
+    def _store(self, ref: Ref, body: Json) -> None:
+        self._version += 1
+        body["metadata"]["resourceVersion"] = str(self._version)
+        self.objects[ref] = body
+
+    # --- the port -----------------------------------------------------------------------------------------------------
+
+    async def get(self, ref: Ref) -> Json:
+        """Read one object."""
+        await asyncio.sleep(0)
+        return self.switch.around(lambda: self._get(ref))
+
+    def _get(self, ref: Ref) -> Json:
+        if ref not in self.objects:
+            raise NotFound(f"{ref} not found")
+        return copy.deepcopy(self.objects[ref])
+
+    def seen(self, ref: Ref) -> Json | None:
+        """The object, if it would be streamed."""
+        body = self.objects.get(ref)
+        streamed = ref.resource == PLANS or (body is not None and PLAN_LABEL in (body["metadata"].get("labels") or {}))
+        return copy.deepcopy(body) if streamed else None
+
+    async def list(self, resource: Resource, namespace: str, labels: str = "") -> Sequence[Json]:
+        """Objects of a kind that a selector picks."""
+        await asyncio.sleep(0)
+        picked: Sequence[Json] = self.switch.around(
+            lambda: [copy.deepcopy(self.objects[ref]) for ref in self._pick(resource, namespace, labels)]
+        )
+        return picked
+
+    def _pick(self, resource: Resource, namespace: str, labels: str) -> Sequence[Ref]:
+        return [
+            ref
+            for ref, body in sorted(self.objects.items())
+            if (ref.resource, ref.namespace) == (resource, namespace)
+            and _selected(body["metadata"].get("labels") or {}, labels)
+        ]
+
+    async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
+        """Apply a JSON patch."""
+        await asyncio.sleep(0)
+        return self.switch.around(lambda: self._patch(ref, operations, account))
+
+    def _patch(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
+        before = self._get(ref)
+        body = copy.deepcopy(before)
+        for operation in operations:
+            _apply(body, operation)
+        if ref.resource != PLANS and not account:
+            raise Broken(f"{ref} is written without an account")
+        _possible(ref, before, body)
+        if body == before:
+            return copy.deepcopy(before)
+        if body.get("spec") != before.get("spec"):
+            body["metadata"]["generation"] += 1
+            self.effects.append(("spec", ref))
+        self.writes.append(("patch", ref))
+        if "deletionTimestamp" in body["metadata"] and not body["metadata"].get("finalizers"):
+            del self.objects[ref]
+            return body
+        self._store(ref, body)
+        return copy.deepcopy(body)
+
+    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+        """Create an object."""
+        await asyncio.sleep(0)
+        return self.switch.around(lambda: self._create(resource, namespace, body))
+
+    def _create(self, resource: Resource, namespace: str, body: Json) -> Json:
+        ref = Ref(resource, namespace, body["metadata"]["name"])
+        if ref in self.objects:
+            raise Conflict(f"{ref} already exists")
+        self.writes.append(("create", ref))
+        self.put(resource, body)
+        return copy.deepcopy(self.objects[ref])
+
+    async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
+        """Delete what a selector picks."""
+        await asyncio.sleep(0)
+
+        def effect() -> None:
+            for ref in self._pick(resource, namespace, labels):
+                self.writes.append(("delete", ref))
+                self.delete(ref)
+
+        self.switch.around(effect)
+
+    async def save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:
+        """Replace the status at a version."""
+        await asyncio.sleep(0)
+        return self.switch.around(lambda: self._save_status(ref, resource_version, status))
+
+    def _save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:
+        body = self._get(ref)
+        if body["metadata"]["resourceVersion"] != resource_version:
+            raise Conflict(f"{ref} is no longer at version {resource_version}")
+        body["status"] = copy.deepcopy(status)
+        self.writes.append(("status", ref))
+        self._store(ref, body)
+        return copy.deepcopy(body)
+
+    async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
+        """Whether nobody has forbidden it."""
+        await asyncio.sleep(0)
+        del account
+        return (verb, Ref(resource, namespace, name)) not in self.denied
+
+
+def _selected(labels: Json, selector: str) -> bool:
+    if " in (" in selector:
+        key, _, values = selector.partition(" in (")
+        return labels.get(key) in values.rstrip(")").split(",")
+    wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def _apply(body: Json, operation: Operation) -> None:
+    """One operation of a JSON patch (RFC 6902: test, add, remove)."""
+    *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+    node = body
+    try:
+        for part in way:
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        key: Any = int(last) if isinstance(node, list) else last
+        match operation["op"]:
+            case "test":
+                if node[key] != operation["value"]:
+                    raise Rejected(f"testing {operation['path']} failed")
+            case "add":
+                node[key] = copy.deepcopy(operation["value"])
+            case "remove":
+                del node[key]
+    except (KeyError, IndexError, TypeError) as missing:
+        raise Rejected(f"there is no {operation['path']}") from missing
+
+
+def _possible(ref: Ref, before: Json, after: Json) -> None:
+    """Refuse what no correct caller asks for."""
+    if ref.resource == PLANS:
+        return
+    labels, was = after["metadata"].get("labels") or {}, before["metadata"].get("labels") or {}
+    if before.get("spec") != after.get("spec") and PLAN_LABEL not in was:
+        raise Broken(f"{ref} is changed without a claim")
+    if (
+        PLAN_LABEL in labels
+        and int(labels[FENCE_LABEL]) < int(was.get(FENCE_LABEL, "0"))
+        and was.get(PLAN_LABEL) == labels[PLAN_LABEL]
+    ):
+        raise Broken(f"the fence of {ref} is lowered")
+    if ref.resource == VIRTUAL_SERVICES and _sums(before) != _sums(after):
+        raise Broken(f"the weights of {ref} add up to {_sums(after)} instead of {_sums(before)}")
+
+
+def _sums(body: Json) -> list[int]:
+    return [sum(entry.get("weight", 0) for entry in route["route"]) for route in body["spec"]["http"]]
+
+
+class MemoryMetrics:
+    """Providers in memory: a function from a query to a sample, and whether it should be believed."""
+
+    def __init__(
+        self, answer: Callable[[str], Sample] = lambda _: Sample(0.0), providers: Sequence[str] = ("default",)
+    ) -> None:
+        self.answer, self._providers = answer, tuple(providers)
+
+    def knows(self, provider: str) -> bool:
+        """Whether it is one of ours."""
+        return provider in self._providers
+
+    def names(self) -> Sequence[str]:
+        """All of them."""
+        return self._providers
+
+    async def query(self, provider: str, query: str, lookback: float) -> Sample:
+        """What the function says."""
+        await asyncio.sleep(0)
+        del provider, lookback
+        return self.answer(query)
+
+
+@dataclass
+class MemoryRecorder:
+    """Keeps every notice."""
+
+    notices: list[Notice] = field(default_factory=list)
+
+    def record(self, plan: Json, notice: Notice) -> None:
+        """Keep it."""
+        del plan
+        self.notices.append(notice)
+
+
+class Spawner:
+    """Collects what is to run beside the turns, and runs it when told to."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Coroutine[Any, Any, None]] = []
+
+    def __call__(self, task: Coroutine[Any, Any, None]) -> None:
+        """Take one."""
+        self._waiting.append(task)
+
+    async def run(self) -> bool:
+        """Run all that was collected; whether there was any."""
+        tasks, self._waiting = self._waiting, []
+        for task in tasks:
+            await task
+        return bool(tasks)
+
+    def drop(self) -> None:
+        """The process died with them."""
+        for task in self._waiting:
+            task.close()
+        self._waiting = []
+
+
+def roll_out(cluster: MemoryCluster) -> bool:
+    """Play the Deployment controller and the kubelet: every rollout completes at once. Whether anything changed."""
+    changed = False
+    for ref, body in list(cluster.objects.items()):
+        if ref.resource != DEPLOYMENTS:
+            continue
+        replicas = body["spec"].get("replicas", 1)
+        counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas)
+        status = {"observedGeneration": body["metadata"]["generation"], **counts}
+        if body.get("status") != status:
+            cluster.objects[ref] = body | {"status": status}
+            changed = True
+    return changed

@@ -1,0 +1,48 @@
+"""The process dies at its n-th call of a port, before and after the effect, for every n: the end is the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from cutover.ports import Ref
+from cutover.status import Phase
+from cutover.testing import CrashSwitch
+from support.plans import STORIES, Story, play
+from support.shop import plan, shop
+from support.simulation import Simulation
+
+
+def effects(run: Simulation) -> list[Ref]:
+    """Writes that changed the spec of a target: each must happen once, whatever dies when."""
+    return [ref for verb, ref in run.cluster.effects if verb == "spec"]
+
+
+async def end(story: Story, at: int = 0, *, after: bool = False) -> tuple[Simulation, Phase]:
+    run = Simulation(plan(story.spec), switch=CrashSwitch(at, after), put=shop)
+    return run, await play(story, run)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+async def test_ends_as_told(story: Story) -> None:
+    run, phase = await end(story)
+    assert phase is story.end, run.status
+    assert run.leftovers() == []
+    if phase is Phase.ROLLED_BACK:
+        assert run.specs() == run.specs_before()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+async def test_dies_at_every_call(story: Story, after: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    whole, phase = await end(story)
+    calls = whole.switch.calls
+    assert calls > 20
+    for at in range(1, calls + 1):
+        run, crashed = await end(story, at, after=after)
+        assert run.crashes == 1, at
+        assert crashed is phase, (at, run.status)
+        assert run.specs() == whole.specs(), at
+        if not story.timed:
+            assert effects(run) == effects(whole), at
+        assert run.leftovers() == [], at
+        assert [step.state for step in run.status.steps] == [step.state for step in whole.status.steps], at

@@ -1,0 +1,93 @@
+"""Plans for the crash tests and the traces: name, spec, and what the metrics server answers at which weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cutover.ports import Sample
+from cutover.requests import RequestVerb
+from cutover.status import Phase
+from support.shop import CANARY, ROUTES
+from support.simulation import Simulation
+
+
+@dataclass(frozen=True)
+class Story:
+    """A plan and how it goes.
+
+    `fails_at` is the weight at which the gate or guard begins to fail; above 100 is never. In a `timed` story the samples
+    of a guard decide in which step it turns back, and those start again after a crash.
+    """
+
+    name: str
+    spec: str
+    end: Phase
+    fails_at: int = 101
+    approve: str = ""
+    abort_in: str = ""
+    timed: bool = False
+
+
+GUARDED = """
+guards: [{name: budget, interval: 5s, failureThreshold: 2, prometheus: {query: burn}, pass: {max: "0.5"}}]
+timeout: 1h
+steps:
+  - {name: images, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:3"}, {container: sidecar, image: "proxy:2"}]}}
+  - {name: scale, deploy: {workload: {name: shop-v2}, replicas: 2}}
+  - name: shift
+    traffic: {virtualService: {name: shop, routes: [primary]}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [25, 100], settle: 2s}
+  - {name: soak, check: {for: 2m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+  - {name: drain, deploy: {workload: {name: shop-v1}, replicas: 1}}
+"""
+APPROVED = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 1}, gates: [{name: pods, readiness: {percent: 100, for: 10s}}]}
+  - {name: pause, wait: {for: 30s}}
+  - {name: ok, approve: {message: "numbers look right?"}}
+  - name: shift
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [30]}
+"""
+BACK_AND_FORTH = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+  - name: there
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50, 100]}
+  - name: back
+    traffic: {virtualService: {name: shop}, from: {host: shop-v2}, to: {host: shop-v1}, weights: [100], dwell: 1m}
+    gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
+"""
+
+STORIES = (
+    Story("canary", CANARY, Phase.SUCCEEDED),
+    Story("canary-gate-fails", CANARY, Phase.ROLLED_BACK, fails_at=50),
+    Story("guarded", GUARDED, Phase.SUCCEEDED),
+    Story("guarded-guard-fails", GUARDED, Phase.ROLLED_BACK, fails_at=25, timed=True),
+    Story("approved", APPROVED, Phase.SUCCEEDED, approve="ok"),
+    Story("approved-aborted", APPROVED, Phase.ROLLED_BACK, abort_in="ok"),
+    Story("there-and-back", BACK_AND_FORTH, Phase.SUCCEEDED),
+    Story("there-and-back-fails", BACK_AND_FORTH, Phase.ROLLED_BACK, fails_at=0),
+)
+
+
+def weight_of_new(run: Simulation) -> int:
+    weight: int = run.cluster.objects[ROUTES]["spec"]["http"][0]["route"][1].get("weight", 0)
+    return weight
+
+
+async def play(story: Story, run: Simulation) -> Phase:
+    """Drive a story to its end; people act when the plan waits for them."""
+    reached = False
+
+    def answer(_: str) -> Sample:
+        nonlocal reached
+        shifted = weight_of_new(run) >= max(1, story.fails_at)
+        reached = reached or shifted
+        back = story.fails_at == 0 and run.status.current is not None and run.status.current.step == "back"
+        return Sample(0.9 if shifted or back else 0.1)
+
+    run.metrics.answer = answer
+    for step, verb in ((story.approve, RequestVerb.APPROVE), (story.abort_in, RequestVerb.ABORT)):
+        if step:
+            await run.until(lambda: run.phase is Phase.WAITING)
+            run.request(verb, step if verb is RequestVerb.APPROVE else "")
+    return await run.run()

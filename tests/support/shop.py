@@ -1,0 +1,105 @@
+"""A small shop in memory: two Deployments, their Services and endpoints, one VirtualService, an account, and plans over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from cutover.ports import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    PLANS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    VIRTUAL_SERVICES,
+    Ref,
+)
+from cutover.testing import MemoryCluster, roll_out
+
+NAMESPACE = "shop"
+PLAN = Ref(PLANS, NAMESPACE, "shop-v2")
+V1 = Ref(DEPLOYMENTS, NAMESPACE, "shop-v1")
+V2 = Ref(DEPLOYMENTS, NAMESPACE, "shop-v2")
+ROUTES = Ref(VIRTUAL_SERVICES, NAMESPACE, "shop")
+
+
+def deployment(name: str, image: str, replicas: int) -> dict[str, Any]:
+    return yaml.safe_load(f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {NAMESPACE}, labels: {{team: shop}}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      containers:
+        - {{name: sidecar, image: proxy:1}}
+        - {{name: app, image: {image}}}
+""")
+
+
+def virtual_service(old: int = 100, new: int = 0) -> dict[str, Any]:
+    return yaml.safe_load(f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: shop, namespace: {NAMESPACE}}}
+spec:
+  hosts: [shop.example]
+  http:
+    - name: primary
+      retries: {{attempts: 0}}
+      route:
+        - {{destination: {{host: shop-v1, port: {{number: 80}}}}, weight: {old}}}
+        - {{destination: {{host: shop-v2, port: {{number: 80}}}}, weight: {new}}}
+""")
+
+
+def shop(cluster: MemoryCluster) -> None:
+    """Put all of it into a cluster: v1 with three pods and all the traffic, v2 with none."""
+    cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "migrator", "labels": {"cutover.dev/migrator": "true"}}})
+    for name, replicas in (("shop-v1", 3), ("shop-v2", 0)):
+        cluster.put(DEPLOYMENTS, deployment(name, f"{name}:1", replicas))
+        cluster.put(SERVICES, {"metadata": {"name": name}, "spec": {"selector": {"app": name}}})
+    cluster.put(VIRTUAL_SERVICES, virtual_service())
+    react(cluster)
+
+
+def react(cluster: MemoryCluster) -> bool:
+    """Play the controllers: rollouts complete, endpoints follow."""
+    changed = roll_out(cluster)
+    for ref, body in list(cluster.objects.items()):
+        if ref.resource != DEPLOYMENTS:
+            continue
+        ready = body["status"]["readyReplicas"]
+        endpoints = [{"addresses": [f"10.0.0.{place}"], "conditions": {"ready": True}} for place in range(ready)]
+        labels = {"kubernetes.io/service-name": ref.name}
+        slice_ref = Ref(ENDPOINT_SLICES, ref.namespace, ref.name)
+        if cluster.objects.get(slice_ref, {}).get("endpoints") != endpoints:
+            cluster.put(ENDPOINT_SLICES, {"metadata": {"name": ref.name, "labels": labels}, "endpoints": endpoints})
+            changed = True
+    return changed
+
+
+def plan(spec: str) -> dict[str, Any]:
+    """A MigrationPlan with this spec (YAML) and the shop's account."""
+    document = {"serviceAccountName": "migrator"} | yaml.safe_load(spec)
+    return {"metadata": {"name": PLAN.name, "namespace": NAMESPACE}, "spec": document}
+
+
+CANARY = """
+steps:
+  - name: deploy
+    deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}
+    gates: [{name: pods, readiness: {percent: 100}}]
+  - name: shift
+    traffic:
+      virtualService: {name: shop}
+      from: {host: shop-v1}
+      to: {host: shop-v2}
+      weights: [10, 50, 100]
+      dwell: 1m
+    gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
+"""

@@ -1,0 +1,131 @@
+"""Runs the real driver over the ports in memory, with time that passes only when nothing else can happen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from cutover.driver import Driver
+from cutover.plan import read_status
+from cutover.ports import PLANS, Ports, Ref
+from cutover.requests import RequestVerb, write
+from cutover.status import ENDED, Phase, Status
+from cutover.testing import (
+    Crash,
+    CrashSwitch,
+    MemoryClock,
+    MemoryCluster,
+    MemoryMetrics,
+    MemoryRecorder,
+    Spawner,
+)
+from support.shop import react
+
+
+class Simulation:
+    """One plan and its cluster. A crash starts the process anew, with nothing but what the cluster holds."""
+
+    def __init__(self, body: dict[str, Any], *, switch: CrashSwitch | None = None, put: Callable[..., None]) -> None:
+        self.switch = switch or CrashSwitch()
+        self.cluster = MemoryCluster(self.switch)
+        put(self.cluster)
+        self.before = copy.deepcopy(self.cluster.objects)
+        self.metrics = MemoryMetrics()
+        self.recorder = MemoryRecorder()
+        self.clock = MemoryClock()
+        self.crashes = 0
+        self.plan = self.cluster.put(PLANS, body)
+        self.cluster.objects[self.plan]["status"] = {"observedGeneration": -1}
+        self.trace: list[str] = []
+        self._start_process()
+
+    def _start_process(self) -> None:
+        self.spawner = Spawner()
+        self.woken = False
+        ports = Ports(self.cluster, self.metrics, self.recorder, self.clock)
+        self.driver = Driver(ports, self.spawner, self._wake)
+
+    def _wake(self, ref: Ref) -> None:
+        assert ref == self.plan
+        self.woken = True
+
+    @property
+    def status(self) -> Status:
+        return read_status(self.cluster.objects[self.plan]["status"])
+
+    @property
+    def phase(self) -> Phase | None:
+        return self.status.phase
+
+    async def turn(self) -> timedelta | None:
+        """One turn; a crash in it starts the process anew and asks for another turn."""
+        try:
+            after = await self.driver.turn(self.plan)
+            if await self.spawner.run():
+                after = timedelta()
+        except Crash:
+            self.crashes += 1
+            self.spawner.drop()
+            self._start_process()
+            return timedelta()
+        return after
+
+    async def until(self, reached: Callable[[], bool], *, turns: int = 500) -> None:
+        """Turn after turn; what the cluster does by itself and waiting for the clock happen in between."""
+        for _ in range(turns):
+            if reached():
+                return
+            after = await self.turn()
+            if react(self.cluster) or self.woken or reached():
+                self.woken = False
+                continue
+            assert after is not None, f"nothing will ever happen again; {self.status}"
+            self.clock.pass_time(after)
+        raise AssertionError(f"not reached in {turns} turns; {self.status}")
+
+    async def run(self) -> Phase:
+        """Until the plan has ended and let go of everything."""
+        await self.until(self._over)
+        assert self.phase is not None
+        return self.phase
+
+    def _over(self) -> bool:
+        body = self.cluster.objects.get(self.plan)
+        return body is None or (self.phase in ENDED and not body["metadata"].get("finalizers"))
+
+    def request(self, verb: RequestVerb, step: str = "") -> None:
+        """What a person's annotation does."""
+        key, value = write(verb, "alice", step)
+        body = copy.deepcopy(self.cluster.objects[self.plan])
+        body["metadata"].setdefault("annotations", {})[key] = value
+        self.cluster.put(PLANS, body)
+
+    def leftovers(self) -> list[str]:
+        """Claims, snapshots and finalizers that should not be there after the end."""
+        found = []
+        for ref, body in self.cluster.objects.items():
+            labels = body["metadata"].get("labels") or {}
+            if any(label.startswith("cutover.dev/") and label != "cutover.dev/migrator" for label in labels):
+                found.append(str(ref))
+            if body["metadata"].get("finalizers"):
+                found.append(f"finalizer of {ref}")
+        return found
+
+    def specs(self) -> dict[Ref, Any]:
+        """Spec, labels and annotations of everything but the plan."""
+        return _specs(self.cluster.objects)
+
+    def specs_before(self) -> dict[Ref, Any]:
+        """The same, before the plan was there."""
+        return _specs(self.before)
+
+
+def _specs(objects: dict[Ref, Any]) -> dict[Ref, Any]:
+    kept = {}
+    for ref, body in objects.items():
+        if ref.resource != PLANS and "spec" in body:
+            metadata = body["metadata"]
+            kept[ref] = (body["spec"], metadata.get("labels") or {}, metadata.get("annotations") or {})
+    return kept
