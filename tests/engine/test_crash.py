@@ -45,4 +45,5 @@ async def test_dies_at_every_call(story: Story, after: bool) -> None:  # noqa: F
         if not story.timed:
             assert effects(run) == effects(whole), at
         assert run.leftovers() == [], at
-        assert [step.state for step in run.status.steps] == [step.state for step in whole.status.steps], at
+        if not story.timed:
+            assert [step.state for step in run.status.steps] == [step.state for step in whole.status.steps], at

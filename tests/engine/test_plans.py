@@ -20,7 +20,7 @@ async def test_a_good_version_gets_all_the_traffic() -> None:
 async def test_a_failing_gate_brings_everything_back() -> None:
     run = Simulation(plan(CANARY), put=shop)
 
-    def answer(query: str) -> Sample:
+    def answer(_: str) -> Sample:
         weight = run.cluster.objects[ROUTES]["spec"]["http"][0]["route"][1]["weight"]
         return Sample(0.9 if weight >= 50 else 0.1)
 

@@ -1,0 +1,274 @@
+"""The API server over one HTTP session, with the newest body of every streamed object.
+
+Errors of HTTP become those of `errors.py`. Writes to targets carry the plan's service account by impersonation. Nothing
+here tries a request again but after a 401: the driver knows what a repeat would mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from ssl import SSLContext
+from typing import Any, Final, Protocol
+
+import aiohttp
+
+from cutover.errors import Conflict, Denied, NotFound, OutsideError, Rejected, Unavailable
+from cutover.fields import Json, Operation
+from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, Ref, Resource
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=15, connect=5)
+_JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
+_LONGEST_TEXT: Final = 600
+
+
+class Credentials(Protocol):
+    """How to reach the API server; Kopf's `ConnectionInfo` is one."""
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+
+    def as_ssl_context(self) -> SSLContext:
+        """Whom to trust, and the client's certificate."""
+
+    def as_http_headers(self) -> dict[str, str]:
+        """The authorization."""
+
+
+class Kubernetes:
+    """The port `Cluster`, against a real API server.
+
+    Args:
+        login: finds the credentials anew; called at the start and after a 401, because tokens are rotated.
+    """
+
+    def __init__(self, login: Callable[[], Credentials]) -> None:
+        self._login = login
+        self._session: aiohttp.ClientSession | None = None
+        self._server = ""
+        self._bodies: dict[Ref, Json] = {}
+        self.last_answer = 0.0
+        """When the API server last answered anything at all, on the loop's clock."""
+
+    async def open(self) -> None:
+        """Connect anew with fresh credentials."""
+        await self.close()
+        credentials = self._login()
+        self._server = credentials.server.rstrip("/")
+        connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=64, keepalive_timeout=90)
+        self._session = aiohttp.ClientSession(
+            connector=connector, headers=credentials.as_http_headers(), timeout=_TIMEOUT, trust_env=True
+        )
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # --- what is streamed ---------------------------------------------------------------------------------------------
+
+    def note(self, ref: Ref, body: Json, *, deleted: bool = False) -> bool:
+        """Take in an event of a stream.
+
+        Returns:
+            Whether it is news: false for the echo of our own write, and for what is older than what we know.
+        """
+        known = self._bodies.get(ref)
+        if known is not None and known["metadata"]["uid"] == body["metadata"]["uid"]:
+            version, ours = _version(body), _version(known)
+            if version < ours or (version == ours and not deleted):
+                return False
+        if deleted:
+            self._bodies.pop(ref, None)
+        else:
+            self._bodies[ref] = body
+        return True
+
+    def seen(self, ref: Ref) -> Json | None:
+        """The newest body of a streamed object."""
+        return self._bodies.get(ref)
+
+    def plans(self) -> Sequence[Ref]:
+        """All plans that are known."""
+        return [ref for ref in self._bodies if ref.resource == PLANS]
+
+    def _keep(self, ref: Ref, body: Json) -> Json:
+        """Remember what a read or our own write brought, when it is of a kind and a state that is streamed."""
+        labels = body["metadata"].get("labels") or {}
+        if ref.resource == PLANS or PLAN_LABEL in labels:
+            known = self._bodies.get(ref)
+            if (
+                known is None
+                or _version(body) >= _version(known)
+                or known["metadata"]["uid"] != body["metadata"]["uid"]
+            ):
+                self._bodies[ref] = body
+        else:
+            self._bodies.pop(ref, None)
+        return body
+
+    # --- the port -----------------------------------------------------------------------------------------------------
+
+    async def get(self, ref: Ref) -> Json:
+        """Read one object now."""
+        try:
+            return self._keep(ref, await self._request("GET", _path(ref)))
+        except NotFound:
+            self._bodies.pop(ref, None)
+            raise
+
+    async def list(self, resource: Resource, namespace: str, labels: str = "") -> Sequence[Json]:
+        """All objects of a kind in a namespace; none when the kind is not installed."""
+        params = {"labelSelector": labels} if labels else {}
+        try:
+            answer = await self._request("GET", _collection(resource, namespace), params=params)
+        except NotFound:
+            return []
+        items: Sequence[Json] = answer.get("items") or []
+        return items
+
+    async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
+        """Apply a JSON patch."""
+        headers = dict(_JSON_PATCH)
+        if account:
+            headers["Impersonate-User"] = f"system:serviceaccount:{ref.namespace}:{account}"
+        params = {"fieldManager": FIELD_MANAGER}
+        try:
+            body = await self._request("PATCH", _path(ref), headers=headers, params=params, body=list(operations))
+        except NotFound:
+            self._bodies.pop(ref, None)
+            raise
+        return self._keep(ref, body)
+
+    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+        """Create an object."""
+        params = {"fieldManager": FIELD_MANAGER}
+        return await self._request("POST", _collection(resource, namespace), params=params, body=body)
+
+    async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
+        """Delete what a selector picks."""
+        params = {"labelSelector": labels, "propagationPolicy": "Background"}
+        await self._request("DELETE", _collection(resource, namespace), params=params)
+
+    async def save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:
+        """Replace `.status` at a version: the server takes nothing else from this PUT."""
+        metadata = {"name": ref.name, "namespace": ref.namespace, "resourceVersion": resource_version}
+        known = self._bodies.get(ref)
+        if known is not None:
+            metadata["uid"] = known["metadata"]["uid"]
+        body = {
+            "apiVersion": ref.resource.api_version,
+            "kind": ref.resource.kind,
+            "metadata": metadata,
+            "spec": known["spec"] if known else {},
+            "status": status,
+        }
+        params = {"fieldManager": FIELD_MANAGER}
+        return self._keep(ref, await self._request("PUT", f"{_path(ref)}/status", params=params, body=body))
+
+    async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
+        """Ask the API server's authorizer."""
+        attributes = {
+            "namespace": namespace,
+            "verb": verb,
+            "group": resource.group,
+            "resource": resource.plural,
+            "name": name,
+        }
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
+        user = f"system:serviceaccount:{namespace}:{account}"
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
+        }
+        answer = await self._request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+        return bool(answer.get("status", {}).get("allowed"))
+
+    async def record(self, namespace: str, event: Json) -> None:
+        """Create one event of events.k8s.io/v1."""
+        await self._request("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body=event)
+
+    # --- HTTP ---------------------------------------------------------------------------------------------------------
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        body: Json = None,
+    ) -> Json:
+        for last in (False, True):
+            if self._session is None:
+                await self.open()
+            status, retry_after, answer = await self._send(method, path, headers, params, body)
+            if status == 401 and not last:  # noqa: PLR2004 -- the token was rotated
+                await self.open()
+                continue
+            if status < 300:  # noqa: PLR2004 -- success
+                return answer
+            raise _error(status, retry_after, answer)
+        raise Unavailable("unreachable")
+
+    async def _send(
+        self, method: str, path: str, headers: Mapping[str, str] | None, params: Mapping[str, str] | None, body: Json
+    ) -> tuple[int, float, Json]:
+        session = self._session
+        if session is None:
+            raise Unavailable("the session was closed")
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        sent = {"Content-Type": "application/json", **(headers or {})} if data is not None else headers
+        try:
+            async with session.request(method, self._server + path, data=data, headers=sent, params=params) as response:
+                text = await response.read()
+                self.last_answer = asyncio.get_running_loop().time()
+                return response.status, _seconds(response.headers.get("Retry-After")), _document(text)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
+
+
+def _seconds(header: str | None) -> float:
+    return float(header) if header and header.isdigit() else 0.0
+
+
+def _document(text: bytes) -> Json:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
+    message = (
+        str(answer.get("message", f"HTTP {status}"))[:_LONGEST_TEXT] if isinstance(answer, dict) else f"HTTP {status}"
+    )
+    known: Mapping[int, Callable[[str], OutsideError]] = {
+        400: Rejected,
+        401: Denied,
+        403: Denied,
+        404: NotFound,
+        409: Conflict,
+        422: Rejected,
+    }
+    make = known.get(status)
+    return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
+
+
+def _collection(resource: Resource, namespace: str) -> str:
+    root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+    return f"{root}/namespaces/{namespace}/{resource.plural}"
+
+
+def _path(ref: Ref) -> str:
+    return f"{_collection(ref.resource, ref.namespace)}/{ref.name}"
+
+
+def _version(body: Json) -> int:
+    """Comparable as a number (Kubernetes 1.35 made that a promise; every etcd-backed server kept it before)."""
+    version: Any = body["metadata"]["resourceVersion"]
+    return int(version)

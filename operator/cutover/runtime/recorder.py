@@ -1,0 +1,88 @@
+"""Publishes events (events.k8s.io/v1) about plans, one a transition. Never delays a plan: they are sent in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from cutover.errors import OutsideError
+from cutover.fields import Json
+from cutover.ports import GROUP, PLANS
+from cutover.saga.turn import Notice
+
+log = logging.getLogger(__name__)
+
+_LONGEST_NOTE: Final = 1024
+"""Bytes the API server takes as `note` (Kubernetes API, events.k8s.io/v1)."""
+_ROOM: Final = 4096
+
+
+class EventRecorder:
+    """The port `Recorder`.
+
+    Args:
+        send: creates an event in a namespace.
+        instance: name of this process.
+    """
+
+    def __init__(self, send: Callable[[str, Json], Awaitable[None]], instance: str) -> None:
+        self._send, self._instance = send, instance
+        self._waiting: asyncio.Queue[tuple[str, Json]] = asyncio.Queue(_ROOM)
+
+    def record(self, plan: Json, notice: Notice) -> None:
+        """Publish one event, and write it to the log."""
+        metadata = plan["metadata"]
+        level = logging.WARNING if notice.warning else logging.INFO
+        where = {"namespace": metadata["namespace"], "plan": metadata["name"], "reason": notice.reason}
+        log.log(level, notice.message, extra=where)
+        try:
+            self._waiting.put_nowait((metadata["namespace"], self._event(metadata, notice)))
+        except asyncio.QueueFull:
+            log.warning("an event was dropped: too many are waiting", extra=where)
+
+    def _event(self, metadata: Json, notice: Notice) -> Json:
+        note = notice.message.encode()[:_LONGEST_NOTE].decode(errors="ignore")
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{metadata['name'][:200]}.{secrets.token_hex(8)}",
+                "namespace": metadata["namespace"],
+            },
+            "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": GROUP,
+            "reportingInstance": self._instance,
+            "type": "Warning" if notice.warning else "Normal",
+            "reason": notice.reason[:128],
+            "action": notice.reason[:128],
+            "regarding": {
+                "apiVersion": PLANS.api_version,
+                "kind": PLANS.kind,
+                "namespace": metadata["namespace"],
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+            },
+            "note": note,
+        }
+
+    async def run(self) -> None:
+        """Send until cancelled; an event that cannot be sent is dropped, the log has it."""
+        while True:
+            namespace, event = await self._waiting.get()
+            try:
+                await self._send(namespace, event)
+            except OutsideError as error:
+                log.warning("an event could not be sent", extra={"reason": event["reason"], "why": str(error)})
+
+    async def flush(self) -> None:
+        """Send what is waiting, at the end of the process."""
+        while not self._waiting.empty():
+            namespace, event = self._waiting.get_nowait()
+            try:
+                await self._send(namespace, event)
+            except OutsideError:
+                return
