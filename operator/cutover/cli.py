@@ -1,0 +1,351 @@
+"""The command line: arguments to one verb. Installed as ``cutover`` and as ``kubectl-cutover``, so ``kubectl cutover`` works.
+
+Exit codes for scripts: 0 succeeded, 2 rolled back, 3 held or stuck, 4 refused, 5 abandoned, 64 usage, 124 timeout.
+Imports that take long stand inside the verbs that need them.
+"""
+
+# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from cutover.errors import PlanError, Problem
+
+if TYPE_CHECKING:
+    from cutover.client import Plans
+    from cutover.fields import Json
+    from cutover.requests import RequestVerb
+    from cutover.status import Status
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__.partition("\n")[0]
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+USAGE, TIMED_OUT = 64, 124
+ANSWER_WITHIN: Final = 10.0
+"""Seconds the operator has to answer a request."""
+EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Held": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}
+
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig.")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+Name = Annotated[str, typer.Argument(help="Name of the plan.")]
+Files = Annotated[list[Path], typer.Argument(help="YAML files with plans; - is standard input.")]
+
+
+def main() -> None:
+    """Entry point of the program."""
+    app()
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    err.print(f"[red]error:[/] {escape(message)}")
+    raise typer.Exit(code)
+
+
+# --- the operator -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML): providers and the rest.")] = None,
+    namespace: Annotated[
+        list[str] | None, typer.Option("--namespace", "-n", help="Watch only these; default all.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of /livez and /readyz; 0 takes a free one.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or text.")] = None,
+) -> None:
+    """Run the operator."""
+    from cutover import app as operator
+    from cutover.runtime.logs import set_up
+    from cutover.settings import load
+
+    try:
+        loaded = load(settings, namespaces=tuple(namespace) if namespace else None, port=port, log_format=log_format)
+    except (PlanError, OSError) as error:
+        _fail(f"the settings cannot be used: {error}", USAGE)
+    set_up(loaded.log_format)
+    operator.run(loaded)
+
+
+@app.command()
+def crd() -> None:
+    """Print the CustomResourceDefinition."""
+    from cutover.crd import text
+
+    sys.stdout.write(text())
+
+
+# --- plans in files ---------------------------------------------------------------------------------------------------
+
+
+def _read(files: list[Path]) -> list[tuple[str, Json]]:
+    """All plans in the files, each with where it stands."""
+    found = []
+    for file in files:
+        try:
+            text = sys.stdin.read() if str(file) == "-" else file.read_text()
+            for number, document in enumerate(yaml.safe_load_all(text), 1):
+                if isinstance(document, dict) and document.get("kind") == "MigrationPlan":
+                    found.append((f"{file}#{number}" if number > 1 else str(file), document))
+        except OSError as error:
+            _fail(f"{file}: {error.strerror}", USAGE)
+        except yaml.YAMLError as error:
+            _fail(f"{file} is not YAML: {error}", USAGE)
+    if not found:
+        _fail("there is no MigrationPlan in these files", USAGE)
+    return found
+
+
+def _parsed(document: Json) -> Any:
+    from cutover.plan import parse
+    from cutover.ports import PLANS
+
+    if document.get("apiVersion") != PLANS.api_version:
+        raise PlanError(Problem("apiVersion", f"{document.get('apiVersion')!r} is not known; use {PLANS.api_version}"))
+    if not isinstance(document.get("spec"), dict):
+        raise PlanError(Problem("spec", "is missing; add it"))
+    return parse(document["spec"])
+
+
+@app.command()
+def lint(files: Files) -> None:
+    """Say every mistake in plans, without a cluster."""
+    wrong = 0
+    for where, document in _read(files):
+        try:
+            _parsed(document)
+        except PlanError as error:
+            wrong += len(error.problems)
+            for problem in error.problems:
+                err.print(f"[bold]{escape(where)}[/]: {escape(str(problem))}")
+    if wrong:
+        err.print(f"[red]{wrong} mistake{'s' if wrong > 1 else ''}[/]")
+        raise typer.Exit(1)
+    out.print("[green]no mistakes[/]")
+
+
+@app.command()
+def explain(files: Files) -> None:
+    """Show what plans would do: steps, stages, every write, the way back, the rights needed."""
+    from cutover.explain import explain as lines
+
+    for where, document in _read(files):
+        try:
+            plan = _parsed(document)
+        except PlanError as error:
+            _fail(f"{where}: {error}")
+        out.print(f"[bold]{escape(document['metadata'].get('name', where))}[/]")
+        for line in lines(plan):
+            out.print(escape(line))
+
+
+# --- plans in a cluster -----------------------------------------------------------------------------------------------
+
+
+def _plans(context: str | None, namespace: str | None) -> Plans:
+    from kubernetes.config import ConfigException
+
+    from cutover.client import Plans
+
+    try:
+        return Plans(context, namespace)
+    except ConfigException as error:
+        _fail(f"there is no usable kubeconfig: {error}", USAGE)
+
+
+def _status(document: Json) -> Status:
+    from cutover.plan import read_status
+
+    return read_status(document.get("status"))
+
+
+def _get(plans: Plans, name: str) -> Json:
+    from kubernetes.client import ApiException
+
+    try:
+        return plans.get(name)
+    except ApiException as error:
+        if error.status == 404:  # noqa: PLR2004 -- not found
+            _fail(f"there is no MigrationPlan {name} in namespace {plans.namespace}")
+        _fail(f"the API server says: {error.reason}")
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of the plan; left out, all of the namespace.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Plans of all namespaces.")] = False,  # noqa: FBT002
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json, yaml or name.")] = "text",
+) -> None:
+    """Show where a plan is, or list plans."""
+    plans = _plans(context, namespace)
+    documents = [_get(plans, name)] if name else plans.list(everywhere=everywhere)
+    match output:
+        case "json":
+            sys.stdout.write(json.dumps(documents[0] if name else documents, indent=2) + "\n")
+        case "yaml":
+            yaml.safe_dump(documents[0] if name else documents, sys.stdout, sort_keys=False)
+        case "name":
+            for document in documents:
+                sys.stdout.write(f"migrationplan/{document['metadata']['name']}\n")
+        case "text" if name:
+            from cutover.report.screen import screen
+
+            out.print(screen(name, _status(documents[0])))
+        case "text":
+            _table(documents, everywhere=everywhere)
+        case _:
+            _fail(f"-o {output} is not known; use text, json, yaml or name", USAGE)
+
+
+def _table(documents: list[Json], *, everywhere: bool) -> None:
+    from rich.table import Table
+
+    if not documents:
+        out.print("no plans")
+        return
+    table = Table(box=None, pad_edge=False)
+    for head in (*(("NAMESPACE",) if everywhere else ()), "NAME", "PHASE", "STEP", "WEIGHT", "MESSAGE"):
+        table.add_column(head)
+    for document in documents:
+        seen = _status(document)
+        weight = seen.current.weight if seen.current else None
+        cells = (
+            document["metadata"]["name"],
+            str(seen.phase or ""),
+            seen.progress,
+            "" if weight is None else str(weight),
+        )
+        place = (document["metadata"]["namespace"],) if everywhere else ()
+        table.add_row(*place, *cells, escape(seen.message))
+    out.print(table)
+
+
+@app.command()
+def watch(
+    name: Name,
+    namespace: Namespace = None,
+    context: Context = None,
+    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds, with exit code 124.")] = None,
+) -> None:
+    """Follow a plan to its end; the exit code says how it ended. On a terminal redrawn in place, else a line a change."""
+    from rich.live import Live
+
+    from cutover.report.screen import screen
+    from cutover.status import ENDED
+
+    plans = _plans(context, namespace)
+    _get(plans, name)
+    deadline = time.monotonic() + timeout if timeout else None
+
+    def left() -> float:
+        return deadline - time.monotonic() if deadline else 300.0
+
+    last = ""
+    live = Live(console=out, auto_refresh=False) if out.is_terminal else None
+    with live or _Nothing():
+        for document in plans.watch(name, left):
+            if document is None:
+                _fail(f"MigrationPlan {name} was deleted")
+            seen = _status(document)
+            line = f"{seen.phase or 'Pending'} {seen.progress}: {seen.message}"
+            if live is not None:
+                live.update(screen(name, seen), refresh=True)
+            elif line != last:
+                out.print(escape(line))
+            last = line
+            if seen.phase in ENDED:
+                raise typer.Exit(EXIT[str(seen.phase)])
+            if deadline is not None and time.monotonic() > deadline:
+                _fail(f"plan {name} is still {seen.phase} after {timeout:g}s", TIMED_OUT)
+
+
+class _Nothing:
+    """A context that does nothing."""
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing."""
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def _ask(verb: RequestVerb, name: str, where: tuple[str | None, str | None], step: str = "") -> None:
+    """Set the annotation, then say what became of it."""
+    from cutover.requests import write
+
+    plans = _plans(*where)
+    document = _get(plans, name)
+    seen = _status(document)
+    if step == "" and verb.value == "approve" and seen.current is not None:
+        step = seen.current.step
+    key, value = write(verb, plans.user() or "unknown", step)
+    plans.annotate(name, {key: value})
+    token = dict(part.split("=", 1) for part in value.split())["token"]
+    deadline = time.monotonic() + ANSWER_WITHIN
+    while time.monotonic() < deadline:
+        record = next((found for found in _status(_get(plans, name)).requests if found.token == token), None)
+        if record is not None:
+            if record.answer != "Accepted":
+                _fail(f"{verb} was {str(record.answer).lower()}: {record.message}")
+            out.print(f"{verb} accepted for plan {name}")
+            return
+        time.sleep(0.1)
+    err.print(f"{verb} is requested, but the operator has not answered within {ANSWER_WITHIN:g}s; is it running?")
+    raise typer.Exit(TIMED_OUT)
+
+
+@app.command()
+def approve(
+    name: Name,
+    step: Annotated[str, typer.Option(help="The step; left out, the one that waits.")] = "",
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Let a step go on that waits for a person."""
+    from cutover.requests import RequestVerb
+
+    _ask(RequestVerb.APPROVE, name, (context, namespace), step)
+
+
+@app.command()
+def hold(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Stop where the plan is; nothing is undone, and clocks stand still."""
+    from cutover.requests import RequestVerb
+
+    _ask(RequestVerb.HOLD, name, (context, namespace))
+
+
+@app.command()
+def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a held plan go on."""
+    from cutover.requests import RequestVerb
+
+    _ask(RequestVerb.RESUME, name, (context, namespace))
+
+
+@app.command()
+def abort(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Turn back: everything done is undone, last first."""
+    from cutover.requests import RequestVerb
+
+    _ask(RequestVerb.ABORT, name, (context, namespace))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""A plan for people, before it runs: its steps and stages, every write, the way back, the rights it needs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cutover.model import show_duration
+from cutover.plan import Plan
+from cutover.ports import Resource
+
+
+def explain(plan: Plan) -> Iterator[str]:
+    """Line by line, indented with two blanks a level."""
+    yield f"{len(plan.steps)} steps, every write made as ServiceAccount {plan.service_account_name}"
+    for guard in plan.guards:
+        yield f"  all along: {_gate(guard)}"
+    for number, step in enumerate(plan.steps, 1):
+        kind, rule = step.kind, step.rule()
+        yield f"{number}. {step.name} ({kind.key}){f': {step.description}' if step.description else ''}"
+        for target in kind.touches():
+            yield f"     writes {target.resource.kind} {target.name}"
+        yield from (f"     does {stage.intent}" for stage in rule.stages)
+        yield from (f"     until {_gate(gate)}" for gate in step.gates)
+        yield (
+            f"     a stage may take {show_duration(rule.timeout)} beyond its dwell"
+            if rule.timeout
+            else "     without a time limit"
+        )
+    back = [step.name for step in reversed(plan.steps) if step.kind.undoes]
+    yield f"the way back: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
+    yield "rights the account needs:"
+    yield from (f"  {line}" for line in _rights(plan))
+
+
+def rights(plan: Plan) -> dict[Resource, list[str]]:
+    """Objects that are patched, by resource."""
+    found: dict[Resource, list[str]] = {}
+    for step in plan.steps:
+        for target in step.kind.touches():
+            names = found.setdefault(target.resource, [])
+            if target.name not in names:
+                names.append(target.name)
+    return found
+
+
+def _rights(plan: Plan) -> Sequence[str]:
+    return [
+        f'- {{apiGroups: ["{resource.group}"], resources: ["{resource.plural}"], resourceNames: [{", ".join(names)}], verbs: ["patch"]}}'
+        for resource, names in rights(plan).items()
+    ] or ["none"]
+
+
+def _gate(gate: Any) -> str:
+    rule = gate.rule()
+    parts = [f"gate {rule.name}: {gate.source.key} {rule.bound}"]
+    if rule.hold:
+        parts.append(f"for {show_duration(rule.hold)}")
+    if rule.passes_needed > 1:
+        parts.append(f"{rule.passes_needed} times in a row, every {show_duration(rule.interval)}")
+    return ", ".join(parts)

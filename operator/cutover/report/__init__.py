@@ -1,0 +1,1 @@
+"""A plan for people: reads what stands in the status, writes nothing."""

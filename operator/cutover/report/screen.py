@@ -1,0 +1,99 @@
+"""One plan on one screen of a terminal: steps, weights, gates with value and bound, what it waits for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cutover.status import ENDED, Current, Phase, Status, StepState, Verdict
+
+_PHASES: Final = {
+    Phase.SUCCEEDED: "green",
+    Phase.RUNNING: "cyan",
+    Phase.WAITING: "yellow",
+    Phase.PENDING: "yellow",
+    Phase.HELD: "yellow",
+    Phase.UNWINDING: "magenta",
+    Phase.ROLLED_BACK: "magenta",
+}
+_MARKS: Final = {
+    StepState.PENDING: ("·", "dim"),
+    StepState.DOING: ("▸", "cyan"),
+    StepState.WAITING: ("?", "yellow"),
+    StepState.DONE: ("✓", "green"),
+    StepState.UNDOING: ("◂", "magenta"),
+    StepState.UNDONE: ("↺", "magenta"),
+    StepState.FAILED: ("✗", "red"),
+    StepState.SKIPPED: ("»", "dim"),
+}
+_VERDICTS: Final = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.WAIT: "yellow"}
+_BAR: Final = 24
+
+
+def screen(name: str, status: Status, now: datetime | None = None) -> RenderableType:
+    """All that there is to see of one plan."""
+    now = now or datetime.now(UTC)
+    phase = status.phase
+    head = Text.assemble(
+        (name, "bold"),
+        "  ",
+        (str(phase or "not seen yet by the operator"), f"bold {_PHASES.get(phase, 'red') if phase else 'dim'}"),
+        f"  step {status.progress}" if status.progress else "",
+        f"  run {status.run.number}" if status.run else "",
+    )
+    parts: list[RenderableType] = [head]
+    if status.message:
+        parts.append(Text(status.message))
+    parts.append(_steps(status, now))
+    if status.current is not None and status.current.gates:
+        parts.append(_gates(status.current))
+    if status.failure is not None:
+        where = f"step {status.failure.step} {status.failure.stage}: " if status.failure.step else ""
+        parts.append(Text(f"turned back: {where}{status.failure.reason}: {status.failure.message}", style="red"))
+    if phase is not None and phase not in ENDED and phase is Phase.WAITING and status.current is not None:
+        parts.append(Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow"))
+    return Group(*parts)
+
+
+def _steps(status: Status, now: datetime) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for step in status.steps:
+        mark, style = _MARKS[step.state]
+        current = status.current if status.current is not None and status.current.step == step.name else None
+        taken = (step.finished_at or now) - step.started_at if step.started_at else None
+        table.add_row(
+            Text(mark, style=style),
+            Text(step.name, style="bold" if current else ""),
+            Text(step.kind, style="dim"),
+            Text(str(step.state), style=style),
+            Text(f"{taken.total_seconds():.1f}s" if taken else "", style="dim"),
+            _progress(current) if current else Text(step.message),
+        )
+    return table
+
+
+def _progress(current: Current) -> Text:
+    if current.weight is None:
+        return Text(f"{current.intent}  {current.ready}")
+    filled = round(_BAR * current.weight / 100)
+    return Text.assemble(
+        ("█" * filled, "cyan"), ("░" * (_BAR - filled), "dim"), f" {current.weight}% ({current.stage})"
+    )
+
+
+def _gates(current: Current) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for gate in current.gates:
+        table.add_row(
+            "   guard" if gate.guard else "   gate",
+            Text(gate.name, style="bold"),
+            Text(str(gate.verdict), style=_VERDICTS[gate.verdict]),
+            Text(f"{gate.value or '-'}  {gate.bound}"),
+            Text("" if gate.guard else f"{gate.passes}/{gate.needed}", style="dim"),
+            Text(gate.message, style="dim"),
+        )
+    return table
