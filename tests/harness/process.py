@@ -1,0 +1,158 @@
+"""Starting, watching and stopping one server process. Nothing here knows which server it is. Used by every part of the local cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_PR_SET_PDEATHSIG = 1
+
+
+class NotReady(RuntimeError):
+    """A server did not become what was waited for; the text has the end of its log."""
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when the thread that started it ends, so that a killed test run leaves nothing."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Process:
+    """One server.
+
+    Args:
+        name: for people.
+        argv: command and arguments.
+        log: file that gets its output.
+        env: added to the environment.
+        cwd: working folder.
+        detached: outlives us, in a session of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: list[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        detached: bool = False,
+    ) -> None:
+        self.name, self.argv, self.log, self.detached = name, argv, log, detached
+        self._env = {**os.environ, **(env or {})}
+        self._cwd = cwd
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._running = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+                preexec_fn=None if self.detached else _die_with_parent,  # noqa: PLW1509 -- one call of prctl, no locks
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid if self._running else 0
+
+    @property
+    def alive(self) -> bool:
+        return self._running is not None and self._running.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._running.poll() if self._running else None
+
+    def signal(self, number: int) -> None:
+        if self.alive and self._running is not None:
+            self._running.send_signal(number)
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Ask it to end, then make it."""
+        if self._running is None:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            self._running.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._running is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._running.kill()
+            self._running.wait()
+
+    def tail(self, lines: int = 30) -> str:
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def stop_pid(pid: int, grace: float = 5.0) -> None:
+    """End a process that an earlier command left running, and wait until it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + grace
+        while time.monotonic() < end:
+            os.kill(pid, 0)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.02)
+        os.kill(pid, signal.SIGKILL)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now; all are held until the last is found, so no two are the same."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def until(what: str, probe: Callable[[], T | None], *, deadline: float = 30.0, process: Process | None = None) -> T:
+    """Ask again and again until there is an answer that is neither None nor False.
+
+    Raises:
+        NotReady: the deadline passed or the process ended; says what was waited for, how long, and the end of the log.
+    """
+    begun = time.monotonic()
+    pause, trouble = 0.01, ""
+    while True:
+        try:
+            answer = probe()
+        except OSError as error:
+            answer, trouble = None, f"; last error: {error}"
+        if answer is not None and answer is not False:
+            return answer
+        waited = time.monotonic() - begun
+        ended = process is not None and not process.alive
+        if waited > deadline or ended:
+            why = (
+                f"{process.name} ended with code {process.exit_code}"
+                if process and ended
+                else f"not within {waited:.1f}s"
+            )
+            log = f"\n--- {process.log}\n{process.tail()}" if process else ""
+            raise NotReady(f"{what}: {why}{trouble}{log}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.2)
