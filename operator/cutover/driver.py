@@ -171,6 +171,7 @@ class Driver:
             if outcome is None:
                 break
             body = self._cluster.seen(ref) or body
+            memory = self._recall(ref, body)  # the command may have written the plan itself
             turn = await self._advance(body, memory, plan, rules, outcome)
         return self._next(memory, turn)
 

@@ -78,16 +78,16 @@ async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | Non
 
 async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[int, ...]:
     """Ready endpoints of each side, by two reads for all of them: slices (pods, where a subset is asked) and WorkloadEntries."""
-    entries = cluster.list(WORKLOAD_ENTRIES, namespace)
+    entries = cluster.list(WORKLOAD_ENTRIES, namespace, fresh=False)
     if any(side.subset for side in sides):
         common = set.intersection(*(set(side.selector.items()) for side in sides))
-        pods, known = await asyncio.gather(cluster.list(PODS, namespace, _selector(common)), entries)
+        pods, known = await asyncio.gather(cluster.list(PODS, namespace, _selector(common), fresh=False), entries)
         running = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
         counts = [sum(_selects(side.selector, labels) for labels in running) for side in sides]
     else:
         names = ",".join(sorted({side.service for side in sides}))
         slices, known = await asyncio.gather(
-            cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL} in ({names})"), entries
+            cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL} in ({names})", fresh=False), entries
         )
         counts = [len(_ready_addresses(slices, side.service)) for side in sides]
     return tuple(count + _entries(known, side.selector) for count, side in zip(counts, sides, strict=True))

@@ -135,8 +135,9 @@ class MemoryCluster:
         streamed = ref.resource == PLANS or (body is not None and PLAN_LABEL in (body["metadata"].get("labels") or {}))
         return copy.deepcopy(body) if streamed else None
 
-    async def list(self, resource: Resource, namespace: str, labels: str = "") -> Sequence[Json]:
+    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
         """Objects of a kind that a selector picks."""
+        del fresh
         await asyncio.sleep(0)
         picked: Sequence[Json] = self.switch.around(
             lambda: [copy.deepcopy(self.objects[ref]) for ref in self._pick(resource, namespace, labels)]

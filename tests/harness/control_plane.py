@@ -275,7 +275,7 @@ def install(api: Api, *manifests: dict[str, Any]) -> None:
 
 def _established(api: Api, path: str) -> bool:
     body = api.get(path)
-    conditions = body.get("status", {}).get("conditions", [])
+    conditions = body.get("status", {}).get("conditions") or []
     if not any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions):
         return False
     spec = body["spec"]

@@ -120,9 +120,11 @@ class Kubernetes:
             self._bodies.pop(ref, None)
             raise
 
-    async def list(self, resource: Resource, namespace: str, labels: str = "") -> Sequence[Json]:
+    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
         """All objects of a kind in a namespace; none when the kind is not installed."""
         params = {"labelSelector": labels} if labels else {}
+        if not fresh:
+            params["resourceVersion"] = "0"
         try:
             answer = await self._request("GET", _collection(resource, namespace), params=params)
         except NotFound:

@@ -120,7 +120,7 @@ def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, 
         return Verdict.WAIT, seen.note or f"{value}{rule.unit} is not {rule.bound}"
     if not rule.guard and tally.passes < rule.passes_needed:
         return Verdict.WAIT, f"{tally.passes} of {rule.passes_needed} passing samples in a row"
-    if tally.since is not None and now - tally.since < rule.hold:
+    if rule.hold and tally.since is not None and now - tally.since < rule.hold:
         left = rule.hold - (now - tally.since)
         return Verdict.WAIT, f"passes, and must go on passing for {left.total_seconds():.0f}s"
     return Verdict.PASS, seen.note if seen.value is None else f"{value}{rule.unit} is {rule.bound}"

@@ -36,17 +36,18 @@ class Deploy(Kind):
     model_config = ConfigDict(
         json_schema_extra=validations(
             ("has(self.images) || has(self.replicas)", "deploy sets nothing; give images or replicas"),
-            (
-                "!has(self.images) || self.images.all(x, self.images.filter(y, y.container == x.container).size() == 1)",
-                "a container stands in images more than once; keep one",
-            ),
         )
     )
     key: ClassVar[str] = "deploy"
     passable: ClassVar[bool] = True
 
     workload: Workload = Field(description="What is rolled out.")
-    images: tuple[Image, ...] = Field(default=(), max_length=32, description="Images to set, by container.")
+    images: tuple[Image, ...] = Field(
+        default=(),
+        max_length=32,
+        description="Images to set, by container.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["container"]},
+    )
     replicas: int | None = Field(default=None, ge=0, le=100_000, description="Replicas to set; left out, they stay.")
 
     @model_validator(mode="after")

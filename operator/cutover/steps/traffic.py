@@ -79,11 +79,15 @@ class Traffic(Kind):
 
     model_config = ConfigDict(
         json_schema_extra=validations(
+            ("self.weights.isSorted()", "weights must ascend; sort them"),
             (
-                "self.weights.all(w, self.weights.filter(v, v == w).size() == 1) && self.weights.sort() == self.weights",
-                "weights must ascend; sort them and drop doubles",
+                (
+                    "self.from.host != self.to.host || has(self.from.subset) != has(self.to.subset) "
+                    "|| (has(self.from.subset) && self.from.subset != self.to.subset) "
+                    "|| has(self.from.port) != has(self.to.port) || (has(self.from.port) && self.from.port != self.to.port)"
+                ),
+                "='from and to are both ' + self.from.host + '; name two different destinations'",
             ),
-            ("self.from != self.to", "='from and to are both ' + self.from.host + '; name two different destinations'"),
         )
     )
     key: ClassVar[str] = "traffic"
@@ -95,6 +99,7 @@ class Traffic(Kind):
         min_length=1,
         max_length=32,
         description="Percent for `to` of what the pair holds at the start, ascending. A weight it has already is skipped.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     dwell: Duration = Field(default=timedelta(), description="How long it stays at each weight.")
     settle: Duration = Field(default=timedelta(), description="How long after each write nothing is judged.")
