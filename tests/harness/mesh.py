@@ -1,0 +1,218 @@
+"""Istio without containers: istiod and one gateway Envoy as processes, Istio's CRDs, its validation webhook."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from harness import tools
+from harness.control_plane import ControlPlane, install, load
+from harness.envoy import NODE, bootstrap
+from harness.process import Process, free_ports, until
+
+SYSTEM: Final = "istio-system"
+GATEWAY: Final = f"{SYSTEM}/gateway"
+"""What a VirtualService names in `gateways` to be served here."""
+
+_MESH = {
+    "enableAutoMtls": False,
+    "enablePrometheusMerge": False,
+    "ingressControllerMode": "OFF",
+    "rootNamespace": SYSTEM,
+    "trustDomain": "cluster.local",
+}
+
+
+class Mesh:
+    """istiod and a gateway.
+
+    Args:
+        control_plane: running.
+        folder: for configuration and logs.
+        detached: the processes outlive us.
+    """
+
+    def __init__(
+        self,
+        control_plane: ControlPlane,
+        folder: Path,
+        *,
+        detached: bool = False,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self._control_plane, self.folder, self._detached, self._report = control_plane, folder, detached, report
+        self.processes: dict[str, Process] = {}
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self._gateway}"
+
+    @property
+    def envoy_admin(self) -> str:
+        return f"127.0.0.1:{self._admin}"
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._tools = tools.locate_all(["pilot-discovery", "envoy"], self._report)
+        self._http, self._https, self._grpc, self._secure, self._monitoring, self._gateway, self._admin = free_ports(7)
+        api = self._control_plane.api
+        install(api, *crds())
+        api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
+        self.start_istiod()
+        install(api, self._webhook(), self._gateway_object())
+        self.start_envoy()
+        until("the webhook refuses what is wrong", self._webhook_works, process=self.processes["istiod"])
+
+    def start_istiod(self) -> None:
+        mesh = self.folder / "mesh.yaml"
+        mesh.write_text(yaml.safe_dump({**_MESH, "defaultConfig": {"discoveryAddress": f"127.0.0.1:{self._grpc}"}}))
+        env = {
+            "POD_NAMESPACE": SYSTEM,
+            "POD_NAME": "istiod-local",
+            "REVISION": "default",
+            "CLUSTER_ID": "Kubernetes",
+            "INJECT_ENABLED": "false",
+            "ISTIOD_CUSTOM_HOST": "127.0.0.1",
+            "PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER": "false",
+            "PILOT_ENABLE_METADATA_EXCHANGE": "false",
+            "PILOT_ENABLE_ALPN_FILTER": "false",
+            "PILOT_DEBOUNCE_AFTER": "10ms",
+            "PILOT_DEBOUNCE_MAX": "100ms",
+        }
+        process = Process(
+            "istiod",
+            [
+                str(self._tools["pilot-discovery"]),
+                "discovery",
+                f"--kubeconfig={self._control_plane.kubeconfig}",
+                f"--meshConfig={mesh}",
+                "--networksConfig=/dev/null",
+                f"--httpAddr=127.0.0.1:{self._http}",
+                f"--httpsAddr=127.0.0.1:{self._https}",
+                f"--grpcAddr=127.0.0.1:{self._grpc}",
+                f"--secureGRPCAddr=127.0.0.1:{self._secure}",
+                f"--monitoringAddr=127.0.0.1:{self._monitoring}",
+                "--ctrlz_port=0",
+            ],
+            log=self.folder / "istiod.log",
+            env=env,
+            cwd=self.folder,
+            detached=self._detached,
+        )
+        process.start()
+        self.processes["istiod"] = process
+        until("istiod is ready", lambda: _ok(f"http://127.0.0.1:{self._http}/ready"), process=process)
+
+    def start_envoy(self) -> None:
+        config = self.folder / "envoy.json"
+        config.write_text(json.dumps(bootstrap(self._admin, self._grpc)))
+        process = Process(
+            "envoy",
+            [
+                str(self._tools["envoy"]),
+                "-c",
+                str(config),
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+                "-l",
+                "warning",
+            ],
+            log=self.folder / "envoy.log",
+            cwd=self.folder,
+            detached=self._detached,
+        )
+        process.start()
+        self.processes["envoy"] = process
+        until("Envoy is ready", lambda: _ok(f"http://{self.envoy_admin}/ready"), process=process)
+
+    def stop(self) -> None:
+        for name in ("envoy", "istiod"):
+            if name in self.processes:
+                self.processes[name].stop()
+
+    # --- objects ------------------------------------------------------------------------------------------------------
+
+    def _gateway_object(self) -> dict[str, Any]:
+        server = {
+            "port": {"number": self._gateway, "name": "http", "protocol": "HTTP"},
+            "hosts": ["*"],
+            "bind": "127.0.0.1",
+        }
+        return {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "gateway", "namespace": SYSTEM},
+            "spec": {"selector": {"istio": "ingressgateway"}, "servers": [server]},
+        }
+
+    def _webhook(self) -> dict[str, Any]:
+        rule = {
+            "operations": ["CREATE", "UPDATE"],
+            "apiGroups": ["networking.istio.io"],
+            "apiVersions": ["*"],
+            "resources": ["*"],
+        }
+        return {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "istio-validator", "labels": {"istio.io/rev": "default", "istio": "istiod"}},
+            "webhooks": [
+                {
+                    "name": "rev.validation.istio.io",
+                    "clientConfig": {"url": f"https://127.0.0.1:{self._https}/validate"},
+                    "rules": [rule],
+                    "failurePolicy": "Ignore",
+                    "sideEffects": "None",
+                    "admissionReviewVersions": ["v1"],
+                }
+            ],
+        }
+
+    def _webhook_works(self) -> bool:
+        path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator"
+        return bool(self._control_plane.api.get(path)["webhooks"][0]["failurePolicy"] == "Fail")
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    def wait_synced(self, deadline: float = 10.0) -> None:
+        """Until Envoy has acknowledged everything istiod has for it."""
+
+        def synced() -> bool:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._http}/debug/syncz", timeout=2) as answer:
+                clients = json.load(answer)
+            for client in clients or []:
+                if client.get("proxy") != NODE.split("~")[2]:
+                    continue
+                kinds = ("cluster", "listener", "route", "endpoint")
+                return all(client.get(f"{kind}_sent") == client.get(f"{kind}_acked") for kind in kinds)
+            return False
+
+        time.sleep(
+            0.05
+        )  # istiod gathers changes for 10 ms before it sends any: asked at once, it would say all is well
+        until("Envoy has what istiod sent", synced, deadline=deadline)
+
+
+def crds() -> list[dict[str, Any]]:
+    """Istio's CRDs, read once from its module."""
+    kept = tools.cache() / f"pilot-discovery-{tools.ISTIO}" / "crds.yaml"
+    if not kept.exists():
+        source = tools.module_dir("istio", "istio.io/istio") / "manifests/charts/base/files/crd-all.gen.yaml"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(source.read_text())
+    return load(kept)
+
+
+def _ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
