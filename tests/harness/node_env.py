@@ -51,7 +51,8 @@ def _value(api: Api, pod: Any, entry: Any, address: str) -> str | None:
             "spec.nodeName": pod["spec"]["nodeName"],
         }
         match = re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path)
-        return metadata.get(match.group(1), {}).get(match.group(2), "") if match else known.get(path, "")
+        found: str = metadata.get(match.group(1), {}).get(match.group(2), "") if match else known.get(path, "")
+        return found
     for kind, key in (("configmap", "configMapKeyRef"), ("secret", "secretKeyRef")):
         if key in source:
             ref = source[key]
@@ -61,7 +62,7 @@ def _value(api: Api, pod: Any, entry: Any, address: str) -> str | None:
                     return None
                 word = "ConfigMap" if kind == "configmap" else "Secret"
                 raise ConfigError(f"couldn't find key {ref['key']} in {word} {metadata['namespace']}/{ref['name']}")
-            return data[ref["key"]]
+            return str(data[ref["key"]])
     return ""
 
 

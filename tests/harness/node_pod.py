@@ -125,9 +125,9 @@ class Pod:
                 container.tick("Never")
             time.sleep(0.01)
         self._report()
-        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": self._body["metadata"]["uid"]}}
+        uid = {"uid": self._body["metadata"]["uid"]}
         with contextlib.suppress(ApiError, OSError, HTTPException):
-            self._api.delete(self._path, **options)
+            self._api.delete(self._path, gracePeriodSeconds=0, preconditions=uid)
 
     # --- reporting ----------------------------------------------------------------------------------------------------
 
