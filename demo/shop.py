@@ -29,7 +29,10 @@ async def health(_: web.Request) -> web.Response:
 
 async def metrics(_: web.Request) -> web.Response:
     lines = ["# TYPE http_requests_total counter"]
-    lines += [f'http_requests_total{{app="{APP}",version="{VERSION}",code="{code}"}} {count}' for code, count in counts.items()]
+    lines += [
+        f'http_requests_total{{app="{APP}",version="{VERSION}",code="{code}"}} {count}'
+        for code, count in counts.items()
+    ]
     return web.Response(text="\n".join(lines) + "\n")
 
 

@@ -241,6 +241,27 @@ class ControlPlane:
         token: str = self.api.create(path, request)["status"]["token"]
         return token
 
+    def operator_kubeconfig(self, rules: list[Any], namespace: str = "cutover-system") -> Path:
+        """A kubeconfig of the operator's account, with these rights in the whole cluster."""
+        name = "cutover"
+        binding = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+        rbac = "rbac.authorization.k8s.io/v1"
+        install(
+            self.api,
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}},
+            {"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules},
+            {
+                "apiVersion": rbac,
+                "kind": "ClusterRoleBinding",
+                "metadata": {"name": name},
+                "roleRef": binding,
+                "subjects": [subject],
+            },
+        )
+        return self.kubeconfig_for("operator", self.token_for(namespace, name))
+
     def make_namespace(self, name: str) -> None:
         """A namespace whose default account exists, so that pods can be made in it."""
         api = self.api

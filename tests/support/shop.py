@@ -25,7 +25,7 @@ ROUTES = Ref(VIRTUAL_SERVICES, NAMESPACE, "shop")
 
 
 def deployment(name: str, image: str, replicas: int) -> dict[str, Any]:
-    return yaml.safe_load(f"""
+    manifest: dict[str, Any] = yaml.safe_load(f"""
 apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: {name}, namespace: {NAMESPACE}, labels: {{team: shop}}}}
@@ -39,10 +39,11 @@ spec:
         - {{name: sidecar, image: proxy:1}}
         - {{name: app, image: {image}}}
 """)
+    return manifest
 
 
 def virtual_service(old: int = 100, new: int = 0) -> dict[str, Any]:
-    return yaml.safe_load(f"""
+    manifest: dict[str, Any] = yaml.safe_load(f"""
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {{name: shop, namespace: {NAMESPACE}}}
@@ -55,6 +56,7 @@ spec:
         - {{destination: {{host: shop-v1, port: {{number: 80}}}}, weight: {old}}}
         - {{destination: {{host: shop-v2, port: {{number: 80}}}}, weight: {new}}}
 """)
+    return manifest
 
 
 def shop(cluster: MemoryCluster) -> None:

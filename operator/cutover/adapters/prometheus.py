@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -56,15 +57,17 @@ class Providers:
             async with self._session.post(url, data=form, timeout=timeout, allow_redirects=False) as response:
                 if response.status != 200:  # noqa: PLR2004 -- OK
                     return Sample(None, f"Prometheus refuses the query (HTTP {response.status})")
-                text = await response.content.read(_LARGEST_ANSWER + 1)
-                if len(text) > _LARGEST_ANSWER:
-                    return Sample(None, "the answer of Prometheus is too large")
-                return read(await response.json(content_type=None)) if response.content.at_eof() else _unread()
+                text = bytearray()
+                async for part in response.content.iter_chunked(65536):
+                    text += part
+                    if len(text) > _LARGEST_ANSWER:
+                        return Sample(None, "the answer of Prometheus is too large")
+                return read(json.loads(text))
         except TimeoutError:
             return Sample(None, f"Prometheus gave no answer within {provider.timeout:g}s")
         except aiohttp.ClientError:
             return Sample(None, "Prometheus cannot be reached")
-        except ValueError:
+        except (ValueError, TypeError, KeyError, IndexError):
             return _unread()
 
 

@@ -1,0 +1,65 @@
+# What a newcomer needs is `make demo` and `make test`; `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV ?= $(shell command -v uv || echo .tools/bin/uv)
+RUN = $(UV) run --quiet
+HARNESS = PYTHONPATH=tests $(RUN) python -m harness
+
+.PHONY: help demo test test-fast test-long check format crd tools cluster cluster-down bench clean
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.tools/bin/uv:
+	@echo "getting uv, once only" >&2
+	@python3 -m venv .tools && .tools/bin/pip install --quiet uv
+
+.venv: $(filter .tools/bin/uv,$(UV)) pyproject.toml uv.lock
+	@$(UV) sync --quiet --frozen
+	@touch .venv
+
+demo: .venv ## two migrations of a small shop under load, on a real cluster, with figures (KEEP=1 leaves it running)
+	@PYTHONPATH=tests:demo $(RUN) python demo
+
+test: .venv ## all tests but the long campaigns: linters, types, unit, real cluster
+	@$(MAKE) --no-print-directory check-code
+	@$(RUN) pytest $(PYTEST)
+
+test-fast: .venv ## the tests that need no cluster
+	@$(RUN) pytest -m "not cluster and not long" $(PYTEST)
+
+test-long: .venv ## everything, long campaigns included
+	@$(RUN) pytest -m "" $(PYTEST)
+
+check: .venv test ## what CI runs
+
+.PHONY: check-code
+check-code: .venv
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) lint-imports --no-cache
+	@$(RUN) cutover crd | diff -u crds/migrationplans.yaml - || (echo "the CRD file is stale: run make crd" >&2; exit 1)
+
+format: .venv ## put the code in its form
+	@$(RUN) ruff check --fix --quiet .
+	@$(RUN) ruff format --quiet .
+
+crd: .venv ## make crds/ from the models
+	@$(RUN) cutover crd > crds/migrationplans.yaml
+	@cp crds/migrationplans.yaml charts/cutover/crds/
+
+tools: .venv ## get the programs of the local cluster (once; minutes the first time)
+	@$(HARNESS) tools
+
+cluster: .venv ## bring a local cluster up and leave it running
+	@$(HARNESS) up
+
+cluster-down: .venv ## end it and leave nothing
+	@$(HARNESS) down
+
+bench: .venv ## the figures of docs/performance.md
+	@PYTHONPATH=tests $(RUN) python bench
+
+clean: cluster-down ## also drop what was built here (the cache of tools stays)
+	@rm -rf .venv .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

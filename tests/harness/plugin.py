@@ -1,0 +1,110 @@
+"""pytest's way to the local cluster: ``--cluster``, and fixtures that tests ask for by name."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import config
+
+from harness.api import Api
+from harness.cluster import Cluster
+
+_NOT_YET = "--cluster={} is not there yet; use local, or current with a kubeconfig of your own"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cutover")
+    group.addoption(
+        "--cluster",
+        default="local",
+        choices=["local", "current", "kind", "node"],
+        help="where cluster tests run: local (started here), current (that of KUBECONFIG), kind and node (not yet)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long campaigns run only when they are asked for by a mark expression of one's own."""
+    if config.option.markexpr or "-m" in config.invocation_params.args:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """All of the local cluster, started once for the session (with xdist: once a worker)."""
+    way = request.config.getoption("--cluster")
+    if way != "local":
+        pytest.fail(
+            _NOT_YET.format(way) if way != "current" else "this test needs parts that only the local cluster has"
+        )
+    made = Cluster(tmp_path_factory.mktemp("cluster"), report=_quiet)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def api(request: pytest.FixtureRequest) -> Api:
+    """A client with all rights."""
+    if request.config.getoption("--cluster") == "current":
+        return _current()
+    found: Cluster = request.getfixturevalue("cluster")
+    return found.api
+
+
+def _current() -> Api:
+    path = Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config"))
+    loaded: Any = config
+    settings = loaded.new_client_from_config(str(path)).configuration
+    token = settings.api_key.get("authorization", "").removeprefix("Bearer ")
+    return Api(settings.host, Path(settings.ssl_ca_cert), token)
+
+
+def _quiet(_: str) -> None:
+    """A test run says nothing while it starts."""
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh namespace, gone after the test."""
+    worker = getattr(request.config, "workerinput", {}).get("workerid", "main")
+    name = f"test-{worker}-{next(_numbers)}"
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    deadline = time.monotonic() + 10
+    while api.find(f"/api/v1/namespaces/{name}/serviceaccounts/default") is None:
+        assert time.monotonic() < deadline, f"namespace {name} got no default account"
+        time.sleep(0.01)
+    yield name
+    api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def wait_for(api: Api) -> Callable[..., Any]:
+    """Wait on the watch until one object is as it should be."""
+
+    def wait(path: str, reached: Callable[[Any], bool], deadline: float = 30.0) -> Any:
+        collection, _, name = path.rpartition("/")
+        end = time.monotonic() + deadline
+        body: Any = None
+        while (left := end - time.monotonic()) > 0:
+            for kind, seen in api.watch(collection, seconds=left, fields=f"metadata.name={name}"):
+                body = seen
+                if kind != "DELETED" and reached(body):
+                    return body
+        raise AssertionError(f"{path} did not get there within {deadline:g}s; it is {body}")
+
+    return wait

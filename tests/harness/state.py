@@ -1,0 +1,44 @@
+"""What a cluster that is left running leaves in a file, so that a later command finds it and can end it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.cluster import Cluster
+from harness.process import Process
+
+
+def folder() -> Path:
+    """Where its data lies."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cutover" / "cluster"
+
+
+def read_state() -> dict[str, Any] | None:
+    """What was left; None when nothing was."""
+    path = folder() / "state.json"
+    state: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return state
+
+
+def write_state(cluster: Cluster, before: Sequence[Process] = ()) -> dict[str, Any]:
+    """Remember a running cluster.
+
+    Args:
+        cluster: running, detached.
+        before: processes that are to be ended before those of the cluster.
+    """
+    state = {
+        "pids": [[process.name, process.pid] for process in (*before, *cluster.processes())],
+        "kubeconfig": str(cluster.kubeconfig),
+        "api": cluster.control_plane.url,
+        "gateway": cluster.mesh.gateway_url,
+        "prometheus": cluster.prometheus.url,
+        "envoy": f"http://{cluster.mesh.envoy_admin}",
+    }
+    folder().mkdir(parents=True, exist_ok=True)
+    (folder() / "state.json").write_text(json.dumps(state, indent=2))
+    return state
