@@ -14,12 +14,14 @@ from cutover.saga.tables import Reason
 from cutover.status import ENDED, Condition, Current, Phase, Status, StepState, Verdict
 
 _ON_PURPOSE: Final = frozenset({Reason.HELD_BY_PERSON, Reason.SUSPENDED})
+LONGEST_MESSAGE: Final = 8192
+"""All that is missing is said at once, and the whole status must stay below 64 KiB."""
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED, Phase.STUCK})
 
 
 def present(status: Status, now: datetime) -> Status:
     """The status with everything that is derived from the rest."""
-    shown = replace(status, progress=_progress(status), message=_message(status)[:1024])
+    shown = replace(status, progress=_progress(status), message=_message(status)[:LONGEST_MESSAGE])
     return replace(shown, conditions=_conditions(shown, now))
 
 
@@ -72,7 +74,7 @@ def _conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
                 type=kind,
                 status=value,
                 reason=why,
-                message=status.message or f"the plan is {status.phase}",
+                message=status.message[:512] or f"the plan is {status.phase}",
                 last_transition_time=since,
                 observed_generation=status.observed_generation,
             )

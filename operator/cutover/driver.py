@@ -328,13 +328,13 @@ def _bound(body: Json) -> bool:
 
 
 def _looked_at(status: Status, plan: Plan) -> object:
-    """What is worth a save of its own: verdicts, ready pods, what is waited for, and when a long dwell began."""
+    """What is worth a save of its own: verdicts and why there is no number, ready pods, what is waited for, and when a long dwell began."""
     current = status.current
     if current is None:
         return status.message
     dwell = timedelta()
     if current.stage and any(step.name == current.step for step in plan.steps):
         dwell = plan.step(current.step).kind.stages()[stage_of(status)].dwell
-    verdicts = tuple((gate.name, gate.verdict) for gate in current.gates)
+    verdicts = tuple((gate.name, gate.verdict, "" if gate.value else gate.message) for gate in current.gates)
     message = current.message if current.applied_at is None else ""
     return (verdicts, current.ready, message, current.applied_at if dwell >= LONG_DWELL else None)

@@ -47,6 +47,8 @@ _SENTENCES: Final[Mapping[str, str]] = {
 def sentences(error: ValidationError, spec: Json, model: type[BaseModel]) -> Iterator[Problem]:
     """One sentence a mistake, in the order of the document."""
     for entry in error.errors(include_url=False):
+        if entry["type"] == "too_short" and len(entry["input"]) >= entry["ctx"]["min_length"]:
+            continue  # it counts only the items without mistakes, and those are said already
         location = entry["loc"]
         yield Problem(_place(location, spec), _says(entry, location, model))
 
@@ -73,7 +75,7 @@ def _says(entry: Any, location: Sequence[int | str], model: type[BaseModel]) -> 
         return f"there is no such field here; {f'did you mean {near[0]}?' if near else 'drop it'}"
     if kind == "value_error":
         says = str(context["error"])
-        return says if isinstance(given, dict | list) else f"{_shown(given)} is not possible: {says}"
+        return f"{_shown(given)} is not possible: {says}" if says.startswith("write ") else says
     if kind == "string_pattern_mismatch":
         return f"{_shown(given)} is no valid name; {_PATTERNS.get(context['pattern'], context['pattern'])}"
     sentence = _SENTENCES.get(kind)

@@ -66,8 +66,6 @@ Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z
 
 
 def _decimal(value: object) -> float:
-    if isinstance(value, float):  # made in code, or read back
-        return value
     if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", value):
         raise ValueError('write a decimal number as a string, such as "0.5"')
     return float(value)

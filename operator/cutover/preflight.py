@@ -69,7 +69,7 @@ async def _target(plan: Plan, cluster: Cluster, work: Work, place: str, ref: Ref
         return []
     rule = f'apiGroups: ["{ref.resource.group}"], resources: ["{ref.resource.plural}"], verbs: ["patch"]'
     says = f"ServiceAccount {plan.service_account_name} may not patch {ref}; add this rule to its Role: {rule}"
-    return [Problem(place, says)]
+    return [Problem("serviceAccountName", says)]
 
 
 async def _of_gates(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import ssl
@@ -58,7 +59,7 @@ class ControlPlane:
     def audit_log(self) -> Path:
         return self.folder / "audit.log"
 
-    @property
+    @functools.cached_property
     def api(self) -> Api:
         return Api(self.url, self.ca, self.admin_token)
 

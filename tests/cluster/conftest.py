@@ -1,0 +1,75 @@
+"""One operator for all cluster tests of a session, a real Prometheus with a gauge that tests set, a shop a test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from harness.api import Api
+from harness.cluster import Cluster
+from harness.process import free_ports
+from support.real import Operator, Shop
+
+
+class Gauges:
+    """A server of metrics for Prometheus to scrape; tests set its lines."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, float] = {}
+        gauges = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = "".join(f"{name} {value}\n" for name, value in dict(gauges.lines).items()).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="session")
+def gauges(cluster: Cluster) -> Iterator[Gauges]:
+    made = Gauges()
+    cluster.prometheus.scrape("gauges", made.address)
+    cluster.prometheus.wait_up("gauges", 1)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """Runs through the whole session; a test that kills it starts it again."""
+    url = cluster.prometheus.url
+    providers = {
+        "default": {"prometheus": {"url": url}},
+        "hasty": {"prometheus": {"url": url, "timeout": 0.5}},
+        "down": {"prometheus": {"url": f"http://127.0.0.1:{free_ports(1)[0]}"}},
+    }
+    made = Operator(cluster, tmp_path_factory.mktemp("operator"), providers)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def shop(api: Api, namespace: str, operator: Operator) -> Shop:
+    if not operator.alive:
+        operator.start()
+    made = Shop(api, namespace)
+    made.create()
+    return made

@@ -1,0 +1,99 @@
+"""A Prometheus in trouble: never a pass, and the status says which trouble."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from cutover.status import Phase, Status, Verdict
+from harness.cluster import Cluster
+from support.real import Shop
+
+pytestmark = pytest.mark.cluster
+
+TROUBLES = {
+    "down": ("down", "vector(0)", "Prometheus cannot be reached"),
+    "empty": ("default", "no_such_series", "the query gives no series: nothing is there, or it is stale"),
+    "nan": ("default", "vector(0) / vector(0)", "the query gives NaN, which is no usable number"),
+    "infinite": ("default", "vector(1) / vector(0)", "the query gives +Inf, which is no usable number"),
+    "several": (
+        "default",
+        "vector(1) or label_replace(vector(2), 'a', 'b', '', '')",
+        "the query gives 2 series, not one; aggregate it, for example with sum()",
+    ),
+    "range": ("default", "up[1m]", "the query gives a matrix, not one number"),
+    "refused": ("default", "sum(", "Prometheus refuses the query (HTTP 400)"),
+}
+
+
+def _gate(status: Status, name: str) -> tuple[Verdict, str]:
+    gates = status.current.gates if status.current else ()
+    return next(((gate.verdict, gate.message) for gate in gates if gate.name == name), (Verdict.PASS, ""))
+
+
+def _plan(gates: dict[str, tuple[str, str, str]], **fields: object) -> dict[str, object]:
+    return {
+        "steps": [
+            {
+                "name": "soak",
+                "check": {},
+                "gates": [
+                    {
+                        "name": name,
+                        "interval": "200ms",
+                        "prometheus": {"provider": provider, "query": query},
+                        "pass": {"max": "100"},
+                        **fields,
+                    }
+                    for name, (provider, query, _) in gates.items()
+                ],
+            }
+        ]
+    }
+
+
+def test_no_usable_number_is_never_a_pass(shop: Shop, gauges: object) -> None:
+    del gauges
+    shop.apply(_plan(TROUBLES))
+    status = shop.until(
+        lambda s: all(_gate(s, name) == (Verdict.WAIT, note) for name, (_, _, note) in TROUBLES.items()), deadline=20
+    )
+    assert status.phase is Phase.RUNNING
+    shop.api.delete(f"{shop.plans}/plan")
+
+
+def test_no_usable_number_fails_when_it_is_told_to(shop: Shop) -> None:
+    for name, trouble in TROUBLES.items():
+        shop.apply(_plan({name: trouble}, noData="Fail"), name)
+    for name, (_, _, note) in TROUBLES.items():
+        status = shop.until_ended(name)
+        assert status.phase is Phase.ROLLED_BACK
+        assert status.failure is not None
+        assert status.failure.message == f"gate {name}: {note}"
+
+
+def test_a_slow_one_is_said(shop: Shop, cluster: Cluster) -> None:
+    process = cluster.prometheus.process
+    assert process is not None
+    shop.apply(_plan({"slow": ("hasty", "vector(0)", "")}, successThreshold=1000))
+    shop.until(lambda s: s.current is not None and s.current.applied_at is None)
+    process.signal(signal.SIGSTOP)
+    try:
+        status = shop.until(lambda s: _gate(s, "slow")[1] == "Prometheus gave no answer within 0.5s", deadline=20)
+        assert status.phase is Phase.RUNNING
+    finally:
+        process.signal(signal.SIGCONT)
+    shop.api.delete(f"{shop.plans}/plan")
+
+
+def test_a_stale_series_is_no_number(shop: Shop, gauges: object) -> None:
+    name = f'stale{{ns="{shop.namespace}"}}'
+    gauges.lines[name] = 1.0  # type: ignore[attr-defined]
+    query = f'stale{{ns="{shop.namespace}"}}'
+    shop.apply(_plan({"stale": ("default", query, "")}, successThreshold=1000))
+    shop.until(lambda s: "passing samples in a row" in _gate(s, "stale")[1], deadline=20)
+    del gauges.lines[name]  # type: ignore[attr-defined]
+    status = shop.until(lambda s: "no series: nothing is there, or it is stale" in _gate(s, "stale")[1], deadline=30)
+    assert status.phase is Phase.RUNNING
+    shop.api.delete(f"{shop.plans}/plan")

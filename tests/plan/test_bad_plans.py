@@ -1,0 +1,71 @@
+"""Every mistake gets its own sentence: which step, which field, which value, the way out."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cutover.errors import PlanError
+from cutover.plan import parse
+
+GOOD = yaml.safe_load("""
+serviceAccountName: migrator
+steps:
+  - name: shift
+    traffic:
+      virtualService: {name: shop}
+      from: {host: shop-v1}
+      to: {host: shop-v2}
+      weights: [50, 100]
+    gates:
+      - {name: errors, prometheus: {query: errors}, pass: {max: "0.5"}}
+""")
+CASES = yaml.safe_load((Path(__file__).parent / "bad_plans.yaml").read_text())
+
+
+def spec_of(case: dict[str, Any]) -> dict[str, Any]:
+    """The good plan with the mistake put over it."""
+    spec: dict[str, Any] = copy.deepcopy(GOOD)
+    step = spec["steps"][0]
+    for place, over in ((spec, "spec"), (step["traffic"], "traffic"), (step["gates"][0], "gate")):
+        for key, value in case.get(over, {}).items():
+            if value is None:
+                place.pop(key, None)
+            else:
+                place[key] = value
+    return spec
+
+
+def test_the_good_plan_is_good() -> None:
+    assert parse(GOOD).steps[0].name == "shift"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_one_sentence(case: dict[str, Any]) -> None:
+    with pytest.raises(PlanError) as caught:
+        parse(spec_of(case))
+    assert [str(problem) for problem in caught.value.problems] == [case["lint"]]
+
+
+def test_each_sentence_is_its_own() -> None:
+    assert len(CASES) >= 30
+    assert len({case["lint"] for case in CASES}) == len(CASES)
+
+
+def test_all_mistakes_at_once() -> None:
+    spec = copy.deepcopy(GOOD)
+    spec["timeout"] = 5
+    spec["steps"][0]["traffic"]["weights"] = [200]
+    spec["steps"].append({"name": "UPPER", "wait": {"for": "x"}})
+    with pytest.raises(PlanError) as caught:
+        parse(spec)
+    assert [problem.where for problem in caught.value.problems] == [
+        "timeout",
+        "steps[shift].traffic.weights[0]",
+        "steps[UPPER].name",
+        "steps[UPPER].wait.for",
+    ]

@@ -1,0 +1,232 @@
+"""A shop on the local cluster, its operator as a process, and plans over them."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cutover.plan import read_status
+from cutover.requests import RequestVerb, write
+from cutover.status import ENDED, Phase, Status
+from harness.api import Api
+from harness.cluster import ROOT, Cluster
+from harness.process import Process, until
+
+RULES = ROOT / "charts/cutover/files/rules.yaml"
+
+
+class Operator:
+    """The operator as a process, with the rights its chart gives it and no more."""
+
+    def __init__(self, cluster: Cluster, folder: Path, providers: dict[str, Any]) -> None:
+        self.log = folder / "operator.log"
+        settings = folder / "settings.yaml"
+        settings.write_text(yaml.safe_dump({"providers": providers}))
+        kubeconfig = cluster.control_plane.operator_kubeconfig(yaml.safe_load(RULES.read_text()))
+        self._command = [sys.executable, "-m", "cutover.cli", "run", "--settings", str(settings), "--port", "0"]
+        self._env = {"KUBECONFIG": str(kubeconfig)}
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        self._process = Process("operator", self._command, log=self.log, env=self._env)
+        self._process.start()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None
+        return self._process
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.alive
+
+
+class Shop:
+    """One namespace with a shop of simulated pods: v1 with all the traffic, v2 without pods."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self.api, self.namespace = api, namespace
+        self.plans = f"/apis/cutover.dev/v1alpha1/namespaces/{namespace}/migrationplans"
+        self.deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+        self.routes = f"/apis/networking.istio.io/v1/namespaces/{namespace}/virtualservices/shop"
+
+    def create(self, *, pods: int = 3) -> None:
+        for manifest in self.manifests(pods):
+            self.api.apply(manifest)
+        until("the shop's first pods are ready", lambda: self.endpoints("shop-v1") >= pods)
+
+    def manifests(self, pods: int) -> list[dict[str, Any]]:
+        text = _SHOP.replace("NAMESPACE", self.namespace).replace("PODS", str(pods))
+        return list(yaml.safe_load_all(text))
+
+    def endpoints(self, service: str) -> int:
+        slices = self.api.list(
+            f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices",
+            f"kubernetes.io/service-name={service}",
+        )
+        return sum(bool(e["conditions"].get("ready")) for part in slices for e in part.get("endpoints") or ())
+
+    # --- plans --------------------------------------------------------------------------------------------------------
+
+    def apply(self, spec: str | dict[str, Any], name: str = "plan", **metadata: Any) -> str:
+        """Apply a plan; its path."""
+        document = yaml.safe_load(spec) if isinstance(spec, str) else copy.deepcopy(spec)
+        body = {
+            "apiVersion": "cutover.dev/v1alpha1",
+            "kind": "MigrationPlan",
+            "metadata": {"name": name, "namespace": self.namespace, **metadata},
+            "spec": {"serviceAccountName": "migrator", **document},
+        }
+        self.api.apply(body)
+        return f"{self.plans}/{name}"
+
+    def status(self, name: str = "plan") -> Status:
+        return read_status(self.api.get(f"{self.plans}/{name}").get("status"))
+
+    def until(self, reached: Callable[[Status], bool], name: str = "plan", deadline: float = 30.0) -> Status:
+        """Wait on the watch until the status is as it should be."""
+        end = time.monotonic() + deadline
+        seen = Status()
+        while (left := end - time.monotonic()) > 0:
+            for kind, body in self.api.watch(self.plans, seconds=left, fields=f"metadata.name={name}"):
+                if kind == "DELETED":
+                    raise AssertionError(f"plan {name} is gone; it was {seen}")
+                seen = read_status(body.get("status"))
+                if reached(seen):
+                    return seen
+        raise AssertionError(f"plan {name} did not get there within {deadline:g}s; it is {seen}")
+
+    def until_phase(self, phase: Phase, name: str = "plan", deadline: float = 30.0) -> Status:
+        return self.until(lambda status: status.phase is phase, name, deadline)
+
+    def until_ended(self, name: str = "plan", deadline: float = 30.0) -> Status:
+        """Until the run has ended and the finalizer is off."""
+        status = self.until(lambda status: status.phase in ENDED, name, deadline)
+        until("the finalizer is off", lambda: not self.api.get(f"{self.plans}/{name}")["metadata"].get("finalizers"))
+        return status
+
+    def request(self, verb: RequestVerb, step: str = "", name: str = "plan") -> None:
+        key, value = write(verb, "alice", step)
+        self.api.patch(f"{self.plans}/{name}", {"metadata": {"annotations": {key: value}}})
+
+    # --- what is there ------------------------------------------------------------------------------------------------
+
+    def weights(self) -> list[int]:
+        return [entry.get("weight", 0) for entry in self.api.get(self.routes)["spec"]["http"][0]["route"]]
+
+    def objects(self) -> dict[str, Any]:
+        """Spec, labels and annotations of all that a plan may touch."""
+        found = {}
+        for path in (self.deployments, self.routes.rpartition("/")[0]):
+            for body in self.api.list(path):
+                metadata = body["metadata"]
+                annotations = dict(metadata.get("annotations") or {})
+                annotations.pop("deployment.kubernetes.io/revision", None)
+                found[f"{path.rpartition('/')[2]}/{metadata['name']}"] = (
+                    body["spec"],
+                    metadata.get("labels") or {},
+                    annotations,
+                )
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Claims and snapshots that should not be there after the end."""
+        found = [
+            name
+            for name, (_, labels, _) in self.objects().items()
+            if any(key.startswith("cutover.dev/") for key in labels)
+        ]
+        revisions = self.api.list(f"/apis/apps/v1/namespaces/{self.namespace}/controllerrevisions")
+        return found + [revision["metadata"]["name"] for revision in revisions]
+
+
+_SHOP = """
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: migrator, namespace: NAMESPACE, labels: {cutover.dev/migrator: "true"}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: migrator, namespace: NAMESPACE}
+rules:
+  - {apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"]}
+  - {apiGroups: ["networking.istio.io"], resources: ["virtualservices"], verbs: ["patch"]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: migrator, namespace: NAMESPACE}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: migrator}
+subjects: [{kind: ServiceAccount, name: migrator, namespace: NAMESPACE}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop-v1, namespace: NAMESPACE}
+spec: {selector: {app: shop-v1}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop-v2, namespace: NAMESPACE}
+spec: {selector: {app: shop-v2}, ports: [{name: http, port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop-v1, namespace: NAMESPACE, labels: {team: shop}}
+spec:
+  replicas: PODS
+  selector: {matchLabels: {app: shop-v1}}
+  template:
+    metadata: {labels: {app: shop-v1}}
+    spec: {containers: [{name: app, image: "shop:1"}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop-v2, namespace: NAMESPACE}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: shop-v2}}
+  template:
+    metadata: {labels: {app: shop-v2}}
+    spec: {containers: [{name: app, image: "shop:1"}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop, namespace: NAMESPACE}
+spec:
+  hosts: [NAMESPACE.example]
+  gateways: [istio-system/gateway]
+  http:
+    - name: primary
+      retries: {attempts: 0}
+      route:
+        - {destination: {host: shop-v1}, weight: 100}
+        - {destination: {host: shop-v2}, weight: 0}
+"""
+
+DEPLOY = """
+  - name: deploy
+    deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}
+    gates: [{name: pods, readiness: {percent: 100}}]
+"""
+SHIFT = """
+  - name: shift
+    traffic:
+      virtualService: {name: shop}
+      from: {host: shop-v1}
+      to: {host: shop-v2}
+      weights: [10, 25, 50, 100]
+"""
