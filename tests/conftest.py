@@ -13,3 +13,8 @@ pytest_plugins = ["harness.plugin"]
 def root() -> Path:
     """The folder of the repository."""
     return Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Golden files are written anew on request."""
+    parser.addoption("--rewrite", action="store_true", help="write the traces anew; review the diff")

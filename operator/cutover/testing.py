@@ -74,6 +74,7 @@ class MemoryCluster:
     Attributes:
         objects: what it holds.
         writes: every write so far, as (verb, object), for counting.
+        told: called with each write and its content.
         effects: those among them that changed a spec, as ("spec", object).
         denied: (verb, object) that no account may do.
     """
@@ -81,6 +82,7 @@ class MemoryCluster:
     def __init__(self, switch: CrashSwitch | None = None) -> None:
         self.objects: dict[Ref, Json] = {}
         self.writes: list[tuple[str, Ref]] = []
+        self.told: Callable[[str, Ref, Json], None] = lambda *_: None
         self.effects: list[tuple[str, Ref]] = []
         self.denied: set[tuple[str, Ref]] = set()
         self.switch = switch or CrashSwitch()
@@ -116,6 +118,10 @@ class MemoryCluster:
         self._version += 1
         body["metadata"]["resourceVersion"] = str(self._version)
         self.objects[ref] = body
+
+    def _write(self, verb: str, ref: Ref, content: Json) -> None:
+        self.writes.append((verb, ref))
+        self.told(verb, ref, content)
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
@@ -170,7 +176,7 @@ class MemoryCluster:
         if body.get("spec") != before.get("spec"):
             body["metadata"]["generation"] += 1
             self.effects.append(("spec", ref))
-        self.writes.append(("patch", ref))
+        self._write("patch", ref, list(operations))
         if "deletionTimestamp" in body["metadata"] and not body["metadata"].get("finalizers"):
             del self.objects[ref]
             return body
@@ -186,7 +192,7 @@ class MemoryCluster:
         ref = Ref(resource, namespace, body["metadata"]["name"])
         if ref in self.objects:
             raise Conflict(f"{ref} already exists")
-        self.writes.append(("create", ref))
+        self._write("create", ref, body)
         self.put(resource, body)
         return copy.deepcopy(self.objects[ref])
 
@@ -196,7 +202,7 @@ class MemoryCluster:
 
         def effect() -> None:
             for ref in self._pick(resource, namespace, labels):
-                self.writes.append(("delete", ref))
+                self._write("delete", ref, None)
                 self.delete(ref)
 
         self.switch.around(effect)
@@ -211,7 +217,7 @@ class MemoryCluster:
         if body["metadata"]["resourceVersion"] != resource_version:
             raise Conflict(f"{ref} is no longer at version {resource_version}")
         body["status"] = copy.deepcopy(status)
-        self.writes.append(("status", ref))
+        self._write("status", ref, status)
         self._store(ref, body)
         return copy.deepcopy(body)
 

@@ -90,7 +90,7 @@ class DemoShop:
         lines = (self.folder / "requests.txt").read_text().splitlines()[:-1]
         return [(float(line.split()[0]), int(line.split()[2])) for line in lines]
 
-    def objects(self) -> dict[str, Any]:
+    def objects(self) -> dict[tuple[str, str], Any]:
         found = {}
         for path in (DEPLOYMENTS, ROUTES):
             for body in self.api.list(path):

@@ -1,0 +1,342 @@
+"""The saga alone: one line a case. Status in, status and command out; no I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cutover.errors import Broken
+from cutover.requests import Request, RequestVerb
+from cutover.saga import advance, unreadable
+from cutover.saga.draft import Draft
+from cutover.saga.tables import PLAN, STEP, PlanEvent, StepEvent
+from cutover.saga.turn import (
+    Again,
+    Done,
+    Failed,
+    Inputs,
+    Outcome,
+    Rules,
+    StageRule,
+    StepRule,
+    Turn,
+    Verb,
+    Wait,
+)
+from cutover.status import ACTIVE, ENDED, Answer, GateStatus, Phase, Status, StepState, Verdict, settled
+
+NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+RULES = Rules(
+    steps=(
+        StepRule("deploy", "deploy", (StageRule("roll out"),), timedelta(minutes=30)),
+        StepRule(
+            "shift",
+            "traffic",
+            (StageRule("weight 10", timedelta(minutes=1), weight=10), StageRule("weight 100", weight=100)),
+        ),
+        StepRule("look", "check", (StageRule("watch"),), undoes=False),
+    ),
+    generation=1,
+    spec_hash="h",
+    start_deadline=timedelta(minutes=2),
+    timeout=timedelta(hours=1),
+)
+
+
+class Walk:
+    """A plan in memory, driven by outcomes alone."""
+
+    def __init__(self, rules: Rules = RULES) -> None:
+        self.rules, self.status, self.now = rules, Status(), NOW
+        self.turn = Turn(Status())
+        self.held = False
+
+    def go(self, outcome: Outcome | None = None, **inputs: object) -> str:
+        """One call; the command as text."""
+        given = Inputs(outcome=outcome, bound=self.held, **inputs)  # type: ignore[arg-type]
+        self.turn = advance(self.rules, self.status, given, self.now)
+        self.status = self.turn.status
+        command = self.turn.command
+        if command is None:
+            return ""
+        if command.verb is Verb.UNBIND:
+            self.held = False
+        if command.verb is Verb.CLAIM:
+            self.held = True
+        step = f" {self.rules.steps[command.step].name}" if command.step >= 0 else ""
+        return f"{command.verb}{step}{f' {command.stage}' if command.stage >= 0 else ''}"
+
+    def to(self, step: str, stage: int = 0) -> Walk:
+        """Forward, everything going well, until a stage is announced."""
+        said = self.go()
+        for _ in range(50):
+            if said == f"do {step} {stage}":
+                return self
+            self.now += timedelta(minutes=1)
+            said = self.go(Done()) or self.go()
+        raise AssertionError(f"never came to {step} {stage}: {said}")
+
+    def is_(self, phase: Phase) -> bool:
+        return self.status.phase is phase
+
+    @property
+    def states(self) -> str:
+        return " ".join(step.state for step in self.status.steps)
+
+
+def gate(verdict: Verdict, *, guard: bool = False) -> GateStatus:
+    return GateStatus(name="errors", verdict=verdict, message="0.9 is not <= 0.5", guard=guard)
+
+
+# --- forward ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_way_forward() -> None:
+    walk = Walk()
+    said = [walk.go()]
+    for _ in range(6):
+        walk.now += timedelta(minutes=2)
+        said.append(walk.go(Done()) or walk.go())
+    while not walk.is_(Phase.SUCCEEDED):
+        walk.now += timedelta(minutes=2)
+        said.append(walk.go(Done()) or walk.go(Done()))
+    assert [line for line in said if line.startswith("do")] == [
+        "do deploy 0",
+        "do shift 0",
+        "do shift 0",
+        "do shift 1",
+        "do look 0",
+    ]
+    assert walk.states == "Done Done Done"
+
+
+def test_a_command_comes_again_until_its_outcome() -> None:
+    walk = Walk().to("deploy")
+    assert [walk.go() for _ in range(3)] == ["do deploy 0"] * 3
+
+
+def test_the_same_command_after_a_restart() -> None:
+    walk = Walk().to("shift", 1)
+    walk.status = settled(walk.status)
+    fence = walk.status.run.fence  # type: ignore[union-attr]
+    assert walk.go(taken_over=True) == "do shift 1"
+    assert walk.status.run.fence == fence + 1  # type: ignore[union-attr]
+
+
+def test_the_fence_rises_before_each_step_and_each_undo() -> None:
+    walk = Walk()
+    seen = []
+    for step in ("deploy", "shift", "look"):
+        walk.to(step)
+        seen.append(walk.status.run.fence)  # type: ignore[union-attr]
+    walk.go(gates=(gate(Verdict.FAIL),))
+    seen.append(walk.status.run.fence)  # type: ignore[union-attr]
+    walk.go(Done())
+    seen.append(walk.status.run.fence)  # type: ignore[union-attr]
+    assert seen == sorted(set(seen))
+
+
+def test_dwell_is_kept() -> None:
+    walk = Walk().to("shift")
+    assert walk.go(Done()) == ""
+    assert walk.turn.look_again == timedelta(minutes=1)
+    walk.now += timedelta(seconds=59)
+    assert walk.go(Done()) == ""
+    walk.now += timedelta(seconds=1)
+    assert walk.go(Done()) == "do shift 1"
+
+
+def test_a_waiting_gate_keeps_the_stage() -> None:
+    walk = Walk().to("deploy")
+    assert walk.go(Done(), gates=(gate(Verdict.WAIT),)) == ""
+    assert walk.states == "Doing Pending Pending"
+    assert walk.go(Done(), gates=(gate(Verdict.PASS),)) == "do shift 0"
+
+
+def test_a_guard_without_data_blocks_the_next_stage_and_fails_nothing() -> None:
+    walk = Walk().to("deploy")
+    assert walk.go(Done(), guards=(gate(Verdict.WAIT, guard=True),)) == ""
+    assert walk.is_(Phase.RUNNING)
+
+
+def test_a_skipped_stage_neither_dwells_nor_is_judged() -> None:
+    walk = Walk().to("shift")
+    assert walk.go(Done(skip=True)) == "do shift 1"
+
+
+def test_again_says_when() -> None:
+    walk = Walk().to("deploy")
+    assert walk.go(Again(7.0, "2/3 pods are ready", "2/3")) == ""
+    assert walk.turn.look_again == timedelta(seconds=7)
+    assert walk.status.current.ready == "2/3"  # type: ignore[union-attr]
+
+
+# --- turning back -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ({"gates": (gate(Verdict.FAIL),)}, "GateFailed"),
+        ({"guards": (gate(Verdict.FAIL, guard=True),)}, "GuardFailed"),
+        ({"deleting": True}, "Deleted"),
+        ({"requests": (Request(RequestVerb.ABORT, "t", "alice"),)}, "Aborted"),
+        ({"outcome": Failed("Rejected", "no")}, "Rejected"),
+    ],
+)
+def test_what_turns_back(inputs: dict[str, object], reason: str) -> None:
+    walk = Walk().to("shift", 1)
+    assert walk.go(**inputs) == "undo shift"  # type: ignore[arg-type]
+    assert walk.status.failure.reason == reason  # type: ignore[union-attr]
+    assert walk.states == "Done Undoing Pending"
+    assert walk.go(Done()) == "undo deploy"
+    assert walk.go(Done()) == "release"
+    assert walk.go(Done()) == "unbind"
+    assert walk.is_(Phase.ROLLED_BACK)
+    assert walk.states == "Undone Undone Pending"
+
+
+def test_what_changes_nothing_is_undone_without_a_command() -> None:
+    walk = Walk().to("look")
+    assert walk.go(gates=(gate(Verdict.FAIL),)) == "undo shift"
+    assert walk.states == "Done Undoing Undone"
+
+
+def test_the_plan_timeout_counts_running_only() -> None:
+    walk = Walk().to("deploy")
+    walk.go(requests=(Request(RequestVerb.HOLD, "1"),))
+    walk.now += timedelta(hours=5)
+    assert walk.go() == ""
+    walk.go(requests=(Request(RequestVerb.HOLD, "1"), Request(RequestVerb.RESUME, "2")))
+    assert walk.is_(Phase.RUNNING)
+    walk.now += timedelta(minutes=29)
+    assert walk.go() == "do deploy 0"
+    walk.now += timedelta(minutes=2)
+    assert walk.go() == "undo deploy"
+    assert walk.status.failure.reason == "StageTimedOut"  # type: ignore[union-attr]
+
+
+def test_an_undo_that_cannot_go_on_is_stuck_and_comes_loose() -> None:
+    walk = Walk().to("shift")
+    walk.go(gates=(gate(Verdict.FAIL),))
+    assert walk.go(Wait("ForeignChange", "weight is 7")) == ""
+    assert walk.is_(Phase.STUCK)
+    assert walk.turn.look_again == timedelta(minutes=1)
+    assert walk.go() == "undo shift"
+    assert walk.go(Done()) == "undo deploy"
+    assert walk.is_(Phase.UNWINDING)
+
+
+def test_abort_is_judged_before_everything() -> None:
+    walk = Walk().to("shift", 1)
+    abort, hold = Request(RequestVerb.ABORT, "1"), Request(RequestVerb.HOLD, "2")
+    assert walk.go(requests=(abort, hold), suspended=True) == "undo shift"
+    answers = {record.verb: record.answer for record in walk.status.requests}
+    assert answers == {"abort": Answer.ACCEPTED, "hold": Answer.REJECTED}
+
+
+def test_no_abort_once_it_lets_go() -> None:
+    walk = Walk().to("look")
+    assert walk.go(Done()) == "release"
+    assert walk.go(requests=(Request(RequestVerb.ABORT, "1"),)) == "release"
+    assert walk.status.requests[-1].answer is Answer.REJECTED
+
+
+# --- people -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_handled_once() -> None:
+    walk = Walk().to("deploy")
+    hold, resume = Request(RequestVerb.HOLD, "1"), Request(RequestVerb.RESUME, "1")
+    walk.go(requests=(hold,))
+    assert walk.is_(Phase.HELD)
+    walk.go(requests=(hold, resume))
+    assert walk.is_(Phase.RUNNING)
+    walk.go(requests=(hold, resume))
+    assert walk.is_(Phase.RUNNING)
+
+
+def test_requests_that_were_there_before_are_ignored() -> None:
+    walk = Walk()
+    assert walk.go(requests=(Request(RequestVerb.ABORT, "old"),)) == "examine"
+    assert walk.status.requests[0].answer is Answer.IGNORED
+
+
+def test_hold_stops_the_dwell() -> None:
+    walk = Walk().to("shift")
+    walk.go(Done())
+    walk.now += timedelta(seconds=30)
+    hold = Request(RequestVerb.HOLD, "1")
+    walk.go(requests=(hold,))
+    walk.now += timedelta(hours=3)
+    walk.go(requests=(hold, Request(RequestVerb.RESUME, "1")))
+    assert walk.go(Done()) == ""
+    assert walk.turn.look_again == timedelta(seconds=30)
+
+
+def test_deleted_before_the_first_step() -> None:
+    walk = Walk()
+    walk.go()
+    assert walk.go(deleting=True) == ""
+    assert walk.is_(Phase.REFUSED)
+
+
+def test_what_is_missing_is_refused_after_the_deadline() -> None:
+    walk = Walk()
+    assert walk.go() == "examine"
+    pauses = []
+    while walk.is_(Phase.PENDING):
+        walk.go(Again(None, "no Deployment shop"))
+        if walk.turn.look_again is None:
+            break
+        pauses.append(walk.turn.look_again.total_seconds())
+        walk.now += walk.turn.look_again
+        walk.go()
+    assert pauses[:5] == [1, 2, 4, 5, 5]
+    assert sum(pauses) == 120
+    assert walk.is_(Phase.REFUSED)
+    assert walk.status.message == "no Deployment shop"
+
+
+def test_an_unreadable_spec_holds_and_goes_on() -> None:
+    walk = Walk().to("shift")
+    walk.status = unreadable(walk.status, "the CRD is older", walk.now)
+    assert (walk.status.phase, walk.status.reason) == (Phase.HELD, "UnreadableSpec")
+    assert walk.go() == "do shift 0"
+
+
+# --- the tables ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [None, *Phase])
+@pytest.mark.parametrize("event", list(PlanEvent))
+def test_the_plan_table_is_the_law(phase: Phase | None, event: PlanEvent) -> None:
+    walk = Walk().to("deploy")
+    draft = Draft(RULES, replace(walk.status, phase=phase), Inputs(), NOW)
+    if (phase, event) in PLAN:
+        draft.plan_event(event, "Because")
+        assert draft.status.phase is PLAN[phase, event]
+    else:
+        with pytest.raises(Broken, match=str(event)):
+            draft.plan_event(event, "Because")
+
+
+@pytest.mark.parametrize("state", list(StepState))
+@pytest.mark.parametrize("event", list(StepEvent))
+def test_the_step_table_is_the_law(state: StepState, event: StepEvent) -> None:
+    walk = Walk().to("deploy")
+    steps = (replace(walk.status.steps[0], state=state), *walk.status.steps[1:])
+    draft = Draft(RULES, replace(walk.status, steps=steps), Inputs(), NOW)
+    if (state, event) in STEP:
+        draft.step_event(0, event)
+        assert draft.status.steps[0].state is STEP[state, event]
+    else:
+        with pytest.raises(Broken, match="deploy"):
+            draft.step_event(0, event)
+
+
+def test_active_and_ended_are_all_but_pending() -> None:
+    assert set(Phase) - {Phase.PENDING} == ACTIVE | ENDED
+    assert not ACTIVE & ENDED
