@@ -6,6 +6,7 @@ that carry our claim are streamed, by a label selector at the server.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -23,13 +24,14 @@ import kopf
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.prometheus import Providers
 from cutover.driver import Driver
-from cutover.errors import OutsideError
+from cutover.errors import OutsideError, PlanError
 from cutover.fields import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
 from cutover.runtime.health import Health
+from cutover.runtime.logs import set_up
 from cutover.runtime.queue import RESYNC, Queue
 from cutover.runtime.recorder import EventRecorder
-from cutover.settings import Settings
+from cutover.settings import Settings, load
 from cutover.status import ACTIVE
 
 log = logging.getLogger(__name__)
@@ -246,3 +248,24 @@ def _ref(resource: Resource, body: Json) -> Ref:
 def run(settings: Settings) -> None:
     """Run one operator process until it is told to stop."""
     asyncio.run(Operator(settings).run())
+
+
+def main() -> None:
+    """Entry point of the image: the operator without the packages of the command line."""
+    parser = argparse.ArgumentParser(prog="cutover-operator", description="Run the Cutover operator.")
+    parser.add_argument("--settings", type=Path, help="settings file (YAML): providers and the rest")
+    parser.add_argument("--namespace", action="append", help="watch only this namespace; may be given more than once")
+    parser.add_argument("--port", type=int, help="port of /livez and /readyz")
+    parser.add_argument("--log-format", choices=["json", "text"])
+    given = parser.parse_args()
+    try:
+        settings = load(
+            given.settings,
+            namespaces=tuple(given.namespace) if given.namespace else None,
+            port=given.port,
+            log_format=given.log_format,
+        )
+    except (PlanError, OSError) as error:
+        parser.error(f"the settings cannot be used: {error}")
+    set_up(settings.log_format)
+    run(settings)

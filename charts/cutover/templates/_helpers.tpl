@@ -1,0 +1,11 @@
+{{- define "cutover.labels" -}}
+app.kubernetes.io/name: cutover
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "cutover.selector" -}}
+app.kubernetes.io/name: cutover
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}

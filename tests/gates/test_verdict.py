@@ -1,0 +1,70 @@
+"""Numbers in, verdicts out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cutover.gates.verdict import Measurement, NoData, Rule, Tally, judge, observe
+from cutover.status import Verdict
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RULE = Rule(name="errors", interval=timedelta(seconds=10), maximum=0.5)
+
+
+def seen(rule: Rule, *values: float | None, every: float = 10) -> tuple[Verdict, str]:
+    """The verdict after these samples."""
+    tally, now = Tally(), NOW
+    for value in values:
+        tally = observe(rule, tally, Measurement(value, now, "no answer" if value is None else ""))
+        now += timedelta(seconds=every)
+    status = judge(rule, tally, now - timedelta(seconds=every))
+    return status.verdict, status.message
+
+
+def rule(**changes: object) -> Rule:
+    return Rule(**{"name": "errors", "interval": timedelta(seconds=10), "maximum": 0.5, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "values", "verdict"),
+    [
+        (rule(), [], Verdict.WAIT),
+        (rule(), [0.5], Verdict.PASS),
+        (rule(), [0.6], Verdict.FAIL),
+        (rule(minimum=0.2), [0.1], Verdict.FAIL),
+        (rule(passes_needed=3), [0.1, 0.1], Verdict.WAIT),
+        (rule(passes_needed=3), [0.1, 0.1, 0.1], Verdict.PASS),
+        (rule(fails_allowed=2), [0.9], Verdict.WAIT),
+        (rule(fails_allowed=2), [0.9, 0.1, 0.9], Verdict.FAIL),
+        (rule(fails_allowed=2, guard=True), [0.9, 0.1, 0.9], Verdict.WAIT),
+        (rule(fails_allowed=2, guard=True), [0.9, 0.9], Verdict.FAIL),
+        (rule(), [0.9, 0.1], Verdict.FAIL),
+        (rule(), [None], Verdict.WAIT),
+        (rule(), [0.1, None], Verdict.WAIT),
+        (rule(passes_needed=2), [0.1, None, 0.1], Verdict.WAIT),
+        (rule(no_data=NoData.PASS), [None], Verdict.PASS),
+        (rule(no_data=NoData.FAIL), [None], Verdict.FAIL),
+        (rule(patient=True), [0.9, 0.9, 0.9], Verdict.WAIT),
+        (rule(patient=True), [0.9, 0.1], Verdict.PASS),
+        (rule(hold=timedelta(seconds=15)), [0.1, 0.1], Verdict.WAIT),
+        (rule(hold=timedelta(seconds=15)), [0.1, 0.1, 0.1], Verdict.PASS),
+        (rule(hold=timedelta(seconds=15), patient=True), [0.1, 0.1, 0.9, 0.1], Verdict.WAIT),
+    ],
+)
+def test_verdict(given: Rule, values: list[float | None], verdict: Verdict) -> None:
+    assert seen(given, *values)[0] is verdict
+
+
+def test_the_reason_is_said() -> None:
+    assert seen(RULE, 0.9) == (Verdict.FAIL, "0.9 is not <= 0.5")
+    assert seen(rule(fails_allowed=2), 0.9, 0.8) == (Verdict.FAIL, "0.8 is not <= 0.5, 2 times")
+    assert seen(RULE, None) == (Verdict.WAIT, "no answer")
+    assert seen(rule(passes_needed=3), 0.1) == (Verdict.WAIT, "1 of 3 passing samples in a row")
+
+
+def test_a_gate_without_hold_passes_even_when_the_clock_is_a_hair_behind() -> None:
+    """The time of a turn is read before its samples are taken."""
+    tally = observe(RULE, Tally(), Measurement(0.1, NOW + timedelta(microseconds=5)))
+    assert judge(RULE, tally, NOW).verdict is Verdict.PASS

@@ -1,0 +1,113 @@
+"""What holds for the repository as a whole."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cutover import crd
+from cutover.plan import parse
+from harness.cluster import ROOT
+
+SOURCES = sorted((ROOT / "operator").rglob("*.py"))
+DOCUMENTS = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
+_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def manifests() -> list[tuple[str, dict[str, Any]]]:
+    """Every manifest of the examples, the demo and the documents, with where it stands."""
+    found = [
+        (file, file.read_text()) for folder in ("examples", "demo") for file in sorted((ROOT / folder).glob("*.yaml"))
+    ]
+    found += [(file, block) for file in DOCUMENTS for block in _BLOCK.findall(file.read_text())]
+    return [
+        (f"{file.relative_to(ROOT)}:{body['metadata']['name']}", body)
+        for file, text in found
+        for body in yaml.safe_load_all(text.replace("$(DEMO)", "/demo"))
+    ]
+
+
+MANIFESTS = manifests()
+PLANS = [(where, body) for where, body in MANIFESTS if body["kind"] == "MigrationPlan"]
+
+
+def test_operator_is_a_source_root() -> None:
+    assert not (ROOT / "operator" / "__init__.py").exists(), "it would shadow the standard library's operator"
+
+
+def test_the_crd_files_are_fresh_and_small() -> None:
+    text = crd.text()
+    assert (ROOT / "crds" / "migrationplans.yaml").read_text() == text, "run make crd"
+    assert (ROOT / "charts" / "cutover" / "crds" / "migrationplans.yaml").read_text() == text, "run make crd"
+    assert len(text.encode()) <= 200_000
+
+
+def test_files_and_functions_are_short() -> None:
+    lengths = []
+    for file in SOURCES:
+        text = file.read_text()
+        lengths.append(text.count("\n"))
+        assert lengths[-1] <= 400, file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{file}:{node.name}"
+    assert sorted(lengths)[len(lengths) // 2] <= 150
+
+
+def test_every_module_says_what_it_is() -> None:
+    for file in SOURCES:
+        if file.read_text().strip():
+            assert ast.get_docstring(ast.parse(file.read_text())), file
+
+
+def test_nothing_is_left_to_do() -> None:
+    words = ("TO" + "DO", "FIX" + "ME", "XX" + "X")
+    for file in [*SOURCES, *(ROOT / "tests").rglob("*.py"), *DOCUMENTS]:
+        assert not any(re.search(rf"\b{word}\b", file.read_text()) for word in words), file
+
+
+@pytest.mark.parametrize(("where", "body"), PLANS, ids=[where for where, _ in PLANS])
+def test_every_plan_that_is_shown_is_good(where: str, body: dict[str, Any]) -> None:
+    assert parse(body["spec"]).steps, where
+
+
+def test_there_are_plans_to_look_at() -> None:
+    assert len(PLANS) >= 8
+
+
+def test_links_lead_somewhere() -> None:
+    for file in [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
+        for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
+            if not target.startswith("http"):
+                assert (file.parent / target).exists(), f"{file}: {target}"
+
+
+def test_the_image_needs_no_package_of_the_command_line() -> None:
+    """The operator starts without typer, rich and kubernetes; with the last, Kopf would log in through it."""
+    script = (
+        "import sys\nfor name in ('typer', 'rich', 'kubernetes', 'click'): sys.modules[name] = None\n"
+        "import cutover.app\nsys.argv = ['cutover-operator', '--help']\ncutover.app.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--settings" in done.stdout
+
+
+def test_the_database_stays_out_of_the_operator() -> None:
+    for file in SOURCES:
+        assert "cutover.database" not in file.read_text(), file
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    """No path of anybody's machine stands in what is published."""
+    for file in [*SOURCES, *DOCUMENTS, *(ROOT / "demo").glob("*"), *(ROOT / "charts").rglob("*")]:
+        if file.is_file() and file.suffix != ".pyc":
+            assert not re.search(r"/(root|work|home)/", file.read_text()), file
+    assert Path(ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")

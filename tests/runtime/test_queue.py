@@ -1,0 +1,131 @@
+"""The queue: once each, events first, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from cutover.runtime.queue import Queue
+
+Turn = Callable[[str], Awaitable[timedelta | None]]
+
+
+@asynccontextmanager
+async def running(turn: Turn, workers: int = 4) -> AsyncIterator[Queue[str]]:
+    queue = Queue(turn, workers)
+    task = asyncio.create_task(queue.run())
+    try:
+        yield queue
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_key_is_in_it_once() -> None:
+    seen: list[str] = []
+
+    async def turn(key: str) -> None:
+        seen.append(key)
+
+    async with running(turn) as queue:
+        for _ in range(5):
+            queue.add("a")
+        await asyncio.sleep(0.01)
+    assert seen == ["a"]
+
+
+async def test_what_comes_meanwhile_is_not_lost_and_never_runs_twice_at_once() -> None:
+    now, most, turns = 0, 0, 0
+    go = asyncio.Event()
+
+    async def turn(_: str) -> None:
+        nonlocal now, most, turns
+        now, turns = now + 1, turns + 1
+        most = max(most, now)
+        await go.wait()
+        now -= 1
+
+    async with running(turn) as queue:
+        queue.add("a")
+        await asyncio.sleep(0.01)
+        queue.add("a")
+        queue.add("a")
+        go.set()
+        await asyncio.sleep(0.01)
+    assert (most, turns) == (1, 2)
+
+
+async def test_timers_and_their_soonest_wish() -> None:
+    seen: list[float] = []
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+
+    async def turn(_: str) -> None:
+        seen.append(loop.time() - begun)
+
+    async with running(turn) as queue:
+        queue.add_after("a", 5)
+        queue.add_after("a", 0.05)
+        queue.add_after("a", 2)
+        await asyncio.sleep(0.15)
+    assert len(seen) == 1
+    assert seen[0] >= 0.05
+
+
+async def test_an_event_goes_before_a_timer() -> None:
+    seen: list[str] = []
+    hold = asyncio.Event()
+
+    async def turn(key: str) -> None:
+        if key == "first":
+            await hold.wait()
+        seen.append(key)
+
+    async with running(turn, workers=1) as queue:
+        queue.add("first")
+        await asyncio.sleep(0.01)
+        queue.add_after("timer", 0)
+        await asyncio.sleep(0.01)
+        queue.add("event")
+        hold.set()
+        await asyncio.sleep(0.01)
+    assert seen == ["first", "event", "timer"]
+
+
+async def test_a_failure_comes_back_and_an_event_does_not_wait_for_that() -> None:
+    tries = 0
+
+    async def turn(_: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise OSError("no answer")
+
+    async with running(turn) as queue:
+        queue.add("a")
+        await asyncio.sleep(0.01)
+        assert tries == 1
+        queue.add("a")
+        await asyncio.sleep(0.01)
+        assert tries == 2
+        await asyncio.sleep(1.5)
+    assert tries == 3
+
+
+async def test_its_own_wish_to_be_looked_at_again() -> None:
+    turns = 0
+
+    async def turn(_: str) -> timedelta | None:
+        nonlocal turns
+        turns += 1
+        return timedelta(milliseconds=10) if turns < 4 else None
+
+    async with running(turn) as queue:
+        queue.add("a")
+        await asyncio.sleep(0.2)
+    assert turns == 4

@@ -1,0 +1,48 @@
+"""Events are sent in the background, and never stop a plan."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cutover.errors import Unavailable
+from cutover.runtime.recorder import EventRecorder
+from cutover.saga.turn import Notice
+
+PLAN = {"metadata": {"name": "p", "namespace": "shop", "uid": "u"}}
+
+
+async def test_an_event() -> None:
+    sent: list[tuple[str, Any]] = []
+
+    async def send(namespace: str, event: Any) -> None:
+        sent.append((namespace, event))
+
+    recorder = EventRecorder(send, "pod-1")
+    recorder.record(PLAN, Notice("GateFailed", "ä" * 2000, warning=True))
+    await recorder.flush()
+    namespace, event = sent[0]
+    assert namespace == "shop"
+    assert (event["type"], event["reason"], event["regarding"]["uid"]) == ("Warning", "GateFailed", "u")
+    assert len(event["note"].encode()) <= 1024
+
+
+async def test_one_that_cannot_be_sent_is_dropped() -> None:
+    tries = 0
+
+    async def send(_: str, __: Any) -> None:
+        nonlocal tries
+        tries += 1
+        raise Unavailable("gone")
+
+    recorder = EventRecorder(send, "pod-1")
+    task = asyncio.create_task(recorder.run())
+    recorder.record(PLAN, Notice("A", "a"))
+    recorder.record(PLAN, Notice("B", "b"))
+    await asyncio.sleep(0.01)
+    assert tries == 2
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
