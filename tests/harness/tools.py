@@ -33,6 +33,7 @@ KWOK: Final = "v0.8.0"
 ETCD: Final = "v3.7.3"
 ISTIO: Final = "1.31-eed52ebb66ad"
 PROMETHEUS: Final = "3.5.0"
+HELM: Final = "v3.22.0"
 _MODULES: Final = Path(__file__).parent / "tools"
 _K8S_FLAGS: Final = " ".join(
     f"-X k8s.io/component-base/version.{name}={value}"
@@ -71,12 +72,13 @@ TOOLS: Final = {
         Tool("etcd", ETCD, "kubernetes", "go.etcd.io/etcd/server/v3", "server"),
         Tool("kwok", KWOK, "kubernetes", "sigs.k8s.io/kwok/cmd/kwok", "kwok"),
         Tool("pilot-discovery", ISTIO, "istio", "istio.io/istio/pilot/cmd/pilot-discovery", "pilot-discovery"),
+        Tool("helm", HELM, "helm", "helm.sh/helm/v3/cmd/helm", "helm"),
         Tool("envoy", "1.40.0"),
         Tool("prometheus", PROMETHEUS),
     )
 }
 _BUILD_TAGS: Final = {"istio": ["-tags=vtprotobuf,disable_pgv"]}
-_BUILD_TIME: Final = {"kubernetes": "4 to 12 minutes", "istio": "2 to 5 minutes"}
+_BUILD_TIME: Final = {"kubernetes": "4 to 12 minutes", "istio": "2 to 5 minutes", "helm": "1 to 2 minutes"}
 
 Report = Callable[[str], None]
 

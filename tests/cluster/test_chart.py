@@ -1,0 +1,102 @@
+"""The chart, installed by the real Helm on the real API server, under the restricted pod security standard."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cutover.settings import load
+from harness import tools
+from harness.cluster import ROOT, Cluster
+from harness.process import until
+
+pytestmark = pytest.mark.cluster
+CHART = str(ROOT / "charts" / "cutover")
+VALUES = "providers.default.prometheus.url=http://prometheus.monitoring:9090"
+
+
+def helm(*arguments: str, kubeconfig: Path | None = None) -> str:
+    env = {"KUBECONFIG": str(kubeconfig or "/nowhere"), "HOME": "/nowhere"}
+    done = subprocess.run([str(tools.locate("helm")), *arguments], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def render(*values: str) -> dict[tuple[str, str], Any]:
+    text = helm(
+        "template",
+        "cutover",
+        CHART,
+        "-n",
+        "cutover-system",
+        "--kube-version",
+        tools.KUBERNETES,
+        *(part for value in values for part in ("--set", value)),
+    )
+    return {(body["kind"], body["metadata"]["name"]): body for body in yaml.safe_load_all(text) if body}
+
+
+def test_lint() -> None:
+    assert "1 chart(s) linted, 0 chart(s) failed" in helm("lint", "--strict", CHART)
+
+
+def test_its_rights_are_the_rules_that_the_tests_run_with() -> None:
+    rules = yaml.safe_load((Path(CHART) / "files" / "rules.yaml").read_text())
+    assert render()["ClusterRole", "cutover"]["rules"] == rules
+
+
+def test_impersonation_can_be_narrowed() -> None:
+    rules = render("impersonate={checkout-migrator}")["ClusterRole", "cutover"]["rules"]
+    assert [rule["resourceNames"] for rule in rules if "impersonate" in rule["verbs"]] == [["checkout-migrator"]]
+
+
+def test_namespaces_narrow_the_rights() -> None:
+    rendered = render("namespaces={shop,till}")
+    assert ("ClusterRoleBinding", "cutover") not in rendered
+    assert rendered["RoleBinding", "cutover"]["metadata"]["namespace"] in ("shop", "till")
+
+
+def test_its_settings_are_understood(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(render(VALUES, "namespaces={shop}")["ConfigMap", "cutover-settings"]["data"]["settings.yaml"])
+    settings = load(file)
+    assert settings.providers["default"].prometheus.url == "http://prometheus.monitoring:9090"
+    assert settings.namespaces == ("shop",)
+    file.write_text(render()["ConfigMap", "cutover-settings"]["data"]["settings.yaml"])
+    assert load(file).providers == {}
+
+
+def test_it_installs_upgrades_and_goes(cluster: Cluster, namespace: str) -> None:
+    enforce = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    cluster.api.patch(f"/api/v1/namespaces/{namespace}", enforce)
+    name = f"cutover-{namespace}"
+
+    def on(*arguments: str) -> str:
+        return helm(*arguments, "-n", namespace, kubeconfig=cluster.kubeconfig)
+
+    try:
+        on("install", name, CHART, "--set", VALUES, "--wait", "--timeout", "60s")
+        deployment = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+        until(
+            "the pod is admitted and runs", lambda: cluster.api.get(deployment)["status"].get("availableReplicas") == 1
+        )
+        on(
+            "upgrade",
+            name,
+            CHART,
+            "--set",
+            "providers.other.prometheus.url=http://other:9090",
+            "--wait",
+            "--timeout",
+            "60s",
+        )
+        assert json.loads(on("list", "-o", "json"))[0]["revision"] == "2"
+    finally:
+        on("uninstall", name, "--wait")
+    crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/migrationplans.cutover.dev"
+    assert cluster.api.find(crd) is not None, "plans outlive the chart"
