@@ -160,5 +160,7 @@ def readable(path: Path) -> str:
 
 def _members(members: Mapping[str, Json]) -> str:
     return ",".join(
-        f"{key}.{_members(value)}" if isinstance(value, Mapping) else f"{key}={value}" for key, value in members.items()
+        f"{key}.{_members(value)}" if isinstance(value, Mapping) else f"{key}={value}"
+        for key, value in members.items()
+        if value is not None
     )

@@ -8,7 +8,7 @@ from cutover.requests import RequestVerb
 from cutover.status import Answer, Phase, StepState
 from harness.api import ApiError
 from harness.process import until
-from support.real import DEPLOY, SHIFT, Shop
+from support.real import DEPLOY, SHIFT, Operator, Shop
 
 pytestmark = pytest.mark.cluster
 
@@ -166,3 +166,40 @@ def test_events_tell_the_story(shop: Shop) -> None:
         return reasons if "Succeeded" in reasons else None
 
     assert until("the last event is there", told) == ["Started", *["StageStarted"] * 5, "Succeeded"]
+
+
+def test_subsets_of_one_service(shop: Shop) -> None:
+    """Two Deployments behind one Service, told apart by a DestinationRule."""
+    for version, name in (("v1", "shop-v1"), ("v2", "shop-v2")):
+        labels = {"app": name, "all": "shop", "version": version}
+        patch = {"spec": {"replicas": 2, "template": {"metadata": {"labels": labels}}}}
+        shop.api.patch(f"{shop.deployments}/{name}", patch)
+    service = {"selector": {"all": "shop"}, "ports": [{"name": "http", "port": 80}]}
+    place = {"namespace": shop.namespace}
+    shop.api.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "all", **place}, "spec": service})
+    subsets = [{"name": name, "labels": {"version": name}} for name in ("v1", "v2")]
+    rule = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "all", **place}}
+    shop.api.apply(rule | {"spec": {"host": "all", "subsets": subsets}})
+    entries = [
+        {"destination": {"host": "all", "subset": "v1"}, "weight": 100},
+        {"destination": {"host": "all", "subset": "v2"}, "weight": 0},
+    ]
+    shop.api.patch(shop.routes, [{"op": "replace", "path": "/spec/http/0/route", "value": entries}], kind="json")
+    until("all pods are ready", lambda: shop.endpoints("all") == 4)
+    shop.apply("""
+steps:
+  - name: shift
+    traffic: {virtualService: {name: shop}, from: {host: all, subset: v1}, to: {host: all, subset: v2}, weights: [30, 100]}
+""")
+    assert shop.until_ended().phase is Phase.SUCCEEDED
+    assert shop.weights() == [0, 100]
+
+
+def test_sigterm_ends_the_operator_in_good_order(shop: Shop, operator: Operator) -> None:
+    shop.apply(f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go}}}}\n")
+    shop.until_phase(Phase.WAITING)
+    operator.stop()
+    assert operator.process.exit_code == 0
+    shop.request(RequestVerb.APPROVE, "ok")
+    operator.start()
+    assert shop.until_ended().phase is Phase.SUCCEEDED

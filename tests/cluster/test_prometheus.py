@@ -74,16 +74,14 @@ def test_no_usable_number_fails_when_it_is_told_to(shop: Shop) -> None:
 
 
 def test_a_slow_one_is_said(shop: Shop, cluster: Cluster) -> None:
-    process = cluster.prometheus.process
-    assert process is not None
     shop.apply(_plan({"slow": ("hasty", "vector(0)", "")}, successThreshold=1000))
     shop.until(lambda s: s.current is not None and s.current.applied_at is None)
-    process.signal(signal.SIGSTOP)
+    cluster.prometheus.signal(signal.SIGSTOP)
     try:
         status = shop.until(lambda s: _gate(s, "slow")[1] == "Prometheus gave no answer within 0.5s", deadline=20)
         assert status.phase is Phase.RUNNING
     finally:
-        process.signal(signal.SIGCONT)
+        cluster.prometheus.signal(signal.SIGCONT)
     shop.api.delete(f"{shop.plans}/plan")
 
 

@@ -80,6 +80,10 @@ class ControlPlane:
         path.chmod(0o600)
         return path
 
+    def attach(self, url: str, token: str) -> None:
+        """Use one that runs already."""
+        self.url, self.admin_token = url, token
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:

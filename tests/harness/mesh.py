@@ -49,18 +49,30 @@ class Mesh:
         self._control_plane, self.folder, self._detached, self._report = control_plane, folder, detached, report
         self.processes: dict[str, Process] = {}
 
+    def attach(self, gateway_port: int, admin_port: int, istiod_port: int) -> None:
+        """Use one that runs already."""
+        self.gateway_port, self.admin_port, self.istiod_port = gateway_port, admin_port, istiod_port
+
     @property
     def gateway_url(self) -> str:
-        return f"http://127.0.0.1:{self._gateway}"
+        return f"http://127.0.0.1:{self.gateway_port}"
 
     @property
     def envoy_admin(self) -> str:
-        return f"127.0.0.1:{self._admin}"
+        return f"127.0.0.1:{self.admin_port}"
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._tools = tools.locate_all(["pilot-discovery", "envoy"], self._report)
-        self._http, self._https, self._grpc, self._secure, self._monitoring, self._gateway, self._admin = free_ports(7)
+        (
+            self.istiod_port,
+            self._https,
+            self._grpc,
+            self._secure,
+            self._monitoring,
+            self.gateway_port,
+            self.admin_port,
+        ) = free_ports(7)
         api = self._control_plane.api
         install(api, *crds())
         api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
@@ -93,7 +105,7 @@ class Mesh:
                 f"--kubeconfig={self._control_plane.kubeconfig}",
                 f"--meshConfig={mesh}",
                 "--networksConfig=/dev/null",
-                f"--httpAddr=127.0.0.1:{self._http}",
+                f"--httpAddr=127.0.0.1:{self.istiod_port}",
                 f"--httpsAddr=127.0.0.1:{self._https}",
                 f"--grpcAddr=127.0.0.1:{self._grpc}",
                 f"--secureGRPCAddr=127.0.0.1:{self._secure}",
@@ -107,11 +119,11 @@ class Mesh:
         )
         process.start()
         self.processes["istiod"] = process
-        until("istiod is ready", lambda: _ok(f"http://127.0.0.1:{self._http}/ready"), process=process)
+        until("istiod is ready", lambda: _ok(f"http://127.0.0.1:{self.istiod_port}/ready"), process=process)
 
     def start_envoy(self) -> None:
         config = self.folder / "envoy.json"
-        config.write_text(json.dumps(bootstrap(self._admin, self._grpc)))
+        config.write_text(json.dumps(bootstrap(self.admin_port, self._grpc)))
         process = Process(
             "envoy",
             [
@@ -141,7 +153,7 @@ class Mesh:
 
     def _gateway_object(self) -> dict[str, Any]:
         server = {
-            "port": {"number": self._gateway, "name": "http", "protocol": "HTTP"},
+            "port": {"number": self.gateway_port, "name": "http", "protocol": "HTTP"},
             "hosts": ["*"],
             "bind": "127.0.0.1",
         }
@@ -185,7 +197,7 @@ class Mesh:
         """Until Envoy has acknowledged everything istiod has for it."""
 
         def synced() -> bool:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._http}/debug/syncz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.istiod_port}/debug/syncz", timeout=2) as answer:
                 clients = json.load(answer)
             for client in clients or []:
                 if client.get("proxy") != NODE.split("~")[2]:

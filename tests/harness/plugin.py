@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import config
 
 from harness.api import Api
 from harness.cluster import Cluster
+from harness.state import attach, read_state
 
-_NOT_YET = "--cluster={} is not there yet; use local, or current with a kubeconfig of your own"
+_NOT_YET = "--cluster={} is not there yet; use local, or current with a cluster that `make cluster` left running"
+_NOT_UP = "--cluster=current uses the cluster that `make cluster` left running, and none is up"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--cluster",
         default="local",
         choices=["local", "current", "kind", "node"],
-        help="where cluster tests run: local (started here), current (that of KUBECONFIG), kind and node (not yet)",
+        help="where cluster tests run: local (started here), current (the one that `make cluster` left running), kind and node (not yet)",
     )
 
 
@@ -42,10 +41,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """All of the local cluster, started once for the session (with xdist: once a worker)."""
     way = request.config.getoption("--cluster")
+    if way == "current":
+        state = read_state()
+        if state is None:
+            pytest.fail(_NOT_UP)
+        yield attach(state)
+        return
     if way != "local":
-        pytest.fail(
-            _NOT_YET.format(way) if way != "current" else "this test needs parts that only the local cluster has"
-        )
+        pytest.fail(_NOT_YET.format(way))
     made = Cluster(tmp_path_factory.mktemp("cluster"), report=_quiet)
     made.start()
     try:
@@ -55,34 +58,20 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
-def api(request: pytest.FixtureRequest) -> Api:
+def api(cluster: Cluster) -> Api:
     """A client with all rights."""
-    if request.config.getoption("--cluster") == "current":
-        return _current()
-    found: Cluster = request.getfixturevalue("cluster")
-    return found.api
-
-
-def _current() -> Api:
-    path = Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config"))
-    loaded: Any = config
-    settings = loaded.new_client_from_config(str(path)).configuration
-    token = settings.api_key.get("authorization", "").removeprefix("Bearer ")
-    return Api(settings.host, Path(settings.ssl_ca_cert), token)
+    return cluster.api
 
 
 def _quiet(_: str) -> None:
     """A test run says nothing while it starts."""
 
 
-_numbers = itertools.count(1)
-
-
 @pytest.fixture
 def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
     """A fresh namespace, gone after the test."""
     worker = getattr(request.config, "workerinput", {}).get("workerid", "main")
-    name = f"test-{worker}-{next(_numbers)}"
+    name = f"test-{worker}-{secrets.token_hex(3)}"
     api.create("/api/v1/namespaces", {"metadata": {"name": name}})
     deadline = time.monotonic() + 10
     while api.find(f"/api/v1/namespaces/{name}/serviceaccounts/default") is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -27,10 +28,19 @@ class Prometheus:
         self.folder, self._detached, self._report = folder, detached, report
         self._port = free_ports(1)[0]
         self.process: Process | None = None
+        self._pid = 0
+
+    def attach(self, url: str, pid: int) -> None:
+        """Use one that runs already."""
+        self._port, self._pid = int(url.rpartition(":")[2]), pid
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    def signal(self, number: int) -> None:
+        """Stop it for a while, or let it go on (SIGSTOP, SIGCONT)."""
+        os.kill(self.process.pid if self.process else self._pid, number)
 
     def start(self) -> None:
         (self.folder / "targets").mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,15 @@ def read_state() -> dict[str, Any] | None:
     return state
 
 
+def attach(state: dict[str, Any]) -> Cluster:
+    """A cluster that an earlier command left running, to be used and not to be started or stopped."""
+    cluster = Cluster(Path(state["folder"]), detached=True)
+    cluster.control_plane.attach(state["api"], state["token"])
+    cluster.mesh.attach(state["gateway_port"], state["admin_port"], state["istiod_port"])
+    cluster.prometheus.attach(state["prometheus"], next(pid for name, pid in state["pids"] if name == "prometheus"))
+    return cluster
+
+
 def write_state(cluster: Cluster, before: Sequence[Process] = ()) -> dict[str, Any]:
     """Remember a running cluster.
 
@@ -32,6 +41,11 @@ def write_state(cluster: Cluster, before: Sequence[Process] = ()) -> dict[str, A
         before: processes that are to be ended before those of the cluster.
     """
     state = {
+        "folder": str(cluster.folder),
+        "token": cluster.control_plane.admin_token,
+        "gateway_port": cluster.mesh.gateway_port,
+        "admin_port": cluster.mesh.admin_port,
+        "istiod_port": cluster.mesh.istiod_port,
         "pids": [[process.name, process.pid] for process in (*before, *cluster.processes())],
         "kubeconfig": str(cluster.kubeconfig),
         "api": cluster.control_plane.url,

@@ -100,6 +100,11 @@ def test_the_image_needs_no_package_of_the_command_line() -> None:
     assert "--settings" in done.stdout
 
 
+def test_the_operator_knows_nothing_of_the_test_equipment() -> None:
+    for file in SOURCES:
+        assert not re.search(r"harness|kwok|127\.0\.0\.1|localhost", file.read_text(), re.IGNORECASE), file
+
+
 def test_the_database_stays_out_of_the_operator() -> None:
     for file in SOURCES:
         assert "cutover.database" not in file.read_text(), file

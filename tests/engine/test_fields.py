@@ -1,0 +1,84 @@
+"""Addresses of fields: found by name, tested where they are written."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from cutover.fields import ABSENT, Path, find, readable, write
+from cutover.testing import _apply
+
+BODY = {
+    "spec": {
+        "a/b~c": 1,
+        "http": [
+            {
+                "name": "one",
+                "route": [{"destination": {"host": "a"}, "weight": 100}, {"destination": {"host": "b", "subset": "x"}}],
+            },
+            {"route": [{"destination": {"host": "a"}}]},
+        ],
+    }
+}
+WEIGHT: Path = ("spec", "http", {"name": "one"}, "route", {"destination": {"host": "a", "subset": None}}, "weight")
+ABSENT_WEIGHT: Path = (
+    "spec",
+    "http",
+    {"name": "one"},
+    "route",
+    {"destination": {"host": "b", "subset": "x"}},
+    "weight",
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer", "value"),
+    [
+        (("spec", "a/b~c"), "/spec/a~1b~0c", 1),
+        (WEIGHT, "/spec/http/0/route/0/weight", 100),
+        (ABSENT_WEIGHT, "/spec/http/0/route/1/weight", ABSENT),
+        (
+            ("spec", "http", {"name": None}, "route", 0, "destination", "host"),
+            "/spec/http/1/route/0/destination/host",
+            "a",
+        ),
+    ],
+)
+def test_find(path: Path, pointer: str, value: Any) -> None:
+    found = find(BODY, path)
+    assert found is not None
+    assert (found.pointer, found.value) == (pointer, value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("spec", "nothing", "below"),
+        ("spec", "http", {"name": "two"}, "route"),
+        ("spec", "http", {}, "route"),
+        ("spec", "http", 7, "route"),
+        ("spec", {"name": "x"}),
+        ("spec", "http", "route"),
+    ],
+)
+def test_leads_nowhere(path: Path) -> None:
+    assert find(BODY, path) is None
+
+
+@pytest.mark.parametrize(("path", "to"), [(WEIGHT, 50), (WEIGHT, ABSENT), (ABSENT_WEIGHT, 0), (ABSENT_WEIGHT, ABSENT)])
+def test_what_is_written_is_found(path: Path, to: Any) -> None:
+
+    body = copy.deepcopy(BODY)
+    found = find(body, path)
+    assert found is not None
+    for operation in write(found, to):
+        _apply(body, operation)
+    again = find(body, path)
+    assert again is not None
+    assert again.value == to
+
+
+def test_readable() -> None:
+    assert readable(WEIGHT) == "spec.http[name=one].route[destination.host=a].weight"

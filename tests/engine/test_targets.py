@@ -1,0 +1,180 @@
+"""Claims, fences, snapshots and changes of one object: what a late, repeated or foreign write does."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from cutover.errors import NotFound, Rejected, Superseded
+from cutover.fields import ABSENT, Change
+from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
+from cutover.targets import Busy, Foreign, Holder, Targets
+from cutover.testing import MemoryCluster
+from support.shop import PLAN, V2, plan, shop
+
+IMAGE = ("spec", "template", "spec", "containers", {"name": "app"}, "image")
+REPLICAS = ("spec", "replicas")
+
+
+@pytest.fixture
+def cluster() -> MemoryCluster:
+    made = MemoryCluster()
+    shop(made)
+    return made
+
+
+def targets(cluster: MemoryCluster, fence: int = 1, uid: str = "uid-a", run: int = 1) -> Targets:
+    return Targets(cluster, Holder("shop", uid, run, fence, "migrator"), "deploy")
+
+
+def labels(cluster: MemoryCluster) -> dict[str, str]:
+    found: dict[str, str] = cluster.objects[V2]["metadata"]["labels"]
+    return found
+
+
+def change(to: Any, *others: Any) -> Change:
+    return Change(REPLICAS, to, (0, *others, to))
+
+
+def uid(cluster: MemoryCluster) -> str:
+    return str(cluster.objects[V2]["metadata"]["uid"])
+
+
+async def test_a_claim_is_two_labels_and_goes_without_a_trace(cluster: MemoryCluster) -> None:
+    before = copy.deepcopy(cluster.objects[V2])
+    mine = targets(cluster, 3)
+    await mine.claim(V2)
+    await mine.claim(V2)
+    assert labels(cluster) == {"team": "shop", PLAN_LABEL: "uid-a", FENCE_LABEL: "3"}
+    await mine.release(V2)
+    await mine.release(V2)
+    assert cluster.objects[V2]["metadata"]["labels"] == before["metadata"]["labels"]
+    assert cluster.objects[V2]["spec"] == before["spec"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "void"), [("Running", False), ("Stuck", False), ("Succeeded", True), ("RolledBack", True), (None, True)]
+)
+async def test_a_claim_of_another_plan(cluster: MemoryCluster, phase: str | None, void: bool) -> None:  # noqa: FBT001
+    other = plan("steps: []")
+    other["metadata"]["uid"] = "uid-b"
+    cluster.put(PLANS, other)
+    cluster.objects[PLAN]["status"] = {"phase": phase} if phase else {}
+    await targets(cluster, uid="uid-b").claim(V2)
+    if void:
+        await targets(cluster).claim(V2)
+        assert labels(cluster)[PLAN_LABEL] == "uid-a"
+    else:
+        assert await targets(cluster).held_by(V2) == PLAN.name
+        with pytest.raises(Busy, match=PLAN.name):
+            await targets(cluster).claim(V2)
+
+
+async def test_a_claim_of_a_plan_that_is_gone_is_void(cluster: MemoryCluster) -> None:
+    await targets(cluster, uid="uid-gone").claim(V2)
+    await targets(cluster).claim(V2)
+    assert labels(cluster)[PLAN_LABEL] == "uid-a"
+
+
+async def test_a_change_carries_the_fence_and_twice_is_once(cluster: MemoryCluster) -> None:
+    await targets(cluster).claim(V2)
+    now = targets(cluster, 2)
+    await now.change(V2, uid(cluster), [change(3)])
+    count = len(cluster.writes)
+    await now.change(V2, uid(cluster), [change(3)])
+    assert len(cluster.writes) == count
+    assert labels(cluster)[FENCE_LABEL] == "2"
+    assert cluster.objects[V2]["spec"]["replicas"] == 3
+
+
+async def test_the_write_of_a_process_that_was_overtaken_has_no_effect(cluster: MemoryCluster) -> None:
+    await targets(cluster).claim(V2)
+    late, newer = targets(cluster, 2), targets(cluster, 3)
+    await newer.fence(V2)
+    with pytest.raises(Superseded):
+        await late.change(V2, uid(cluster), [change(3)])
+    assert cluster.objects[V2]["spec"]["replicas"] == 0
+
+
+async def test_a_patch_already_on_its_way_fails_on_the_count(cluster: MemoryCluster) -> None:
+    """The paused process computed its patch before; the server refuses it after."""
+    await targets(cluster).claim(V2)
+    late = targets(cluster, 1)
+    operations = late._operations(V2, uid(cluster), cluster.objects[V2], [change(3)])
+    await targets(cluster, 2).fence(V2)
+    with pytest.raises(Rejected):
+        await cluster.patch(V2, operations, "migrator")
+
+
+async def test_a_foreign_value_is_left_and_said(cluster: MemoryCluster) -> None:
+    await targets(cluster).claim(V2)
+    cluster.objects[V2]["spec"]["replicas"] = 7
+    with pytest.raises(
+        Foreign, match=r"spec.replicas of Deployment shop-v2 is 7, which is neither .* \(0 or 3\)"
+    ) as foreign:
+        await targets(cluster).change(V2, uid(cluster), [change(3)])
+    assert foreign.value.reason == "ForeignChange"
+
+
+async def test_a_lost_claim_is_said(cluster: MemoryCluster) -> None:
+    with pytest.raises(Foreign) as foreign:
+        await targets(cluster).change(V2, uid(cluster), [change(3)])
+    assert foreign.value.reason == "ClaimLost"
+
+
+async def test_another_object_of_the_same_name_is_not_ours(cluster: MemoryCluster) -> None:
+    await targets(cluster).claim(V2)
+    with pytest.raises(Foreign) as foreign:
+        await targets(cluster).change(V2, "another-uid", [change(3)])
+    assert foreign.value.reason == "TargetReplaced"
+
+
+async def test_a_refused_object_is_told_from_a_lost_race() -> None:
+    class Strict(MemoryCluster):
+        async def patch(self, ref: Ref, operations: Any, account: str = "") -> Any:
+            if any(op.get("value") == -1 for op in operations):
+                raise Rejected("spec.replicas: must be >= 0")
+            return await super().patch(ref, operations, account)
+
+    strict = Strict()
+    shop(strict)
+    await targets(strict).claim(V2)
+    with pytest.raises(Rejected, match="the server refuses Deployment shop-v2: spec"):
+        await targets(strict).change(V2, str(strict.objects[V2]["metadata"]["uid"]), [change(-1)])
+
+
+async def test_an_inserted_container_moves_nothing(cluster: MemoryCluster) -> None:
+    """Items are found by name at the moment of writing, not by the place they had."""
+    await targets(cluster).claim(V2)
+    pod = cluster.objects[V2]["spec"]["template"]["spec"]
+    pod["containers"].insert(0, {"name": "new", "image": "new:1"})
+    await targets(cluster).change(V2, uid(cluster), [Change(IMAGE, "shop:2", ("shop-v2:1", "shop:2"))])
+    assert [item["image"] for item in cluster.objects[V2]["spec"]["template"]["spec"]["containers"]] == [
+        "new:1",
+        "proxy:1",
+        "shop:2",
+    ]
+
+
+async def test_a_snapshot_is_taken_once(cluster: MemoryCluster) -> None:
+    body = copy.deepcopy(cluster.objects[V2])
+    first = await targets(cluster).snapshot(V2, body, [REPLICAS, ("spec", "paused")], {"ready": 3})
+    body["spec"]["replicas"] = 9
+    again = await targets(cluster).snapshot(V2, body, [REPLICAS, ("spec", "paused")])
+    assert again == first
+    assert again.value(REPLICAS) == 0
+    assert again.value(("spec", "paused")) is ABSENT
+    assert again.facts == {"ready": 3}
+    assert await targets(cluster, run=2).saved(V2) is None
+    await targets(cluster).drop_snapshots()
+    assert not [ref for ref in cluster.objects if ref.resource == SNAPSHOTS]
+
+
+async def test_what_is_gone(cluster: MemoryCluster) -> None:
+    gone = Ref(DEPLOYMENTS, "shop", "gone")
+    with pytest.raises(NotFound):
+        await targets(cluster).claim(gone)
+    await targets(cluster).release(gone)
+    await targets(cluster).fence(gone)
