@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -71,6 +70,7 @@ class Operator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._plans: dict[str, Ref] = {}
         self._readable = False
+        self._stop = asyncio.Event()
         ports = Ports(self.cluster, self._providers, self._recorder, SystemClock())
         self._driver = Driver(ports, self._spawn, self._queue.add)
         self.health = Health(settings.port, self._not_ready)
@@ -78,39 +78,40 @@ class Operator:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        # Before kopf.operator(): what runs then is left alone by Kopf when it stops.
-        background = [
+        """Work until SIGTERM or SIGINT. A part that dies takes the process with it."""
+        # The queue starts before kopf.operator(): what runs then is left alone by Kopf when it stops.
+        parts = [
             asyncio.create_task(work, name=name)
             for name, work in (
+                ("stop", self._stop.wait()),
                 ("health", self.health.run()),
                 ("events", self._recorder.run()),
                 ("queue", self._queue.run()),
-                ("look", self._until_readable()),
+                ("kopf", self._run_kopf()),
             )
         ]
-        frame = asyncio.create_task(self._run_kopf(stop), name="kopf")
+        look = asyncio.create_task(self._until_readable())
+        # Kopf puts its own handlers in while it starts; ours replace them.
+        for after in (0, 1):
+            asyncio.get_running_loop().call_later(after, self._take_signals)
         try:
-            await asyncio.wait([frame, *background[:3]], return_when=asyncio.FIRST_COMPLETED)
-            ended = [task for task in (frame, *background[:3]) if task.done() and not task.cancelled()]
+            ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
-                task.result()  # a part that died takes the process with it
+                task.result()
         finally:
-            stop.set()
-            with contextlib.suppress(asyncio.CancelledError):
-                await frame
-            for task in (*background, *self._tasks):
+            for task in (*parts, look, *self._tasks):
                 task.cancel()
-            await asyncio.gather(*background, *self._tasks, return_exceptions=True)
+            # Kopf takes five seconds to say goodbye to its streams. It writes nothing, so nobody waits for it.
+            await asyncio.wait([*parts, look, *self._tasks], timeout=1)
             await self._recorder.flush()
             await self._providers.close()
             await self.cluster.close()
 
-    async def _run_kopf(self, stop: asyncio.Event) -> None:
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+
+    async def _run_kopf(self) -> None:
         namespaces = self.settings.namespaces
         await kopf.operator(
             registry=self._registry(),
@@ -118,7 +119,6 @@ class Operator:
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
-            stop_flag=stop,
         )
 
     async def _until_readable(self) -> None:
@@ -226,6 +226,8 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.finalizer = f"{PLANS.group}/kopf"
     settings.peering.standalone = True
     settings.posting.enabled = False
+    settings.queueing.idle_timeout = 0.5  # Kopf has a worker an object; idle ones cost memory, and time at the end
+    settings.queueing.exit_timeout = 0.5
     settings.watching.chunk_size = 250
     settings.watching.server_timeout = 270
     settings.networking.request_timeout = 15
@@ -247,7 +249,11 @@ def _ref(resource: Resource, body: Json) -> Ref:
 
 def run(settings: Settings) -> None:
     """Run one operator process until it is told to stop."""
-    asyncio.run(Operator(settings).run())
+
+    async def work() -> None:
+        await Operator(settings).run()
+
+    asyncio.run(work())
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import node as process_node
+from harness import tools
 from harness.api import Api
 from harness.audit import Audit
 from harness.control_plane import ControlPlane, install, load
@@ -18,6 +19,11 @@ from harness.tools import print_progress
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = ("mesh", "node", "prometheus")
+_TOOLS = {
+    "plane": ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"),
+    "mesh": ("pilot-discovery", "envoy"),
+    "prometheus": ("prometheus",),
+}
 
 
 class Cluster:
@@ -59,6 +65,8 @@ class Cluster:
     def start(self, parts: tuple[str, ...] = EVERYTHING) -> None:
         """Start the control plane, then the parts, then put Cutover's CRD in."""
         self._parts = parts
+        wanted = [name for part in ("plane", *parts) for name in _TOOLS.get(part, ())]
+        tools.locate_all(wanted, self._report)  # all of them first: what takes minutes is done before anything runs
         try:
             self._step("etcd, API server, controllers, KWOK", self.control_plane.start)
             if "mesh" in parts:
