@@ -23,12 +23,14 @@ demo: .venv ## two migrations of a small shop under load, on a real cluster, wit
 
 test: .venv ## all tests but the long campaigns: linters, types, unit, real cluster
 	@$(MAKE) --no-print-directory check-code
+	@$(HARNESS) tools >/dev/null # here, where people see the progress, and no test's time limit runs
 	@$(RUN) pytest $(PYTEST)
 
 test-fast: .venv ## the tests that need no cluster
 	@$(RUN) pytest -m "not cluster and not long" $(PYTEST)
 
 test-long: .venv ## everything, long campaigns included
+	@$(HARNESS) tools >/dev/null
 	@$(RUN) pytest -m "" $(PYTEST)
 
 check: .venv test ## what CI runs

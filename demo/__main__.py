@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cutover.plan import read_status
-from cutover.report.screen import screen
+from cutover.report.screen import screen, sentence
 from cutover.status import ENDED, Phase, Status
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
@@ -161,9 +161,9 @@ class Demo:
                 if live is not None:
                     live.update(Group(screen(name, status), Text(), self.traffic.now()), refresh=True)
                 else:
-                    line = f"{status.phase or 'Pending'} {status.progress}: {status.message}"
+                    line = sentence(status)
                     if line != shown:
-                        console.print(line, highlight=False, markup=False)
+                        console.print(line, highlight=False, markup=False, soft_wrap=True)
                         shown = line
                 if status.phase in ENDED:
                     self.figures.end(name, time.time())

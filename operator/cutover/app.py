@@ -91,9 +91,7 @@ class Operator:
             )
         ]
         look = asyncio.create_task(self._until_readable())
-        # Kopf puts its own handlers in while it starts; ours replace them.
-        for after in (0, 1):
-            asyncio.get_running_loop().call_later(after, self._take_signals)
+        self._take_signals()
         try:
             ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
@@ -108,6 +106,7 @@ class Operator:
             await self.cluster.close()
 
     def _take_signals(self) -> None:
+        """A signal ends `run` at once. Kopf puts handlers of its own in while it starts, so this is done again then."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
@@ -142,6 +141,10 @@ class Operator:
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.ConnectionInfo:
             return self._log_in()
+
+        @kopf.on.startup(registry=registry)
+        async def started(**_: Any) -> None:
+            self._take_signals()
 
         @kopf.on.event(PLANS.group, PLANS.version, PLANS.plural, registry=registry)
         async def plan(event: kopf.RawEvent, **_: Any) -> None:

@@ -160,7 +160,7 @@ def _plans(context: str | None, namespace: str | None) -> Plans:
 
     try:
         return Plans(context, namespace)
-    except ConfigException as error:
+    except (ConfigException, OSError) as error:
         _fail(f"there is no usable kubeconfig: {error}", USAGE)
 
 
@@ -243,7 +243,7 @@ def watch(
     """Follow a plan to its end; the exit code says how it ended. On a terminal redrawn in place, else a line a change."""
     from rich.live import Live
 
-    from cutover.report.screen import screen
+    from cutover.report.screen import screen, sentence
     from cutover.status import ENDED
 
     plans = _plans(context, namespace)
@@ -260,7 +260,7 @@ def watch(
             if document is None:
                 _fail(f"MigrationPlan {name} was deleted")
             seen = _status(document)
-            line = f"{seen.phase or 'Pending'} {seen.progress}: {seen.message}"
+            line = sentence(seen)
             if live is not None:
                 live.update(screen(name, seen), refresh=True)
             elif line != last:

@@ -87,10 +87,11 @@ def test_explain() -> None:
         assert line in text
 
 
-def test_no_kubeconfig() -> None:
-    done = cutover("status")
-    assert done.returncode == 64
-    assert "there is no usable kubeconfig" in done.stderr
+def test_no_kubeconfig(tmp_path: Path) -> None:
+    for kubeconfig in (tmp_path / "none", tmp_path):
+        done = cutover("status", kubeconfig=kubeconfig)
+        assert done.returncode == 64
+        assert "there is no usable kubeconfig" in done.stderr
 
 
 def test_bad_settings(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ VALUES = "providers.default.prometheus.url=http://prometheus.monitoring:9090"
 
 
 def helm(*arguments: str, kubeconfig: Path | None = None) -> str:
-    env = {"KUBECONFIG": str(kubeconfig or "/nowhere"), "HOME": "/nowhere"}
-    done = subprocess.run([str(tools.locate("helm")), *arguments], capture_output=True, text=True, check=False, env=env)
+    with tempfile.TemporaryDirectory() as home:
+        env = {"KUBECONFIG": str(kubeconfig or Path(home) / "none"), "HOME": home}
+        command = [str(tools.locate("helm")), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

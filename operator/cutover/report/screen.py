@@ -34,6 +34,13 @@ _VERDICTS: Final = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.WAIT: "y
 _BAR: Final = 24
 
 
+def sentence(status: Status) -> str:
+    """One line, for where nothing can be redrawn."""
+    head = " ".join(part for part in (str(status.phase or "not seen yet"), status.progress) if part)
+    says = status.message or status.reason
+    return f"{head}: {says}" if says else head
+
+
 def screen(name: str, status: Status, now: datetime | None = None) -> RenderableType:
     """All that there is to see of one plan."""
     now = now or datetime.now(UTC)

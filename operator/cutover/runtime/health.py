@@ -19,14 +19,14 @@ class Health:
     """Serves the probes.
 
     Args:
-        port: to listen on; 0 takes a free one.
+        port: to listen on; 0 takes a free one, and `port` says which once it listens.
         ready: why the process is not ready; empty when it is.
+        host: the address to listen on; None for every one.
     """
 
-    def __init__(self, port: int, ready: Callable[[], str]) -> None:
-        self._port, self._ready = port, ready
+    def __init__(self, port: int, ready: Callable[[], str], host: str | None = None) -> None:
+        self.port, self._ready, self._host = port, ready, host
         self._beat = 0.0
-        self.address = ""
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -35,10 +35,9 @@ class Health:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, port=self._port)
+            site = web.TCPSite(runner, self._host, self.port)
             await site.start()
-            host, port = runner.addresses[0][:2]
-            self.address = f"{host}:{port}"
+            self.port = runner.addresses[0][1]
             while True:
                 self._beat = asyncio.get_running_loop().time()
                 await asyncio.sleep(1)
