@@ -103,6 +103,16 @@ async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
     return total
 
 
+async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
+    """The workloads whose pods stand behind these destinations."""
+    return [
+        Ref(DEPLOYMENTS, namespace, body["metadata"]["name"])
+        for body in await cluster.list(DEPLOYMENTS, namespace)
+        for labels in (body["spec"]["template"]["metadata"].get("labels") or {},)
+        if any(_selects(side.selector, labels) for side in sides)
+    ]
+
+
 def _ready_addresses(slices: Sequence[Json], service: str) -> set[str]:
     return {
         address

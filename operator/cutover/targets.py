@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
 from cutover.fields import ABSENT, Change, Json, Operation, Path, escape, find, readable, write
-from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
+from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.status import ENDED, Phase
 
 _PLAN_AT: Final = f"/metadata/labels/{escape(PLAN_LABEL)}"
 _FENCE_AT: Final = f"/metadata/labels/{escape(FENCE_LABEL)}"
+_APPLIED_AT: Final = f"/metadata/labels/{escape(APPLIED_LABEL)}"
 _RUN_LABEL: Final = "cutover.dev/run"
 _TRIES: Final = 4
 
@@ -105,26 +106,40 @@ class Targets:
         """
         for _ in range(_TRIES):
             body = await self.cluster.get(ref)
-            labels = body["metadata"].get("labels")
-            holder = (labels or {}).get(PLAN_LABEL)
-            if holder == self.holder.uid:
-                self._fence_of(body)
+            holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+            if holder == self.holder.uid and self._fence_of(body) == self.holder.fence:
                 return
-            if holder is not None and (plan := await self._active_plan(ref.namespace, holder)):
+            if holder not in (None, self.holder.uid) and (plan := await self._active_plan(ref.namespace, holder)):
                 raise Busy(f"{ref} is held by plan {plan}")
-            operations: list[Operation] = [
-                {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
-            ]
-            if labels is None:
-                operations.append({"op": "add", "path": "/metadata/labels", "value": {}})
-            operations.append({"op": "add", "path": _PLAN_AT, "value": self.holder.uid})
-            operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
-            try:
-                await self.cluster.patch(ref, operations, self.holder.account)
-            except (Rejected, Conflict):
-                continue
-            return
+            if await self._mark(ref, body, self._claiming(body)):
+                return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it")
+
+    async def _mark(self, ref: Ref, body: Json, operations: list[Operation]) -> bool:
+        """Write marks; false when the object has changed meanwhile.
+
+        Raises:
+            Rejected: it has not, so the server refuses the marks themselves; its text says why.
+        """
+        try:
+            await self.cluster.patch(ref, operations, self.holder.account)
+        except (Rejected, Conflict) as refused:
+            now = await self.cluster.get(ref)
+            if now["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
+                raise Rejected(f"the server refuses the marks on {ref}: {refused}") from refused
+            return False
+        return True
+
+    def _claiming(self, body: Json) -> list[Operation]:
+        metadata = body["metadata"]
+        operations: list[Operation] = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
+        ]
+        if metadata.get("labels") is None:
+            operations.append({"op": "add", "path": "/metadata/labels", "value": {}})
+        operations.append({"op": "add", "path": _PLAN_AT, "value": self.holder.uid})
+        operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
+        return operations
 
     async def held_by(self, ref: Ref) -> str:
         """The active plan other than ours that holds an object; empty when it is free. Raises NotFound."""
@@ -132,26 +147,34 @@ class Targets:
         holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
         return await self._active_plan(ref.namespace, holder) if holder not in (None, self.holder.uid) else ""
 
-    async def release(self, ref: Ref) -> None:
-        """Take our marks away; harmless when they are gone, or the object is."""
+    async def release(self, ref: Ref, applied: str | None = None) -> None:
+        """Take our claim away; harmless when it is gone, or the object is.
+
+        Args:
+            ref: the object.
+            applied: the mark of a success to leave there; empty to take one away, None to leave it as it is.
+        """
         for _ in range(_TRIES):
             try:
                 body = await self.cluster.get(ref)
-                if body["metadata"].get("labels", {}).get(PLAN_LABEL) != self.holder.uid:
+                labels = body["metadata"].get("labels") or {}
+                if labels.get(PLAN_LABEL) != self.holder.uid:
                     return
-                fence = self._fence_of(body)
+                self._fence_of(body)
                 operations: list[Operation] = [
-                    {"op": "test", "path": _PLAN_AT, "value": self.holder.uid},
-                    {"op": "test", "path": _FENCE_AT, "value": str(fence)},
-                    {"op": "remove", "path": _FENCE_AT},
+                    {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]},
                     {"op": "remove", "path": _PLAN_AT},
                 ]
-                await self.cluster.patch(ref, operations, self.holder.account)
-            except Rejected:
-                continue
+                if FENCE_LABEL in labels:
+                    operations.append({"op": "remove", "path": _FENCE_AT})
+                if applied:
+                    operations.append({"op": "add", "path": _APPLIED_AT, "value": applied})
+                elif applied is not None and APPLIED_LABEL in labels:
+                    operations.append({"op": "remove", "path": _APPLIED_AT})
+                if await self._mark(ref, body, operations):
+                    return
             except NotFound:
                 return
-            return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to release it")
 
     async def _active_plan(self, namespace: str, uid: str) -> str:
@@ -162,8 +185,12 @@ class Targets:
                 return "" if phase is None or Phase(phase) in ENDED else str(plan["metadata"]["name"])
         return ""
 
-    def _fence_of(self, body: Json) -> int:
-        fence = int(body["metadata"].get("labels", {}).get(FENCE_LABEL, "0"))
+    def _fence_of(self, body: Json) -> int | None:
+        """The number on an object; None when somebody took it away or wrote no number."""
+        text = (body["metadata"].get("labels") or {}).get(FENCE_LABEL, "")
+        if not text.isdecimal():
+            return None
+        fence = int(text)
         if fence > self.holder.fence:
             raise Superseded(f"fence {fence} stands where ours is {self.holder.fence}")
         return fence
@@ -192,6 +219,10 @@ class Targets:
                 return None
             self.memory[name] = _read_snapshot(body)
         return self.memory[name]
+
+    def remembers(self, ref: Ref) -> bool:
+        """Whether this process has had the snapshot in its hands."""
+        return self._snapshot_name(ref) in self.memory
 
     async def snapshot(
         self, ref: Ref, body: Json, paths: Sequence[Path], facts: Mapping[str, Any] | None = None
@@ -226,10 +257,22 @@ class Targets:
         self.memory[name] = taken
         return taken
 
-    async def drop_snapshots(self) -> None:
-        """Delete the snapshots of this run."""
+    async def drop_snapshots(self, *, of_earlier_runs: bool = False) -> None:
+        """Delete the snapshots of this run, or those of every other."""
+        runs = f"{_RUN_LABEL}!={self.holder.run}" if of_earlier_runs else f"{_RUN_LABEL}={self.holder.run}"
+        await self.cluster.delete_all(SNAPSHOTS, self.holder.namespace, f"{PLAN_LABEL}={self.holder.uid},{runs}")
+
+    async def bequeath_snapshots(self, plan: str) -> None:
+        """After the end the plan owns the snapshots of this run, so that they go when it goes. Twice is harmless.
+
+        While it is active they have no owner: a deletion in the foreground would take them away first.
+        """
+        owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan, "uid": self.holder.uid}
         labels = f"{PLAN_LABEL}={self.holder.uid},{_RUN_LABEL}={self.holder.run}"
-        await self.cluster.delete_all(SNAPSHOTS, self.holder.namespace, labels)
+        for body in await self.cluster.list(SNAPSHOTS, self.holder.namespace, labels):
+            if not body["metadata"].get("ownerReferences"):
+                ref = Ref(SNAPSHOTS, self.holder.namespace, body["metadata"]["name"])
+                await self.cluster.patch(ref, [{"op": "add", "path": "/metadata/ownerReferences", "value": [owner]}])
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
@@ -261,9 +304,14 @@ class Targets:
         metadata = body["metadata"]
         if metadata["uid"] != uid:
             raise Foreign("TargetReplaced", f"{ref} was deleted and made anew")
-        if metadata.get("labels", {}).get(PLAN_LABEL) != self.holder.uid:
-            raise Foreign("ClaimLost", f"somebody took the label {PLAN_LABEL} off {ref}")
+        holder = (metadata.get("labels") or {}).get(PLAN_LABEL)
+        if holder is None:
+            return self._claiming_again(ref, body, changes)
+        if holder != self.holder.uid:
+            raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
         fence = self._fence_of(body)
+        if fence is None:
+            return self._claiming_again(ref, body, changes)
         writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
         if fence == self.holder.fence and not writes:
             return []
@@ -274,6 +322,32 @@ class Targets:
         if fence < self.holder.fence:
             operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
         return operations + writes
+
+    def _claiming_again(self, ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
+        """Somebody took our labels off, perhaps by writing the whole object: go on only if nothing else was changed."""
+        try:
+            writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
+        except Foreign as foreign:
+            raise Foreign("ClaimLost", f"somebody took the label {PLAN_LABEL} off {ref}, and {foreign}") from foreign
+        return self._claiming(body) + writes
+
+    async def claim_again(self, ref: Ref, expected: Sequence[Change]) -> None:
+        """Mark an object once more whose labels were taken off, if each field has a value of ours or of the snapshot.
+
+        Raises:
+            Foreign: a field has another value, or another plan has claimed the object.
+            NotFound, Conflict, Denied, Rejected, Unavailable: as the names say.
+        """
+        body = await self.cluster.get(ref)
+        for change in expected:
+            found = find(body, change.path)
+            if found is None or found.value not in change.expects:
+                _operations_of(ref, body, change)  # raises, with both values
+        holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+        if holder is None:
+            await self.cluster.patch(ref, self._claiming(body), self.holder.account)
+        elif holder != self.holder.uid:
+            raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
 
 
 def _operations_of(ref: Ref, body: Json, change: Change) -> list[Operation]:

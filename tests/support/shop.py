@@ -9,6 +9,7 @@ import yaml
 from cutover.ports import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    NAMESPACES,
     PLANS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -61,6 +62,7 @@ spec:
 
 def shop(cluster: MemoryCluster) -> None:
     """Put all of it into a cluster: v1 with three pods and all the traffic, v2 with none."""
+    cluster.put(NAMESPACES, {"metadata": {"name": NAMESPACE, "namespace": ""}})
     cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "migrator", "labels": {"cutover.dev/migrator": "true"}}})
     for name, replicas in (("shop-v1", 3), ("shop-v2", 0)):
         cluster.put(DEPLOYMENTS, deployment(name, f"{name}:1", replicas))

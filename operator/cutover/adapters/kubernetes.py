@@ -98,7 +98,8 @@ class Kubernetes:
     def _keep(self, ref: Ref, body: Json) -> Json:
         """Remember what a read or our own write brought, when it is of a kind and a state that is streamed."""
         labels = body["metadata"].get("labels") or {}
-        if ref.resource == PLANS or PLAN_LABEL in labels:
+        gone = "deletionTimestamp" in body["metadata"] and not body["metadata"].get("finalizers")
+        if not gone and (ref.resource == PLANS or PLAN_LABEL in labels):
             known = self._bodies.get(ref)
             if (
                 known is None
@@ -121,7 +122,7 @@ class Kubernetes:
             raise
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace; none when the kind is not installed."""
+        """All objects of a kind in a namespace, or in all; none when the kind is not installed."""
         params = {"labelSelector": labels} if labels else {}
         if not fresh:
             params["resourceVersion"] = "0"
@@ -263,7 +264,7 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
 
 def _collection(resource: Resource, namespace: str) -> str:
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-    return f"{root}/namespaces/{namespace}/{resource.plural}"
+    return f"{root}/namespaces/{namespace}/{resource.plural}" if namespace else f"{root}/{resource.plural}"
 
 
 def _path(ref: Ref) -> str:

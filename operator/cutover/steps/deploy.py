@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
@@ -13,6 +14,7 @@ from cutover.model import Label, Model, validations
 from cutover.ports import AUTOSCALERS, DEPLOYMENTS
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.steps.base import Kind, Target, Work
+from cutover.targets import Snapshot
 from cutover.workloads import Rollout
 
 _LOOK_AGAIN = 30.0
@@ -132,11 +134,17 @@ class Deploy(Kind):
         if snapshot is None:
             await work.targets.fence(ref)
             return Done()
-        ours = self._fields(await work.targets.view(ref))
-        changes = [
-            Change(path, was, (was, *(to for known, to in ours if known == path))) for path, was in snapshot.values
-        ]
-        return _progress(await work.targets.change(ref, snapshot.uid, changes), forward=False)
+        return _progress(await work.targets.change(ref, snapshot.uid, self.marks(snapshot)), forward=False)
+
+    def marks(self, snapshot: Snapshot) -> list[Change]:
+        """Each field that was set."""
+        return [Change(path, was, (was, self._ours(path))) for path, was in snapshot.values]
+
+    def _ours(self, path: Path) -> Json:
+        part = path[-2]
+        if isinstance(part, Mapping):
+            return next(image.image for image in self.images if image.container == part["name"])
+        return self.replicas
 
     def _fields(self, body: Json) -> list[tuple[Path, Json]]:
         fields: list[tuple[Path, Json]] = []

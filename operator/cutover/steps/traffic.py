@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from cutover.endpoints import Side, count_ready, full_host, resolve, wanted
+from cutover.endpoints import Side, behind, count_ready, full_host, resolve, wanted
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import ABSENT, Change, Json, Path, Segment, find
 from cutover.model import Duration, Label, Model, Name, show_duration, validations
-from cutover.ports import VIRTUAL_SERVICES, Ref
-from cutover.saga.turn import Again, Done, Outcome, StageRule, Wait
+from cutover.ports import FIELD_MANAGER, VIRTUAL_SERVICES, Ref
+from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
 from cutover.steps.base import Kind, Target, Work
 from cutover.targets import Snapshot
 
@@ -23,6 +22,9 @@ _SOONEST, _SELDOMEST = 0.05, 2.0
 """Seconds between looks at endpoints that are not ready yet; they are not streamed, so they are asked for."""
 _PATIENCE: Final = 60.0
 """Seconds an undo waits for the old side before it says Stuck."""
+
+_MOST_REPAIRS: Final = 5
+"""Weights of somebody else that are put back within a minute, before a person must settle who is right."""
 
 RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
@@ -74,7 +76,8 @@ class Traffic(Kind):
 
     Changes: the weights of `from` and `to` in the named http routes, nothing else; they always add up to what they did.
     Twice is harmless, because each weight is brought to a value computed from the snapshot. Undo brings both weights back
-    in one write, once the old side is ready to take them.
+    in one write, once the old side is ready to take them. Somebody who lowers the weight of `to` wishes to stop, so that is
+    not fought; a weight raised by somebody else is put back.
     """
 
     model_config = ConfigDict(
@@ -91,6 +94,8 @@ class Traffic(Kind):
         )
     )
     key: ClassVar[str] = "traffic"
+    goes_ahead: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     virtual_service: VirtualService = Field(description="Where the weights stand.")
     from_: Destination = Field(alias="from", description="The destination that gives traffic away.")
@@ -150,21 +155,24 @@ class Traffic(Kind):
         return problems
 
     async def look(self, work: Work, stage: int) -> Any:
-        """Count the ready endpoints of the new side; before the first weight, take the snapshot meanwhile."""
+        """Count the ready endpoints of the new side."""
+        del stage
         bearings = await self._bearings(work)
-        counting = count_ready(work.cluster, work.namespace, bearings.new)
-        if stage:
-            return (await counting)[0]
-        counts, _ = await asyncio.gather(counting, self._snapshot(work))
-        return counts[0]
+        return (await count_ready(work.cluster, work.namespace, bearings.new))[0]
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
         ref, weight = self._ref(work), self.weights[stage]
-        snapshot = await work.targets.saved(ref) or await self._snapshot(work)
+        known = stage > 0 or work.targets.remembers(
+            ref
+        )  # else this is the first write, and asking would only cost time
+        snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work)
         changes, skip = self._changes(snapshot, stage)
         if skip:
             return Done(skip=True)
+        changes, stop = await self._mind_others(work, changes)
+        if stop is not None:
+            return stop
         if await self._raises(work, changes):
             ready = await self._count(work, snapshot.facts["to"]) if looked is None else looked
             short = await self._short(work, snapshot, "to", ready, weight / 100)
@@ -190,16 +198,33 @@ class Traffic(Kind):
             Change(path, was, (was, found.value if (found := find(body, path)) else was))
             for path, was in snapshot.values
         ]
-        pairs = list(zip(snapshot.values[::2], snapshot.values[1::2], strict=True))
-        share = max(_number(old) / max(1, _number(old) + _number(new)) for (_, old), (_, new) in pairs)
-        if share and any(change.to != change.expects[1] for change in changes):
-            ready = await self._count(work, snapshot.facts["from"]) if looked is None else looked
-            short = await self._short(work, snapshot, "from", ready, share)
+        if any(change.to != change.expects[1] for change in changes):
+            short = await self._short_of_old(work, snapshot, looked)
             if short:
                 message = f"traffic cannot go back yet: {short}"
                 return Again(_pause(work), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
         await work.targets.change(ref, snapshot.uid, changes)
         return Done()
+
+    def marks(self, snapshot: Snapshot) -> list[Change]:
+        """Both weights of each route."""
+        found = []
+        for (old_path, old), (new_path, new) in _pairs_of(snapshot):
+            ours = self._shares(old, new, len(self.weights) - 1)
+            total = _number(old) + _number(new)
+            found.append(Change(old_path, old, (old, *(total - share for share in ours))))
+            found.append(Change(new_path, new, (new, *ours)))
+        return found
+
+    async def ahead(self, work: Work) -> frozenset[Ref] | None:
+        """The workloads behind both sides, when the old side can take the traffic now."""
+        snapshot = await work.targets.saved(self._ref(work))
+        if snapshot is None:
+            return frozenset()
+        if await self._short_of_old(work, snapshot, None):
+            return None
+        sides = [Side(**snapshot.facts[which]) for which in ("from", "to")]
+        return frozenset(await behind(work.cluster, work.namespace, *sides))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
@@ -281,10 +306,9 @@ class Traffic(Kind):
     def _changes(self, snapshot: Snapshot, stage: int) -> tuple[list[Change], bool]:
         """The weights of a stage, and whether `to` has them from the start."""
         changes, skip = [], True
-        for (old_path, old), (new_path, new) in zip(snapshot.values[::2], snapshot.values[1::2], strict=True):
+        for (old_path, old), (new_path, new) in _pairs_of(snapshot):
             total = _number(old) + _number(new)
-            shares = [_share(total, weight) for weight in self.weights[: stage + 1]]
-            ours = [share for share in shares if share > _number(new)]
+            ours = self._shares(old, new, stage)
             if not ours:
                 continue
             skip = False
@@ -292,12 +316,60 @@ class Traffic(Kind):
             changes.append(Change(new_path, ours[-1], (new, *ours)))
         return changes, skip
 
+    def _shares(self, old: Json, new: Json, stage: int) -> list[int]:
+        """What `to` has had by the end of a stage, stage by stage; a weight it had from the start is passed over."""
+        total = _number(old) + _number(new)
+        shares = [_share(total, weight) for weight in self.weights[: stage + 1]]
+        return [share for share in shares if share > _number(new)]
+
+    async def _mind_others(self, work: Work, changes: list[Change]) -> tuple[list[Change], Hold | None]:
+        """What somebody else has done to the weights meanwhile: the changes as they are to be made, or why to stop."""
+        ref, repairs, minded = self._ref(work), False, list[Change]()
+        body = await work.targets.view(ref)
+        for old, new in zip(changes[::2], changes[1::2], strict=True):
+            found = [find(body, change.path) for change in (old, new)]
+            if found[0] is None or found[1] is None:
+                return changes, None  # said by `targets.change`
+            live_old, live_new = found[0].value, found[1].value
+            minded += [old, new]
+            before = _number(new.expects[-2]) if not work.applied else new.to
+            if _number(live_new) == new.to and _number(live_old) == old.to:
+                continue
+            if _number(live_new) < new.to:
+                if work.anew or _number(live_new) == before:
+                    minded[-2:] = [_also(old, live_old), _also(new, live_new)]
+                    continue
+                says = f"somebody has lowered {self.to} to weight {_number(live_new)} in {ref}, where this plan has {new.to}"
+                return changes, Hold("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
+            repairs = True
+            minded[-2:] = [_also(old, live_old), _also(new, live_new)]
+        if repairs and self._too_often(work):
+            who = await _other_manager(work, ref)
+            says = f"{who} has changed the weights of {ref} more than {_MOST_REPAIRS} times in a minute"
+            return changes, Hold("ForeignWriter", f"{says}; make it leave them alone, then resume")
+        return minded, None
+
+    def _too_often(self, work: Work) -> bool:
+        memo = f"{work.place}.repairs"
+        recent: list[datetime] = [at for at in work.memory.get(memo, ()) if work.now - at < timedelta(minutes=1)]
+        work.memory[memo] = [*recent, work.now]
+        return len(recent) >= _MOST_REPAIRS
+
     async def _raises(self, work: Work, changes: list[Change]) -> bool:
         body = await work.targets.view(self._ref(work))
         return any((found := find(body, change.path)) is None or found.value != change.to for change in changes)
 
     async def _count(self, work: Work, side: dict[str, Any]) -> int:
         return (await count_ready(work.cluster, work.namespace, Side(**side)))[0]
+
+    async def _short_of_old(self, work: Work, snapshot: Snapshot, ready: int | None) -> str:
+        """What the old side lacks to take back what it had; empty when nothing is lacking."""
+        pairs = _pairs_of(snapshot)
+        share = max(_number(old) / max(1, _number(old) + _number(new)) for (_, old), (_, new) in pairs)
+        if not share:
+            return ""
+        counted = await self._count(work, snapshot.facts["from"]) if ready is None else ready
+        return await self._short(work, snapshot, "from", counted, share)
 
     async def _short(self, work: Work, snapshot: Snapshot, which: str, ready: int, share: float) -> str:
         """What a side lacks to take a share of the traffic; empty when it is ready for it."""
@@ -309,6 +381,24 @@ class Traffic(Kind):
             return ""
         side = self.to if which == "to" else self.from_
         return f"{side} has {ready} ready endpoints, and needs {needed if not asked else min(needed, asked)}"
+
+
+def _pairs_of(snapshot: Snapshot) -> list[tuple[tuple[Path, Json], tuple[Path, Json]]]:
+    """The fields of a snapshot two by two: the old side's weight and the new one's."""
+    return list(zip(snapshot.values[::2], snapshot.values[1::2], strict=True))
+
+
+def _also(change: Change, live: Json) -> Change:
+    """The same change, also from the value that stands there: a weight is traffic, and never left to chance."""
+    return Change(change.path, change.to, (*change.expects, live))
+
+
+async def _other_manager(work: Work, ref: Ref) -> str:
+    """Who else has written the object last, by its name as a field manager."""
+    managed = (await work.cluster.get(ref))["metadata"].get("managedFields") or ()
+    others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
+    last = max(others, key=lambda entry: entry.get("time", ""), default=None)
+    return f"field manager {last['manager']}" if last else "somebody"
 
 
 def _is(live: Json, side: Destination, namespace: str) -> bool:
