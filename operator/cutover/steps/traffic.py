@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from cutover.endpoints import Side, behind, count_ready, full_host, resolve, wanted
+from cutover.endpoints import Side, behind, count_ready, resolve, wanted
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import ABSENT, Change, Json, Path, Segment, find
-from cutover.model import Duration, Label, Model, Name, show_duration, validations
+from cutover.fields import Change, Json, Path, find
+from cutover.model import Duration, show_duration, validations
 from cutover.ports import FIELD_MANAGER, VIRTUAL_SERVICES, Ref
+from cutover.routes import Destination, VirtualService, number, pairs
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
 from cutover.steps.base import Kind, Target, Work
 from cutover.targets import Snapshot
@@ -25,38 +26,6 @@ _PATIENCE: Final = 60.0
 
 _MOST_REPAIRS: Final = 5
 """Weights of somebody else that are put back within a minute, before a person must settle who is right."""
-
-RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-
-
-class VirtualService(Model):
-    """A VirtualService of the plan's namespace."""
-
-    name: Name = Field(description="Name of the VirtualService.")
-    routes: tuple[RouteName, ...] = Field(
-        default=(), max_length=16, description="Names of its http routes; left out when there is exactly one."
-    )
-
-
-class Destination(Model):
-    """A destination that stands in the route already, as Istio reads it."""
-
-    host: Name = Field(description="Host; a short name is a Service of the plan's namespace.")
-    subset: Label | None = Field(default=None, description="Subset, as a DestinationRule defines it.")
-    port: int | None = Field(default=None, ge=1, le=65535, description="Port; left out, any.")
-
-    def __str__(self) -> str:
-        """As messages name it: ``shop-v2``, ``shop subset v2``."""
-        subset = f" subset {self.subset}" if self.subset else ""
-        return f"{self.host}{subset}{f' port {self.port}' if self.port else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """The two weights of one route."""
-
-    old: Path
-    new: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +106,8 @@ class Traffic(Kind):
         place = f"{work.place}.traffic"
         try:
             body = await work.cluster.get(self._ref(work))
-            for pair in self._pairs(body, work.namespace, place):
-                if sum(_weights(body, pair)) == 0:
+            for pair in pairs(body, self.virtual_service, self.from_, self.to, place):
+                if pair.total(body) == 0:
                     says = (
                         f"{self.from_} and {self.to} have no weight in {self._ref(work)}, so there is nothing to shift"
                     )
@@ -211,7 +180,7 @@ class Traffic(Kind):
         found = []
         for (old_path, old), (new_path, new) in _pairs_of(snapshot):
             ours = self._shares(old, new, len(self.weights) - 1)
-            total = _number(old) + _number(new)
+            total = number(old) + number(new)
             found.append(Change(old_path, old, (old, *(total - share for share in ours))))
             found.append(Change(new_path, new, (new, *ours)))
         return found
@@ -258,56 +227,18 @@ class Traffic(Kind):
         ref, bearings = self._ref(work), await self._bearings(work)
         body = await work.targets.view(ref)
         paths = [
-            path for pair in self._pairs(body, work.namespace, f"{work.place}.traffic") for path in (pair.old, pair.new)
+            path
+            for pair in pairs(body, self.virtual_service, self.from_, self.to, f"{work.place}.traffic")
+            for path in (pair.old, pair.new)
         ]
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
         return await work.targets.snapshot(ref, body, paths, facts)
-
-    def _pairs(self, body: Json, namespace: str, place: str) -> list[_Pair]:
-        """Where the weights stand now. Raises PlanError with all that is not there."""
-        routes = body["spec"].get("http") or []
-        where = f"{place}.virtualService.routes"
-        problems: list[Problem] = []
-        chosen: list[tuple[Segment, Json]] = []
-        if not self.virtual_service.routes:
-            if len(routes) != 1:
-                named = ", ".join(route.get("name") or "(unnamed)" for route in routes) or "none"
-                says = f"VirtualService {self.virtual_service.name} has {len(routes)} http routes ({named}); say which to shift"
-                raise PlanError(Problem(where, says))
-            chosen.append(({"name": routes[0].get("name")}, routes[0]))
-        for name in self.virtual_service.routes:
-            found = [route for route in routes if route.get("name") == name]
-            if len(found) == 1:
-                chosen.append(({"name": name}, found[0]))
-                continue
-            known = ", ".join(sorted({route["name"] for route in routes if route.get("name")})) or "no named route"
-            count = f"{len(found)} http routes" if found else "no http route"
-            says = f"VirtualService {self.virtual_service.name} has {count} named {name}; it has {known}"
-            problems.append(Problem(where, says))
-        pairs = []
-        for segment, route in chosen:
-            ends = []
-            for field, side in (("from", self.from_), ("to", self.to)):
-                matching = [entry for entry in route.get("route") or () if _is(entry["destination"], side, namespace)]
-                if len(matching) == 1:
-                    ends.append(_weight_path(segment, matching[0]["destination"]))
-                    continue
-                count = f"{len(matching)} destinations" if matching else "no destination"
-                says = f"route {route.get('name') or '(unnamed)'} of VirtualService {self.virtual_service.name} has {count} {side}"
-                problems.append(
-                    Problem(f"{place}.{field}", f"{says}; add it with weight 0, or name the one that is there")
-                )
-            if len(ends) == 2:  # noqa: PLR2004 -- both sides
-                pairs.append(_Pair(*ends))
-        if problems:
-            raise PlanError(*problems)
-        return pairs
 
     def _changes(self, snapshot: Snapshot, stage: int) -> tuple[list[Change], bool]:
         """The weights of a stage, and whether `to` has them from the start."""
         changes, skip = [], True
         for (old_path, old), (new_path, new) in _pairs_of(snapshot):
-            total = _number(old) + _number(new)
+            total = number(old) + number(new)
             ours = self._shares(old, new, stage)
             if not ours:
                 continue
@@ -318,9 +249,9 @@ class Traffic(Kind):
 
     def _shares(self, old: Json, new: Json, stage: int) -> list[int]:
         """What `to` has had by the end of a stage, stage by stage; a weight it had from the start is passed over."""
-        total = _number(old) + _number(new)
+        total = number(old) + number(new)
         shares = [_share(total, weight) for weight in self.weights[: stage + 1]]
-        return [share for share in shares if share > _number(new)]
+        return [share for share in shares if share > number(new)]
 
     async def _mind_others(self, work: Work, changes: list[Change]) -> tuple[list[Change], Hold | None]:
         """What somebody else has done to the weights meanwhile: the changes as they are to be made, or why to stop."""
@@ -332,14 +263,14 @@ class Traffic(Kind):
                 return changes, None  # said by `targets.change`
             live_old, live_new = found[0].value, found[1].value
             minded += [old, new]
-            before = _number(new.expects[-2]) if not work.applied else new.to
-            if _number(live_new) == new.to and _number(live_old) == old.to:
+            before = number(new.expects[-2]) if not work.applied else new.to
+            if number(live_new) == new.to and number(live_old) == old.to:
                 continue
-            if _number(live_new) < new.to:
-                if work.anew or _number(live_new) == before:
+            if number(live_new) < new.to:
+                if work.anew or number(live_new) == before:
                     minded[-2:] = [_also(old, live_old), _also(new, live_new)]
                     continue
-                says = f"somebody has lowered {self.to} to weight {_number(live_new)} in {ref}, where this plan has {new.to}"
+                says = f"somebody has lowered {self.to} to weight {number(live_new)} in {ref}, where this plan has {new.to}"
                 return changes, Hold("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
             repairs = True
             minded[-2:] = [_also(old, live_old), _also(new, live_new)]
@@ -364,8 +295,7 @@ class Traffic(Kind):
 
     async def _short_of_old(self, work: Work, snapshot: Snapshot, ready: int | None) -> str:
         """What the old side lacks to take back what it had; empty when nothing is lacking."""
-        pairs = _pairs_of(snapshot)
-        share = max(_number(old) / max(1, _number(old) + _number(new)) for (_, old), (_, new) in pairs)
+        share = max(number(old) / max(1, number(old) + number(new)) for (_, old), (_, new) in _pairs_of(snapshot))
         if not share:
             return ""
         counted = await self._count(work, snapshot.facts["from"]) if ready is None else ready
@@ -399,29 +329,6 @@ async def _other_manager(work: Work, ref: Ref) -> str:
     others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
     last = max(others, key=lambda entry: entry.get("time", ""), default=None)
     return f"field manager {last['manager']}" if last else "somebody"
-
-
-def _is(live: Json, side: Destination, namespace: str) -> bool:
-    return (
-        full_host(live["host"], namespace) == full_host(side.host, namespace)
-        and (live.get("subset") or None) == side.subset
-        and (side.port is None or (live.get("port") or {}).get("number") == side.port)
-    )
-
-
-def _weight_path(route: Segment, destination: Json) -> Path:
-    """The weight beside exactly this destination, absent members included."""
-    exactly = {"host": destination["host"], "subset": destination.get("subset"), "port": destination.get("port")}
-    return ("spec", "http", route, "route", {"destination": exactly}, "weight")
-
-
-def _weights(body: Json, pair: _Pair) -> list[int]:
-    return [_number(found.value) if (found := find(body, path)) else 0 for path in (pair.old, pair.new)]
-
-
-def _number(weight: Json) -> int:
-    """A weight that is left out is 0 beside other destinations (Istio API, HTTPRouteDestination.weight)."""
-    return 0 if weight is ABSENT else int(weight)
 
 
 def _share(total: int, percent: int) -> int:
