@@ -334,7 +334,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="cutover-operator", description="Run the Cutover operator.")
     parser.add_argument("--settings", type=Path, help="settings file (YAML): providers and the rest")
     parser.add_argument("--namespace", action="append", help="watch only this namespace; may be given more than once")
-    parser.add_argument("--port", type=int, help="port of /livez and /readyz")
+    parser.add_argument("--port", type=int, help="port of /livez, /readyz and /metrics")
     parser.add_argument("--log-format", choices=["json", "text"])
     given = parser.parse_args()
     try:

@@ -33,7 +33,7 @@ class Metrics:
     """
 
     def __init__(self, phases: Callable[[], Iterable[str]], depth: Callable[[], int], held: Callable[[], bool]) -> None:
-        disable_created_metrics()  # a second series for each, that says when it began
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that says when it began
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(_Plans(phases))
