@@ -1,6 +1,6 @@
 """How many ready endpoints a destination has, counted as Istio counts them: the pods of the Service and its WorkloadEntries.
 
-Reads only. Used by the `traffic` kind before it raises a weight, and by its preflight.
+Reads only. Used by the `traffic` kind before it raises a weight and by its preflight, and by `deploy` before it takes pods away.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from typing import Final
 from cutover.errors import NotFound
 from cutover.fields import Json
 from cutover.ports import (
-    DEPLOYMENTS,
     DESTINATION_RULES,
     ENDPOINT_SLICES,
     PODS,
     SERVICES,
+    VIRTUAL_SERVICES,
     WORKLOAD_ENTRIES,
+    WORKLOADS,
     Cluster,
     Ref,
 )
-from cutover.workloads import pod_ready
+from cutover.workloads import Rollout, pod_ready
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
@@ -94,13 +95,37 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
 
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
-    """Replicas that the Deployments behind a destination ask for."""
-    total = 0
-    for body in await cluster.list(DEPLOYMENTS, namespace):
-        labels = body["spec"]["template"]["metadata"].get("labels") or {}
-        if _selects(side.selector, labels):
-            total += body["spec"].get("replicas", 1)
-    return total
+    """Pods that the workloads behind a destination ask for."""
+    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
+    return sum(
+        Rollout.of(body, resource).wanted
+        for resource, bodies in zip(WORKLOADS, found, strict=True)
+        for body in bodies
+        if _selects(side.selector, body["spec"]["template"]["metadata"].get("labels") or {})
+    )
+
+
+async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[str, int]:
+    """Weight that pods with these labels are given, by the name of the VirtualService; those that give none are left out.
+
+    A destination that stands alone in its route has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight).
+    """
+    found: dict[str, int] = {}
+    reached: dict[tuple[str, str | None], bool] = {}
+    for body in await cluster.list(VIRTUAL_SERVICES, namespace, fresh=fresh):
+        routes = [route for part in ("http", "tcp", "tls") for route in body["spec"].get(part) or ()]
+        for entries in (route.get("route") or () for route in routes):
+            for entry in entries:
+                weight = 100 if len(entries) == 1 else entry.get("weight", 0)
+                aim = entry.get("destination") or {}
+                key = aim.get("host", ""), aim.get("subset") or None
+                if weight and key not in reached:
+                    side = await resolve(cluster, namespace, *key)
+                    reached[key] = isinstance(side, Side) and _selects(side.selector, labels)
+                if weight and reached[key]:
+                    name = body["metadata"]["name"]
+                    found[name] = found.get(name, 0) + weight
+    return found
 
 
 def _ready_addresses(slices: Sequence[Json], service: str) -> set[str]:

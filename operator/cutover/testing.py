@@ -15,11 +15,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cutover.errors import Broken, Conflict, NotFound, Rejected
+from cutover.errors import Broken, Conflict, Denied, NotFound
 from cutover.fields import Json, Operation
-from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, VIRTUAL_SERVICES, Ref, Resource, Sample
+from cutover.patching import apply, merge
+from cutover.ports import (
+    DAEMON_SETS,
+    FENCE_LABEL,
+    PLAN_LABEL,
+    PLANS,
+    VIRTUAL_SERVICES,
+    WORKLOADS,
+    Ref,
+    Resource,
+    Sample,
+)
 from cutover.saga.turn import Notice
 
+NODES = 2
+"""Where a DaemonSet runs its pods."""
 _START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
@@ -77,6 +90,7 @@ class MemoryCluster:
         told: called with each write and its content.
         effects: those among them that changed a spec, as ("spec", object).
         denied: (verb, object) that no account may do.
+        refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
@@ -85,6 +99,7 @@ class MemoryCluster:
         self.told: Callable[[str, Ref, Json], None] = lambda *_: None
         self.effects: list[tuple[str, Ref]] = []
         self.denied: set[tuple[str, Ref]] = set()
+        self.refuse: Callable[[Ref, Json], None] = lambda *_: None
         self.switch = switch or CrashSwitch()
         self._version = 100
 
@@ -167,7 +182,7 @@ class MemoryCluster:
         before = self._get(ref)
         body = copy.deepcopy(before)
         for operation in operations:
-            _apply(body, operation)
+            apply(body, operation)
         if ref.resource != PLANS and not account:
             raise Broken(f"{ref} is written without an account")
         _possible(ref, before, body)
@@ -182,6 +197,24 @@ class MemoryCluster:
             return body
         self._store(ref, body)
         return copy.deepcopy(body)
+
+    async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
+        """What a strategic merge patch would make of an object."""
+        await asyncio.sleep(0)
+        return self.switch.around(lambda: self._dry_run(ref, patch, account))
+
+    def _dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
+        before = self._get(ref)
+        if not account:
+            raise Broken(f"{ref} is tried out without an account")
+        if ("patch", ref) in self.denied:
+            raise Denied(f"{account} cannot patch {ref}")
+        version = patch.get("metadata", {}).get("resourceVersion", before["metadata"]["resourceVersion"])
+        if version != before["metadata"]["resourceVersion"]:
+            raise Conflict(f"{ref} is no longer at version {version}")
+        after = merge(before, patch)
+        self.refuse(ref, after)
+        return after
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create an object."""
@@ -234,26 +267,6 @@ def _selected(labels: Json, selector: str) -> bool:
         return labels.get(key) in values.rstrip(")").split(",")
     wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
     return all(labels.get(key) == value for key, value in wanted.items())
-
-
-def _apply(body: Json, operation: Operation) -> None:
-    """One operation of a JSON patch (RFC 6902: test, add, remove)."""
-    *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
-    node = body
-    try:
-        for part in way:
-            node = node[int(part)] if isinstance(node, list) else node[part]
-        key: Any = int(last) if isinstance(node, list) else last
-        match operation["op"]:
-            case "test":
-                if node[key] != operation["value"]:
-                    raise Rejected(f"testing {operation['path']} failed")
-            case "add":
-                node[key] = copy.deepcopy(operation["value"])
-            case "remove":
-                del node[key]
-    except (KeyError, IndexError, TypeError) as missing:
-        raise Rejected(f"there is no {operation['path']}") from missing
 
 
 def _possible(ref: Ref, before: Json, after: Json) -> None:
@@ -336,15 +349,27 @@ class Spawner:
         self._waiting = []
 
 
+_FIGURES = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+_FIGURES_OF_DAEMONS = (
+    "desiredNumberScheduled",
+    "currentNumberScheduled",
+    "updatedNumberScheduled",
+    "numberReady",
+    "numberAvailable",
+)
+
+
 def roll_out(cluster: MemoryCluster) -> bool:
-    """Play the Deployment controller and the kubelet: every rollout completes at once. Whether anything changed."""
+    """Play the controllers of workloads and the kubelet: every rollout completes at once. Whether anything changed."""
     changed = False
     for ref, body in list(cluster.objects.items()):
-        if ref.resource != DEPLOYMENTS:
+        if ref.resource not in WORKLOADS:
             continue
-        replicas = body["spec"].get("replicas", 1)
-        counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas)
-        status = {"observedGeneration": body["metadata"]["generation"], **counts}
+        names: tuple[str, ...] = _FIGURES
+        pods = body["spec"].get("replicas", 1)
+        if ref.resource == DAEMON_SETS:
+            names, pods = _FIGURES_OF_DAEMONS, NODES
+        status = {"observedGeneration": body["metadata"]["generation"], **dict.fromkeys(names, pods)}
         if body.get("status") != status:
             cluster.objects[ref] = body | {"status": status}
             changed = True

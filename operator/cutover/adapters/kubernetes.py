@@ -20,6 +20,7 @@ from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, Ref, Resource
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, connect=5)
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
+_STRATEGIC: Final = {"Content-Type": "application/strategic-merge-patch+json"}
 _LONGEST_TEXT: Final = 600
 
 
@@ -134,9 +135,7 @@ class Kubernetes:
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
         """Apply a JSON patch."""
-        headers = dict(_JSON_PATCH)
-        if account:
-            headers["Impersonate-User"] = f"system:serviceaccount:{ref.namespace}:{account}"
+        headers = _JSON_PATCH | (_as(ref.namespace, account) if account else {})
         params = {"fieldManager": FIELD_MANAGER}
         try:
             body = await self._request("PATCH", _path(ref), headers=headers, params=params, body=list(operations))
@@ -144,6 +143,12 @@ class Kubernetes:
             self._bodies.pop(ref, None)
             raise
         return self._keep(ref, body)
+
+    async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
+        """Ask what a strategic merge patch would make of an object; the answer is not remembered."""
+        headers = _STRATEGIC | _as(ref.namespace, account)
+        params = {"fieldManager": FIELD_MANAGER, "dryRun": "All", "fieldValidation": "Strict"}
+        return await self._request("PATCH", _path(ref), headers=headers, params=params, body=patch)
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create an object."""
@@ -181,7 +186,7 @@ class Kubernetes:
             "name": name,
         }
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
-        user = f"system:serviceaccount:{namespace}:{account}"
+        user = _user(namespace, account)
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
@@ -259,6 +264,14 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
     }
     make = known.get(status)
     return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
+
+
+def _user(namespace: str, account: str) -> str:
+    return f"system:serviceaccount:{namespace}:{account}"
+
+
+def _as(namespace: str, account: str) -> dict[str, str]:
+    return {"Impersonate-User": _user(namespace, account)}
 
 
 def _collection(resource: Resource, namespace: str) -> str:

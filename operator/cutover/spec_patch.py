@@ -1,0 +1,83 @@
+"""The strategic merge patch that a `deploy` step makes of its images, replicas and `patch`. Pure; used by that kind alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from cutover.fields import Json
+
+_LONGEST: Final = 16_384
+"""Characters of a patch as JSON."""
+_PARTS: Final = ("containers", "initContainers")
+_NOT_HERE: Final = {
+    "replicas": "replicas do not go into patch; write them beside it, as deploy.replicas",
+    "selector": "the selector of a workload never changes; take it out",
+    **dict.fromkeys(
+        ("apiVersion", "kind", "metadata", "spec", "status"),
+        "{key} is no field of the workload's spec; patch begins below spec, so write template and the like at once",
+    ),
+}
+
+
+def wrong(patch: Json) -> str:
+    """What is wrong with a patch, as a sentence; empty when nothing is. Most is left to the server's dry run."""
+    for key in patch:
+        if key in _NOT_HERE:
+            return _NOT_HERE[key].format(key=key)
+    if (length := len(json.dumps(patch))) > _LONGEST:
+        return f"it has {length} characters, and the most is {_LONGEST}; split the step"
+    node, at = patch, ""
+    for key in ("template", "spec"):
+        node, at = node.get(key, {}), f"{at}.{key}" if at else key
+        if not isinstance(node, dict):
+            return f"{at} is not a mapping; put its fields below it, indented"
+    for part in _PARTS:
+        items = node.get(part, [])
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            return f"{at}.{part} is not a list of containers; begin each with a dash and its name"
+    return ""
+
+
+def images_in(patch: Json) -> set[str]:
+    """Names of the containers whose image a patch sets."""
+    pod = patch.get("template", {}).get("spec", {})
+    return {item["name"] for part in _PARTS for item in pod.get(part, ()) if "image" in item and "name" in item}
+
+
+def places(patch: Json, at: str = "") -> Iterator[str]:
+    """Where a patch says something, for people: mappings are followed, lists are not."""
+    for key, value in patch.items():
+        where = f"{at}.{key}" if at else key
+        if isinstance(value, dict) and value:
+            yield from places(value, where)
+        else:
+            yield where
+
+
+def parts_of(live: Json) -> dict[str, str]:
+    """The containers of a live spec, each with the list in which it stands."""
+    return {item["name"]: part for part in _PARTS for item in live["template"]["spec"].get(part) or ()}
+
+
+def joined(patch: Json, images: Mapping[str, str], replicas: int | None, parts: Mapping[str, str]) -> Json:
+    """All of it as one patch of the spec.
+
+    Args:
+        patch: what the step says.
+        images: by container; each must be there, or it would be merged in as a new one.
+        replicas: None leaves them.
+        parts: the containers that are there.
+    """
+    wish: Json = copy.deepcopy(patch)
+    if replicas is not None:
+        wish["replicas"] = replicas
+    for name, image in images.items():
+        items = wish.setdefault("template", {}).setdefault("spec", {}).setdefault(parts[name], [])
+        mine = next((item for item in items if item.get("name") == name), None)
+        if mine is None:
+            items.append(mine := {"name": name})
+        mine["image"] = image
+    return wish
