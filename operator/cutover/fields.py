@@ -160,15 +160,15 @@ def differences(before: Json, after: Json, at: Path = ()) -> Iterator[tuple[Path
             else:
                 yield (*at, key), before.get(key, ABSENT), after.get(key, ABSENT)
         return
-    names = _names(before)
-    if names and names == _names(after):
+    names = names_of(before)
+    if names and names == names_of(after):
         for name, old, new in zip(names, before, after, strict=True):
             yield from differences(old, new, (*at, {"name": name}))
     else:
         yield at, before, after
 
 
-def _names(items: Json) -> list[str]:
+def names_of(items: Json) -> list[str]:
     """Names of the items of a list; empty when one has none, or shares it."""
     if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):
         return []

@@ -17,8 +17,8 @@ _DIRECTIVE: Final = "$patch"
 def merge(document: Json, patch: Json) -> Json:
     """The document after a strategic merge patch; neither is changed.
 
-    Maps are merged, null takes a key away, lists of things with a name are merged by name, other lists are replaced; of
-    the directives there is ``$patch: delete``. The real server knows the merge key of each list from its types.
+    Maps are merged, null takes a key away, lists of things with a name are merged by name, in the order of the
+    patch, other lists are replaced; of the directives there is ``$patch: delete``. The real server knows the merge key of each list from its types.
     """
     if isinstance(patch, dict):
         merged = dict(document) if isinstance(document, dict) else {}
@@ -29,14 +29,22 @@ def merge(document: Json, patch: Json) -> Json:
                 merged[key] = merge(merged.get(key), value)
         return copy.deepcopy(merged)
     if isinstance(patch, list) and patch and all(isinstance(item, dict) and "name" in item for item in patch):
-        items = {item["name"]: item for item in document or ()}
-        for item in patch:
-            if item.get(_DIRECTIVE) == "delete":
-                items.pop(item["name"], None)
-            else:
-                items[item["name"]] = merge(items.get(item["name"]), item)
-        return list(items.values())
+        return _merge_named({item["name"]: item for item in document or ()}, patch)
     return copy.deepcopy(patch)
+
+
+def _merge_named(live: dict[str, Json], patch: Json) -> Json:
+    """Items of the patch keep its order; the others stand before the first of those that they stood before."""
+    order, named = list(live), {item["name"] for item in patch}
+    rest = [name for name in order if name not in named]
+    merged = []
+    for item in patch:
+        name = item["name"]
+        while name in live and rest and order.index(rest[0]) < order.index(name):
+            merged.append(live[rest.pop(0)])
+        if item.get(_DIRECTIVE) != "delete":
+            merged.append(merge(live.get(name), item))
+    return [*merged, *(copy.deepcopy(live[name]) for name in rest)]
 
 
 def apply(body: Json, operation: Operation) -> None:

@@ -7,10 +7,16 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cutover.fields import Json
+from cutover.fields import Json, names_of
 
 _LONGEST: Final = 16_384
 """Characters of a patch as JSON."""
+_DEEPEST: Final = 32
+"""Mappings and lists inside each other; a pod template needs 12."""
+_LOST: Final = (
+    "if a null stood below it, kubectl apply has dropped it: take a mapping away with $patch: delete, "
+    "or apply with kubectl apply --server-side"
+)
 _PARTS: Final = ("containers", "initContainers")
 _NOT_HERE: Final = {
     "replicas": "replicas do not go into patch; write them beside it, as deploy.replicas",
@@ -27,6 +33,8 @@ def wrong(patch: Json) -> str:
     for key in patch:
         if key in _NOT_HERE:
             return _NOT_HERE[key].format(key=key)
+    if _deeper_than(_DEEPEST, patch):
+        return f"it is nested more than {_DEEPEST} deep, which no workload is; mend it"
     if (length := len(json.dumps(patch))) > _LONGEST:
         return f"it has {length} characters, and the most is {_LONGEST}; split the step"
     node, at = patch, ""
@@ -38,7 +46,26 @@ def wrong(patch: Json) -> str:
         items = node.get(part, [])
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             return f"{at}.{part} is not a list of containers; begin each with a dash and its name"
-    return ""
+    return next((f"{where} says nothing; {_LOST}" for where in _empty(patch)), "")
+
+
+def _deeper_than(levels: int, node: Json) -> bool:
+    """Without recursion: this is what makes recursion over a patch safe."""
+    layer = [node]
+    for _ in range(levels):
+        parts = (item for item in layer if isinstance(item, dict | list))
+        layer = [child for item in parts for child in (item.values() if isinstance(item, dict) else item)]
+    return any(isinstance(item, dict | list) for item in layer)
+
+
+def _empty(patch: Json, at: str = "") -> Iterator[str]:
+    """Mappings without content, which change nothing; inside of lists they may be values, such as ``emptyDir: {}``."""
+    for key, value in patch.items():
+        where = f"{at}.{key}" if at else key
+        if value == {}:
+            yield where
+        elif isinstance(value, dict):
+            yield from _empty(value, where)
 
 
 def images_in(patch: Json) -> set[str]:
@@ -62,16 +89,17 @@ def parts_of(live: Json) -> dict[str, str]:
     return {item["name"]: part for part in _PARTS for item in live["template"]["spec"].get(part) or ()}
 
 
-def joined(patch: Json, images: Mapping[str, str], replicas: int | None, parts: Mapping[str, str]) -> Json:
+def joined(patch: Json, images: Mapping[str, str], replicas: int | None, live: Json) -> Json:
     """All of it as one patch of the spec.
 
     Args:
         patch: what the step says.
         images: by container; each must be there, or it would be merged in as a new one.
         replicas: None leaves them.
-        parts: the containers that are there.
+        live: the spec as it is.
     """
     wish: Json = copy.deepcopy(patch)
+    parts = parts_of(live)
     if replicas is not None:
         wish["replicas"] = replicas
     for name, image in images.items():
@@ -80,4 +108,15 @@ def joined(patch: Json, images: Mapping[str, str], replicas: int | None, parts: 
         if mine is None:
             items.append(mine := {"name": name})
         mine["image"] = image
-    return wish
+    return _in_order(wish, live)
+
+
+def _in_order(patch: Json, live: Json) -> Json:
+    """The patch with its named items in the order of the live list: the server puts them in the order of the patch."""
+    if isinstance(patch, dict) and isinstance(live, dict):
+        return {key: _in_order(value, live.get(key)) for key, value in patch.items()}
+    if names_of(patch) and (order := names_of(live)):
+        items = {item["name"]: item for item in live}
+        ordered = sorted(patch, key=lambda item: order.index(item["name"]) if item["name"] in items else len(order))
+        return [_in_order(item, items.get(item["name"])) for item in ordered]
+    return patch

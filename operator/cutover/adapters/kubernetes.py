@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Final, Protocol
@@ -22,6 +23,10 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, connect=5)
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
 _STRATEGIC: Final = {"Content-Type": "application/strategic-merge-patch+json"}
 _LONGEST_TEXT: Final = 600
+_DEEPEST: Final = 20_000
+"""How deep Python may recurse. The API server takes objects nested 10,000 deep, below what a plan's `patch` says for one, and
+where Python ends at its default of 1,000, one such object would end the streams of all (tried on 3.11).
+"""
 
 
 class Credentials(Protocol):
@@ -56,6 +61,7 @@ class Kubernetes:
     async def open(self) -> None:
         """Connect anew with fresh credentials."""
         await self.close()
+        sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
         credentials = self._login()
         self._server = credentials.server.rstrip("/")
         connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=64, keepalive_timeout=90)
@@ -251,9 +257,8 @@ def _document(text: bytes) -> Json:
 
 
 def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
-    message = (
-        str(answer.get("message", f"HTTP {status}"))[:_LONGEST_TEXT] if isinstance(answer, dict) else f"HTTP {status}"
-    )
+    message = str(answer.get("message", "")) if isinstance(answer, dict) else ""
+    message = _shortened(message or f"HTTP {status}")
     known: Mapping[int, Callable[[str], OutsideError]] = {
         400: Rejected,
         401: Denied,
@@ -264,6 +269,12 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
     }
     make = known.get(status)
     return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
+
+
+def _shortened(text: str) -> str:
+    """Both ends of a long text: what it is about stands first, what is wrong last."""
+    half = _LONGEST_TEXT // 2
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 def _user(namespace: str, account: str) -> str:

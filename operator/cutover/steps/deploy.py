@@ -172,7 +172,8 @@ class Deploy(Kind):
             may = await work.cluster.may(account, work.namespace, "patch", ref.resource, ref.name)
             if isinstance(refused, Denied) and not may:
                 return []  # said by preflight for every target
-            return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it for {ref}: {refused}")]
+            says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
+            return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
         if not foreseen.paused:
             return []
         return [
@@ -281,7 +282,7 @@ class Deploy(Kind):
         ]
         if missing:
             raise PlanError(*missing)
-        return spec_patch.joined(self.patch, images, self.replicas, parts)
+        return spec_patch.joined(self.patch, images, self.replicas, spec)
 
     async def _still_carries(self, work: Work, ref: Ref, snapshot: Snapshot) -> str:
         """Why replicas cannot go down yet: the pods carry more weight than before the step. Empty when they may."""
