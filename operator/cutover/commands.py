@@ -89,7 +89,7 @@ class Hand:
     def written(self, at: int) -> bool:
         """Whether this process has seen the snapshot of a step in this run."""
         targets = self.targets(self.plan.steps[at].name)
-        return any(targets.remembers(ref) for ref in self._targets_of(at))
+        return any(targets.remembered(ref) is not None for ref in self._targets_of(at))
 
     def _targets_of(self, at: int) -> list[Ref]:
         return [target.ref(self.ref.namespace) for target in self.plan.steps[at].kind.touches()]

@@ -1,6 +1,6 @@
 """How many ready endpoints a destination has, counted as Istio counts them: the pods of the Service and its WorkloadEntries.
 
-Reads only. Used by the `traffic` kind before it raises a weight, and by its preflight.
+Reads only. Used by the `traffic` kind before it raises a weight and by its preflight, and by `deploy` before it takes pods away.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from typing import Final
 from cutover.errors import NotFound
 from cutover.fields import Json
 from cutover.ports import (
-    DEPLOYMENTS,
     DESTINATION_RULES,
     ENDPOINT_SLICES,
     PODS,
     SERVICES,
+    VIRTUAL_SERVICES,
     WORKLOAD_ENTRIES,
+    WORKLOADS,
     Cluster,
     Ref,
+    Resource,
 )
-from cutover.workloads import pod_ready
+from cutover.workloads import Rollout, pod_ready
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
@@ -94,23 +96,54 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
 
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
-    """Replicas that the Deployments behind a destination ask for."""
-    total = 0
-    for body in await cluster.list(DEPLOYMENTS, namespace):
-        labels = body["spec"]["template"]["metadata"].get("labels") or {}
-        if _selects(side.selector, labels):
-            total += body["spec"].get("replicas", 1)
-    return total
+    """Pods that the workloads behind a destination ask for."""
+    return sum(
+        Rollout.of(body, resource).wanted
+        for resource, body in await _workloads(cluster, namespace)
+        if _selects(side.selector, _labels(body))
+    )
+
+
+async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[str, int]:
+    """Weight that pods with these labels are given, by the name of the VirtualService; those that give none are left out.
+
+    A destination that stands alone in its route has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight).
+    """
+    found: dict[str, int] = {}
+    reached: dict[tuple[str, str | None], bool] = {}
+    for body in await cluster.list(VIRTUAL_SERVICES, namespace, fresh=fresh):
+        routes = [route for part in ("http", "tcp", "tls") for route in body["spec"].get(part) or ()]
+        for entries in (route.get("route") or () for route in routes):
+            for entry in entries:
+                weight = 100 if len(entries) == 1 else entry.get("weight", 0)
+                aim = entry.get("destination") or {}
+                key = aim.get("host", ""), aim.get("subset") or None
+                if weight and key not in reached:
+                    side = await resolve(cluster, namespace, *key)
+                    reached[key] = isinstance(side, Side) and _selects(side.selector, labels)
+                if weight and reached[key]:
+                    name = body["metadata"]["name"]
+                    found[name] = found.get(name, 0) + weight
+    return found
 
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
     """The workloads whose pods stand behind these destinations."""
     return [
-        Ref(DEPLOYMENTS, namespace, body["metadata"]["name"])
-        for body in await cluster.list(DEPLOYMENTS, namespace)
-        for labels in (body["spec"]["template"]["metadata"].get("labels") or {},)
-        if any(_selects(side.selector, labels) for side in sides)
+        Ref(resource, namespace, body["metadata"]["name"])
+        for resource, body in await _workloads(cluster, namespace)
+        if any(_selects(side.selector, _labels(body)) for side in sides)
     ]
+
+
+async def _workloads(cluster: Cluster, namespace: str) -> list[tuple[Resource, Json]]:
+    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
+    return [(resource, body) for resource, bodies in zip(WORKLOADS, found, strict=True) for body in bodies]
+
+
+def _labels(body: Json) -> Mapping[str, str]:
+    labels: Mapping[str, str] = body["spec"]["template"]["metadata"].get("labels") or {}
+    return labels
 
 
 def _ready_addresses(slices: Sequence[Json], service: str) -> set[str]:

@@ -7,7 +7,7 @@ and by the kinds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -143,6 +143,37 @@ def write(found: Found, to: Json) -> list[Operation]:
     elif found.value is not ABSENT:
         operations.append({"op": "remove", "path": found.pointer})
     return operations
+
+
+def differences(before: Json, after: Json, at: Path = ()) -> Iterator[tuple[Path, Json, Json]]:
+    """The smallest fields in which two states of one object differ, each with its value before and after (or ABSENT).
+
+    Items of a list are compared one by one where each has a name of its own and the names stay as they are; else the
+    whole list is one field.
+    """
+    if before == after:
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted(before.keys() | after.keys()):
+            if key in before and key in after:
+                yield from differences(before[key], after[key], (*at, key))
+            else:
+                yield (*at, key), before.get(key, ABSENT), after.get(key, ABSENT)
+        return
+    names = names_of(before)
+    if names and names == names_of(after):
+        for name, old, new in zip(names, before, after, strict=True):
+            yield from differences(old, new, (*at, {"name": name}))
+    else:
+        yield at, before, after
+
+
+def names_of(items: Json) -> list[str]:
+    """Names of the items of a list; empty when one has none, or shares it."""
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):
+        return []
+    names = [item["name"] for item in items]
+    return names if len(set(names)) == len(names) else []
 
 
 def readable(path: Path) -> str:

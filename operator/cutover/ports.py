@@ -41,6 +41,8 @@ class Resource:
 
 PLANS: Final = Resource(GROUP, VERSION, "migrationplans", "MigrationPlan")
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
+DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 SNAPSHOTS: Final = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SERVICES: Final = Resource("", "v1", "services", "Service")
@@ -53,7 +55,10 @@ VIRTUAL_SERVICES: Final = Resource("networking.istio.io", "v1", "virtualservices
 DESTINATION_RULES: Final = Resource("networking.istio.io", "v1", "destinationrules", "DestinationRule")
 WORKLOAD_ENTRIES: Final = Resource("networking.istio.io", "v1", "workloadentries", "WorkloadEntry")
 
-STREAMED: Final = (DEPLOYMENTS, VIRTUAL_SERVICES)
+WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
+"""What runs pods from a template."""
+
+STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES)
 """Kinds of targets. Of these, and only while they carry `PLAN_LABEL`, every change is streamed to us."""
 
 
@@ -101,6 +106,17 @@ class Cluster(Protocol):
         Raises:
             Rejected, NotFound, Conflict, Denied: nothing was done.
             Unavailable: it may have been done.
+        """
+
+    async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
+        """What an object would be after a strategic merge patch. Nothing is changed.
+
+        The server defaults, validates and asks admission as for a real write, and refuses fields it does not know.
+
+        Args:
+            ref: an object of a built-in kind.
+            patch: the document; with ``metadata.resourceVersion`` it is Conflict when the object is at another.
+            account: the service account of the same namespace to act as.
         """
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cutover.errors import NotFound, Problem
 from cutover.plan import Plan
-from cutover.ports import DEPLOYMENTS, MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Metrics, Ref
+from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Metrics, Ref
 from cutover.steps import Work
 
 
@@ -79,7 +79,7 @@ async def _of_gates(plan: Plan, cluster: Cluster, namespace: str) -> list[Proble
         workload = getattr(gate.source, "workload", None)
         if workload is None:
             continue
-        ref = Ref(DEPLOYMENTS, namespace, workload.name)
+        ref = Ref(workload.resource, namespace, workload.name)
         try:
             await cluster.get(ref)
         except NotFound:

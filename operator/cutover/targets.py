@@ -9,13 +9,13 @@ Used by the driver (claim, release) and by the kinds (snapshot, change).
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
 from cutover.fields import ABSENT, Change, Json, Operation, Path, escape, find, readable, write
+from cutover.foreign import gone, says
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.status import ENDED, Phase
 
@@ -50,11 +50,13 @@ class Snapshot:
         uid: of the object; a snapshot is never restored to another one of the same name.
         values: per field, its path and its value or ABSENT.
         facts: what else the kind wants to remember of that moment.
+        ours: per field, in the same order, what the step sets it to; empty where the kind works that out by itself.
     """
 
     uid: str
     values: tuple[tuple[Path, Json], ...]
     facts: Mapping[str, Any]
+    ours: tuple[Json, ...] = ()
 
     def value(self, path: Path) -> Json:
         """What this field was."""
@@ -220,12 +222,17 @@ class Targets:
             self.memory[name] = _read_snapshot(body)
         return self.memory[name]
 
-    def remembers(self, ref: Ref) -> bool:
-        """Whether this process has had the snapshot in its hands."""
-        return self._snapshot_name(ref) in self.memory
+    def remembered(self, ref: Ref) -> Snapshot | None:
+        """As `saved`, without asking the server: None when this process has not had it in its hands."""
+        return self.memory.get(self._snapshot_name(ref))
 
     async def snapshot(
-        self, ref: Ref, body: Json, paths: Sequence[Path], facts: Mapping[str, Any] | None = None
+        self,
+        ref: Ref,
+        body: Json,
+        paths: Sequence[Path],
+        facts: Mapping[str, Any] | None = None,
+        ours: Sequence[Json] = (),
     ) -> Snapshot:
         """Remember fields as they are in `body`, once: a snapshot that exists already is the one that counts."""
         name = self._snapshot_name(ref)
@@ -238,7 +245,7 @@ class Targets:
             if found is None:
                 raise Foreign("TargetReplaced", f"{ref} has no {readable(path)}")
             values.append((path, found.value))
-        taken = Snapshot(body["metadata"]["uid"], tuple(values), dict(facts or {}))
+        taken = Snapshot(body["metadata"]["uid"], tuple(values), dict(facts or {}), tuple(ours))
         labels = {PLAN_LABEL: self.holder.uid, _RUN_LABEL: str(self.holder.run)}
         manifest = {
             "apiVersion": SNAPSHOTS.api_version,
@@ -300,6 +307,16 @@ class Targets:
                     raise Rejected(f"the server refuses {ref}: {refused}") from rejected
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to write it: {refused}")
 
+    async def confirm(self, ref: Ref, uid: str, changes: Sequence[Change]) -> None:
+        """Read the object back, and see that every field has its value.
+
+        Raises:
+            Rejected: one has not, and the value it has is of ours or the snapshot's: something puts it back.
+            Foreign, Superseded, NotFound, Unavailable: as for `change`.
+        """
+        if self._operations(ref, uid, await self.cluster.get(ref), changes):
+            raise Rejected(f"{ref} does not keep what was written to it; find out who puts it back")
+
     def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
         metadata = body["metadata"]
         if metadata["uid"] != uid:
@@ -313,6 +330,7 @@ class Targets:
         if fence is None:
             return self._claiming_again(ref, body, changes)
         writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
+        writes.sort(key=lambda operation: operation["op"] != "test")  # a test speaks of the object before all writes
         if fence == self.holder.fence and not writes:
             return []
         operations: list[Operation] = [
@@ -353,33 +371,28 @@ class Targets:
 def _operations_of(ref: Ref, body: Json, change: Change) -> list[Operation]:
     found = find(body, change.path)
     if found is None:
-        raise Foreign("ForeignChange", f"{ref} has no {readable(change.path)} any more")
+        raise Foreign("ForeignChange", gone(ref, change))
     if found.value == change.to:
         return []
     if found.value not in change.expects:
-        ours = " or ".join(_shown(value) for value in dict.fromkeys(map(_shown, change.expects)))
-        raise Foreign(
-            "ForeignChange",
-            f"{readable(change.path)} of {ref} is {_shown(found.value)}, which is neither what it was nor what this plan "
-            f"set ({ours})",
-        )
+        raise Foreign("ForeignChange", says(ref, change, found))
     return write(found, change.to)
 
 
-def _shown(value: Json) -> str:
-    return "absent" if value is ABSENT else value if isinstance(value, str) else json.dumps(value)
-
-
 def _write_snapshot(snapshot: Snapshot, ref: Ref, step: str) -> Json:
-    fields = [
-        {"path": list(path)} if value is ABSENT else {"path": list(path), "value": value}
-        for path, value in snapshot.values
-    ]
+    fields = [{"path": list(path), **_kept(value)} for path, value in snapshot.values]
+    for entry, value in zip(fields, snapshot.ours, strict=False):
+        entry["ours"] = _kept(value)
     what = {"kind": ref.resource.kind, "name": ref.name, "uid": snapshot.uid}
     return {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}
+
+
+def _kept(value: Json) -> Json:
+    return {} if value is ABSENT else {"value": value}
 
 
 def _read_snapshot(body: Json) -> Snapshot:
     data = body["data"]
     values = tuple((tuple(entry["path"]), entry.get("value", ABSENT)) for entry in data["fields"])
-    return Snapshot(data["object"]["uid"], values, data["facts"])
+    ours = tuple(entry["ours"].get("value", ABSENT) for entry in data["fields"] if "ours" in entry)
+    return Snapshot(data["object"]["uid"], values, data["facts"], ours)

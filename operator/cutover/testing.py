@@ -15,22 +15,26 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cutover.errors import Broken, Conflict, NotFound, Rejected
+from cutover.errors import Broken, Conflict, Denied, NotFound
 from cutover.fields import Json, Operation
+from cutover.patching import apply, merge
 from cutover.ports import (
-    DEPLOYMENTS,
+    DAEMON_SETS,
     FENCE_LABEL,
     NAMESPACES,
     PLAN_LABEL,
     PLANS,
     SNAPSHOTS,
     VIRTUAL_SERVICES,
+    WORKLOADS,
     Ref,
     Resource,
     Sample,
 )
 from cutover.saga.turn import Notice
 
+NODES = 2
+"""Where a DaemonSet runs its pods."""
 _START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
@@ -90,6 +94,7 @@ class MemoryCluster:
         denied: (verb, object) that no account may do.
         strict: refuse weights that no longer add up to what they did.
         rollouts: the controllers bring rollouts to their end.
+        refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
@@ -99,6 +104,7 @@ class MemoryCluster:
         self.effects: list[tuple[str, Ref]] = []
         self.denied: set[tuple[str, Ref]] = set()
         self.strict, self.rollouts = True, True
+        self.refuse: Callable[[Ref, Json], None] = lambda *_: None
         self.switch = switch or CrashSwitch()
         self._version = 100
 
@@ -152,20 +158,20 @@ class MemoryCluster:
     def _get(self, ref: Ref) -> Json:
         if ref not in self.objects:
             raise NotFound(f"{ref} not found")
-        return copy.deepcopy(self.objects[ref])
+        return self.objects[ref]  # nobody changes a body in place, so nothing need be copied
 
     def seen(self, ref: Ref) -> Json | None:
         """The object, if it would be streamed."""
         body = self.objects.get(ref)
         streamed = ref.resource == PLANS or (body is not None and PLAN_LABEL in (body["metadata"].get("labels") or {}))
-        return copy.deepcopy(body) if streamed else None
+        return body if streamed else None
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
         """Objects of a kind that a selector picks."""
         del fresh
         await asyncio.sleep(0)
         picked: Sequence[Json] = self.switch.around(
-            lambda: [copy.deepcopy(self.objects[ref]) for ref in self._pick(resource, namespace, labels)]
+            lambda: [self.objects[ref] for ref in self._pick(resource, namespace, labels)]
         )
         return picked
 
@@ -187,12 +193,12 @@ class MemoryCluster:
         before = self._get(ref)
         body = copy.deepcopy(before)
         for operation in operations:
-            _apply(body, operation)
+            apply(body, operation)
         if ref.resource not in (PLANS, SNAPSHOTS) and not account:
             raise Broken(f"{ref} is written without an account")
         _possible(ref, before, body, strict=self.strict)
         if body == before:
-            return copy.deepcopy(before)
+            return before
         if body.get("spec") != before.get("spec"):
             body["metadata"]["generation"] += 1
             self.effects.append(("spec", ref))
@@ -201,7 +207,25 @@ class MemoryCluster:
             del self.objects[ref]
             return body
         self._store(ref, body)
-        return copy.deepcopy(body)
+        return body
+
+    async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
+        """What a strategic merge patch would make of an object."""
+        await asyncio.sleep(0)
+        return self.switch.around(lambda: self._dry_run(ref, patch, account))
+
+    def _dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
+        before = self._get(ref)
+        if not account:
+            raise Broken(f"{ref} is tried out without an account")
+        if ("patch", ref) in self.denied:
+            raise Denied(f"{account} cannot patch {ref}")
+        version = patch.get("metadata", {}).get("resourceVersion", before["metadata"]["resourceVersion"])
+        if version != before["metadata"]["resourceVersion"]:
+            raise Conflict(f"{ref} is no longer at version {version}")
+        after = merge(before, patch)
+        self.refuse(ref, after)
+        return after
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create an object."""
@@ -213,8 +237,7 @@ class MemoryCluster:
         if ref in self.objects:
             raise Conflict(f"{ref} already exists")
         self._write("create", ref, body)
-        self.put(resource, body)
-        return copy.deepcopy(self.objects[ref])
+        return self.objects[self.put(resource, body)]
 
     async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
         """Delete what a selector picks."""
@@ -236,10 +259,10 @@ class MemoryCluster:
         body = self._get(ref)
         if body["metadata"]["resourceVersion"] != resource_version:
             raise Conflict(f"{ref} is no longer at version {resource_version}")
-        body["status"] = copy.deepcopy(status)
+        body = body | {"metadata": dict(body["metadata"]), "status": copy.deepcopy(status)}
         self._write("status", ref, status)
         self._store(ref, body)
-        return copy.deepcopy(body)
+        return body
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
         """Whether nobody has forbidden it."""
@@ -259,26 +282,6 @@ def _selected(labels: Json, selector: str) -> bool:
         if (labels.get(key) == value) is bool(unequal):
             return False
     return True
-
-
-def _apply(body: Json, operation: Operation) -> None:
-    """One operation of a JSON patch (RFC 6902: test, add, remove)."""
-    *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
-    node = body
-    try:
-        for part in way:
-            node = node[int(part)] if isinstance(node, list) else node[part]
-        key: Any = int(last) if isinstance(node, list) else last
-        match operation["op"]:
-            case "test":
-                if node[key] != operation["value"]:
-                    raise Rejected(f"testing {operation['path']} failed")
-            case "add":
-                node[key] = copy.deepcopy(operation["value"])
-            case "remove":
-                del node[key]
-    except (KeyError, IndexError, TypeError) as missing:
-        raise Rejected(f"there is no {operation['path']}") from missing
 
 
 def _possible(ref: Ref, before: Json, after: Json, *, strict: bool) -> None:
@@ -362,15 +365,27 @@ class Spawner:
         self._waiting = []
 
 
+_FIGURES = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+_FIGURES_OF_DAEMONS = (
+    "desiredNumberScheduled",
+    "currentNumberScheduled",
+    "updatedNumberScheduled",
+    "numberReady",
+    "numberAvailable",
+)
+
+
 def roll_out(cluster: MemoryCluster) -> bool:
-    """Play the Deployment controller and the kubelet: every rollout completes at once. Whether anything changed."""
+    """Play the controllers of workloads and the kubelet: every rollout completes at once. Whether anything changed."""
     changed = False
     for ref, body in list(cluster.objects.items()):
-        if ref.resource != DEPLOYMENTS or not cluster.rollouts:
+        if ref.resource not in WORKLOADS or not cluster.rollouts:
             continue
-        replicas = body["spec"].get("replicas", 1)
-        counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas)
-        status = {"observedGeneration": body["metadata"]["generation"], **counts}
+        names: tuple[str, ...] = _FIGURES
+        pods = body["spec"].get("replicas", 1)
+        if ref.resource == DAEMON_SETS:
+            names, pods = _FIGURES_OF_DAEMONS, NODES
+        status = {"observedGeneration": body["metadata"]["generation"], **dict.fromkeys(names, pods)}
         if body.get("status") != status:
             cluster.objects[ref] = body | {"status": status}
             changed = True

@@ -1,24 +1,36 @@
-"""Reads what a Deployment and its pods say of themselves. Pure; used by the `deploy` kind, traffic and the readiness gate."""
+"""Reads what workloads and their pods say of themselves. Pure; used by `deploy`, `traffic` and the readiness gate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from cutover.fields import Json
+from cutover.ports import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, Resource
+
+_COUNTS: Final[Mapping[Resource, tuple[str, str, str, str]]] = {
+    DEPLOYMENTS: ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"),
+    STATEFUL_SETS: ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"),
+    DAEMON_SETS: ("currentNumberScheduled", "updatedNumberScheduled", "numberReady", "numberAvailable"),
+}
+"""Where a status says its total, updated, ready and available pods."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How far a Deployment is.
+    """How far a workload is.
 
     Attributes:
-        wanted: replicas asked for.
+        wanted: pods asked for.
         current: the controller has seen the newest generation; the other figures speak of it only then.
-        updated: pods of the newest template, `ready` and `available` of all templates.
         total: pods of all templates.
+        updated: pods of the newest template, `ready` and `available` of all templates.
+        kept: pods that stay with an older template because the spec says so (the partition of a StatefulSet).
+        by_hand: pods change only when somebody deletes them (updateStrategy OnDelete).
         stalled: why the controller has given up making progress; empty when it has not.
+        revision: of the newest template, as its pods carry it in `controller-revision-hash`; empty where it is not told.
     """
 
     wanted: int
@@ -27,47 +39,87 @@ class Rollout:
     updated: int
     ready: int
     available: int
+    kept: int = 0
+    by_hand: bool = False
     stalled: str = ""
+    revision: str = ""
 
     @classmethod
-    def of(cls, body: Json) -> Rollout:
-        """Read a Deployment."""
-        status = body.get("status", {})
+    def of(cls, body: Json, resource: Resource) -> Rollout:
+        """Read a workload of one of the three kinds."""
+        spec, status = body["spec"], body.get("status") or {}
+        total, updated, ready, available = (status.get(name, 0) for name in _COUNTS[resource])
+        strategy = spec.get("updateStrategy") or {}
+        wanted = status.get("desiredNumberScheduled", 0) if resource == DAEMON_SETS else spec.get("replicas", 1)
+        partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
         stalled = ""
-        for condition in status.get("conditions", ()):
+        for condition in status.get("conditions") or ():
             if condition["type"] == "Progressing" and condition["status"] == "False":
                 stalled = condition.get("reason") or "Progressing is False"
         return cls(
-            wanted=body["spec"].get("replicas", 1),
+            wanted=wanted,
             current=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 1),
-            total=status.get("replicas", 0),
-            updated=status.get("updatedReplicas", 0),
-            ready=status.get("readyReplicas", 0),
-            available=status.get("availableReplicas", 0),
+            total=total,
+            updated=updated,
+            ready=ready,
+            available=available,
+            kept=min(wanted, partition) if resource == STATEFUL_SETS else 0,
+            by_hand=strategy.get("type") == "OnDelete",
             stalled=stalled,
+            revision=status.get("updateRevision", ""),
         )
 
     @property
     def complete(self) -> bool:
-        """Every wanted pod runs the newest template and is available, and no other pod is left.
+        """Every wanted pod runs the template that the spec wants for it and is available, and no other pod is left.
 
-        The rule of ``kubectl rollout status`` (kubectl's deployment status viewer), with `total` beside it.
+        The rules of ``kubectl rollout status`` (kubectl's `polymorphichelpers/rollout_status.go`) for the three kinds, with
+        `total` beside them. A StatefulSet with a partition is complete when the pods from the partition on are updated.
         """
-        return (
-            self.current and self.updated == self.wanted and self.total == self.wanted and self.available == self.wanted
-        )
+        return self._steady and not self.outdated
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing more happens by itself: it is complete, or every pod is available and OnDelete leaves the rest to people."""
+        return self.complete or (self.by_hand and self._steady)
+
+    @property
+    def outdated(self) -> int:
+        """Pods that must still get the newest template; 0 as long as the controller has not seen it."""
+        return max(0, self.wanted - self.kept - self.updated) if self.current else 0
+
+    @property
+    def _steady(self) -> bool:
+        return self.current and self.total == self.wanted and self.available == self.wanted
 
     @property
     def ready_new(self) -> int:
-        """Ready pods of the newest template, at least: while old pods are left they may be the ready ones."""
+        """Ready pods of the template that is wanted for them, at least: while others are left they may be the ready ones."""
         if not self.current:
             return 0
-        return max(0, min(self.updated, self.ready - (self.total - self.updated)))
+        right = self.updated + min(self.kept, self.total - self.updated)
+        return max(0, min(right, self.ready - (self.total - right)))
 
     @property
     def text(self) -> str:
         """Ready of wanted, such as ``2/3``."""
         return f"{self.ready_new}/{self.wanted}"
+
+
+def selector(body: Json) -> str:
+    """The label selector of a workload's pods, as the API server and kubectl take it."""
+    chosen = body["spec"]["selector"]
+    parts = [f"{key}={value}" for key, value in sorted((chosen.get("matchLabels") or {}).items())]
+    for rule in chosen.get("matchExpressions") or ():
+        key, values = rule["key"], ",".join(rule.get("values") or ())
+        words = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        parts.append(words[rule["operator"]])
+    return ",".join(parts)
 
 
 def restarted_since(pods: Sequence[Json], moment: datetime) -> int:

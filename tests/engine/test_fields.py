@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cutover.fields import ABSENT, Path, find, readable, write
-from cutover.testing import _apply
+from cutover.patching import apply
 
 BODY = {
     "spec": {
@@ -74,7 +74,7 @@ def test_what_is_written_is_found(path: Path, to: Any) -> None:
     found = find(body, path)
     assert found is not None
     for operation in write(found, to):
-        _apply(body, operation)
+        apply(body, operation)
     again = find(body, path)
     assert again is not None
     assert again.value == to

@@ -15,7 +15,8 @@ from support.simulation import Simulation
 class Story:
     """A plan and how it goes.
 
-    `fails_at` is the weight at which the gate or guard begins to fail; above 100 is never. In a `timed` story the samples
+    `fails_at` is the weight at which the gate or guard begins to fail; above 100 is never. With `fails_in` it fails in that
+    step. In a `timed` story the samples
     of a guard decide in which step it turns back, and those start again after a crash.
     """
 
@@ -23,6 +24,7 @@ class Story:
     spec: str
     end: Phase
     fails_at: int = 101
+    fails_in: str = ""
     approve: str = ""
     abort_in: str = ""
     timed: bool = False
@@ -56,6 +58,34 @@ steps:
     traffic: {virtualService: {name: shop}, from: {host: shop-v2}, to: {host: shop-v1}, weights: [100], dwell: 1m}
     gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
 """
+STATEFUL = """
+steps:
+  - name: store
+    deploy:
+      workload: {kind: StatefulSet, name: store}
+      images: [{container: db, image: "db:2"}]
+      replicas: 4
+      patch:
+        minReadySeconds: 5
+        template:
+          metadata: {annotations: {a: "1"}}
+          spec:
+            nodeSelector: null
+            containers: [{name: db, env: [{name: MODE, value: new}], resources: {limits: {memory: 1Gi}}}]
+  - name: partition
+    deploy: {workload: {kind: StatefulSet, name: store}, patch: {updateStrategy: {rollingUpdate: {partition: 2}}}}
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
+DAEMONS = """
+steps:
+  - name: agent
+    deploy:
+      workload: {kind: DaemonSet, name: agent}
+      images: [{container: agent, image: "agent:2"}]
+      patch: {template: {metadata: {annotations: {one: "1", two: "2", team: null}}}}
+    gates: [{name: pods, readiness: {percent: 100}}]
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
 
 STORIES = (
     Story("canary", CANARY, Phase.SUCCEEDED),
@@ -65,7 +95,11 @@ STORIES = (
     Story("approved", APPROVED, Phase.SUCCEEDED, approve="ok"),
     Story("approved-aborted", APPROVED, Phase.ROLLED_BACK, abort_in="ok"),
     Story("there-and-back", BACK_AND_FORTH, Phase.SUCCEEDED),
-    Story("there-and-back-fails", BACK_AND_FORTH, Phase.ROLLED_BACK, fails_at=0),
+    Story("there-and-back-fails", BACK_AND_FORTH, Phase.ROLLED_BACK, fails_in="back"),
+    Story("stateful", STATEFUL, Phase.SUCCEEDED),
+    Story("stateful-fails", STATEFUL, Phase.ROLLED_BACK, fails_in="soak"),
+    Story("daemons", DAEMONS, Phase.SUCCEEDED),
+    Story("daemons-fails", DAEMONS, Phase.ROLLED_BACK, fails_in="soak"),
 )
 
 
@@ -80,10 +114,10 @@ async def play(story: Story, run: Simulation) -> Phase:
 
     def answer(_: str) -> Sample:
         nonlocal reached
-        shifted = weight_of_new(run) >= max(1, story.fails_at)
+        shifted = weight_of_new(run) >= story.fails_at
         reached = reached or shifted
-        back = story.fails_at == 0 and run.status.current is not None and run.status.current.step == "back"
-        return Sample(0.9 if shifted or back else 0.1)
+        there = run.status.current is not None and run.status.current.step == story.fails_in
+        return Sample(0.9 if shifted or there else 0.1)
 
     run.metrics.answer = answer
     for step, verb in ((story.approve, RequestVerb.APPROVE), (story.abort_in, RequestVerb.ABORT)):

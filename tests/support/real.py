@@ -89,7 +89,8 @@ class Shop:
     def __init__(self, api: Api, namespace: str) -> None:
         self.api, self.namespace = api, namespace
         self.plans = f"/apis/cutover.dev/v1alpha1/namespaces/{namespace}/migrationplans"
-        self.deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+        self.apps = f"/apis/apps/v1/namespaces/{namespace}"
+        self.deployments = f"{self.apps}/deployments"
         self.routes = f"/apis/networking.istio.io/v1/namespaces/{namespace}/virtualservices/shop"
 
     def create(self, *, pods: int = 3) -> None:
@@ -159,11 +160,13 @@ class Shop:
     def objects(self) -> dict[str, Any]:
         """Spec, labels and annotations of all that a plan may touch."""
         found = {}
-        for path in (self.deployments, self.routes.rpartition("/")[0]):
+        workloads = [f"{self.apps}/{plural}" for plural in ("deployments", "statefulsets", "daemonsets")]
+        for path in (*workloads, self.routes.rpartition("/")[0]):
             for body in self.api.list(path):
                 metadata = body["metadata"]
                 annotations = dict(metadata.get("annotations") or {})
-                annotations.pop("deployment.kubernetes.io/revision", None)
+                for counter in ("deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation"):
+                    annotations.pop(counter, None)  # the controllers count changes there, those back included
                 found[f"{path.rpartition('/')[2]}/{metadata['name']}"] = (
                     body["spec"],
                     metadata.get("labels") or {},
@@ -178,7 +181,7 @@ class Shop:
             for name, (_, labels, _) in self.objects().items()
             if any(key.startswith("cutover.dev/") for key in labels)
         ]
-        revisions = self.api.list(f"/apis/apps/v1/namespaces/{self.namespace}/controllerrevisions")
+        revisions = self.api.list(f"{self.apps}/controllerrevisions", "cutover.dev/plan")
         return found + [revision["metadata"]["name"] for revision in revisions]
 
 
@@ -191,7 +194,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: migrator, namespace: NAMESPACE}
 rules:
-  - {apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"]}
+  - {apiGroups: ["apps"], resources: ["deployments", "statefulsets", "daemonsets"], verbs: ["patch"]}
   - {apiGroups: ["networking.istio.io"], resources: ["virtualservices"], verbs: ["patch"]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

@@ -7,12 +7,14 @@ from typing import Any
 import yaml
 
 from cutover.ports import (
+    DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     NAMESPACES,
     PLANS,
     SERVICE_ACCOUNTS,
     SERVICES,
+    STATEFUL_SETS,
     VIRTUAL_SERVICES,
     Ref,
 )
@@ -22,6 +24,8 @@ NAMESPACE = "shop"
 PLAN = Ref(PLANS, NAMESPACE, "shop-v2")
 V1 = Ref(DEPLOYMENTS, NAMESPACE, "shop-v1")
 V2 = Ref(DEPLOYMENTS, NAMESPACE, "shop-v2")
+STORE = Ref(STATEFUL_SETS, NAMESPACE, "store")
+AGENT = Ref(DAEMON_SETS, NAMESPACE, "agent")
 ROUTES = Ref(VIRTUAL_SERVICES, NAMESPACE, "shop")
 
 
@@ -60,13 +64,46 @@ spec:
     return manifest
 
 
+_STORE = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: store, namespace: shop}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: store}}
+  updateStrategy: {type: RollingUpdate, rollingUpdate: {partition: 0}}
+  template:
+    metadata: {labels: {app: store}}
+    spec:
+      nodeSelector: {disk: fast}
+      containers:
+        - name: db
+          image: db:1
+          env: [{name: MODE, value: old}, {name: LEVEL, value: "1"}]
+          resources: {limits: {cpu: "1"}}
+"""
+_AGENT = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: shop}
+spec:
+  selector: {matchLabels: {app: agent}}
+  updateStrategy: {type: RollingUpdate}
+  template:
+    metadata: {labels: {app: agent}, annotations: {team: shop}}
+    spec: {containers: [{name: agent, image: "agent:1"}]}
+"""
+
+
 def shop(cluster: MemoryCluster) -> None:
-    """Put all of it into a cluster: v1 with three pods and all the traffic, v2 with none."""
+    """Put all of it into a cluster: v1 with three pods and all the traffic, v2 with none, and two that get no traffic."""
     cluster.put(NAMESPACES, {"metadata": {"name": NAMESPACE, "namespace": ""}})
     cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "migrator", "labels": {"cutover.dev/migrator": "true"}}})
     for name, replicas in (("shop-v1", 3), ("shop-v2", 0)):
         cluster.put(DEPLOYMENTS, deployment(name, f"{name}:1", replicas))
         cluster.put(SERVICES, {"metadata": {"name": name}, "spec": {"selector": {"app": name}}})
+    cluster.put(STATEFUL_SETS, yaml.safe_load(_STORE))
+    cluster.put(DAEMON_SETS, yaml.safe_load(_AGENT))
     cluster.put(VIRTUAL_SERVICES, virtual_service())
     react(cluster)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Final, Protocol
@@ -20,7 +21,12 @@ from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, Ref, Resource
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, connect=5)
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
+_STRATEGIC: Final = {"Content-Type": "application/strategic-merge-patch+json"}
 _LONGEST_TEXT: Final = 600
+_DEEPEST: Final = 20_000
+"""How deep Python may recurse. The API server takes objects nested 10,000 deep, below what a plan's `patch` says for one, and
+where Python ends at its default of 1,000, one such object would end the streams of all (tried on 3.11).
+"""
 
 
 class Credentials(Protocol):
@@ -58,6 +64,7 @@ class Kubernetes:
     async def open(self) -> aiohttp.ClientSession:
         """Connect anew with fresh credentials."""
         await self.close()
+        sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
         credentials = self._login()
         self._server = credentials.server.rstrip("/")
         self._session = connect(credentials, self._traces, 64)
@@ -136,9 +143,7 @@ class Kubernetes:
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
         """Apply a JSON patch."""
-        headers = dict(_JSON_PATCH)
-        if account:
-            headers["Impersonate-User"] = f"system:serviceaccount:{ref.namespace}:{account}"
+        headers = _JSON_PATCH | (_as(ref.namespace, account) if account else {})
         params = {"fieldManager": FIELD_MANAGER}
         try:
             body = await self._request("PATCH", _path(ref), headers=headers, params=params, body=list(operations))
@@ -146,6 +151,12 @@ class Kubernetes:
             self._bodies.pop(ref, None)
             raise
         return self._keep(ref, body)
+
+    async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
+        """Ask what a strategic merge patch would make of an object; the answer is not remembered."""
+        headers = _STRATEGIC | _as(ref.namespace, account)
+        params = {"fieldManager": FIELD_MANAGER, "dryRun": "All", "fieldValidation": "Strict"}
+        return await self._request("PATCH", _path(ref), headers=headers, params=params, body=patch)
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create an object."""
@@ -203,7 +214,7 @@ class Kubernetes:
             "name": name,
         }
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
-        user = f"system:serviceaccount:{namespace}:{account}"
+        user = _user(namespace, account)
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
@@ -279,9 +290,8 @@ def _document(text: bytes) -> Json:
 
 
 def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
-    message = (
-        str(answer.get("message", f"HTTP {status}"))[:_LONGEST_TEXT] if isinstance(answer, dict) else f"HTTP {status}"
-    )
+    message = str(answer.get("message", "")) if isinstance(answer, dict) else ""
+    message = _shortened(message or f"HTTP {status}")
     known: Mapping[int, Callable[[str], OutsideError]] = {
         400: Rejected,
         401: Denied,
@@ -292,6 +302,20 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
     }
     make = known.get(status)
     return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
+
+
+def _shortened(text: str) -> str:
+    """Both ends of a long text: what it is about stands first, what is wrong last."""
+    half = _LONGEST_TEXT // 2
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}"
+
+
+def _user(namespace: str, account: str) -> str:
+    return f"system:serviceaccount:{namespace}:{account}"
+
+
+def _as(namespace: str, account: str) -> dict[str, str]:
+    return {"Impersonate-User": _user(namespace, account)}
 
 
 def _collection(resource: Resource, namespace: str) -> str:

@@ -12,15 +12,22 @@ from cutover.fields import Json
 from cutover.gates.base import Source, Surroundings
 from cutover.gates.verdict import Measurement
 from cutover.model import Duration, Model, Name
-from cutover.ports import DEPLOYMENTS, PODS, Ref
-from cutover.workloads import Rollout, restarted_since
+from cutover.ports import PODS, WORKLOADS, Ref, Resource
+from cutover.workloads import Rollout, restarted_since, selector
 
 
 class Workload(Model):
     """A workload of the plan's namespace."""
 
-    kind: Literal["Deployment"] = Field(default="Deployment", description="Kind of the workload.")
+    kind: Literal["Deployment", "StatefulSet", "DaemonSet"] = Field(
+        default="Deployment", description="Kind of the workload. Default Deployment."
+    )
     name: Name = Field(description="Name of the workload.")
+
+    @property
+    def resource(self) -> Resource:
+        """Its kind as the API server knows it."""
+        return next(resource for resource in WORKLOADS if resource.kind == self.kind)
 
 
 class Readiness(Source):
@@ -56,13 +63,15 @@ class Readiness(Source):
 
     async def measure(self, around: Surroundings) -> Measurement:
         """Read the streamed workload; its pods only when restarts matter."""
-        ref = Ref(DEPLOYMENTS, around.namespace, self.workload.name) if self.workload else around.workload
+        ref = around.workload
+        if self.workload:
+            ref = Ref(self.workload.resource, around.namespace, self.workload.name)
         now = around.clock.now()
         if ref is None:
             return Measurement(None, now, "the step rolls out no workload; name one in readiness.workload")
         try:
             body = around.cluster.seen(ref) or await around.cluster.get(ref)
-            rollout = Rollout.of(body)
+            rollout = Rollout.of(body, ref.resource)
             ready = rollout.ready_new
             if self.for_ and ready:
                 ready -= await self._restarted(around, ref, body)
@@ -73,11 +82,12 @@ class Readiness(Source):
         if rollout.wanted == 0:
             return Measurement(None, now, f"{ref} wants no pods")
         value = 100.0 * max(0, ready) / rollout.wanted
-        return Measurement(value, now, f"{max(0, ready)} of {rollout.wanted} pods of {ref} are ready")
+        says = f"{max(0, ready)} of {rollout.wanted} pods of {ref} are ready"
+        if rollout.by_hand and not rollout.complete:
+            says += "; its updateStrategy is OnDelete, so a pod gets the new template when somebody deletes it"
+        return Measurement(value, now, says)
 
     async def _restarted(self, around: Surroundings, ref: Ref, body: Json) -> int:
         """Pods that are ready again after a restart within `for`; a number without memory, so a crash loses nothing."""
-        selector = body["spec"]["selector"].get("matchLabels", {})
-        labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
-        pods = await around.cluster.list(PODS, ref.namespace, labels)
+        pods = await around.cluster.list(PODS, ref.namespace, selector(body))
         return restarted_since(pods, around.clock.now() - self.for_)

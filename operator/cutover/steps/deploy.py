@@ -1,24 +1,33 @@
-"""The kind `deploy`: sets images and replicas of a workload and waits until that very rollout is complete."""
+"""The kind `deploy`: changes fields of a workload's spec and waits until that very rollout is complete."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from cutover.errors import NotFound, Problem
-from cutover.fields import Change, Json, Path
+from cutover import spec_patch
+from cutover.endpoints import carried
+from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
+from cutover.fields import ABSENT, Change, Json, Path, differences
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
-from cutover.ports import AUTOSCALERS, DEPLOYMENTS
+from cutover.ports import AUTOSCALERS, DAEMON_SETS, STATEFUL_SETS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.steps.base import Kind, Target, Work
 from cutover.targets import Snapshot
-from cutover.workloads import Rollout
+from cutover.workloads import Rollout, selector
 
-_LOOK_AGAIN = 30.0
+_LOOK_AGAIN: Final = 30.0
 """Seconds; the workload is streamed, so this only mends a lost event."""
+_PATIENCE: Final = 60.0
+"""Seconds an undo waits for the old pods before it says that somebody has to help."""
+_TRIES: Final = 4
+_REPLICAS: Final[Path] = ("spec", "replicas")
+_NOTHING: Final = "sets nothing; give images, replicas or patch"
+_NO_REPLICAS: Final = "a DaemonSet has no replicas, it runs one pod a node; drop replicas"
 
 
 class Image(Model):
@@ -28,16 +37,39 @@ class Image(Model):
     image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] = Field(description="Image to run.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """What the step will change, as the server told it.
+
+    Attributes:
+        body: the workload before.
+        fields: each with its value before and after.
+        paused: nothing would roll out.
+        carried: weight that the pods carried before the step; only asked when the step raises the replicas.
+    """
+
+    body: Json
+    fields: tuple[tuple[Path, Json, Json], ...]
+    paused: bool
+    carried: int = 0
+
+
 class Deploy(Kind):
     """Rolls out a workload.
 
-    Changes: the images and replicas named here, nothing else. Twice is harmless, because each field is brought to a value
-    and a field that has it is not written. Undo brings back the values from the snapshot and waits for the old pods.
+    Changes: the images and replicas named here, and what `patch` changes; which fields these are, a dry run of the server
+    tells before the first write, and the snapshot keeps each with its old value and ours. Twice is harmless, because each
+    field is brought to a value and a field that has it is not written; after a crash the snapshot that exists is the one
+    that counts. Undo brings back the values from the snapshot and waits for the old pods.
     """
 
     model_config = ConfigDict(
         json_schema_extra=validations(
-            ("has(self.images) || has(self.replicas)", "deploy sets nothing; give images or replicas"),
+            ("has(self.images) || has(self.replicas) || has(self.patch)", f"deploy {_NOTHING}"),
+            (
+                "!has(self.replicas) || !has(self.workload.kind) || self.workload.kind != 'DaemonSet'",
+                _NO_REPLICAS,
+            ),
         )
     )
     key: ClassVar[str] = "deploy"
@@ -50,16 +82,35 @@ class Deploy(Kind):
         description="Images to set, by container.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["container"]},
     )
-    replicas: int | None = Field(default=None, ge=0, le=100_000, description="Replicas to set; left out, they stay.")
+    replicas: int | None = Field(
+        default=None, ge=0, le=100_000, description="Replicas to set; left out, they stay. Not for a DaemonSet."
+    )
+    patch: dict[str, Any] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Strategic merge patch on the workload's spec, for all the rest.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+
+    @field_validator("patch")
+    @classmethod
+    def _possible(cls, patch: dict[str, Any]) -> dict[str, Any]:
+        if says := spec_patch.wrong(patch):
+            raise ValueError(says)
+        return patch
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> Deploy:
-        if not self.images and self.replicas is None:
-            raise ValueError("it sets nothing; give images or replicas")
+    def _makes_sense(self) -> Deploy:
+        if not self.images and self.replicas is None and not self.patch:
+            raise ValueError(f"it {_NOTHING}")
+        if self.replicas is not None and self.workload.kind == DAEMON_SETS.kind:
+            raise ValueError(_NO_REPLICAS)
         names = [image.container for image in self.images]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"container {twice[0]} stands in images more than once; keep one")
+        if doubles := sorted(spec_patch.images_in(self.patch) & set(names)):
+            raise ValueError(f"the image of container {doubles[0]} stands in images and in patch; keep one")
         return self
 
     def stages(self) -> tuple[StageRule, ...]:
@@ -67,6 +118,7 @@ class Deploy(Kind):
         parts = [f"{image.container}={image.image}" for image in self.images]
         if self.replicas is not None:
             parts.append(f"replicas {self.replicas}")
+        parts.extend(spec_patch.places(self.patch))
         return (StageRule(f"roll out {', '.join(parts)}"[:512]),)
 
     def touches(self) -> tuple[Target, ...]:
@@ -75,101 +127,202 @@ class Deploy(Kind):
 
     def rolls_out(self) -> Target:
         """The workload."""
-        return Target(DEPLOYMENTS, self.workload.name)
+        return Target(self.workload.resource, self.workload.name)
 
     async def examine(self, work: Work) -> list[Problem]:
-        """Containers exist, nothing else steers the replicas, nobody has paused the rollout."""
+        """Nothing else steers the replicas, the server takes the change, and nobody has paused the rollout.
+
+        Only the first step that touches a workload is tried out: a later one starts from what this one leaves.
+        """
         ref = self.rolls_out().ref(work.namespace)
+        first = work.memory.setdefault(f"{ref} is tried by", work.place) == work.place
+        problems = await self._steered(work, ref)
+        if first:
+            problems += await self._refused(work, ref)
+        return problems
+
+    async def _steered(self, work: Work, ref: Ref) -> list[Problem]:
+        if self.replicas is None:
+            return []
+        scalers = [
+            scaler["metadata"]["name"]
+            for scaler in await work.cluster.list(AUTOSCALERS, work.namespace)
+            if scaler["spec"]["scaleTargetRef"].get("kind") == ref.resource.kind
+            and scaler["spec"]["scaleTargetRef"].get("name") == ref.name
+        ]
+        return [
+            Problem(
+                f"{work.place}.deploy.replicas",
+                f"HorizontalPodAutoscaler {name} steers the replicas of {ref}; "
+                "leave replicas out, or delete the autoscaler first",
+            )
+            for name in scalers
+        ]
+
+    async def _refused(self, work: Work, ref: Ref) -> list[Problem]:
+        where = f"{work.place}.deploy"
         try:
-            body = await work.cluster.get(ref)
+            foreseen = await self._foresee(work)
         except NotFound:
             return []  # said by preflight for every target
-        place = f"{work.place}.deploy"
-        known = {item["name"] for item in _containers(body)}
-        problems = [
+        except PlanError as error:
+            return list(error.problems)
+        except (Rejected, Denied) as refused:
+            account = work.targets.holder.account
+            may = await work.cluster.may(account, work.namespace, "patch", ref.resource, ref.name)
+            if isinstance(refused, Denied) and not may:
+                return []  # said by preflight for every target
+            says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
+            return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
+        if not foreseen.paused:
+            return []
+        return [
             Problem(
-                f"{place}.images[{image.container}]",
-                f"{ref} has no container {image.container}; it has {', '.join(sorted(known))}",
+                f"{where}.workload",
+                f"{ref} is paused (spec.paused: true), so nothing would roll out; "
+                f"run kubectl rollout resume deployment/{ref.name}",
             )
-            for image in self.images
-            if image.container not in known
         ]
-        if body["spec"].get("paused"):
-            problems.append(
-                Problem(
-                    f"{place}.workload",
-                    f"{ref} is paused (spec.paused: true), so nothing would roll out; "
-                    f"run kubectl rollout resume deployment/{ref.name}",
-                )
-            )
-        if self.replicas is not None:
-            for scaler in await work.cluster.list(AUTOSCALERS, work.namespace):
-                aim = scaler["spec"]["scaleTargetRef"]
-                if aim.get("kind") == ref.resource.kind and aim.get("name") == ref.name:
-                    name = scaler["metadata"]["name"]
-                    problems.append(
-                        Problem(
-                            f"{place}.replicas",
-                            f"HorizontalPodAutoscaler {name} steers the replicas of {ref}; "
-                            "leave replicas out, or delete the autoscaler first",
-                        )
-                    )
-        return problems
+
+    async def look(self, work: Work, stage: int) -> Any:
+        """Ask what will change, unless the snapshot says it already."""
+        del stage
+        known = work.targets.remembered(self.rolls_out().ref(work.namespace))
+        return None if known else await self._foresee(work)
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Set the fields, then look how far the rollout is."""
-        del stage, looked
+        del stage
         ref = self.rolls_out().ref(work.namespace)
-        body = await work.targets.view(ref)
-        fields = self._fields(body)
-        snapshot = await work.targets.snapshot(ref, body, [path for path, _ in fields])
-        changes = [Change(path, to, (snapshot.value(path), to)) for path, to in fields]
-        return _progress(await work.targets.change(ref, snapshot.uid, changes), forward=True)
+        snapshot = work.targets.remembered(ref) or await self._snapshot(work, looked)
+        changes = [
+            Change(path, ours, (was, ours)) for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
+        ]
+        rollout = Rollout.of(await work.targets.change(ref, snapshot.uid, changes), ref.resource)
+        if rollout.at_rest:
+            return Done(ready=rollout.text)
+        if rollout.current and rollout.stalled:
+            says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
+            return Failed("RolloutStalled", says)
+        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready", rollout.text)
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
-        """Set the fields back, then wait until the old pods are available again."""
+        """Set the fields back, read them back, and wait until the old pods are available again."""
         del looked
         ref = self.rolls_out().ref(work.namespace)
         snapshot = await work.targets.saved(ref)
         if snapshot is None:
             await work.targets.fence(ref)
             return Done()
-        return _progress(await work.targets.change(ref, snapshot.uid, self.marks(snapshot)), forward=False)
+        if busy := await self._still_carries(work, ref, snapshot):
+            return Wait("StillCarriesTraffic", busy)
+        changes = self.marks(snapshot)
+        body = await work.targets.change(ref, snapshot.uid, changes)
+        rollout = Rollout.of(body, ref.resource)
+        if rollout.complete:
+            await work.targets.confirm(ref, snapshot.uid, changes)
+            return Done(ready=rollout.text)
+        if rollout.current and rollout.stalled:
+            says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
+            return Wait("RolloutStalled", says)
+        if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):
+            return Wait("PodsToDelete", _by_hand(ref, body, rollout))
+        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the old template are ready", rollout.text)
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """Each field that was set."""
-        return [Change(path, was, (was, self._ours(path))) for path, was in snapshot.values]
+        return [
+            Change(path, was, (was, ours)) for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
+        ]
 
-    def _ours(self, path: Path) -> Json:
-        part = path[-2]
-        if isinstance(part, Mapping):
-            return next(image.image for image in self.images if image.container == part["name"])
-        return self.replicas
+    # --- pieces -------------------------------------------------------------------------------------------------------
 
-    def _fields(self, body: Json) -> list[tuple[Path, Json]]:
-        fields: list[tuple[Path, Json]] = []
-        for image in self.images:
-            part = "initContainers" if image.container in _names(body, "initContainers") else "containers"
-            fields.append((("spec", "template", "spec", part, {"name": image.container}, "image"), image.image))
-        if self.replicas is not None:
-            fields.append((("spec", "replicas"), self.replicas))
-        return fields
+    async def _snapshot(self, work: Work, looked: Any) -> Snapshot:
+        """What the fields are before the first write, and what they will be."""
+        ref = self.rolls_out().ref(work.namespace)
+        try:
+            foreseen = looked if isinstance(looked, _Foreseen) else await self._foresee(work)
+        except (PlanError, Rejected, Denied):
+            # A process that died in the middle may have written already what is now refused a second time.
+            if known := await work.targets.saved(ref):
+                return known
+            raise
+        paths, ours = [path for path, _, _ in foreseen.fields], [after for _, _, after in foreseen.fields]
+        return await work.targets.snapshot(ref, foreseen.body, paths, {"carried": foreseen.carried}, ours)
+
+    async def _foresee(self, work: Work) -> _Foreseen:
+        """Let the server say what would change. Raises PlanError for a container that is not there.
+
+        The dry run is bound to the version it is compared with, so that nobody else's change is taken for ours.
+        """
+        ref = self.rolls_out().ref(work.namespace)
+        account, body = work.targets.holder.account, await work.targets.view(ref)
+        for _ in range(_TRIES):
+            spec = body["spec"]
+            version = {"resourceVersion": body["metadata"]["resourceVersion"]}
+            trial = work.cluster.dry_run(ref, {"metadata": version, "spec": self._wish(work, ref, spec)}, account)
+            try:
+                if self.replicas is not None and self.replicas > spec.get("replicas", 1):
+                    labels = spec["template"]["metadata"].get("labels") or {}
+                    carries = carried(work.cluster, work.namespace, labels, fresh=False)
+                    after, weights = await asyncio.gather(trial, carries)
+                else:
+                    after, weights = await trial, {}
+            except Conflict:
+                body = await work.cluster.get(ref)
+                continue
+            fields = tuple(differences(spec, after["spec"], ("spec",)))
+            return _Foreseen(body, fields, bool(after["spec"].get("paused")), sum(weights.values()))
+        raise Conflict(f"{ref} changed at each of {_TRIES} tries to learn what would change")
+
+    def _wish(self, work: Work, ref: Ref, spec: Json) -> Json:
+        parts = spec_patch.parts_of(spec)
+        images = {image.container: image.image for image in self.images}
+        place, has = f"{work.place}.deploy", f"it has {', '.join(sorted(parts))}"
+        missing = [
+            Problem(f"{place}.images[{name}]", f"{ref} has no container {name}; {has}")
+            for name in images
+            if name not in parts
+        ]
+        if missing:
+            raise PlanError(*missing)
+        return spec_patch.joined(self.patch, images, self.replicas, spec)
+
+    async def _still_carries(self, work: Work, ref: Ref, snapshot: Snapshot) -> str:
+        """Why replicas cannot go down yet: the pods carry more weight than before the step. Empty when they may."""
+        was = next((value for path, value in snapshot.values if path == _REPLICAS), None)
+        if was is None:
+            return ""
+        body = await work.targets.view(ref)
+        spec, least = body["spec"], 1 if was is ABSENT else was
+        if spec.get("replicas", 1) <= least:
+            return ""
+        now = await carried(work.cluster, work.namespace, spec["template"]["metadata"].get("labels") or {})
+        before = snapshot.facts.get("carried", 0)
+        if sum(now.values()) <= before:
+            return ""
+        given = ", ".join(f"{weight} by VirtualService {name}" for name, weight in sorted(now.items()))
+        return (
+            f"{ref} cannot go from {spec.get('replicas', 1)} to {least} replicas while it is given weight {given} "
+            f"({before} before this step); give the weight back to where it was"
+        )
 
 
-def _containers(body: Json) -> list[Json]:
-    pod = body["spec"]["template"]["spec"]
-    return [*pod.get("containers", ()), *pod.get("initContainers", ())]
-
-
-def _names(body: Json, part: str) -> set[str]:
-    return {item["name"] for item in body["spec"]["template"]["spec"].get(part) or ()}
-
-
-def _progress(body: Json, *, forward: bool) -> Outcome:
-    rollout = Rollout.of(body)
-    if rollout.complete:
-        return Done(ready=rollout.text)
-    if rollout.current and rollout.stalled:
-        message = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
-        return Failed("RolloutStalled", message) if forward else Wait("RolloutStalled", message)
-    return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready", rollout.text)
+def _by_hand(ref: Ref, body: Json, rollout: Rollout) -> str:
+    """Which pods somebody has to delete, and why."""
+    left, chosen = rollout.outdated, selector(body)
+    why = (
+        "its updateStrategy is OnDelete"
+        if rollout.by_hand
+        else "its controller does not replace a pod that never got ready"
+    )
+    if rollout.revision:
+        chosen = f"{chosen},controller-revision-hash!={rollout.revision}"
+        return (
+            f"{left} pods of {ref} are not back yet, and {why}; delete them: "
+            f"kubectl delete pods -n {ref.namespace} -l '{chosen}'"
+        )
+    return (
+        f"{left} pods of {ref} are not back yet, and {why}; delete those of the newer template: "
+        f"kubectl get pods -n {ref.namespace} -l '{chosen}' -L controller-revision-hash"
+    )

@@ -132,9 +132,8 @@ class Traffic(Kind):
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
         ref, weight = self._ref(work), self.weights[stage]
-        known = stage > 0 or work.targets.remembers(
-            ref
-        )  # else this is the first write, and asking would only cost time
+        # On the first write there is no snapshot yet, and asking for one would only cost time.
+        known = stage > 0 or work.targets.remembered(ref) is not None
         snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work)
         changes, skip = self._changes(snapshot, stage)
         if skip:

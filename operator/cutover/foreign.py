@@ -1,0 +1,51 @@
+"""What to say when somebody else changed a field: both values, and the command that settles it. Pure; used by `targets.py`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Final
+
+from cutover.fields import ABSENT, Change, Found, Json, readable
+from cutover.ports import Ref
+
+_LONGEST: Final = 160
+"""Characters of one value in a message, and of the value in a command; what is longer is edited by hand."""
+
+
+def says(ref: Ref, change: Change, found: Found) -> str:
+    """A field has a value that is neither the snapshot's (the first that the change expects) nor one of ours."""
+    was, *ours = change.expects
+    set_to = " or ".join(dict.fromkeys(_shown(value) for value in ours if value != was)) or _shown(was)
+    return (
+        f"somebody changed {readable(change.path)} of {ref}: it is {_shown(found.value)}, was {_shown(was)} before, "
+        f"and this plan set {set_to}. To have it as it was: {_command(ref, found, was)}"
+    )
+
+
+def gone(ref: Ref, change: Change) -> str:
+    """There is no place any more where the field stood."""
+    return (
+        f"{ref} has no {readable(change.path)} any more; it was {_shown(change.expects[0])} before. "
+        f"Put it back: {_edit(ref)}"
+    )
+
+
+def _command(ref: Ref, found: Found, was: Json) -> str:
+    """A patch that brings the value back; the position in it is that of this moment."""
+    if was is ABSENT:
+        patch: Json = [{"op": "remove", "path": found.pointer}]
+    else:
+        patch = [{"op": "add", "path": found.pointer, "value": was}]
+        if len(json.dumps(was)) > _LONGEST:
+            return _edit(ref)
+    return f"kubectl patch {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --type=json -p {shlex.quote(json.dumps(patch))}"
+
+
+def _edit(ref: Ref) -> str:
+    return f"kubectl edit {ref.resource.kind.lower()} {ref.name} -n {ref.namespace}"
+
+
+def _shown(value: Json) -> str:
+    text = "absent" if value is ABSENT else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
