@@ -37,8 +37,10 @@ from cutover.runtime.logs import set_up
 from cutover.runtime.metrics import Metrics
 from cutover.runtime.queue import RESYNC, Queue
 from cutover.runtime.recorder import EventRecorder
+from cutover.saga.tables import Reason
 from cutover.settings import Settings, load
-from cutover.status import ACTIVE
+from cutover.status import ACTIVE, ENDED
+from cutover.sweep import sweep
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ class Operator:
         self._recorder = EventRecorder(self.cluster.record, me[:128], self._metrics.told, self._metrics.dropped)
         self._tasks: set[asyncio.Task[None]] = set()
         self._plans: dict[str, Ref] = {}
+        self._busy: set[Ref] = set()
         self._readable = False
         self._logged_in_at = -math.inf
         self._stop = asyncio.Event()
@@ -123,6 +126,7 @@ class Operator:
     async def _work(self) -> None:
         """All that acts, and only with the Lease. Kopf comes last: when it stops, it cancels every task younger than itself."""
         await self._lease.acquire()
+        self._spawn(self._sweep())
         await _until_one_ends(self._lease.keep(), self._recorder.run(), self._queue.run(), self._run_kopf())
 
     def _take_signals(self) -> None:
@@ -149,6 +153,13 @@ class Operator:
             except OutsideError as error:
                 log.warning("plans cannot be read yet", extra={"why": str(error)})
                 await asyncio.sleep(1)
+
+    async def _sweep(self) -> None:
+        try:
+            if plans := await sweep(self.cluster, self.settings.namespaces):
+                log.info("snapshots of plans that are gone were deleted", extra={"plans": plans})
+        except OutsideError as error:  # the next process tries again
+            log.warning("snapshots of plans that are gone could not be looked for", extra={"why": str(error)})
 
     def _not_ready(self) -> str:
         return self._lease.trouble if self._readable else "plans cannot be read yet"
@@ -191,6 +202,15 @@ class Operator:
             self._plans.pop(body["metadata"]["uid"], None)
         else:
             self._plans[body["metadata"]["uid"]] = ref
+        status = body.get("status") or {}
+        if deleted or status.get("reason") != Reason.TARGET_BUSY:
+            self._busy.discard(ref)
+        else:
+            self._busy.add(ref)
+        if deleted or status.get("phase") in ENDED:
+            for other in self._busy:
+                if other.namespace == ref.namespace:
+                    self._queue.add(other)
         if news:
             self._queue.add(ref)
 

@@ -91,7 +91,7 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
         slices, known = await asyncio.gather(
             cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL} in ({names})", fresh=False), entries
         )
-        counts = [len(_ready_addresses(slices, side.service)) for side in sides]
+        counts = [len(_ready_endpoints(slices, side.service)) for side in sides]
     return tuple(count + _entries(known, side.selector) for count, side in zip(counts, sides, strict=True))
 
 
@@ -146,14 +146,14 @@ def _labels(body: Json) -> Mapping[str, str]:
     return labels
 
 
-def _ready_addresses(slices: Sequence[Json], service: str) -> set[str]:
+def _ready_endpoints(slices: Sequence[Json], service: str) -> set[str]:
+    """By pod, because a Service of two address families has a slice for each."""
     return {
-        address
+        (endpoint.get("targetRef") or {}).get("uid") or endpoint["addresses"][0]
         for part in slices
         if part["metadata"]["labels"][_SERVICE_LABEL] == service
         for endpoint in part.get("endpoints") or ()
         if (endpoint.get("conditions") or {}).get("ready") is not False
-        for address in endpoint["addresses"][:1]
     }
 
 

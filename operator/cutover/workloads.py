@@ -123,9 +123,10 @@ def selector(body: Json) -> str:
 
 
 def restarted_since(pods: Sequence[Json], moment: datetime) -> int:
-    """How many pods have a container that was started again after this moment."""
+    """How many of the ready pods have a container that was started again after this moment."""
     return sum(
-        any(_started_again(status, moment) for status in pod.get("status", {}).get("containerStatuses", ()))
+        pod_ready(pod)
+        and any(_started_again(status, moment) for status in pod.get("status", {}).get("containerStatuses", ()))
         for pod in pods
     )
 

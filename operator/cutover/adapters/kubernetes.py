@@ -6,6 +6,7 @@ here tries a request again but after a 401: the driver knows what a repeat would
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sys
@@ -58,23 +59,34 @@ class Kubernetes:
     def __init__(self, login: Callable[[], Credentials], traces: Sequence[aiohttp.TraceConfig] = ()) -> None:
         self._login, self._traces = login, list(traces)
         self._session: aiohttp.ClientSession | None = None
+        self._former: aiohttp.ClientSession | None = None
+        self._logging_in = asyncio.Lock()
         self._server = ""
         self._bodies: dict[Ref, Json] = {}
+        self._written: dict[Ref, str] = {}
 
-    async def open(self) -> aiohttp.ClientSession:
-        """Connect anew with fresh credentials."""
-        await self.close()
-        sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
-        credentials = self._login()
-        self._server = credentials.server.rstrip("/")
-        self._session = connect(credentials, self._traces, 64)
-        return self._session
+    async def open(self, instead_of: aiohttp.ClientSession | None = None) -> aiohttp.ClientSession:
+        """Connect with fresh credentials, unless another request has done so meanwhile.
+
+        The session that is given up stays open until the next time, because other requests may still be under way on it.
+        """
+        async with self._logging_in:
+            if self._session is not None and self._session is not instead_of:
+                return self._session
+            if self._former is not None:
+                await self._former.close()
+            sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
+            credentials = self._login()
+            self._server = credentials.server.rstrip("/")
+            self._former, self._session = self._session, connect(credentials, self._traces, 64)
+            return self._session
 
     async def close(self) -> None:
         """Let go of all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._former):
+            if session is not None:
+                await session.close()
+        self._session = self._former = None
 
     # --- what is streamed ---------------------------------------------------------------------------------------------
 
@@ -87,10 +99,12 @@ class Kubernetes:
         known = self._bodies.get(ref)
         if known is not None and known["metadata"]["uid"] == body["metadata"]["uid"]:
             version, ours = _version(body), _version(known)
-            if version < ours or (version == ours and not deleted):
+            if version < ours:
                 return False
+            if version == ours and not deleted:  # what was only read may still be news to the plan that holds it
+                return bool(self._written.get(ref) != body["metadata"]["resourceVersion"])
         if deleted:
-            self._bodies.pop(ref, None)
+            self._drop(ref)
         else:
             self._bodies[ref] = body
         return True
@@ -103,7 +117,11 @@ class Kubernetes:
         """All plans that are known."""
         return [ref for ref in self._bodies if ref.resource == PLANS]
 
-    def _keep(self, ref: Ref, body: Json) -> Json:
+    def _drop(self, ref: Ref) -> None:
+        self._bodies.pop(ref, None)
+        self._written.pop(ref, None)
+
+    def _keep(self, ref: Ref, body: Json, *, ours: bool = False) -> Json:
         """Remember what a read or our own write brought, when it is of a kind and a state that is streamed."""
         labels = body["metadata"].get("labels") or {}
         gone = "deletionTimestamp" in body["metadata"] and not body["metadata"].get("finalizers")
@@ -115,8 +133,10 @@ class Kubernetes:
                 or known["metadata"]["uid"] != body["metadata"]["uid"]
             ):
                 self._bodies[ref] = body
+                if ours:
+                    self._written[ref] = body["metadata"]["resourceVersion"]
         else:
-            self._bodies.pop(ref, None)
+            self._drop(ref)
         return body
 
     # --- the port -----------------------------------------------------------------------------------------------------
@@ -126,7 +146,7 @@ class Kubernetes:
         try:
             return self._keep(ref, await self._request("GET", _path(ref)))
         except NotFound:
-            self._bodies.pop(ref, None)
+            self._drop(ref)
             raise
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
@@ -148,9 +168,9 @@ class Kubernetes:
         try:
             body = await self._request("PATCH", _path(ref), headers=headers, params=params, body=list(operations))
         except NotFound:
-            self._bodies.pop(ref, None)
+            self._drop(ref)
             raise
-        return self._keep(ref, body)
+        return self._keep(ref, body, ours=True)
 
     async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
         """Ask what a strategic merge patch would make of an object; the answer is not remembered."""
@@ -202,7 +222,7 @@ class Kubernetes:
             "status": status,
         }
         params = {"fieldManager": FIELD_MANAGER}
-        return self._keep(ref, await self._request("PUT", f"{_path(ref)}/status", params=params, body=body))
+        return self._keep(ref, await self._request("PUT", f"{_path(ref)}/status", params=params, body=body), ours=True)
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
         """Ask the API server's authorizer."""
@@ -238,31 +258,29 @@ class Kubernetes:
         params: Mapping[str, str] | None = None,
         body: Json = None,
     ) -> Json:
-        for last in (False, True):
-            if self._session is None:
-                await self.open()
-            status, retry_after, answer = await self._send(method, path, headers, params, body)
-            if status == 401 and not last:  # noqa: PLR2004 -- the token was rotated
-                await self.open()
+        content: dict[str, Any] = {"headers": headers, "params": params}
+        if body is not None:
+            content["data"] = json.dumps(body, separators=(",", ":")).encode()
+            content["headers"] = {"Content-Type": "application/json", **(headers or {})}
+        for _ in range(2):
+            session = self._session or await self.open()
+            status, retry_after, answer = await self._send(session, method, path, content)
+            if status == 401:  # noqa: PLR2004 -- the token was rotated
+                await self.open(instead_of=session)
                 continue
             if status < 300:  # noqa: PLR2004 -- success
                 return answer
             raise _error(status, retry_after, answer)
-        raise Unavailable("unreachable")
+        raise Unavailable(f"{method} {path}: the API server does not take our credentials (401)")
 
     async def _send(
-        self, method: str, path: str, headers: Mapping[str, str] | None, params: Mapping[str, str] | None, body: Json
+        self, session: aiohttp.ClientSession, method: str, path: str, content: Mapping[str, Any]
     ) -> tuple[int, float, Json]:
-        session = self._session
-        if session is None:
-            raise Unavailable("the session was closed")
-        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        sent = {"Content-Type": "application/json", **(headers or {})} if data is not None else headers
         try:
-            async with session.request(method, self._server + path, data=data, headers=sent, params=params) as response:
+            async with session.request(method, self._server + path, **content) as response:
                 text = await response.read()
                 return response.status, _seconds(response.headers.get("Retry-After")), _document(text)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:  # RuntimeError: closed while in use
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
 
 
@@ -294,7 +312,6 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
     message = _shortened(message or f"HTTP {status}")
     known: Mapping[int, Callable[[str], OutsideError]] = {
         400: Rejected,
-        401: Denied,
         403: Denied,
         404: NotFound,
         409: Conflict,

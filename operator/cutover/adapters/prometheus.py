@@ -24,7 +24,7 @@ class Providers:
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._providers = dict(providers)
         self._session: aiohttp.ClientSession | None = None
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._room = {name: asyncio.Semaphore(_AT_ONCE) for name in providers}
 
     def knows(self, provider: str) -> bool:
         """Whether a provider of this name is configured."""
@@ -44,8 +44,11 @@ class Providers:
         known = self._providers.get(provider)
         if known is None:
             return Sample(None, f"there is no provider {provider}")
-        async with self._room:
-            return await self._ask(known.prometheus, query, lookback)
+        try:
+            async with asyncio.timeout(known.prometheus.timeout), self._room[provider]:
+                return await self._ask(known.prometheus, query, lookback)
+        except TimeoutError:
+            return Sample(None, f"Prometheus gave no answer within {known.prometheus.timeout:g}s")
 
     async def _ask(self, provider: PrometheusProvider, query: str, lookback: float) -> Sample:
         if self._session is None:
@@ -53,8 +56,7 @@ class Providers:
         form = {"query": query, "timeout": f"{provider.timeout:g}s", "lookback_delta": f"{lookback:g}s"}
         url = f"{provider.url.rstrip('/')}/api/v1/query"
         try:
-            timeout = aiohttp.ClientTimeout(total=provider.timeout)
-            async with self._session.post(url, data=form, timeout=timeout, allow_redirects=False) as response:
+            async with self._session.post(url, data=form, allow_redirects=False) as response:
                 if response.status != 200:  # noqa: PLR2004 -- OK
                     return Sample(None, f"Prometheus refuses the query (HTTP {response.status})")
                 text = bytearray()
@@ -63,8 +65,6 @@ class Providers:
                     if len(text) > _LARGEST_ANSWER:
                         return Sample(None, "the answer of Prometheus is too large")
                 return read(json.loads(text))
-        except TimeoutError:
-            return Sample(None, f"Prometheus gave no answer within {provider.timeout:g}s")
         except aiohttp.ClientError:
             return Sample(None, "Prometheus cannot be reached")
         except (ValueError, TypeError, KeyError, IndexError):

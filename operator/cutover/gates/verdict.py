@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from cutover.status import GateStatus, Verdict
+
+FRESH: Final = timedelta(seconds=15)
+"""A sample counts for twice the gate's interval, and for so long at least: a slow server must not pass for a good one."""
 
 
 class NoData(StrEnum):
@@ -114,6 +118,8 @@ def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, 
         return Verdict.FAIL, f"{what}{times}"
     if seen is None:
         return Verdict.WAIT, "no sample yet"
+    if now - seen.at > max(2 * rule.interval, FRESH):
+        return Verdict.WAIT, f"the last sample is {(now - seen.at).total_seconds():.0f}s old"
     if seen.value is None and rule.no_data is NoData.WAIT:
         return Verdict.WAIT, seen.note
     if tally.passes == 0:

@@ -35,6 +35,7 @@ class Queue(Generic[Key]):
         self._events: deque[Key] = deque()
         self._timers: deque[Key] = deque()
         self._queued: set[Key] = set()
+        self._urgent: set[Key] = set()
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._due: dict[Key, float] = {}
@@ -43,7 +44,6 @@ class Queue(Generic[Key]):
         self._failures: dict[Key, int] = {}
         self._some = asyncio.Event()
         self._clock = asyncio.Event()
-        self.busy_since: dict[Key, float] = {}
 
     @property
     def depth(self) -> int:
@@ -54,8 +54,10 @@ class Queue(Generic[Key]):
         """Something happened to this key."""
         if key in self._running:
             self._again.add(key)
-        elif key not in self._queued:
+        elif key not in self._urgent:
+            # What a timer has queued already stands there a second time, and is passed over when its turn comes.
             self._queued.add(key)
+            self._urgent.add(key)
             self._events.append(key)
             self._some.set()
 
@@ -69,11 +71,6 @@ class Queue(Generic[Key]):
         heapq.heappush(self._heap, (due, self._count, key))
         if self._heap[0][2] == key:
             self._clock.set()
-
-    def forget(self, key: Key) -> None:
-        """No timer will wake this key any more."""
-        self._due.pop(key, None)
-        self._failures.pop(key, None)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -106,20 +103,20 @@ class Queue(Generic[Key]):
 
     async def _next(self) -> Key:
         while True:
-            for waiting in (self._events, self._timers):
-                if waiting:
-                    return waiting.popleft()
+            while self._events or self._timers:
+                key = (self._events or self._timers).popleft()
+                if key in self._queued:
+                    return key
             self._some.clear()
             await self._some.wait()
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             key = await self._next()
             self._queued.discard(key)
+            self._urgent.discard(key)
             self._running.add(key)
             self._due.pop(key, None)
-            self.busy_since[key] = loop.time()
             after: float | None
             try:
                 wish = await self._turn(key)
@@ -135,7 +132,6 @@ class Queue(Generic[Key]):
                 )
             finally:
                 self._running.discard(key)
-                self.busy_since.pop(key, None)
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 _LONGEST_NOTE: Final = 1024
 """Bytes the API server takes as `note` (Kubernetes API, events.k8s.io/v1)."""
+_GONE_TO: Final = "default"
+"""Where an event about a Namespace stands, which takes those inside it along when it goes."""
 _ROOM: Final = 4096
 
 
@@ -49,19 +51,26 @@ class EventRecorder:
         log.log(level, notice.message, extra=where)
         self._told(notice)
         try:
-            self._waiting.put_nowait((metadata["namespace"], self._event(metadata, notice)))
+            self._waiting.put_nowait(
+                (_GONE_TO if notice.on_namespace else metadata["namespace"], self._event(metadata, notice))
+            )
         except asyncio.QueueFull:
             log.warning("an event was dropped: too many are waiting", extra=where)
             self._dropped()
 
     def _event(self, metadata: Json, notice: Notice) -> Json:
-        note = notice.message.encode()[:_LONGEST_NOTE].decode(errors="ignore")
+        namespace, says, regarding = metadata["namespace"], notice.message, _regarding(metadata)
+        if notice.on_namespace:
+            says = f"MigrationPlan {metadata['name']}: {says}"
+            regarding = {"apiVersion": "v1", "kind": "Namespace", "name": namespace}
+            namespace = _GONE_TO
+        note = says.encode()[:_LONGEST_NOTE].decode(errors="ignore")
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {
                 "name": f"{metadata['name'][:200]}.{secrets.token_hex(8)}",
-                "namespace": metadata["namespace"],
+                "namespace": namespace,
             },
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": GROUP,
@@ -69,13 +78,7 @@ class EventRecorder:
             "type": "Warning" if notice.warning else "Normal",
             "reason": notice.reason[:128],
             "action": notice.reason[:128],
-            "regarding": {
-                "apiVersion": PLANS.api_version,
-                "kind": PLANS.kind,
-                "namespace": metadata["namespace"],
-                "name": metadata["name"],
-                "uid": metadata["uid"],
-            },
+            "regarding": regarding,
             "note": note,
         }
 
@@ -97,3 +100,8 @@ class EventRecorder:
                 await self._send(namespace, event)
             except OutsideError:
                 return
+
+
+def _regarding(metadata: Json) -> Json:
+    what = {"apiVersion": PLANS.api_version, "kind": PLANS.kind}
+    return what | {name: metadata[name] for name in ("namespace", "name", "uid")}
