@@ -174,7 +174,7 @@ def outage(cluster: Cluster, namespace: str) -> Iterator[Callable[[], None]]:
     if not cluster.control_plane.processes["kube-apiserver"].alive:
         cluster.control_plane.start_api()
     path = f"/api/v1/namespaces/{namespace}-after"
-    cluster.api.create("/api/v1/namespaces", {"metadata": {"name": f"{namespace}-after"}})
+    cluster.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"{namespace}-after"}})
     until("the controllers are back", lambda: cluster.api.find(f"{path}/serviceaccounts/default"), deadline=120)
     cluster.api.delete(path)
 
