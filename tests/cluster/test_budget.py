@@ -60,6 +60,9 @@ def test_a_waiting_plan_costs_nothing(shop: Shop, cluster: Cluster) -> None:
     with pytest.raises(AssertionError):
         shop.until_phase(Phase.SUCCEEDED, deadline=12)
     assert cluster.audit.since(mark, user=OPERATOR, namespace=shop.namespace) == []
+    lease = cluster.audit.since(mark, user=OPERATOR, namespace="cutover-system")
+    assert {(request.verb, request.resource) for request in lease} == {("update", "leases")}
+    assert len(lease) <= 12 / 5 + 1
 
 
 def _events(shop: Shop) -> list[object]:
