@@ -75,6 +75,7 @@ class Hand:
             elapsed=elapsed,
             memory=self.recollection.kinds,
             approval=_approval(self.status, name),
+            earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
         )
 
     def all_targets(self) -> list[Ref]:

@@ -35,6 +35,7 @@ class Work:
             seldom the longer it takes.
         memory: what the kind remembers of this run; lost in a crash, so only what can be found out again.
         approval: the accepted approval of this step in this run.
+        earlier: what earlier steps of the plan write; it may look different when this step begins.
     """
 
     cluster: Cluster
@@ -44,6 +45,7 @@ class Work:
     elapsed: float = 0.0
     memory: dict[str, Any] = field(default_factory=dict)
     approval: RequestRecord | None = None
+    earlier: frozenset[Target] = frozenset()
 
 
 class Kind(Model):

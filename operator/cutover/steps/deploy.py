@@ -135,9 +135,8 @@ class Deploy(Kind):
         Only the first step that touches a workload is tried out: a later one starts from what this one leaves.
         """
         ref = self.rolls_out().ref(work.namespace)
-        first = work.memory.setdefault(f"{ref} is tried by", work.place) == work.place
         problems = await self._steered(work, ref)
-        if first:
+        if self.rolls_out() not in work.earlier:
             problems += await self._refused(work, ref)
         return problems
 
