@@ -1,4 +1,4 @@
-"""The process: Kopf as the source of events, the queue, the driver, health. The only file that imports kopf.
+"""The process: the Lease, Kopf as the source of events, the queue, the driver, health. The only file that imports kopf.
 
 Kopf stays write-free: `on.event` handlers note a body and add a key to the queue, and return nothing. Of targets only those
 that carry our claim are streamed, by a label selector at the server.
@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import logging
+import math
 import os
 import random
+import secrets
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import kopf
 
-from cutover.adapters.kubernetes import Kubernetes
+from cutover.adapters.kubernetes import Kubernetes, connect
 from cutover.adapters.prometheus import Providers
+from cutover.adapters.traffic import Answer, trace
 from cutover.driver import Driver
-from cutover.errors import OutsideError, PlanError
+from cutover.errors import Lost, OutsideError, PlanError
 from cutover.fields import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
-from cutover.runtime.health import Health
+from cutover.runtime.health import STREAM, Contact, Health
+from cutover.runtime.lease import Holding, Lease, NoLease
 from cutover.runtime.logs import set_up
+from cutover.runtime.metrics import Metrics
 from cutover.runtime.queue import RESYNC, Queue
 from cutover.runtime.recorder import EventRecorder
 from cutover.settings import Settings, load
@@ -36,6 +43,9 @@ from cutover.status import ACTIVE
 log = logging.getLogger(__name__)
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_BETWEEN_LOGINS: Final = 5.0
+_LONGEST_END: Final = 0.8
+"""Seconds that the parts have to end in, and then again the last requests: a process that is told to end is gone in two."""
 
 
 class _NoDiff(kopf.DiffBaseStorage):
@@ -47,6 +57,14 @@ class _NoDiff(kopf.DiffBaseStorage):
 
     def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
         del body, patch, essence
+
+
+class _Backoffs:
+    """Kopf never gives a request up: that would end the process, and a new one would get no other answer."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Seconds to wait before each further try."""
+        return itertools.chain((0.5, 1.0, 2.0), itertools.repeat(4.0))
 
 
 class SystemClock:
@@ -63,47 +81,49 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._kopf = _kopf_settings()
-        self.cluster = Kubernetes(self._log_in)
-        self._providers = Providers(settings.providers)
-        self._recorder = EventRecorder(self.cluster.record, socket.gethostname()[:128])
+        me = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._queue: Queue[Ref] = Queue(self._turn)
+        self._metrics = Metrics(self._phases, lambda: self._queue.depth, lambda: self._lease.held)
+        self._contact = Contact()
+        self.cluster = Kubernetes(self._log_in, [trace(lambda: None, self._metrics.answered)])
+        self._lease = _lease(settings, self.cluster, me)
+        self._providers = Providers(settings.providers)
+        self._recorder = EventRecorder(self.cluster.record, me[:128], self._metrics.told, self._metrics.dropped)
         self._tasks: set[asyncio.Task[None]] = set()
         self._plans: dict[str, Ref] = {}
         self._readable = False
+        self._logged_in_at = -math.inf
         self._stop = asyncio.Event()
         ports = Ports(self.cluster, self._providers, self._recorder, SystemClock())
         self._driver = Driver(ports, self._spawn, self._queue.add)
-        self.health = Health(settings.port, self._not_ready)
+        self._health = Health(settings.port, self._not_ready, self._contact, self._metrics.text)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT. A part that dies takes the process with it."""
-        # The queue starts before kopf.operator(): what runs then is left alone by Kopf when it stops.
-        parts = [
-            asyncio.create_task(work, name=name)
-            for name, work in (
-                ("stop", self._stop.wait()),
-                ("health", self.health.run()),
-                ("events", self._recorder.run()),
-                ("queue", self._queue.run()),
-                ("kopf", self._run_kopf()),
-            )
-        ]
-        look = asyncio.create_task(self._until_readable())
+        """Work until SIGTERM or SIGINT. A part that dies takes the process with it.
+
+        Raises:
+            Lost: another process holds the Lease.
+        """
         self._take_signals()
+        self._spawn(self._until_readable())
         try:
-            ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
+            await _until_one_ends(self._stop.wait(), self._health.run(), self._work())
         finally:
-            for task in (*parts, look, *self._tasks):
+            for task in self._tasks:
                 task.cancel()
-            # Kopf takes five seconds to say goodbye to its streams. It writes nothing, so nobody waits for it.
-            await asyncio.wait([*parts, look, *self._tasks], timeout=1)
-            await self._recorder.flush()
+            with contextlib.suppress(TimeoutError):  # the API server may be away
+                async with asyncio.timeout(_LONGEST_END):
+                    await self._lease.release()
+                    await self._recorder.flush()
             await self._providers.close()
             await self.cluster.close()
+
+    async def _work(self) -> None:
+        """All that acts, and only with the Lease. Kopf comes last: when it stops, it cancels every task younger than itself."""
+        await self._lease.acquire()
+        await _until_one_ends(self._lease.keep(), self._recorder.run(), self._queue.run(), self._run_kopf())
 
     def _take_signals(self) -> None:
         """A signal ends `run` at once. Kopf puts handlers of its own in while it starts, so this is done again then."""
@@ -131,7 +151,12 @@ class Operator:
                 await asyncio.sleep(1)
 
     def _not_ready(self) -> str:
-        return "" if self._readable else "plans cannot be read yet"
+        return self._lease.trouble if self._readable else "plans cannot be read yet"
+
+    def _phases(self) -> Iterator[str]:
+        for ref in self.cluster.plans():
+            body = self.cluster.seen(ref)
+            yield ((body or {}).get("status") or {}).get("phase", "")
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -139,8 +164,8 @@ class Operator:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
-        async def login(**_: Any) -> kopf.ConnectionInfo:
-            return self._log_in()
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            return await self._session_of_kopf()
 
         @kopf.on.startup(registry=registry)
         async def started(**_: Any) -> None:
@@ -183,7 +208,9 @@ class Operator:
     # --- turns --------------------------------------------------------------------------------------------------------
 
     async def _turn(self, ref: Ref) -> timedelta | None:
-        after = await self._driver.turn(ref)
+        await self._lease.ours()
+        with self._metrics.turn():
+            after = await self._driver.turn(ref)
         body = self.cluster.seen(ref)
         if body is not None and (body.get("status") or {}).get("phase") in ACTIVE:
             resync = RESYNC * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
@@ -200,6 +227,44 @@ class Operator:
     def _log_in(self) -> kopf.ConnectionInfo:
         """The pod's own account, else the kubeconfig. Read anew each time, because tokens are rotated."""
         return _in_cluster() or _from_kubeconfig(self._kopf)
+
+    async def _session_of_kopf(self) -> kopf.AiohttpSession:
+        """A session for Kopf that we can see through. Kopf asks again at once after each 401, so it is made to wait then."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._logged_in_at + _BETWEEN_LOGINS - loop.time()))
+        self._logged_in_at = loop.time()
+        info = self._log_in()
+
+        def over(answer: Answer) -> None:
+            self._contact.over(answered=bool(answer.code))
+            self._metrics.answered(answer)
+
+        session = connect(info, [trace(self._contact.begun, over)], limit=0)
+        return kopf.AiohttpSession(server=info.server, expiration=info.expiration, aiohttp_session=session)
+
+
+async def _until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
+    """Run all until one of them ends, which ends the others; raises what it raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Kopf may take seconds to say goodbye to its streams. It writes nothing, so nobody waits for it.
+        await asyncio.wait(tasks, timeout=_LONGEST_END)
+
+
+def _lease(settings: Settings, cluster: Kubernetes, me: str) -> Holding:
+    """The Lease that the settings name; in a pod its namespace is known."""
+    terms, file = settings.lease, _ACCOUNT / "namespace"
+    namespace = terms and (terms.namespace or (file.read_text().strip() if file.exists() else ""))
+    if terms is None or not namespace:
+        log.info("there is no Lease: another operator process would work beside this one")
+        return NoLease()
+    return Lease(cluster, terms, namespace, me)
 
 
 def _in_cluster() -> kopf.ConnectionInfo | None:
@@ -232,9 +297,10 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = 0.5  # Kopf has a worker an object; idle ones cost memory, and time at the end
     settings.queueing.exit_timeout = 0.5
     settings.watching.chunk_size = 250
-    settings.watching.server_timeout = 270
+    settings.watching.server_timeout = STREAM
     settings.networking.request_timeout = 15
     settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = _Backoffs()
     for resource in STREAMED:
         settings.watching.label_selectors[resource.group, resource.plural] = PLAN_LABEL
     return settings
@@ -256,7 +322,11 @@ def run(settings: Settings) -> None:
     async def work() -> None:
         await Operator(settings).run()
 
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+    except Lost as lost:
+        log.error("%s; this process ends", lost)  # noqa: TRY400 -- no trace is needed, the sentence says it
+        raise SystemExit(1) from None
 
 
 def main() -> None:
@@ -264,7 +334,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="cutover-operator", description="Run the Cutover operator.")
     parser.add_argument("--settings", type=Path, help="settings file (YAML): providers and the rest")
     parser.add_argument("--namespace", action="append", help="watch only this namespace; may be given more than once")
-    parser.add_argument("--port", type=int, help="port of /livez and /readyz")
+    parser.add_argument("--port", type=int, help="port of /livez, /readyz and /metrics")
     parser.add_argument("--log-format", choices=["json", "text"])
     given = parser.parse_args()
     try:

@@ -62,7 +62,7 @@ def run(
     namespace: Annotated[
         list[str] | None, typer.Option("--namespace", "-n", help="Watch only these; default all.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port of /livez and /readyz; 0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of /livez, /readyz and /metrics; 0 takes a free one.")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or text.")] = None,
 ) -> None:
     """Run the operator."""

@@ -13,14 +13,17 @@ from typing import Any, Final
 
 from cutover import preflight
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
-from cutover.fields import Json, Operation
+from cutover.fields import Change, Json, Operation, find, overlap, readable
 from cutover.plan import Plan
-from cutover.ports import FINALIZER, Cluster, Metrics, Ref
+from cutover.ports import APPLIED_LABEL, FINALIZER, NAMESPACES, PLAN_LABEL, Cluster, Metrics, Ref
 from cutover.requests import RequestVerb
-from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Verb, Wait
-from cutover.status import Answer, RequestRecord, Status
+from cutover.saga.tables import TOUCHED, Reason
+from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
+from cutover.saga.wishes import accepted
+from cutover.snapshots import Snapshot
+from cutover.status import ENDED, Status, StepState
 from cutover.steps import Work
-from cutover.targets import Busy, Foreign, Holder, Snapshot, Targets
+from cutover.targets import Busy, Foreign, Holder, Targets
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +75,96 @@ class Hand:
             targets=self.targets(name),
             namespace=self.ref.namespace,
             place=f"steps[{name}]",
+            now=self.now,
             elapsed=elapsed,
+            applied=current is not None and current.applied_at is not None,
+            anew=current is not None and current.anew,
             memory=self.recollection.kinds,
-            approval=_approval(self.status, name),
+            approval=accepted(self.status, RequestVerb.APPROVE, name),
             earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
         )
 
     def all_targets(self) -> list[Ref]:
         """Every object of the plan once, in the order in which they are claimed."""
         return sorted({target.ref(self.ref.namespace) for step in self.plan.steps for target in step.kind.touches()})
+
+    def written(self, at: int) -> bool:
+        """Whether this process has seen the snapshot of a step in this run."""
+        targets = self.targets(self.plan.steps[at].name)
+        return any(targets.remembers(ref) for ref in self._targets_of(at))
+
+    def _targets_of(self, at: int) -> list[Ref]:
+        return [target.ref(self.ref.namespace) for target in self.plan.steps[at].kind.touches()]
+
+    # --- what has happened meanwhile ------------------------------------------------------------------------------------
+
+    async def trouble(self) -> Failed | Hold | None:
+        """Whether a target is gone, or somebody took our labels off it; claims it again when nothing else was changed.
+
+        Asks the server only about what is not streamed as claimed. Raises Unavailable.
+        """
+        uid = self.body["metadata"]["uid"]
+        for ref in self.all_targets():
+            seen = self.cluster.seen(ref)
+            if seen is not None and (seen["metadata"].get("labels") or {}).get(PLAN_LABEL) == uid:
+                continue
+            try:
+                await self.targets().claim_again(ref, await self._expected(ref))
+            except NotFound:
+                return Failed("TargetGone", f"{ref} is gone")
+            except Foreign as foreign:
+                return Hold(
+                    "ClaimLost", f"somebody took the label {PLAN_LABEL} off {ref}, and {foreign}; mend it and resume"
+                )
+            except (Denied, Rejected) as refused:
+                return Hold("ClaimLost", f"{ref} cannot be claimed again: {refused}")
+            except Conflict:
+                continue  # it is being written right now; its next event brings us back
+        return None
+
+    async def _expected(self, ref: Ref) -> list[Change]:
+        """The fields this run has written on an object so far, each as the last step that touched it knows it."""
+        found: list[Change] = []
+        for at in reversed(range(len(self.plan.steps))):
+            if self.status.steps[at].state not in TOUCHED or ref not in self._targets_of(at):
+                continue
+            snapshot = await self.targets(self.plan.steps[at].name).saved(ref)
+            if snapshot is not None:
+                for change in self.plan.steps[at].kind.marks(snapshot):
+                    if not any(overlap(change.path, known.path) for known in found):
+                        found.append(change)
+        return found
+
+    async def ready_to_undo(self) -> frozenset[int]:
+        """Steps whose undo may be taken ahead of those after them: these are passable and touch nothing it rests on."""
+        left = [at for at, step in enumerate(self.status.steps) if step.state in TOUCHED]
+        ready = set()
+        for place, at in enumerate(left[:-1]):
+            later = left[place + 1 :]
+            kind = self.plan.steps[at].kind
+            if not kind.goes_ahead or not all(self.plan.steps[after].kind.passable for after in later):
+                continue
+            rests_on = await self._rests_on(at)
+            if rests_on is not None and not any(rests_on & set(self._targets_of(after)) for after in later):
+                ready.add(at)
+        return frozenset(ready)
+
+    async def _rests_on(self, at: int) -> frozenset[Ref] | None:
+        try:
+            rests_on: frozenset[Ref] | None = await self.plan.steps[at].kind.ahead(self.work(at))
+        except (OutsideError, PlanError, Foreign):
+            return None
+        return rests_on
+
+    async def terminating(self) -> bool:
+        """Whether the namespace is being deleted."""
+        try:
+            body = await self.cluster.get(Ref(NAMESPACES, "", self.ref.namespace))
+        except NotFound:
+            return True
+        except (OutsideError, Broken):
+            return False
+        return "deletionTimestamp" in body["metadata"]
 
     # --- reads beside the saving --------------------------------------------------------------------------------------
 
@@ -113,14 +197,15 @@ class Hand:
             return await self._act(command, looked)
         except NotFound as gone:
             if command.verb is Verb.UNDO:  # there is nothing left to bring back
-                log.warning(
-                    "an undo is passed over: its object is gone", extra={"plan": str(self.ref), "why": str(gone)}
-                )
-                return Done()
+                return Done(message=f"passed over: {gone}")
+            if command.verb is Verb.EXAMINE:
+                return Again(None, str(gone))
             return _over(command, "TargetGone", str(gone))
         except Foreign as foreign:
-            return _over(command, foreign.reason, str(foreign))
+            return _foreign(command, foreign)
         except (Rejected, Denied, PlanError) as refused:
+            if command.verb is Verb.EXAMINE:
+                return Again(None, str(refused))
             return _over(
                 command, "Unresolved" if isinstance(refused, PlanError) else type(refused).__name__, str(refused)
             )
@@ -138,21 +223,41 @@ class Hand:
                 return await self._examine()
             case Verb.CLAIM:
                 return await self._claim()
+            case Verb.RECLAIM:
+                return await self._reclaim()
             case Verb.RELEASE:
                 return await self._release()
+            case Verb.SWEEP:
+                await self.targets().drop_snapshots()
+                return Done()
             case Verb.UNBIND:
                 await bind(self.cluster, self.ref, self.body, bound=False)
                 return Done()
-        if missing := await self._account_usable(command):
-            return _over(command, "AccountUnusable", missing[0])
         kind = self.plan.steps[command.step].kind
-        if command.verb is Verb.DO:
-            outcome: Outcome = await kind.do(self.work(command.step), command.stage, looked)
-        else:
-            outcome = await kind.undo(self.work(command.step), looked)
+        if command.verb is Verb.UNDO:
+            return await self._undo(kind, command, looked)
+        if missing := await self._account_usable(command):
+            return Failed("AccountUnusable", missing[0])
+        outcome: Outcome = await kind.do(self.work(command.step), command.stage, looked)
+        return outcome
+
+    async def _undo(self, kind: Any, command: Command, looked: Any) -> Outcome:
+        at, step = command.step, self.status.steps[command.step]
+        if missing := await self._account_usable(command):
+            for ref in self._targets_of(at):
+                await self.cluster.get(ref)  # raises NotFound: where the target is gone too, nobody needs the account
+            return Wait("AccountUnusable", missing[0])
+        targets = self.targets(step.name)
+        for ref in self._targets_of(at):
+            if step.written and await targets.saved(ref) is None:
+                says = f"the snapshot of {ref} is gone, so what was there before is not known"
+                return Wait("SnapshotLost", f"{says}; set its fields by hand, then abandon the plan")
+        outcome: Outcome = await kind.undo(self.work(at), looked)
         return outcome
 
     async def _examine(self) -> Outcome:
+        if await self._applied_already():
+            return Done(skip=True)
         works = [self.work(at) for at in range(len(self.plan.steps))]
         problems = await preflight.missing(self.plan, self.cluster, self.metrics, self.ref.namespace, works)
         if problems:
@@ -163,29 +268,88 @@ class Hand:
         await bind(self.cluster, self.ref, self.body, bound=True)
         return Done()
 
+    async def _applied_already(self) -> bool:
+        """Whether a plan made anew (a replace, a restored backup) finds the mark of its own spec on all of its targets."""
+        targets = self.all_targets()
+        if not targets or self.status.run is None or self.status.run.number > 1:
+            return False
+        for ref in targets:
+            try:
+                body = await self.cluster.get(ref)
+            except NotFound:
+                return False
+            if (body["metadata"].get("labels") or {}).get(APPLIED_LABEL) != self._mark():
+                return False
+        return True
+
+    def _mark(self) -> str:
+        return self.status.run.spec_hash[:32] if self.status.run else ""
+
     async def _claim(self) -> Outcome:
         targets, claimed = self.targets(), list[Ref]()
+        if self.status.history:
+            await targets.drop_snapshots(of_earlier_runs=True)
         try:
             for ref in self.all_targets():
                 await targets.claim(ref)
                 claimed.append(ref)
-        except (Busy, NotFound) as busy:
+        except (Busy, NotFound, Denied, Rejected) as no:
             for ref in claimed:
                 await targets.release(ref)
-            return Wait("TargetBusy", str(busy))
+            if isinstance(no, Denied | Rejected):
+                raise
+            return Wait("TargetBusy", str(no))
         return Done()
 
-    async def _release(self) -> Outcome:
-        targets = self.targets()
+    async def _reclaim(self) -> Outcome:
+        """Claim every target once more, if each field still has the value that the run left; else claim none."""
+        await bind(self.cluster, self.ref, self.body, bound=True)
+        outcome = await self._claim()
+        if not isinstance(outcome, Done):
+            return outcome
         for ref in self.all_targets():
-            await targets.release(ref)
-        await targets.drop_snapshots()
+            body = await self.cluster.get(ref)
+            for change in await self._expected(ref):
+                found = find(body, change.path)
+                if found is None or found.value != change.expects[-1]:
+                    return await self._unclaim(f"{readable(change.path)} of {ref} is no longer what this run left")
+        for at, step in enumerate(self.status.steps):
+            targets = self.targets(step.name)
+            for ref in self._targets_of(at):
+                if step.state is StepState.DONE and step.written and await targets.saved(ref) is None:
+                    return await self._unclaim(f"the snapshot of step {step.name} for {ref} is gone")
+        return Done()
+
+    async def _unclaim(self, why: str) -> Outcome:
+        for ref in self.all_targets():
+            await self.targets().release(ref)
+        return Failed("Changed", why)
+
+    async def _release(self) -> Outcome:
+        """After a success leave its mark and keep the snapshots for a while; after anything else drop them."""
+        targets, failure = self.targets(), self.status.failure
+        succeeded = failure is None and self.status.phase not in ENDED
+        mark = self._mark() if succeeded else "" if failure and failure.reason == Reason.ROLLBACK else None
+        if succeeded and self.plan.keep_snapshots:
+            await targets.bequeath_snapshots(self.ref.name)
+        for ref in self.all_targets():
+            await targets.release(ref, mark)
+        if not (succeeded and self.plan.keep_snapshots):
+            await targets.drop_snapshots()
         return Done()
 
 
 def _over(command: Command, reason: str, message: str) -> Outcome:
     """Forward, the attempt is over; backward, only the outside can help."""
     return Wait(reason, message) if command.verb in (Verb.UNDO, Verb.RELEASE) else Failed(reason, message)
+
+
+def _foreign(command: Command, foreign: Foreign) -> Outcome:
+    if command.verb is Verb.UNDO and foreign.reason == "TargetReplaced":
+        return Done(message=f"passed over: {foreign}")
+    if command.verb is Verb.DO and foreign.reason == "ClaimLost":
+        return Hold(foreign.reason, f"{foreign}; mend it and resume")
+    return _over(command, foreign.reason, str(foreign))
 
 
 async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:
@@ -210,17 +374,3 @@ def _finalizer(body: Json, present: list[str], *, bound: bool) -> Iterator[Opera
     yield {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
     wanted = [*present, FINALIZER] if bound else [name for name in present if name != FINALIZER]
     yield {"op": "add", "path": "/metadata/finalizers", "value": wanted}
-
-
-def _approval(status: Status, step: str) -> RequestRecord | None:
-    """The accepted approval of a step in this run."""
-    for record in status.requests:
-        if (
-            record.verb == RequestVerb.APPROVE
-            and record.answer is Answer.ACCEPTED
-            and record.step == step
-            and status.run is not None
-            and record.run == status.run.number
-        ):
-            return record
-    return None

@@ -22,20 +22,25 @@ from cutover.fields import Json
 from cutover.gates import Surroundings
 from cutover.gates.watch import Spawn, Watch
 from cutover.plan import Plan, hash_of, parse, read_status, write_status
-from cutover.ports import FINALIZER, Ports, Ref
+from cutover.ports import FINALIZER, PLANS, Ports, Ref
 from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
-from cutover.saga.turn import Done, Failed, Inputs, Outcome, Rules, Turn, Verb
+from cutover.saga.tables import Reason
+from cutover.saga.turn import Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
 from cutover.status import ACTIVE, Phase, Status, StepState, settled
 
 log = logging.getLogger(__name__)
 
 LAZY: Final = timedelta(seconds=10)
 """How often at most what may be lost is saved for its own sake."""
+QUIET: Final = timedelta(seconds=15)
+"""After another process has saved a plan we leave it alone for so long: as long as a Lease is valid."""
 LONG_DWELL: Final = timedelta(seconds=30)
 """From this dwell on, the time it counts from is worth a save of its own."""
 _ROUNDS: Final = 300
 """Commands in one turn, at most: a plan of 64 steps with all their stages to be skipped ends before."""
+_FORWARD: Final = (Phase.RUNNING, Phase.WAITING, Phase.HELD)
+_BACKWARD: Final = (Phase.UNWINDING, Phase.STUCK)
 
 
 @dataclass(slots=True)
@@ -67,6 +72,7 @@ class Driver:
         self._ports, self._spawn, self._wake = ports, spawn, wake
         self._cluster, self._clock = ports.cluster, ports.clock
         self._memories: dict[Ref, _Memory] = {}
+        self._quiet: dict[Ref, datetime] = {}
 
     async def turn(self, ref: Ref) -> timedelta | None:
         """One turn.
@@ -80,29 +86,42 @@ class Driver:
         body = self._cluster.seen(ref)
         if body is None:
             self._forget(ref)
+            self._quiet.pop(ref, None)
             return None
         memory = self._recall(ref, body)
+        quiet = self._quiet.get(ref, self._clock.now()) - self._clock.now()
+        if quiet > timedelta():
+            return quiet
         try:
             return await self._turn(ref, body, memory)
         except (Conflict, Superseded):
             # Somebody else wrote the plan, or has it: what we know is old. Read it now, begin again.
-            self._forget(ref)
-            await self._reread(ref)
+            await self._reread(ref, memory)
             return timedelta(seconds=0.1)
         except NotFound:
             self._forget(ref)
             return None
         except Unavailable:
             # A save without an answer may have taken effect.
-            self._forget(ref)
-            await self._reread(ref)
+            await self._reread(ref, memory)
             raise
 
-    async def _reread(self, ref: Ref) -> None:
+    async def _reread(self, ref: Ref, memory: _Memory) -> None:
+        self._forget(ref)
         try:
-            await self._cluster.get(ref)
+            body = await self._cluster.get(ref)
         except NotFound:
             return
+        self._mind_the_other(ref, read_status(body.get("status")), memory)
+
+    def _mind_the_other(self, ref: Ref, read: Status, memory: _Memory) -> None:
+        """Another process has saved what we did not: it drives this plan, and we keep away for as long as it goes on.
+
+        Harmless would be to go on as well, because every take-over raises the fence. But two that take over from each other
+        with every turn get nowhere.
+        """
+        if settled(read) not in (settled(memory.saved), settled(memory.status)):
+            self._quiet[ref] = self._clock.now() + QUIET
 
     # --- memory -------------------------------------------------------------------------------------------------------
 
@@ -129,6 +148,8 @@ class Driver:
         if memory.version != metadata["resourceVersion"]:
             read = read_status(body.get("status"))
             if settled(read) != settled(memory.saved):  # another process has been here, or we have just begun
+                if memory.version:
+                    self._mind_the_other(ref, read, memory)
                 memory.status, memory.fenced_run = read, 0
             memory.saved, memory.version = read, metadata["resourceVersion"]
         run = memory.status.run.number if memory.status.run else 0
@@ -170,10 +191,14 @@ class Driver:
             outcome = await self._save_and_act(ref, memory, plan, turn)
             if outcome is None:
                 break
-            body = self._cluster.seen(ref) or body
-            memory = self._recall(ref, body)  # the command may have written the plan itself
+            after = self._cluster.seen(ref)
+            if after is None:
+                return None
+            body, memory = after, self._recall(ref, after)  # the command may have written the plan itself
             turn = await self._advance(body, memory, plan, rules, outcome)
-        return self._next(memory, turn)
+        else:
+            return timedelta()  # the last command is neither announced nor done yet
+        return self._next(memory, turn, plan)
 
     async def _refuse(self, ref: Ref, body: Json, memory: _Memory, rules: Rules, error: PlanError) -> None:
         """A spec that cannot be read, of a plan that is not active."""
@@ -191,15 +216,21 @@ class Driver:
         status = memory.status
         metadata = body["metadata"]
         active_run = status.run.number if status.run and status.phase in ACTIVE else 0
+        hand = self._hand(_ref(body), body, memory, plan)
+        deleting = "deletionTimestamp" in metadata
         inputs = Inputs(
             outcome=outcome,
+            written=status.current is not None and hand.written(position(status)),
+            trouble=await hand.trouble() if _between_claims(status) and outcome is None else None,
             gates=await self._gates(body, memory, plan, rules, now if _takes_effect(outcome) else None),
             guards=await self._guards(body, memory, plan),
             requests=requests.read(metadata.get("annotations") or {}),
-            deleting="deletionTimestamp" in metadata,
+            deleting=deleting,
             suspended=plan.suspend,
             taken_over=active_run not in (0, memory.fenced_run),
             bound=_bound(body),
+            terminating=deleting and status.phase in ACTIVE and await hand.terminating(),
+            ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )
         turn = advance(rules, status, inputs, now)
         memory.status = turn.status
@@ -216,6 +247,7 @@ class Driver:
             return ()
         since = current.applied_at or effect
         if since is None:
+            memory.stage.stop()
             return ()
         at, stage = position(status), stage_of(status)
         if status.steps[at].state not in (StepState.DOING, StepState.WAITING):
@@ -227,7 +259,10 @@ class Driver:
 
     async def _guards(self, body: Json, memory: _Memory, plan: Plan) -> tuple[Any, ...]:
         status = memory.status
-        if status.phase not in (Phase.RUNNING, Phase.WAITING) or status.run is None or status.current is None:
+        watched = status.phase in (Phase.RUNNING, Phase.WAITING) or (
+            status.phase is Phase.HELD and plan.on_failure is OnFailure.ROLLBACK and status.failure is None
+        )
+        if not watched or status.run is None or status.current is None:
             memory.guards.stop()
             return ()
         memory.guards.turn_to((memory.run, "guards"), plan.guards, status.run.started_at, guard=True)
@@ -269,8 +304,7 @@ class Driver:
             return None
         looked = await looking if looking is not None else None
         body = self._cluster.seen(ref) or body
-        outcome = await self._hand(ref, body, memory, plan).carry_out(command, looked)
-        return None if command.verb is Verb.UNBIND else outcome
+        return await self._hand(ref, body, memory, plan).carry_out(command, looked)
 
     def _hand(self, ref: Ref, body: Json, memory: _Memory, plan: Plan) -> Hand:
         return Hand(
@@ -311,12 +345,21 @@ class Driver:
         for notice in turn.notices:
             self._ports.recorder.record(body, notice)
 
-    def _next(self, memory: _Memory, turn: Turn) -> timedelta | None:
+    def _next(self, memory: _Memory, turn: Turn, plan: Plan) -> timedelta | None:
         now = self._clock.now()
         soon = [turn.look_again, memory.stage.next_look(now), memory.guards.next_look(now)]
-        if memory.saved_at is not None and memory.status.current != memory.saved.current:
+        if memory.saved_at is not None and _looked_at(memory.status, plan) != _looked_at(memory.saved, plan):
             soon.append(max(memory.saved_at + LAZY - now, timedelta(seconds=1)))
         return min((after for after in soon if after is not None), default=None)
+
+
+def _between_claims(status: Status) -> bool:
+    """The targets are ours and are to stay so: a run on its way forward."""
+    return status.phase in _FORWARD and status.reason not in (Reason.CLAIMING, Reason.RELEASING)
+
+
+def _ref(body: Json) -> Ref:
+    return Ref(PLANS, body["metadata"]["namespace"], body["metadata"]["name"])
 
 
 def _takes_effect(outcome: Outcome | None) -> bool:

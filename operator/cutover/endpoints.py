@@ -22,6 +22,7 @@ from cutover.ports import (
     WORKLOADS,
     Cluster,
     Ref,
+    Resource,
 )
 from cutover.workloads import Rollout, pod_ready
 
@@ -96,13 +97,7 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
     """Pods that the workloads behind a destination ask for."""
-    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
-    return sum(
-        Rollout.of(body, resource).wanted
-        for resource, bodies in zip(WORKLOADS, found, strict=True)
-        for body in bodies
-        if _selects(side.selector, body["spec"]["template"]["metadata"].get("labels") or {})
-    )
+    return sum(Rollout.of(body, resource).wanted for resource, body in await _workloads(cluster, namespace, side))
 
 
 async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[str, int]:
@@ -126,6 +121,23 @@ async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *
                     name = body["metadata"]["name"]
                     found[name] = found.get(name, 0) + weight
     return found
+
+
+async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
+    """The workloads whose pods stand behind these destinations."""
+    found = await _workloads(cluster, namespace, *sides)
+    return [Ref(resource, namespace, body["metadata"]["name"]) for resource, body in found]
+
+
+async def _workloads(cluster: Cluster, namespace: str, *sides: Side) -> list[tuple[Resource, Json]]:
+    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
+    return [
+        (resource, body)
+        for resource, bodies in zip(WORKLOADS, found, strict=True)
+        for body in bodies
+        for labels in (body["spec"]["template"]["metadata"].get("labels") or {},)
+        if any(_selects(side.selector, labels) for side in sides)
+    ]
 
 
 def _ready_addresses(slices: Sequence[Json], service: str) -> set[str]:

@@ -73,5 +73,9 @@ class Denied(OutsideError):
     """401 or 403: the account may not do this, or admission refused it. Nothing was done."""
 
 
+class Lost(Exception):
+    """The Lease is not ours any more. The process ends; whoever holds it goes on."""
+
+
 class Superseded(Exception):
     """A higher fence stands on the target: another process has this plan. The turn is dropped and all is read again."""

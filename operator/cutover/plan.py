@@ -18,7 +18,7 @@ from cutover.fields import Json
 from cutover.gates import SOURCES, Gate
 from cutover.mistakes import sentences
 from cutover.model import Duration, Label, Model, Name, Text, show_duration, validations
-from cutover.saga.turn import Rules, StepRule
+from cutover.saga.turn import DeletionPolicy, OnFailure, Rules, StepRule
 from cutover.status import Status
 from cutover.steps import KINDS, Kind
 
@@ -53,6 +53,18 @@ class _StepFields(Model):
         default=None,
         description="How long one stage may take beyond its dwell. Default 30m (approve: none); 0s is none.",
     )
+    retries: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Further attempts when the step itself fails, each after the last one is undone. A failed gate is never retried.",
+    )
+    on_failure: OnFailure | None = Field(
+        default=None, description="What a failure of this step leads to. Left out: what the plan says."
+    )
+    irreversible: bool = Field(
+        default=False, description="Once this step is done there is no way back before it: unwinding stops after it."
+    )
     gates: tuple[Gate, ...] = Field(
         default=(),
         max_length=16,
@@ -66,12 +78,20 @@ class _StepFields(Model):
         found: Kind = next(kind for key in _KEYS if (kind := getattr(self, key)) is not None)
         return found
 
-    def rule(self) -> StepRule:
-        """The step as the saga knows it."""
+    def rule(self, on_failure: OnFailure = OnFailure.ROLLBACK) -> StepRule:
+        """The step as the saga knows it; `on_failure` is the plan's."""
         kind = self.kind
         timeout = self.timeout if self.timeout is not None else DEFAULT_STAGE_TIMEOUT if kind.bounded else None
         return StepRule(
-            name=self.name, kind=kind.key, stages=kind.stages(), timeout=timeout or None, undoes=kind.undoes
+            name=self.name,
+            kind=kind.key,
+            stages=kind.stages(),
+            timeout=timeout or None,
+            undoes=kind.undoes,
+            retries=self.retries,
+            on_failure=self.on_failure or on_failure,
+            irreversible=self.irreversible,
+            keeps=kind.keeps,
         )
 
 
@@ -94,7 +114,18 @@ class Plan(Model):
         description="How long what is missing may stay missing before the plan is Refused. Default 2m.",
     )
     timeout: Duration | None = Field(
-        default=None, description="Time spent Running after which the plan unwinds. Left out: none."
+        default=None, description="Time spent Running after which the plan has failed. Left out: none."
+    )
+    on_failure: OnFailure = Field(
+        default=OnFailure.ROLLBACK, description="Rollback undoes everything; Hold stops and lets a person decide."
+    )
+    deletion_policy: DeletionPolicy = Field(
+        default=DeletionPolicy.ROLLBACK,
+        description="What deleting the active plan does: Rollback undoes everything first, Orphan leaves all as it is.",
+    )
+    keep_snapshots: Duration = Field(
+        default=timedelta(hours=24),
+        description="How long after a success a rollback can still be asked for. Default 24h; 0s is not at all.",
     )
     suspend: bool = Field(
         default=False, description="Starts no new stage. The only field that an active plan may change."
@@ -116,11 +147,14 @@ class Plan(Model):
     def rules(self, generation: int, spec_hash: str) -> Rules:
         """The plan as the saga knows it."""
         return Rules(
-            steps=tuple(step.rule() for step in self.steps),
+            steps=tuple(step.rule(self.on_failure) for step in self.steps),
             generation=generation,
             spec_hash=spec_hash,
             start_deadline=self.start_deadline,
             timeout=self.timeout or None,
+            on_failure=self.on_failure,
+            deletion=self.deletion_policy,
+            keep_snapshots=self.keep_snapshots,
         )
 
 

@@ -19,6 +19,8 @@ FINALIZER: Final = "cutover.dev/unwind"
 PLAN_LABEL: Final = "cutover.dev/plan"
 FENCE_LABEL: Final = "cutover.dev/fence"
 MIGRATOR_LABEL: Final = "cutover.dev/migrator"
+APPLIED_LABEL: Final = "cutover.dev/applied"
+"""On a target after a success: the first 32 hexadecimal digits of the hash of the spec that was applied."""
 FIELD_MANAGER: Final = "cutover"
 
 
@@ -44,6 +46,8 @@ DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 SNAPSHOTS: Final = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SERVICES: Final = Resource("", "v1", "services", "Service")
+NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
+LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
@@ -81,11 +85,11 @@ class Cluster(Protocol):
         """The newest streamed body of a claimed object, never older than our own last write; None when there is none."""
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace; a kind that is not installed has none.
+        """All objects of a kind in a namespace, or in all of them; a kind that is not installed has none.
 
         Args:
             resource: the kind.
-            namespace: where.
+            namespace: where; empty for everywhere.
             labels: a label selector.
             fresh: what is read is not older than the call. Without it the server answers from its cache at once, as it
                 would feed a watch; with it a list of a quiet kind takes up to 100 ms (kube-apiserver 1.36).

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cutover.errors import PlanError
 from cutover.mistakes import sentences
-from cutover.model import Label, Model
+from cutover.model import Duration, Label, Model, Name, show_duration
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
 
@@ -29,18 +30,50 @@ class Provider(Model):
     prometheus: PrometheusProvider = Field(description="A Prometheus.")
 
 
+class LeaseSettings(Model):
+    """Which of several operator processes works. The times are those of client-go, but fewer requests.
+
+    Attributes:
+        name: of the Lease; processes that watch the same plans share one.
+        namespace: where it lives; left out, that of the pod. Outside a pod, without it, there is no Lease.
+        duration: a holder that was silent for so long has lost it.
+        renew_deadline: a holder that could not renew it for so long does nothing until it has.
+        renew_every: how often it is renewed.
+        retry_every: how soon a failed request is tried again.
+    """
+
+    name: Name = "cutover"
+    namespace: Label | None = None
+    duration: Duration = timedelta(seconds=15)
+    renew_deadline: Duration = timedelta(seconds=10)
+    renew_every: Duration = timedelta(seconds=5)
+    retry_every: Duration = timedelta(seconds=2)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        times = (timedelta(), self.retry_every, self.renew_every, self.renew_deadline, self.duration)
+        if sorted(set(times)) != list(times):
+            given = ", ".join(show_duration(span) for span in times[1:])
+            raise ValueError(
+                f"retryEvery, renewEvery, renewDeadline and duration must rise in this order; they are {given}"
+            )
+        return self
+
+
 class Settings(Model):
     """The operator's settings.
 
     Attributes:
         namespaces: the namespaces to watch; empty for all.
-        port: of ``/livez`` and ``/readyz``; 0 takes a free one.
+        port: of ``/livez``, ``/readyz`` and ``/metrics``; 0 takes a free one.
+        lease: None for a process that is alone.
     """
 
     providers: Mapping[Label, Provider] = Field(default_factory=dict)
     namespaces: tuple[str, ...] = ()
     port: int = Field(default=8080, ge=0, le=65535)
     log_format: Literal["json", "text"] = "json"
+    lease: LeaseSettings | None = Field(default_factory=LeaseSettings)
 
 
 def load(path: Path | None, **overrides: object) -> Settings:

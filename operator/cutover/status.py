@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 def camel(name: str) -> str:
@@ -71,6 +71,8 @@ class Run:
         spent: seconds spent Running before `since`.
         since: when the plan last became Running; None when it is not.
         held_at: when the clocks were stopped; None while they go.
+        finished_at: when the run ended.
+        keep_until: until when the snapshots of a Succeeded run are kept for `rollback`; None when there are none.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -82,6 +84,8 @@ class Run:
     spent: float = 0.0
     since: datetime | None = None
     held_at: datetime | None = None
+    finished_at: datetime | None = None
+    keep_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +133,8 @@ class Current:
         applied_at: when this stage was first seen in effect; its dwell counts from here. Lost in a crash unless a later
             save carried it, and then the dwell starts again.
         ready: ready pods out of those wanted, such as ``2/3``.
+        digest: of what a person is asked to approve; an approval that names another one is rejected.
+        anew: the stage was held and is brought about once more, whatever stands there now.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -139,19 +145,26 @@ class Current:
     started_at: datetime
     applied_at: datetime | None = None
     ready: str = ""
+    digest: str = ""
+    anew: bool = False
     message: str = ""
     gates: tuple[GateStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStatus:
-    """One line a step."""
+    """One line a step.
+
+    Attributes:
+        written: it has written to its target, so there is a snapshot. Saved along with the next thing that is saved.
+    """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
     name: str
     kind: str
     state: StepState = StepState.PENDING
     attempt: int = 0
+    written: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
     message: str = ""
@@ -181,6 +194,19 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastRun:
+    """How an earlier run ended."""
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    number: int
+    phase: Phase
+    reason: str
+    message: str
+    started_at: datetime
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """A Kubernetes condition."""
 
@@ -195,7 +221,13 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """All of `.status`. `observed_generation` is -1 until the operator has seen the plan (the CRD's default)."""
+    """All of `.status`.
+
+    Attributes:
+        observed_generation: -1 until the operator has seen the plan (the CRD's default).
+        point_of_no_return: the last step that is done and cannot be undone; unwinding never passes it.
+        history: the runs before this one, the latest first.
+    """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
     observed_generation: int = -1
@@ -206,9 +238,15 @@ class Status:
     run: Run | None = None
     failure: Failure | None = None
     current: Current | None = None
+    point_of_no_return: str = ""
     steps: tuple[StepStatus, ...] = ()
     requests: tuple[RequestRecord, ...] = ()
+    history: tuple[PastRun, ...] = ()
     conditions: tuple[Condition, ...] = ()
+
+
+_SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK})
+"""Phases in which nothing moves, so that why is worth a save of its own."""
 
 
 def settled(status: Status) -> Status:
@@ -216,4 +254,6 @@ def settled(status: Status) -> Status:
     current = status.current
     if current is not None:
         current = replace(current, applied_at=None, ready="", message="", gates=())
-    return replace(status, current=current, message="", progress="", conditions=())
+    steps = tuple(replace(step, written=False) for step in status.steps)
+    message = status.message if status.phase in _SAID else ""
+    return replace(status, current=current, steps=steps, message=message, progress="", conditions=())

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
-from cutover.fields import ABSENT, Change, Json, Operation, Path, escape, find, readable, write
+from cutover.fields import Change, Json, Operation, Path, escape, find, readable, write
 from cutover.foreign import gone, says
-from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
+from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
+from cutover.snapshots import Snapshot, read, written
 from cutover.status import ENDED, Phase
 
 _PLAN_AT: Final = f"/metadata/labels/{escape(PLAN_LABEL)}"
 _FENCE_AT: Final = f"/metadata/labels/{escape(FENCE_LABEL)}"
+_APPLIED_AT: Final = f"/metadata/labels/{escape(APPLIED_LABEL)}"
 _RUN_LABEL: Final = "cutover.dev/run"
 _TRIES: Final = 4
 
@@ -39,27 +41,6 @@ class Foreign(Exception):
 
 class Busy(Exception):
     """Another plan that is still active holds the target."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What the fields of one object were before a step touched them.
-
-    Attributes:
-        uid: of the object; a snapshot is never restored to another one of the same name.
-        values: per field, its path and its value or ABSENT.
-        facts: what else the kind wants to remember of that moment.
-        ours: per field, in the same order, what the step sets it to; empty where the kind works that out by itself.
-    """
-
-    uid: str
-    values: tuple[tuple[Path, Json], ...]
-    facts: Mapping[str, Any]
-    ours: tuple[Json, ...] = ()
-
-    def value(self, path: Path) -> Json:
-        """What this field was."""
-        return next(value for known, value in self.values if known == path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,26 +88,40 @@ class Targets:
         """
         for _ in range(_TRIES):
             body = await self.cluster.get(ref)
-            labels = body["metadata"].get("labels")
-            holder = (labels or {}).get(PLAN_LABEL)
-            if holder == self.holder.uid:
-                self._fence_of(body)
+            holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+            if holder == self.holder.uid and self._fence_of(body) == self.holder.fence:
                 return
-            if holder is not None and (plan := await self._active_plan(ref.namespace, holder)):
+            if holder not in (None, self.holder.uid) and (plan := await self._active_plan(ref.namespace, holder)):
                 raise Busy(f"{ref} is held by plan {plan}")
-            operations: list[Operation] = [
-                {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
-            ]
-            if labels is None:
-                operations.append({"op": "add", "path": "/metadata/labels", "value": {}})
-            operations.append({"op": "add", "path": _PLAN_AT, "value": self.holder.uid})
-            operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
-            try:
-                await self.cluster.patch(ref, operations, self.holder.account)
-            except (Rejected, Conflict):
-                continue
-            return
+            if await self._mark(ref, body, self._claiming(body)):
+                return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it")
+
+    async def _mark(self, ref: Ref, body: Json, operations: list[Operation]) -> bool:
+        """Write marks; false when the object has changed meanwhile.
+
+        Raises:
+            Rejected: it has not, so the server refuses the marks themselves; its text says why.
+        """
+        try:
+            await self.cluster.patch(ref, operations, self.holder.account)
+        except (Rejected, Conflict) as refused:
+            now = await self.cluster.get(ref)
+            if now["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
+                raise Rejected(f"the server refuses the marks on {ref}: {refused}") from refused
+            return False
+        return True
+
+    def _claiming(self, body: Json) -> list[Operation]:
+        metadata = body["metadata"]
+        operations: list[Operation] = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
+        ]
+        if metadata.get("labels") is None:
+            operations.append({"op": "add", "path": "/metadata/labels", "value": {}})
+        operations.append({"op": "add", "path": _PLAN_AT, "value": self.holder.uid})
+        operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
+        return operations
 
     async def held_by(self, ref: Ref) -> str:
         """The active plan other than ours that holds an object; empty when it is free. Raises NotFound."""
@@ -134,26 +129,34 @@ class Targets:
         holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
         return await self._active_plan(ref.namespace, holder) if holder not in (None, self.holder.uid) else ""
 
-    async def release(self, ref: Ref) -> None:
-        """Take our marks away; harmless when they are gone, or the object is."""
+    async def release(self, ref: Ref, applied: str | None = None) -> None:
+        """Take our claim away; harmless when it is gone, or the object is.
+
+        Args:
+            ref: the object.
+            applied: the mark of a success to leave there; empty to take one away, None to leave it as it is.
+        """
         for _ in range(_TRIES):
             try:
                 body = await self.cluster.get(ref)
-                if body["metadata"].get("labels", {}).get(PLAN_LABEL) != self.holder.uid:
+                labels = body["metadata"].get("labels") or {}
+                if labels.get(PLAN_LABEL) != self.holder.uid:
                     return
-                fence = self._fence_of(body)
+                self._fence_of(body)
                 operations: list[Operation] = [
-                    {"op": "test", "path": _PLAN_AT, "value": self.holder.uid},
-                    {"op": "test", "path": _FENCE_AT, "value": str(fence)},
-                    {"op": "remove", "path": _FENCE_AT},
+                    {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]},
                     {"op": "remove", "path": _PLAN_AT},
                 ]
-                await self.cluster.patch(ref, operations, self.holder.account)
-            except Rejected:
-                continue
+                if FENCE_LABEL in labels:
+                    operations.append({"op": "remove", "path": _FENCE_AT})
+                if applied:
+                    operations.append({"op": "add", "path": _APPLIED_AT, "value": applied})
+                elif applied is not None and APPLIED_LABEL in labels:
+                    operations.append({"op": "remove", "path": _APPLIED_AT})
+                if await self._mark(ref, body, operations):
+                    return
             except NotFound:
                 return
-            return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to release it")
 
     async def _active_plan(self, namespace: str, uid: str) -> str:
@@ -164,8 +167,12 @@ class Targets:
                 return "" if phase is None or Phase(phase) in ENDED else str(plan["metadata"]["name"])
         return ""
 
-    def _fence_of(self, body: Json) -> int:
-        fence = int(body["metadata"].get("labels", {}).get(FENCE_LABEL, "0"))
+    def _fence_of(self, body: Json) -> int | None:
+        """The number on an object; None when somebody took it away or wrote no number."""
+        text = (body["metadata"].get("labels") or {}).get(FENCE_LABEL, "")
+        if not text.isdecimal():
+            return None
+        fence = int(text)
         if fence > self.holder.fence:
             raise Superseded(f"fence {fence} stands where ours is {self.holder.fence}")
         return fence
@@ -192,12 +199,12 @@ class Targets:
                 body = await self.cluster.get(Ref(SNAPSHOTS, ref.namespace, name))
             except NotFound:
                 return None
-            self.memory[name] = _read_snapshot(body)
+            self.memory[name] = read(body)
         return self.memory[name]
 
-    def remembered(self, ref: Ref) -> Snapshot | None:
-        """As `saved`, without asking the server: None when this process has not had it in its hands."""
-        return self.memory.get(self._snapshot_name(ref))
+    def remembers(self, ref: Ref) -> bool:
+        """Whether this process has had the snapshot in its hands."""
+        return self._snapshot_name(ref) in self.memory
 
     async def snapshot(
         self,
@@ -225,7 +232,7 @@ class Targets:
             "kind": SNAPSHOTS.kind,
             "metadata": {"name": name, "namespace": ref.namespace, "labels": labels},
             "revision": 1,
-            "data": _write_snapshot(taken, ref, self.step),
+            "data": written(taken, ref, self.step),
         }
         try:
             await self.cluster.create(SNAPSHOTS, ref.namespace, manifest)
@@ -237,10 +244,22 @@ class Targets:
         self.memory[name] = taken
         return taken
 
-    async def drop_snapshots(self) -> None:
-        """Delete the snapshots of this run."""
+    async def drop_snapshots(self, *, of_earlier_runs: bool = False) -> None:
+        """Delete the snapshots of this run, or those of every other."""
+        runs = f"{_RUN_LABEL}!={self.holder.run}" if of_earlier_runs else f"{_RUN_LABEL}={self.holder.run}"
+        await self.cluster.delete_all(SNAPSHOTS, self.holder.namespace, f"{PLAN_LABEL}={self.holder.uid},{runs}")
+
+    async def bequeath_snapshots(self, plan: str) -> None:
+        """After the end the plan owns the snapshots of this run, so that they go when it goes. Twice is harmless.
+
+        While it is active they have no owner: a deletion in the foreground would take them away first.
+        """
+        owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan, "uid": self.holder.uid}
         labels = f"{PLAN_LABEL}={self.holder.uid},{_RUN_LABEL}={self.holder.run}"
-        await self.cluster.delete_all(SNAPSHOTS, self.holder.namespace, labels)
+        for body in await self.cluster.list(SNAPSHOTS, self.holder.namespace, labels):
+            if not body["metadata"].get("ownerReferences"):
+                ref = Ref(SNAPSHOTS, self.holder.namespace, body["metadata"]["name"])
+                await self.cluster.patch(ref, [{"op": "add", "path": "/metadata/ownerReferences", "value": [owner]}])
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
@@ -282,11 +301,15 @@ class Targets:
         metadata = body["metadata"]
         if metadata["uid"] != uid:
             raise Foreign("TargetReplaced", f"{ref} was deleted and made anew")
-        if metadata.get("labels", {}).get(PLAN_LABEL) != self.holder.uid:
-            raise Foreign("ClaimLost", f"somebody took the label {PLAN_LABEL} off {ref}")
+        holder = (metadata.get("labels") or {}).get(PLAN_LABEL)
+        if holder is None:
+            return self._claiming_again(ref, body, changes)
+        if holder != self.holder.uid:
+            raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
         fence = self._fence_of(body)
-        writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
-        writes.sort(key=lambda operation: operation["op"] != "test")  # a test speaks of the object before all writes
+        if fence is None:
+            return self._claiming_again(ref, body, changes)
+        writes = _writes(ref, body, changes)
         if fence == self.holder.fence and not writes:
             return []
         operations: list[Operation] = [
@@ -296,6 +319,38 @@ class Targets:
         if fence < self.holder.fence:
             operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
         return operations + writes
+
+    def _claiming_again(self, ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
+        """Somebody took our labels off, perhaps by writing the whole object: go on only if nothing else was changed."""
+        try:
+            writes = _writes(ref, body, changes)
+        except Foreign as foreign:
+            raise Foreign("ClaimLost", f"somebody took the label {PLAN_LABEL} off {ref}, and {foreign}") from foreign
+        return self._claiming(body) + writes
+
+    async def claim_again(self, ref: Ref, expected: Sequence[Change]) -> None:
+        """Mark an object once more whose labels were taken off, if each field has a value of ours or of the snapshot.
+
+        Raises:
+            Foreign: a field has another value, or another plan has claimed the object.
+            NotFound, Conflict, Denied, Rejected, Unavailable: as the names say.
+        """
+        body = await self.cluster.get(ref)
+        for change in expected:
+            found = find(body, change.path)
+            if found is None or found.value not in change.expects:
+                _operations_of(ref, body, change)  # raises, with both values
+        holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+        if holder is None:
+            await self.cluster.patch(ref, self._claiming(body), self.holder.account)
+        elif holder != self.holder.uid:
+            raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
+
+
+def _writes(ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
+    """All tests first, because each speaks of the object as it is before any of the writes."""
+    writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
+    return sorted(writes, key=lambda operation: operation["op"] != "test")
 
 
 def _operations_of(ref: Ref, body: Json, change: Change) -> list[Operation]:
@@ -307,22 +362,3 @@ def _operations_of(ref: Ref, body: Json, change: Change) -> list[Operation]:
     if found.value not in change.expects:
         raise Foreign("ForeignChange", says(ref, change, found))
     return write(found, change.to)
-
-
-def _write_snapshot(snapshot: Snapshot, ref: Ref, step: str) -> Json:
-    fields = [{"path": list(path), **_kept(value)} for path, value in snapshot.values]
-    for entry, value in zip(fields, snapshot.ours, strict=False):
-        entry["ours"] = _kept(value)
-    what = {"kind": ref.resource.kind, "name": ref.name, "uid": snapshot.uid}
-    return {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}
-
-
-def _kept(value: Json) -> Json:
-    return {} if value is ABSENT else {"value": value}
-
-
-def _read_snapshot(body: Json) -> Snapshot:
-    data = body["data"]
-    values = tuple((tuple(entry["path"]), entry.get("value", ABSENT)) for entry in data["fields"])
-    ours = tuple(entry["ours"].get("value", ABSENT) for entry in data["fields"] if "ours" in entry)
-    return Snapshot(data["object"]["uid"], values, data["facts"], ours)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,45 @@ def test_lint() -> None:
 
 
 def test_its_rights_are_the_rules_that_the_tests_run_with() -> None:
-    rules = yaml.safe_load((Path(CHART) / "files" / "rules.yaml").read_text())
-    assert render()["ClusterRole", "cutover"]["rules"] == rules
+    files = Path(CHART) / "files"
+    rendered = render()
+    assert rendered["ClusterRole", "cutover"]["rules"] == yaml.safe_load((files / "rules.yaml").read_text())
+    assert rendered["Role", "cutover-lease"]["rules"] == yaml.safe_load((files / "lease-rules.yaml").read_text())
+    assert rendered["Role", "cutover-lease"]["metadata"]["namespace"] == "cutover-system"
+
+
+def test_replicas() -> None:
+    two, one = render(), render("replicas=1")
+    assert two["Deployment", "cutover"]["spec"]["replicas"] == 2
+    assert two["PodDisruptionBudget", "cutover"]["spec"]["maxUnavailable"] == 1
+    assert one["Deployment", "cutover"]["spec"]["replicas"] == 1
+    assert ("PodDisruptionBudget", "cutover") not in one, "it would forbid every drain, or nothing"
+
+
+def test_a_service_monitor_finds_its_service() -> None:
+    assert not [kind for kind, _ in render() if kind in ("Service", "ServiceMonitor")]
+    rendered = render("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.labels.release=prometheus")
+    monitor, service = rendered["ServiceMonitor", "cutover"], rendered["Service", "cutover-metrics"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+    pod = rendered["Deployment", "cutover"]["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert service["spec"]["ports"][0]["targetPort"] == pod["spec"]["containers"][0]["ports"][0]["name"]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("replicas=two", "'/replicas': got string, want integer"),
+        ("lease.duratoin=3s", "additional properties 'duratoin' not allowed"),
+        ("providers.x.prometheus.url=prometheus:9090", "'/providers/x/prometheus/url'"),
+        ("replica=3", "additional properties 'replica' not allowed"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(value: str, says: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(says)):
+        render(value)
 
 
 def test_impersonation_can_be_narrowed() -> None:
@@ -66,10 +105,16 @@ def test_namespaces_narrow_the_rights() -> None:
 
 def test_its_settings_are_understood(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text(render(VALUES, "namespaces={shop}")["ConfigMap", "cutover-settings"]["data"]["settings.yaml"])
+    file.write_text(
+        render(VALUES, "namespaces={shop}", "lease.duration=20s")["ConfigMap", "cutover-settings"]["data"][
+            "settings.yaml"
+        ]
+    )
     settings = load(file)
     assert settings.providers["default"].prometheus.url == "http://prometheus.monitoring:9090"
     assert settings.namespaces == ("shop",)
+    assert settings.lease is not None
+    assert (settings.lease.name, settings.lease.duration) == ("cutover", timedelta(seconds=20))
     file.write_text(render()["ConfigMap", "cutover-settings"]["data"]["settings.yaml"])
     assert load(file).providers == {}
 
@@ -83,10 +128,11 @@ def test_it_installs_upgrades_and_goes(cluster: Cluster, namespace: str) -> None
         return helm(*arguments, "-n", namespace, kubeconfig=cluster.kubeconfig)
 
     try:
-        on("install", name, CHART, "--set", VALUES, "--wait", "--timeout", "60s")
+        notes = on("install", name, CHART, "--set", VALUES, "--wait", "--timeout", "60s")
+        assert "kubectl label serviceaccount checkout-migrator -n shop cutover.dev/migrator=true" in notes
         deployment = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
         until(
-            "the pod is admitted and runs", lambda: cluster.api.get(deployment)["status"].get("availableReplicas") == 1
+            "the pods are admitted and run", lambda: cluster.api.get(deployment)["status"].get("availableReplicas") == 2
         )
         on(
             "upgrade",

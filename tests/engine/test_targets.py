@@ -115,16 +115,37 @@ async def test_a_foreign_value_is_left_and_said(cluster: MemoryCluster) -> None:
         await targets(cluster).change(V2, uid(cluster), [change(3)])
     assert foreign.value.reason == "ForeignChange"
     assert str(foreign.value) == (
-        "somebody changed spec.replicas of Deployment shop-v2: it is 7, was 0 before, and this plan set 3. "
+        "spec.replicas of Deployment shop-v2 is 7, was 0 before, and this plan set 3; somebody else changed it. "
         "To have it as it was: kubectl patch deployment shop-v2 -n shop --type=json "
         """-p '[{"op": "add", "path": "/spec/replicas", "value": 0}]'"""
     )
 
 
-async def test_a_lost_claim_is_said(cluster: MemoryCluster) -> None:
-    with pytest.raises(Foreign) as foreign:
+async def test_a_lost_claim_is_taken_again_when_nothing_else_was_changed(cluster: MemoryCluster) -> None:
+    await targets(cluster).change(V2, uid(cluster), [change(3)])
+    assert cluster.objects[V2]["spec"]["replicas"] == 3
+    assert cluster.objects[V2]["metadata"]["labels"][PLAN_LABEL] == "uid-a"
+
+
+@pytest.mark.parametrize("marks", [{PLAN_LABEL: "uid-a"}, {PLAN_LABEL: "uid-a", FENCE_LABEL: "x"}])
+async def test_a_lost_fence_is_set_again(cluster: MemoryCluster, marks: dict[str, str]) -> None:
+    body = copy.deepcopy(cluster.objects[V2])
+    body["metadata"]["labels"] = marks
+    cluster.put(DEPLOYMENTS, body)
+    await targets(cluster).change(V2, uid(cluster), [change(3)])
+    assert cluster.objects[V2]["metadata"]["labels"][FENCE_LABEL] == "1"
+
+
+async def test_a_lost_claim_beside_another_change_is_said(cluster: MemoryCluster) -> None:
+    body = copy.deepcopy(cluster.objects[V2])
+    body["spec"]["replicas"] = 7
+    cluster.put(DEPLOYMENTS, body)
+    with pytest.raises(
+        Foreign, match=r"took the label .* off Deployment shop-v2, and spec\.replicas .* is 7"
+    ) as foreign:
         await targets(cluster).change(V2, uid(cluster), [change(3)])
     assert foreign.value.reason == "ClaimLost"
+    assert PLAN_LABEL not in cluster.objects[V2]["metadata"]["labels"]
 
 
 async def test_another_object_of_the_same_name_is_not_ours(cluster: MemoryCluster) -> None:

@@ -61,6 +61,8 @@ def _short(path: str) -> str:
 
 def _value(operation: Any) -> str:
     value = str(operation.get("value", "(gone)"))
+    if operation["path"].endswith("/ownerReferences"):
+        return "(the plan)"
     return "(uid)" if value.startswith("uid-") else value
 
 

@@ -9,7 +9,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -246,12 +246,12 @@ class ControlPlane:
         token: str = self.api.create(path, request)["status"]["token"]
         return token
 
-    def operator_kubeconfig(self, rules: list[Any], namespace: str = "cutover-system") -> Path:
-        """A kubeconfig of the operator's account, with these rights in the whole cluster."""
+    def operator_kubeconfig(self, rules: list[Any], own: Sequence[Any] = (), namespace: str = "cutover-system") -> Path:
+        """A kubeconfig of the operator's account, with these rights in the whole cluster, and its own in its namespace."""
         name = "cutover"
-        binding = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
         subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
-        rbac = "rbac.authorization.k8s.io/v1"
+        group = "rbac.authorization.k8s.io"
+        rbac = f"{group}/v1"
         install(
             self.api,
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
@@ -261,7 +261,15 @@ class ControlPlane:
                 "apiVersion": rbac,
                 "kind": "ClusterRoleBinding",
                 "metadata": {"name": name},
-                "roleRef": binding,
+                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+                "subjects": [subject],
+            },
+            {"apiVersion": rbac, "kind": "Role", "metadata": {"name": name, "namespace": namespace}, "rules": [*own]},
+            {
+                "apiVersion": rbac,
+                "kind": "RoleBinding",
+                "metadata": {"name": name, "namespace": namespace},
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
                 "subjects": [subject],
             },
         )

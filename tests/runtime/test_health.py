@@ -1,4 +1,4 @@
-"""Probes: alive while the loop turns, ready when plans can be read."""
+"""Probes: alive while the loop turns and tries, ready when plans can be read. Metrics beside them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from cutover.runtime.health import Health
+from cutover.runtime.health import STREAM, Contact, Health
 
 
 async def _ask(port: int, path: str) -> tuple[int, str]:
@@ -17,7 +17,8 @@ async def _ask(port: int, path: str) -> tuple[int, str]:
 
 async def test_probes() -> None:
     why = "plans cannot be read yet"
-    health = Health(0, lambda: why, "127.0.0.1")
+    contact = Contact()
+    health = Health(0, lambda: why, contact, lambda _: (b"cutover_lease_held 1.0\n", "text/plain"), "127.0.0.1")
     task = asyncio.create_task(health.run())
     while not health.port:
         await asyncio.sleep(0.01)
@@ -25,8 +26,29 @@ async def test_probes() -> None:
     assert await _ask(health.port, "/readyz") == (503, "plans cannot be read yet\n")
     why = ""
     assert await _ask(health.port, "/readyz") == (200, "ok\n")
+    assert await _ask(health.port, "/metrics") == (200, "cutover_lease_held 1.0\n")
+    contact.begun()
+    contact._tried = (contact._tried or 0) - 1000
+    assert await _ask(health.port, "/livez") == (500, "the API server was not tried for 1000s\n")
+    contact.begun()
+    assert (await _ask(health.port, "/livez"))[0] == 200
     health._beat -= 60
-    assert (await _ask(health.port, "/livez"))[0] == 500
+    assert "loop" in (await _ask(health.port, "/livez"))[1]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_contact() -> None:
+    """Dead is what does not try any more, never what gets no answer."""
+    now = asyncio.get_running_loop().time()
+    contact = Contact()
+    assert contact.why_dead(now + 10_000) == "", "a standby has no streams"
+    contact.begun()
+    contact.over(answered=True)
+    assert contact.why_dead(now + STREAM + 60) == "", "the streams live that long"
+    assert contact.why_dead(now + STREAM + 180)
+    contact.begun()
+    contact.over(answered=False)
+    assert contact.why_dead(now + 60) == ""
+    assert contact.why_dead(now + 180), "what failed is tried again soon"

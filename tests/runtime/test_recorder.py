@@ -20,13 +20,15 @@ async def test_an_event() -> None:
     async def send(namespace: str, event: Any) -> None:
         sent.append((namespace, event))
 
-    recorder = EventRecorder(send, "pod-1")
+    told: list[str] = []
+    recorder = EventRecorder(send, "pod-1", lambda notice: told.append(notice.reason), lambda: told.append("dropped"))
     recorder.record(PLAN, Notice("GateFailed", "ä" * 2000, warning=True))
     await recorder.flush()
     namespace, event = sent[0]
     assert namespace == "shop"
     assert (event["type"], event["reason"], event["regarding"]["uid"]) == ("Warning", "GateFailed", "u")
     assert len(event["note"].encode()) <= 1024
+    assert told == ["GateFailed"]
 
 
 async def test_one_that_cannot_be_sent_is_dropped() -> None:
@@ -37,12 +39,14 @@ async def test_one_that_cannot_be_sent_is_dropped() -> None:
         tries += 1
         raise Unavailable("gone")
 
-    recorder = EventRecorder(send, "pod-1")
+    told: list[str] = []
+    recorder = EventRecorder(send, "pod-1", lambda notice: told.append(notice.reason), lambda: told.append("dropped"))
     task = asyncio.create_task(recorder.run())
     recorder.record(PLAN, Notice("A", "a"))
     recorder.record(PLAN, Notice("B", "b"))
     await asyncio.sleep(0.01)
     assert tries == 2
+    assert told == ["A", "B", "dropped", "dropped"]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import HealthCheck, given, settings
@@ -10,93 +11,177 @@ from hypothesis import strategies as st
 from cutover.requests import Request, RequestVerb
 from cutover.saga import advance
 from cutover.saga.tables import TOUCHED
-from cutover.saga.turn import Again, Command, Done, Failed, Inputs, Outcome, Verb, Wait
+from cutover.saga.turn import (
+    Again,
+    Command,
+    DeletionPolicy,
+    Done,
+    Failed,
+    Hold,
+    Inputs,
+    OnFailure,
+    Outcome,
+    Rules,
+    Verb,
+    Wait,
+)
 from cutover.status import ENDED, GateStatus, Phase, Status, StepState, Verdict, settled
 from saga.test_saga import RULES
 
 OUTCOMES: list[Outcome | None] = [
     None,
     Done(),
+    Done(),
     Done(skip=True),
     Again(1.0, "not yet"),
     Wait("AwaitingApproval", "a person"),
     Failed("Rejected", "no"),
+    Hold("LoweredByHand", "somebody"),
 ]
 GATES = [
     (),
     (GateStatus(name="g", verdict=Verdict.WAIT),),
     (GateStatus(name="g", verdict=Verdict.FAIL, message="bad"),),
+    (GateStatus(name="g", verdict=Verdict.FAIL, message="bad", guard=True),),
 ]
-REQUESTS = [(), *((Request(verb, str(token), "bob", "shift"),) for verb in RequestVerb for token in range(2))]
+TROUBLES = [None] * 6 + [Failed("TargetGone", "gone"), Hold("ClaimLost", "lost")]
+REQUESTS = [Request(verb, str(token), "bob", "shift") for verb in RequestVerb for token in range(3)]
 
-turns = st.lists(
-    st.tuples(
-        st.sampled_from(OUTCOMES),
-        st.sampled_from([*GATES, (), ()]),
-        st.sampled_from([*REQUESTS, (), (), (), ()]),
-        st.booleans(),  # crash
-        st.sampled_from([False] * 9 + [True]),  # deleting, from here on
-        st.sampled_from([0, 1, 30, 100]),  # seconds that pass
-    ),
-    max_size=60,
+
+@dataclass(frozen=True)
+class Happening:
+    """What comes in at one turn."""
+
+    outcome: Outcome | None
+    gates: tuple[GateStatus, ...]
+    trouble: Failed | Hold | None
+    requests: tuple[Request, ...]
+    crash: bool
+    delete: bool
+    suspended: bool
+    ahead: frozenset[int]
+    seconds: int
+
+
+happenings = st.builds(
+    Happening,
+    outcome=st.sampled_from(OUTCOMES),
+    gates=st.sampled_from([*GATES, (), (), ()]),
+    trouble=st.sampled_from(TROUBLES),
+    requests=st.lists(st.sampled_from(REQUESTS), max_size=2, unique_by=lambda request: request.verb).map(tuple),
+    crash=st.booleans(),
+    delete=st.sampled_from([False] * 12 + [True]),
+    suspended=st.sampled_from([False] * 6 + [True]),
+    ahead=st.sampled_from([frozenset[int](), frozenset[int](), frozenset({1}), frozenset({0, 1})]),
+    seconds=st.sampled_from([0, 1, 30, 100]),
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(turns)
-def test_promises(
-    walk: list[tuple[Outcome | None, tuple[GateStatus, ...], tuple[Request, ...], bool, bool, int]],
-) -> None:
+@st.composite
+def rules(draw: st.DrawFn) -> Rules:
+    """The plan of the other tests, with other policies."""
+    steps = tuple(
+        replace(
+            rule,
+            retries=draw(st.sampled_from([0, 0, 1])),
+            irreversible=draw(st.sampled_from([False, False, True])),
+            on_failure=draw(st.sampled_from(OnFailure)),
+            keeps=rule.kind == "traffic",
+        )
+        for rule in RULES.steps
+    )
+    return replace(
+        RULES,
+        steps=steps,
+        on_failure=draw(st.sampled_from(OnFailure)),
+        deletion=draw(st.sampled_from(DeletionPolicy)),
+        keep_snapshots=timedelta(minutes=draw(st.sampled_from([0, 5]))),
+    )
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rules(), st.lists(happenings, max_size=70))
+def test_promises(rules: Rules, walk: list[Happening]) -> None:
     status, now, deleting, bound = Status(), datetime(2026, 1, 1, tzinfo=UTC), False, False
     command: Command | None = None
-    for outcome, gates, requests, crash, delete, seconds in walk:
-        deleting = deleting or delete
-        now += timedelta(seconds=seconds)
+    for happening in walk:
+        deleting = deleting or happening.delete
+        now += timedelta(seconds=happening.seconds)
         before = status
-        if crash:
+        if happening.crash:
             status, command = settled(status), None
-        given_outcome = outcome if command is not None else None
         inputs = Inputs(
-            outcome=given_outcome, gates=gates, requests=requests, taken_over=crash, deleting=deleting, bound=bound
+            outcome=happening.outcome if command is not None else None,
+            gates=tuple(gate for gate in happening.gates if not gate.guard),
+            guards=tuple(gate for gate in happening.gates if gate.guard),
+            trouble=happening.trouble,
+            requests=tuple(sorted(happening.requests, key=lambda request: list(RequestVerb).index(request.verb))),
+            taken_over=happening.crash,
+            deleting=deleting,
+            suspended=happening.suspended,
+            bound=bound,
+            ready_to_undo=happening.ahead,
         )
-        turn = advance(RULES, status, inputs, now)
+        turn = advance(rules, status, inputs, now)
         status, command = turn.status, turn.command
-        _check(before, status, command)
-        if command is not None and command.verb in (Verb.CLAIM, Verb.UNBIND):
-            bound = command.verb is Verb.CLAIM
-    _finishes(status, now, bound=bound)
+        _check(rules, before, status, command)
+        if command is not None and command.verb in (Verb.CLAIM, Verb.RECLAIM, Verb.UNBIND):
+            bound = command.verb is not Verb.UNBIND
+    _finishes(rules, status, now, bound=bound)
 
 
-def _check(before: Status, status: Status, command: Command | None) -> None:
-    fence_before = before.run.fence if before.run else 0
+def _check(rules: Rules, before: Status, status: Status, command: Command | None) -> None:
     assert status.run is not None
-    assert status.run.fence >= fence_before, "the fence never falls"
+    assert status.run.fence >= (before.run.fence if before.run else 0), "the fence never falls"
     states = [step.state for step in status.steps]
-    touched = [place for place, state in enumerate(states) if state in TOUCHED or state is StepState.UNDONE]
-    assert touched == list(range(len(touched))), "steps begin in their order"
-    assert sum(state in (StepState.DOING, StepState.WAITING, StepState.UNDOING) for state in states) <= 1
+    begun = [place for place, state in enumerate(states) if state is not StepState.PENDING]
+    assert begun == list(range(len(begun))), "steps begin in their order"
+    assert sum(state in (StepState.DOING, StepState.WAITING) for state in states) <= 1
+    for old, new, rule in zip(before.steps, status.steps, rules.steps, strict=False):
+        if rule.irreversible and old.state is StepState.DONE:
+            assert new.state is StepState.DONE, "what cannot be undone is not undone"
     if command is not None and command.verb is Verb.DO:
-        assert states[command.step] in (StepState.DOING, StepState.WAITING), "a command is announced"
-        assert status.current is not None
-        assert status.current.step == status.steps[command.step].name
-        assert status.current.stage.startswith(f"{command.stage + 1}/")
+        _check_forward(status, states, command)
     if command is not None and command.verb is Verb.UNDO:
         assert states[command.step] is StepState.UNDOING
-        assert not any(state in TOUCHED for state in states[command.step + 1 :]), "the last comes first"
+        assert status.current is not None
+        assert status.current.step == status.steps[command.step].name, "an undo is announced"
+        later = [state for state in states[command.step + 1 :] if state in TOUCHED]
+        assert status.phase is not Phase.SUCCEEDED
+        assert not later or rules.steps[command.step].kind in ("traffic", "deploy")
+    _check_end(status, states)
+
+
+def _check_forward(status: Status, states: list[StepState], command: Command) -> None:
+    assert status.phase in (Phase.RUNNING, Phase.WAITING, Phase.HELD)
+    assert states[command.step] in (StepState.DOING, StepState.WAITING), "a command is announced"
+    assert status.current is not None
+    assert status.current.step == status.steps[command.step].name
+    assert status.current.stage.startswith(f"{command.stage + 1}/")
+    assert set(states[: command.step]) <= {StepState.DONE}
+
+
+def _check_end(status: Status, states: list[StepState]) -> None:
     if status.phase is Phase.SUCCEEDED:
-        assert set(states) == {StepState.DONE}
+        expected = StepState.PENDING if status.reason == "AlreadyApplied" else StepState.DONE
+        assert set(states) == {expected}
+        assert status.failure is None
     if status.phase is Phase.ROLLED_BACK:
         assert not set(states) & TOUCHED
         assert status.failure is not None
+    assert status.run is not None
+    assert (status.run.held_at is not None) >= (status.phase is Phase.HELD), "a held plan has its clocks stopped"
 
 
-def _finishes(status: Status, now: datetime, *, bound: bool) -> None:
-    """From wherever it is: deleted, with every command done, it ends in a few turns."""
+def _finishes(rules: Rules, status: Status, now: datetime, *, bound: bool) -> None:
+    """From wherever it is: deleted, with every command done, it ends in a few turns, and the finalizer comes off."""
     outcome: Outcome | None = None
-    for _ in range(40):
+    for _ in range(60):
         now += timedelta(minutes=2)
-        turn = advance(RULES, status, Inputs(outcome=outcome, deleting=True, bound=bound), now)
+        turn = advance(rules, status, Inputs(outcome=outcome, deleting=True, bound=bound), now)
         status, outcome = turn.status, Done() if turn.command else None
-        if status.phase in ENDED:
+        if turn.command is not None and turn.command.verb is Verb.UNBIND:
+            bound = False
+        if status.phase in ENDED and not bound:
             return
     raise AssertionError(f"never ends: {status}")

@@ -265,18 +265,15 @@ async def test_an_undo_reads_back(cluster: MemoryCluster) -> None:
     with pytest.raises(Rejected, match="StatefulSet store does not keep what was written to it"):
         await undo(cluster, STORE_2)
     pod(cluster, STORE)["containers"][0]["image"] = "db:hotfix"
-    with pytest.raises(Foreign, match="it is db:hotfix, was db:1 before, and this plan set db:2"):
+    with pytest.raises(Foreign, match="is db:hotfix, was db:1 before, and this plan set db:2"):
         await undo(cluster, STORE_2)
 
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (
-            {"value": "x" * 500},
-            f"it is {'x' * 157}..., was old before, and this plan set new. To have it as it was: kubectl patch statefulset",
-        ),
-        ({}, "it is absent, was old before, and this plan set new"),
+        ({"value": "x" * 500}, f"is {'x' * 157}..., was old before, and this plan set new; somebody else changed it. To have"),
+        ({}, "is absent, was old before, and this plan set new"),
         (None, "has no spec.template.spec.containers[name=db].env[name=MODE].value any more; it was old before. Put it back: kubectl edit statefulset store -n shop"),
     ],
 )  # fmt: skip
@@ -306,6 +303,6 @@ async def test_a_field_that_was_not_there_is_removed_by_the_command(cluster: Mem
     await do(cluster, text)
     cluster.objects[V2]["spec"]["minReadySeconds"] = 9
     with pytest.raises(
-        Foreign, match=r"""it is 9, was absent before.* -p '\[\{"op": "remove", "path": "/spec/minReadySeconds"\}\]'"""
+        Foreign, match=r"""is 9, was absent before.* -p '\[\{"op": "remove", "path": "/spec/minReadySeconds"\}\]'"""
     ):
         await undo(cluster, text)

@@ -11,7 +11,7 @@ from cutover.saga.turn import Outcome
 from cutover.steps import Work
 from cutover.steps.deploy import Deploy
 from cutover.targets import Holder, Targets
-from cutover.testing import MemoryCluster
+from cutover.testing import MemoryClock, MemoryCluster
 from support.shop import AGENT, STORE, V2, shop
 
 STORE_2 = "{workload: {kind: StatefulSet, name: store}, images: [{container: db, image: 'db:2'}]}"
@@ -35,7 +35,7 @@ def step(text: str) -> Deploy:
 def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Work:
     """As a process that has just begun: it remembers nothing."""
     targets = Targets(cluster, Holder("shop", "uid-a", 1, fence, "migrator"), "roll")
-    return Work(cluster, targets, "shop", "steps[roll]", elapsed)
+    return Work(cluster, targets, "shop", "steps[roll]", MemoryClock().now(), elapsed)
 
 
 def status(cluster: MemoryCluster, ref: Ref, **figures: Any) -> None:

@@ -60,7 +60,7 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "hasty": {"prometheus": {"url": url, "timeout": 0.5}},
         "down": {"prometheus": {"url": f"http://127.0.0.1:{free_ports(1)[0]}"}},
     }
-    made = Operator(cluster, tmp_path_factory.mktemp("operator"), providers)
+    made = Operator(cluster, tmp_path_factory.mktemp("operator"), providers, lease={"namespace": "cutover-system"})
     made.start()
     yield made
     made.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,38 @@ from cutover.requests import RequestVerb, write
 from cutover.status import ENDED, Phase, Status
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
-from harness.process import Process, until
+from harness.process import Process, free_ports, until
 
-RULES = ROOT / "charts/cutover/files/rules.yaml"
+RIGHTS = ROOT / "charts/cutover/files"
 
 
 class Operator:
-    """The operator as a process, with the rights its chart gives it and no more."""
+    """The operator as a process, with the rights its chart gives it and no more.
 
-    def __init__(self, cluster: Cluster, folder: Path, providers: dict[str, Any]) -> None:
-        self.log = folder / "operator.log"
-        settings = folder / "settings.yaml"
-        settings.write_text(yaml.safe_dump({"providers": providers}))
-        kubeconfig = cluster.control_plane.operator_kubeconfig(yaml.safe_load(RULES.read_text()))
-        self._command = [sys.executable, "-m", "cutover.cli", "run", "--settings", str(settings), "--port", "0"]
-        self._env = {"KUBECONFIG": str(kubeconfig)}
+    Started again it is the same pod with a new container: it goes on with its own Lease.
+
+    Args:
+        lease: settings of the Lease; without them there is none, and it works beside whatever else works.
+        name: of the pod.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        folder: Path,
+        providers: dict[str, Any],
+        lease: dict[str, Any] | None = None,
+        name: str = "operator",
+    ) -> None:
+        self.name, self.log = name, folder / f"{name}.log"
+        settings = folder / f"{name}.yaml"
+        settings.write_text(yaml.safe_dump({"providers": providers, "lease": lease}))
+        rights = [yaml.safe_load((RIGHTS / file).read_text()) for file in ("rules.yaml", "lease-rules.yaml")]
+        kubeconfig = cluster.control_plane.operator_kubeconfig(*rights)
+        (self._port,) = free_ports(1)
+        self._command = [sys.executable, "-m", "cutover.cli", "run", "--settings", str(settings)]
+        self._command += ["--port", str(self._port)]
+        self._env = {"KUBECONFIG": str(kubeconfig), "POD_NAME": name}
         self._process: Process | None = None
 
     def start(self) -> None:
@@ -54,6 +72,15 @@ class Operator:
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.alive
+
+    def ask(self, path: str) -> str:
+        """What its own port answers, such as /metrics. Raises OSError while it does not listen, HTTPError for a no."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def ready(self) -> bool:
+        return self.ask("/readyz") == "ok\n"
 
 
 class Shop:

@@ -10,6 +10,7 @@ from cutover.ports import (
     DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    NAMESPACES,
     PLANS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -96,6 +97,7 @@ spec:
 
 def shop(cluster: MemoryCluster) -> None:
     """Put all of it into a cluster: v1 with three pods and all the traffic, v2 with none, and two that get no traffic."""
+    cluster.put(NAMESPACES, {"metadata": {"name": NAMESPACE, "namespace": ""}})
     cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "migrator", "labels": {"cutover.dev/migrator": "true"}}})
     for name, replicas in (("shop-v1", 3), ("shop-v2", 0)):
         cluster.put(DEPLOYMENTS, deployment(name, f"{name}:1", replicas))

@@ -9,7 +9,7 @@ from typing import Any
 
 from cutover.driver import Driver
 from cutover.plan import read_status
-from cutover.ports import PLANS, Ports, Ref
+from cutover.ports import APPLIED_LABEL, MIGRATOR_LABEL, PLANS, SNAPSHOTS, Ports, Ref
 from cutover.requests import RequestVerb, write
 from cutover.status import ENDED, Phase, Status
 from cutover.testing import (
@@ -22,6 +22,8 @@ from cutover.testing import (
     Spawner,
 )
 from support.shop import react
+
+_MAY_STAY = (MIGRATOR_LABEL, APPLIED_LABEL)
 
 
 class Simulation:
@@ -36,9 +38,11 @@ class Simulation:
         self.recorder = MemoryRecorder()
         self.clock = MemoryClock()
         self.crashes = 0
+        self.asked = False
         self.plan = self.cluster.put(PLANS, body)
         self.cluster.objects[self.plan]["status"] = {"observedGeneration": -1}
         self.trace: list[str] = []
+        self._last = Status()
         self._start_process()
 
     def _start_process(self) -> None:
@@ -53,7 +57,10 @@ class Simulation:
 
     @property
     def status(self) -> Status:
-        return read_status(self.cluster.objects[self.plan]["status"])
+        body = self.cluster.objects.get(self.plan)
+        if body is not None:
+            self._last = read_status(body["status"])
+        return self._last
 
     @property
     def phase(self) -> Phase | None:
@@ -93,10 +100,21 @@ class Simulation:
 
     def _over(self) -> bool:
         body = self.cluster.objects.get(self.plan)
-        return body is None or (self.phase in ENDED and not body["metadata"].get("finalizers"))
+        return body is None or (self.phase in ENDED and not self.bound)
+
+    @property
+    def bound(self) -> bool:
+        body = self.cluster.objects.get(self.plan)
+        return body is not None and bool(body["metadata"].get("finalizers"))
+
+    def restart(self) -> None:
+        """A new process, which knows nothing."""
+        self.spawner.drop()
+        self._start_process()
 
     def request(self, verb: RequestVerb, step: str = "") -> None:
         """What a person's annotation does."""
+        self.asked = True
         key, value = write(verb, "alice", step)
         body = copy.deepcopy(self.cluster.objects[self.plan])
         body["metadata"].setdefault("annotations", {})[key] = value
@@ -107,7 +125,9 @@ class Simulation:
         found = []
         for ref, body in self.cluster.objects.items():
             labels = body["metadata"].get("labels") or {}
-            if any(label.startswith("cutover.dev/") and label != "cutover.dev/migrator" for label in labels):
+            if ref.resource == SNAPSHOTS and self.phase is Phase.SUCCEEDED and body["metadata"].get("ownerReferences"):
+                continue  # kept for a rollback on request, and gone with the plan
+            if any(label.startswith("cutover.dev/") and label not in _MAY_STAY for label in labels):
                 found.append(str(ref))
             if body["metadata"].get("finalizers"):
                 found.append(f"finalizer of {ref}")

@@ -6,10 +6,10 @@ here tries a request again but after a 401: the driver knows what a repeat would
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Final, Protocol
 
@@ -36,6 +36,10 @@ class Credentials(Protocol):
     def server(self) -> str:
         """Its address."""
 
+    @property
+    def proxy_url(self) -> str | None:
+        """Through which proxy, if any."""
+
     def as_ssl_context(self) -> SSLContext:
         """Whom to trust, and the client's certificate."""
 
@@ -48,26 +52,23 @@ class Kubernetes:
 
     Args:
         login: finds the credentials anew; called at the start and after a 401, because tokens are rotated.
+        traces: see every request.
     """
 
-    def __init__(self, login: Callable[[], Credentials]) -> None:
-        self._login = login
+    def __init__(self, login: Callable[[], Credentials], traces: Sequence[aiohttp.TraceConfig] = ()) -> None:
+        self._login, self._traces = login, list(traces)
         self._session: aiohttp.ClientSession | None = None
         self._server = ""
         self._bodies: dict[Ref, Json] = {}
-        self.last_answer = 0.0
-        """When the API server last answered anything at all, on the loop's clock."""
 
-    async def open(self) -> None:
+    async def open(self) -> aiohttp.ClientSession:
         """Connect anew with fresh credentials."""
         await self.close()
         sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
         credentials = self._login()
         self._server = credentials.server.rstrip("/")
-        connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=64, keepalive_timeout=90)
-        self._session = aiohttp.ClientSession(
-            connector=connector, headers=credentials.as_http_headers(), timeout=_TIMEOUT, trust_env=True
-        )
+        self._session = connect(credentials, self._traces, 64)
+        return self._session
 
     async def close(self) -> None:
         """Let go of all connections."""
@@ -105,7 +106,8 @@ class Kubernetes:
     def _keep(self, ref: Ref, body: Json) -> Json:
         """Remember what a read or our own write brought, when it is of a kind and a state that is streamed."""
         labels = body["metadata"].get("labels") or {}
-        if ref.resource == PLANS or PLAN_LABEL in labels:
+        gone = "deletionTimestamp" in body["metadata"] and not body["metadata"].get("finalizers")
+        if not gone and (ref.resource == PLANS or PLAN_LABEL in labels):
             known = self._bodies.get(ref)
             if (
                 known is None
@@ -128,7 +130,7 @@ class Kubernetes:
             raise
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace; none when the kind is not installed."""
+        """All objects of a kind in a namespace, or in all; none when the kind is not installed."""
         params = {"labelSelector": labels} if labels else {}
         if not fresh:
             params["resourceVersion"] = "0"
@@ -160,6 +162,26 @@ class Kubernetes:
         """Create an object."""
         params = {"fieldManager": FIELD_MANAGER}
         return await self._request("POST", _collection(resource, namespace), params=params, body=body)
+
+    async def replace(self, ref: Ref, body: Json) -> Json:
+        """Write a whole object as the operator, if it is still at the version that the body names. Raises Conflict."""
+        return await self._request("PUT", _path(ref), params={"fieldManager": FIELD_MANAGER}, body=body)
+
+    async def watch(self, ref: Ref, version: str) -> AsyncGenerator[Json, None]:
+        """Bodies of one object as it changes after a version.
+
+        Ends without an error when the server ends the stream, contact is lost or the object is gone: read it again.
+        """
+        session = self._session or await self.open()
+        params = {"watch": "true", "fieldSelector": f"metadata.name={ref.name}", "resourceVersion": version}
+        url, timeout = self._server + _collection(ref.resource, ref.namespace), aiohttp.ClientTimeout(sock_connect=5)
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with session.get(url, params=params, timeout=timeout) as response:
+                async for line in response.content:
+                    event = _document(line)
+                    if event.get("type") not in ("ADDED", "MODIFIED"):
+                        return
+                    yield event["object"]
 
     async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
         """Delete what a selector picks."""
@@ -239,10 +261,21 @@ class Kubernetes:
         try:
             async with session.request(method, self._server + path, data=data, headers=sent, params=params) as response:
                 text = await response.read()
-                self.last_answer = asyncio.get_running_loop().time()
                 return response.status, _seconds(response.headers.get("Retry-After")), _document(text)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
+
+
+def connect(credentials: Credentials, traces: Sequence[aiohttp.TraceConfig], limit: int) -> aiohttp.ClientSession:
+    """A session that logs in with these credentials, of at most so many connections; 0 is no limit."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=limit, keepalive_timeout=90),
+        headers=credentials.as_http_headers(),
+        timeout=_TIMEOUT,
+        proxy=credentials.proxy_url,
+        trust_env=True,
+        trace_configs=list(traces),
+    )
 
 
 def _seconds(header: str | None) -> float:
@@ -287,7 +320,7 @@ def _as(namespace: str, account: str) -> dict[str, str]:
 
 def _collection(resource: Resource, namespace: str) -> str:
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-    return f"{root}/namespaces/{namespace}/{resource.plural}"
+    return f"{root}/namespaces/{namespace}/{resource.plural}" if namespace else f"{root}/{resource.plural}"
 
 
 def _path(ref: Ref) -> str:

@@ -1,4 +1,4 @@
-"""``/livez`` and ``/readyz``. Alive is a loop that turns; ready is a process that can read plans.
+"""``/livez``, ``/readyz`` and ``/metrics``. Alive is a loop that turns and tries; ready is a process that can read plans.
 
 `/livez` never fails because the API server is away: restarting would not bring it back, and would lose what is in memory.
 """
@@ -13,25 +13,66 @@ from aiohttp import web
 
 _LAG: Final = 10.0
 """Seconds the loop may be late before the process counts as hung."""
+_PATIENCE: Final = 120.0
+"""Seconds after which something that should have been tried again counts as hung."""
+STREAM: Final = 270
+"""Seconds a stream of the API server lives before it is begun anew."""
+
+
+class Contact:
+    """Whether Kopf tries to reach the API server at all, answered or not. Fed by each of its requests."""
+
+    def __init__(self) -> None:
+        self._tried: float | None = None
+        self._answered = True
+
+    def begun(self) -> None:
+        """A request is sent."""
+        self._tried = asyncio.get_running_loop().time()
+
+    def over(self, *, answered: bool) -> None:
+        """A request is over."""
+        self._answered = answered
+
+    def why_dead(self, now: float) -> str:
+        """Why whatever should try must hang; empty when it does not.
+
+        Streams live for a while, so silence is no sign as long as the last request was answered; but they are begun anew.
+        """
+        if self._tried is None:
+            return ""  # a standby has no streams
+        silent = now - self._tried
+        limit = _PATIENCE if not self._answered else STREAM + _PATIENCE
+        return f"the API server was not tried for {silent:.0f}s" if silent > limit else ""
 
 
 class Health:
-    """Serves the probes.
+    """Serves the probes and the metrics.
 
     Args:
         port: to listen on; 0 takes a free one, and `port` says which once it listens.
         ready: why the process is not ready; empty when it is.
+        contact: of Kopf with the API server.
+        metrics: all of them, for a scraper's Accept header, with their content type.
         host: the address to listen on; None for every one.
     """
 
-    def __init__(self, port: int, ready: Callable[[], str], host: str | None = None) -> None:
-        self.port, self._ready, self._host = port, ready, host
+    def __init__(
+        self,
+        port: int,
+        ready: Callable[[], str],
+        contact: Contact,
+        metrics: Callable[[str], tuple[bytes, str]],
+        host: str | None = None,
+    ) -> None:
+        self.port, self._ready, self._contact, self._text, self._host = port, ready, contact, metrics, host
         self._beat = 0.0
 
     async def run(self) -> None:
         """Serve until cancelled."""
         app = web.Application()
-        app.add_routes([web.get("/livez", self._livez), web.get("/readyz", self._readyz)])
+        routes = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
+        app.add_routes([web.get(path, handler) for path, handler in routes.items()])
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
@@ -45,11 +86,15 @@ class Health:
             await runner.cleanup()
 
     async def _livez(self, _: web.Request) -> web.Response:
-        late = asyncio.get_running_loop().time() - self._beat
-        if late > _LAG:
-            return web.Response(status=500, text=f"the loop is {late:.0f}s late\n")
-        return web.Response(text="ok\n")
+        now = asyncio.get_running_loop().time()
+        late = now - self._beat
+        why = f"the loop is {late:.0f}s late" if late > _LAG else self._contact.why_dead(now)
+        return web.Response(status=500, text=f"{why}\n") if why else web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
         why = self._ready()
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ok\n")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        text, content_type = self._text(request.headers.get("Accept", ""))
+        return web.Response(body=text, headers={"Content-Type": content_type})

@@ -45,6 +45,11 @@ class Queue(Generic[Key]):
         self._clock = asyncio.Event()
         self.busy_since: dict[Key, float] = {}
 
+    @property
+    def depth(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._queued)
+
     def add(self, key: Key) -> None:
         """Something happened to this key."""
         if key in self._running:

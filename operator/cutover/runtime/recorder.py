@@ -27,10 +27,18 @@ class EventRecorder:
     Args:
         send: creates an event in a namespace.
         instance: name of this process.
+        told: hears of every notice.
+        dropped: hears of every event that could not be published.
     """
 
-    def __init__(self, send: Callable[[str, Json], Awaitable[None]], instance: str) -> None:
-        self._send, self._instance = send, instance
+    def __init__(
+        self,
+        send: Callable[[str, Json], Awaitable[None]],
+        instance: str,
+        told: Callable[[Notice], None],
+        dropped: Callable[[], None],
+    ) -> None:
+        self._send, self._instance, self._told, self._dropped = send, instance, told, dropped
         self._waiting: asyncio.Queue[tuple[str, Json]] = asyncio.Queue(_ROOM)
 
     def record(self, plan: Json, notice: Notice) -> None:
@@ -39,10 +47,12 @@ class EventRecorder:
         level = logging.WARNING if notice.warning else logging.INFO
         where = {"namespace": metadata["namespace"], "plan": metadata["name"], "reason": notice.reason}
         log.log(level, notice.message, extra=where)
+        self._told(notice)
         try:
             self._waiting.put_nowait((metadata["namespace"], self._event(metadata, notice)))
         except asyncio.QueueFull:
             log.warning("an event was dropped: too many are waiting", extra=where)
+            self._dropped()
 
     def _event(self, metadata: Json, notice: Notice) -> Json:
         note = notice.message.encode()[:_LONGEST_NOTE].decode(errors="ignore")
@@ -77,6 +87,7 @@ class EventRecorder:
                 await self._send(namespace, event)
             except OutsideError as error:
                 log.warning("an event could not be sent", extra={"reason": event["reason"], "why": str(error)})
+                self._dropped()
 
     async def flush(self) -> None:
         """Send what is waiting, at the end of the process."""

@@ -11,16 +11,22 @@ therefore always one that the saved status already announces, and after a crash 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cutover.saga.backward import backward, releasing
+from cutover.requests import RequestVerb
+from cutover.saga.backward import backward
 from cutover.saga.draft import Draft
-from cutover.saga.forward import forward, turn_back
-from cutover.saga.start import claiming, pending, take_spec
+from cutover.saga.end import ended, reclaiming, releasing
+from cutover.saga.failing import turn_back
+from cutover.saga.forward import forward, held, retry
+from cutover.saga.start import claiming, examine_anew, pending, take_spec
 from cutover.saga.tables import PlanEvent, Reason
-from cutover.saga.turn import Command, Inputs, Rules, Turn, Verb
+from cutover.saga.turn import Inputs, Rules, Turn
 from cutover.saga.wishes import answer_requests, hold_or_resume
 from cutover.status import ENDED, Phase, Status
+
+_BACKWARD = (Phase.UNWINDING, Phase.STUCK)
 
 
 def unreadable(status: Status, message: str, now: datetime) -> Status:
@@ -31,6 +37,8 @@ def unreadable(status: Status, message: str, now: datetime) -> Status:
     event = {Phase.RUNNING: PlanEvent.HOLD, Phase.WAITING: PlanEvent.HOLD, Phase.UNWINDING: PlanEvent.STICK}
     if status.phase not in event:
         return status
+    if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING):
+        return replace(status, message=message)  # between the steps; what is to be gone on with is said by the reason
     nothing = Rules(steps=(), generation=status.observed_generation, spec_hash="", start_deadline=timedelta())
     draft = Draft(nothing, status, Inputs(), now)
     draft.plan_event(event[status.phase], Reason.UNREADABLE, message)
@@ -57,18 +65,22 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
     take_spec(draft)
     wish = answer_requests(draft)
     if draft.status.phase in ENDED:
-        return draft.turn(Command(Verb.UNBIND) if inputs.bound else None)
+        return examine_anew(draft) if wish is RequestVerb.RETRY else ended(draft, wish)
     if draft.status.phase is Phase.PENDING:
         return pending(draft, wish)
     if draft.status.reason == Reason.RELEASING:
         return releasing(draft)
-    if draft.status.phase not in (Phase.UNWINDING, Phase.STUCK):
+    if draft.status.reason == Reason.RECLAIMING:
+        return reclaiming(draft)
+    if draft.status.phase not in _BACKWARD:
         turn_back(draft, wish)
-    if draft.status.phase in (Phase.UNWINDING, Phase.STUCK):
-        return backward(draft)
-    if draft.status.reason == Reason.CLAIMING:
-        return claiming(draft)
+    if draft.status.phase is Phase.ABANDONED:
+        return ended(draft, None)
+    if draft.status.phase in _BACKWARD:
+        return backward(draft, wish)
+    if wish is RequestVerb.RETRY:
+        return retry(draft)
     hold_or_resume(draft, wish)
     if draft.status.phase is Phase.HELD:
-        return draft.turn()
-    return forward(draft)
+        return held(draft)
+    return claiming(draft) if draft.status.reason == Reason.CLAIMING else forward(draft)

@@ -1,58 +1,102 @@
-"""The way back, and the end of a run."""
+"""The way back: the last step that may have changed something first, traffic ahead of its turn where that is safe."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from cutover.saga.draft import Draft, fence_if_taken_over, seconds
+from cutover.requests import RequestVerb
+from cutover.saga.draft import Draft, fence_if_taken_over, position, seconds
+from cutover.saga.end import abandon, let_go
 from cutover.saga.tables import TOUCHED, PlanEvent, Reason, StepEvent
-from cutover.saga.turn import STUCK_EVERY, Again, Command, Done, Failed, Turn, Verb, Wait
+from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
 from cutover.status import Current, Phase, StepState
 
 
-def backward(draft: Draft) -> Turn:
-    """Undo the last step that may have changed something; strictly in reverse order."""
-    at = next(
-        (place for place in reversed(range(len(draft.status.steps))) if draft.status.steps[place].state in TOUCHED),
-        None,
+def backward(draft: Draft, wish: RequestVerb | None = None) -> Turn:
+    """Undo one step after the other, until all are undone or one that is done cannot be."""
+    if wish is RequestVerb.ABANDON:
+        return abandon(draft, Reason.ABANDONED, "abandoned on request")
+    if draft.inputs.deleting and draft.inputs.terminating:
+        return abandon(draft, Reason.DELETED, "the namespace is being deleted")
+    at = _in_hand(draft)
+    if at >= 0 and draft.inputs.outcome is not None:
+        return _look_at(draft, at)
+    return _next(draft)
+
+
+def _in_hand(draft: Draft) -> int:
+    """The step whose undo was announced last; -1 when none was."""
+    at = position(draft.status)
+    return at if at >= 0 and draft.status.steps[at].state is StepState.UNDOING else -1
+
+
+def _next(draft: Draft) -> Turn:
+    """The undo that is to be done now: announced if it is not yet."""
+    steps, rules = draft.status.steps, draft.rules.steps
+    wall = max(
+        (at for at, step in enumerate(steps) if rules[at].irreversible and step.state is StepState.DONE), default=-1
     )
-    if at is None:
-        return _let_go(draft)
-    step = draft.status.steps[at]
+    left = [at for at in reversed(range(wall + 1, len(steps))) if steps[at].state in TOUCHED]
+    if not left:
+        _loosen(draft)
+        return _stop_short(draft, wall) if wall >= 0 else let_go(draft, "everything is undone")
+    at = next((at for at in left if at in draft.inputs.ready_to_undo), left[0])
+    if steps[at].state is not StepState.UNDOING or at != _in_hand(draft):
+        return _begin(draft, at)
+    if draft.inputs.deleting and draft.now - draft.current.started_at >= NO_PROGRESS:
+        return abandon(draft, Reason.DELETED, f"the undo of step {steps[at].name} made no progress")
+    fence_if_taken_over(draft)
+    return draft.turn(Command(Verb.UNDO, at))
+
+
+def _begin(draft: Draft, at: int) -> Turn:
+    rule, step = draft.rules.steps[at], draft.status.steps[at]
     if step.state is not StepState.UNDOING:
-        return _begin_undo(draft, at)
-    match draft.inputs.outcome:
-        case None:
-            fence_if_taken_over(draft)
-            return draft.turn(Command(Verb.UNDO, at))
-        case Done():
-            _loosen(draft)
-            draft.step_event(at, StepEvent.UNDONE)
-            draft.notice("StepUndone", f"step {step.name} is undone")
-            draft.inputs = replace(draft.inputs, outcome=None)
-            return backward(draft)
-        case Again(after=after, message=message, ready=ready):
-            _loosen(draft)
-            draft.set(current=replace(draft.current, message=message, ready=ready))
-            return draft.turn(None, seconds(after))
-        case Wait(reason=reason, message=message) | Failed(reason=reason, message=message):
-            if draft.status.phase is Phase.UNWINDING:
-                draft.plan_event(PlanEvent.STICK, reason, f"step {step.name} cannot be undone: {message}")
-                draft.notice("Stuck", f"step {step.name} cannot be undone: {message}", warning=True)
-            draft.set(current=replace(draft.current, message=message))
-            return draft.turn(None, STUCK_EVERY)
-
-
-def _begin_undo(draft: Draft, at: int) -> Turn:
-    rule = draft.rules.steps[at]
-    draft.step_event(at, StepEvent.UNDO, draft.status.steps[at].message)
+        draft.step_event(at, StepEvent.UNDO, step.message)
     if not rule.undoes:
-        draft.step_event(at, StepEvent.UNDONE, draft.status.steps[at].message)
-        draft.inputs = replace(draft.inputs, outcome=None)
-        return backward(draft)
+        draft.step_event(at, StepEvent.UNDONE, step.message)
+        draft.set(current=None)
+        return _next(draft)
     draft.raise_fence()
     draft.set(current=Current(step=rule.name, intent="undo", started_at=draft.now))
     return draft.turn(Command(Verb.UNDO, at))
+
+
+def _look_at(draft: Draft, at: int) -> Turn:
+    """What became of the undo in hand."""
+    step, outcome = draft.status.steps[at], draft.inputs.outcome
+    draft.inputs = replace(draft.inputs, outcome=None)
+    match outcome:
+        case Done(message=message):
+            _loosen(draft)
+            draft.step_event(at, StepEvent.UNDONE, message)
+            draft.notice("StepUndone", f"step {step.name} is undone{f': {message}' if message else ''}")
+            draft.set(current=None)
+            return _next(draft)
+        case Again(after=after, message=message, ready=ready):
+            _loosen(draft)
+            draft.set(current=replace(draft.current, message=message, ready=ready))
+            if draft.inputs.ready_to_undo - {at}:
+                return _next(draft)
+            left = NO_PROGRESS - (draft.now - draft.current.started_at) if draft.inputs.deleting else None
+            return draft.turn(None, seconds(after), left)
+        case (
+            Wait(reason=reason, message=message)
+            | Failed(reason=reason, message=message)
+            | Hold(reason=reason, message=message)
+        ):
+            if draft.inputs.deleting:
+                return abandon(draft, Reason.DELETED, f"step {step.name} cannot be undone ({reason}: {message})")
+            if draft.status.phase is Phase.UNWINDING:
+                draft.plan_event(PlanEvent.STICK, reason, f"step {step.name} cannot be undone: {message}")
+                draft.notice("Stuck", f"step {step.name} cannot be undone: {message}", warning=True)
+            draft.set(
+                reason=reason,
+                message=f"step {step.name} cannot be undone: {message}",
+                current=replace(draft.current, message=message),
+            )
+            return draft.turn(None, STUCK_EVERY)
+    return draft.turn()
 
 
 def _loosen(draft: Draft) -> None:
@@ -61,35 +105,16 @@ def _loosen(draft: Draft) -> None:
         draft.plan_event(PlanEvent.LOOSEN, failure.reason if failure else Reason.PROGRESSING)
 
 
-def _let_go(draft: Draft) -> Turn:
-    draft.set(reason=str(Reason.RELEASING), message="everything is undone; letting go of the targets", current=None)
-    return draft.turn(Command(Verb.RELEASE))
-
-
-def releasing(draft: Draft) -> Turn:
-    """Let go of the targets, then end."""
-    match draft.inputs.outcome:
-        case None:
-            fence_if_taken_over(draft)
-            return draft.turn(Command(Verb.RELEASE))
-        case Done():
-            return _end(draft)
-        case Again(after=after, message=message):
-            draft.set(message=message)
-            return draft.turn(None, seconds(after))
-        case Wait(message=message) | Failed(message=message):
-            draft.set(message=message)
-            return draft.turn(None, STUCK_EVERY)
-
-
-def _end(draft: Draft) -> Turn:
+def _stop_short(draft: Draft, wall: int) -> Turn:
+    """Everything after the last irreversible step is undone; what comes before it stays."""
+    name = draft.rules.steps[wall].name
+    if draft.inputs.deleting:
+        return abandon(draft, Reason.DELETED, f"step {name} is done and cannot be undone")
     failure = draft.status.failure
-    if failure is None:
-        message = f"all {len(draft.status.steps)} steps are done"
-        draft.plan_event(PlanEvent.FINISH, Reason.COMPLETED, message)
-        draft.notice("Succeeded", message)
-    else:
-        message = f"everything is as it was before; it turned back because {failure.message}"
-        draft.plan_event(PlanEvent.FINISH, failure.reason, message)
-        draft.notice("RolledBack", message, warning=True)
-    return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+    why = f"; it turned back because {failure.message}" if failure else ""
+    message = f"everything after step {name} is undone, and that step cannot be{why}; retry goes on, abandon lets go"
+    draft.set(current=None)
+    draft.plan_event(PlanEvent.STOP_SHORT, Reason.NO_RETURN, message)
+    draft.set_run(held_at=draft.now)
+    draft.notice(Reason.NO_RETURN, message, warning=True)
+    return draft.turn()

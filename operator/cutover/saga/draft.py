@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from cutover.errors import Broken
 from cutover.saga.tables import PLAN, STEP, PlanEvent, Reason, StepEvent
 from cutover.saga.turn import Command, Inputs, Notice, Rules, Turn
-from cutover.status import Current, Phase, Run, Status, StepState
+from cutover.status import ENDED, Current, Phase, Run, Status, StepState
 
 
 @dataclass(slots=True)
@@ -54,6 +54,8 @@ class Draft:
             self.set_run(spent=run.spent + (self.now - run.since).total_seconds(), since=None)
         elif to is Phase.RUNNING and run.since is None:
             self.set_run(since=self.now)
+        if to in ENDED and event is not PlanEvent.DECLINE:
+            self.set_run(finished_at=self.now)
         self.set(phase=to, reason=str(reason), message=message)
 
     def step_event(self, at: int, event: StepEvent, message: str = "") -> None:
@@ -63,19 +65,25 @@ class Draft:
         if to is None:
             raise Broken(f"step {step.name} is {step.state} and cannot {event}")
         step = replace(step, state=to, message=message[:256])
-        if event is StepEvent.START:
+        if event in (StepEvent.START, StepEvent.AGAIN):
             step = replace(step, started_at=self.now, attempt=step.attempt + 1)
         if to in (StepState.DONE, StepState.FAILED, StepState.UNDONE):
             step = replace(step, finished_at=self.now)
         self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
 
+    def written(self, at: int) -> None:
+        """A step has come as far as its target."""
+        steps = self.status.steps
+        if not steps[at].written:
+            self.set(steps=(*steps[:at], replace(steps[at], written=True), *steps[at + 1 :]))
+
     def raise_fence(self) -> None:
         """From here on, late writes of what came before fail."""
         self.set_run(fence=self.run.fence + 1)
 
-    def notice(self, reason: Reason | str, message: str, *, warning: bool = False) -> None:
+    def notice(self, reason: Reason | str, message: str, *, warning: bool = False, on_namespace: bool = False) -> None:
         """Tell people."""
-        self.notices.append(Notice(str(reason), message, warning))
+        self.notices.append(Notice(str(reason), message, warning, on_namespace))
 
     def turn(self, command: Command | None = None, *look: timedelta | None) -> Turn:
         """Close the turn; it is looked at again at the soonest of all times named."""
@@ -100,8 +108,8 @@ def position(status: Status) -> int:
 
 
 def stage_of(status: Status) -> int:
-    """The stage in hand as a position; ``2/4`` is 1."""
-    if status.current is None:
+    """The stage in hand as a position; ``2/4`` is 1; -1 when none is, as in an undo."""
+    if status.current is None or not status.current.stage:
         return -1
     return int(status.current.stage.partition("/")[0]) - 1
 

@@ -1,98 +1,27 @@
-"""The way forward, and what turns a plan back."""
+"""The way forward: the stage in hand, its judgement, the next one, another attempt."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from cutover.requests import RequestVerb
 from cutover.saga.backward import backward
-from cutover.saga.draft import Draft, clock, duration, fence_if_taken_over, position, seconds, stage_of
+from cutover.saga.draft import Draft, clock, fence_if_taken_over, position, seconds, stage_of
+from cutover.saga.end import let_go
+from cutover.saga.failing import fail
 from cutover.saga.tables import PlanEvent, Reason, StepEvent
-from cutover.saga.turn import Again, Command, Done, Failed, Turn, Verb, Wait
-from cutover.status import Current, Failure, Phase, StepState, Verdict
-
-
-def turn_back(draft: Draft, wish: RequestVerb | None) -> None:
-    """Judged first in every turn, before and apart from the step in hand."""
-    inputs, status = draft.inputs, draft.status
-    if inputs.deleting:
-        return fail(draft, Reason.DELETED, "the plan was deleted while it was active")
-    if wish is RequestVerb.ABORT:
-        by = next((record.by for record in status.requests if record.verb == RequestVerb.ABORT), "")
-        return fail(draft, Reason.ABORTED, f"aborted by {by}" if by else "aborted")
-    if status.phase is Phase.HELD:
-        return None
-    for gate in (*inputs.guards, *inputs.gates):
-        if gate.verdict is Verdict.FAIL and (gate.guard or status.current is not None):
-            what, reason = ("guard", Reason.GUARD_FAILED) if gate.guard else ("gate", Reason.GATE_FAILED)
-            return fail(draft, reason, f"{what} {gate.name}: {gate.message}")
-    return _out_of_time(draft)
-
-
-def _out_of_time(draft: Draft) -> None:
-    run, rules = draft.run, draft.rules
-    if run.since is not None and rules.timeout is not None:
-        left = rules.timeout - timedelta(seconds=run.spent) - (draft.now - run.since)
-        if left <= timedelta():
-            return fail(
-                draft,
-                Reason.TIMED_OUT,
-                f"the plan was Running for longer than its timeout of {duration(rules.timeout)}",
-            )
-        draft.look.append(left)
-    deadline = _stage_deadline(draft)
-    if deadline is None:
-        return None
-    if draft.now >= deadline:
-        current, rule = draft.current, rules.steps[position(draft.status)]
-        waited_for = current.message or next((g.message for g in current.gates if g.verdict is not Verdict.PASS), "")
-        detail = f"; last seen: {waited_for}" if waited_for else ""
-        return fail(
-            draft,
-            Reason.STAGE_TIMED_OUT,
-            f"stage {current.stage} ({current.intent}) took longer than its timeout of "
-            f"{duration(rule.timeout or timedelta())}{detail}",
-        )
-    draft.look.append(deadline - draft.now)
-    return None
-
-
-def _stage_deadline(draft: Draft) -> datetime | None:
-    status = draft.status
-    if status.current is None or status.phase is not Phase.RUNNING or status.reason == Reason.CLAIMING:
-        return None
-    rule = draft.rules.steps[position(status)]
-    if rule.timeout is None:
-        return None
-    stage = rule.stages[stage_of(status)]
-    return status.current.started_at + max(stage.dwell, stage.settle) + rule.timeout
-
-
-def fail(draft: Draft, reason: Reason | str, message: str) -> None:
-    """Turn back, and remember why."""
-    status = draft.status
-    where = status.current
-    draft.set(
-        failure=Failure(
-            step=where.step if where else "",
-            stage=where.stage if where else "",
-            reason=str(reason),
-            message=message[:1024],
-        )
-    )
-    at = position(status) if where else -1
-    if at >= 0 and status.steps[at].state in (StepState.DOING, StepState.WAITING):
-        draft.step_event(at, StepEvent.FAIL, message)
-    draft.plan_event(PlanEvent.TURN, reason, message)
-    draft.set_run(held_at=None)
-    named = f"step {where.step}: " if where else ""
-    draft.notice(str(reason), f"{named}{message}; unwinding", warning=True)
+from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Turn, Verb, Wait
+from cutover.saga.wishes import digest_of, failed_step, gates_skipped, hold
+from cutover.status import Current, Phase, StepState, Verdict
 
 
 def forward(draft: Draft) -> Turn:
     """The stage in hand: do it, look how far it is, judge it."""
     at, stage = position(draft.status), stage_of(draft.status)
+    if draft.status.steps[at].state is StepState.UNDOING:
+        return _clear_for_another(draft, at)
+    if draft.inputs.written:
+        draft.written(at)
     match draft.inputs.outcome:
         case None:
             fence_if_taken_over(draft)
@@ -111,9 +40,40 @@ def forward(draft: Draft) -> Turn:
                 draft.notice(reason, f"step {draft.current.step}: {message}")
             draft.set(current=replace(draft.current, message=message))
             return draft.turn()
+        case Hold(reason=reason, message=message):
+            hold(draft, reason, f"step {draft.current.step}: {message}", warning=True)
+            return draft.turn()
         case Failed(reason=reason, message=message):
-            fail(draft, reason, message)
-            return backward(draft)
+            return _failed(draft, at, reason, message)
+
+
+def _failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
+    rule = draft.rules.steps[at]
+    if draft.status.steps[at].attempt <= rule.retries:
+        return _another_attempt(draft, at, message)
+    fail(draft, reason, message, rule.on_failure)
+    return draft.turn() if draft.status.phase is Phase.HELD else backward(draft)
+
+
+def held(draft: Draft) -> Turn:
+    """Nothing moves on; but weights in effect are kept as they are."""
+    status = draft.status
+    at, stage = position(status), stage_of(status)
+    on_purpose = status.reason in (Reason.HELD_BY_PERSON, Reason.SUSPENDED)
+    if not on_purpose or stage < 0 or status.steps[at].state is not StepState.DOING:
+        return draft.turn()
+    if not draft.rules.steps[at].keeps or draft.current.applied_at is None:
+        return draft.turn()
+    match draft.inputs.outcome:
+        case None:
+            fence_if_taken_over(draft)
+            return draft.turn(Command(Verb.DO, at, stage))
+        case Again(after=after):
+            return draft.turn(None, seconds(after))
+        case Hold(reason=reason, message=message) | Failed(reason=reason, message=message):
+            draft.set(reason=reason, message=f"step {draft.current.step}: {message}")
+            draft.notice(reason, f"step {draft.current.step}: {message}", warning=True)
+    return draft.turn()
 
 
 def _go(draft: Draft, at: int) -> None:
@@ -136,22 +96,25 @@ def _judge(draft: Draft, *, skip: bool, ready: str) -> Turn:
         if rest > timedelta():
             draft.set(current=replace(draft.current, message=f"stays until {clock(draft.now + rest)}"))
             return draft.turn(None, rest)
-        waiting = next((gate for gate in gates if gate.verdict is not Verdict.PASS), None)
+        judged = draft.inputs.guards if gates_skipped(draft.status) else gates
+        waiting = next((gate for gate in judged if gate.verdict is not Verdict.PASS), None)
         if waiting is not None:
             draft.set(current=replace(draft.current, message=f"gate {waiting.name}: {waiting.message}"))
             return draft.turn()
     if stage + 1 < len(draft.rules.steps[at].stages):
         return _announce(draft, at, stage + 1)
     draft.step_event(at, StepEvent.FINISH)
+    if draft.rules.steps[at].irreversible:
+        draft.set(point_of_no_return=draft.rules.steps[at].name)
     return start(draft, at + 1)
 
 
 def start(draft: Draft, at: int) -> Turn:
     """Begin a step; after the last one let go of everything. The fence rises before each attempt."""
     if at == len(draft.rules.steps):
-        draft.set(reason=str(Reason.RELEASING), message="all steps are done; letting go of the targets", current=None)
-        return draft.turn(Command(Verb.RELEASE))
-    draft.step_event(at, StepEvent.START)
+        return let_go(draft, "all steps are done")
+    fresh = draft.status.steps[at].state is StepState.PENDING
+    draft.step_event(at, StepEvent.START if fresh else StepEvent.AGAIN)
     draft.raise_fence()
     return _announce(draft, at, 0)
 
@@ -162,7 +125,79 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
     intent = rule.stages[stage]
     place = f"{stage + 1}/{len(rule.stages)}"
     draft.set(
-        current=Current(step=rule.name, stage=place, intent=intent.intent, weight=intent.weight, started_at=draft.now)
+        current=Current(
+            step=rule.name,
+            stage=place,
+            intent=intent.intent,
+            weight=intent.weight,
+            started_at=draft.now,
+            digest=digest_of(draft.rules, draft.run.number, rule.name) if intent.asks else "",
+        )
     )
     draft.notice("StageStarted", f"step {rule.name} {place}: {intent.intent}")
     return draft.turn(Command(Verb.DO, at, stage))
+
+
+# --- another attempt ----------------------------------------------------------------------------------------------------
+
+
+def retry(draft: Draft) -> Turn:
+    """On request: the failed step of a held plan once more."""
+    at = failed_step(draft.status)
+    draft.set(failure=None)
+    draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
+    draft.set_run(held_at=None)
+    match draft.status.steps[at].state:
+        case StepState.FAILED:
+            return _undo_attempt(draft, at)
+        case StepState.UNDOING:
+            return draft.turn(Command(Verb.UNDO, at))
+        case _:
+            return start(draft, at)
+
+
+def _another_attempt(draft: Draft, at: int, message: str) -> Turn:
+    """By the rules of the step: an attempt has failed, and there are others left."""
+    rule, step = draft.rules.steps[at], draft.status.steps[at]
+    if draft.status.phase is Phase.WAITING:
+        draft.plan_event(PlanEvent.GO, Reason.PROGRESSING)
+    draft.step_event(at, StepEvent.FAIL, message)
+    draft.notice(
+        Reason.RETRYING,
+        f"step {rule.name}: attempt {step.attempt} of {rule.retries + 1} has failed: {message}",
+        warning=True,
+    )
+    return _undo_attempt(draft, at)
+
+
+def _undo_attempt(draft: Draft, at: int) -> Turn:
+    rule, step = draft.rules.steps[at], draft.status.steps[at]
+    if not rule.undoes:
+        return start(draft, at)
+    draft.step_event(at, StepEvent.UNDO, step.message)
+    draft.raise_fence()
+    intent = f"undo attempt {step.attempt}, to try again"
+    draft.set(current=Current(step=rule.name, intent=intent, started_at=draft.now))
+    return draft.turn(Command(Verb.UNDO, at))
+
+
+def _clear_for_another(draft: Draft, at: int) -> Turn:
+    """The last attempt is being undone; then the step begins again."""
+    outcome: Outcome | None = draft.inputs.outcome
+    match outcome:
+        case None:
+            fence_if_taken_over(draft)
+            return draft.turn(Command(Verb.UNDO, at))
+        case Done():
+            return start(draft, at)
+        case Again(after=after, message=message, ready=ready):
+            draft.set(current=replace(draft.current, message=message, ready=ready))
+            return draft.turn(None, seconds(after))
+        case (
+            Wait(reason=reason, message=message)
+            | Failed(reason=reason, message=message)
+            | Hold(reason=reason, message=message)
+        ):
+            name = draft.current.step
+            hold(draft, reason, f"the last attempt of step {name} cannot be undone: {message}", warning=True)
+            return draft.turn()

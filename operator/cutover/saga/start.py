@@ -7,10 +7,14 @@ from datetime import timedelta
 from cutover.requests import RequestVerb
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, fence_if_taken_over, seconds
-from cutover.saga.forward import fail, start
+from cutover.saga.end import ended
+from cutover.saga.failing import fail
+from cutover.saga.forward import start
 from cutover.saga.tables import PlanEvent, Reason
-from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Turn, Verb, Wait
-from cutover.status import ACTIVE, Answer, RequestRecord, Run, StepStatus
+from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
+from cutover.status import ACTIVE, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
+
+_REMEMBERED = 5
 
 
 def take_spec(draft: Draft) -> None:
@@ -53,11 +57,36 @@ def _new_run(draft: Draft) -> None:
     )
     draft.set(
         run=run,
+        history=_history(draft.status),
         failure=None,
         current=None,
+        point_of_no_return="",
         steps=tuple(StepStatus(name=rule.name, kind=rule.kind) for rule in draft.rules.steps),
     )
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
+
+
+def _history(status: Status) -> tuple[PastRun, ...]:
+    """The run that is over, in front of those before it; one that was never begun is not worth remembering."""
+    run, phase = status.run, status.phase
+    if run is None or phase is None or phase is Phase.PENDING:
+        return status.history
+    past = PastRun(
+        number=run.number,
+        phase=phase,
+        reason=status.reason,
+        message=status.message[:256],
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+    )
+    return (past, *status.history)[:_REMEMBERED]
+
+
+def examine_anew(draft: Draft) -> Turn:
+    """A Refused plan on request: what was missing may be there now."""
+    draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
+    _restart_preflight(draft)
+    return pending(draft, None)
 
 
 def pending(draft: Draft, wish: RequestVerb | None) -> Turn:
@@ -89,35 +118,48 @@ def _restart_preflight(draft: Draft) -> None:
 
 
 def _preflight(draft: Draft) -> Turn:
-    waited = draft.now - draft.run.started_at
     match draft.inputs.outcome:
         case None:
             return draft.turn(Command(Verb.EXAMINE))
+        case Done(skip=True):
+            message = "every target carries the mark of this very spec: it has been applied before"
+            draft.plan_event(PlanEvent.ALREADY, Reason.ALREADY, message)
+            draft.notice(Reason.ALREADY, message)
+            return ended(draft, None)
         case Done():
             draft.plan_event(PlanEvent.PASS, Reason.CLAIMING)
             draft.raise_fence()
             draft.notice("Started", f"run {draft.run.number} begins; nothing is missing")
             return draft.turn(Command(Verb.CLAIM))
-        case Again(message=message):
-            if waited >= draft.rules.start_deadline:
-                draft.plan_event(PlanEvent.REFUSE, Reason.PREFLIGHT, message)
-                draft.notice("Refused", message, warning=True)
-                return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
-            draft.set(reason=str(Reason.PREFLIGHT), message=message)
-            passed, after = 0.0, float(PREFLIGHT_EVERY[-1])
-            for pause in PREFLIGHT_EVERY[:-1]:
-                passed += pause
-                if waited.total_seconds() < passed:
-                    after = float(pause)
-                    break
-            return draft.turn(None, timedelta(seconds=after), draft.rules.start_deadline - waited)
+        case Again(after=None, message=message):
+            return _still_missing(draft, message)
+        case Again(after=after):  # no answer; that says nothing about what is missing
+            return draft.turn(None, seconds(after))
         case Wait(message=message):
             draft.set(reason=str(Reason.TARGET_BUSY), message=message)
             return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None, BUSY_EVERY)
-        case Failed(reason=reason, message=message):
+        case Failed(reason=reason, message=message) | Hold(reason=reason, message=message):
             draft.plan_event(PlanEvent.REFUSE, reason, message)
             draft.notice("Refused", message, warning=True)
             return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+
+
+def _still_missing(draft: Draft, message: str) -> Turn:
+    if draft.status.reason == Reason.TARGET_BUSY:  # while another plan had the target no deadline ran
+        draft.set_run(started_at=draft.now)
+    waited = draft.now - draft.run.started_at
+    if waited >= draft.rules.start_deadline:
+        draft.plan_event(PlanEvent.REFUSE, Reason.PREFLIGHT, message)
+        draft.notice("Refused", message, warning=True)
+        return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+    draft.set(reason=str(Reason.PREFLIGHT), message=message)
+    passed, after = 0.0, float(PREFLIGHT_EVERY[-1])
+    for pause in PREFLIGHT_EVERY[:-1]:
+        passed += pause
+        if waited.total_seconds() < passed:
+            after = float(pause)
+            break
+    return draft.turn(None, timedelta(seconds=after), draft.rules.start_deadline - waited)
 
 
 def claiming(draft: Draft) -> Turn:
@@ -136,6 +178,6 @@ def claiming(draft: Draft) -> Turn:
             draft.plan_event(PlanEvent.BUSY, Reason.TARGET_BUSY, message)
             draft.notice(Reason.TARGET_BUSY, message)
             return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None, BUSY_EVERY)
-        case Failed(reason=reason, message=message):
+        case Failed(reason=reason, message=message) | Hold(reason=reason, message=message):
             fail(draft, reason, message)
             return backward(draft)

@@ -23,7 +23,12 @@ class PlanEvent(StrEnum):
     TURN = "turn back"
     STICK = "stick"
     LOOSEN = "come loose"
+    STOP_SHORT = "stop short"  # of a step that cannot be undone
     FINISH = "finish"
+    ABANDON = "be abandoned"
+    ALREADY = "be done already"
+    ROLL_BACK = "be rolled back after its end"
+    DECLINE = "keep its end"  # the rollback is not possible
 
 
 PLAN: Final[Mapping[tuple[Phase | None, PlanEvent], Phase]] = {
@@ -48,6 +53,15 @@ PLAN: Final[Mapping[tuple[Phase | None, PlanEvent], Phase]] = {
     (Phase.STUCK, PlanEvent.LOOSEN): Phase.UNWINDING,
     (Phase.RUNNING, PlanEvent.FINISH): Phase.SUCCEEDED,
     (Phase.UNWINDING, PlanEvent.FINISH): Phase.ROLLED_BACK,
+    (Phase.UNWINDING, PlanEvent.STOP_SHORT): Phase.HELD,
+    (Phase.RUNNING, PlanEvent.ABANDON): Phase.ABANDONED,
+    (Phase.WAITING, PlanEvent.ABANDON): Phase.ABANDONED,
+    (Phase.UNWINDING, PlanEvent.ABANDON): Phase.ABANDONED,
+    (Phase.HELD, PlanEvent.ABANDON): Phase.ABANDONED,
+    (Phase.STUCK, PlanEvent.ABANDON): Phase.ABANDONED,
+    (Phase.PENDING, PlanEvent.ALREADY): Phase.SUCCEEDED,
+    (Phase.SUCCEEDED, PlanEvent.ROLL_BACK): Phase.UNWINDING,
+    (Phase.UNWINDING, PlanEvent.DECLINE): Phase.SUCCEEDED,
 }
 
 
@@ -61,6 +75,7 @@ class StepEvent(StrEnum):
     FAIL = "fail"
     UNDO = "undo"
     UNDONE = "undone"
+    AGAIN = "start again"  # a new attempt, once the last one is undone
 
 
 STEP: Final[Mapping[tuple[StepState, StepEvent], StepState]] = {
@@ -75,6 +90,10 @@ STEP: Final[Mapping[tuple[StepState, StepEvent], StepState]] = {
     (StepState.FAILED, StepEvent.UNDO): StepState.UNDOING,
     (StepState.DONE, StepEvent.UNDO): StepState.UNDOING,
     (StepState.UNDOING, StepEvent.UNDONE): StepState.UNDONE,
+    (StepState.UNDOING, StepEvent.AGAIN): StepState.DOING,
+    (StepState.FAILED, StepEvent.AGAIN): StepState.DOING,  # a kind that has nothing to undo
+    (StepState.UNDONE, StepEvent.AGAIN): StepState.DOING,  # after a step that cannot be undone
+    (StepState.FAILED, StepEvent.GO): StepState.DOING,  # its failed gates are taken as passed
 }
 
 TOUCHED: Final = frozenset({StepState.DOING, StepState.WAITING, StepState.FAILED, StepState.DONE, StepState.UNDOING})
@@ -93,8 +112,13 @@ class Reason(StrEnum):
     HELD_BY_PERSON = "HeldByPerson"
     UNREADABLE = "UnreadableSpec"
     RELEASING = "Releasing"
-    UNDO_BLOCKED = "UndoBlocked"
+    RECLAIMING = "Reclaiming"
+    NO_RETURN = "PastPointOfNoReturn"
+    RETRYING = "Retrying"
     ABORTED = "Aborted"
+    ABANDONED = "Abandoned"
+    ROLLBACK = "RollbackRequested"
+    ALREADY = "AlreadyApplied"
     DELETED = "Deleted"
     TIMED_OUT = "TimedOut"
     STAGE_TIMED_OUT = "StageTimedOut"

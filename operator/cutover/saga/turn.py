@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -20,23 +20,51 @@ class StageRule:
         dwell: how long it must stay in effect before the next one.
         settle: how long after it took effect nothing is judged yet.
         weight: percent of the new side, to be shown; None for most kinds.
+        asks: it is approved by a person, so the status shows the digest of what is approved.
     """
 
     intent: str
     dwell: timedelta = timedelta()
     settle: timedelta = timedelta()
     weight: int | None = None
+    asks: bool = False
+
+
+class OnFailure(StrEnum):
+    """What a failure leads to."""
+
+    ROLLBACK = "Rollback"
+    HOLD = "Hold"
+
+
+class DeletionPolicy(StrEnum):
+    """What deleting an active plan leads to."""
+
+    ROLLBACK = "Rollback"
+    ORPHAN = "Orphan"
 
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """What the saga may know of a step. `timeout` bounds one stage beyond its dwell; None is no bound."""
+    """What the saga may know of a step.
+
+    Attributes:
+        timeout: bounds one stage beyond its dwell; None is no bound.
+        undoes: there is something to undo.
+        retries: attempts after the first, each made once the last one is undone.
+        irreversible: once it is done, unwinding never passes it.
+        keeps: a stage in effect is looked after also while the plan is held (the weights of traffic).
+    """
 
     name: str
     kind: str
     stages: tuple[StageRule, ...]
     timeout: timedelta | None = None
     undoes: bool = True
+    retries: int = 0
+    on_failure: OnFailure = OnFailure.ROLLBACK
+    irreversible: bool = False
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +76,9 @@ class Rules:
     spec_hash: str
     start_deadline: timedelta
     timeout: timedelta | None = None
+    on_failure: OnFailure = OnFailure.ROLLBACK
+    deletion: DeletionPolicy = DeletionPolicy.ROLLBACK
+    keep_snapshots: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +87,7 @@ class Done:
 
     skip: bool = False
     ready: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +115,15 @@ class Failed:
     message: str
 
 
-Outcome = Done | Again | Wait | Failed
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Somebody else acts on what this plan holds: stop, undo nothing, let a person decide."""
+
+    reason: str
+    message: str
+
+
+Outcome = Done | Again | Wait | Failed | Hold
 
 
 class Verb(StrEnum):
@@ -93,7 +133,9 @@ class Verb(StrEnum):
     CLAIM = "claim"  # mark every target as ours, all or none
     DO = "do"
     UNDO = "undo"
-    RELEASE = "release"  # take the marks and the snapshots away
+    RECLAIM = "reclaim"  # after the end: mark every target again, if all is as the run left it
+    RELEASE = "release"  # take the marks away; after a success keep the snapshots for a while, else drop them
+    SWEEP = "sweep"  # drop snapshots that were kept long enough
     UNBIND = "unbind"  # take the finalizer away
 
 
@@ -108,11 +150,17 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that people should read among the events of the plan; `reason` is CamelCase."""
+    """Something that people should read among the events of the plan.
+
+    Attributes:
+        reason: CamelCase.
+        on_namespace: said of the Namespace, because it takes the plan and its events with it.
+    """
 
     reason: str
     message: str
     warning: bool = False
+    on_namespace: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +169,20 @@ class Inputs:
 
     Attributes:
         outcome: what became of the command that the status announces; None when it was not tried in this turn.
+        written: the step in hand has taken its snapshot, so it may have changed something.
+        trouble: what has befallen a target apart from the command in hand, as if a command had failed or held.
         gates: the gates of the stage in hand as they stand now.
         guards: the guards of the plan.
         requests: the request annotations as they stand.
         taken_over: this process has not acted on this run before, so the fence must rise before it does.
         bound: our finalizer is on the plan.
+        terminating: the namespace is being deleted.
+        ready_to_undo: positions of steps that may be undone ahead of their turn now.
     """
 
     outcome: Outcome | None = None
+    written: bool = False
+    trouble: Failed | Hold | None = None
     gates: tuple[GateStatus, ...] = ()
     guards: tuple[GateStatus, ...] = ()
     requests: tuple[Request, ...] = ()
@@ -136,6 +190,8 @@ class Inputs:
     suspended: bool = False
     taken_over: bool = False
     bound: bool = False
+    terminating: bool = False
+    ready_to_undo: frozenset[int] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +208,5 @@ PREFLIGHT_EVERY: Final = (1, 2, 4, 5)
 """Seconds between looks at what is missing: the first three, then the last for ever."""
 BUSY_EVERY: Final = timedelta(seconds=30)
 STUCK_EVERY: Final = timedelta(seconds=60)
+NO_PROGRESS: Final = timedelta(minutes=10)
+"""How long one undo of a plan that was deleted may take, before the finalizer comes off all the same."""

@@ -24,7 +24,7 @@ class Approve(Kind):
 
     def stages(self) -> tuple[StageRule, ...]:
         """One: the approval."""
-        return (StageRule(f"approval: {self.message}"),)
+        return (StageRule(f"approval: {self.message}", asks=True),)
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Look whether somebody has approved."""

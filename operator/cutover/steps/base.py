@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar
 
 from cutover.errors import Problem
+from cutover.fields import Change
 from cutover.model import Model
 from cutover.ports import Cluster, Ref, Resource
 from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.snapshots import Snapshot
 from cutover.status import RequestRecord
 from cutover.targets import Targets
 
@@ -31,8 +34,11 @@ class Work:
 
     Attributes:
         place: where the step stands in the plan, such as ``steps[shift]``.
+        now: the time, UTC.
         elapsed: seconds since the stage (or the undo) was announced; what is looked at again and again is looked at more
             seldom the longer it takes.
+        applied: the stage has been seen in effect, so what stands there now is not ours to repair without a thought.
+        anew: a person has said that the stage is to be brought about once more, whatever stands there now.
         memory: what the kind remembers of this run; lost in a crash, so only what can be found out again.
         approval: the accepted approval of this step in this run.
         earlier: what earlier steps of the plan write; it may look different when this step begins.
@@ -42,7 +48,10 @@ class Work:
     targets: Targets
     namespace: str
     place: str
+    now: datetime
     elapsed: float = 0.0
+    applied: bool = False
+    anew: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
     approval: RequestRecord | None = None
     earlier: frozenset[Target] = frozenset()
@@ -58,7 +67,9 @@ class Kind(Model):
     Attributes:
         key: the key in a step.
         undoes: there is something to undo.
-        passable: a later traffic step may be undone before this one.
+        passable: an earlier step that `goes_ahead` may be undone before this one.
+        goes_ahead: its undo brings relief by itself, so it is taken ahead of its turn where that is safe (traffic).
+        keeps: a stage in effect is looked after also while the plan is held.
         bounded: a stage may time out; false for what only a person can end.
         needs_gates: the step means nothing without a gate.
     """
@@ -66,6 +77,8 @@ class Kind(Model):
     key: ClassVar[str]
     undoes: ClassVar[bool] = True
     passable: ClassVar[bool] = False
+    goes_ahead: ClassVar[bool] = False
+    keeps: ClassVar[bool] = False
     bounded: ClassVar[bool] = True
     needs_gates: ClassVar[bool] = False
 
@@ -81,16 +94,23 @@ class Kind(Model):
         """What it rolls out; readiness gates measure it."""
         return None
 
+    def marks(self, snapshot: Snapshot) -> list[Change]:
+        """Each field it writes: the way back to the snapshot, from every value it may have set, the last one last."""
+        del snapshot
+        return []
+
+    async def ahead(self, work: Work) -> frozenset[Ref] | None:
+        """The workloads its undo rests on, when it could be carried out at this moment; else None."""
+        del work
+        return None
+
     async def examine(self, work: Work) -> list[Problem]:
         """What is missing or in the way before the first step, beside existence of and rights on what it touches."""
         del work
         return []
 
     async def look(self, work: Work, stage: int) -> Any:
-        """What `do` needs to know, read beside the saving of the status; it may take the snapshot, and writes no target.
-
-        What it returns is handed to `do`.
-        """
+        """What `do` needs to know, read beside the saving of the status, so it writes nothing. It is handed to `do`."""
         del work, stage
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:

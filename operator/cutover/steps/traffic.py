@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from cutover.endpoints import Side, count_ready, full_host, resolve, wanted
+from cutover.endpoints import Side, behind, count_ready, resolve, wanted
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import ABSENT, Change, Json, Path, Segment, find
-from cutover.model import Duration, Label, Model, Name, show_duration, validations
-from cutover.ports import VIRTUAL_SERVICES, Ref
-from cutover.saga.turn import Again, Done, Outcome, StageRule, Wait
+from cutover.fields import Change, Json, Path, find
+from cutover.model import Duration, show_duration, validations
+from cutover.ports import FIELD_MANAGER, VIRTUAL_SERVICES, Ref
+from cutover.routes import Destination, VirtualService, number, pairs
+from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
+from cutover.snapshots import Snapshot
 from cutover.steps.base import Kind, Target, Work
-from cutover.targets import Snapshot
 
 _SOONEST, _SELDOMEST = 0.05, 2.0
 """Seconds between looks at endpoints that are not ready yet; they are not streamed, so they are asked for."""
 _PATIENCE: Final = 60.0
 """Seconds an undo waits for the old side before it says Stuck."""
 
-RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-
-
-class VirtualService(Model):
-    """A VirtualService of the plan's namespace."""
-
-    name: Name = Field(description="Name of the VirtualService.")
-    routes: tuple[RouteName, ...] = Field(
-        default=(), max_length=16, description="Names of its http routes; left out when there is exactly one."
-    )
-
-
-class Destination(Model):
-    """A destination that stands in the route already, as Istio reads it."""
-
-    host: Name = Field(description="Host; a short name is a Service of the plan's namespace.")
-    subset: Label | None = Field(default=None, description="Subset, as a DestinationRule defines it.")
-    port: int | None = Field(default=None, ge=1, le=65535, description="Port; left out, any.")
-
-    def __str__(self) -> str:
-        """As messages name it: ``shop-v2``, ``shop subset v2``."""
-        subset = f" subset {self.subset}" if self.subset else ""
-        return f"{self.host}{subset}{f' port {self.port}' if self.port else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """The two weights of one route."""
-
-    old: Path
-    new: Path
+_MOST_REPAIRS: Final = 5
+"""Weights of somebody else that are put back within a minute, before a person must settle who is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +45,8 @@ class Traffic(Kind):
 
     Changes: the weights of `from` and `to` in the named http routes, nothing else; they always add up to what they did.
     Twice is harmless, because each weight is brought to a value computed from the snapshot. Undo brings both weights back
-    in one write, once the old side is ready to take them.
+    in one write, once the old side is ready to take them. Somebody who lowers the weight of `to` wishes to stop, so that is
+    not fought; a weight raised by somebody else is put back.
     """
 
     model_config = ConfigDict(
@@ -91,6 +63,8 @@ class Traffic(Kind):
         )
     )
     key: ClassVar[str] = "traffic"
+    goes_ahead: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     virtual_service: VirtualService = Field(description="Where the weights stand.")
     from_: Destination = Field(alias="from", description="The destination that gives traffic away.")
@@ -132,8 +106,8 @@ class Traffic(Kind):
         place = f"{work.place}.traffic"
         try:
             body = await work.cluster.get(self._ref(work))
-            for pair in self._pairs(body, work.namespace, place):
-                if sum(_weights(body, pair)) == 0:
+            for pair in pairs(body, self.virtual_service, self.from_, self.to, place):
+                if pair.total(body) == 0:
                     says = (
                         f"{self.from_} and {self.to} have no weight in {self._ref(work)}, so there is nothing to shift"
                     )
@@ -150,21 +124,24 @@ class Traffic(Kind):
         return problems
 
     async def look(self, work: Work, stage: int) -> Any:
-        """Count the ready endpoints of the new side; before the first weight, take the snapshot meanwhile."""
+        """Count the ready endpoints of the new side."""
+        del stage
         bearings = await self._bearings(work)
-        counting = count_ready(work.cluster, work.namespace, bearings.new)
-        if stage:
-            return (await counting)[0]
-        counts, _ = await asyncio.gather(counting, self._snapshot(work))
-        return counts[0]
+        return (await count_ready(work.cluster, work.namespace, bearings.new))[0]
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
         ref, weight = self._ref(work), self.weights[stage]
-        snapshot = await work.targets.saved(ref) or await self._snapshot(work)
+        known = stage > 0 or work.targets.remembers(
+            ref
+        )  # else this is the first write, and asking would only cost time
+        snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work)
         changes, skip = self._changes(snapshot, stage)
         if skip:
             return Done(skip=True)
+        changes, stop = await self._mind_others(work, changes)
+        if stop is not None:
+            return stop
         if await self._raises(work, changes):
             ready = await self._count(work, snapshot.facts["to"]) if looked is None else looked
             short = await self._short(work, snapshot, "to", ready, weight / 100)
@@ -190,16 +167,33 @@ class Traffic(Kind):
             Change(path, was, (was, found.value if (found := find(body, path)) else was))
             for path, was in snapshot.values
         ]
-        pairs = list(zip(snapshot.values[::2], snapshot.values[1::2], strict=True))
-        share = max(_number(old) / max(1, _number(old) + _number(new)) for (_, old), (_, new) in pairs)
-        if share and any(change.to != change.expects[1] for change in changes):
-            ready = await self._count(work, snapshot.facts["from"]) if looked is None else looked
-            short = await self._short(work, snapshot, "from", ready, share)
+        if any(change.to != change.expects[1] for change in changes):
+            short = await self._short_of_old(work, snapshot, looked)
             if short:
                 message = f"traffic cannot go back yet: {short}"
                 return Again(_pause(work), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
         await work.targets.change(ref, snapshot.uid, changes)
         return Done()
+
+    def marks(self, snapshot: Snapshot) -> list[Change]:
+        """Both weights of each route."""
+        found = []
+        for (old_path, old), (new_path, new) in _pairs_of(snapshot):
+            ours = self._shares(old, new, len(self.weights) - 1)
+            total = number(old) + number(new)
+            found.append(Change(old_path, old, (old, *(total - share for share in ours))))
+            found.append(Change(new_path, new, (new, *ours)))
+        return found
+
+    async def ahead(self, work: Work) -> frozenset[Ref] | None:
+        """The workloads behind both sides, when the old side can take the traffic now."""
+        snapshot = await work.targets.saved(self._ref(work))
+        if snapshot is None:
+            return frozenset()
+        if await self._short_of_old(work, snapshot, None):
+            return None
+        sides = [Side(**snapshot.facts[which]) for which in ("from", "to")]
+        return frozenset(await behind(work.cluster, work.namespace, *sides))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
@@ -233,58 +227,19 @@ class Traffic(Kind):
         ref, bearings = self._ref(work), await self._bearings(work)
         body = await work.targets.view(ref)
         paths = [
-            path for pair in self._pairs(body, work.namespace, f"{work.place}.traffic") for path in (pair.old, pair.new)
+            path
+            for pair in pairs(body, self.virtual_service, self.from_, self.to, f"{work.place}.traffic")
+            for path in (pair.old, pair.new)
         ]
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
         return await work.targets.snapshot(ref, body, paths, facts)
 
-    def _pairs(self, body: Json, namespace: str, place: str) -> list[_Pair]:
-        """Where the weights stand now. Raises PlanError with all that is not there."""
-        routes = body["spec"].get("http") or []
-        where = f"{place}.virtualService.routes"
-        problems: list[Problem] = []
-        chosen: list[tuple[Segment, Json]] = []
-        if not self.virtual_service.routes:
-            if len(routes) != 1:
-                named = ", ".join(route.get("name") or "(unnamed)" for route in routes) or "none"
-                says = f"VirtualService {self.virtual_service.name} has {len(routes)} http routes ({named}); say which to shift"
-                raise PlanError(Problem(where, says))
-            chosen.append(({"name": routes[0].get("name")}, routes[0]))
-        for name in self.virtual_service.routes:
-            found = [route for route in routes if route.get("name") == name]
-            if len(found) == 1:
-                chosen.append(({"name": name}, found[0]))
-                continue
-            known = ", ".join(sorted({route["name"] for route in routes if route.get("name")})) or "no named route"
-            count = f"{len(found)} http routes" if found else "no http route"
-            says = f"VirtualService {self.virtual_service.name} has {count} named {name}; it has {known}"
-            problems.append(Problem(where, says))
-        pairs = []
-        for segment, route in chosen:
-            ends = []
-            for field, side in (("from", self.from_), ("to", self.to)):
-                matching = [entry for entry in route.get("route") or () if _is(entry["destination"], side, namespace)]
-                if len(matching) == 1:
-                    ends.append(_weight_path(segment, matching[0]["destination"]))
-                    continue
-                count = f"{len(matching)} destinations" if matching else "no destination"
-                says = f"route {route.get('name') or '(unnamed)'} of VirtualService {self.virtual_service.name} has {count} {side}"
-                problems.append(
-                    Problem(f"{place}.{field}", f"{says}; add it with weight 0, or name the one that is there")
-                )
-            if len(ends) == 2:  # noqa: PLR2004 -- both sides
-                pairs.append(_Pair(*ends))
-        if problems:
-            raise PlanError(*problems)
-        return pairs
-
     def _changes(self, snapshot: Snapshot, stage: int) -> tuple[list[Change], bool]:
         """The weights of a stage, and whether `to` has them from the start."""
         changes, skip = [], True
-        for (old_path, old), (new_path, new) in zip(snapshot.values[::2], snapshot.values[1::2], strict=True):
-            total = _number(old) + _number(new)
-            shares = [_share(total, weight) for weight in self.weights[: stage + 1]]
-            ours = [share for share in shares if share > _number(new)]
+        for (old_path, old), (new_path, new) in _pairs_of(snapshot):
+            total = number(old) + number(new)
+            ours = self._shares(old, new, stage)
             if not ours:
                 continue
             skip = False
@@ -292,12 +247,59 @@ class Traffic(Kind):
             changes.append(Change(new_path, ours[-1], (new, *ours)))
         return changes, skip
 
+    def _shares(self, old: Json, new: Json, stage: int) -> list[int]:
+        """What `to` has had by the end of a stage, stage by stage; a weight it had from the start is passed over."""
+        total = number(old) + number(new)
+        shares = [_share(total, weight) for weight in self.weights[: stage + 1]]
+        return [share for share in shares if share > number(new)]
+
+    async def _mind_others(self, work: Work, changes: list[Change]) -> tuple[list[Change], Hold | None]:
+        """What somebody else has done to the weights meanwhile: the changes as they are to be made, or why to stop."""
+        ref, repairs, minded = self._ref(work), False, list[Change]()
+        body = await work.targets.view(ref)
+        for old, new in zip(changes[::2], changes[1::2], strict=True):
+            found = [find(body, change.path) for change in (old, new)]
+            if found[0] is None or found[1] is None:
+                return changes, None  # said by `targets.change`
+            live_old, live_new = found[0].value, found[1].value
+            minded += [old, new]
+            before = number(new.expects[-2]) if not work.applied else new.to
+            if number(live_new) == new.to and number(live_old) == old.to:
+                continue
+            if number(live_new) < new.to:
+                if work.anew or number(live_new) == before:
+                    minded[-2:] = [_also(old, live_old), _also(new, live_new)]
+                    continue
+                says = f"somebody has lowered {self.to} to weight {number(live_new)} in {ref}, where this plan has {new.to}"
+                return changes, Hold("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
+            repairs = True
+            minded[-2:] = [_also(old, live_old), _also(new, live_new)]
+        if repairs and self._too_often(work):
+            who = await _other_manager(work, ref)
+            says = f"{who} has changed the weights of {ref} more than {_MOST_REPAIRS} times in a minute"
+            return changes, Hold("ForeignWriter", f"{says}; make it leave them alone, then resume")
+        return minded, None
+
+    def _too_often(self, work: Work) -> bool:
+        memo = f"{work.place}.repairs"
+        recent: list[datetime] = [at for at in work.memory.get(memo, ()) if work.now - at < timedelta(minutes=1)]
+        work.memory[memo] = [*recent, work.now]
+        return len(recent) >= _MOST_REPAIRS
+
     async def _raises(self, work: Work, changes: list[Change]) -> bool:
         body = await work.targets.view(self._ref(work))
         return any((found := find(body, change.path)) is None or found.value != change.to for change in changes)
 
     async def _count(self, work: Work, side: dict[str, Any]) -> int:
         return (await count_ready(work.cluster, work.namespace, Side(**side)))[0]
+
+    async def _short_of_old(self, work: Work, snapshot: Snapshot, ready: int | None) -> str:
+        """What the old side lacks to take back what it had; empty when nothing is lacking."""
+        share = max(number(old) / max(1, number(old) + number(new)) for (_, old), (_, new) in _pairs_of(snapshot))
+        if not share:
+            return ""
+        counted = await self._count(work, snapshot.facts["from"]) if ready is None else ready
+        return await self._short(work, snapshot, "from", counted, share)
 
     async def _short(self, work: Work, snapshot: Snapshot, which: str, ready: int, share: float) -> str:
         """What a side lacks to take a share of the traffic; empty when it is ready for it."""
@@ -311,27 +313,22 @@ class Traffic(Kind):
         return f"{side} has {ready} ready endpoints, and needs {needed if not asked else min(needed, asked)}"
 
 
-def _is(live: Json, side: Destination, namespace: str) -> bool:
-    return (
-        full_host(live["host"], namespace) == full_host(side.host, namespace)
-        and (live.get("subset") or None) == side.subset
-        and (side.port is None or (live.get("port") or {}).get("number") == side.port)
-    )
+def _pairs_of(snapshot: Snapshot) -> list[tuple[tuple[Path, Json], tuple[Path, Json]]]:
+    """The fields of a snapshot two by two: the old side's weight and the new one's."""
+    return list(zip(snapshot.values[::2], snapshot.values[1::2], strict=True))
 
 
-def _weight_path(route: Segment, destination: Json) -> Path:
-    """The weight beside exactly this destination, absent members included."""
-    exactly = {"host": destination["host"], "subset": destination.get("subset"), "port": destination.get("port")}
-    return ("spec", "http", route, "route", {"destination": exactly}, "weight")
+def _also(change: Change, live: Json) -> Change:
+    """The same change, also from the value that stands there: a weight is traffic, and never left to chance."""
+    return Change(change.path, change.to, (*change.expects, live))
 
 
-def _weights(body: Json, pair: _Pair) -> list[int]:
-    return [_number(found.value) if (found := find(body, path)) else 0 for path in (pair.old, pair.new)]
-
-
-def _number(weight: Json) -> int:
-    """A weight that is left out is 0 beside other destinations (Istio API, HTTPRouteDestination.weight)."""
-    return 0 if weight is ABSENT else int(weight)
+async def _other_manager(work: Work, ref: Ref) -> str:
+    """Who else has written the object last, by its name as a field manager."""
+    managed = (await work.cluster.get(ref))["metadata"].get("managedFields") or ()
+    others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
+    last = max(others, key=lambda entry: entry.get("time", ""), default=None)
+    return f"field manager {last['manager']}" if last else "somebody"
 
 
 def _share(total: int, percent: int) -> int:

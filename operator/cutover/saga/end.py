@@ -1,0 +1,149 @@
+"""The end of a run, and what may come after it: letting go, abandoning, a rollback on request, snapshots that get old."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cutover.requests import RequestVerb
+from cutover.saga.draft import Draft, fence_if_taken_over, seconds
+from cutover.saga.tables import TOUCHED, PlanEvent, Reason
+from cutover.saga.turn import STUCK_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
+from cutover.status import Answer, Failure, Phase
+
+
+def let_go(draft: Draft, message: str) -> Turn:
+    """Nothing is left to be done but to take the marks away."""
+    draft.set(reason=str(Reason.RELEASING), message=f"{message}; letting go of the targets", current=None)
+    return draft.turn(Command(Verb.RELEASE))
+
+
+def releasing(draft: Draft) -> Turn:
+    """Let go of the targets, then end."""
+    match draft.inputs.outcome:
+        case None:
+            fence_if_taken_over(draft)
+            return draft.turn(Command(Verb.RELEASE))
+        case Done():
+            return _end(draft)
+        case Again(after=after, message=message):
+            draft.set(message=message)
+            return draft.turn(None, seconds(after))
+        case Wait(message=message) | Failed(message=message) | Hold(message=message):
+            if draft.inputs.deleting:  # a claim whose plan is gone is void, so nothing is lost
+                return abandon(draft, Reason.DELETED, f"the targets could not be let go of: {message}")
+            draft.set(message=message)
+            return draft.turn(None, STUCK_EVERY)
+
+
+def _end(draft: Draft) -> Turn:
+    failure = draft.status.failure
+    if failure is None:
+        message = f"all {len(draft.status.steps)} steps are done"
+        draft.plan_event(PlanEvent.FINISH, Reason.COMPLETED, message)
+        if draft.rules.keep_snapshots and any(rule.undoes for rule in draft.rules.steps):
+            draft.set_run(keep_until=draft.now + draft.rules.keep_snapshots)
+        draft.notice("Succeeded", message)
+    else:
+        message = f"everything is as it was before; it turned back because {failure.message}"
+        draft.plan_event(PlanEvent.FINISH, failure.reason, message)
+        draft.notice("RolledBack", message, warning=True)
+    return _unbind(draft)
+
+
+def abandon(draft: Draft, reason: Reason, why: str) -> Turn:
+    """End here and leave everything as it is; people are told what was not undone."""
+    rules = draft.rules.steps
+    left = [
+        step.name
+        for step, rule in zip(draft.status.steps, rules, strict=False)
+        if step.state in TOUCHED and rule.undoes
+    ]
+    message = f"{why}; not undone: {', '.join(left)}" if left else f"{why}; nothing was left to be undone"
+    draft.plan_event(PlanEvent.ABANDON, reason, message)
+    draft.set_run(held_at=None)
+    draft.notice("Abandoned", message, warning=True, on_namespace=draft.inputs.terminating)
+    draft.inputs = replace(draft.inputs, outcome=None)
+    return ended(draft, None)
+
+
+def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
+    """After the end: the finalizer comes off, snapshots get old, a person may want everything back after all."""
+    phase, keep = draft.status.phase, draft.run.keep_until
+    if wish is RequestVerb.ROLLBACK:
+        return _roll_back(draft)
+    if draft.inputs.bound:
+        if phase is Phase.ABANDONED:
+            return _let_go_of_abandoned(draft)
+        return _unbind(draft)
+    if keep is not None and not draft.inputs.deleting:
+        if keep > draft.now:
+            return draft.turn(None, keep - draft.now)
+        match draft.inputs.outcome:
+            case None:
+                return draft.turn(Command(Verb.SWEEP))
+            case Done():
+                draft.set_run(keep_until=None)
+            case _:
+                return draft.turn(None, STUCK_EVERY)
+    return draft.turn()
+
+
+def _let_go_of_abandoned(draft: Draft) -> Turn:
+    """Its claims are void already, so taking them away is a courtesy; only the lack of an answer is worth another try."""
+    match draft.inputs.outcome:
+        case None:
+            return draft.turn(Command(Verb.RELEASE))
+        case Again(after=after):
+            return draft.turn(None, seconds(after))
+        case _:
+            return _unbind(draft)
+
+
+def _unbind(draft: Draft) -> Turn:
+    return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+
+
+# --- a rollback after a success -----------------------------------------------------------------------------------------
+
+
+def _roll_back(draft: Draft) -> Turn:
+    by = next((record.by for record in draft.status.requests if record.verb == RequestVerb.ROLLBACK), "")
+    why = f"rolled back on request{f' of {by}' if by else ''}"
+    draft.plan_event(PlanEvent.ROLL_BACK, Reason.RECLAIMING, "looks whether everything is as the run left it")
+    draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why))
+    draft.raise_fence()
+    return draft.turn(Command(Verb.RECLAIM))
+
+
+def reclaiming(draft: Draft) -> Turn:
+    """Mark every target again; when one is not as the run left it, the success stands and the request is rejected."""
+    match draft.inputs.outcome:
+        case None:
+            fence_if_taken_over(draft)
+            return draft.turn(Command(Verb.RECLAIM))
+        case Done():
+            draft.set(reason=str(Reason.ROLLBACK), message="")
+            draft.set_run(keep_until=None)
+            draft.inputs = replace(draft.inputs, outcome=None)
+            draft.notice("Unwinding", "everything is as the run left it; unwinding")
+            return draft.turn(None, seconds(0.0))
+        case Again(after=after, message=message):
+            draft.set(message=message)
+            return draft.turn(None, seconds(after))
+        case Wait(message=message) | Failed(message=message) | Hold(message=message):
+            return _decline(draft, message)
+
+
+def _decline(draft: Draft, message: str) -> Turn:
+    draft.set(
+        failure=None,
+        requests=tuple(
+            replace(record, answer=Answer.REJECTED, message=message[:256])
+            if record.verb == RequestVerb.ROLLBACK
+            else record
+            for record in draft.status.requests
+        ),
+    )
+    draft.plan_event(PlanEvent.DECLINE, Reason.COMPLETED, f"all steps are done; rollback was rejected: {message}")
+    draft.notice("RequestRejected", f"rollback was rejected: {message}", warning=True)
+    return _unbind(draft)

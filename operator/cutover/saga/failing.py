@@ -1,0 +1,142 @@
+"""What turns a plan back, or holds it: deletion, wishes, gates and guards, what befell a target, time. Judged first in every turn."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from cutover.requests import RequestVerb
+from cutover.saga.draft import Draft, duration, position, stage_of
+from cutover.saga.end import abandon
+from cutover.saga.tables import PlanEvent, Reason, StepEvent
+from cutover.saga.turn import DeletionPolicy, Failed, Hold, OnFailure
+from cutover.saga.wishes import gates_skipped, hold
+from cutover.status import Failure, Phase, Status, StepState, Verdict
+
+
+def turn_back(draft: Draft, wish: RequestVerb | None) -> None:
+    """Judged first in every turn, before and apart from the step in hand."""
+    inputs = draft.inputs
+    if inputs.deleting:
+        if draft.rules.deletion is DeletionPolicy.ORPHAN:
+            abandon(draft, Reason.DELETED, "the plan was deleted with deletionPolicy Orphan")
+            return None
+        return fail(draft, Reason.DELETED, "the plan was deleted while it was active")
+    if wish in (RequestVerb.ABORT, RequestVerb.ROLLBACK):
+        by = next((record.by for record in draft.status.requests if record.verb == wish), "")
+        return fail(draft, Reason.ABORTED, f"aborted by {by}" if by else "aborted")
+    if wish is RequestVerb.ABANDON:
+        abandon(draft, Reason.ABANDONED, "abandoned on request")
+        return None
+    return _judge_held(draft) if draft.status.phase is Phase.HELD else _judge(draft)
+
+
+def _judge(draft: Draft) -> None:
+    inputs, rules = draft.inputs, draft.rules
+    guard = next((guard for guard in inputs.guards if guard.verdict is Verdict.FAIL), None)
+    if guard is not None:
+        policy = OnFailure.HOLD if draft.status.point_of_no_return else rules.on_failure
+        return fail(draft, Reason.GUARD_FAILED, f"guard {guard.name}: {guard.message}", policy, of_step=False)
+    at = position(draft.status)
+    if at >= 0 and not gates_skipped(draft.status):
+        gate = next((gate for gate in inputs.gates if gate.verdict is Verdict.FAIL), None)
+        if gate is not None:
+            return fail(draft, Reason.GATE_FAILED, f"gate {gate.name}: {gate.message}", rules.steps[at].on_failure)
+    match inputs.trouble:
+        case Failed(reason=reason, message=message):
+            return fail(draft, reason, message, rules.on_failure)
+        case Hold(reason=reason, message=message):
+            return hold(draft, reason, message, warning=True)
+    return _out_of_time(draft)
+
+
+def _judge_held(draft: Draft) -> None:
+    """While a pair is split traffic depends on both versions, so guards count; unless a person said that failures hold."""
+    if draft.rules.on_failure is OnFailure.HOLD or draft.status.point_of_no_return or not split(draft):
+        return
+    guard = next((guard for guard in draft.inputs.guards if guard.verdict is Verdict.FAIL), None)
+    if guard is not None:
+        fail(draft, Reason.GUARD_FAILED, f"guard {guard.name}: {guard.message}", of_step=False)
+
+
+def split(draft: Draft) -> bool:
+    """Whether some pair of destinations shares the traffic now."""
+    status = draft.status
+    for at, (step, rule) in enumerate(zip(status.steps, draft.rules.steps, strict=False)):
+        begun = step.state in (StepState.DOING, StepState.WAITING, StepState.FAILED)
+        stage = -1 if step.state is StepState.DONE else stage_of(status) if begun and at == position(status) else None
+        if stage is not None and (rule.stages[stage].weight or 100) < 100:  # noqa: PLR2004 -- percent
+            return True
+    return False
+
+
+def _out_of_time(draft: Draft) -> None:
+    run, rules = draft.run, draft.rules
+    if run.since is not None and rules.timeout is not None:
+        left = rules.timeout - timedelta(seconds=run.spent) - (draft.now - run.since)
+        if left <= timedelta():
+            message = f"the plan was Running for longer than its timeout of {duration(rules.timeout)}"
+            return fail(draft, Reason.TIMED_OUT, message, rules.on_failure, of_step=False)
+        draft.look.append(left)
+    deadline = _stage_deadline(draft)
+    if deadline is None:
+        return None
+    if draft.now < deadline:
+        draft.look.append(deadline - draft.now)
+        return None
+    current, rule = draft.current, rules.steps[position(draft.status)]
+    waited_for = current.message or next((g.message for g in current.gates if g.verdict is not Verdict.PASS), "")
+    message = (
+        f"stage {current.stage} ({current.intent}) took longer than its timeout of {duration(rule.timeout or timedelta())}"
+        f"{f'; last seen: {waited_for}' if waited_for else ''}"
+    )
+    return fail(draft, Reason.STAGE_TIMED_OUT, message, rule.on_failure)
+
+
+def _stage_deadline(draft: Draft) -> datetime | None:
+    status = draft.status
+    at, stage = position(status), stage_of(status)
+    if stage < 0 or status.current is None or status.phase is not Phase.RUNNING:
+        return None
+    rule = draft.rules.steps[at]
+    if rule.timeout is None:
+        return None
+    return status.current.started_at + max(rule.stages[stage].dwell, rule.stages[stage].settle) + rule.timeout
+
+
+def fail(
+    draft: Draft,
+    reason: Reason | str,
+    message: str,
+    policy: OnFailure = OnFailure.ROLLBACK,
+    *,
+    of_step: bool = True,
+) -> None:
+    """Turn back or hold, and remember why.
+
+    Args:
+        draft: the turn.
+        reason: CamelCase.
+        message: for people.
+        policy: whether everything is undone or a person decides.
+        of_step: the step in hand has failed, not only the plan; held, it can then be done again but not simply go on.
+    """
+    where = draft.status.current
+    step, stage = (where.step, where.stage) if where else ("", "")
+    draft.set(failure=Failure(step=step, stage=stage, reason=str(reason), message=message[:1024]))
+    at = position(draft.status) if where else -1
+    on = policy is OnFailure.HOLD
+    if at >= 0 and (of_step or not on) and draft.status.steps[at].state in (StepState.DOING, StepState.WAITING):
+        draft.step_event(at, StepEvent.FAIL, message)
+    named = f"step {step}: " if step else ""
+    if on:
+        hold(draft, reason, f"{named}{message}; held: {_ways_out(draft.status, at)}", warning=True)
+        return
+    draft.plan_event(PlanEvent.TURN, reason, message)
+    draft.set_run(held_at=None)
+    draft.notice(str(reason), f"{named}{message}; unwinding", warning=True)
+
+
+def _ways_out(status: Status, at: int) -> str:
+    if at >= 0 and status.steps[at].state is StepState.FAILED:
+        return "retry does the step again, skip passes its gates, abort takes everything back"
+    return "resume goes on, abort takes everything back"

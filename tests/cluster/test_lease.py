@@ -1,0 +1,189 @@
+"""Two operator processes and one Lease on the real API server: which of them works, and what becomes of a plan when that changes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cutover.requests import RequestVerb
+from cutover.status import Phase
+from harness.api import Api
+from harness.cluster import Cluster
+from harness.process import until
+from support.real import DEPLOY, SHIFT, Operator, Shop
+
+pytestmark = pytest.mark.cluster
+
+DURATION = 4.0
+TERMS = {"duration": "4s", "renewDeadline": "3s", "renewEvery": "1s", "retryEvery": "500ms"}
+PATH = "/apis/coordination.k8s.io/v1/namespaces/cutover-system/leases/cutover"
+SLOW = f"{SHIFT}      dwell: 1s\n"
+
+
+class Pair:
+    """Two processes that share a Lease."""
+
+    def __init__(self, api: Api, both: list[Operator]) -> None:
+        self.api, self.both = api, both
+
+    @property
+    def holder(self) -> str:
+        found: dict[str, Any] = self.api.find(PATH) or {"spec": {}}
+        return str(found["spec"].get("holderIdentity", ""))
+
+    def roles(self) -> tuple[Operator, Operator]:
+        """The one that works and the one that stands by."""
+        works = until("one of them holds the Lease", self._working)
+        return works, next(each for each in self.both if each is not works)
+
+    def _working(self) -> Operator | None:
+        return next((each for each in self.both if each.alive and each.name == self.holder), None)
+
+    def until_held_by(self, one: Operator) -> float:
+        """Seconds until it holds the Lease."""
+        begun = time.monotonic()
+        until(f"{one.name} holds the Lease", lambda: self.holder == one.name, process=one.process)
+        return time.monotonic() - begun
+
+
+@pytest.fixture
+def pair(cluster: Cluster, operator: Operator, tmp_path: Path) -> Iterator[Pair]:
+    """In the place of the session's operator."""
+    operator.stop()
+    lease = {"namespace": "cutover-system", **TERMS}
+    both = [Operator(cluster, tmp_path, {}, lease, name) for name in ("one", "two")]
+    for each in both:
+        each.start()
+    try:
+        for each in both:
+            until(f"{each.name} is ready", each.ready, process=each.process)
+        yield Pair(cluster.api, both)
+    finally:
+        for each in both:
+            each.process.signal(signal.SIGCONT)
+            each.stop()
+        operator.start()
+
+
+@pytest.fixture
+def shop(api: Api, namespace: str, pair: Pair) -> Shop:
+    assert pair.both
+    made = Shop(api, namespace)
+    made.create()
+    return made
+
+
+def samples(one: Operator) -> dict[str, float]:
+    """What its /metrics says: values by name and labels, watches left out."""
+    families = text_string_to_metric_families(one.ask("/metrics"))
+    found = {f"{s.name}{sorted(s.labels.items())}": s.value for family in families for s in family.samples}
+    return {name: value for name, value in found.items() if name.startswith("cutover") and "'watch'" not in name}
+
+
+def middle(shop: Shop) -> None:
+    """A plan in the middle of its shift."""
+    shop.apply(f"steps:{DEPLOY}{SLOW}")
+    shop.until(lambda status: status.current is not None and status.current.weight == 25)
+
+
+def test_one_works_and_the_other_stands_by_ready(pair: Pair, shop: Shop) -> None:
+    works, waits = pair.roles()
+    before = samples(waits)
+    shop.apply(f"steps:{DEPLOY}{SHIFT}")
+    shop.until_phase(Phase.SUCCEEDED)
+    assert waits.ready()
+    assert samples(waits) == before, "a standby asks for nothing"
+    assert before["cutover_lease_held[]"] == 0
+    assert before["cutover_turn_duration_seconds_count[]"] == 0
+    seen = samples(works)
+    assert seen["cutover_lease_held[]"] == 1
+    assert seen["cutover_turn_duration_seconds_count[]"] > 0
+    assert seen["cutover_plans[('phase', 'Succeeded')]"] >= 1
+    assert seen["cutover_transitions_total[('reason', 'Succeeded')]"] == 1
+    routes = "virtualservices.networking.istio.io"
+    writes = seen[f"cutover_target_writes_total[('code', '200'), ('resource', '{routes}')]"]
+    assert (
+        writes == seen[f"cutover_api_requests_total[('code', '200'), ('resource', '{routes}'), ('verb', 'patch')]"] >= 4
+    )
+    assert not any(shop.namespace in name for name in seen)
+
+
+def test_killed_in_the_middle(pair: Pair, shop: Shop) -> None:
+    works, waits = pair.roles()
+    middle(shop)
+    works.kill()
+    killed = pair.until_held_by(waits)
+    shop.until_ended()
+    assert shop.status().phase is Phase.SUCCEEDED
+    assert shop.weights() == [0, 100]
+    works.start()
+    until("the other is back, and stands by", works.ready, process=works.process)
+    assert pair.holder == waits.name
+    # And now the gentle way: it gives the Lease up, and nobody has to wait for it to expire.
+    waits.process.signal(signal.SIGTERM)
+    ended = pair.until_held_by(works)
+    until("the other has ended", lambda: not waits.alive)
+    assert waits.process.exit_code == 0
+    assert ended < killed / 2
+    assert ended < DURATION / 2
+
+
+def test_told_to_end_in_the_middle(pair: Pair, shop: Shop) -> None:
+    works, waits = pair.roles()
+    middle(shop)
+    works.process.signal(signal.SIGTERM)
+    assert pair.until_held_by(waits) < DURATION / 2
+    until("it has ended", lambda: not works.alive)
+    assert works.process.exit_code == 0
+    shop.until_ended()
+    assert shop.status().phase is Phase.SUCCEEDED
+    assert shop.weights() == [0, 100]
+
+
+def test_paused_in_the_middle_and_woken_too_late(pair: Pair, shop: Shop) -> None:
+    """What it still wants to write when it wakes takes no effect, and it ends by itself."""
+    works, waits = pair.roles()
+    before = shop.objects()
+    middle(shop)
+    works.process.signal(signal.SIGSTOP)
+    pair.until_held_by(waits)
+    shop.request(RequestVerb.ABORT)
+    shop.until_ended()
+    assert shop.status().phase is Phase.ROLLED_BACK
+    assert shop.objects() == before
+    works.process.signal(signal.SIGCONT)
+    until("it has ended", lambda: not works.alive)
+    assert works.process.exit_code == 1
+    assert f"{waits.name} holds the Lease cutover now" in works.process.tail()
+    assert shop.objects() == before
+    assert shop.status().phase is Phase.ROLLED_BACK
+    assert shop.leftovers() == []
+    assert pair.holder == waits.name
+
+
+@pytest.mark.parametrize("away", [0.5, 2.0], ids=["shorter", "longer"])
+def test_the_api_server_is_away_for_longer_than_the_lease(
+    cluster: Cluster, pair: Pair, shop: Shop, away: float
+) -> None:
+    """Nobody can take it meanwhile: the holder goes on, and none is restarted."""
+    works, waits = pair.roles()
+    pids = [each.process.pid for each in pair.both]
+    middle(shop)
+    cluster.control_plane.stop_api()
+    time.sleep(away * DURATION)  # how long it is away is the point of the test
+    alive = [each.ask("/livez") for each in pair.both]
+    held = samples(works)["cutover_lease_held[]"]
+    cluster.control_plane.start_api()
+    assert alive == ["ok\n", "ok\n"]
+    assert away < 1 or held == 0, "no turn begins while the Lease is not surely its own"
+    shop.until_ended()
+    assert shop.status().phase is Phase.SUCCEEDED
+    assert pair.holder == works.name
+    assert waits.ready()
+    assert [each.process.pid for each in pair.both if each.alive] == pids
