@@ -17,6 +17,7 @@ from cutover.ports import (
     VIRTUAL_SERVICES,
     Ref,
 )
+from cutover.requests import RequestVerb
 from cutover.saga.turn import Wait
 from cutover.status import Phase
 from cutover.testing import MemoryCluster, roll_out
@@ -170,6 +171,23 @@ steps:
         put=shop,
     )
     assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+
+
+async def test_a_success_whose_fields_lie_in_each_other_can_be_taken_back() -> None:
+    """The first step wrote all of a list, the second a part of it: what the first left is not there any more."""
+    run = Simulation(
+        plan("""
+steps:
+  - {name: add, deploy: {workload: {name: shop-v2}, patch: {template: {spec: {containers: [{name: web, image: "web:1"}]}}}}}
+  - {name: set, deploy: {workload: {name: shop-v2}, images: [{container: web, image: "web:2"}]}}
+"""),
+        put=shop,
+    )
+    assert await run.run() is Phase.SUCCEEDED
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.phase is not Phase.SUCCEEDED)
+    assert await run.run() is Phase.ROLLED_BACK, run.status
     assert run.specs() == run.specs_before()
 
 
