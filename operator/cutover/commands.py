@@ -13,16 +13,17 @@ from typing import Any, Final
 
 from cutover import preflight
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
-from cutover.fields import Change, Json, Operation, find, readable
+from cutover.fields import Change, Json, Operation, find, overlap, readable
 from cutover.plan import Plan
 from cutover.ports import APPLIED_LABEL, FINALIZER, NAMESPACES, PLAN_LABEL, Cluster, Metrics, Ref
 from cutover.requests import RequestVerb
 from cutover.saga.tables import TOUCHED, Reason
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
 from cutover.saga.wishes import accepted
+from cutover.snapshots import Snapshot
 from cutover.status import ENDED, Status, StepState
 from cutover.steps import Work
-from cutover.targets import Busy, Foreign, Holder, Snapshot, Targets
+from cutover.targets import Busy, Foreign, Holder, Targets
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Hand:
             anew=current is not None and current.anew,
             memory=self.recollection.kinds,
             approval=accepted(self.status, RequestVerb.APPROVE, name),
+            earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
         )
 
     def all_targets(self) -> list[Ref]:
@@ -89,7 +91,7 @@ class Hand:
     def written(self, at: int) -> bool:
         """Whether this process has seen the snapshot of a step in this run."""
         targets = self.targets(self.plan.steps[at].name)
-        return any(targets.remembered(ref) is not None for ref in self._targets_of(at))
+        return any(targets.remembers(ref) for ref in self._targets_of(at))
 
     def _targets_of(self, at: int) -> list[Ref]:
         return [target.ref(self.ref.namespace) for target in self.plan.steps[at].kind.touches()]
@@ -122,15 +124,16 @@ class Hand:
 
     async def _expected(self, ref: Ref) -> list[Change]:
         """The fields this run has written on an object so far, each as the last step that touched it knows it."""
-        found: dict[str, Change] = {}
+        found: list[Change] = []
         for at in reversed(range(len(self.plan.steps))):
             if self.status.steps[at].state not in TOUCHED or ref not in self._targets_of(at):
                 continue
             snapshot = await self.targets(self.plan.steps[at].name).saved(ref)
             if snapshot is not None:
                 for change in self.plan.steps[at].kind.marks(snapshot):
-                    found.setdefault(repr(change.path), change)
-        return list(found.values())
+                    if not any(overlap(change.path, known.path) for known in found):
+                        found.append(change)
+        return found
 
     async def ready_to_undo(self) -> frozenset[int]:
         """Steps whose undo may be taken ahead of those after them: these are passable and touch nothing it rests on."""

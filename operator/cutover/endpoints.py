@@ -97,11 +97,7 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
     """Pods that the workloads behind a destination ask for."""
-    return sum(
-        Rollout.of(body, resource).wanted
-        for resource, body in await _workloads(cluster, namespace)
-        if _selects(side.selector, _labels(body))
-    )
+    return sum(Rollout.of(body, resource).wanted for resource, body in await _workloads(cluster, namespace, side))
 
 
 async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[str, int]:
@@ -129,10 +125,18 @@ async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
     """The workloads whose pods stand behind these destinations."""
+    found = await _workloads(cluster, namespace, *sides)
+    return [Ref(resource, namespace, body["metadata"]["name"]) for resource, body in found]
+
+
+async def _workloads(cluster: Cluster, namespace: str, *sides: Side) -> list[tuple[Resource, Json]]:
+    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
     return [
-        Ref(resource, namespace, body["metadata"]["name"])
-        for resource, body in await _workloads(cluster, namespace)
-        if any(_selects(side.selector, _labels(body)) for side in sides)
+        (resource, body)
+        for resource, bodies in zip(WORKLOADS, found, strict=True)
+        for body in bodies
+        for labels in (body["spec"]["template"]["metadata"].get("labels") or {},)
+        if any(_selects(side.selector, labels) for side in sides)
     ]
 
 

@@ -168,6 +168,12 @@ def differences(before: Json, after: Json, at: Path = ()) -> Iterator[tuple[Path
         yield at, before, after
 
 
+def overlap(one: Path, other: Path) -> bool:
+    """Whether one field is the other, or a part of it."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
 def names_of(items: Json) -> list[str]:
     """Names of the items of a list; empty when one has none, or shares it."""
     if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):

@@ -18,8 +18,8 @@ def says(ref: Ref, change: Change, found: Found) -> str:
     was, *ours = change.expects
     set_to = " or ".join(dict.fromkeys(_shown(value) for value in ours if value != was)) or _shown(was)
     return (
-        f"somebody changed {readable(change.path)} of {ref}: it is {_shown(found.value)}, was {_shown(was)} before, "
-        f"and this plan set {set_to}. To have it as it was: {_command(ref, found, was)}"
+        f"{readable(change.path)} of {ref} is {_shown(found.value)}, was {_shown(was)} before, and this plan set {set_to}; "
+        f"somebody else changed it. To have it as it was: {_command(ref, found, was)}"
     )
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
-from cutover.fields import ABSENT, Change, Json, Operation, Path, escape, find, readable, write
+from cutover.fields import Change, Json, Operation, Path, escape, find, readable, write
 from cutover.foreign import gone, says
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
+from cutover.snapshots import Snapshot, read, written
 from cutover.status import ENDED, Phase
 
 _PLAN_AT: Final = f"/metadata/labels/{escape(PLAN_LABEL)}"
@@ -40,27 +41,6 @@ class Foreign(Exception):
 
 class Busy(Exception):
     """Another plan that is still active holds the target."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What the fields of one object were before a step touched them.
-
-    Attributes:
-        uid: of the object; a snapshot is never restored to another one of the same name.
-        values: per field, its path and its value or ABSENT.
-        facts: what else the kind wants to remember of that moment.
-        ours: per field, in the same order, what the step sets it to; empty where the kind works that out by itself.
-    """
-
-    uid: str
-    values: tuple[tuple[Path, Json], ...]
-    facts: Mapping[str, Any]
-    ours: tuple[Json, ...] = ()
-
-    def value(self, path: Path) -> Json:
-        """What this field was."""
-        return next(value for known, value in self.values if known == path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +199,12 @@ class Targets:
                 body = await self.cluster.get(Ref(SNAPSHOTS, ref.namespace, name))
             except NotFound:
                 return None
-            self.memory[name] = _read_snapshot(body)
+            self.memory[name] = read(body)
         return self.memory[name]
 
-    def remembered(self, ref: Ref) -> Snapshot | None:
-        """As `saved`, without asking the server: None when this process has not had it in its hands."""
-        return self.memory.get(self._snapshot_name(ref))
+    def remembers(self, ref: Ref) -> bool:
+        """Whether this process has had the snapshot in its hands."""
+        return self._snapshot_name(ref) in self.memory
 
     async def snapshot(
         self,
@@ -252,7 +232,7 @@ class Targets:
             "kind": SNAPSHOTS.kind,
             "metadata": {"name": name, "namespace": ref.namespace, "labels": labels},
             "revision": 1,
-            "data": _write_snapshot(taken, ref, self.step),
+            "data": written(taken, ref, self.step),
         }
         try:
             await self.cluster.create(SNAPSHOTS, ref.namespace, manifest)
@@ -329,8 +309,7 @@ class Targets:
         fence = self._fence_of(body)
         if fence is None:
             return self._claiming_again(ref, body, changes)
-        writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
-        writes.sort(key=lambda operation: operation["op"] != "test")  # a test speaks of the object before all writes
+        writes = _writes(ref, body, changes)
         if fence == self.holder.fence and not writes:
             return []
         operations: list[Operation] = [
@@ -344,7 +323,7 @@ class Targets:
     def _claiming_again(self, ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
         """Somebody took our labels off, perhaps by writing the whole object: go on only if nothing else was changed."""
         try:
-            writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
+            writes = _writes(ref, body, changes)
         except Foreign as foreign:
             raise Foreign("ClaimLost", f"somebody took the label {PLAN_LABEL} off {ref}, and {foreign}") from foreign
         return self._claiming(body) + writes
@@ -368,6 +347,12 @@ class Targets:
             raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
 
 
+def _writes(ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
+    """All tests first, because each speaks of the object as it is before any of the writes."""
+    writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
+    return sorted(writes, key=lambda operation: operation["op"] != "test")
+
+
 def _operations_of(ref: Ref, body: Json, change: Change) -> list[Operation]:
     found = find(body, change.path)
     if found is None:
@@ -377,22 +362,3 @@ def _operations_of(ref: Ref, body: Json, change: Change) -> list[Operation]:
     if found.value not in change.expects:
         raise Foreign("ForeignChange", says(ref, change, found))
     return write(found, change.to)
-
-
-def _write_snapshot(snapshot: Snapshot, ref: Ref, step: str) -> Json:
-    fields = [{"path": list(path), **_kept(value)} for path, value in snapshot.values]
-    for entry, value in zip(fields, snapshot.ours, strict=False):
-        entry["ours"] = _kept(value)
-    what = {"kind": ref.resource.kind, "name": ref.name, "uid": snapshot.uid}
-    return {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}
-
-
-def _kept(value: Json) -> Json:
-    return {} if value is ABSENT else {"value": value}
-
-
-def _read_snapshot(body: Json) -> Snapshot:
-    data = body["data"]
-    values = tuple((tuple(entry["path"]), entry.get("value", ABSENT)) for entry in data["fields"])
-    ours = tuple(entry["ours"].get("value", ABSENT) for entry in data["fields"] if "ours" in entry)
-    return Snapshot(data["object"]["uid"], values, data["facts"], ours)

@@ -92,9 +92,9 @@ class MemoryCluster:
         told: called with each write and its content.
         effects: those among them that changed a spec, as ("spec", object).
         denied: (verb, object) that no account may do.
+        refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
         strict: refuse weights that no longer add up to what they did.
         rollouts: the controllers bring rollouts to their end.
-        refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
@@ -103,8 +103,8 @@ class MemoryCluster:
         self.told: Callable[[str, Ref, Json], None] = lambda *_: None
         self.effects: list[tuple[str, Ref]] = []
         self.denied: set[tuple[str, Ref]] = set()
-        self.strict, self.rollouts = True, True
         self.refuse: Callable[[Ref, Json], None] = lambda *_: None
+        self.strict, self.rollouts = True, True
         self.switch = switch or CrashSwitch()
         self._version = 100
 

@@ -115,7 +115,7 @@ async def test_a_foreign_value_is_left_and_said(cluster: MemoryCluster) -> None:
         await targets(cluster).change(V2, uid(cluster), [change(3)])
     assert foreign.value.reason == "ForeignChange"
     assert str(foreign.value) == (
-        "somebody changed spec.replicas of Deployment shop-v2: it is 7, was 0 before, and this plan set 3. "
+        "spec.replicas of Deployment shop-v2 is 7, was 0 before, and this plan set 3; somebody else changed it. "
         "To have it as it was: kubectl patch deployment shop-v2 -n shop --type=json "
         """-p '[{"op": "add", "path": "/spec/replicas", "value": 0}]'"""
     )

@@ -11,8 +11,9 @@ from cutover.fields import Change
 from cutover.model import Model
 from cutover.ports import Cluster, Ref, Resource
 from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.snapshots import Snapshot
 from cutover.status import RequestRecord
-from cutover.targets import Snapshot, Targets
+from cutover.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Work:
         anew: a person has said that the stage is to be brought about once more, whatever stands there now.
         memory: what the kind remembers of this run; lost in a crash, so only what can be found out again.
         approval: the accepted approval of this step in this run.
+        earlier: what earlier steps of the plan write; it may look different when this step begins.
     """
 
     cluster: Cluster
@@ -52,6 +54,7 @@ class Work:
     anew: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
     approval: RequestRecord | None = None
+    earlier: frozenset[Target] = frozenset()
 
 
 class Kind(Model):

@@ -16,8 +16,8 @@ from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
 from cutover.ports import AUTOSCALERS, DAEMON_SETS, STATEFUL_SETS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
+from cutover.snapshots import Snapshot
 from cutover.steps.base import Kind, Target, Work
-from cutover.targets import Snapshot
 from cutover.workloads import Rollout, selector
 
 _LOOK_AGAIN: Final = 30.0
@@ -135,9 +135,8 @@ class Deploy(Kind):
         Only the first step that touches a workload is tried out: a later one starts from what this one leaves.
         """
         ref = self.rolls_out().ref(work.namespace)
-        first = work.memory.setdefault(f"{ref} is tried by", work.place) == work.place
         problems = await self._steered(work, ref)
-        if first:
+        if self.rolls_out() not in work.earlier:
             problems += await self._refused(work, ref)
         return problems
 
@@ -187,17 +186,16 @@ class Deploy(Kind):
     async def look(self, work: Work, stage: int) -> Any:
         """Ask what will change, unless the snapshot says it already."""
         del stage
-        known = work.targets.remembered(self.rolls_out().ref(work.namespace))
+        known = work.targets.remembers(self.rolls_out().ref(work.namespace))
         return None if known else await self._foresee(work)
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Set the fields, then look how far the rollout is."""
         del stage
         ref = self.rolls_out().ref(work.namespace)
-        snapshot = work.targets.remembered(ref) or await self._snapshot(work, looked)
-        changes = [
-            Change(path, ours, (was, ours)) for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
-        ]
+        known = await work.targets.saved(ref) if work.targets.remembers(ref) else None
+        snapshot = known or await self._snapshot(work, looked)
+        changes = [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
         rollout = Rollout.of(await work.targets.change(ref, snapshot.uid, changes), ref.resource)
         if rollout.at_rest:
             return Done(ready=rollout.text)

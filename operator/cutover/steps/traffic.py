@@ -16,8 +16,8 @@ from cutover.model import Duration, show_duration, validations
 from cutover.ports import FIELD_MANAGER, VIRTUAL_SERVICES, Ref
 from cutover.routes import Destination, VirtualService, number, pairs
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
+from cutover.snapshots import Snapshot
 from cutover.steps.base import Kind, Target, Work
-from cutover.targets import Snapshot
 
 _SOONEST, _SELDOMEST = 0.05, 2.0
 """Seconds between looks at endpoints that are not ready yet; they are not streamed, so they are asked for."""
@@ -133,7 +133,7 @@ class Traffic(Kind):
         """Write one weight, once the new side is ready for that share."""
         ref, weight = self._ref(work), self.weights[stage]
         # On the first write there is no snapshot yet, and asking for one would only cost time.
-        known = stage > 0 or work.targets.remembered(ref) is not None
+        known = stage > 0 or work.targets.remembers(ref)
         snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work)
         changes, skip = self._changes(snapshot, stage)
         if skip:

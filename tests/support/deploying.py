@@ -1,0 +1,56 @@
+"""One `deploy` step at a time in memory, as a process that has just begun would carry it out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from cutover.ports import FENCE_LABEL, PLAN_LABEL, Ref
+from cutover.saga.turn import Outcome
+from cutover.steps import Work
+from cutover.steps.deploy import Deploy
+from cutover.targets import Holder, Targets
+from cutover.testing import MemoryClock, MemoryCluster
+from support.shop import AGENT, STORE, V2, shop
+
+STORE_2 = "{workload: {kind: StatefulSet, name: store}, images: [{container: db, image: 'db:2'}]}"
+AGENT_2 = "{workload: {kind: DaemonSet, name: agent}, images: [{container: agent, image: 'agent:2'}]}"
+SCALE = "{workload: {name: shop-v2}, replicas: 3}"
+
+
+def claimed() -> MemoryCluster:
+    """A shop whose workloads are claimed."""
+    made = MemoryCluster()
+    shop(made)
+    for ref in (V2, STORE, AGENT):
+        made.objects[ref]["metadata"].setdefault("labels", {}).update({PLAN_LABEL: "uid-a", FENCE_LABEL: "1"})
+    return made
+
+
+def step(text: str) -> Deploy:
+    return Deploy.model_validate(yaml.safe_load(text))
+
+
+def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Work:
+    """As a process that has just begun: it remembers nothing."""
+    targets = Targets(cluster, Holder("shop", "uid-a", 1, fence, "migrator"), "roll")
+    return Work(cluster, targets, "shop", "steps[roll]", MemoryClock().now(), elapsed)
+
+
+def status(cluster: MemoryCluster, ref: Ref, **figures: Any) -> None:
+    """What the controller says, of the newest generation."""
+    body = cluster.objects[ref]
+    body["status"] = {"observedGeneration": body["metadata"]["generation"], **figures}
+
+
+def pod(cluster: MemoryCluster, ref: Ref) -> Any:
+    return cluster.objects[ref]["spec"]["template"]["spec"]
+
+
+async def do(cluster: MemoryCluster, text: str) -> Outcome:
+    return await step(text).do(work(cluster), 0, None)
+
+
+async def undo(cluster: MemoryCluster, text: str, elapsed: float = 0.0) -> Outcome:
+    return await step(text).undo(work(cluster, elapsed, fence=2), None)
