@@ -166,8 +166,9 @@ def way_back(migration: Migration, sent: list[Request]) -> str:
     last = max((request.sent for request in sent if request.version == migration.version), default=migration.judged)
     after = 1000 * (last - migration.judged)
     return (
-        f"  failing sample to traffic back: {1000 * (migration.back - migration.judged):.0f} ms, from when the operator "
-        "judged the sample (as it notes in the plan's status)\n  to when a watch on the VirtualService told of weight 0; "
-        f"the last request that version {migration.version} answered was sent {abs(after):.0f} ms "
+        f"  failing sample to traffic back: {1000 * (migration.back - migration.judged):.0f} ms\n"
+        "    from: the operator judged the sample (as it notes in the plan's status)\n"
+        "    to:   a watch on the VirtualService told of weight 0\n"
+        f"  the last request that version {migration.version} answered was sent {abs(after):.0f} ms "
         f"{'after' if after >= 0 else 'before'} the sample was judged"
     )

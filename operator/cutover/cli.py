@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -24,6 +25,8 @@ from typer.exceptions import TyperException
 from cutover.errors import OutsideError, PlanError, Problem
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from cutover.fields import Json
     from cutover.kubeconfig import Plans
     from cutover.requests import RequestVerb
@@ -35,6 +38,8 @@ app = typer.Typer(
     help="Cutover does whole migrations in Kubernetes step by step, and takes them back when a gate fails.",
 )
 out = Console(highlight=False, soft_wrap=True)
+wide = Console(highlight=False)
+"""For tables and screens: on a terminal they keep to its width, where the lines of `out` run on and can be copied whole."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 USAGE, TIMED_OUT = 64, 124
@@ -229,7 +234,7 @@ def status(
         case "text" if name:
             from cutover.report.screen import screen
 
-            out.print(screen(name, _status(documents[0])))
+            wide.print(screen(name, _status(documents[0])), soft_wrap=not wide.is_terminal)
         case "text":
             _table(documents, everywhere=everywhere)
         case _:
@@ -256,7 +261,7 @@ def _table(documents: list[Json], *, everywhere: bool) -> None:
         )
         place = (document["metadata"]["namespace"],) if everywhere else ()
         table.add_row(*place, *cells, escape(seen.message))
-    out.print(table)
+    wide.print(table, soft_wrap=not wide.is_terminal)
 
 
 @app.command()
@@ -275,39 +280,29 @@ def watch(
 
     ends = ENDED | {Phase.HELD, Phase.STUCK} if until_stopped else ENDED
     plans = _plans(context, namespace)
-    plans.get(name)
+    seen = _status(plans.get(name))
     deadline = time.monotonic() + timeout if timeout is not None else math.inf
 
     def left() -> float:
         return min(deadline - time.monotonic(), 300.0)
 
+    def redrawn() -> RenderableType:
+        return screen(name, seen)
+
     last = ""
-    live = Live(console=out, auto_refresh=False) if out.is_terminal else None
-    with live or _Nothing():
+    with Live(console=wide, get_renderable=redrawn, refresh_per_second=2) if wide.is_terminal else nullcontext():
         for document in plans.watch(name, left):
             if document is None:
                 _fail(f"MigrationPlan {name} was deleted")
             seen = _status(document)
             line = sentence(seen)
-            if live is not None:
-                live.update(screen(name, seen), refresh=True)
-            elif line != last:
+            if line != last and not wide.is_terminal:
                 out.print(escape(line))
             last = line
             if seen.phase in ends:
                 raise typer.Exit(EXIT[str(seen.phase)])
             if time.monotonic() > deadline:
                 _fail(f"plan {name} is still {seen.phase} after {timeout:g}s", TIMED_OUT)
-
-
-class _Nothing:
-    """A context that does nothing."""
-
-    def __enter__(self) -> None:
-        """Nothing."""
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -247,6 +252,28 @@ def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: Cluster) -> None:
     assert followed.returncode == 0, followed
     assert "Succeeded 3/3" in followed.stdout
     assert next(r for r in shop.status().requests if r.verb == "approve").by == "admin"
+
+
+@pytest.mark.cluster
+def test_a_long_message_on_a_narrow_terminal(shop: Shop, cluster: Cluster) -> None:
+    """Words stay whole, and what is asked is said once in the head and once in its line."""
+    question = "Is everybody in all of the departments happy with what the new version shows to its first visitors?"
+    shop.apply(f"steps:\n  - {{name: ok, approve: {{message: '{question}'}}}}\n")
+    shop.until_phase(Phase.WAITING)
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 60, 0, 0))
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    env |= {"KUBECONFIG": str(cluster.kubeconfig), "TERM": "xterm"}
+    command = [sys.executable, "-m", "cutover.cli", "status", "plan", "-n", shop.namespace]
+    subprocess.run(command, stdout=there, stderr=there, stdin=there, env=env, check=True, timeout=60)
+    shown = os.read(here, 65536).decode()
+    os.close(there)
+    os.close(here)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= 60, lines
+    words = [word.strip("?") for line in lines for word in line.split()]
+    assert words.count("departments") == 2, lines
+    assert words.count("visitors") == 2, lines
 
 
 @pytest.mark.cluster
