@@ -1,9 +1,13 @@
-"""The figures of the demo: requests sent and failed, the split at each weight, how long the way back took."""
+"""The figures of the demo: requests sent and failed, the split at each weight, how long the way back took. And what is wrong.
+
+Knows records alone: what was seen of each migration, by whom and how is not its business.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +24,8 @@ MOST_POINTS, LEAST_REQUESTS = 5.0, 500
 
 @dataclass(frozen=True)
 class Request:
+    """One request of the load; times in seconds, `sent` since 1970, `status` 0 for no answer."""
+
     sent: float
     taken: float
     status: int
@@ -30,12 +36,12 @@ class Traffic:
     """The load's record of requests."""
 
     def __init__(self, file: Path) -> None:
-        self._file, self._place, self._rest = file, 0, ""
+        self.file, self._place, self._rest = file, 0, ""
         self.requests: list[Request] = []
 
     def read(self) -> list[Request]:
         """All requests so far."""
-        with self._file.open() as record:
+        with self.file.open() as record:
             record.seek(self._place)
             text = self._rest + record.read()
             self._place = record.tell()
@@ -46,9 +52,6 @@ class Traffic:
             self.requests.append(Request(float(sent), float(taken), int(status), version))
         return self.requests
 
-    def between(self, begin: float, end: float) -> list[Request]:
-        return [request for request in self.read() if begin <= request.sent < end]
-
     def now(self) -> Text:
         """The last second, for the screen."""
         recent = [request for request in self.read()[-1000:] if request.sent > time.time() - 1.2]
@@ -58,82 +61,114 @@ class Traffic:
             f"version {version}: {100 * count / max(1, len(recent)):.0f}%" for version, count in sorted(seen.items())
         )
         return Text.assemble(
-            "   answers in the last second  ", (parts, "bold"), "  failed ", (str(failed), "red" if failed else "green")
+            "answers in the last second  ", (parts, "bold"), "  failed ", (str(failed), "red" if failed else "green")
         )
+
+
+@dataclass(frozen=True)
+class Split:
+    """What share of the requests the new version answered while a weight stood; both in percent."""
+
+    weight: int
+    seen: float
+    requests: int
 
 
 @dataclass
 class Migration:
+    """What was seen of one migration; times in seconds since 1970, 0.0 for not yet.
+
+    Attributes:
+        version: that the migration brings.
+        weights: of the new side, each with when it was seen first.
+        judged: when the operator judged the sample that turned the plan back; it says so itself, in the plan's status.
+    """
+
+    version: str
     begun: float
     ended: float = 0.0
     weights: list[tuple[int, float]] = field(default_factory=list)
-    version: str = ""
-    failed_at: float = 0.0
-    back_at: float = 0.0
+    judged: float = 0.0
+
+    def saw_weight(self, weight: int, at: float) -> None:
+        if not self.weights or self.weights[-1][0] != weight:
+            self.weights.append((weight, at))
+
+    def saw_status(self, status: Status) -> None:
+        """Of the statuses in which the plan goes back the first counts: its undo began in the turn that judged the sample."""
+        current = status.current
+        if not self.judged and status.phase is Phase.UNWINDING and current is not None and current.intent == "undo":
+            self.judged = current.started_at.timestamp()
+
+    @property
+    def back(self) -> float:
+        """When the traffic was back: the weight was seen to be 0 again."""
+        return next((at for weight, at in self.weights[1:] if weight == 0), 0.0)
+
+    def splits(self, requests: list[Request]) -> Iterator[Split]:
+        """One of each weight that stood for a while."""
+        ends = [at for _, at in self.weights[1:]] + [self.ended]
+        for (weight, at), end in zip(self.weights, ends, strict=False):  # nothing seen, nothing to tell
+            seen = [request.version for request in requests if at + SETTLE <= request.sent < end - 0.05]
+            if weight and seen:
+                yield Split(weight, 100 * seen.count(self.version) / len(seen), len(seen))
+
+    def during(self, requests: list[Request]) -> list[Request]:
+        return [request for request in requests if self.begun <= request.sent < self.ended]
 
 
-class Figures:
-    """What was seen of each migration."""
-
-    def __init__(self) -> None:
-        self.migrations: dict[str, Migration] = {}
-        self.wrong_sums: list[int] = []
-
-    def begin(self, name: str) -> None:
-        self.migrations[name] = Migration(time.time(), version=name.rpartition("-")[2])
-
-    def weight(self, name: str, weight: int, at: float) -> None:
-        """The weight of the new side as it was read at a time."""
-        seen = self.migrations[name].weights
-        if not seen or seen[-1][0] != weight:
-            seen.append((weight, at))
-            if weight == 0 and len(seen) > 1:
-                self.migrations[name].back_at = at
-
-    def status(self, name: str, status: Status) -> None:
-        """When the failing sample was judged: the moment that the step failed."""
-        if status.phase is not Phase.UNWINDING or self.migrations[name].failed_at:
-            return
-        failed = next((step for step in status.steps if step.name == "shift" and step.finished_at), None)
-        if failed is not None and failed.finished_at is not None:
-            self.migrations[name].failed_at = failed.finished_at.timestamp()
-
-    def end(self, name: str, at: float) -> None:
-        self.migrations[name].ended = at
+def failed(requests: list[Request]) -> list[Request]:
+    return [request for request in requests if request.status != 200]
 
 
-def report(console: Console, figures: Figures, traffic: Traffic) -> list[str]:
-    """Print the figures; what is wrong with them."""
-    wrong = [f"weights added up to {total}" for total in figures.wrong_sums]
-    for number, (name, migration) in enumerate(figures.migrations.items(), 1):
-        requests = traffic.between(migration.begun, migration.ended)
-        failed = [request for request in requests if request.status != 200]
-        console.print(f"\n[bold]{name}[/]: {len(requests)} requests sent, {len(failed)} failed", highlight=False)
-        if number == 1 and failed:
-            wrong.append(f"migration 1 lost {len(failed)} requests ({Counter(request.status for request in failed)})")
-        wrong += _splits(console, migration, traffic, name)
-        if migration.failed_at and migration.back_at:
-            taken = 1000 * (migration.back_at - migration.failed_at)
-            last = max((request.sent for request in failed), default=0.0)
-            console.print(
-                f"  failing sample to all traffic back: {taken:.0f} ms (seen by reading the weights every 50 ms); "
-                f"last failed request sent {1000 * (last - migration.failed_at):.0f} ms after that sample",
-                highlight=False,
-            )
-    return wrong
+def wrong_splits(name: str, splits: list[Split]) -> Iterator[str]:
+    for split in splits:
+        if split.requests >= LEAST_REQUESTS and abs(split.seen - split.weight) > MOST_POINTS:
+            yield f"{name}: {split.seen:.1f}% of {split.requests} requests at weight {split.weight}"
 
 
-def _splits(console: Console, migration: Migration, traffic: Traffic, name: str) -> list[str]:
-    wrong = []
+def wrong_forward(name: str, asked: list[int], migration: Migration, requests: list[Request]) -> Iterator[str]:
+    """A good migration loses nothing, and each weight asked for was judged over enough requests."""
+    lost = failed(migration.during(requests))
+    if lost:
+        yield f"{name} lost {len(lost)} requests, by status: {dict(Counter(request.status for request in lost))}"
+    splits = list(migration.splits(requests))
+    counts = {weight: sum(split.requests for split in splits if split.weight == weight) for weight in asked}
+    for weight, count in counts.items():
+        if count < LEAST_REQUESTS:
+            yield f"{name}: only {count} requests were seen at weight {weight}; {LEAST_REQUESTS} are needed to judge it"
+    yield from wrong_splits(name, splits)
+
+
+def wrong_backward(name: str, migration: Migration, requests: list[Request]) -> Iterator[str]:
+    """A bad migration turns back, and both ends of the way back were seen."""
+    if not migration.judged or not migration.back:
+        what = "the failing sample" if not migration.judged else "the traffic being back"
+        yield f"{name}: {what} was never seen"
+    yield from wrong_splits(name, list(migration.splits(requests)))
+
+
+def show(console: Console, name: str, migration: Migration, requests: list[Request]) -> None:
+    """Print the figures of one migration."""
+    sent = migration.during(requests)
+    lost = failed(sent)
+    console.print(f"\n[bold]{name}[/]: {len(sent)} requests sent, {len(lost)} failed", highlight=False)
     table = Table("weight asked for", "split seen", "requests", box=None, padding=(0, 2))
-    ends = [at for _, at in migration.weights[1:]] + [migration.ended]
-    for (weight, at), end in zip(migration.weights, ends, strict=True):
-        seen = traffic.between(at + SETTLE, end - 0.05)
-        if not weight or not seen:
-            continue
-        split = 100 * sum(request.version == migration.version for request in seen) / len(seen)
-        table.add_row(f"{weight}%", f"{split:.1f}%", str(len(seen)))
-        if len(seen) >= LEAST_REQUESTS and abs(split - weight) > MOST_POINTS:
-            wrong.append(f"{name}: {split:.1f}% of {len(seen)} requests at weight {weight}")
+    for split in migration.splits(requests):
+        table.add_row(f"{split.weight}%", f"{split.seen:.1f}%", str(split.requests))
     console.print(table)
-    return wrong
+    if migration.judged and migration.back:
+        console.print(way_back(migration, sent), highlight=False, soft_wrap=True)
+
+
+def way_back(migration: Migration, sent: list[Request]) -> str:
+    """How long the way back took, and what exactly was measured."""
+    last = max((request.sent for request in sent if request.version == migration.version), default=migration.judged)
+    after = 1000 * (last - migration.judged)
+    return (
+        f"  failing sample to traffic back: {1000 * (migration.back - migration.judged):.0f} ms\n"
+        "    from: the operator judged the sample (as it notes in the plan's status)\n"
+        "    to:   a watch on the VirtualService told of weight 0\n"
+        f"  the last request that version {migration.version} answered was sent {abs(after):.0f} ms "
+        f"{'after' if after >= 0 else 'before'} the sample was judged"
+    )

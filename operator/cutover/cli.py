@@ -1,15 +1,18 @@
 """The command line: arguments to one verb. Installed as ``cutover`` and as ``kubectl-cutover``, so ``kubectl cutover`` works.
 
-Exit codes for scripts: 0 succeeded, 2 rolled back, 3 held or stuck, 4 refused, 5 abandoned, 64 usage, 124 timeout.
-Imports that take long stand inside the verbs that need them.
+Exit codes for scripts, of every verb: 0 done, 1 not done (mistakes in a plan, a request refused, no answer from outside),
+64 wrong usage, 124 time-out; of `watch` also how the plan ended: 0 succeeded, 2 rolled back, 4 refused, 5 abandoned, and with
+--until-stopped 3 held or stuck. Imports that take long stand inside the verbs that need them.
 """
 
 # ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -17,19 +20,26 @@ import typer
 import yaml
 from rich.console import Console
 from rich.markup import escape
+from typer.exceptions import TyperException
 
-from cutover.errors import PlanError, Problem
+from cutover.errors import OutsideError, PlanError, Problem
 
 if TYPE_CHECKING:
-    from cutover.client import Plans
+    from rich.console import RenderableType
+
     from cutover.fields import Json
+    from cutover.kubeconfig import Plans
     from cutover.requests import RequestVerb
     from cutover.status import Status
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__.partition("\n")[0]
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Cutover does whole migrations in Kubernetes step by step, and takes them back when a gate fails.",
 )
 out = Console(highlight=False, soft_wrap=True)
+wide = Console(highlight=False)
+"""For tables and screens: on a terminal they keep to its width, where the lines of `out` run on and can be copied whole."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 USAGE, TIMED_OUT = 64, 124
@@ -40,12 +50,25 @@ EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Held": 3, "Stuck": 3, "Refused"
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
 Name = Annotated[str, typer.Argument(help="Name of the plan.")]
+Stopped = Annotated[  # not the rule: people mend what is wrong, and want to see the plan go on
+    bool,
+    typer.Option("--until-stopped", help="End also when the plan is Held or Stuck, with exit code 3; for scripts."),
+]
 Files = Annotated[list[Path], typer.Argument(help="YAML files with plans; - is standard input.")]
 
 
 def main() -> None:
-    """Entry point of the program."""
-    app()
+    """Entry point of the program: what the outside did wrong is one sentence, only a fault of ours is a traceback."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(error)  # type: ignore[arg-type]  # it names the class by a private path
+        sys.exit(USAGE)
+    except (OutsideError, OSError) as error:
+        err.print(f"[red]error:[/] {escape(str(error))}")
+        sys.exit(1)
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
@@ -94,28 +117,49 @@ def _read(files: list[Path]) -> list[tuple[str, Json]]:
     found = []
     for file in files:
         try:
-            text = sys.stdin.read() if str(file) == "-" else file.read_text()
+            text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
             for number, document in enumerate(yaml.safe_load_all(text), 1):
                 if isinstance(document, dict) and document.get("kind") == "MigrationPlan":
                     found.append((f"{file}#{number}" if number > 1 else str(file), document))
         except OSError as error:
             _fail(f"{file}: {error.strerror}", USAGE)
+        except UnicodeDecodeError as error:
+            _fail(f"{file} is not a text in UTF-8: {error.reason} at byte {error.start}", USAGE)
         except yaml.YAMLError as error:
-            _fail(f"{file} is not YAML: {error}", USAGE)
+            says = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+            _fail(f"{file} is not YAML: {says}", USAGE)
     if not found:
         _fail("there is no MigrationPlan in these files", USAGE)
     return found
 
 
 def _parsed(document: Json) -> Any:
+    """The plan. Raises PlanError with every mistake in the document."""
     from cutover.plan import parse
     from cutover.ports import PLANS
 
+    problems = []
     if document.get("apiVersion") != PLANS.api_version:
-        raise PlanError(Problem("apiVersion", f"{document.get('apiVersion')!r} is not known; use {PLANS.api_version}"))
+        problems.append(Problem("apiVersion", f"{document.get('apiVersion')!r} is not known; use {PLANS.api_version}"))
+    if not _name(document):
+        problems.append(Problem("metadata.name", "is missing; give the plan a name"))
     if not isinstance(document.get("spec"), dict):
-        raise PlanError(Problem("spec", "is missing; add it"))
-    return parse(document["spec"])
+        problems.append(Problem("spec", "is missing; add it"))
+    elif document.get("apiVersion") == PLANS.api_version:
+        try:
+            plan = parse(document["spec"])
+        except PlanError as error:
+            problems += error.problems
+    if problems:
+        raise PlanError(*problems)
+    return plan
+
+
+def _name(document: Json) -> str:
+    """The name, or what the server makes one of; empty when it has neither."""
+    metadata = document.get("metadata")
+    name = (metadata.get("name") or metadata.get("generateName")) if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 @app.command()
@@ -145,7 +189,7 @@ def explain(files: Files) -> None:
             plan = _parsed(document)
         except PlanError as error:
             _fail(f"{where}: {error}")
-        out.print(f"[bold]{escape(document['metadata'].get('name', where))}[/]")
+        out.print(f"[bold]{escape(_name(document))}[/]")
         for line in lines(plan):
             out.print(escape(line))
 
@@ -154,13 +198,11 @@ def explain(files: Files) -> None:
 
 
 def _plans(context: str | None, namespace: str | None) -> Plans:
-    from kubernetes.config import ConfigException
-
-    from cutover.client import Plans
+    from cutover.kubeconfig import Plans
 
     try:
         return Plans(context, namespace)
-    except (ConfigException, OSError) as error:
+    except ValueError as error:
         _fail(f"there is no usable kubeconfig: {error}", USAGE)
 
 
@@ -168,17 +210,6 @@ def _status(document: Json) -> Status:
     from cutover.plan import read_status
 
     return read_status(document.get("status"))
-
-
-def _get(plans: Plans, name: str) -> Json:
-    from kubernetes.client import ApiException
-
-    try:
-        return plans.get(name)
-    except ApiException as error:
-        if error.status == 404:  # noqa: PLR2004 -- not found
-            _fail(f"there is no MigrationPlan {name} in namespace {plans.namespace}")
-        _fail(f"the API server says: {error.reason}")
 
 
 @app.command()
@@ -191,7 +222,7 @@ def status(
 ) -> None:
     """Show where a plan is, or list plans."""
     plans = _plans(context, namespace)
-    documents = [_get(plans, name)] if name else plans.list(everywhere=everywhere)
+    documents = [plans.get(name)] if name else plans.list(everywhere=everywhere)
     match output:
         case "json":
             sys.stdout.write(json.dumps(documents[0] if name else documents, indent=2) + "\n")
@@ -203,7 +234,7 @@ def status(
         case "text" if name:
             from cutover.report.screen import screen
 
-            out.print(screen(name, _status(documents[0])))
+            wide.print(screen(name, _status(documents[0])), soft_wrap=not wide.is_terminal)
         case "text":
             _table(documents, everywhere=everywhere)
         case _:
@@ -230,7 +261,7 @@ def _table(documents: list[Json], *, everywhere: bool) -> None:
         )
         place = (document["metadata"]["namespace"],) if everywhere else ()
         table.add_row(*place, *cells, escape(seen.message))
-    out.print(table)
+    wide.print(table, soft_wrap=not wide.is_terminal)
 
 
 @app.command()
@@ -239,47 +270,39 @@ def watch(
     namespace: Namespace = None,
     context: Context = None,
     timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds, with exit code 124.")] = None,
+    until_stopped: Stopped = False,  # noqa: FBT002 -- an option of the command line
 ) -> None:
     """Follow a plan to its end; the exit code says how it ended. On a terminal redrawn in place, else a line a change."""
     from rich.live import Live
 
     from cutover.report.screen import screen, sentence
-    from cutover.status import ENDED
+    from cutover.status import ENDED, Phase
 
+    ends = ENDED | {Phase.HELD, Phase.STUCK} if until_stopped else ENDED
     plans = _plans(context, namespace)
-    _get(plans, name)
-    deadline = time.monotonic() + timeout if timeout else None
+    seen = _status(plans.get(name))
+    deadline = time.monotonic() + timeout if timeout is not None else math.inf
 
     def left() -> float:
-        return deadline - time.monotonic() if deadline else 300.0
+        return min(deadline - time.monotonic(), 300.0)
+
+    def redrawn() -> RenderableType:
+        return screen(name, seen)
 
     last = ""
-    live = Live(console=out, auto_refresh=False) if out.is_terminal else None
-    with live or _Nothing():
+    with Live(console=wide, get_renderable=redrawn, refresh_per_second=2) if wide.is_terminal else nullcontext():
         for document in plans.watch(name, left):
             if document is None:
                 _fail(f"MigrationPlan {name} was deleted")
             seen = _status(document)
             line = sentence(seen)
-            if live is not None:
-                live.update(screen(name, seen), refresh=True)
-            elif line != last:
+            if line != last and not wide.is_terminal:
                 out.print(escape(line))
             last = line
-            if seen.phase in ENDED:
+            if seen.phase in ends:
                 raise typer.Exit(EXIT[str(seen.phase)])
-            if deadline is not None and time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 _fail(f"plan {name} is still {seen.phase} after {timeout:g}s", TIMED_OUT)
-
-
-class _Nothing:
-    """A context that does nothing."""
-
-    def __enter__(self) -> None:
-        """Nothing."""
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -290,7 +313,7 @@ def _ask(verb: RequestVerb, name: str, where: tuple[str | None, str | None], ste
     from cutover.requests import write
 
     plans = _plans(*where)
-    document = _get(plans, name)
+    document = plans.get(name)
     seen = _status(document)
     if step == "" and verb.value == "approve" and seen.current is not None:
         step = seen.current.step
@@ -299,7 +322,7 @@ def _ask(verb: RequestVerb, name: str, where: tuple[str | None, str | None], ste
     token = dict(part.split("=", 1) for part in value.split())["token"]
     deadline = time.monotonic() + ANSWER_WITHIN
     while time.monotonic() < deadline:
-        record = next((found for found in _status(_get(plans, name)).requests if found.token == token), None)
+        record = next((found for found in _status(plans.get(name)).requests if found.token == token), None)
         if record is not None:
             if record.answer != "Accepted":
                 _fail(f"{verb} was {str(record.answer).lower()}: {record.message}")

@@ -46,7 +46,7 @@ def _message(status: Status) -> str:
 
 def _waits_for(current: Current) -> str:
     if current.message:
-        return current.message
+        return "" if current.message in current.intent else current.message  # an approval's intent says all of it
     waiting = next((gate for gate in current.gates if gate.verdict is not Verdict.PASS), None)
     return f"gate {waiting.name}: {waiting.message}" if waiting and current.applied_at else ""
 

@@ -140,16 +140,6 @@ async def _workloads(cluster: Cluster, namespace: str, *sides: Side) -> list[tup
     ]
 
 
-async def _workloads(cluster: Cluster, namespace: str) -> list[tuple[Resource, Json]]:
-    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
-    return [(resource, body) for resource, bodies in zip(WORKLOADS, found, strict=True) for body in bodies]
-
-
-def _labels(body: Json) -> Mapping[str, str]:
-    labels: Mapping[str, str] = body["spec"]["template"]["metadata"].get("labels") or {}
-    return labels
-
-
 def _ready_endpoints(slices: Sequence[Json], service: str) -> set[str]:
     """By pod, because a Service of two address families has a slice for each."""
     return {

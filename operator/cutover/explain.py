@@ -12,16 +12,17 @@ from cutover.ports import Resource
 
 def explain(plan: Plan) -> Iterator[str]:
     """Line by line, indented with two blanks a level."""
-    yield f"{len(plan.steps)} steps, every write made as ServiceAccount {plan.service_account_name}"
+    yield f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}, every write made as ServiceAccount {plan.service_account_name}"
     for guard in plan.guards:
-        yield f"  all along: {_gate(guard)}"
+        yield from _gate("  all along: guard", guard)
     for number, step in enumerate(plan.steps, 1):
         kind, rule = step.kind, step.rule()
         yield f"{number}. {step.name} ({kind.key}){f': {step.description}' if step.description else ''}"
         for target in kind.touches():
             yield f"     writes {target.resource.kind} {target.name}"
         yield from (f"     does {stage.intent}" for stage in rule.stages)
-        yield from (f"     until {_gate(gate)}" for gate in step.gates)
+        for gate in step.gates:
+            yield from _gate("     until gate", gate)
         yield (
             f"     a stage may take {show_duration(rule.timeout)} beyond its dwell"
             if rule.timeout
@@ -51,11 +52,13 @@ def _rights(plan: Plan) -> Sequence[str]:
     ] or ["none"]
 
 
-def _gate(gate: Any) -> str:
-    rule = gate.rule()
-    parts = [f"gate {rule.name}: {gate.source.key} {rule.bound}"]
+def _gate(lead: str, gate: Any) -> Iterator[str]:
+    rule, source = gate.rule(), gate.source
+    parts = [f"{lead} {rule.name}: {source.key} {rule.bound}"]
     if rule.hold:
         parts.append(f"for {show_duration(rule.hold)}")
     if rule.passes_needed > 1:
         parts.append(f"{rule.passes_needed} times in a row, every {show_duration(rule.interval)}")
-    return ", ".join(parts)
+    yield ", ".join(parts)
+    if source.provider():
+        yield f"       asks {source.provider()}: {' '.join(source.query.split())}"

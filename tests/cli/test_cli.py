@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
 
+from cutover.kubeconfig import Plans
 from cutover.status import Phase
 from harness.cluster import Cluster
+from harness.process import free_ports, until
 from support.real import DEPLOY, SHIFT, Shop
 
 GOOD = """
@@ -73,6 +80,40 @@ def test_the_wrong_version() -> None:
     assert "'cutover.dev/v1' is not known; use cutover.dev/v1alpha1" in done.stderr
 
 
+def test_what_a_document_lacks_is_said_at_once() -> None:
+    for name in ("", "metadata: {}\n", "metadata: [x]\n", "metadata: {name: 5}\n"):
+        text = GOOD.replace("metadata: {name: good}\n", name).replace("v1alpha1", "v1")
+        for verb in ("lint", "explain"):
+            done = cutover(verb, "-", stdin=text)
+            assert done.returncode == 1
+            assert "metadata.name: is missing; give the plan a name" in done.stderr
+            assert "'cutover.dev/v1' is not known" in done.stderr
+
+
+def test_a_generated_name_will_do() -> None:
+    text = GOOD.replace("{name: good}", "{generateName: good-}")
+    assert cutover("lint", "-", stdin=text).returncode == 0
+    assert cutover("explain", "-", stdin=text).stdout.startswith("good-\n")
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_bytes(b"kind: \xff")
+    done = cutover("lint", str(tmp_path / "plan.yaml"))
+    assert done.returncode == 64
+    assert done.stderr == f"error: {tmp_path}/plan.yaml is not a text in UTF-8: invalid start byte at byte 6\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("nonsense",), ("watch",), ("lint", "--wrong", "x"), ("watch", "x", "--timeout", "soon")]
+)
+def test_wrong_usage_is_not_taken_for_rolled_back(arguments: tuple[str, ...]) -> None:
+    assert cutover(*arguments).returncode == 64
+
+
+def test_help_says_what_it_is() -> None:
+    assert "Cutover does whole migrations in Kubernetes" in cutover("--help").stdout
+
+
 def test_explain() -> None:
     text = cutover("explain", "-", stdin=GOOD).stdout
     for line in (
@@ -85,6 +126,15 @@ def test_explain() -> None:
         'resources: ["virtualservices"], resourceNames: [shop], verbs: ["patch"]',
     ):
         assert line in text
+
+
+def test_explain_says_what_a_gate_asks() -> None:
+    one = GOOD[: GOOD.index("    - {name: shift")].replace(
+        "readiness: {for: 5s}", 'prometheus: {provider: main, query: "up\\n  or vector(1)"}, pass: {max: "1"}'
+    )
+    done = cutover("explain", "-", stdin=one)
+    assert "1 step, every write" in done.stdout, done.stderr
+    assert "until gate pods: prometheus <= 1\n       asks main: up or vector(1)\n" in done.stdout
 
 
 def test_no_kubeconfig(tmp_path: Path) -> None:
@@ -100,6 +150,80 @@ def test_bad_settings(tmp_path: Path) -> None:
     done = cutover("run", "--settings", str(file))
     assert done.returncode == 64
     assert "providers.default.prometheus.url" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a: [", "cannot be read: while parsing a flow node"),
+        (b"\xff", "cannot be read: 'utf-8' codec"),
+        (b"- a", "is YAML, but no kubeconfig"),
+        (b"", "file is empty"),
+    ],
+)
+def test_a_broken_kubeconfig(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "config").write_bytes(content)
+    done = cutover("status", kubeconfig=tmp_path / "config")
+    assert done.returncode == 64
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def config(folder: Path, server: str, token: str, ca: str = "") -> Path:
+    user = {"name": "me", "user": {"token": token}}
+    cluster = {"name": "c", "cluster": {"server": server} | ({"certificate-authority": ca} if ca else {})}
+    context = {"name": "x", "context": {"cluster": "c", "user": "me"}}
+    file = folder / "config"
+    file.write_text(json.dumps({"users": [user], "clusters": [cluster], "contexts": [context], "current-context": "x"}))
+    return file
+
+
+@pytest.mark.parametrize("verb", ["status", "watch", "hold"])
+def test_the_server_is_away(verb: str, tmp_path: Path) -> None:
+    server = f"https://127.0.0.1:{free_ports(1)[0]}"
+    done = cutover(verb, "plan", kubeconfig=config(tmp_path, server, "t"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the API server {server} cannot be reached: ")
+    assert "Connection refused" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.cluster
+def test_what_the_server_refuses(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    plane = cluster.control_plane
+    token = plane.token_for(namespace, "default")
+    for arguments in (("status",), ("status", "plan"), ("watch", "plan"), ("hold", "plan"), ("status", "-A")):
+        done = cutover(*arguments, "-n", namespace, kubeconfig=config(tmp_path, plane.url, token, str(plane.ca)))
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: you may not do this: migrationplans.cutover.dev")
+        assert done.stderr.count("\n") == 1
+    done = cutover("status", kubeconfig=config(tmp_path, plane.url, "nobody", str(plane.ca)))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: the API server does not know you: Unauthorized")
+
+
+@pytest.mark.cluster
+def test_a_cluster_without_the_crd(cluster: Cluster, tmp_path: Path) -> None:
+    """The path of one CRD less is played by another group: nobody takes the CRD from a cluster that others use."""
+    plane = cluster.control_plane
+    file = config(tmp_path, plane.url, plane.admin_token, str(plane.ca))
+    script = (
+        "import dataclasses, sys\nfrom cutover import cli, ports\n"
+        "ports.PLANS = dataclasses.replace(ports.PLANS, group='absent.dev')\n"
+        "sys.argv[0] = 'cutover'\ncli.main()"
+    )
+    for arguments in (("status",), ("status", "plan"), ("hold", "plan")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "KUBECONFIG": str(file), "NO_COLOR": "1"},
+            timeout=60,
+        )
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.startswith(f"error: the cluster {plane.url} does not know MigrationPlans; install the CRD")
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.cluster
@@ -131,8 +255,58 @@ def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: Cluster) -> None:
 
 
 @pytest.mark.cluster
+def test_a_long_message_on_a_narrow_terminal(shop: Shop, cluster: Cluster) -> None:
+    """Words stay whole, and what is asked is said once in the head and once in its line."""
+    question = "Is everybody in all of the departments happy with what the new version shows to its first visitors?"
+    shop.apply(f"steps:\n  - {{name: ok, approve: {{message: '{question}'}}}}\n")
+    shop.until_phase(Phase.WAITING)
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 60, 0, 0))
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    env |= {"KUBECONFIG": str(cluster.kubeconfig), "TERM": "xterm"}
+    command = [sys.executable, "-m", "cutover.cli", "status", "plan", "-n", shop.namespace]
+    subprocess.run(command, stdout=there, stderr=there, stdin=there, env=env, check=True, timeout=60)
+    shown = os.read(here, 65536).decode()
+    os.close(there)
+    os.close(here)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= 60, lines
+    words = [word.strip("?") for line in lines for word in line.split()]
+    assert words.count("departments") == 2, lines
+    assert words.count("visitors") == 2, lines
+
+
+@pytest.mark.cluster
 def test_abort_and_its_exit_code(shop: Shop, cluster: Cluster) -> None:
     shop.apply(f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go on}}}}\n")
     shop.until_phase(Phase.WAITING)
     assert cutover("abort", "plan", "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode == 0
     assert cutover("watch", "plan", "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode == 2
+
+
+@pytest.mark.cluster
+def test_a_held_plan_ends_a_watch_only_when_asked(shop: Shop, cluster: Cluster) -> None:
+    def watch(*arguments: str) -> int:
+        return cutover("watch", "plan", *arguments, "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode
+
+    shop.apply(f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go on}}}}\n")
+    shop.until_phase(Phase.WAITING)
+    assert watch("--until-stopped", "--timeout", "1") == 124
+    assert cutover("hold", "plan", "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode == 0
+    assert watch("--until-stopped") == 3
+    assert watch("--timeout", "1") == 124
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(60)
+def test_a_plan_deleted_between_two_streams(shop: Shop, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stream tells of it: without a look of its own a watch would wait for ever."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    path = shop.apply("steps:\n  - {name: ok, approve: {message: go on}}\n")
+    shop.until_phase(Phase.WAITING)
+    seen = Plans(None, shop.namespace).watch("plan", lambda: 1.0)
+    assert next(seen) is not None  # what is there
+    assert next(seen) is not None  # the stream's second is over
+    shop.api.delete(path)
+    until("the plan is gone", lambda: shop.api.find(path) is None)
+    assert next(seen) is None

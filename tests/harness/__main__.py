@@ -17,21 +17,26 @@ from harness.api import Api
 from harness.cluster import Cluster
 from harness.node import ProcessNode
 from harness.process import stop_pid
-from harness.state import folder, read_state, write_state
+from harness.state import folder, read_state, running, write_state
 from harness.tools import ToolMissing, print_progress
 
 
 def up() -> int:
     """Bring everything up and leave it."""
     known = read_state()
-    if known is not None:
-        print_progress("it is up already; `make cluster-down` ends it")
+    if known is not None and (alive := running(known)):
+        gone = sorted({name for name, _, _ in known["pids"]} - set(alive))
+        rest = f", but for {', '.join(gone)}" if gone else ""
+        print_progress(f"it is up already{rest}; `make cluster-down` ends it")
         return _show(known)
+    if known is not None:
+        print_progress("what was left running has ended since; starting anew")
     begun = time.monotonic()
     shutil.rmtree(folder(), ignore_errors=True)
     folder().mkdir(parents=True)
     cluster = Cluster(folder(), detached=True)
     try:
+        tools.locate_all(tools.FOR_PEOPLE)
         cluster.start()
     except (ToolMissing, RuntimeError) as error:
         print_progress(f"error: {error}")
@@ -45,6 +50,7 @@ def _show(state: dict[str, Any]) -> int:
     print(f"export KUBECONFIG={state['kubeconfig']}")  # noqa: T201 -- this is the output
     for name in ("api", "gateway", "prometheus", "envoy"):
         print(f"# {name}: {state[name]}")  # noqa: T201 -- this is the output
+    print(f"# kubectl: {state['kubectl']}")  # noqa: T201 -- this is the output
     return 0
 
 
@@ -52,9 +58,11 @@ def down() -> int:
     """End it and leave nothing."""
     state = read_state()
     if state is not None:
-        for name, pid in state["pids"]:
-            print_progress(f"stopping {name}")
-            stop_pid(pid)
+        if not running(state):
+            print_progress("what was left running has ended since; only its files are taken away")
+        for name, pid, started in state["pids"]:
+            if stop_pid(pid, started):
+                print_progress(f"stopped {name}")
     shutil.rmtree(folder(), ignore_errors=True)
     return 0
 
@@ -65,9 +73,9 @@ def status() -> int:
     if state is None:
         print("down")  # noqa: T201 -- this is the output
         return 1
-    for name, pid in state["pids"]:
-        alive = Path(f"/proc/{pid}").exists()
-        print(f"{name:25} {pid:8} {'running' if alive else 'gone'}")  # noqa: T201 -- this is the output
+    alive = running(state)
+    for name, pid, _ in state["pids"]:
+        print(f"{name:25} {pid:8} {'running' if name in alive else 'gone'}")  # noqa: T201 -- this is the output
     return _show(state)
 
 

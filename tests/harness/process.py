@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -107,17 +108,36 @@ class Process:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def stop_pid(pid: int, grace: float = 5.0) -> None:
-    """End a process that an earlier command left running, and wait until it is gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-        end = time.monotonic() + grace
-        while time.monotonic() < end:
-            os.kill(pid, 0)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-            time.sleep(0.02)
-        os.kill(pid, signal.SIGKILL)
+def started_at(pid: int) -> int:
+    """When a process began, in ticks since the machine did: with its number it is the only one. 0: it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])  # the state is field 3 of the line, the time field 22
+
+
+def stop_pid(pid: int, started: int, grace: float = 5.0) -> bool:
+    """End a process that an earlier command left running, and wait until it is gone.
+
+    Returns:
+        False when it had ended. Whoever has its number now is left alone.
+    """
+    try:
+        process = os.pidfd_open(pid)  # stands for this very process, whatever becomes of the number
+    except ProcessLookupError:
+        return False
+    try:
+        if started == 0 or started_at(pid) != started:
+            return False
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, number)
+            if select.select([process], [], [], grace)[0]:
+                break
+    finally:
+        os.close(process)
+    return True
 
 
 def free_ports(count: int) -> list[int]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import tools
 from harness.cluster import Cluster
-from harness.process import Process
+from harness.process import Process, started_at
 
 
 def folder() -> Path:
@@ -18,18 +19,25 @@ def folder() -> Path:
 
 
 def read_state() -> dict[str, Any] | None:
-    """What was left; None when nothing was."""
+    """What was left; None when nothing was. Whether it still runs, `running` says."""
     path = folder() / "state.json"
     state: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return state
 
 
+def running(state: dict[str, Any]) -> list[str]:
+    """Names of the processes that were left and still run: those with the number and the start they had."""
+    return [name for name, pid, started in state["pids"] if started and started_at(pid) == started]
+
+
 def attach(state: dict[str, Any]) -> Cluster:
     """A cluster that an earlier command left running, to be used and not to be started or stopped."""
+    if not running(state):
+        raise RuntimeError("the cluster that was left running has ended since; begin anew with `make cluster`")
     cluster = Cluster(Path(state["folder"]), detached=True)
     cluster.control_plane.attach(state["api"], state["token"])
     cluster.mesh.attach(state["gateway_port"], state["admin_port"], state["istiod_port"])
-    cluster.prometheus.attach(state["prometheus"], next(pid for name, pid in state["pids"] if name == "prometheus"))
+    cluster.prometheus.attach(state["prometheus"], next(pid for name, pid, _ in state["pids"] if name == "prometheus"))
     return cluster
 
 
@@ -46,12 +54,13 @@ def write_state(cluster: Cluster, before: Sequence[Process] = ()) -> dict[str, A
         "gateway_port": cluster.mesh.gateway_port,
         "admin_port": cluster.mesh.admin_port,
         "istiod_port": cluster.mesh.istiod_port,
-        "pids": [[process.name, process.pid] for process in (*before, *cluster.processes())],
+        "pids": [[process.name, process.pid, started_at(process.pid)] for process in (*before, *cluster.processes())],
         "kubeconfig": str(cluster.kubeconfig),
         "api": cluster.control_plane.url,
         "gateway": cluster.mesh.gateway_url,
         "prometheus": cluster.prometheus.url,
         "envoy": f"http://{cluster.mesh.envoy_admin}",
+        "kubectl": str(tools.locate("kubectl")),
     }
     folder().mkdir(parents=True, exist_ok=True)
     (folder() / "state.json").write_text(json.dumps(state, indent=2))

@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Tool:
         module: folder below `tools/` with the Go module that builds it; empty when Go does not.
         package: what is built.
         built_as: the name Go gives the binary.
+        oldest: the major and minor version from which on one on PATH will do; None: only `version` itself.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Tool:
     module: str = ""
     package: str = ""
     built_as: str = ""
+    oldest: tuple[int, int] | None = None
 
 
 TOOLS: Final = {
@@ -74,9 +77,11 @@ TOOLS: Final = {
         Tool("pilot-discovery", ISTIO, "istio", "istio.io/istio/pilot/cmd/pilot-discovery", "pilot-discovery"),
         Tool("helm", HELM, "helm", "helm.sh/helm/v3/cmd/helm", "helm"),
         Tool("envoy", "1.40.0"),
-        Tool("prometheus", PROMETHEUS),
+        Tool("prometheus", PROMETHEUS, oldest=(2, 42)),
     )
 }
+FOR_PEOPLE: Final = [name for name in TOOLS if name != "helm"]
+"""What a cluster is made of that is left running for people, and what they look at it with."""
 _BUILD_TAGS: Final = {"istio": ["-tags=vtprotobuf,disable_pgv"]}
 _BUILD_TIME: Final = {"kubernetes": "4 to 12 minutes", "istio": "2 to 5 minutes", "helm": "1 to 2 minutes"}
 
@@ -184,8 +189,19 @@ def _from_path(tool: Tool) -> Path | None:
         found is None or tool.name == "kubectl"
     ):  # any kubectl would do for people, but tests want the one of this version
         return None
-    answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, timeout=10)
-    return Path(found) if tool.version.lstrip("v") in answer.stdout + answer.stderr else None
+    try:
+        answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return Path(found) if _fits(tool, answer.stdout + answer.stderr) else None
+
+
+def _fits(tool: Tool, said: str) -> bool:
+    """Whether what a program says of its version will do."""
+    if tool.oldest is None:
+        return tool.version.lstrip("v") in said
+    version = re.search(r"version (\d+)\.(\d+)", said)
+    return version is not None and (int(version[1]), int(version[2])) >= tool.oldest
 
 
 def _from_release(tool: Tool, report: Report) -> bool:
@@ -244,9 +260,7 @@ def _from_package(tool: Tool, report: Report) -> bool:
 
 
 def _build(module: str, tools: list[Tool], report: Report) -> None:
-    go = shutil.which("go")
-    if go is None:
-        raise OSError("Go is not on PATH; install Go 1.26 or later")
+    go = _go()
     names = ", ".join(tool.name for tool in tools)
     report(f"building {len(tools)} tools from source, once only ({_BUILD_TIME[module]} on two cores): {names}")
     env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -trimpath", "GOTOOLCHAIN": "auto"}
@@ -258,13 +272,26 @@ def _build(module: str, tools: list[Tool], report: Report) -> None:
             _keep(tool, lambda at, tool=tool: shutil.move(Path(folder) / tool.built_as, at))  # type: ignore[misc]
 
 
+def _go() -> str:
+    go = shutil.which("go")
+    if go is None:
+        raise OSError("Go is not on PATH; install Go 1.26 or later")
+    return go
+
+
 def module_dir(tool_module: str, module: str) -> Path:
-    """Where the source of a Go module lies: its manifests are read from there."""
-    command = ["go", "mod", "download", "-json", module]
-    subprocess.run(command, cwd=_MODULES / tool_module, check=True, capture_output=True)
-    command = ["go", "list", "-m", "-f", "{{.Dir}}", module]
-    found = subprocess.run(command, cwd=_MODULES / tool_module, check=True, capture_output=True, text=True)
-    return Path(found.stdout.strip())
+    """Where the source of a Go module lies: its manifests are read from there. Raises ToolMissing."""
+    try:
+        for arguments in (["mod", "download", "-json", module], ["list", "-m", "-f", "{{.Dir}}", module]):
+            done = subprocess.run(
+                [_go(), *arguments], cwd=_MODULES / tool_module, check=True, capture_output=True, text=True
+            )
+    except OSError as error:
+        raise ToolMissing(f"the source of {module} cannot be had: {error}") from None
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout).strip()[-500:]
+        raise ToolMissing(f"the source of {module} cannot be had: {' '.join(error.cmd)} says: {said}") from None
+    return Path(done.stdout.strip())
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------

@@ -60,7 +60,8 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
         parts.append(_gates(status.current))
     if status.failure is not None:
         where = f"step {status.failure.step} {status.failure.stage}: " if status.failure.step else ""
-        parts.append(Text(f"turned back: {where}{status.failure.reason}: {status.failure.message}", style="red"))
+        why = "" if status.failure.message in status.message else f": {status.failure.message}"
+        parts.append(Text(f"turned back: {where}{status.failure.reason}{why}", style="red"))
     if phase is not None and phase not in ENDED and phase is Phase.WAITING and status.current is not None:
         parts.append(Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow"))
     return Group(*parts)

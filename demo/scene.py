@@ -1,0 +1,112 @@
+"""What the demo needs around it: the cluster, the operator, the shop, the load. Knows nothing of what a migration should do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import follow
+import yaml
+from figures import Traffic
+
+from harness import tools
+from harness.api import Api
+from harness.cluster import ROOT, Cluster
+from harness.process import Process, until
+from harness.state import write_state
+
+HERE = Path(__file__).parent
+NAMESPACE = "shop"
+PLANS = f"/apis/cutover.dev/v1alpha1/namespaces/{NAMESPACE}/migrationplans"
+ROUTES = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/virtualservices"
+RATE = 300
+"""Requests a second: at 6 seconds a weight, 1,800 a weight; a split is then known to about 1.2 points (one sigma at 50 %)."""
+
+
+def documents(file: str) -> Iterator[dict[str, Any]]:
+    """The documents of a file, with $(DEMO) filled in: containers of the process node run files of this folder."""
+    yield from yaml.safe_load_all((HERE / file).read_text().replace("$(DEMO)", str(HERE)))
+
+
+class Scene:
+    """All of it.
+
+    Args:
+        folder: for data and logs.
+        keep: it outlives us.
+        report: told what is being done.
+    """
+
+    def __init__(self, folder: Path, *, keep: bool, report: Callable[[str], None]) -> None:
+        self.cluster = Cluster(folder / "cluster", detached=keep, report=report)
+        self.traffic = Traffic(folder / "requests.txt")
+        self._folder, self._keep, self._report = folder, keep, report
+        self._processes: list[Process] = []
+
+    @property
+    def api(self) -> Api:
+        return self.cluster.api
+
+    @property
+    def operator(self) -> Process:
+        return next(process for process in self._processes if process.name == "operator")
+
+    def start(self) -> None:
+        if self._keep:
+            tools.locate_all(tools.FOR_PEOPLE, self._report)
+        self.cluster.start()
+        self._report("starting the operator and the shop")
+        self._run(self._new_operator())
+        for document in documents("shop.yaml"):
+            self.api.apply(document, manager="demo")
+        self._run(follow.process(self.cluster, NAMESPACE, self._folder / "follow.log", detached=self._keep))
+        until("the shop answers", self._answers, deadline=60)
+        self.cluster.prometheus.wait_up("shop", 2)
+        self._run(self._new_load())
+        record = self.traffic.file
+        until("the load has begun", lambda: record.exists() and record.stat().st_size > 0)
+
+    def _run(self, process: Process) -> None:
+        process.start()
+        self._processes.insert(0, process)
+        if self._keep:  # as soon as there is something to be ended
+            write_state(self.cluster, self._processes)
+
+    def _new_operator(self) -> Process:
+        """The operator, with no more rights than its chart gives it."""
+        rules = yaml.safe_load((ROOT / "charts/cutover/files/rules.yaml").read_text())
+        kubeconfig = self.cluster.control_plane.operator_kubeconfig(rules)
+        settings = self._folder / "settings.yaml"
+        provider = {"prometheus": {"url": self.cluster.prometheus.url}}
+        settings.write_text(yaml.safe_dump({"providers": {"default": provider}}))
+        command = [sys.executable, "-m", "cutover.cli", "run", "--settings", str(settings), "--port", "0"]
+        log, env = self._folder / "operator.log", {"KUBECONFIG": str(kubeconfig)}
+        return Process("operator", command, log=log, env=env, detached=self._keep)
+
+    def _new_load(self) -> Process:
+        where = [self.cluster.mesh.gateway_url, "shop.example", str(RATE), str(self.traffic.file)]
+        command = [sys.executable, str(HERE / "load.py"), *where]
+        return Process("load", command, log=self._folder / "load.log", detached=self._keep)
+
+    def _answers(self) -> bool:
+        entries = self.api.list(f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/workloadentries")
+        return len(entries) >= 2
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.stop()
+        self.cluster.stop()
+
+    def how_to_go_on(self) -> str:
+        """What to type while all of it goes on running; nothing but what is there on this machine."""
+        cutover = Path(sys.executable).with_name("cutover")
+        kubectl = tools.locate("kubectl", self._report)
+        return (
+            f"All of it goes on running. To play with it:\n\n  export KUBECONFIG={self.cluster.kubeconfig}\n"
+            f"  {cutover} status -n {NAMESPACE}\n  {kubectl} describe mplan shop-3 -n {NAMESPACE}\n\n"
+            f"Migration 2 once more:\n\n  {kubectl} delete mplan shop-3 -n {NAMESPACE}\n"
+            f"  {kubectl} apply -f {HERE / 'migration-2.yaml'}\n  {cutover} watch shop-3 -n {NAMESPACE}\n\n"
+            f"The shop answers at {self.cluster.mesh.gateway_url} (header Host: shop.example). To end it: make cluster-down"
+        )
