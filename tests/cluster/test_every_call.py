@@ -10,17 +10,14 @@ import itertools
 import os
 import random
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import pytest
 
-from harness.cluster import Cluster
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, killing
-from support.real import Operator
-from support.site import End, Yard, side_by_side
+from support.site import End, Undisturbed, Yard, side_by_side
 from support.stories import STORIES, Story
 
 pytestmark = pytest.mark.cluster
@@ -29,42 +26,11 @@ MOMENTS = ("before-send", "after-commit", "after-answer")
 
 
 @dataclass(frozen=True)
-class Undisturbed:
-    """A story without a crash: how it ended, and how many requests it took."""
-
-    end: End
-    requests: int
-
-
-@dataclass(frozen=True)
 class Case:
     """One crash, and what was wrong after it. A run may take a request less than the undisturbed one: then nothing was hit."""
 
     hit: str
     problems: tuple[str, ...]
-
-
-@pytest.fixture(scope="module")
-def yard(cluster: Cluster, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
-    operator.stop()  # it sees all namespaces; here each has an operator of its own
-    made = Yard(cluster, tmp_path_factory.mktemp("yard"))
-    yield made
-    made.observer.stop()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(yard: Yard) -> dict[str, Undisturbed]:
-    def run(story: Story) -> Undisturbed:
-        with yard.site(story.name) as site:
-            site.runner.proxy.arm(lambda _: None)
-            site.play(story)
-            return Undisturbed(site.end(), len(site.runner.proxy.exchanges))
-
-    found = side_by_side([partial(run, story) for story in STORIES])
-    for story, one in zip(STORIES, found, strict=True):
-        assert one.end.phase == story.end
-        assert one.end.differs_from(one.end) == []
-    return {story.name: one for story, one in zip(STORIES, found, strict=True)}
 
 
 def _crash(yard: Yard, story: Story, expected: End, number: int, moment: str) -> Case:

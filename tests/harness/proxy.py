@@ -141,19 +141,29 @@ def killing(moment: str, kill: Callable[[], None]) -> Fault:
     return fault
 
 
+def delayed(seconds: float) -> Fault:
+    """The request takes its time on the way."""
+
+    async def fault(exchange: Exchange) -> web.StreamResponse:
+        await asyncio.sleep(seconds)
+        return await untouched(exchange)
+
+    return fault
+
+
 class Hold:
     """A fault that keeps a request until it is told to forward it."""
 
     def __init__(self, on_hold: Callable[[], None]) -> None:
         self._on_hold = on_hold
-        self.held, self._go, self.done = threading.Event(), threading.Event(), threading.Event()
+        self.held, self.done = threading.Event(), threading.Event()
         self.exchange: Exchange | None = None
 
     async def __call__(self, exchange: Exchange) -> web.StreamResponse:
-        self.exchange = exchange
+        self.exchange, self._loop, self._go = exchange, asyncio.get_running_loop(), asyncio.Event()
         self._on_hold()
         self.held.set()
-        await asyncio.to_thread(self._go.wait)
+        await self._go.wait()
         await exchange.forward()
         self.done.set()
         return await exchange.pass_on()
@@ -164,7 +174,7 @@ class Hold:
         Returns:
             The status of the answer.
         """
-        self._go.set()
+        self._loop.call_soon_threadsafe(self._go.set)
         assert self.done.wait(20), "the API server did not answer the late request"
         assert self.exchange is not None
         return self.exchange.status
@@ -196,6 +206,7 @@ class Proxy:
     def __init__(self, url: str, ca: Path) -> None:
         self._target, self._tls = url, ssl.create_default_context(cafile=str(ca))
         self._rule: Rule = lambda _: None
+        self._everything: Fault | None = None
         self._streams: set[_Stream] = set()
         self.exchanges: list[Exchange] = []
         self.opened: list[str] = []
@@ -279,6 +290,14 @@ class Proxy:
         """Listen again, where it did before."""
         self._do(self._listen())
 
+    def answer_all(self, fault: Fault | None) -> None:
+        """What befalls every request, watches and Kopf's own included; None ends it."""
+
+        async def work() -> None:
+            self._everything = fault
+
+        self._do(work())
+
     def end_watches(self, code: int, reason: str) -> None:
         """All open watches end with an error event, as a server sends it that has compacted its history (410)."""
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
@@ -319,6 +338,8 @@ class Proxy:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:
+            if self._everything is not None:
+                return await self._everything(Exchange(self, request, b"", 0))
             if request.query.get("watch") in ("true", "1"):
                 return await self._watch(request)
             body = await request.read()

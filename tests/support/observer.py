@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from http.client import HTTPException
 from typing import Any
 
 from harness.api import Api, ApiError
@@ -41,8 +42,8 @@ class Observer:
                     self._note(kind, event, body)
             except ApiError:
                 version = ""  # the version is too old: all that is there comes again
-            except OSError:
-                self._ending.wait(0.2)  # the API server is away
+            except (OSError, HTTPException, ValueError):  # the API server went away, perhaps in the middle of a line
+                self._ending.wait(0.2)
 
     def _note(self, kind: str, event: str, body: Any) -> None:
         metadata, spec = body["metadata"], body["spec"]

@@ -42,6 +42,17 @@ class Yard:
             yaml.safe_dump({"providers": {"default": {"prometheus": {"url": cluster.prometheus.url}}}})
         )
 
+    def undisturbed(self, story: Story) -> Undisturbed:
+        """Run a story to which nothing happens."""
+        with self.site(story.name) as site:
+            site.runner.proxy.arm(lambda _: None)
+            site.play(story)
+            made = site.runner.proxy.exchanges
+            found = Undisturbed(site.end(), len(made), sum(exchange.writes for exchange in made))
+        assert found.end.phase == story.end
+        assert found.end.differs_from(found.end) == []
+        return found
+
     @contextmanager
     def site(self, name: str, *, operators: int = 1) -> Iterator[Site]:
         """A fresh namespace with a shop; its operators run through their proxies when it is handed out."""
@@ -64,6 +75,7 @@ class End:
     """What is there after a story, told without the namespace's name."""
 
     phase: str
+    failure: str
     steps: tuple[tuple[str, str], ...]
     objects: dict[str, Any]
     before: dict[str, Any]
@@ -78,11 +90,22 @@ class End:
             ours, theirs = getattr(self, what), getattr(other, what)
             if ours != theirs:
                 found.append(f"{what}: {ours} instead of {theirs}")
+        if found and self.failure != other.failure:
+            found.insert(0, f"it failed with: {self.failure}")
         if self.phase == "RolledBack" and self.objects != self.before:
             found.append(f"not as before: {self.objects} instead of {self.before}")
         weights = self.history["virtualservices/shop"]
         found += [f"weights {route} at some time" for value in weights for route in value if sum(route) != 100]
         return found
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A story to which nothing happened: how it ended, how many requests it took, and how many of those were writes."""
+
+    end: End
+    requests: int
+    writes: int
 
 
 @dataclass
@@ -171,6 +194,7 @@ class Site:
             left += [f"snapshot {body['metadata']['name']}" for body in kept]
         return End(
             phase=str(status.phase),
+            failure=str(status.failure),
             steps=tuple((step.name, str(step.state)) for step in status.steps),
             objects=objects,
             before=self.before,
