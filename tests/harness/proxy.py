@@ -152,27 +152,36 @@ def delayed(seconds: float) -> Fault:
 
 
 class Hold:
-    """A fault that keeps a request until it is told to forward it."""
+    """A fault that keeps requests, or their answers, until it is told to let them go.
 
-    def __init__(self, on_hold: Callable[[], None]) -> None:
-        self._on_hold = on_hold
+    Args:
+        on_hold: called with the first one.
+        answer: it is the answer that is kept; the API server has done it.
+    """
+
+    def __init__(self, on_hold: Callable[[], None] = lambda: None, *, answer: bool = False) -> None:
+        self._on_hold, self._answer = on_hold, answer
         self.held, self.done = threading.Event(), threading.Event()
         self.exchange: Exchange | None = None
 
     async def __call__(self, exchange: Exchange) -> web.StreamResponse:
-        self.exchange, self._loop, self._go = exchange, asyncio.get_running_loop(), asyncio.Event()
-        self._on_hold()
-        self.held.set()
+        if self.exchange is None:
+            self.exchange, self._loop, self._go = exchange, asyncio.get_running_loop(), asyncio.Event()
+            if self._answer:
+                await exchange.forward()
+            self._on_hold()
+            self.held.set()
         await self._go.wait()
-        await exchange.forward()
+        if not exchange.status:
+            await exchange.forward()
         self.done.set()
         return await exchange.pass_on()
 
-    def forward(self) -> int:
-        """Let the request go to the API server now.
+    def release(self) -> int:
+        """Let it go now.
 
         Returns:
-            The status of the answer.
+            The status that the API server answered to the first one.
         """
         self._loop.call_soon_threadsafe(self._go.set)
         assert self.done.wait(20), "the API server did not answer the late request"
@@ -186,7 +195,8 @@ class Hold:
 class _Stream:
     """One open watch."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.thawed = asyncio.Event()
         self.thawed.set()
         self.parting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -309,12 +319,13 @@ class Proxy:
 
         self._do(work())
 
-    def freeze_watches(self) -> None:
-        """No byte comes through the watches that are open now; those opened later are not touched."""
+    def freeze_watches(self, kind: str = "") -> None:
+        """No byte comes through the watches (of a kind) that are open now; those opened later are not touched."""
 
         async def work() -> None:
             for stream in self._streams:
-                stream.thawed.clear()
+                if stream.path.endswith(kind):
+                    stream.thawed.clear()
 
         self._do(work())
 
@@ -363,7 +374,7 @@ class Proxy:
             response.enable_chunked_encoding()
             await response.prepare(request)
             self.opened.append(request.path)
-            stream = _Stream()
+            stream = _Stream(request.path)
             self._streams.add(stream)
             try:
                 await self._pump(stream, answer.content, response)
