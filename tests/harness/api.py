@@ -6,6 +6,7 @@ import http.client
 import json
 import ssl
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 Json = Any
 
+_IDLE = 60.0
+"""Seconds after which a connection is not used again: the API server closes idle ones after 90."""
 _PATCHES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -44,9 +47,13 @@ class Api:
 
     def _connection(self) -> http.client.HTTPSConnection:
         found = getattr(self._local, "connection", None)
+        if found is not None and time.monotonic() - self._local.used > _IDLE:
+            found.close()
+            found = None
         if found is None:
             found = self._connect()
             self._local.connection = found
+        self._local.used = time.monotonic()
         return found
 
     def _connect(self, timeout: float = 30.0) -> http.client.HTTPSConnection:

@@ -63,14 +63,16 @@ class ControlPlane:
     def api(self) -> Api:
         return Api(self.url, self.ca, self.admin_token)
 
-    def kubeconfig_for(self, name: str, token: str, namespace: str = "default") -> Path:
-        """A kubeconfig for another user."""
+    def kubeconfig_for(self, name: str, token: str, namespace: str = "default", server: str = "") -> Path:
+        """A kubeconfig for another user; through another address when one is given."""
         path = self.folder / f"kubeconfig-{name}"
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "cutover-local",
-            "clusters": [{"name": "local", "cluster": {"server": self.url, "certificate-authority": str(self.ca)}}],
+            "clusters": [
+                {"name": "local", "cluster": {"server": server or self.url, "certificate-authority": str(self.ca)}}
+            ],
             "users": [{"name": name, "user": {"token": token}}],
             "contexts": [
                 {"name": "cutover-local", "context": {"cluster": "local", "user": name, "namespace": namespace}}

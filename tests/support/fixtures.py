@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,6 +13,8 @@ from harness.api import Api
 from harness.cluster import Cluster
 from harness.process import free_ports
 from support.real import Operator, Shop
+from support.site import Undisturbed, Yard, side_by_side
+from support.stories import STORIES
 
 
 class Gauges:
@@ -73,3 +76,19 @@ def shop(api: Api, namespace: str, operator: Operator) -> Shop:
     made = Shop(api, namespace)
     made.create()
     return made
+
+
+@pytest.fixture(scope="module")
+def yard(cluster: Cluster, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    """Where shops with operators of their own are put up. The session's operator sees all namespaces, so it is ended meanwhile."""
+    operator.stop()
+    made = Yard(cluster, tmp_path_factory.mktemp("yard"))
+    yield made
+    made.observer.stop()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(yard: Yard) -> dict[str, Undisturbed]:
+    """Every story as it goes when nothing happens to it."""
+    found = side_by_side([partial(yard.undisturbed, story) for story in STORIES])
+    return {story.name: one for story, one in zip(STORIES, found, strict=True)}

@@ -1,0 +1,95 @@
+"""The operator dies at each request it makes, before it is sent, after it is done, and after it was answered: same end as without.
+
+Four plans, forward and backward, each first run once undisturbed to count its requests. `make test` takes twelve cases,
+`make test-long` all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+
+from harness.process import NotReady
+from harness.proxy import Exchange, Fault, killing
+from support.site import End, Undisturbed, Yard, side_by_side
+from support.stories import STORIES, Story
+
+pytestmark = pytest.mark.cluster
+SEED = int(os.environ.get("SEED", "1"))
+MOMENTS = ("before-send", "after-commit", "after-answer")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One crash, and what was wrong after it. A run may take a request less than the undisturbed one: then nothing was hit."""
+
+    hit: str
+    problems: tuple[str, ...]
+
+
+def _crash(yard: Yard, story: Story, expected: End, number: int, moment: str) -> Case:
+    hit = f"{story.name} {moment} "
+    try:
+        with yard.site(story.name) as site:
+            runner, struck = site.runner, threading.Event()
+            watches = 0
+
+            def die() -> None:
+                nonlocal watches
+                watches = len(runner.proxy.opened)
+                runner.process.restart()
+                struck.set()
+
+            def rule(exchange: Exchange) -> Fault | None:
+                nonlocal hit
+                if exchange.number != number or struck.is_set():
+                    return None
+                hit += str(exchange)
+                return killing(moment, die)
+
+            runner.proxy.arm(rule)
+            site.play(story)
+            if not struck.wait(1):  # the last events are sent after the end
+                return Case("", tuple(site.end().differs_from(expected)))
+            runner.wait_watching(watches)
+            return Case(hit, tuple(site.end().differs_from(expected)))
+    except (AssertionError, NotReady) as error:
+        return Case(hit, (f"{error}\n{runner.process.tail()}",))
+
+
+def _campaign(yard: Yard, undisturbed: dict[str, Undisturbed], cases: list[tuple[Story, int, str]]) -> None:
+    done = side_by_side(
+        [partial(_crash, yard, story, undisturbed[story.name].end, number, moment) for story, number, moment in cases]
+    )
+    reached = [case for case in done if case.hit]
+    failed = [f"{case.hit or 'undisturbed'}: {'; '.join(case.problems)}" for case in done if case.problems]
+    print(f"{len(reached)} crashes of {len(cases)}, {len(failed)} went wrong")  # noqa: T201 -- the table of the campaign
+    assert failed == [], f"{len(failed)} of {len(reached)} crashes:\n" + "\n".join(failed)
+    assert len(reached) >= 0.9 * len(cases), "too few requests were hit; are there fewer than in the undisturbed run?"
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_a_dozen_calls(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+    chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
+    _campaign(
+        yard,
+        undisturbed,
+        [
+            (story, chosen.randint(1, undisturbed[story.name].requests), moment)
+            for story, moment in itertools.product(STORIES, MOMENTS)
+        ],
+    )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_killed_at_every_call(story: Story, yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+    numbers = range(1, undisturbed[story.name].requests + 1)
+    _campaign(yard, undisturbed, [(story, number, moment) for number, moment in itertools.product(numbers, MOMENTS)])

@@ -1,0 +1,89 @@
+"""The operator as a process that starts in a moment: forked from a server that has imported it already.
+
+The same program as the image runs (`cutover-operator`), with the same arguments, environment and signals; only the second
+that Python takes to import it is saved, which campaigns of hundreds of starts cannot afford. Imports as little as it can,
+because each fork imports it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["__main__", "cutover.app"])
+_PR_SET_PDEATHSIG = 1
+
+
+def _run(arguments: Sequence[str], kubeconfig: str, log: str) -> None:
+    """Be the operator."""
+    from cutover.app import main  # noqa: PLC0415 -- the server of forks has it already; whoever imports this file need not
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the server of forks ends with the test run
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ["KUBECONFIG"] = kubeconfig
+    sys.argv = ["cutover-operator", *arguments]
+    main()
+
+
+class ForkedOperator:
+    """One operator, which may be started many times.
+
+    Args:
+        arguments: of the program.
+        kubeconfig: whom it talks to, and as whom.
+        log: file that gets its output.
+    """
+
+    def __init__(self, arguments: Sequence[str], kubeconfig: Path, log: Path) -> None:
+        self._arguments = (list(arguments), str(kubeconfig), str(log))
+        self.log = log
+        self._process: ForkServerProcess | None = None
+
+    def start(self) -> None:
+        self._process = _CONTEXT.Process(target=_run, args=self._arguments, daemon=True)
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.is_alive()
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+
+    def restart(self) -> None:
+        """SIGKILL, and a new process at once."""
+        self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        """SIGTERM; after five seconds SIGKILL."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(5)
+            self.kill()
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of its log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,210 @@
+"""One namespace with a shop, operators of its own behind proxies, and what is there at the end. For the fault tests."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from cutover.ports import FENCE_LABEL, FINALIZER, PLAN_LABEL
+from cutover.status import ENDED
+from harness.cluster import Cluster
+from harness.process import free_ports, until
+from harness.proxy import Proxy
+from support.forked import ForkedOperator
+from support.observer import Observer
+from support.real import RULES, Shop
+from support.stories import Story
+
+T = TypeVar("T")
+_NAMESPACES = "/api/v1/namespaces"
+_CLAIM = (PLAN_LABEL, FENCE_LABEL)
+
+
+class Yard:
+    """Where sites are put up: the cluster, who watches it, and the operator's account. Safe to use from several threads."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster, self.api, self.folder = cluster, cluster.api, folder
+        plane = cluster.control_plane
+        plane.operator_kubeconfig(yaml.safe_load(RULES.read_text()))
+        self.token = plane.token_for("cutover-system", "cutover")
+        self.observer = Observer(self.api)
+        self.settings = folder / "settings.yaml"
+        self.settings.write_text(
+            yaml.safe_dump({"providers": {"default": {"prometheus": {"url": cluster.prometheus.url}}}})
+        )
+
+    def undisturbed(self, story: Story) -> Undisturbed:
+        """Run a story to which nothing happens."""
+        with self.site(story.name) as site:
+            site.runner.proxy.arm(lambda _: None)
+            site.play(story)
+            made = site.runner.proxy.exchanges
+            found = Undisturbed(site.end(), len(made), sum(exchange.writes for exchange in made))
+        assert found.end.phase == story.end
+        assert found.end.differs_from(found.end) == []
+        return found
+
+    @contextmanager
+    def site(self, name: str, *, operators: int = 1) -> Iterator[Site]:
+        """A fresh namespace with a shop; its operators run through their proxies when it is handed out."""
+        namespace = f"{name}-{secrets.token_hex(3)}"
+        self.cluster.control_plane.make_namespace(namespace)
+        made = Site(self, namespace)
+        try:
+            made.shop.create(pods=2)
+            made.before = made.objects()
+            for _ in range(operators):
+                made.add_operator().start()
+            yield made
+        finally:
+            made.close()
+            self.api.delete(f"{_NAMESPACES}/{namespace}")
+
+
+@dataclass(frozen=True)
+class End:
+    """What is there after a story, told without the namespace's name."""
+
+    phase: str
+    failure: str
+    steps: tuple[tuple[str, str], ...]
+    objects: dict[str, Any]
+    before: dict[str, Any]
+    history: dict[str, list[Any]]
+    snapshots: int
+    leftovers: tuple[str, ...]
+
+    def differs_from(self, other: End) -> list[str]:
+        """In what the story went otherwise than this other run of it, or is wrong in itself."""
+        found = [f"left behind: {name}" for name in self.leftovers]
+        for what in ("phase", "steps", "objects", "history", "snapshots"):
+            ours, theirs = getattr(self, what), getattr(other, what)
+            if ours != theirs:
+                found.append(f"{what}: {ours} instead of {theirs}")
+        if found and self.failure != other.failure:
+            found.insert(0, f"it failed with: {self.failure}")
+        if self.phase == "RolledBack" and self.objects != self.before:
+            found.append(f"not as before: {self.objects} instead of {self.before}")
+        weights = self.history["virtualservices/shop"]
+        found += [f"weights {route} at some time" for value in weights for route in value if sum(route) != 100]
+        return found
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A story to which nothing happened: how it ended, how many requests it took, and how many of those were writes."""
+
+    end: End
+    requests: int
+    writes: int
+
+
+@dataclass
+class Runner:
+    """One operator and the proxy before it."""
+
+    site: Site
+    number: int
+    port: int = field(default_factory=lambda: free_ports(1)[0])
+
+    def __post_init__(self) -> None:
+        yard, namespace = self.site.yard, self.site.shop.namespace
+        plane = yard.cluster.control_plane
+        self.proxy = Proxy(plane.url, plane.ca)
+        self.proxy.start()
+        name = f"{namespace}-{self.number}"
+        kubeconfig = plane.kubeconfig_for(name, yard.token, server=self.proxy.url)
+        arguments = ["--settings", str(yard.settings), "--namespace", namespace, "--port", str(self.port)]
+        self.process = ForkedOperator(arguments, kubeconfig, yard.folder / f"{name}.log")
+
+    def start(self) -> None:
+        """Start it and wait until it sees plans."""
+        before = len(self.proxy.opened)
+        self.process.start()
+        self.wait_watching(before)
+
+    def wait_watching(self, before: int = 0) -> None:
+        """Until it streams plans and targets; `before` is how many watches were opened when it was started."""
+
+        def streams() -> bool:
+            opened = {path.rpartition("/")[2] for path in self.proxy.opened[before:]}
+            return opened >= {"migrationplans", "deployments", "virtualservices"}
+
+        until("the operator streams", streams)
+
+    def close(self) -> None:
+        self.proxy.disarm()
+        self.process.kill()
+        self.proxy.stop()
+
+
+class Site:
+    """A shop and its operators."""
+
+    def __init__(self, yard: Yard, namespace: str) -> None:
+        self.yard, self.shop = yard, Shop(yard.api, namespace)
+        self.before: dict[str, Any] = {}
+        self.runners: list[Runner] = []
+
+    def add_operator(self) -> Runner:
+        """One more operator, not yet started."""
+        made = Runner(self, len(self.runners))
+        self.runners.append(made)
+        return made
+
+    @property
+    def runner(self) -> Runner:
+        return self.runners[0]
+
+    def close(self) -> None:
+        for runner in self.runners:
+            runner.close()
+
+    def play(self, story: Story, deadline: float = 60.0) -> None:
+        """Apply the plan, play the people, wait for the end."""
+        self.shop.apply(story.spec)
+        story.people(self.shop)
+        self.shop.until_ended(deadline=deadline)
+
+    def objects(self) -> dict[str, Any]:
+        """All that a plan may touch, without the namespace's name."""
+        text = json.dumps(self.shop.objects()).replace(self.shop.namespace, "NAMESPACE")
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def end(self) -> End:
+        """What is there now."""
+        plan = self.shop.api.get(f"{self.shop.plans}/plan")
+        status = self.shop.status()
+        assert status.phase in ENDED
+        objects = self.objects()
+        left = [f"label {key} on {name}" for name, (_, labels, _) in objects.items() for key in labels if key in _CLAIM]
+        left += [f"finalizer {name}" for name in plan["metadata"].get("finalizers") or () if name == FINALIZER]
+        kept = self.shop.api.list(f"/apis/apps/v1/namespaces/{self.shop.namespace}/controllerrevisions")
+        if status.phase != "Succeeded":
+            left += [f"snapshot {body['metadata']['name']}" for body in kept]
+        return End(
+            phase=str(status.phase),
+            failure=str(status.failure),
+            steps=tuple((step.name, str(step.state)) for step in status.steps),
+            objects=objects,
+            before=self.before,
+            history=self.yard.observer.history(self.shop.namespace),
+            snapshots=len(kept),
+            leftovers=tuple(left),
+        )
+
+
+def side_by_side(cases: Sequence[Callable[[], T]], workers: int = 4) -> list[T]:
+    """Run cases in a few threads; what each returned, in their order. They mostly wait for the cluster."""
+    with ThreadPoolExecutor(workers) as pool:
+        return [future.result() for future in [pool.submit(case) for case in cases]]
