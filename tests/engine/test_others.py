@@ -188,7 +188,7 @@ async def test_an_object_written_anew_with_other_values_holds_the_plan() -> None
     edit(run, V2, rewrite)
     await run.turn()
     assert held_for(run, "ClaimLost")
-    assert "changed spec.replicas of Deployment shop-v2: it is 9" in run.status.message
+    assert "spec.replicas of Deployment shop-v2 is 9" in run.status.message
     edit(run, V2, lambda body: body["spec"].update(replicas=3))
     run.request(RequestVerb.RESUME)
     assert await run.run() is Phase.SUCCEEDED

@@ -141,7 +141,7 @@ async def test_a_lost_claim_beside_another_change_is_said(cluster: MemoryCluster
     body["spec"]["replicas"] = 7
     cluster.put(DEPLOYMENTS, body)
     with pytest.raises(
-        Foreign, match=r"took the label .* off Deployment shop-v2, and somebody changed spec\.replicas .* is 7"
+        Foreign, match=r"took the label .* off Deployment shop-v2, and spec\.replicas .* is 7"
     ) as foreign:
         await targets(cluster).change(V2, uid(cluster), [change(3)])
     assert foreign.value.reason == "ClaimLost"

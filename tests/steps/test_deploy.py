@@ -116,7 +116,7 @@ async def test_a_change_between_the_look_and_the_dry_run_is_not_taken_for_ours(c
 async def test_an_object_that_never_rests_is_asked_again_later(cluster: MemoryCluster) -> None:
     async def get(ref: Ref) -> Any:
         body = await MemoryCluster.get(cluster, ref)
-        cluster._store(STORE, cluster.objects[STORE])
+        cluster._store(STORE, copy.deepcopy(body))
         return body
 
     cluster.get = get  # type: ignore[method-assign]
