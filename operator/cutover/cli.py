@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from cutover.fields import Json
     from cutover.kubeconfig import Plans
-    from cutover.requests import RequestVerb
     from cutover.status import Status
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 USAGE, TIMED_OUT = 64, 124
 ANSWER_WITHIN: Final = 10.0
 """Seconds the operator has to answer a request."""
+_OF_A_STEP: Final = frozenset({"approve", "skip"})
 EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Held": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}
 
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig.")]
@@ -308,16 +309,15 @@ def watch(
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def _ask(verb: RequestVerb, name: str, where: tuple[str | None, str | None], step: str = "") -> None:
+def _ask(verb: str, name: str, where: tuple[str | None, str | None], step: str = "", digest: str = "") -> None:
     """Set the annotation, then say what became of it."""
-    from cutover.requests import write
+    from cutover.requests import RequestVerb, write
 
     plans = _plans(*where)
-    document = plans.get(name)
-    seen = _status(document)
-    if step == "" and verb.value == "approve" and seen.current is not None:
-        step = seen.current.step
-    key, value = write(verb, plans.user() or "unknown", step)
+    seen = _status(plans.get(name))
+    if verb in _OF_A_STEP and seen.current is not None:
+        step, digest = step or seen.current.step, digest or seen.current.digest
+    key, value = write(RequestVerb(verb), plans.user() or "unknown", step, digest if verb == "approve" else "")
     plans.annotate(name, {key: value})
     token = dict(part.split("=", 1) for part in value.split())["token"]
     deadline = time.monotonic() + ANSWER_WITHIN
@@ -337,37 +337,43 @@ def _ask(verb: RequestVerb, name: str, where: tuple[str | None, str | None], ste
 def approve(
     name: Name,
     step: Annotated[str, typer.Option(help="The step; left out, the one that waits.")] = "",
+    digest: Annotated[
+        str, typer.Option(help="Of what you have seen, as the status showed it; rejected if it is another by now.")
+    ] = "",
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
     """Let a step go on that waits for a person."""
-    from cutover.requests import RequestVerb
-
-    _ask(RequestVerb.APPROVE, name, (context, namespace), step)
+    _ask("approve", name, (context, namespace), step, digest)
 
 
 @app.command()
-def hold(name: Name, namespace: Namespace = None, context: Context = None) -> None:
-    """Stop where the plan is; nothing is undone, and clocks stand still."""
-    from cutover.requests import RequestVerb
-
-    _ask(RequestVerb.HOLD, name, (context, namespace))
-
-
-@app.command()
-def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
-    """Let a held plan go on."""
-    from cutover.requests import RequestVerb
-
-    _ask(RequestVerb.RESUME, name, (context, namespace))
+def skip(
+    name: Name,
+    step: Annotated[str, typer.Option(help="The step; left out, the one in hand.")] = "",
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Take the gates of a step as passed."""
+    _ask("skip", name, (context, namespace), step)
 
 
-@app.command()
-def abort(name: Name, namespace: Namespace = None, context: Context = None) -> None:
-    """Turn back: everything done is undone, last first."""
-    from cutover.requests import RequestVerb
+def _asks(verb: str) -> Callable[..., None]:
+    def ask(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+        _ask(verb, name, (context, namespace))
 
-    _ask(RequestVerb.ABORT, name, (context, namespace))
+    return ask
+
+
+for _verb, _does in (
+    ("hold", "Stop where the plan is; nothing is undone, and clocks stand still."),
+    ("resume", "Let a held plan go on."),
+    ("abort", "Turn back: everything done is undone, last first."),
+    ("retry", "Do the failed step of a held plan again, or examine a refused plan anew."),
+    ("rollback", "Take back a plan, also one that has succeeded, while its snapshots are kept."),
+    ("abandon", "Let go of a plan and leave everything as it is."),
+):
+    app.command(_verb, help=_does)(_asks(_verb))
 
 
 if __name__ == "__main__":

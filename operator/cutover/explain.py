@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import yaml
+
 from cutover.model import show_duration
 from cutover.plan import Plan
-from cutover.ports import Resource
+from cutover.rights import rules
 
 
 def explain(plan: Plan) -> Iterator[str]:
@@ -34,22 +36,13 @@ def explain(plan: Plan) -> Iterator[str]:
     yield from (f"  {line}" for line in _rights(plan))
 
 
-def rights(plan: Plan) -> dict[Resource, list[str]]:
-    """Objects that are patched, by resource."""
-    found: dict[Resource, list[str]] = {}
-    for step in plan.steps:
-        for target in step.kind.touches():
-            names = found.setdefault(target.resource, [])
-            if target.name not in names:
-                names.append(target.name)
-    return found
-
-
 def _rights(plan: Plan) -> Sequence[str]:
-    return [
-        f'- {{apiGroups: ["{resource.group}"], resources: ["{resource.plural}"], resourceNames: [{", ".join(names)}], verbs: ["patch"]}}'
-        for resource, names in rights(plan).items()
-    ] or ["none"]
+    needed = rules((target.resource, target.name) for step in plan.steps for target in step.kind.touches())
+    return [f"- {_flow(rule)}" for rule in needed] or ["none"]
+
+
+def _flow(rule: dict[str, list[str]]) -> str:
+    return yaml.safe_dump(rule, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
 def _gate(lead: str, gate: Any) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from cutover.errors import NotFound, Problem
 from cutover.plan import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Metrics, Ref
+from cutover.rights import role
 from cutover.steps import Work
 
 
@@ -26,8 +27,9 @@ async def missing(
     """
     found = await asyncio.gather(
         account(cluster, namespace, plan.service_account_name),
-        *(_of_step(plan, step, cluster, work) for step, work in zip(plan.steps, works, strict=True)),
+        *(_of_step(step, cluster, work) for step, work in zip(plan.steps, works, strict=True)),
         _of_gates(plan, cluster, namespace),
+        _rights(plan, cluster, works),
     )
     problems = [problem for part in found for problem in part]
     problems.extend(_unknown_providers(plan, metrics))
@@ -50,26 +52,33 @@ async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
     return []
 
 
-async def _of_step(plan: Plan, step: Any, cluster: Cluster, work: Work) -> list[Problem]:
+async def _of_step(step: Any, cluster: Cluster, work: Work) -> list[Problem]:
     kind = step.kind
     refs = [target.ref(work.namespace) for target in kind.touches()]
     parts = await asyncio.gather(
-        *(_target(plan, cluster, work, f"{work.place}.{kind.key}", ref) for ref in refs), kind.examine(work)
+        *(_there(cluster, f"{work.place}.{kind.key}", ref) for ref in refs), kind.examine(work)
     )
     return [problem for part in parts for problem in part]
 
 
-async def _target(plan: Plan, cluster: Cluster, work: Work, place: str, ref: Ref) -> list[Problem]:
-    """Whether a target is there, and may be written for do and undo."""
+async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     try:
         await cluster.get(ref)
     except NotFound:
-        return [Problem(place, f"there is no {ref} in namespace {work.namespace}; create it, or mend the name")]
-    if await cluster.may(plan.service_account_name, work.namespace, "patch", ref.resource, ref.name):
+        return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or mend the name")]
+    return []
+
+
+async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[Problem]:
+    """Whether the account may write every target, for do and undo; what is missing as the Role to create."""
+    name, namespace = plan.service_account_name, works[0].namespace
+    refs = list(dict.fromkeys(target.ref(namespace) for step in plan.steps for target in step.kind.touches()))
+    allowed = await asyncio.gather(*(cluster.may(name, namespace, "patch", ref.resource, ref.name) for ref in refs))
+    denied = [ref for ref, may in zip(refs, allowed, strict=True) if not may]
+    if not denied:
         return []
-    rule = f'apiGroups: ["{ref.resource.group}"], resources: ["{ref.resource.plural}"], verbs: ["patch"]'
-    says = f"ServiceAccount {plan.service_account_name} may not patch {ref}; add this rule to its Role: {rule}"
-    return [Problem("serviceAccountName", says)]
+    says = f"ServiceAccount {name} may not patch {', '.join(map(str, denied))}; apply this:"
+    return [Problem("serviceAccountName", f"{says}\n{role(name, namespace, denied)}")]
 
 
 async def _of_gates(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:

@@ -123,7 +123,7 @@ def test_explain() -> None:
         "until gate pods: readiness >= 100%, for 5s",
         "does weight 50 for 2m",
         "the way back: undo shift, undo deploy",
-        'resources: ["virtualservices"], resourceNames: [shop], verbs: ["patch"]',
+        "resources: [virtualservices], resourceNames: [shop], verbs: [patch]",
     ):
         assert line in text
 

@@ -11,7 +11,7 @@ import yaml
 from cutover.status import Phase
 from harness.api import ApiError
 from plan.test_bad_plans import spec_of
-from support.real import Shop
+from support.real import DEPLOY, SHIFT, Shop
 
 pytestmark = pytest.mark.cluster
 CASES = yaml.safe_load((Path(__file__).parents[1] / "plan" / "bad_plans.yaml").read_text())
@@ -102,11 +102,22 @@ def test_all_that_is_missing_is_said_at_once(shop: Shop) -> None:
         "steps[mesh].traffic.to: subset green of host shop-v2 is in no DestinationRule of namespace",
         "steps[pods].gates[ready].readiness.workload: there is no Deployment shop-v8",
         "guards[budget].prometheus.provider: there is no provider other; the administrator has configured: default, down, hasty",
-        'ServiceAccount nobody may not patch Deployment shop-v2; add this rule to its Role: apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"]',
+        "ServiceAccount nobody may not patch Deployment shop-v9, Deployment shop-v2, VirtualService shop, VirtualService other; apply this:",
     ):
         assert sentence in status.message, status.message
     assert shop.objects() == before
     assert shop.leftovers() == []
+
+
+def test_the_role_that_is_asked_for_is_all_that_was_missing(shop: Shop) -> None:
+    """Word for word: what the message says is applied, and the plan goes on by itself."""
+    binding = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{shop.namespace}/rolebindings/migrator"
+    shop.api.delete(binding)
+    shop.apply(f"startDeadline: 1m\nsteps:{DEPLOY}{SHIFT}")
+    status = shop.until(lambda s: s.phase is Phase.PENDING and "apply this:" in s.message)
+    for manifest in yaml.safe_load_all(status.message.partition("apply this:\n")[2]):
+        shop.api.apply(manifest)
+    assert shop.until_ended().phase is Phase.SUCCEEDED
 
 
 def test_what_is_missing_may_still_come(shop: Shop) -> None:
