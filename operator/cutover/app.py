@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import itertools
 import logging
 import math
@@ -116,10 +115,14 @@ class Operator:
         finally:
             for task in self._tasks:
                 task.cancel()
-            with contextlib.suppress(TimeoutError):  # the API server may be away
+            try:
                 async with asyncio.timeout(_LONGEST_END):
                     await self._lease.release()
                     await self._recorder.flush()
+            except TimeoutError:
+                log.warning(
+                    "the API server is too slow to say goodbye to: the Lease expires by itself, events may be missing"
+                )
             await self._providers.close()
             await self.cluster.close()
 
