@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from cutover.plan import read_status
+from cutover.ports import FENCE_LABEL, PLAN_LABEL
 from cutover.status import ENDED, Phase, Status
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
@@ -224,9 +225,10 @@ def _check(shop: DemoShop, where: str, wanted: dict[str, list[str]]) -> None:
             template["spec"]["containers"][0].pop("image")
             rests.append(template)
         assert all(rest == rests[0] for rest in rests), where
-    assert shop.api.list("/apis/apps/v1/namespaces/shop/controllerrevisions") == [], where
+    kept = shop.api.list("/apis/apps/v1/namespaces/shop/controllerrevisions", PLAN_LABEL)
+    assert [body for body in kept if not body["metadata"].get("ownerReferences")] == [], where
     for _, labels, _ in shop.objects().values():
-        assert not any(label.startswith("cutover.dev/") for label in labels or {}), where
+        assert not {PLAN_LABEL, FENCE_LABEL} & set(labels or {}), where
 
 
 def _image(template: Any) -> str:
