@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
 
 from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status import Phase, Verdict
 from harness.cluster import Cluster
 from harness.process import until
+from support.fixtures import Gauges
 from support.real import DEPLOY, Shop
 
 pytestmark = pytest.mark.cluster
@@ -32,24 +34,47 @@ def test_requests_of_a_weight(shop: Shop, cluster: Cluster) -> None:
         f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go}}}}\n{SHIFT}\n  - {{name: rest, approve: {{message: go}}}}\n"
     )
     shop.until_phase(Phase.WAITING)
+    until("the events so far are sent", lambda: len(_events(shop)) >= 4)
+    mark = cluster.audit.mark()  # before the approval: whatever comes later is all there is
     shop.request(RequestVerb.APPROVE, "ok")
-    shop.until(lambda s: s.current is not None and s.current.stage == "1/10" and s.current.step == "shift")
-    until("weight 10 is written", lambda: shop.weights()[1] >= 10)
-    mark = cluster.audit.mark()
-    shop.until(lambda s: s.current is not None and s.current.step == "rest")
+    shop.until(lambda s: s.phase is Phase.WAITING and s.current is not None and s.current.step == "rest")
     counted = Counter(
         (request.verb, "/".join(filter(None, (request.resource, request.subresource))))
         for request in cluster.audit.since(mark, user=OPERATOR, namespace=shop.namespace)
     )
-    stages = 9
-    assert counted["patch", "virtualservices"] == stages
-    assert (
-        stages <= counted["update", "migrationplans/status"] <= stages + 2
-    )  # the end of the step and the wait after it
-    assert counted["create", "events"] <= stages + 2
+    stages, around = 10, 3  # around them: the approval, the end of the step, the wait after it
+    assert counted["patch", "virtualservices"] == stages, counted
+    assert stages <= counted["update", "migrationplans/status"] <= stages + around, counted
+    assert counted["create", "events"] <= stages + around, counted
     reads = sum(count for (verb, _), count in counted.items() if verb in ("get", "list"))
-    assert reads <= 2 * stages
-    assert sum(counted.values()) <= 5 * stages + 4, counted
+    assert reads <= 2 * stages + 1, counted  # once a step: whether its account is still there
+    once = 2  # a step: that look, and its snapshot
+    assert sum(counted.values()) <= 5 * stages + 2 * around + once, counted
+
+
+def test_a_verdict_that_flips(shop: Shop, cluster: Cluster, gauges: Gauges) -> None:
+    """A gate that changes its mind every second costs a status every ten at most."""
+    gauges.lines["mind"] = 0
+    gate = '{name: mind, interval: 300ms, failureThreshold: 1000, prometheus: {query: mind}, pass: {max: "0.5"}}'
+    shop.apply(f"steps:\n  - {{name: soak, check: {{for: 5m}}, gates: [{gate}]}}\n")
+    shop.until(lambda s: s.current is not None and bool(s.current.gates) and s.current.gates[0].verdict is Verdict.PASS)
+    mark, begun, flips = cluster.audit.mark(), time.monotonic(), 0
+    while time.monotonic() < begun + 25:
+        gauges.lines["mind"] = float(flips % 2 == 0)
+        until("Prometheus has seen it", lambda: _mind(cluster) == gauges.lines["mind"])
+        flips += 1
+    took = time.monotonic() - begun
+    saved = [
+        request
+        for request in cluster.audit.since(mark, user=OPERATOR, namespace=shop.namespace)
+        if request.verb == "update" and request.resource == "migrationplans"
+    ]
+    assert flips >= 6
+    assert 1 <= len(saved) <= 1 + took // 10, (flips, saved)
+
+
+def _mind(cluster: Cluster) -> float:
+    return float(cluster.prometheus.query("mind")[0]["value"][1])
 
 
 def test_a_waiting_plan_costs_nothing(shop: Shop, cluster: Cluster) -> None:

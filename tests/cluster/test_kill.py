@@ -1,25 +1,28 @@
 """The operator dies by SIGKILL at random moments of the demo's migrations, under load, and is started again.
 
-`make test` takes five moments of each migration, `make test-long` twenty.
+`make test` takes five moments of each migration, `make test-long` twenty, spread over the time that it takes uncrashed.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import follow
 import pytest
 import yaml
 
 from cutover.plan import read_status
 from cutover.status import ENDED, Phase, Status
+from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.process import Process, until
 from support.real import Operator
@@ -33,14 +36,61 @@ ROUTES = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices"
 ENTRIES = "/apis/networking.istio.io/v1/namespaces/shop/workloadentries"
 
 
+class Changes:
+    """Every value that a watch has told of some objects; nothing is missed, because a new stream begins where the last ended."""
+
+    def __init__(self, api: Api, path: str, value: Callable[[Any], Any]) -> None:
+        self._api, self._path, self._value = api, path, value
+        self._told: list[tuple[int, str, Any]] = []
+        self._ending = threading.Event()
+        self.values, self._version = self._now()
+        threading.Thread(target=self._watch, args=(self._version,), daemon=True).start()
+
+    def _now(self) -> tuple[dict[str, Any], int]:
+        listed = self._api.get(self._path)
+        values = {body["metadata"]["name"]: self._value(body) for body in listed["items"]}
+        return values, int(listed["metadata"]["resourceVersion"])
+
+    def _watch(self, version: int) -> None:
+        while not self._ending.is_set():
+            for _, body in self._api.watch(self._path, seconds=30, version=str(version)):
+                version = int(body["metadata"]["resourceVersion"])
+                self._told.append((version, body["metadata"]["name"], self._value(body)))
+
+    def begin(self) -> None:
+        """Forget what was before."""
+        self.values, self._version = self._now()
+
+    def all(self) -> dict[str, list[Any]]:
+        """Of each object the value it had at the beginning and every other one after it."""
+        last = {
+            body["metadata"]["name"]: int(body["metadata"]["resourceVersion"]) for body in self._api.list(self._path)
+        }
+        known = {name: version for name, version in last.items() if version > self._version}
+        until("the watch has told of it", lambda: known.items() <= {name: at for at, name, _ in self._told}.items())
+        found = {name: [value] for name, value in self.values.items()}
+        for version, name, value in list(self._told):
+            if version > self._version and found[name][-1] != value:
+                found[name].append(value)
+        return found
+
+    def end(self) -> None:
+        self._ending.set()
+
+
+def _weights(body: Any) -> list[list[int]]:
+    return [[entry.get("weight", 0) for entry in route["route"]] for route in body["spec"]["http"]]
+
+
+def _template(body: Any) -> Any:
+    return body["spec"]["replicas"], body["spec"]["template"]
+
+
 class DemoShop:
     """The shop of the demo under load, and what was seen of it."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.api, self.folder = cluster, cluster.api, folder
-        self.sums: set[int] = set()
-        self.templates: dict[str, list[Any]] = {}
-        self._ending = threading.Event()
 
     def start(self) -> None:
         self.reset()
@@ -50,8 +100,10 @@ class DemoShop:
         command = [sys.executable, str(DEMO / "load.py"), url, "shop.example", "100", str(record)]
         self.load = Process("load", command, log=self.folder / "load.log")
         self.load.start()
-        for watch in (self._watch_routes, self._watch_deployments, self._follow_pods):
-            threading.Thread(target=watch, daemon=True).start()
+        self.follow = follow.process(self.cluster, "shop", self.folder / "follow.log")
+        self.follow.start()
+        self.weights = Changes(self.api, ROUTES, _weights)
+        self.templates = Changes(self.api, DEPLOYMENTS, _template)
 
     def reset(self) -> None:
         """The shop as it is before migration 1."""
@@ -60,31 +112,10 @@ class DemoShop:
             self.api.apply(manifest, manager="demo")
 
     def stop(self) -> None:
-        self._ending.set()
-        self.load.stop()
-
-    def _watch_routes(self) -> None:
-        while not self._ending.is_set():
-            for _, body in self.api.watch(ROUTES, seconds=30):
-                for route in body["spec"]["http"]:
-                    self.sums.add(sum(entry.get("weight", 0) for entry in route["route"]))
-
-    def _watch_deployments(self) -> None:
-        while not self._ending.is_set():
-            for _, body in self.api.watch(DEPLOYMENTS, seconds=30):
-                spec = body["spec"]
-                seen = self.templates.setdefault(body["metadata"]["name"], [])
-                value = (spec["replicas"], spec["template"]["spec"]["containers"][0]["image"])
-                if not seen or seen[-1] != value:
-                    seen.append(value)
-
-    def _follow_pods(self) -> None:
-        known: list[str] = []
-        while not self._ending.wait(0.2):
-            addresses = sorted(f"{entry['spec']['address']}:8080" for entry in self.api.list(ENTRIES))
-            if addresses != known:
-                known = addresses
-                self.cluster.prometheus.scrape("shop", *known)
+        for changes in (self.weights, self.templates):
+            changes.end()
+        for process in (self.load, self.follow):
+            process.stop()
 
     def requests(self) -> list[tuple[float, int]]:
         lines = (self.folder / "requests.txt").read_text().splitlines()[:-1]
@@ -107,13 +138,21 @@ def demo_shop(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
     made.start()
     yield made
     made.stop()
-    cluster.api.delete("/api/v1/namespaces/shop")
+    cluster.control_plane.drop_namespace("shop")  # waits: no process of a pod may outlive the test run
+
+
+@pytest.fixture(scope="module")
+def lengths(demo_shop: DemoShop, operator: Operator) -> tuple[float, float]:
+    """How long each migration takes when nobody is killed, in seconds."""
+    if not operator.alive:
+        operator.start()
+    return _first(demo_shop, operator, "whole-2", None), _second(demo_shop, operator, "whole-3", None)
 
 
 def _migrate(
-    shop: DemoShop, operator: Operator, file: str, name: str, kill_after: float
-) -> tuple[Status, float, float]:
-    """Run one migration with dwells of a second; kill the operator after so many seconds. Status, begin, end."""
+    shop: DemoShop, operator: Operator, file: str, name: str, kill_after: float | None
+) -> tuple[Status, float]:
+    """Run one migration with dwells of a second; kill the operator after so many seconds. The end, and when it began."""
     plan = yaml.safe_load((DEMO / file).read_text())
     plan["metadata"]["name"] = name
     plan["spec"]["steps"][0]["gates"][0]["readiness"]["for"] = "500ms"
@@ -122,11 +161,14 @@ def _migrate(
     prometheus = traffic["gates"][0]["prometheus"]
     prometheus["window"] = "3s"
     traffic["gates"][0]["interval"] = "500ms"
+    for changes in (shop.weights, shop.templates):
+        changes.begin()
     begun = time.time()
     shop.api.apply(plan, manager="demo")
-    time.sleep(kill_after)  # the moment is the point of the test
-    operator.kill()
-    operator.start()
+    if kill_after is not None:
+        time.sleep(kill_after)  # the moment is the point of the test
+        operator.kill()
+        operator.start()
     status = Status()
 
     def ended() -> bool:
@@ -136,42 +178,68 @@ def _migrate(
         return status.phase in ENDED and not body["metadata"].get("finalizers")
 
     until(f"{name} has ended", ended, deadline=90, process=operator.process)
-    return status, begun, time.time()
+    return status, begun
 
 
-def _moments(count: int, longest: float) -> list[float]:
-    chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
-    return [chosen.uniform(0.05, longest) for _ in range(count)]
+def _moments(count: int, longest: float, salt: int) -> list[float]:
+    """One at random in each of so many equal parts of the time, so that no part of a migration is left out."""
+    chosen = random.Random(SEED + salt)  # noqa: S311 -- repeatable on purpose
+    return [(number + chosen.random()) * longest / count for number in range(count)]
 
 
-def _check_clean(shop: DemoShop) -> None:
-    assert shop.sums <= {100}
-    assert shop.api.list("/apis/apps/v1/namespaces/shop/controllerrevisions") == []
+def _first(shop: DemoShop, operator: Operator, name: str, moment: float | None) -> float:
+    """Migration 1, from the shop as it is at first; how long it took."""
+    shop.reset()
+    until("the first pods are routed", lambda: _blue_only(shop), deadline=60)
+    shop.cluster.mesh.wait_synced()
+    status, begun = _migrate(shop, operator, "migration-1.yaml", name, moment)
+    ended, where = time.time(), f"killed after {moment}s: {status}"
+    assert status.phase is Phase.SUCCEEDED, where
+    assert [code for at, code in shop.requests() if begun <= at <= ended and code != 200] == [], where
+    _check(shop, where, {"shop-blue": ["2 of shop:1"], "shop-green": ["0 of shop:0", "2 of shop:2"]})
+    assert shop.weights.all()["shop"] == [[[100 - weight, weight]] for weight in (0, 10, 25, 50, 100)], where
+    return ended - begun
+
+
+def _second(shop: DemoShop, operator: Operator, name: str, moment: float | None) -> float:
+    """Migration 2, after migration 1; how long it took."""
+    before = shop.objects()
+    status, begun = _migrate(shop, operator, "migration-2.yaml", name, moment)
+    ended, where = time.time(), f"killed after {moment}s: {status}"
+    assert status.phase is Phase.ROLLED_BACK, where
+    assert shop.objects() == before, where
+    _check(shop, where, {"shop-blue": ["2 of shop:1", "2 of shop:3", "2 of shop:1"], "shop-green": ["2 of shop:2"]})
+    assert all(sum(weights) == 100 for routes in shop.weights.all()["shop"] for weights in routes), where
+    return ended - begun
+
+
+def _check(shop: DemoShop, where: str, wanted: dict[str, list[str]]) -> None:
+    """Each step changed its Deployment once, in image and replicas alone; nothing of ours is left."""
+    found = shop.templates.all()
+    brief = {name: [f"{replicas} of {_image(template)}" for replicas, template in told] for name, told in found.items()}
+    assert brief == wanted, where
+    for told in found.values():
+        rests = []
+        for _, template in copy.deepcopy(told):
+            template["spec"]["containers"][0].pop("image")
+            rests.append(template)
+        assert all(rest == rests[0] for rest in rests), where
+    assert shop.api.list("/apis/apps/v1/namespaces/shop/controllerrevisions") == [], where
     for _, labels, _ in shop.objects().values():
-        assert not any(label.startswith("cutover.dev/") for label in labels or {})
+        assert not any(label.startswith("cutover.dev/") for label in labels or {}), where
 
 
-def _both(shop: DemoShop, operator: Operator, moments: list[float], tag: str) -> None:
-    for number, moment in enumerate(moments):
-        shop.reset()
-        until("the first pods are routed", lambda: _blue_only(shop), deadline=60)
-        shop.cluster.mesh.wait_synced()
-        shop.templates.clear()
-        status, begun, ended = _migrate(shop, operator, "migration-1.yaml", f"{tag}-{number}-2", moment)
-        where = f"killed after {moment:.2f}s: {status}"
-        assert status.phase is Phase.SUCCEEDED, where
-        failed = [code for at, code in shop.requests() if begun <= at <= ended and code != 200]
-        assert failed == [], where
-        assert shop.templates["shop-green"][-2:] == [(0, "shop:0"), (2, "shop:2")], where
-        _check_clean(shop)
-        before = shop.objects()
-        shop.templates.clear()
-        status, _, _ = _migrate(shop, operator, "migration-2.yaml", f"{tag}-{number}-3", moment)
-        where = f"killed after {moment:.2f}s: {status}"
-        assert status.phase is Phase.ROLLED_BACK, where
-        assert shop.objects() == before, where
-        assert shop.templates["shop-blue"][-3:] == [(2, "shop:1"), (2, "shop:3"), (2, "shop:1")], where
-        _check_clean(shop)
+def _image(template: Any) -> str:
+    image: str = template["spec"]["containers"][0]["image"]
+    return image
+
+
+def _both(shop: DemoShop, operator: Operator, lengths: tuple[float, float], count: int, tag: str) -> None:
+    """Both migrations so many times, killed at moments over their whole length and a little beyond."""
+    moments = [_moments(count, 1.05 * length + 0.2, salt) for salt, length in enumerate(lengths)]
+    for number, (first, second) in enumerate(zip(*moments, strict=True)):
+        _first(shop, operator, f"{tag}-{number}-2", first)
+        _second(shop, operator, f"{tag}-{number}-3", second)
 
 
 def _blue_only(shop: DemoShop) -> bool:
@@ -181,19 +249,15 @@ def _blue_only(shop: DemoShop) -> bool:
     return names == ["shop-blue", "shop-blue"] and status.get("updatedReplicas") == 2
 
 
-@pytest.mark.timeout(600)
-def test_killed_at_five_moments(demo_shop: DemoShop, operator: Operator) -> None:
-    if not operator.alive:
-        operator.start()
-    _both(demo_shop, operator, _moments(5, 7.0), "few")
+@pytest.mark.timeout(900)
+def test_killed_at_five_moments(demo_shop: DemoShop, operator: Operator, lengths: tuple[float, float]) -> None:
+    _both(demo_shop, operator, lengths, 5, "few")
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_killed_at_twenty_moments(demo_shop: DemoShop, operator: Operator) -> None:
-    if not operator.alive:
-        operator.start()
-    _both(demo_shop, operator, _moments(20, 8.0), "many")
+@pytest.mark.timeout(3600)
+def test_killed_at_twenty_moments(demo_shop: DemoShop, operator: Operator, lengths: tuple[float, float]) -> None:
+    _both(demo_shop, operator, lengths, 20, "many")
 
 
 def test_the_demo_leaves_no_process() -> None:

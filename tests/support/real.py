@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from cutover.plan import read_status
+from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL
 from cutover.requests import RequestVerb, write
 from cutover.status import ENDED, Phase, Status
 from harness.api import Api
@@ -175,14 +176,16 @@ class Shop:
         return found
 
     def leftovers(self) -> list[str]:
-        """Claims and snapshots that should not be there after the end."""
-        found = [
-            name
-            for name, (_, labels, _) in self.objects().items()
-            if any(key.startswith("cutover.dev/") for key in labels)
-        ]
-        revisions = self.api.list(f"{self.apps}/controllerrevisions", "cutover.dev/plan")
-        return found + [revision["metadata"]["name"] for revision in revisions]
+        """Claims and snapshots that should not be there after the end; a success keeps its mark and its snapshots."""
+        plans = self.api.list(self.plans)
+        succeeded = {plan["metadata"]["uid"] for plan in plans if plan["status"].get("phase") == Phase.SUCCEEDED}
+        marks = (PLAN_LABEL, FENCE_LABEL) if succeeded else (PLAN_LABEL, FENCE_LABEL, APPLIED_LABEL)
+        found = [name for name, (_, labels, _) in self.objects().items() if any(mark in labels for mark in marks)]
+        for revision in self.api.list(f"{self.apps}/controllerrevisions", PLAN_LABEL):
+            metadata = revision["metadata"]
+            if metadata["labels"][PLAN_LABEL] not in succeeded or not metadata.get("ownerReferences"):
+                found.append(metadata["name"])
+        return found
 
 
 _SHOP = """
