@@ -62,7 +62,7 @@ class Hand:
         if run is None:
             raise Broken("a command without a run")
         account = self.plan.service_account_name
-        holder = Holder(self.ref.namespace, self.body["metadata"]["uid"], run.number, run.fence, account)
+        holder = Holder(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account)
         return Targets(self.cluster, holder, step, self.recollection.snapshots)
 
     def work(self, at: int) -> Work:

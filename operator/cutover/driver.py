@@ -27,7 +27,8 @@ from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
 from cutover.saga.turn import Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
-from cutover.status import ACTIVE, Phase, Status, StepState, settled
+from cutover.status import ACTIVE, ENDED, Phase, Status, StepState, settled
+from cutover.targets import Holder, Targets
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,11 @@ class Driver:
             body = await self._cluster.get(ref)
         except NotFound:
             return
-        self._mind_the_other(ref, read_status(body.get("status")), memory)
+        read = read_status(body.get("status"))
+        self._mind_the_other(ref, read, memory)
+        if read.run is not None and read.phase in ENDED and read.phase is not Phase.SUCCEEDED:
+            # We may have slept in the middle of a write, until another process had ended the run and tidied up.
+            await Targets(self._cluster, Holder(ref, memory.uid, read.run.number, 0, "")).drop_snapshots()
 
     def _mind_the_other(self, ref: Ref, read: Status, memory: _Memory) -> None:
         """Another process has saved what we did not: it drives this plan, and we keep away for as long as it goes on.

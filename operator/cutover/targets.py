@@ -18,7 +18,7 @@ from cutover.fields import Change, Json, Operation, Path, escape, find, readable
 from cutover.foreign import gone, says
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.snapshots import Snapshot, read, written
-from cutover.status import ENDED, Phase
+from cutover.status import ACTIVE, ENDED, Phase
 
 _PLAN_AT: Final = f"/metadata/labels/{escape(PLAN_LABEL)}"
 _FENCE_AT: Final = f"/metadata/labels/{escape(FENCE_LABEL)}"
@@ -47,11 +47,16 @@ class Busy(Exception):
 class Holder:
     """Who writes: one run of one plan. `fence` is the number of `status.run.fence`."""
 
-    namespace: str
+    plan: Ref
     uid: str
     run: int
     fence: int
     account: str
+
+    @property
+    def namespace(self) -> str:
+        """Of the plan and all it touches."""
+        return self.plan.namespace
 
 
 @dataclass(slots=True)
@@ -83,6 +88,7 @@ class Targets:
 
         Raises:
             Busy: another active plan holds it.
+            Superseded: this run is over, or another process has it.
             NotFound: it is gone.
             Conflict: it changed at every try.
         """
@@ -93,9 +99,32 @@ class Targets:
                 return
             if holder not in (None, self.holder.uid) and (plan := await self._active_plan(ref.namespace, holder)):
                 raise Busy(f"{ref} is held by plan {plan}")
+            await self._still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it")
+
+    async def _still_ours(self) -> None:
+        """Ask live whether this run goes on and nobody else has taken it over: no fence guards an object without marks.
+
+        Asked after the object was read and before it is written at that version, so a process that slept meanwhile fails
+        here or there.
+
+        Raises:
+            Superseded: it does not, or somebody has.
+        """
+        try:
+            plan = await self.cluster.get(self.holder.plan)
+        except NotFound:
+            raise Superseded("the plan is gone") from None
+        status = plan.get("status") or {}
+        run = status.get("run") or {}
+        if (
+            plan["metadata"]["uid"] != self.holder.uid
+            or status.get("phase") not in ACTIVE
+            or (run.get("number"), run.get("fence", 0)) != (self.holder.run, self.holder.fence)
+        ):
+            raise Superseded("another process has this plan, or it has ended")
 
     async def _mark(self, ref: Ref, body: Json, operations: list[Operation]) -> bool:
         """Write marks; false when the object has changed meanwhile.
@@ -277,6 +306,8 @@ class Targets:
             operations = self._operations(ref, uid, body, changes)
             if not operations:
                 return body
+            if PLAN_LABEL not in (body["metadata"].get("labels") or {}):
+                await self._still_ours()
             try:
                 return await self.cluster.patch(ref, operations, self.holder.account)
             except Rejected as rejected:
@@ -342,6 +373,7 @@ class Targets:
                 _operations_of(ref, body, change)  # raises, with both values
         holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
         if holder is None:
+            await self._still_ours()
             await self.cluster.patch(ref, self._claiming(body), self.holder.account)
         elif holder != self.holder.uid:
             raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")

@@ -26,7 +26,12 @@ def cluster() -> MemoryCluster:
 
 
 def targets(cluster: MemoryCluster, fence: int = 1, uid: str = "uid-a", run: int = 1) -> Targets:
-    return Targets(cluster, Holder("shop", uid, run, fence, "migrator"), "deploy")
+    """As a process sees them that has this run; the last one that was made has it by right."""
+    own = Ref(PLANS, "shop", uid)
+    status = {"phase": "Running", "run": {"number": run, "fence": fence}}
+    cluster.put(PLANS, {"metadata": {"name": uid, "uid": uid}, "spec": {}, "status": status})
+    assert own in cluster.objects
+    return Targets(cluster, Holder(Ref(PLANS, "shop", uid), uid, run, fence, "migrator"), "deploy")
 
 
 def labels(cluster: MemoryCluster) -> dict[str, str]:
@@ -74,8 +79,23 @@ async def test_a_claim_of_another_plan(cluster: MemoryCluster, phase: str | None
 
 async def test_a_claim_of_a_plan_that_is_gone_is_void(cluster: MemoryCluster) -> None:
     await targets(cluster, uid="uid-gone").claim(V2)
+    del cluster.objects[Ref(PLANS, "shop", "uid-gone")]
     await targets(cluster).claim(V2)
     assert labels(cluster)[PLAN_LABEL] == "uid-a"
+
+
+@pytest.mark.parametrize("now", [{"phase": "RolledBack"}, {"run": {"number": 1, "fence": 2}}, None])
+async def test_a_process_that_slept_claims_nothing(cluster: MemoryCluster, now: dict[str, Any] | None) -> None:
+    late, own = targets(cluster), Ref(PLANS, "shop", "uid-a")
+    before = copy.deepcopy(cluster.objects[V2])
+    if now is None:
+        del cluster.objects[own]
+    else:
+        cluster.objects[own]["status"] |= now
+    for act in (late.claim(V2), late.change(V2, uid(cluster), [change(3)]), late.claim_again(V2, [])):
+        with pytest.raises(Superseded):
+            await act
+    assert cluster.objects[V2] == before
 
 
 async def test_a_change_carries_the_fence_and_twice_is_once(cluster: MemoryCluster) -> None:

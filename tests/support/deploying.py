@@ -6,13 +6,13 @@ from typing import Any
 
 import yaml
 
-from cutover.ports import FENCE_LABEL, PLAN_LABEL, Ref
+from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, Ref
 from cutover.saga.turn import Outcome
 from cutover.steps import Work
 from cutover.steps.deploy import Deploy
 from cutover.targets import Holder, Targets
 from cutover.testing import MemoryClock, MemoryCluster
-from support.shop import AGENT, STORE, V2, shop
+from support.shop import AGENT, PLAN, STORE, V2, shop
 
 STORE_2 = "{workload: {kind: StatefulSet, name: store}, images: [{container: db, image: 'db:2'}]}"
 AGENT_2 = "{workload: {kind: DaemonSet, name: agent}, images: [{container: agent, image: 'agent:2'}]}"
@@ -34,7 +34,9 @@ def step(text: str) -> Deploy:
 
 def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Work:
     """As a process that has just begun: it remembers nothing."""
-    targets = Targets(cluster, Holder("shop", "uid-a", 1, fence, "migrator"), "roll")
+    body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
+    cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
+    targets = Targets(cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "roll")
     return Work(cluster, targets, "shop", "steps[roll]", MemoryClock().now(), elapsed)
 
 
