@@ -21,7 +21,7 @@ from cutover.saga.tables import TOUCHED, Reason
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
 from cutover.saga.wishes import accepted
 from cutover.snapshots import Snapshot
-from cutover.status import ENDED, Status, StepState
+from cutover.status import ACTIVE, ENDED, Status, StepState
 from cutover.steps import Work
 from cutover.targets import Busy, Foreign, Holder, Targets
 
@@ -353,7 +353,12 @@ def _foreign(command: Command, foreign: Foreign) -> Outcome:
 
 
 async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:
-    """Set our finalizer on a plan, or take it away; it is there only while the plan is active."""
+    """Set our finalizer on a plan, or take it away; it is there only while the plan is active.
+
+    Raises:
+        Conflict: the plan has changed since `body`, so that it may have ended, or begun again.
+        NotFound: it is gone, and the finalizer was to be set.
+    """
     for _ in range(3):
         present = list(body["metadata"].get("finalizers") or ())
         if (FINALIZER in present) == bound:
@@ -362,12 +367,14 @@ async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:
             await cluster.patch(ref, list(_finalizer(body, present, bound=bound)))
         except Rejected:
             body = await cluster.get(ref)
+            if bound or (body.get("status") or {}).get("phase") in ACTIVE:
+                break
             continue
         except NotFound:
             if bound:
                 raise
         return
-    raise Conflict(f"{ref} changed at every try to write its finalizer")
+    raise Conflict(f"{ref} has changed, and its finalizer was not written")
 
 
 def _finalizer(body: Json, present: list[str], *, bound: bool) -> Iterator[Operation]:
