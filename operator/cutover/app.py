@@ -60,6 +60,10 @@ class _NoDiff(kopf.DiffBaseStorage):
         del body, patch, essence
 
 
+_AFTER_A_BREAK: Final = 1.0
+"""Seconds until the streams are begun anew."""
+
+
 class _Backoffs:
     """Kopf never gives a request up: that would end the process, and a new one would get no other answer."""
 
@@ -86,7 +90,7 @@ class Operator:
         self._queue: Queue[Ref] = Queue(self._turn)
         self._metrics = Metrics(self._phases, lambda: self._queue.depth, lambda: self._lease.held)
         self._contact = Contact()
-        self.cluster = Kubernetes(self._log_in, [trace(lambda: None, self._metrics.answered)])
+        self.cluster = Kubernetes(self.log_in, [trace(lambda: None, self._metrics.answered)])
         self._lease = _lease(settings, self.cluster, me)
         self._providers = Providers(settings.providers)
         self._recorder = EventRecorder(self.cluster.record, me[:128], self._metrics.told, self._metrics.dropped)
@@ -138,14 +142,20 @@ class Operator:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     async def _run_kopf(self) -> None:
+        """Kopf gives up on an error in a stream, which an API server sends that has lost its etcd; we begin anew."""
         namespaces = self.settings.namespaces
-        await kopf.operator(
-            registry=self._registry(),
-            settings=self._kopf,
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-        )
+        while True:
+            try:
+                return await kopf.operator(
+                    registry=self._registry(),
+                    settings=self._kopf,
+                    standalone=True,
+                    clusterwide=not namespaces,
+                    namespaces=namespaces,
+                )
+            except Exception as broken:  # noqa: BLE001 -- what Kopf raises then is not public
+                log.warning("the streams broke off, and are begun anew", extra={"why": str(broken)})
+                await asyncio.sleep(_AFTER_A_BREAK)
 
     async def _until_readable(self) -> None:
         namespace = next(iter(self.settings.namespaces), "default")
@@ -247,7 +257,7 @@ class Operator:
 
     # --- credentials --------------------------------------------------------------------------------------------------
 
-    def _log_in(self) -> kopf.ConnectionInfo:
+    def log_in(self) -> kopf.ConnectionInfo:
         """The pod's own account, else the kubeconfig. Read anew each time, because tokens are rotated."""
         return _in_cluster() or _from_kubeconfig(self._kopf)
 
@@ -256,7 +266,7 @@ class Operator:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._logged_in_at + _BETWEEN_LOGINS - loop.time()))
         self._logged_in_at = loop.time()
-        info = self._log_in()
+        info = self.log_in()
 
         def over(answer: Answer) -> None:
             self._contact.over(answered=bool(answer.code))
@@ -343,10 +353,15 @@ def run(settings: Settings) -> None:
     """Run one operator process until it is told to stop."""
 
     async def work() -> None:
-        await Operator(settings).run()
+        operator = Operator(settings)
+        operator.log_in()  # so that what can never work is said at once
+        await operator.run()
 
     try:
         asyncio.run(work())
+    except (kopf.LoginError, OSError) as error:
+        log.error("there is no way to the API server: %s", error)  # noqa: TRY400 -- the sentence says it
+        raise SystemExit(64) from None
     except Lost as lost:
         log.error("%s; this process ends", lost)  # noqa: TRY400 -- no trace is needed, the sentence says it
         raise SystemExit(1) from None

@@ -191,10 +191,12 @@ class Driver:
             outcome = await self._save_and_act(ref, memory, plan, turn)
             if outcome is None:
                 break
-            after = self._cluster.seen(ref)
+            after, ours = self._cluster.seen(ref), memory.status
             if after is None:
                 return None
             body, memory = after, self._recall(ref, after)  # the command may have written the plan itself
+            if memory.status is not ours:  # this outcome answers a command that is no longer the one in hand
+                raise Superseded("another process has saved the plan meanwhile")
             turn = await self._advance(body, memory, plan, rules, outcome)
         else:
             return timedelta()  # the last command is neither announced nor done yet

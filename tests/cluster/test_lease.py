@@ -129,6 +129,7 @@ def test_killed_in_the_middle(pair: Pair, shop: Shop) -> None:
     works, waits = pair.roles()
     middle(shop)
     assert pair.handed_over(signal.SIGKILL) == [works.name, waits.name], "it had to expire"
+    works.kill()  # it is dead already; this takes note of it
     shop.until_ended()
     assert shop.status().phase is Phase.SUCCEEDED
     assert shop.weights() == [0, 100]

@@ -109,8 +109,9 @@ class Watch:
             seen = await watched.gate.source.measure(around)
         except Exception:  # noqa: BLE001 -- a fault of ours in a source must show as missing data, never as silence
             seen = Measurement(None, around.clock.now(), "the measurement broke off")
+        finally:
+            watched.asking = False
         watched.tally = observe(watched.rule, watched.tally, seen)
-        watched.asking = False
         self._wake()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -35,6 +36,14 @@ class _Bearings:
     old: Side
     new: Side
     old_ready: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is seen before a weight is written: ready endpoints of the new side, and before the first one the object."""
+
+    ready: int
+    body: Json = None
 
 
 Weight = Annotated[int, Field(ge=1, le=100)]
@@ -124,17 +133,23 @@ class Traffic(Kind):
         return problems
 
     async def look(self, work: Work, stage: int) -> Any:
-        """Count the ready endpoints of the new side."""
-        del stage
-        bearings = await self._bearings(work)
-        return (await count_ready(work.cluster, work.namespace, bearings.new))[0]
+        """Count the ready endpoints of the new side; before the first weight, also read what the snapshot will hold.
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        That must not be a view from a stream, which may be behind: it would be brought back one day.
+        """
+        bearings = await self._bearings(work)
+        counting = count_ready(work.cluster, work.namespace, bearings.new)
+        if stage or work.targets.remembers(self._ref(work)):
+            return _Look((await counting)[0])
+        counts, body = await asyncio.gather(counting, work.cluster.get(self._ref(work)))
+        return _Look(counts[0], body)
+
+    async def do(self, work: Work, stage: int, looked: _Look | None) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
         ref, weight = self._ref(work), self.weights[stage]
         # On the first write there is no snapshot yet, and asking for one would only cost time.
         known = stage > 0 or work.targets.remembers(ref)
-        snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work)
+        snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work, looked)
         changes, skip = self._changes(snapshot, stage)
         if skip:
             return Done(skip=True)
@@ -142,7 +157,7 @@ class Traffic(Kind):
         if stop is not None:
             return stop
         if await self._raises(work, changes):
-            ready = await self._count(work, snapshot.facts["to"]) if looked is None else looked
+            ready = looked.ready if looked else await self._count(work, snapshot.facts["to"])
             short = await self._short(work, snapshot, "to", ready, weight / 100)
             if short:
                 return Again(_pause(work), f"weight {weight} waits: {short}")
@@ -221,10 +236,10 @@ class Traffic(Kind):
         work.memory[self._memo(work)] = bearings
         return bearings
 
-    async def _snapshot(self, work: Work) -> Snapshot:
+    async def _snapshot(self, work: Work, looked: _Look | None) -> Snapshot:
         """The weights as they are, and what stood behind the two sides at the run's start."""
         ref, bearings = self._ref(work), await self._bearings(work)
-        body = await work.targets.view(ref)
+        body = (looked and looked.body) or await work.cluster.get(ref)
         paths = [
             path
             for pair in pairs(body, self.virtual_service, self.from_, self.to, f"{work.place}.traffic")
@@ -254,30 +269,40 @@ class Traffic(Kind):
 
     async def _mind_others(self, work: Work, changes: list[Change]) -> tuple[list[Change], Hold | None]:
         """What somebody else has done to the weights meanwhile: the changes as they are to be made, or why to stop."""
-        ref, repairs, minded = self._ref(work), False, list[Change]()
-        body = await work.targets.view(ref)
+        minded, lowered, raised = self._compare(work, changes, await work.targets.view(self._ref(work)))
+        if lowered:  # a stream may be behind; nobody is held up without a fresh look
+            minded, lowered, raised = self._compare(work, changes, await work.cluster.get(self._ref(work)))
+        if lowered:
+            return minded, Hold("LoweredByHand", f"{lowered}; resume raises it again, abort takes everything back")
+        if raised and self._too_often(work):
+            who = await _other_manager(work, self._ref(work))
+            says = f"{who} has changed the weights of {self._ref(work)} more than {_MOST_REPAIRS} times in a minute"
+            return minded, Hold("ForeignWriter", f"{says}; make it leave them alone, then resume")
+        return minded, None
+
+    def _compare(self, work: Work, changes: list[Change], body: Json) -> tuple[list[Change], str, bool]:
+        """The changes from what stands there, who has lowered what (empty: nobody), and whether somebody has raised."""
+        minded, raised = list[Change](), False
         for old, new in zip(changes[::2], changes[1::2], strict=True):
             found = [find(body, change.path) for change in (old, new)]
             if found[0] is None or found[1] is None:
-                return changes, None  # said by `targets.change`
+                return changes, "", False  # said by `targets.change`
             live_old, live_new = found[0].value, found[1].value
-            minded += [old, new]
-            before = number(new.expects[-2]) if not work.applied else new.to
             if number(live_new) == new.to and number(live_old) == old.to:
+                minded += [old, new]
                 continue
-            if number(live_new) < new.to:
-                if work.anew or number(live_new) == before:
-                    minded[-2:] = [_also(old, live_old), _also(new, live_new)]
-                    continue
-                says = f"somebody has lowered {self.to} to weight {number(live_new)} in {ref}, where this plan has {new.to}"
-                return changes, Hold("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
-            repairs = True
-            minded[-2:] = [_also(old, live_old), _also(new, live_new)]
-        if repairs and self._too_often(work):
-            who = await _other_manager(work, ref)
-            says = f"{who} has changed the weights of {ref} more than {_MOST_REPAIRS} times in a minute"
-            return changes, Hold("ForeignWriter", f"{says}; make it leave them alone, then resume")
-        return minded, None
+            minded += [_also(old, live_old), _also(new, live_new)]
+            before = new.to if work.applied else number(new.expects[-2])
+            if number(live_new) >= new.to:
+                raised = True
+            elif not work.anew and number(live_new) != before:
+                ref, weight = self._ref(work), number(live_new)
+                return (
+                    minded,
+                    f"somebody has lowered {self.to} to weight {weight} in {ref}, where this plan has {new.to}",
+                    False,
+                )
+        return minded, "", raised
 
     def _too_often(self, work: Work) -> bool:
         memo = f"{work.place}.repairs"
