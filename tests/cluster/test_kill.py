@@ -21,12 +21,11 @@ import pytest
 import yaml
 
 from cutover.plan import read_status
-from cutover.ports import FENCE_LABEL, PLAN_LABEL
 from cutover.status import ENDED, Phase, Status
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.process import Process, until
-from support.real import Operator
+from support.real import Operator, Shop
 
 pytestmark = pytest.mark.cluster
 DEMO = ROOT / "demo"
@@ -122,15 +121,8 @@ class DemoShop:
         lines = (self.folder / "requests.txt").read_text().splitlines()[:-1]
         return [(float(line.split()[0]), int(line.split()[2])) for line in lines]
 
-    def objects(self) -> dict[tuple[str, str], Any]:
-        found = {}
-        for path in (DEPLOYMENTS, ROUTES):
-            for body in self.api.list(path):
-                metadata = body["metadata"]
-                annotations = dict(metadata.get("annotations") or {})
-                annotations.pop("deployment.kubernetes.io/revision", None)
-                found[metadata["name"], path] = (body["spec"], metadata.get("labels"), annotations)
-        return found
+    def objects(self) -> dict[str, Any]:
+        return Shop(self.api, "shop").objects()
 
 
 @pytest.fixture(scope="module")
@@ -225,10 +217,7 @@ def _check(shop: DemoShop, where: str, wanted: dict[str, list[str]]) -> None:
             template["spec"]["containers"][0].pop("image")
             rests.append(template)
         assert all(rest == rests[0] for rest in rests), where
-    kept = shop.api.list("/apis/apps/v1/namespaces/shop/controllerrevisions", PLAN_LABEL)
-    assert [body for body in kept if not body["metadata"].get("ownerReferences")] == [], where
-    for _, labels, _ in shop.objects().values():
-        assert not {PLAN_LABEL, FENCE_LABEL} & set(labels or {}), where
+    assert Shop(shop.api, "shop").leftovers() == [], where
 
 
 def _image(template: Any) -> str:
