@@ -152,3 +152,18 @@ def test_the_project_speaks_of_itself_alone() -> None:
         if file.is_file() and file.suffix != ".pyc":
             assert not re.search(r"/(root|work|home)/", file.read_text()), file
     assert Path(ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
+
+
+def test_every_test_that_the_documents_name_exists(root: Path) -> None:
+    text = (root / "docs" / "engine.md").read_text()
+    file, named = "", 0
+    for mark in re.findall(r"`([^`]+)`", text):
+        path, _, test = mark.partition("::")
+        if path.endswith(".py") and path.startswith(("saga/", "engine/", "cluster/", "steps/", "gates/", "runtime/")):
+            file = path
+            assert (root / "tests" / path).exists(), path
+        name = test or (mark if mark.startswith("test_") else "")
+        if name:
+            named += 1
+            assert f"def {name}(" in (root / "tests" / file).read_text(), f"{file}::{name}"
+    assert named > 15
