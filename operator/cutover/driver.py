@@ -386,5 +386,6 @@ def _looked_at(status: Status, plan: Plan) -> object:
     if current.stage and any(step.name == current.step for step in plan.steps):
         dwell = plan.step(current.step).kind.stages()[stage_of(status)].dwell
     verdicts = tuple((gate.name, gate.verdict, "" if gate.value else gate.message) for gate in current.gates)
-    message = current.message if current.applied_at is None else ""
+    # In effect, only what it waits for counts (its dwell, which gate), not the figures behind it.
+    message = current.message if current.applied_at is None else current.message.partition(":")[0]
     return (verdicts, current.ready, message, current.applied_at if dwell >= LONG_DWELL else None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cutover.errors import Broken, Conflict, Denied, NotFound
+from cutover.errors import Broken, Conflict, Denied, NotFound, Unavailable
 from cutover.fields import Json, Operation
 from cutover.patching import apply, merge
 from cutover.ports import (
@@ -44,28 +44,34 @@ class Crash(BaseException):
 
 @dataclass
 class CrashSwitch:
-    """Kills the caller at the n-th call.
+    """Kills the caller at the n-th call, or lets it get no answer.
 
     Attributes:
         at: the call to die at, counted from 1; 0 for none.
         after: die after the effect instead of before it.
         calls: calls so far.
+        lost: no answer comes, and the caller lives.
     """
 
     at: int = 0
     after: bool = False
     calls: int = 0
+    lost: bool = False
 
     def around(self, effect: Callable[[], Any]) -> Any:
         """Count one call, and die if it is the one."""
         self.calls += 1
-        if self.calls == self.at and not self.after:
-            raise Crash
+        hit = self.calls == self.at
+        if hit and not self.after:
+            raise self._trouble()
         try:
             return effect()
         finally:
-            if self.calls == self.at:
-                raise Crash
+            if hit:
+                raise self._trouble()
+
+    def _trouble(self) -> BaseException:
+        return Unavailable("no answer") if self.lost else Crash()
 
 
 class MemoryClock:

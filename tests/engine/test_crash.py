@@ -17,8 +17,8 @@ def effects(run: Simulation) -> list[Ref]:
     return [ref for verb, ref in run.cluster.effects if verb == "spec"]
 
 
-async def end(story: Story, at: int = 0, *, after: bool = False) -> tuple[Simulation, Phase]:
-    run = Simulation(plan(story.spec), switch=CrashSwitch(at, after), put=shop)
+async def end(story: Story, at: int = 0, *, after: bool = False, lost: bool = False) -> tuple[Simulation, Phase]:
+    run = Simulation(plan(story.spec), switch=CrashSwitch(at, after, lost=lost), put=shop)
     return run, await play(story, run)
 
 
@@ -47,3 +47,17 @@ async def test_dies_at_every_call(story: Story, after: bool) -> None:  # noqa: F
         assert run.leftovers() == [], at
         if not story.timed:
             assert [step.state for step in run.status.steps] == [step.state for step in whole.status.steps], at
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+async def test_gets_no_answer_at_every_call(story: Story, after: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    """The process lives, and does not know whether it has been done."""
+    whole, phase = await end(story)
+    for at in range(1, whole.switch.calls + 1):
+        run, left = await end(story, at, after=after, lost=True)
+        assert left is phase, (at, run.status)
+        assert run.specs() == whole.specs(), at
+        assert run.leftovers() == [], at
+        if not story.timed:
+            assert effects(run) == effects(whole), at

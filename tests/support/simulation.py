@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from cutover.driver import Driver
+from cutover.errors import Unavailable
 from cutover.plan import read_status
 from cutover.ports import APPLIED_LABEL, MIGRATOR_LABEL, PLANS, SNAPSHOTS, Ports, Ref
 from cutover.requests import RequestVerb, write
@@ -72,6 +73,9 @@ class Simulation:
             after = await self.driver.turn(self.plan)
             if await self.spawner.run():
                 after = timedelta()
+        except Unavailable:  # as the queue does
+            self.crashes += 1
+            return timedelta(seconds=1)
         except Crash:
             self.crashes += 1
             self.spawner.drop()
