@@ -134,7 +134,9 @@ class Targets:
         """
         try:
             await self.cluster.patch(ref, operations, self.holder.account)
-        except (Rejected, Conflict) as refused:
+        except Conflict:
+            return False
+        except Rejected as refused:
             now = await self.cluster.get(ref)
             if now["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
                 raise Rejected(f"the server refuses the marks on {ref}: {refused}") from refused

@@ -23,6 +23,11 @@ from harness.process import Process, free_ports, until
 RIGHTS = ROOT / "charts/cutover/files"
 
 
+def rights() -> list[list[Any]]:
+    """What the chart gives the operator: everywhere, and in its own namespace."""
+    return [yaml.safe_load((RIGHTS / file).read_text()) for file in ("rules.yaml", "lease-rules.yaml")]
+
+
 class Operator:
     """The operator as a process, with the rights its chart gives it and no more.
 
@@ -44,8 +49,7 @@ class Operator:
         self.name, self.log = name, folder / f"{name}.log"
         settings = folder / f"{name}.yaml"
         settings.write_text(yaml.safe_dump({"providers": providers, "lease": lease}))
-        rights = [yaml.safe_load((RIGHTS / file).read_text()) for file in ("rules.yaml", "lease-rules.yaml")]
-        kubeconfig = cluster.control_plane.operator_kubeconfig(*rights)
+        kubeconfig = cluster.control_plane.operator_kubeconfig(*rights())
         (self._port,) = free_ports(1)
         self._command = [sys.executable, "-m", "cutover.cli", "run", "--settings", str(settings)]
         self._command += ["--port", str(self._port)]

@@ -20,7 +20,7 @@ from harness.process import free_ports, until
 from harness.proxy import Proxy
 from support.forked import ForkedOperator
 from support.observer import Observer
-from support.real import RIGHTS, Shop
+from support.real import Shop, rights
 from support.stories import Story
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Yard:
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.api, self.folder = cluster, cluster.api, folder
         plane = cluster.control_plane
-        plane.operator_kubeconfig(yaml.safe_load((RIGHTS / "rules.yaml").read_text()))
+        plane.operator_kubeconfig(*rights())
         self.token = plane.token_for("cutover-system", "cutover")
         self.observer = Observer(self.api)
         self.settings = folder / "settings.yaml"
