@@ -23,9 +23,10 @@ from harness.process import Process, free_ports, until
 RIGHTS = ROOT / "charts/cutover/files"
 
 
-def rights() -> list[list[Any]]:
+def rights() -> tuple[list[Any], list[Any]]:
     """What the chart gives the operator: everywhere, and in its own namespace."""
-    return [yaml.safe_load((RIGHTS / file).read_text()) for file in ("rules.yaml", "lease-rules.yaml")]
+    everywhere, own = (yaml.safe_load((RIGHTS / file).read_text()) for file in ("rules.yaml", "lease-rules.yaml"))
+    return everywhere, own
 
 
 class Operator:
