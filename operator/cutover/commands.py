@@ -6,22 +6,20 @@ Called by the driver alone, and only after the status that announces the command
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from cutover import preflight
+from cutover import preflight, snapshots
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
-from cutover.fields import Change, Json, Operation, find, overlap, readable
+from cutover.fields import Change, Json, find, overlap, readable
+from cutover.finalizer import bind
 from cutover.plan import Plan
-from cutover.ports import APPLIED_LABEL, FINALIZER, NAMESPACES, PLAN_LABEL, Cluster, Metrics, Ref
-from cutover.requests import RequestVerb
+from cutover.ports import APPLIED_LABEL, PLAN_LABEL, Cluster, Metrics, Ref
 from cutover.saga.tables import TOUCHED, Reason
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
-from cutover.saga.wishes import accepted
 from cutover.snapshots import Snapshot
-from cutover.status import ACTIVE, ENDED, Status, StepState
+from cutover.status import ENDED, Phase, Status, StepState
 from cutover.steps import Work
 from cutover.targets import Busy, Foreign, Holder, Targets
 
@@ -80,7 +78,7 @@ class Hand:
             applied=current is not None and current.applied_at is not None,
             anew=current is not None and current.anew,
             memory=self.recollection.kinds,
-            approval=accepted(self.status, RequestVerb.APPROVE, name),
+            approved=current is not None and current.approved,
             earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
         )
 
@@ -156,16 +154,6 @@ class Hand:
             return None
         return rests_on
 
-    async def terminating(self) -> bool:
-        """Whether the namespace is being deleted."""
-        try:
-            body = await self.cluster.get(Ref(NAMESPACES, "", self.ref.namespace))
-        except NotFound:
-            return True
-        except (OutsideError, Broken):
-            return False
-        return "deletionTimestamp" in body["metadata"]
-
     # --- reads beside the saving --------------------------------------------------------------------------------------
 
     async def look(self, command: Command) -> Any:
@@ -228,7 +216,8 @@ class Hand:
             case Verb.RELEASE:
                 return await self._release()
             case Verb.SWEEP:
-                await self.targets().drop_snapshots()
+                await self._drop_snapshots(but_this=True)
+                await self._drop_snapshots()
                 return Done()
             case Verb.UNBIND:
                 await bind(self.cluster, self.ref, self.body, bound=False)
@@ -286,20 +275,27 @@ class Hand:
         return self.status.run.spec_hash[:32] if self.status.run else ""
 
     async def _claim(self) -> Outcome:
-        targets, claimed = self.targets(), list[Ref]()
+        targets = self.targets()
         if self.status.history:
-            await targets.drop_snapshots(of_earlier_runs=True)
+            await self._drop_snapshots(but_this=True)
         try:
             for ref in self.all_targets():
                 await targets.claim(ref)
-                claimed.append(ref)
         except (Busy, NotFound, Denied, Rejected) as no:
-            for ref in claimed:
+            for ref in self.all_targets():  # those that an earlier try has claimed too
                 await targets.release(ref)
             if isinstance(no, Denied | Rejected):
                 raise
             return Wait("TargetBusy", str(no))
         return Done()
+
+    async def _drop_snapshots(self, *, but_this: bool = False) -> None:
+        holder = self.targets().holder
+        await snapshots.drop(self.cluster, holder.namespace, holder.uid, holder.run, but_this=but_this)
+
+    async def _give_snapshots(self, *, owned: bool) -> None:
+        holder = self.targets().holder
+        await snapshots.give(self.cluster, self.ref, holder.uid, holder.run, owned=owned)
 
     async def _reclaim(self) -> Outcome:
         """Claim every target once more, if each field still has the value that the run left; else claim none."""
@@ -307,35 +303,47 @@ class Hand:
         outcome = await self._claim()
         if not isinstance(outcome, Done):
             return outcome
+        try:
+            why = await self._changed_since()
+        except (NotFound, Denied, Rejected) as no:
+            why = str(no)
+        if why:
+            for ref in self.all_targets():
+                await self.targets().release(ref)
+            return Failed("Changed", why)
+        await self._give_snapshots(owned=False)
+        return Done()
+
+    async def _changed_since(self) -> str:
+        """What is no longer as the run left it; empty when all is."""
         for ref in self.all_targets():
             body = await self.cluster.get(ref)
             for change in await self._expected(ref):
                 found = find(body, change.path)
                 if found is None or found.value != change.expects[-1]:
-                    return await self._unclaim(f"{readable(change.path)} of {ref} is no longer what this run left")
+                    return f"{readable(change.path)} of {ref} is no longer what this run left"
         for at, step in enumerate(self.status.steps):
             targets = self.targets(step.name)
             for ref in self._targets_of(at):
                 if step.state is StepState.DONE and step.written and await targets.saved(ref) is None:
-                    return await self._unclaim(f"the snapshot of step {step.name} for {ref} is gone")
-        return Done()
-
-    async def _unclaim(self, why: str) -> Outcome:
-        for ref in self.all_targets():
-            await self.targets().release(ref)
-        return Failed("Changed", why)
+                    return f"the snapshot of step {step.name} for {ref} is gone"
+        return ""
 
     async def _release(self) -> Outcome:
         """After a success leave its mark and keep the snapshots for a while; after anything else drop them."""
         targets, failure = self.targets(), self.status.failure
         succeeded = failure is None and self.status.phase not in ENDED
-        mark = self._mark() if succeeded else "" if failure and failure.reason == Reason.ROLLBACK else None
+        abandoned = self.status.phase is Phase.ABANDONED
+        undone = failure is not None and failure.reason == Reason.ROLLBACK
+        mark = (
+            self._mark() if succeeded else "" if abandoned or undone else None
+        )  # None: what it was before stands again
         if succeeded and self.plan.keep_snapshots:
-            await targets.bequeath_snapshots(self.ref.name)
+            await self._give_snapshots(owned=True)
         for ref in self.all_targets():
-            await targets.release(ref, mark)
+            await targets.release(ref, mark, fenced=not abandoned)
         if not (succeeded and self.plan.keep_snapshots):
-            await targets.drop_snapshots()
+            await self._drop_snapshots()
         return Done()
 
 
@@ -350,34 +358,3 @@ def _foreign(command: Command, foreign: Foreign) -> Outcome:
     if command.verb is Verb.DO and foreign.reason == "ClaimLost":
         return Hold(foreign.reason, f"{foreign}; mend it and resume")
     return _over(command, foreign.reason, str(foreign))
-
-
-async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:
-    """Set our finalizer on a plan, or take it away; it is there only while the plan is active.
-
-    Raises:
-        Conflict: the plan has changed since `body`, so that it may have ended, or begun again.
-        NotFound: it is gone, and the finalizer was to be set.
-    """
-    for _ in range(3):
-        present = list(body["metadata"].get("finalizers") or ())
-        if (FINALIZER in present) == bound:
-            return
-        try:
-            await cluster.patch(ref, list(_finalizer(body, present, bound=bound)))
-        except Rejected:
-            body = await cluster.get(ref)
-            if bound or (body.get("status") or {}).get("phase") in ACTIVE:
-                break
-            continue
-        except NotFound:
-            if bound:
-                raise
-        return
-    raise Conflict(f"{ref} has changed, and its finalizer was not written")
-
-
-def _finalizer(body: Json, present: list[str], *, bound: bool) -> Iterator[Operation]:
-    yield {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
-    wanted = [*present, FINALIZER] if bound else [name for name in present if name != FINALIZER]
-    yield {"op": "add", "path": "/metadata/finalizers", "value": wanted}

@@ -10,25 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from cutover import requests
-from cutover.commands import Hand, Recollection, bind
+from cutover import requests, snapshots
+from cutover.commands import Hand, Recollection
 from cutover.conditions import present
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
+from cutover.finalizer import bind, terminating
 from cutover.gates import Surroundings
 from cutover.gates.watch import Spawn, Watch
+from cutover.memory import Memory, looked_at
 from cutover.plan import Plan, hash_of, parse, read_status, write_status
 from cutover.ports import FINALIZER, PLANS, Ports, Ref
 from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
-from cutover.saga.turn import Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
+from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
 from cutover.status import ACTIVE, ENDED, Phase, Status, StepState, settled
-from cutover.targets import Holder, Targets
 
 log = logging.getLogger(__name__)
 
@@ -36,29 +36,10 @@ LAZY: Final = timedelta(seconds=10)
 """How often at most what may be lost is saved for its own sake."""
 QUIET: Final = timedelta(seconds=15)
 """After another process has saved a plan we leave it alone for so long: as long as a Lease is valid."""
-LONG_DWELL: Final = timedelta(seconds=30)
-"""From this dwell on, the time it counts from is worth a save of its own."""
 _ROUNDS: Final = 300
 """Commands in one turn, at most: a plan of 64 steps with all their stages to be skipped ends before."""
 _FORWARD: Final = (Phase.RUNNING, Phase.WAITING, Phase.HELD)
 _BACKWARD: Final = (Phase.UNWINDING, Phase.STUCK)
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What is kept of one plan between turns. Losing it costs requests and samples, never correctness."""
-
-    uid: str
-    stage: Watch
-    guards: Watch
-    status: Status = field(default_factory=Status)
-    saved: Status = field(default_factory=Status)
-    saved_at: datetime | None = None
-    version: str = ""
-    fenced_run: int = 0
-    run: int = 0
-    spec: tuple[int, Plan | PlanError, str] | None = None
-    recollection: Recollection = field(default_factory=Recollection)
 
 
 class Driver:
@@ -72,7 +53,7 @@ class Driver:
     def __init__(self, ports: Ports, spawn: Spawn, wake: Callable[[Ref], None]) -> None:
         self._ports, self._spawn, self._wake = ports, spawn, wake
         self._cluster, self._clock = ports.cluster, ports.clock
-        self._memories: dict[Ref, _Memory] = {}
+        self._memories: dict[Ref, Memory] = {}
         self._quiet: dict[Ref, datetime] = {}
 
     async def turn(self, ref: Ref) -> timedelta | None:
@@ -107,7 +88,7 @@ class Driver:
             await self._reread(ref, memory)
             raise
 
-    async def _reread(self, ref: Ref, memory: _Memory) -> None:
+    async def _reread(self, ref: Ref, memory: Memory) -> None:
         self._forget(ref)
         try:
             body = await self._cluster.get(ref)
@@ -117,9 +98,9 @@ class Driver:
         self._mind_the_other(ref, read, memory)
         if read.run is not None and read.phase in ENDED and read.phase is not Phase.SUCCEEDED:
             # We may have slept in the middle of a write, until another process had ended the run and tidied up.
-            await Targets(self._cluster, Holder(ref, memory.uid, read.run.number, 0, "")).drop_snapshots()
+            await snapshots.drop(self._cluster, ref.namespace, memory.uid, read.run.number)
 
-    def _mind_the_other(self, ref: Ref, read: Status, memory: _Memory) -> None:
+    def _mind_the_other(self, ref: Ref, read: Status, memory: Memory) -> None:
         """Another process has saved what we did not: it drives this plan, and we keep away for as long as it goes on.
 
         Harmless would be to go on as well, because every take-over raises the fence. But two that take over from each other
@@ -136,7 +117,7 @@ class Driver:
             memory.stage.stop()
             memory.guards.stop()
 
-    def _recall(self, ref: Ref, body: Json) -> _Memory:
+    def _recall(self, ref: Ref, body: Json) -> Memory:
         """The memory of this very plan, brought up to what the API server has."""
         metadata = body["metadata"]
         memory = self._memories.get(ref)
@@ -144,7 +125,7 @@ class Driver:
             self._forget(ref)
             memory = None
         if memory is None:
-            memory = _Memory(
+            memory = Memory(
                 metadata["uid"],
                 Watch(self._spawn, lambda: self._wake(ref)),
                 Watch(self._spawn, lambda: self._wake(ref)),
@@ -162,7 +143,7 @@ class Driver:
             memory.run, memory.recollection = run, Recollection()
         return memory
 
-    def _read_spec(self, ref: Ref, body: Json, memory: _Memory) -> tuple[Plan | PlanError, str]:
+    def _read_spec(self, ref: Ref, body: Json, memory: Memory) -> tuple[Plan | PlanError, str]:
         generation = body["metadata"]["generation"]
         if memory.spec is None or memory.spec[0] != generation:
             plan: Plan | PlanError
@@ -175,7 +156,7 @@ class Driver:
 
     # --- the turn -----------------------------------------------------------------------------------------------------
 
-    async def _turn(self, ref: Ref, body: Json, memory: _Memory) -> timedelta | None:
+    async def _turn(self, ref: Ref, body: Json, memory: Memory) -> timedelta | None:
         plan, spec_hash = self._read_spec(ref, body, memory)
         generation = body["metadata"]["generation"]
         begun = memory.status.run.spec_hash if memory.status.run else spec_hash
@@ -183,15 +164,13 @@ class Driver:
             why = (
                 str(plan) if isinstance(plan, PlanError) else "the spec is not the one this run began with; put it back"
             )
-            memory.status = unreadable(memory.status, why, self._clock.now())
-            await self._save(ref, memory, memory.status)
-            return None
+            return await self._stop(ref, body, memory, why)
         if isinstance(plan, PlanError):
             rules = Rules(steps=(), generation=generation, spec_hash=spec_hash, start_deadline=timedelta())
             await self._refuse(ref, body, memory, rules, plan)
             return None
         rules = plan.rules(generation, spec_hash)
-        turn = await self._advance(body, memory, plan, rules, None)
+        turn = await self._advance(body, memory, plan, rules)
         for _ in range(_ROUNDS):
             outcome = await self._save_and_act(ref, memory, plan, turn)
             if outcome is None:
@@ -202,12 +181,29 @@ class Driver:
             body, memory = after, self._recall(ref, after)  # the command may have written the plan itself
             if memory.status is not ours:  # this outcome answers a command that is no longer the one in hand
                 raise Superseded("another process has saved the plan meanwhile")
-            turn = await self._advance(body, memory, plan, rules, outcome)
+            turn = await self._advance(body, memory, plan, rules, (turn.command, outcome))
         else:
             return timedelta()  # the last command is neither announced nor done yet
         return self._next(memory, turn, plan)
 
-    async def _refuse(self, ref: Ref, body: Json, memory: _Memory, rules: Rules, error: PlanError) -> None:
+    async def _stop(self, ref: Ref, body: Json, memory: Memory, why: str) -> timedelta | None:
+        """An active plan whose spec cannot be read: nothing is done to any target."""
+        deleting = "deletionTimestamp" in body["metadata"]
+        inputs = Inputs(
+            requests=requests.read(body["metadata"].get("annotations") or {}),
+            deleting=deleting,
+            bound=_bound(body),
+            terminating=deleting and await terminating(self._cluster, ref.namespace),
+        )
+        turn = unreadable(memory.status, why, inputs, self._clock.now())
+        memory.status = turn.status
+        await self._save(ref, memory, turn.status)
+        self._tell(body, turn)
+        if turn.command is not None:  # the claims of a plan that has ended are void
+            await bind(self._cluster, ref, self._cluster.seen(ref) or body, bound=False)
+        return turn.look_again
+
+    async def _refuse(self, ref: Ref, body: Json, memory: Memory, rules: Rules, error: PlanError) -> None:
         """A spec that cannot be read, of a plan that is not active."""
         inputs = Inputs(
             outcome=Failed("Invalid", str(error)), deleting="deletionTimestamp" in body["metadata"], bound=_bound(body)
@@ -215,10 +211,18 @@ class Driver:
         turn = advance(rules, memory.status, inputs, self._clock.now())
         await self._save(ref, memory, turn.status)
         self._tell(body, turn)
-        if turn.command is not None and turn.command.verb is Verb.UNBIND:
+        if turn.command is not None:  # the finalizer comes off; claims of a plan that has ended are void
             await bind(self._cluster, ref, self._cluster.seen(ref) or body, bound=False)
 
-    async def _advance(self, body: Json, memory: _Memory, plan: Plan, rules: Rules, outcome: Outcome | None) -> Turn:
+    async def _advance(
+        self,
+        body: Json,
+        memory: Memory,
+        plan: Plan,
+        rules: Rules,
+        answer: tuple[Command | None, Outcome] | None = None,
+    ) -> Turn:
+        command, outcome = answer or (None, None)
         now = self._clock.now()
         status = memory.status
         metadata = body["metadata"]
@@ -227,6 +231,7 @@ class Driver:
         deleting = "deletionTimestamp" in metadata
         inputs = Inputs(
             outcome=outcome,
+            answered=command.verb if command else None,
             written=status.current is not None and hand.written(position(status)),
             trouble=await hand.trouble() if _between_claims(status) and outcome is None else None,
             gates=await self._gates(body, memory, plan, rules, now if _takes_effect(outcome) else None),
@@ -236,7 +241,7 @@ class Driver:
             suspended=plan.suspend,
             taken_over=active_run not in (0, memory.fenced_run),
             bound=_bound(body),
-            terminating=deleting and status.phase in ACTIVE and await hand.terminating(),
+            terminating=deleting and status.phase in ACTIVE and await terminating(self._cluster, hand.ref.namespace),
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )
         turn = advance(rules, status, inputs, now)
@@ -244,7 +249,7 @@ class Driver:
         return turn
 
     async def _gates(
-        self, body: Json, memory: _Memory, plan: Plan, rules: Rules, effect: datetime | None
+        self, body: Json, memory: Memory, plan: Plan, rules: Rules, effect: datetime | None
     ) -> tuple[Any, ...]:
         """The gates of the stage in hand, from the moment it is in effect: what was seen before, or `effect`."""
         status = memory.status
@@ -264,7 +269,7 @@ class Driver:
         memory.stage.turn_to((memory.run, step.name, status.steps[at].attempt, stage, since), step.gates, since)
         return await memory.stage.look(self._surroundings(body, step))
 
-    async def _guards(self, body: Json, memory: _Memory, plan: Plan) -> tuple[Any, ...]:
+    async def _guards(self, body: Json, memory: Memory, plan: Plan) -> tuple[Any, ...]:
         status = memory.status
         watched = status.phase in (Phase.RUNNING, Phase.WAITING) or (
             status.phase is Phase.HELD and plan.on_failure is OnFailure.ROLLBACK and status.failure is None
@@ -288,7 +293,7 @@ class Driver:
             interval=timedelta(),
         )
 
-    async def _save_and_act(self, ref: Ref, memory: _Memory, plan: Plan, turn: Turn) -> Outcome | None:
+    async def _save_and_act(self, ref: Ref, memory: Memory, plan: Plan, turn: Turn) -> Outcome | None:
         """Save what the turn says, then carry out its command. None when there is nothing more to do now."""
         body = self._cluster.seen(ref)
         if body is None:
@@ -313,7 +318,7 @@ class Driver:
         body = self._cluster.seen(ref) or body
         return await self._hand(ref, body, memory, plan).carry_out(command, looked)
 
-    def _hand(self, ref: Ref, body: Json, memory: _Memory, plan: Plan) -> Hand:
+    def _hand(self, ref: Ref, body: Json, memory: Memory, plan: Plan) -> Hand:
         return Hand(
             cluster=self._cluster,
             metrics=self._ports.metrics,
@@ -327,7 +332,7 @@ class Driver:
 
     # --- saving -------------------------------------------------------------------------------------------------------
 
-    async def _save(self, ref: Ref, memory: _Memory, status: Status) -> None:
+    async def _save(self, ref: Ref, memory: Memory, status: Status) -> None:
         now = self._clock.now()
         shown = present(status, now)
         if shown == memory.saved:
@@ -341,9 +346,9 @@ class Driver:
         if shown.run is not None and shown.run.number != memory.run:
             memory.run, memory.recollection = shown.run.number, Recollection()
 
-    async def _save_lazily(self, ref: Ref, memory: _Memory, plan: Plan) -> None:
+    async def _save_lazily(self, ref: Ref, memory: Memory, plan: Plan) -> None:
         """Save what people look at when it has changed, but not often."""
-        if _looked_at(memory.status, plan) == _looked_at(memory.saved, plan):
+        if looked_at(memory.status, plan) == looked_at(memory.saved, plan):
             return
         if memory.saved_at is None or self._clock.now() - memory.saved_at >= LAZY:
             await self._save(ref, memory, memory.status)
@@ -352,10 +357,10 @@ class Driver:
         for notice in turn.notices:
             self._ports.recorder.record(body, notice)
 
-    def _next(self, memory: _Memory, turn: Turn, plan: Plan) -> timedelta | None:
+    def _next(self, memory: Memory, turn: Turn, plan: Plan) -> timedelta | None:
         now = self._clock.now()
         soon = [turn.look_again, memory.stage.next_look(now), memory.guards.next_look(now)]
-        if memory.saved_at is not None and _looked_at(memory.status, plan) != _looked_at(memory.saved, plan):
+        if memory.saved_at is not None and looked_at(memory.status, plan) != looked_at(memory.saved, plan):
             soon.append(max(memory.saved_at + LAZY - now, timedelta(seconds=1)))
         return min((after for after in soon if after is not None), default=None)
 
@@ -375,17 +380,3 @@ def _takes_effect(outcome: Outcome | None) -> bool:
 
 def _bound(body: Json) -> bool:
     return FINALIZER in (body["metadata"].get("finalizers") or ())
-
-
-def _looked_at(status: Status, plan: Plan) -> object:
-    """What is worth a save of its own: verdicts and why there is no number, ready pods, what is waited for, and when a long dwell began."""
-    current = status.current
-    if current is None:
-        return status.message
-    dwell = timedelta()
-    if current.stage and any(step.name == current.step for step in plan.steps):
-        dwell = plan.step(current.step).kind.stages()[stage_of(status)].dwell
-    verdicts = tuple((gate.name, gate.verdict, "" if gate.value else gate.message) for gate in current.gates)
-    # In effect, only what it waits for counts (its dwell, which gate), not the figures behind it.
-    message = current.message if current.applied_at is None else current.message.partition(":")[0]
-    return (verdicts, current.ready, message, current.applied_at if dwell >= LONG_DWELL else None)

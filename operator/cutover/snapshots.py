@@ -1,13 +1,15 @@
-"""What fields were before a step touched them, and how that is kept. Pure; used by `targets.py` and the kinds."""
+"""What fields were before a step touched them, and how that is kept. Used by `targets.py`, the driver and the kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from cutover.fields import ABSENT, Json, Path
-from cutover.ports import Ref
+from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
+
+RUN_LABEL: Final = "cutover.dev/run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +52,27 @@ def read(body: Json) -> Snapshot:
     values = tuple((tuple(entry["path"]), entry.get("value", ABSENT)) for entry in data["fields"])
     ours = tuple(entry["ours"].get("value", ABSENT) for entry in data["fields"] if "ours" in entry)
     return Snapshot(data["object"]["uid"], values, data["facts"], ours)
+
+
+def labels(uid: str, run: int) -> dict[str, str]:
+    """What tells the snapshots of one run of a plan from all others."""
+    return {PLAN_LABEL: uid, RUN_LABEL: str(run)}
+
+
+async def drop(cluster: Cluster, namespace: str, uid: str, run: int, *, but_this: bool = False) -> None:
+    """Delete the snapshots of one run of a plan, or those of every other."""
+    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{RUN_LABEL}{'!=' if but_this else '='}{run}")
+
+
+async def give(cluster: Cluster, plan: Ref, uid: str, run: int, *, owned: bool) -> None:
+    """After the end the plan owns the snapshots of its run, so that they go when it goes. Twice is harmless.
+
+    While it is active they have no owner: a deletion in the foreground would take them away first.
+    """
+    owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan.name, "uid": uid}
+    wanted = [owner] if owned else []
+    picked = ",".join(f"{key}={value}" for key, value in labels(uid, run).items())
+    for body in await cluster.list(SNAPSHOTS, plan.namespace, picked):
+        if (body["metadata"].get("ownerReferences") or []) != wanted:
+            ref = Ref(SNAPSHOTS, plan.namespace, body["metadata"]["name"])
+            await cluster.patch(ref, [{"op": "add", "path": "/metadata/ownerReferences", "value": wanted}])

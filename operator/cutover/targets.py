@@ -17,13 +17,12 @@ from cutover.errors import Conflict, NotFound, Rejected, Superseded
 from cutover.fields import Change, Json, Operation, Path, escape, find, readable, write
 from cutover.foreign import gone, says
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
-from cutover.snapshots import Snapshot, read, written
-from cutover.status import ACTIVE, ENDED, Phase
+from cutover.snapshots import Snapshot, labels, read, written
+from cutover.status import ACTIVE
 
 _PLAN_AT: Final = f"/metadata/labels/{escape(PLAN_LABEL)}"
 _FENCE_AT: Final = f"/metadata/labels/{escape(FENCE_LABEL)}"
 _APPLIED_AT: Final = f"/metadata/labels/{escape(APPLIED_LABEL)}"
-_RUN_LABEL: Final = "cutover.dev/run"
 _TRIES: Final = 4
 
 
@@ -160,12 +159,13 @@ class Targets:
         holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
         return await self._active_plan(ref.namespace, holder) if holder not in (None, self.holder.uid) else ""
 
-    async def release(self, ref: Ref, applied: str | None = None) -> None:
+    async def release(self, ref: Ref, applied: str | None = None, *, fenced: bool = True) -> None:
         """Take our claim away; harmless when it is gone, or the object is.
 
         Args:
             ref: the object.
             applied: the mark of a success to leave there; empty to take one away, None to leave it as it is.
+            fenced: raise Superseded when a higher fence than ours stands there.
         """
         for _ in range(_TRIES):
             try:
@@ -173,7 +173,8 @@ class Targets:
                 labels = body["metadata"].get("labels") or {}
                 if labels.get(PLAN_LABEL) != self.holder.uid:
                     return
-                self._fence_of(body)
+                if fenced:
+                    self._fence_of(body)
                 operations: list[Operation] = [
                     {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]},
                     {"op": "remove", "path": _PLAN_AT},
@@ -195,7 +196,7 @@ class Targets:
         for plan in await self.cluster.list(PLANS, namespace):
             if plan["metadata"]["uid"] == uid:
                 phase = plan.get("status", {}).get("phase")
-                return "" if phase is None or Phase(phase) in ENDED else str(plan["metadata"]["name"])
+                return str(plan["metadata"]["name"]) if phase in ACTIVE else ""
         return ""
 
     def _fence_of(self, body: Json) -> int | None:
@@ -257,11 +258,11 @@ class Targets:
                 raise Foreign("TargetReplaced", f"{ref} has no {readable(path)}")
             values.append((path, found.value))
         taken = Snapshot(body["metadata"]["uid"], tuple(values), dict(facts or {}), tuple(ours))
-        labels = {PLAN_LABEL: self.holder.uid, _RUN_LABEL: str(self.holder.run)}
+        marks = labels(self.holder.uid, self.holder.run)
         manifest = {
             "apiVersion": SNAPSHOTS.api_version,
             "kind": SNAPSHOTS.kind,
-            "metadata": {"name": name, "namespace": ref.namespace, "labels": labels},
+            "metadata": {"name": name, "namespace": ref.namespace, "labels": marks},
             "revision": 1,
             "data": written(taken, ref, self.step),
         }
@@ -274,23 +275,6 @@ class Targets:
             return kept
         self.memory[name] = taken
         return taken
-
-    async def drop_snapshots(self, *, of_earlier_runs: bool = False) -> None:
-        """Delete the snapshots of this run, or those of every other."""
-        runs = f"{_RUN_LABEL}!={self.holder.run}" if of_earlier_runs else f"{_RUN_LABEL}={self.holder.run}"
-        await self.cluster.delete_all(SNAPSHOTS, self.holder.namespace, f"{PLAN_LABEL}={self.holder.uid},{runs}")
-
-    async def bequeath_snapshots(self, plan: str) -> None:
-        """After the end the plan owns the snapshots of this run, so that they go when it goes. Twice is harmless.
-
-        While it is active they have no owner: a deletion in the foreground would take them away first.
-        """
-        owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan, "uid": self.holder.uid}
-        labels = f"{PLAN_LABEL}={self.holder.uid},{_RUN_LABEL}={self.holder.run}"
-        for body in await self.cluster.list(SNAPSHOTS, self.holder.namespace, labels):
-            if not body["metadata"].get("ownerReferences"):
-                ref = Ref(SNAPSHOTS, self.holder.namespace, body["metadata"]["name"])
-                await self.cluster.patch(ref, [{"op": "add", "path": "/metadata/ownerReferences", "value": [owner]}])
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

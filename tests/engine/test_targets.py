@@ -10,6 +10,7 @@ import pytest
 from cutover.errors import NotFound, Rejected, Superseded
 from cutover.fields import ABSENT, Change
 from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
+from cutover.snapshots import drop
 from cutover.targets import Busy, Foreign, Holder, Targets
 from cutover.testing import MemoryCluster
 from support.shop import PLAN, V2, plan, shop
@@ -212,7 +213,7 @@ async def test_a_snapshot_is_taken_once(cluster: MemoryCluster) -> None:
     assert again.value(("spec", "paused")) is ABSENT
     assert again.facts == {"ready": 3}
     assert await targets(cluster, run=2).saved(V2) is None
-    await targets(cluster).drop_snapshots()
+    await drop(cluster, "shop", "uid-a", 1)
     assert not [ref for ref in cluster.objects if ref.resource == SNAPSHOTS]
 
 

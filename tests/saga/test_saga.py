@@ -55,7 +55,8 @@ class Walk:
 
     def go(self, outcome: Outcome | None = None, **inputs: object) -> str:
         """One call; the command as text."""
-        given = Inputs(outcome=outcome, bound=self.held, **inputs)  # type: ignore[arg-type]
+        answered = self.turn.command.verb if outcome is not None and self.turn.command else None
+        given = Inputs(outcome=outcome, answered=answered, bound=self.held, **inputs)  # type: ignore[arg-type]
         self.turn = advance(self.rules, self.status, given, self.now)
         self.status = self.turn.status
         command = self.turn.command
@@ -302,7 +303,7 @@ def test_what_is_missing_is_refused_after_the_deadline() -> None:
 
 def test_an_unreadable_spec_holds_and_goes_on() -> None:
     walk = Walk().to("shift")
-    walk.status = unreadable(walk.status, "the CRD is older", walk.now)
+    walk.status = unreadable(walk.status, "the CRD is older", Inputs(), walk.now).status
     assert (walk.status.phase, walk.status.reason) == (Phase.HELD, "UnreadableSpec")
     assert walk.go() == "do shift 0"
 

@@ -112,6 +112,7 @@ def test_promises(rules: Rules, walk: list[Happening]) -> None:
             status, command = settled(status), None
         inputs = Inputs(
             outcome=happening.outcome if command is not None else None,
+            answered=command.verb if command is not None else None,
             gates=tuple(gate for gate in happening.gates if not gate.guard),
             guards=tuple(gate for gate in happening.gates if gate.guard),
             trouble=happening.trouble,
@@ -176,10 +177,13 @@ def _check_end(status: Status, states: list[StepState]) -> None:
 def _finishes(rules: Rules, status: Status, now: datetime, *, bound: bool) -> None:
     """From wherever it is: deleted, with every command done, it ends in a few turns, and the finalizer comes off."""
     outcome: Outcome | None = None
+    verb: Verb | None = None
     for _ in range(60):
         now += timedelta(minutes=2)
-        turn = advance(rules, status, Inputs(outcome=outcome, deleting=True, bound=bound), now)
+        inputs = Inputs(outcome=outcome, answered=verb, deleting=True, bound=bound)
+        turn = advance(rules, status, inputs, now)
         status, outcome = turn.status, Done() if turn.command else None
+        verb = turn.command.verb if turn.command else None
         if turn.command is not None and turn.command.verb is Verb.UNBIND:
             bound = False
         if status.phase in ENDED and not bound:

@@ -17,32 +17,45 @@ from datetime import datetime, timedelta
 from cutover.requests import RequestVerb
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft
-from cutover.saga.end import ended, reclaiming, releasing
+from cutover.saga.end import abandon, ended, reclaiming, releasing
 from cutover.saga.failing import turn_back
 from cutover.saga.forward import forward, held, retry
 from cutover.saga.start import claiming, examine_anew, pending, take_spec
 from cutover.saga.tables import PlanEvent, Reason
-from cutover.saga.turn import Inputs, Rules, Turn
+from cutover.saga.turn import NO_PROGRESS, Inputs, Rules, Turn
 from cutover.saga.wishes import answer_requests, hold_or_resume
 from cutover.status import ENDED, Phase, Status
 
 _BACKWARD = (Phase.UNWINDING, Phase.STUCK)
 
 
-def unreadable(status: Status, message: str, now: datetime) -> Status:
+def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> Turn:
     """An active plan whose spec cannot be read, or is not the one that was begun: stop, undo nothing, go on when it can.
 
-    Such a plan is never unwound, because how to undo its steps stands in that spec.
+    Such a plan is never unwound, because how to undo its steps stands in that spec. It can be abandoned, and a deletion
+    gives it up: at once when the namespace goes, else after a while in which somebody may mend the spec.
     """
+    nothing = Rules(steps=(), generation=status.observed_generation, spec_hash="", start_deadline=timedelta())
+    only_abandon = tuple(request for request in inputs.requests if request.verb is RequestVerb.ABANDON)
+    draft = Draft(nothing, status, replace(inputs, requests=only_abandon), now)
+    if answer_requests(draft) is RequestVerb.ABANDON:
+        return abandon(draft, Reason.ABANDONED, "abandoned on request")
+    draft.status = _stopped(draft, message)
+    waited = now - (draft.run.held_at or now)
+    if inputs.deleting and (inputs.terminating or waited >= NO_PROGRESS):
+        return abandon(draft, Reason.DELETED, f"the spec cannot be read: {message}")
+    return draft.turn(None, NO_PROGRESS - waited if inputs.deleting else None)
+
+
+def _stopped(draft: Draft, message: str) -> Status:
+    status = draft.status
     event = {Phase.RUNNING: PlanEvent.HOLD, Phase.WAITING: PlanEvent.HOLD, Phase.UNWINDING: PlanEvent.STICK}
-    if status.phase not in event:
+    if status.phase not in event or status.reason == Reason.UNREADABLE:
         return status
     if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING):
         return replace(status, message=message)  # between the steps; what is to be gone on with is said by the reason
-    nothing = Rules(steps=(), generation=status.observed_generation, spec_hash="", start_deadline=timedelta())
-    draft = Draft(nothing, status, Inputs(), now)
     draft.plan_event(event[status.phase], Reason.UNREADABLE, message)
-    draft.set_run(held_at=now)
+    draft.set_run(held_at=draft.now)
     return draft.status
 
 

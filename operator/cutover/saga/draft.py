@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from cutover.errors import Broken
 from cutover.saga.tables import PLAN, STEP, PlanEvent, Reason, StepEvent
-from cutover.saga.turn import Command, Inputs, Notice, Rules, Turn
+from cutover.saga.turn import STUCK_EVERY, Again, Command, Done, Inputs, Notice, Outcome, Rules, Turn, Verb
 from cutover.status import ENDED, Current, Phase, Run, Status, StepState
 
 
@@ -21,6 +21,12 @@ class Draft:
     now: datetime
     notices: list[Notice] = field(default_factory=list)
     look: list[timedelta] = field(default_factory=list)
+    unbound: Outcome | None = None
+
+    def __post_init__(self) -> None:
+        """What became of the finalizer answers no other question."""
+        if self.inputs.answered is Verb.UNBIND:
+            self.unbound, self.inputs = self.inputs.outcome, replace(self.inputs, outcome=None)
 
     @property
     def run(self) -> Run:
@@ -84,6 +90,20 @@ class Draft:
     def notice(self, reason: Reason | str, message: str, *, warning: bool = False, on_namespace: bool = False) -> None:
         """Tell people."""
         self.notices.append(Notice(str(reason), message, warning, on_namespace))
+
+    def unbind(self, *look: timedelta | None) -> Turn:
+        """Close the turn; our finalizer comes off, if it is on and was not tried just now."""
+        if not self.inputs.bound:
+            return self.turn(None, *look)
+        match self.unbound:
+            case None:
+                return self.turn(Command(Verb.UNBIND), *look)
+            case Done():
+                return self.turn(None, timedelta(seconds=1), *look)
+            case Again(after=after):
+                return self.turn(None, seconds(after), *look)
+            case _:
+                return self.turn(None, STUCK_EVERY, *look)
 
     def turn(self, command: Command | None = None, *look: timedelta | None) -> Turn:
         """Close the turn; it is looked at again at the soonest of all times named."""

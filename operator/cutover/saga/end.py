@@ -47,17 +47,13 @@ def _end(draft: Draft) -> Turn:
         message = f"everything is as it was before; it turned back because {failure.message}"
         draft.plan_event(PlanEvent.FINISH, failure.reason, message)
         draft.notice("RolledBack", message, warning=True)
-    return _unbind(draft)
+    return draft.unbind()
 
 
 def abandon(draft: Draft, reason: Reason, why: str) -> Turn:
     """End here and leave everything as it is; people are told what was not undone."""
-    rules = draft.rules.steps
-    left = [
-        step.name
-        for step, rule in zip(draft.status.steps, rules, strict=False)
-        if step.state in TOUCHED and rule.undoes
-    ]
+    known = {rule.name: rule.undoes for rule in draft.rules.steps}  # empty when the spec cannot be read
+    left = [step.name for step in draft.status.steps if step.state in TOUCHED and known.get(step.name, True)]
     message = f"{why}; not undone: {', '.join(left)}" if left else f"{why}; nothing was left to be undone"
     draft.plan_event(PlanEvent.ABANDON, reason, message)
     draft.set_run(held_at=None)
@@ -74,7 +70,7 @@ def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
     if draft.inputs.bound:
         if phase is Phase.ABANDONED:
             return _let_go_of_abandoned(draft)
-        return _unbind(draft)
+        return draft.unbind()
     if keep is not None and not draft.inputs.deleting:
         if keep > draft.now:
             return draft.turn(None, keep - draft.now)
@@ -96,11 +92,7 @@ def _let_go_of_abandoned(draft: Draft) -> Turn:
         case Again(after=after):
             return draft.turn(None, seconds(after))
         case _:
-            return _unbind(draft)
-
-
-def _unbind(draft: Draft) -> Turn:
-    return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+            return draft.unbind()
 
 
 # --- a rollback after a success -----------------------------------------------------------------------------------------
@@ -146,4 +138,4 @@ def _decline(draft: Draft, message: str) -> Turn:
     )
     draft.plan_event(PlanEvent.DECLINE, Reason.COMPLETED, f"all steps are done; rollback was rejected: {message}")
     draft.notice("RequestRejected", f"rollback was rejected: {message}", warning=True)
-    return _unbind(draft)
+    return draft.unbind()

@@ -132,6 +132,7 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
             weight=intent.weight,
             started_at=draft.now,
             digest=digest_of(draft.rules, draft.run.number, rule.name) if intent.asks else "",
+            skipped=stage > 0 and gates_skipped(draft.status),
         )
     )
     draft.notice("StageStarted", f"step {rule.name} {place}: {intent.intent}")
@@ -144,6 +145,8 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
 def retry(draft: Draft) -> Turn:
     """On request: the failed step of a held plan once more."""
     at = failed_step(draft.status)
+    if draft.status.failure is not None and draft.status.failure.reason == Reason.TIMED_OUT:
+        draft.set_run(spent=0.0)
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
     draft.set_run(held_at=None)

@@ -54,6 +54,7 @@ def _new_run(draft: Draft) -> None:
         spec_hash=draft.rules.spec_hash,
         started_at=draft.now,
         fence=before.fence if before else 0,
+        keep_until=before.keep_until if before else None,  # until the claim has dropped the snapshots of that run
     )
     draft.set(
         run=run,
@@ -96,7 +97,7 @@ def pending(draft: Draft, wish: RequestVerb | None) -> Turn:
         why = Reason.DELETED if inputs.deleting else Reason.ABORTED
         draft.plan_event(PlanEvent.REFUSE, why, "stopped before anything was touched")
         draft.notice(why, "stopped before anything was touched")
-        return draft.turn(Command(Verb.UNBIND) if inputs.bound else None)
+        return draft.unbind()
     if wish is RequestVerb.HOLD:
         draft.set(reason=str(Reason.HELD_BY_PERSON), message="held before the first step; resume to go on")
     elif reason == Reason.HELD_BY_PERSON and wish is RequestVerb.RESUME:
@@ -107,7 +108,7 @@ def pending(draft: Draft, wish: RequestVerb | None) -> Turn:
         elif reason == Reason.SUSPENDED:
             _restart_preflight(draft)
     if draft.status.reason in (Reason.HELD_BY_PERSON, Reason.SUSPENDED):
-        return draft.turn(Command(Verb.UNBIND) if inputs.bound else None)
+        return draft.unbind()
     return _preflight(draft)
 
 
@@ -137,11 +138,11 @@ def _preflight(draft: Draft) -> Turn:
             return draft.turn(None, seconds(after))
         case Wait(message=message):
             draft.set(reason=str(Reason.TARGET_BUSY), message=message)
-            return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None, BUSY_EVERY)
+            return draft.unbind(BUSY_EVERY)
         case Failed(reason=reason, message=message) | Hold(reason=reason, message=message):
             draft.plan_event(PlanEvent.REFUSE, reason, message)
             draft.notice("Refused", message, warning=True)
-            return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+            return draft.unbind()
 
 
 def _still_missing(draft: Draft, message: str) -> Turn:
@@ -151,7 +152,7 @@ def _still_missing(draft: Draft, message: str) -> Turn:
     if waited >= draft.rules.start_deadline:
         draft.plan_event(PlanEvent.REFUSE, Reason.PREFLIGHT, message)
         draft.notice("Refused", message, warning=True)
-        return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None)
+        return draft.unbind()
     draft.set(reason=str(Reason.PREFLIGHT), message=message)
     passed, after = 0.0, float(PREFLIGHT_EVERY[-1])
     for pause in PREFLIGHT_EVERY[:-1]:
@@ -170,6 +171,7 @@ def claiming(draft: Draft) -> Turn:
             return draft.turn(Command(Verb.CLAIM))
         case Done():
             draft.set(reason=str(Reason.PROGRESSING))
+            draft.set_run(keep_until=None)
             return start(draft, 0)
         case Again(after=after, message=message):
             draft.set(message=message)
@@ -177,7 +179,7 @@ def claiming(draft: Draft) -> Turn:
         case Wait(message=message):
             draft.plan_event(PlanEvent.BUSY, Reason.TARGET_BUSY, message)
             draft.notice(Reason.TARGET_BUSY, message)
-            return draft.turn(Command(Verb.UNBIND) if draft.inputs.bound else None, BUSY_EVERY)
+            return draft.unbind(BUSY_EVERY)
         case Failed(reason=reason, message=message) | Hold(reason=reason, message=message):
             fail(draft, reason, message)
             return backward(draft)

@@ -169,6 +169,7 @@ class Inputs:
 
     Attributes:
         outcome: what became of the command that the status announces; None when it was not tried in this turn.
+        answered: which command that was.
         written: the step in hand has taken its snapshot, so it may have changed something.
         trouble: what has befallen a target apart from the command in hand, as if a command had failed or held.
         gates: the gates of the stage in hand as they stand now.
@@ -181,6 +182,7 @@ class Inputs:
     """
 
     outcome: Outcome | None = None
+    answered: Verb | None = None
     written: bool = False
     trouble: Failed | Hold | None = None
     gates: tuple[GateStatus, ...] = ()

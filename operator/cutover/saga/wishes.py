@@ -13,8 +13,8 @@ from cutover.saga.tables import PlanEvent, Reason, StepEvent
 from cutover.saga.turn import Rules
 from cutover.status import ENDED, Answer, Phase, RequestRecord, Status, StepState
 
-_BY_RECORD = frozenset({RequestVerb.APPROVE, RequestVerb.SKIP})
-"""Verbs that take effect by standing in `status.requests`; of all others one is carried out in a turn."""
+_OF_THE_STAGE: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "skipped"}
+"""Verbs that are kept beside the stage in hand, so that no later request undoes them; of all others one is done in a turn."""
 
 
 def digest_of(rules: Rules, number: int, step: str) -> str:
@@ -31,7 +31,11 @@ def answer_requests(draft: Draft) -> RequestVerb | None:
             continue
         refusal = f"{wish} was asked for at the same time, and comes first" if wish else _refusal(draft, request)
         record_answer(draft, request, refusal)
-        if not refusal and request.verb not in _BY_RECORD:
+        if refusal:
+            continue
+        if request.verb in _OF_THE_STAGE:
+            draft.set(current=replace(draft.current, **{_OF_THE_STAGE[request.verb]: True}))  # type: ignore[arg-type]
+        else:
             wish = request.verb
     return wish
 
@@ -56,17 +60,9 @@ def record_answer(draft: Draft, request: Request, refusal: str) -> None:
         draft.notice("RequestAccepted", f"{request.verb}{who} was accepted")
 
 
-def accepted(status: Status, verb: RequestVerb, step: str) -> RequestRecord | None:
-    """The accepted request of this verb for a step in this run."""
-    for record in status.requests:
-        if (record.verb, record.answer, record.step) == (verb, Answer.ACCEPTED, step):
-            return record if status.run is not None and record.run == status.run.number else None
-    return None
-
-
 def gates_skipped(status: Status) -> bool:
     """Whether a person has asked to take the gates of the step in hand as passed."""
-    return status.current is not None and accepted(status, RequestVerb.SKIP, status.current.step) is not None
+    return status.current is not None and status.current.skipped
 
 
 # --- whether it makes sense ---------------------------------------------------------------------------------------------
@@ -209,7 +205,8 @@ def hold_or_resume(draft: Draft, wish: RequestVerb | None) -> None:
     if wish is RequestVerb.HOLD:
         draft.set(reason=str(Reason.HELD_BY_PERSON), message="held by a person; resume to go on")
     elif wish is RequestVerb.RESUME and suspended:
-        draft.set(reason=str(Reason.SUSPENDED), message="spec.suspend is true; set it to false to go on")
+        resume(draft)
+        hold(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
     elif (
         wish is RequestVerb.RESUME
         or (status.reason == Reason.SUSPENDED and not suspended)

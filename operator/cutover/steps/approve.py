@@ -29,4 +29,4 @@ class Approve(Kind):
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Look whether somebody has approved."""
         del stage, looked
-        return Done() if work.approval else Wait("AwaitingApproval", self.message)
+        return Done() if work.approved else Wait("AwaitingApproval", self.message)

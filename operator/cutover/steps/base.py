@@ -12,7 +12,6 @@ from cutover.model import Model
 from cutover.ports import Cluster, Ref, Resource
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.snapshots import Snapshot
-from cutover.status import RequestRecord
 from cutover.targets import Targets
 
 
@@ -40,7 +39,7 @@ class Work:
         applied: the stage has been seen in effect, so what stands there now is not ours to repair without a thought.
         anew: a person has said that the stage is to be brought about once more, whatever stands there now.
         memory: what the kind remembers of this run; lost in a crash, so only what can be found out again.
-        approval: the accepted approval of this step in this run.
+        approved: a person has approved the stage in hand.
         earlier: what earlier steps of the plan write; it may look different when this step begins.
     """
 
@@ -53,7 +52,7 @@ class Work:
     applied: bool = False
     anew: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
-    approval: RequestRecord | None = None
+    approved: bool = False
     earlier: frozenset[Target] = frozenset()
 
 

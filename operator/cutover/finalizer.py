@@ -1,0 +1,52 @@
+"""Our finalizer on a plan, which is there only while the plan is active, and whether its namespace goes. Used by the driver and its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cutover.errors import Conflict, NotFound, OutsideError, Rejected
+from cutover.fields import Json, Operation
+from cutover.ports import FINALIZER, NAMESPACES, Cluster, Ref
+from cutover.status import ACTIVE
+
+
+async def terminating(cluster: Cluster, namespace: str) -> bool:
+    """Whether a namespace is being deleted."""
+    try:
+        body = await cluster.get(Ref(NAMESPACES, "", namespace))
+    except NotFound:
+        return True
+    except OutsideError:
+        return False
+    return "deletionTimestamp" in body["metadata"]
+
+
+async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:
+    """Set our finalizer on a plan, or take it away; it is there only while the plan is active.
+
+    Raises:
+        Conflict: the plan has changed since `body`, so that it may have ended, or begun again.
+        NotFound: it is gone, and the finalizer was to be set.
+    """
+    for _ in range(3):
+        present = list(body["metadata"].get("finalizers") or ())
+        if (FINALIZER in present) == bound:
+            return
+        try:
+            await cluster.patch(ref, list(_finalizer(body, present, bound=bound)))
+        except Rejected:
+            body = await cluster.get(ref)
+            if bound or (body.get("status") or {}).get("phase") in ACTIVE:
+                break
+            continue
+        except NotFound:
+            if bound:
+                raise
+        return
+    raise Conflict(f"{ref} has changed, and its finalizer was not written")
+
+
+def _finalizer(body: Json, present: list[str], *, bound: bool) -> Iterator[Operation]:
+    yield {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
+    wanted = [*present, FINALIZER] if bound else [name for name in present if name != FINALIZER]
+    yield {"op": "add", "path": "/metadata/finalizers", "value": wanted}

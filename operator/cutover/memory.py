@@ -1,0 +1,48 @@
+"""What a process keeps of one plan between turns, and what of it people look at. Used by the driver alone; lost in a crash without harm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from cutover.commands import Recollection
+from cutover.errors import PlanError
+from cutover.gates.watch import Watch
+from cutover.plan import Plan
+from cutover.saga.draft import stage_of
+from cutover.status import Status
+
+LONG_DWELL: Final = timedelta(seconds=30)
+"""From this dwell on, the time it counts from is worth a save of its own."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is kept of one plan between turns. Losing it costs requests and samples, never correctness."""
+
+    uid: str
+    stage: Watch
+    guards: Watch
+    status: Status = field(default_factory=Status)
+    saved: Status = field(default_factory=Status)
+    saved_at: datetime | None = None
+    version: str = ""
+    fenced_run: int = 0
+    run: int = 0
+    spec: tuple[int, Plan | PlanError, str] | None = None
+    recollection: Recollection = field(default_factory=Recollection)
+
+
+def looked_at(status: Status, plan: Plan) -> object:
+    """What is worth a save of its own: verdicts and why there is no number, ready pods, what is waited for, and when a long dwell began."""
+    current = status.current
+    if current is None:
+        return status.message
+    dwell = timedelta()
+    if current.stage and any(step.name == current.step for step in plan.steps):
+        dwell = plan.step(current.step).kind.stages()[stage_of(status)].dwell
+    verdicts = tuple((gate.name, gate.verdict, "" if gate.value else gate.message) for gate in current.gates)
+    # In effect, only what it waits for counts (its dwell, which gate), not the figures behind it.
+    message = current.message if current.applied_at is None else current.message.partition(":")[0]
+    return (verdicts, current.ready, message, current.applied_at if dwell >= LONG_DWELL else None)

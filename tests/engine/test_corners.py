@@ -1,0 +1,201 @@
+"""Corners of the engine that once went wrong: finalizers, marks, times and wishes at the edges of a run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cutover.errors import Denied, Unavailable
+from cutover.fields import Operation
+from cutover.ports import (
+    APPLIED_LABEL,
+    DEPLOYMENTS,
+    FENCE_LABEL,
+    PLAN_LABEL,
+    PLANS,
+    SNAPSHOTS,
+    Ref,
+    Sample,
+)
+from cutover.requests import RequestVerb
+from cutover.status import Phase
+from support.shop import NAMESPACE, V1, V2, plan, react, shop
+from support.simulation import Simulation
+
+DEPLOY = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+"""
+APPROVE = f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"
+
+
+def edit(run: Simulation, ref: Ref, change: Any) -> None:
+    body = copy.deepcopy(run.cluster.objects[ref])
+    change(body)
+    run.cluster.put(ref.resource, body)
+
+
+def finalizer_written(ref: Ref, run: Simulation, operations: Sequence[Operation]) -> Operation | None:
+    found = [operation for operation in operations if operation["path"] == "/metadata/finalizers"]
+    return found[0] if found and ref == run.plan else None
+
+
+@pytest.mark.parametrize("error", [Denied("no"), Unavailable("away")])
+async def test_a_finalizer_that_does_not_come_off_is_tried_again_in_peace(error: Exception) -> None:
+    run, tries, patch = Simulation(plan(DEPLOY), put=shop), [], None
+    patch = run.cluster.patch
+
+    async def refuse(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        written = finalizer_written(ref, run, operations)
+        if written and not written["value"]:
+            tries.append(run.clock.now())
+            raise error
+        return await patch(ref, operations, account)
+
+    run.cluster.patch = refuse  # type: ignore[method-assign]
+    await run.until(lambda: run.phase is Phase.SUCCEEDED)
+    tries.clear()
+    after = await run.turn()
+    assert len(tries) == 1
+    assert after is not None
+    assert after > timedelta()
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    await run.until(lambda: not run.bound)
+
+
+async def test_a_plan_never_runs_without_its_finalizer() -> None:
+    """Another plan takes the target between the look and the claim, and lets go of it at once."""
+    run = Simulation(plan(DEPLOY), put=shop)
+    other = run.cluster.put(PLANS, {"metadata": {"name": "other", "namespace": NAMESPACE}, "spec": {}})
+    run.cluster.objects[other]["status"] = {"phase": "Running"}
+    uid, patch = run.cluster.objects[other]["metadata"]["uid"], run.cluster.patch
+
+    async def meddle(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        done = await patch(ref, operations, account)
+        if written := finalizer_written(ref, run, operations):
+            marks = {PLAN_LABEL: uid, FENCE_LABEL: "1"} if written["value"] else {}
+            edit(run, V2, lambda body: body["metadata"].update(labels=marks))
+        return done
+
+    run.cluster.patch = meddle  # type: ignore[method-assign]
+    await run.turn()
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    while run.phase is not Phase.SUCCEEDED:
+        await run.turn()
+        assert run.bound or run.phase in (Phase.PENDING, Phase.SUCCEEDED)
+        run.clock.pass_time(timedelta(seconds=30))
+        react(run.cluster)
+
+
+async def test_an_abandoned_run_takes_the_mark_of_an_earlier_one_away() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    assert APPLIED_LABEL in run.cluster.objects[V2]["metadata"]["labels"]
+    edit(
+        run,
+        run.plan,
+        lambda body: body.update(plan(APPROVE.replace("replicas: 3", "replicas: 5")) | {"metadata": body["metadata"]}),
+    )
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.request(RequestVerb.ABANDON)
+    await run.until(lambda: run.phase is Phase.ABANDONED and not run.bound)
+    assert APPLIED_LABEL not in run.cluster.objects[V2]["metadata"]["labels"]
+    assert run.cluster.objects[V2]["spec"]["replicas"] == 5
+
+
+@pytest.mark.parametrize("ending", ["abandon", "terminating", "in time"])
+async def test_an_unreadable_spec_can_be_left(ending: str) -> None:
+    run = Simulation(plan(APPROVE), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    edit(run, run.plan, lambda body: body["spec"]["steps"][0].update(unknown=1))
+    await run.turn()
+    assert (run.phase, run.status.reason) == (Phase.HELD, "UnreadableSpec")
+    if ending == "abandon":
+        run.request(RequestVerb.ABANDON)
+    else:
+        if ending == "terminating":
+            run.cluster.terminate(NAMESPACE)
+        run.cluster.delete(run.plan)
+    for _ in range(3):
+        after = await run.turn()
+        run.clock.pass_time(after or timedelta())
+    assert not run.bound
+    told = [notice.message for notice in run.recorder.notices if notice.reason == "Abandoned"]
+    assert len(told) == 1
+    assert "not undone: deploy" in told[0]
+
+
+async def test_retry_after_a_timeout_gets_all_of_the_time_anew() -> None:
+    spec = "timeout: 2m" + DEPLOY.replace("replicas: 3}", "replicas: 3}, irreversible: true")
+    spec += '  - {name: soak, check: {}, gates: [{name: errors, interval: 5s, prometheus: {query: e}, pass: {max: "0.5"}, failureThreshold: 100}]}\n'
+    run = Simulation(plan(spec), put=shop)
+    run.metrics.answer = lambda _: Sample(None, "nothing")
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "PastPointOfNoReturn"
+    run.metrics.answer = lambda _: Sample(0.1)
+    run.request(RequestVerb.RETRY)
+    assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_while_a_success_is_rolled_back_nothing_owns_its_snapshots() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    await run.run()
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.phase is Phase.UNWINDING and run.status.reason != "Reclaiming")
+    kept = [body for ref, body in run.cluster.objects.items() if ref.resource == SNAPSHOTS]
+    assert kept
+    assert all(not body["metadata"].get("ownerReferences") for body in kept)
+
+
+async def test_a_rejected_skip_does_not_undo_an_accepted_one() -> None:
+    spec = (
+        DEPLOY
+        + '  - {name: soak, check: {for: 10m}, gates: [{name: errors, interval: 5s, prometheus: {query: e}, pass: {max: "0.5"}}]}\n'
+    )
+    run = Simulation(plan(spec), put=shop)
+    await run.until(lambda: run.status.current is not None and run.status.current.step == "soak")
+    run.request(RequestVerb.SKIP, "soak")
+    await run.turn()
+    run.request(RequestVerb.SKIP, "soap")
+    run.metrics.answer = lambda _: Sample(0.9)
+    assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_resume_while_suspended_is_not_lost() -> None:
+    gate = '{name: errors, interval: 5s, prometheus: {query: e}, pass: {max: "0.5"}}'
+    spec = f"timeout: 2m\nonFailure: Hold\nsteps:\n  - {{name: soak, check: {{}}, gates: [{gate}]}}\n"
+    run = Simulation(plan(spec), put=shop)
+    run.metrics.answer = lambda _: Sample(None, "nothing")
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "TimedOut"
+    run.metrics.answer = lambda _: Sample(0.1)
+    edit(run, run.plan, lambda body: body["spec"].update(suspend=True))
+    await run.turn()
+    run.request(RequestVerb.RESUME)
+    await run.turn()
+    assert run.status.reason == "Suspended"
+    edit(run, run.plan, lambda body: body["spec"].update(suspend=False))
+    assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_claims_of_a_try_that_died_do_not_stay() -> None:
+    """Both targets are claimed, the process dies, one of them is deleted."""
+    spec = DEPLOY + "  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 1}}\n"
+    run = Simulation(plan(spec), put=shop)
+    claimed = 0
+
+    def told(verb: str, ref: Ref, _: Any) -> None:
+        nonlocal claimed
+        claimed += verb == "patch" and ref.resource == DEPLOYMENTS
+        if claimed == 2 and run.switch.at == 0:
+            run.switch.at = run.switch.calls + 1
+
+    run.cluster.told = told
+    await run.until(lambda: run.crashes == 1)
+    run.cluster.delete(V1)
+    await run.until(lambda: run.phase is Phase.REFUSED)
+    assert PLAN_LABEL not in (run.cluster.objects[V2]["metadata"].get("labels") or {})
