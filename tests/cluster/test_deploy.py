@@ -407,7 +407,7 @@ def test_replicas_do_not_go_down_under_traffic(shop: Shop) -> None:
         "Deployment shop-v2 cannot go from 3 to 0 replicas while it is given weight 40 by VirtualService shop "
         "(0 before this step)" in status.message
     )
-    assert shop.endpoints("shop-v2") == 3
+    assert shop.api.get(f"{shop.deployments}/shop-v2")["spec"]["replicas"] == 3
     weigh(shop, 100, 0)
     assert shop.until_ended().phase is Phase.ROLLED_BACK
     assert shop.objects() == before
@@ -426,7 +426,7 @@ def test_more_replicas_of_what_has_traffic_anyway_go_back(shop: Shop) -> None:
     before = shop.objects()
     shop.apply(f"steps:\n  - {{name: scale, deploy: {{workload: {{name: shop-v1}}, replicas: 5}}}}\n{ASK}")
     shop.until_phase(Phase.WAITING)
-    assert shop.endpoints("shop-v1") == 5
+    until("the slices have all pods", lambda: shop.endpoints("shop-v1") == 5)
     shop.request(RequestVerb.ABORT)
     assert shop.until_ended().phase is Phase.ROLLED_BACK
     assert shop.objects() == before
