@@ -24,6 +24,9 @@ _PATCHES = {
 }
 
 
+_PATIENCE = 15
+
+
 class ApiError(RuntimeError):
     """The API server said no."""
 
@@ -63,6 +66,17 @@ class Api:
         return {"Authorization": f"Bearer {self.token}", "Content-Type": content, "Accept": "application/json"}
 
     def request(self, method: str, path: str, body: Json = None, content: str = "application/json") -> Json:
+        """One request. A server that asks for patience gets it, as from every client of Kubernetes: it does so after each start."""
+        for _ in range(_PATIENCE):
+            try:
+                return self._once(method, path, body, content)
+            except ApiError as error:
+                if error.status != 429:
+                    raise
+                time.sleep(1)
+        return self._once(method, path, body, content)
+
+    def _once(self, method: str, path: str, body: Json, content: str) -> Json:
         data = None if body is None else json.dumps(body).encode()
         for last in (False, True):
             connection = self._connection()
@@ -151,6 +165,9 @@ class Api:
         try:
             connection.request("GET", f"{path}?{urllib.parse.urlencode(wanted)}", headers=self._headers(""))
             response = connection.getresponse()
+            if response.status == 429:
+                time.sleep(1)
+                return
             if response.status >= 300:
                 raise ApiError(response.status, response.reason, response.read().decode())
             while line := response.readline():
