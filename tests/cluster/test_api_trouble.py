@@ -223,7 +223,7 @@ def test_streams_break_and_stand_still(yard: Yard, undisturbed: dict[str, Undist
 
 def test_streams_end_with_an_error(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
     """Which an API server sends that has lost its etcd for a moment."""
-    trouble = _again_and_again(lambda runner: runner.proxy.end_watches(500, "InternalError"), 0.5)
+    trouble = _again_and_again(lambda runner: runner.proxy.end_watches(500, "InternalError"), 0.15)
     _all(yard, undisturbed, [(story, "error", trouble) for story in (CANARY, FAILING)])
 
 
