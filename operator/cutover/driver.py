@@ -55,6 +55,11 @@ class Driver:
         self._cluster, self._clock = ports.cluster, ports.clock
         self._memories: dict[Ref, Memory] = {}
         self._quiet: dict[Ref, datetime] = {}
+        self._deleted: dict[Ref, list[str]] = {}
+
+    def deleted(self, ref: Ref, uid: str) -> None:
+        """A stream says that a plan was deleted. An answer 404 says less: an API server that starts may give it for a moment."""
+        self._deleted.setdefault(ref, []).append(uid)
 
     async def turn(self, ref: Ref) -> timedelta | None:
         """One turn.
@@ -65,8 +70,14 @@ class Driver:
         Raises:
             Unavailable: the API server gave no answer; try again later.
         """
+        while uids := self._deleted.get(
+            ref
+        ):  # snapshots that a plan did not own, or that were orphaned, are nobody's now
+            await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
+            uids.pop()
         body = self._cluster.seen(ref)
         if body is None:
+            self._deleted.pop(ref, None)
             self._forget(ref)
             self._quiet.pop(ref, None)
             return None
