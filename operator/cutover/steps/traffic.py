@@ -306,6 +306,9 @@ class Traffic(Kind):
 
     def _too_often(self, work: Work) -> bool:
         memo = f"{work.place}.repairs"
+        if work.anew:  # a person has settled it
+            work.memory.pop(memo, None)
+            return False
         recent: list[datetime] = [at for at in work.memory.get(memo, ()) if work.now - at < timedelta(minutes=1)]
         work.memory[memo] = [*recent, work.now]
         return len(recent) >= _MOST_REPAIRS
