@@ -179,8 +179,8 @@ def _with_kubectl(yard: Yard, *, plan_first: bool) -> str:
         file = yard.folder / f"{shop.namespace}.yaml"
         file.write_text(yaml.safe_dump_all(manifests[::-1] if plan_first else manifests))
         command = [str(tools.locate("kubectl")), "delete", "--timeout=60s", "-f", str(file)]
-        kubeconfig = str(yard.cluster.control_plane.kubeconfig)
-        done = subprocess.run(command, env={"KUBECONFIG": kubeconfig}, capture_output=True, text=True, check=False)
+        env = {"KUBECONFIG": str(yard.cluster.control_plane.kubeconfig), "HOME": str(yard.folder)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         problems = [done.stderr] if done.returncode else []
         problems += _gone(site, path) + _as_expected(shop.objects(), {})
         return f"kubectl delete -f, plan first {plan_first}: {problems}" if problems else ""

@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 from contextlib import ExitStack
+from typing import Self
 
 import pytest
 
@@ -39,7 +40,7 @@ class _Probe:
             except OSError as error:
                 self.failed.append(str(error))
 
-    def __enter__(self) -> _Probe:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
