@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,13 +180,14 @@ class MemoryCluster:
         )
         return picked
 
-    def _pick(self, resource: Resource, namespace: str, labels: str) -> Sequence[Ref]:
+    def _pick(
+        self, resource: Resource, namespace: str, labels: str, among: Mapping[Ref, Json] | None = None
+    ) -> Sequence[Ref]:
+        found = self.objects if among is None else among
         return [
             ref
-            for ref, body in sorted(self.objects.items())
-            if ref.resource == resource
-            and namespace in ("", ref.namespace)
-            and _selected(body["metadata"].get("labels") or {}, labels)
+            for ref in sorted(ref for ref in found if ref.resource == resource)
+            if namespace in ("", ref.namespace) and _selected(found[ref]["metadata"].get("labels") or {}, labels)
         ]
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
