@@ -19,7 +19,7 @@ from support.forked import ForkedOperator
 from support.real import DEPLOY, Shop
 from support.site import Yard, side_by_side
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("takes the API server away")]
 SOON = 30.0
 """Seconds after the API server is back within which a plan has come to its end."""
 
