@@ -73,16 +73,8 @@ def build_image() -> str:
 
     Without attestations: a node takes them for an image of another platform and cannot unpack it.
     """
-    return _run(
-        "env",
-        "BUILDX_NO_DEFAULT_ATTESTATIONS=1",
-        "docker",
-        "build",
-        "--quiet",
-        "--tag",
-        f"{_REPOSITORY}:{_TAG}",
-        str(ROOT),
-    )
+    command = f"env BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build --quiet --tag {_REPOSITORY}:{_TAG}"
+    return _run(*command.split(), str(ROOT))
 
 
 def chart_values(providers: dict[str, Any], image: str) -> dict[str, Any]:
