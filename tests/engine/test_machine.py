@@ -20,7 +20,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase as Stages, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.plan import parse
@@ -99,7 +106,9 @@ class Walk(RuleBasedStateMachine):
         wish=st.sampled_from(["go on", "go on", "take back", "take back", "delete", "abandon"]),
         ahead=st.integers(0, 24),
     )
-    def begin(self, name: str, processes: int, on_failure: str, keep: str, deletion: str, wish: str, ahead: int) -> None:
+    def begin(
+        self, name: str, processes: int, on_failure: str, keep: str, deletion: str, wish: str, ahead: int
+    ) -> None:
         """A plan is made; the first process does some turns in peace."""
         self.name, self.wish = name, wish
         cluster = MemoryCluster()
@@ -182,9 +191,7 @@ class Walk(RuleBasedStateMachine):
     def one_works(self, at: int, turns: int) -> None:
         self._run(self._several(turns, self._who(at)))
 
-    async def _several(
-        self, turns: int, only: int | None = None, until: Callable[[], bool] = lambda: False
-    ) -> None:
+    async def _several(self, turns: int, only: int | None = None, until: Callable[[], bool] = lambda: False) -> None:
         await self._work(turns, only, until)
 
     def _trouble(self, at: int, fault: Fault, call: int) -> None:

@@ -80,7 +80,9 @@ class Ledger:
         states = [step.state for step in new.steps]
         begun = [at for at, state in enumerate(states) if state is not StepState.PENDING]
         self._must(begun == list(range(len(begun))), f"steps begin out of their order: {states}")
-        self._must(sum(state in (StepState.DOING, StepState.WAITING) for state in states) <= 1, f"two at once: {states}")
+        self._must(
+            sum(state in (StepState.DOING, StepState.WAITING) for state in states) <= 1, f"two at once: {states}"
+        )
         if old.run is not None and old.run.number == new.run.number:
             for was, now, step in zip(old.steps, new.steps, self.spec.steps, strict=True):
                 if step.irreversible and was.state is StepState.DONE:
