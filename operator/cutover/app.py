@@ -174,7 +174,7 @@ class Operator:
     async def _sweep(self) -> None:
         try:
             if plans := await sweep(self.cluster, self.settings.namespaces):
-                log.info("snapshots of plans that are gone were deleted", extra={"plans": plans})
+                log.info("snapshots that nobody needs were deleted", extra={"plans": plans})
         except OutsideError as error:  # the next process tries again
             log.warning("snapshots of plans that are gone could not be looked for", extra={"why": str(error)})
 

@@ -70,9 +70,7 @@ class Driver:
         Raises:
             Unavailable: the API server gave no answer; try again later.
         """
-        while uids := self._deleted.get(
-            ref
-        ):  # snapshots that a plan did not own, or that were orphaned, are nobody's now
+        while uids := self._deleted.get(ref):  # snapshots it did not own, or that were orphaned, are nobody's now
             await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
             uids.pop()
         body = self._cluster.seen(ref)
@@ -148,7 +146,9 @@ class Driver:
                 if memory.version:
                     self._mind_the_other(ref, read, memory)
                 memory.status, memory.fenced_run = read, 0
-            elif not memory.fenced_run:  # what another process knows of the stage in hand is better than what we do
+            elif (
+                read.phase in ACTIVE and not memory.fenced_run
+            ):  # what another process knows of the stage in hand is better than what we do
                 memory.status = read
             memory.saved, memory.version = read, metadata["resourceVersion"]
         run = memory.status.run.number if memory.status.run else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from cutover.adapters.kubernetes import as_go_writes
-from cutover.ports import PLANS, SNAPSHOTS
+from cutover.ports import PLANS, SNAPSHOTS, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
+from cutover.sweep import sweep
 from support.shop import V2, plan, shop
 from support.simulation import Simulation
 
@@ -52,3 +53,26 @@ def test_documents_are_written_as_go_writes_them() -> None:
     """Bytes as `json.Marshal` gives them; the data of a ControllerRevision may not change by a byte."""
     body = {"b": [1, None, True], "a": '<a & b> "é" \u2028\u2029\n'}
     assert as_go_writes(body) == r'{"a":"\u003ca \u0026 b\u003e \"é\" \u2028\u2029\n","b":[1,null,true]}'
+
+
+async def test_a_new_process_takes_away_what_came_after_the_end() -> None:
+    """Of a run that has ended: a process that died with a snapshot under way. What a success keeps stays."""
+    run = Simulation(plan(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    (name,) = snapshots(run)
+    late = run.cluster.objects[Ref(SNAPSHOTS, run.plan.namespace, name)]
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    run.cluster.put(SNAPSHOTS, late)
+    assert await sweep(run.cluster, ()) == 1
+    assert snapshots(run) == []
+
+
+async def test_a_new_process_leaves_what_is_needed() -> None:
+    run = Simulation(plan(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    assert await sweep(run.cluster, ()) == 0
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await run.run() is Phase.SUCCEEDED
+    assert await sweep(run.cluster, ()) == 0
+    assert len(snapshots(run)) == 1

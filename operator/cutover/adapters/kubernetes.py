@@ -152,13 +152,18 @@ class Kubernetes:
             raise
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace, or in all; none when the kind is not installed."""
+        """All objects of a kind in a namespace, or in all; none when the kind is not installed.
+
+        Plans always are: an API server that has just started may say for a moment that they are not.
+        """
         params = {"labelSelector": labels} if labels else {}
         if not fresh:
             params["resourceVersion"] = "0"
         try:
             answer = await self._request("GET", _collection(resource, namespace), params=params)
-        except NotFound:
+        except NotFound as gone:
+            if resource == PLANS:
+                raise Unavailable(str(gone)) from gone
             return []
         items: Sequence[Json] = answer.get("items") or []
         return items

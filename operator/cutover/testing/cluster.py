@@ -282,6 +282,10 @@ def _selected(labels: Json, selector: str) -> bool:
         key, _, values = selector.partition(" in (")
         return labels.get(key) in values.rstrip(")").split(",")
     for part in filter(None, selector.split(",")):
+        if "=" not in part:
+            if part not in labels:
+                return False
+            continue
         key, unequal, value = part.partition("!=")
         if not unequal:
             key, _, value = part.partition("=")
