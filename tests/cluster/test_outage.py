@@ -13,7 +13,7 @@ import pytest
 from support.phases import Dwelling, Held, Pending, RollingOut, Unwinding, Waiting
 from support.site import Yard, side_by_side
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("takes the API server away")]
 SOON = 30.0
 """Seconds after the API server is back within which a plan has come to its end."""
 

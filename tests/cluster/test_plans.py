@@ -8,7 +8,7 @@ from cutover.requests import RequestVerb
 from cutover.status import Answer, Phase, StepState
 from harness.api import ApiError
 from harness.process import until
-from support.real import DEPLOY, SHIFT, Operator, Shop
+from support.real import DEPLOY, SHIFT, AnyOperator, Operator, Shop
 
 pytestmark = pytest.mark.cluster
 
@@ -182,6 +182,17 @@ steps:
     assert shop.weights() == [0, 100]
 
 
+def test_an_operator_that_is_replaced_in_the_middle(shop: Shop, operator: AnyOperator) -> None:
+    shop.apply(f"steps:{DEPLOY}{SHIFT}      dwell: 10m\n")
+    shop.until(lambda s: s.current is not None and s.current.weight == 10)
+    operator.restart()
+    shop.request(RequestVerb.ABORT)
+    assert shop.until_ended(deadline=60).phase is Phase.ROLLED_BACK
+    assert shop.weights() == [100, 0]
+    assert shop.leftovers() == []
+
+
+@pytest.mark.local("reads the exit code of the operator's process")
 def test_sigterm_ends_the_operator_in_good_order(shop: Shop, operator: Operator) -> None:
     shop.apply(f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go}}}}\n")
     shop.until_phase(Phase.WAITING)

@@ -25,7 +25,7 @@ from harness.proxy import Exchange, Fault, Hold, delayed, killing
 from support.site import Site, Undisturbed, Yard, side_by_side
 from support.stories import BACK_AND_FORTH, CANARY, STORIES, Story
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))
 PROBE = "steps: [{name: tick, wait: {for: 10ms}}]"
 

@@ -18,6 +18,7 @@ from cutover.requests import RequestVerb, write
 from cutover.status import ENDED, Phase, Status
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
+from harness.kind import Installed
 from harness.process import Process, free_ports, until
 
 RIGHTS = ROOT / "charts/cutover/files"
@@ -61,6 +62,11 @@ class Operator:
         self._process = Process("operator", self._command, log=self.log, env=self._env)
         self._process.start()
 
+    def restart(self) -> None:
+        """End it by SIGTERM, as Kubernetes does with a pod that is deleted, and start it again."""
+        self.stop()
+        self.start()
+
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:
@@ -87,6 +93,10 @@ class Operator:
 
     def ready(self) -> bool:
         return self.ask("/readyz") == "ok\n"
+
+
+AnyOperator = Operator | Installed
+"""What a test that runs everywhere may ask for; one that asks for `Operator` is marked `local`."""
 
 
 class Shop:
