@@ -8,7 +8,6 @@ them ten times what the same watch needed for the change itself, because an answ
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import random
@@ -25,17 +24,38 @@ from cutover.ports import PLAN_LABEL
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from harness.process import NotReady, until
+from support.meddling import (
+    Objects,
+    adorn,
+    after,
+    back_to_git,
+    empty,
+    left_http,
+    lower_again,
+    lowered_stays,
+    make_anew,
+    mend_then_resume,
+    misroute,
+    raise_again_and_again,
+    raise_while_suspended,
+    recreate_old,
+    reorder,
+    reorder_and_raise,
+    resume_then_abort,
+    set_again_and_again,
+    then_abort,
+    without,
+)
 from support.observer import Seen, Witness
 from support.phases import Case, RollingOut
 from support.real import Shop
 from support.site import Yard, side_by_side
-from support.somebody import ARGO, Somebody
+from support.somebody import Somebody
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
 SEED = int(os.environ.get("SEED", "1"))
 SOON, SLOWNESS = 2.0, 10
 """Seconds in which the plan is to answer, and how many times the change's own delay it gets beyond them."""
-Objects = dict[str, Any]
 _V1, _V2, _ROUTES = "deployments/shop-v1", "deployments/shop-v2", "virtualservices/shop"
 _PLAN = """
 steps:
@@ -84,7 +104,7 @@ def claimed(kind: str, _: str, body: Any) -> bool:
     return kind != "migrationplans" and PLAN_LABEL in (body["metadata"].get("labels") or {})
 
 
-# --- what is done -------------------------------------------------------------------------------------------------------
+# --- the rows --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -108,151 +128,6 @@ class Row:
     meanwhile: Callable[[Somebody], AbstractContextManager[None]] = field(default=lambda _: nullcontext())
 
 
-def _resume_then_abort(who: Somebody) -> None:
-    who.shop.request(RequestVerb.RESUME)
-    until("weight 50 is written again", lambda: who.shop.weights() == [50, 50])
-    who.shop.until_phase(Phase.RUNNING)
-    who.shop.request(RequestVerb.ABORT)
-
-
-def _mend_then_resume(who: Somebody) -> None:
-    who.scale(2)
-    _resume_then_abort(who)
-
-
-def _lowered_stays(who: Somebody) -> None:
-    assert who.shop.weights() == [90, 10], "it is not fought"
-    _resume_then_abort(who)
-
-
-def _lower_again(who: Somebody) -> None:
-    """What a person has resumed may be stopped once more."""
-    who.weights(90, 10)
-    who.shop.until_phase(Phase.HELD)
-    who.shop.request(RequestVerb.RESUME)
-    until("weight 50 is written again", lambda: who.shop.weights() == [50, 50])
-    who.shop.until_phase(Phase.RUNNING)
-    who.weights(80, 20)
-
-
-def _after(verb: RequestVerb, phase: Phase, act: Callable[[Somebody], None]) -> Callable[[Somebody], None]:
-    def both(who: Somebody) -> None:
-        who.shop.request(verb)
-        who.shop.until_phase(phase)
-        act(who)
-
-    return both
-
-
-def _then_abort(act: Callable[[Somebody], None]) -> Callable[[Somebody], None]:
-    """The change has no consequence on the way forward; that of an abort is measured."""
-
-    def both(who: Somebody) -> None:
-        act(who)
-        who.ask(RequestVerb.ABORT)
-
-    return both
-
-
-def _raise_while_suspended(who: Somebody) -> None:
-    path = f"{who.shop.plans}/plan"
-    who.api.patch(path, {"spec": {"suspend": True}})
-    who.shop.until_phase(Phase.HELD)
-    who.weights(20, 80)
-
-
-def _raise_again_and_again(who: Somebody) -> None:
-    for _ in range(5):
-        who.weights(20, 80)
-        until("the weight is put back", lambda: who.shop.weights() == [50, 50])
-    who.weights(20, 80)
-
-
-def _set_again_and_again(who: Somebody) -> None:
-    """As often as the plan sets its image anew, which is never ready."""
-    for _ in range(6):
-        until(
-            "the image is the plan's", lambda: "shop:2" in str(who.api.get(f"{who.shop.deployments}/shop-v2")["spec"])
-        )
-        who.image("shop:1")
-
-
-def _empty(who: Somebody) -> None:
-    who.routes(lambda _: [{"name": "primary", "redirect": {"uri": "/away"}}])
-
-
-def _misroute(who: Somebody) -> None:
-    def change(http: list[Any]) -> None:
-        http[0]["route"][1]["destination"]["host"] = "shop-v9"
-
-    who.routes(change)
-
-
-def _back_to_git(who: Somebody) -> None:
-    spec = who.manifest("VirtualService", "shop")["spec"]
-    who.routes(lambda _: spec["http"])
-
-
-_ANOTHER = {
-    "name": "admin",
-    "match": [{"uri": {"prefix": "/admin"}}],
-    "route": [{"destination": {"host": "shop-v1"}, "weight": 100}],
-    "timeout": "3.5s",
-    "retries": {"attempts": 2, "perTryTimeout": "1s", "retryOn": "5xx"},
-    "fault": {"delay": {"fixedDelay": "0.1s", "percentage": {"value": 0.5}}},
-    "corsPolicy": {"allowOrigins": [{"exact": "https://shop.example"}]},
-}
-_MORE = {"timeout": "7s", "retries": {"attempts": 3}, "headers": {"request": {"set": {"x-shop": "1"}}}}
-
-
-def _reorder(http: list[Any]) -> list[Any]:
-    """Another route in front, and the destinations the other way round."""
-    primary = copy.deepcopy(http[0])
-    primary["route"].reverse()
-    return [copy.deepcopy(_ANOTHER), primary]
-
-
-def _reorder_and_raise(who: Somebody) -> None:
-    who.routes(_reorder)
-    who.weights(20, 80)
-
-
-def _adorn(http: list[Any]) -> list[Any]:
-    """Everything but the weights."""
-    return [copy.deepcopy(http[0]) | copy.deepcopy(_MORE), copy.deepcopy(_ANOTHER)]
-
-
-def _left_http(change: Callable[[list[Any]], list[Any]]) -> Callable[[Objects], None]:
-    def left(objects: Objects) -> None:
-        spec = objects[_ROUTES][0]
-        spec["http"] = change(spec["http"])
-
-    return left
-
-
-def _make_anew(who: Somebody) -> None:
-    who.delete(who.shop.routes)
-    version = who.version
-    who.api.apply(who.manifest("VirtualService", "shop"), ARGO)
-    who.version = version
-
-
-def _without(name: str) -> Callable[[Objects], None]:
-    def left(objects: Objects) -> None:
-        del objects[name]
-
-    return left
-
-
-def _recreate_old(who: Somebody) -> None:
-    """While nothing stands behind the old version, nothing is routed to it."""
-    until("its endpoints are gone", lambda: who.shop.endpoints("shop-v1") == 0)
-    who.shop.request(RequestVerb.ABORT)
-    who.shop.until_phase(Phase.UNWINDING)
-    assert who.shop.weights() == [50, 50]
-    who.api.apply(who.manifest("Deployment", "shop-v1"))
-
-
 _ALL = (("Deployment", "shop-v1"), ("Deployment", "shop-v2"), ("VirtualService", "shop"))
 
 
@@ -267,17 +142,17 @@ def _nothing(_: Somebody) -> None:
 _LOWERED = plan_is(Phase.HELD, "LoweredByHand", "somebody has lowered shop-v2 to weight ")
 _STUCK = partial(plan_is, Phase.STUCK, "ForeignChange")
 WEIGHTS = (
-    Row("lowered, resumed", lambda who: who.weights(90, 10), _LOWERED, _lowered_stays),
-    Row("lowered again after a resume", _lower_again, _LOWERED),
+    Row("lowered, resumed", lambda who: who.weights(90, 10), _LOWERED, lowered_stays),
+    Row("lowered again after a resume", lower_again, _LOWERED),
     Row("lowered to nothing", lambda who: who.weights(100, 0), _LOWERED),
-    Row("lowered while held", _after(RequestVerb.HOLD, Phase.HELD, lambda who: who.weights(70, 30)), _LOWERED),
+    Row("lowered while held", after(RequestVerb.HOLD, Phase.HELD, lambda who: who.weights(70, 30)), _LOWERED),
     Row("raised", lambda who: who.weights(20, 80), put_back),
-    Row("raised while suspended", _raise_while_suspended, put_back),
+    Row("raised while suspended", raise_while_suspended, put_back),
     Row(
         "raised again and again",
-        _raise_again_and_again,
+        raise_again_and_again,
         plan_is(Phase.HELD, "ForeignWriter", "field manager somebody has changed the weights"),
-        _resume_then_abort,
+        resume_then_abort,
     ),
     Row("more than all", lambda who: who.weights(60, 60), put_back),
     Row(
@@ -285,13 +160,13 @@ WEIGHTS = (
         lambda who: who.delete(who.shop.routes),
         plan_is(Phase.UNWINDING, failure="TargetGone"),
         _nothing,
-        _without(_ROUTES),
+        without(_ROUTES),
     ),
-    Row("VirtualService made anew", _make_anew, plan_is(Phase.UNWINDING), _nothing),
-    Row("VirtualService emptied", _empty, _STUCK("Put it back: kubectl edit virtualservice"), _back_to_git),
-    Row("destination renamed", _misroute, _STUCK("Put it back: kubectl edit virtualservice"), _back_to_git),
-    Row("re-ordered and raised", _reorder_and_raise, put_back, left=_left_http(_reorder)),
-    Row("routes, retries, timeouts", _then_abort(lambda who: who.routes(_adorn)), plan_is(Phase.UNWINDING), _nothing, _left_http(_adorn)),
+    Row("VirtualService made anew", make_anew, plan_is(Phase.UNWINDING), _nothing),
+    Row("VirtualService emptied", empty, _STUCK("Put it back: kubectl edit virtualservice"), back_to_git),
+    Row("destination renamed", misroute, _STUCK("Put it back: kubectl edit virtualservice"), back_to_git),
+    Row("re-ordered and raised", reorder_and_raise, put_back, left=left_http(reorder)),
+    Row("routes, retries, timeouts", then_abort(lambda who: who.routes(adorn)), plan_is(Phase.UNWINDING), _nothing, left_http(adorn)),
 )  # fmt: skip
 WORKLOADS = (
     Row(
@@ -299,18 +174,18 @@ WORKLOADS = (
         lambda who: who.delete(f"{who.shop.deployments}/shop-v2"),
         plan_is(Phase.UNWINDING, failure="TargetGone"),
         _nothing,
-        _without(_V2),
+        without(_V2),
     ),
-    Row("old Deployment deleted", lambda who: who.delete(f"{who.shop.deployments}/shop-v1"), None, _recreate_old),
+    Row("old Deployment deleted", lambda who: who.delete(f"{who.shop.deployments}/shop-v1"), None, recreate_old),
     Row(
         "image changed",
-        _then_abort(lambda who: who.image("shop:by-hand")),
+        then_abort(lambda who: who.image("shop:by-hand")),
         _STUCK("is shop:by-hand, was shop:1 before, and this plan set shop:2"),
         lambda who: who.image("shop:1"),
     ),
     Row(
         "scaled",
-        _then_abort(lambda who: who.scale(5)),
+        then_abort(lambda who: who.scale(5)),
         _STUCK("is 5, was 0 before, and this plan set 2"),
         lambda who: who.scale(2),
     ),
@@ -327,7 +202,7 @@ WORKLOADS = (
         "labels off, and scaled",
         lambda who: who.take_labels(f"{who.shop.deployments}/shop-v2", replicas=5),
         plan_is(Phase.HELD, "ClaimLost", "is 5, was 0 before, and this plan set 2"),
-        _mend_then_resume,
+        mend_then_resume,
     ),
 )
 HEALED = (
@@ -335,13 +210,13 @@ HEALED = (
     Row("replaced every second", _nothing, _LOWERED, meanwhile=_healed("replace", *_ALL)),
     Row(
         "set back again and again in a rollout",
-        _set_again_and_again,
+        set_again_and_again,
         plan_is(Phase.HELD, "ForeignWriter", "field manager somebody has changed the fields of this step"),
         begin=RollingOut,
     ),
     Row(
         "Deployment applied every second",
-        _then_abort(_nothing),
+        then_abort(_nothing),
         plan_is(Phase.UNWINDING),
         _nothing,
         meanwhile=_healed("apply", ("Deployment", "shop-v2")),
