@@ -68,7 +68,7 @@ cluster-down: .venv ## end it and leave nothing
 	@$(HARNESS) down
 
 bench: .venv ## the figures of docs/performance.md
-	@PYTHONPATH=tests $(RUN) python bench
+	@PYTHONPATH=tests $(RUN) python bench/run.py
 
 clean: cluster-down ## also drop what was built here (the cache of tools stays)
 	@rm -rf .venv .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

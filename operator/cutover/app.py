@@ -50,7 +50,11 @@ _LONGEST_END: Final = 0.8
 
 
 class _NoDiff(kopf.DiffBaseStorage):
-    """Kopf keeps nothing on our objects."""
+    """Kopf keeps nothing on our objects, and compares nothing, which would take a deep copy of each."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        del body, extra_fields
+        return kopf.BodyEssence()
 
     def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
         del body
@@ -87,7 +91,7 @@ class Operator:
         self.settings = settings
         self._kopf = _kopf_settings()
         me = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self._queue: Queue[Ref] = Queue(self._turn)
+        self._queue: Queue[Ref] = Queue(self._turn, lambda ref: self._phase(ref) not in ACTIVE)
         self._metrics = Metrics(self._phases, lambda: self._queue.depth, lambda: self._lease.held)
         self._contact = Contact()
         self.cluster = Kubernetes(self.log_in, [trace(lambda: None, self._metrics.answered)])
@@ -178,9 +182,12 @@ class Operator:
         return self._lease.trouble if self._readable else "plans cannot be read yet"
 
     def _phases(self) -> Iterator[str]:
-        for ref in self.cluster.plans():
-            body = self.cluster.seen(ref)
-            yield ((body or {}).get("status") or {}).get("phase", "")
+        return map(self._phase, self.cluster.plans())
+
+    def _phase(self, ref: Ref) -> str:
+        body = self.cluster.seen(ref)
+        phase: str = ((body or {}).get("status") or {}).get("phase", "")
+        return phase
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -244,8 +251,7 @@ class Operator:
         await self._lease.ours()
         with self._metrics.turn():
             after = await self._driver.turn(ref)
-        body = self.cluster.seen(ref)
-        if body is not None and (body.get("status") or {}).get("phase") in ACTIVE:
+        if self._phase(ref) in ACTIVE:
             resync = RESYNC * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
             return min(after, resync) if after is not None else resync
         return after

@@ -6,7 +6,7 @@ Called by the driver alone, and only after the status that announces the command
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -245,26 +245,27 @@ class Hand:
         return outcome
 
     async def _examine(self) -> Outcome:
-        if await self._applied_already():
+        look = replace(self, cluster=preflight.at_one_look(self.cluster))
+        if await self._applied_already(look.cluster):
             return Done(skip=True)
-        works = [self.work(at) for at in range(len(self.plan.steps))]
-        problems = await preflight.missing(self.plan, self.cluster, self.metrics, self.ref.namespace, works)
+        works = [look.work(at) for at in range(len(self.plan.steps))]
+        problems = await preflight.missing(self.plan, look.cluster, self.metrics, self.ref.namespace, works)
         if problems:
             return Again(None, "; ".join(map(str, problems)))
         for ref in self.all_targets():
-            if holder := await self.targets().held_by(ref):
+            if holder := await look.targets().held_by(ref):
                 return Wait("TargetBusy", f"{ref} is held by plan {holder}; this one starts when that has ended")
         await bind(self.cluster, self.ref, self.body, bound=True)
         return Done()
 
-    async def _applied_already(self) -> bool:
+    async def _applied_already(self, cluster: Cluster) -> bool:
         """Whether a plan made anew (a replace, a restored backup) finds the mark of its own spec on all of its targets."""
         targets = self.all_targets()
         if not targets or self.status.run is None or self.status.run.number > 1:
             return False
         for ref in targets:
             try:
-                body = await self.cluster.get(ref)
+                body = await cluster.get(ref)
             except NotFound:
                 return False
             if (body["metadata"].get("labels") or {}).get(APPLIED_LABEL) != self._mark():

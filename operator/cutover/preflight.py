@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from cutover.errors import NotFound, Problem
+from cutover.fields import Json
 from cutover.plan import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Metrics, Ref
 from cutover.rights import role
 from cutover.steps import Work
+
+
+class _Once:
+    """The API server as it is at one look: each object is read once, however many ask for it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._reads: dict[Ref, asyncio.Task[Json]] = {}
+
+    async def get(self, ref: Ref) -> Json:
+        if ref not in self._reads:
+            self._reads[ref] = asyncio.create_task(self._cluster.get(ref))
+        return await asyncio.shield(self._reads[ref])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster, name)
+
+
+def at_one_look(cluster: Cluster) -> Cluster:
+    """The same cluster, where each object is read once. Not for anybody who writes."""
+    return cast("Cluster", _Once(cluster))
 
 
 async def missing(

@@ -16,7 +16,7 @@ Turn = Callable[[str], Awaitable[timedelta | None]]
 
 @asynccontextmanager
 async def running(turn: Turn, workers: int = 4) -> AsyncIterator[Queue[str]]:
-    queue = Queue(turn, workers)
+    queue = Queue(turn, lambda key: key.startswith("new"), workers=workers, of_arrivals=1)
     task = asyncio.create_task(queue.run())
     try:
         yield queue
@@ -129,3 +129,38 @@ async def test_its_own_wish_to_be_looked_at_again() -> None:
         queue.add("a")
         await asyncio.sleep(0.2)
     assert turns == 4
+
+
+async def test_a_crowd_that_arrives_leaves_room_for_what_is_under_way() -> None:
+    begun: list[str] = []
+    go = asyncio.Event()
+
+    async def turn(key: str) -> None:
+        begun.append(key)
+        await go.wait()
+
+    async with running(turn, workers=2) as queue:
+        for number in range(3):
+            queue.add(f"new {number}")
+        queue.add("old")
+        await asyncio.sleep(0.01)
+        assert begun == ["new 0", "old"]
+        go.set()
+        await asyncio.sleep(0.01)
+    assert begun == ["new 0", "old", "new 1", "new 2"]
+
+
+async def test_who_takes_arrivals_does_other_work_when_there_are_none() -> None:
+    begun: list[str] = []
+    go = asyncio.Event()
+
+    async def turn(key: str) -> None:
+        begun.append(key)
+        await go.wait()
+
+    async with running(turn, workers=2) as queue:
+        queue.add("old 0")
+        queue.add("old 1")
+        await asyncio.sleep(0.01)
+        assert begun == ["old 0", "old 1"]
+        go.set()

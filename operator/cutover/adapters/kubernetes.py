@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import json
 import sys
+import urllib.parse
+import urllib.request
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Final, Protocol
@@ -290,10 +292,20 @@ def connect(credentials: Credentials, traces: Sequence[aiohttp.TraceConfig], lim
         connector=aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=limit, keepalive_timeout=90),
         headers=credentials.as_http_headers(),
         timeout=_TIMEOUT,
-        proxy=credentials.proxy_url,
-        trust_env=True,
+        proxy=credentials.proxy_url or _proxy(credentials.server),
         trace_configs=list(traces),
     )
+
+
+def _proxy(server: str) -> str | None:
+    """The proxy that the environment names for this server, looked up once.
+
+    With `trust_env` aiohttp would look for each request, in a thread, and put a password from .netrc in place of our token.
+    """
+    parts = urllib.parse.urlsplit(server)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return urllib.request.getproxies_environment().get(parts.scheme)
 
 
 def _seconds(header: str | None) -> float:

@@ -1,7 +1,7 @@
 """A queue of keys: each is in it at most once, one worker at a time has it, and one that is added meanwhile comes again.
 
-What an event woke goes before what a timer woke. A key that fails comes back after a growing pause, which never delays an
-event.
+What is under way goes before what has not begun, and there what an event woke before what a timer woke. A key that fails
+comes back after a growing pause, which never delays an event.
 """
 
 from __future__ import annotations
@@ -27,13 +27,25 @@ class Queue(Generic[Key]):
 
     Args:
         turn: one turn of a key; says when it wants to be looked at again, None for never.
+        arrived: whether a key has only arrived, so that nothing suffers when it waits.
         workers: how many keys are worked on at once.
+        of_arrivals: how many of these take what has arrived first, and other work only when nothing has. The others never
+            do, so that a crowd that arrives at once does not get in the way of traffic that is being moved.
     """
 
-    def __init__(self, turn: Callable[[Key], Awaitable[timedelta | None]], workers: int = 32) -> None:
-        self._turn, self._workers = turn, workers
+    def __init__(
+        self,
+        turn: Callable[[Key], Awaitable[timedelta | None]],
+        arrived: Callable[[Key], bool] = lambda _: False,
+        *,
+        workers: int = 32,
+        of_arrivals: int = 8,
+    ) -> None:
+        self._turn, self._arrived = turn, arrived
+        self._workers, self._of_arrivals = workers, of_arrivals
         self._events: deque[Key] = deque()
         self._timers: deque[Key] = deque()
+        self._arrivals: deque[Key] = deque()
         self._queued: set[Key] = set()
         self._urgent: set[Key] = set()
         self._running: set[Key] = set()
@@ -58,8 +70,12 @@ class Queue(Generic[Key]):
             # What a timer has queued already stands there a second time, and is passed over when its turn comes.
             self._queued.add(key)
             self._urgent.add(key)
-            self._events.append(key)
-            self._some.set()
+            self._line_up(key, self._events)
+
+    def _line_up(self, key: Key, under_way: deque[Key]) -> None:
+        """Put it where it belongs, and wake the workers."""
+        (self._arrivals if self._arrived(key) else under_way).append(key)
+        self._some.set()
 
     def add_after(self, key: Key, after: float) -> None:
         """Look at this key after so many seconds, unless something happens before; the soonest wish counts."""
@@ -77,7 +93,8 @@ class Queue(Generic[Key]):
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick(), name="queue timers")
             for number in range(self._workers):
-                group.create_task(self._work(), name=f"queue worker {number}")
+                takes_arrivals = number < self._of_arrivals
+                group.create_task(self._work(takes_arrivals=takes_arrivals), name=f"queue worker {number}")
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -93,26 +110,27 @@ class Queue(Generic[Key]):
                     self._again.add(key)
                 elif key not in self._queued:
                     self._queued.add(key)
-                    self._timers.append(key)
-                    self._some.set()
+                    self._line_up(key, self._timers)
             pause = self._heap[0][0] - now if self._heap else None
             try:
                 await asyncio.wait_for(self._clock.wait(), pause)
             except TimeoutError:
                 continue
 
-    async def _next(self) -> Key:
+    async def _next(self, *, takes_arrivals: bool) -> Key:
+        lines = (self._arrivals, self._events, self._timers) if takes_arrivals else (self._events, self._timers)
         while True:
-            while self._events or self._timers:
-                key = (self._events or self._timers).popleft()
-                if key in self._queued:
-                    return key
+            for line in lines:
+                while line:
+                    key = line.popleft()
+                    if key in self._queued:
+                        return key
             self._some.clear()
             await self._some.wait()
 
-    async def _work(self) -> None:
+    async def _work(self, *, takes_arrivals: bool) -> None:
         while True:
-            key = await self._next()
+            key = await self._next(takes_arrivals=takes_arrivals)
             self._queued.discard(key)
             self._urgent.discard(key)
             self._running.add(key)

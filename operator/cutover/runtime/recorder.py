@@ -21,6 +21,8 @@ _LONGEST_NOTE: Final = 1024
 _GONE_TO: Final = "default"
 """Where an event about a Namespace stands, which takes those inside it along when it goes."""
 _ROOM: Final = 4096
+_SENDERS: Final = 4
+"""Events under way at once. Each says its own time, so that their order does not matter."""
 
 
 class EventRecorder:
@@ -84,6 +86,11 @@ class EventRecorder:
 
     async def run(self) -> None:
         """Send until cancelled; an event that cannot be sent is dropped, the log has it."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_SENDERS):
+                group.create_task(self._send_all())
+
+    async def _send_all(self) -> None:
         while True:
             namespace, event = await self._waiting.get()
             try:

@@ -1,77 +1,29 @@
-"""``make bench``: how fast the operator is, on a real control plane with simulated pods, one plan at a time.
+"""One plan at a time: what Cutover itself adds to a rollout and to each weight, beside a bare loop that makes the same two calls.
 
-Everything is seen from outside by one observer that watches, so both ends of a span have the same delay. Beside it runs a
-bare loop that makes the same two calls (status, then weights) and nothing else: only ratios to it say much, because
-milliseconds depend on the machine. Writes the table in docs/performance.md.
+Both ends of a span are seen from outside by one observer that watches.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import platform
-import statistics
-import sys
-import tempfile
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+
+from answers import Answers
+from ground import machine, median, percentile, table
 
 from cutover.status import Phase
 from harness.api import Api
-from harness.cluster import ROOT, Cluster
+from harness.cluster import Cluster
 from harness.process import until
 from harness.tools import print_progress
-from support.real import DEPLOY, Operator, Shop
+from support.real import DEPLOY, SHIFT, Shop
 
 PLANS = 30
-SHIFT = """
-  - name: shift
-    traffic:
-      virtualService: {name: shop}
-      from: {host: shop-v1}
-      to: {host: shop-v2}
-      weights: [10, 25, 50, 100]
-"""
 GATE = """
       dwell: 1s
     gates: [{name: errors, interval: 300ms, prometheus: {query: errors}, pass: {max: "0.5"}}]
 """
-DOC = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- bench -->\n", "<!-- end of bench -->\n"
-
-
-class Answers:
-    """A stand-in for Prometheus that says one number and remembers when it first said a bad one."""
-
-    def __init__(self) -> None:
-        self.bad = False
-        self.said_bad: float | None = None
-        answers = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                value = "0.9" if answers.bad else "0.1"
-                result = [{"metric": {}, "value": [time.time(), value]}]
-                body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-                if answers.bad and answers.said_bad is None:
-                    answers.said_bad = time.time()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
 
 class Observer:
@@ -128,30 +80,25 @@ def bare_loop(shop: Shop) -> list[float]:
     return taken[5:]
 
 
-def main() -> int:
-    answers = Answers()
+def measure(cluster: Cluster, answers: Answers) -> tuple[str, float]:
+    """The table, and the seconds that a status and a weight take the bare loop (median)."""
     spans: dict[str, list[float]] = {"available": [], "next": [], "back": [], "bare": []}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        cluster = Cluster(folder / "cluster")
-        try:
-            cluster.start(("mesh",))
-            cluster.mesh.processes["istiod"].stop()  # its webhook is none of our time
-            cluster.api.delete("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator")
-            operator = Operator(cluster, folder, {"default": {"prometheus": {"url": answers.url}}})
-            operator.start()
-            for number in range(PLANS):
-                print_progress(f"plan {number + 1} of {PLANS}")
-                _one(cluster, answers, number, spans)
-            operator.stop()
-        finally:
-            cluster.stop()
-    table = _table(spans)
-    sys.stdout.write(table)
-    text = DOC.read_text()
-    head, _, rest = text.partition(BEGIN)
-    DOC.write_text(head + BEGIN + table + END + rest.partition(END)[2])
-    return 0
+    for number in range(PLANS):
+        print_progress(f"plan {number + 1} of {PLANS}, one at a time")
+        _one(cluster, answers, number, spans)
+    bare = median(spans["bare"])
+    named = (
+        ("Deployment available → first weight written", "available"),
+        ("weight written → next weight written, nothing to wait for", "next"),
+        ("failing sample answered → all traffic back", "back"),
+        ("a bare loop: one status, then one weight", "bare"),
+    )
+    rows = []
+    for text, key in named:
+        p50, p95 = median(spans[key]), percentile(spans[key], 95)
+        rows.append((text, f"{1000 * p50:.1f} ms", f"{1000 * p95:.1f} ms", f"{p50 / bare:.2f}", str(len(spans[key]))))
+    head = ("what", "p50", "p95", "ratio of p50 to the bare loop", "count")
+    return f"{table(head, rows)}\nOne plan at a time, {PLANS} plans, three simulated pods each; {machine()}.\n", bare
 
 
 def _one(cluster: Cluster, answers: Answers, number: int, spans: dict[str, list[float]]) -> None:
@@ -182,26 +129,3 @@ def _one(cluster: Cluster, answers: Answers, number: int, spans: dict[str, list[
     assert answers.said_bad is not None
     spans["back"].append(observer.weights[-1][1] - answers.said_bad)
     observer.stop()
-
-
-def _table(spans: dict[str, list[float]]) -> str:
-    bare = statistics.median(spans["bare"])
-    rows = (
-        ("Deployment available → first weight written", "available"),
-        ("weight written → next weight written, nothing to wait for", "next"),
-        ("failing sample answered → all traffic back", "back"),
-        ("a bare loop: one status, then one weight", "bare"),
-    )
-    lines = ["| what | p50 | p95 | ratio of p50 to the bare loop | count |", "|---|---|---|---|---|"]
-    for text, key in rows:
-        values = sorted(spans[key])
-        p50, p95 = statistics.median(values), values[int(0.95 * (len(values) - 1))]
-        lines.append(f"| {text} | {1000 * p50:.1f} ms | {1000 * p95:.1f} ms | {p50 / bare:.2f} | {len(values)} |")
-    machine = (
-        f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, kube-apiserver and etcd beside it"
-    )
-    return "\n".join(lines) + f"\n\nOne plan at a time, {PLANS} plans, three simulated pods each; {machine}.\n"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,56 @@
+"""What every part of the bench needs: a cluster without Istio's webhook, the operator as a process, and the form of a table."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from answers import Answers
+
+from harness.cluster import Cluster
+from harness.process import until
+from support.real import Operator
+
+
+@contextmanager
+def ground(folder: Path) -> Iterator[tuple[Cluster, Operator, Answers]]:
+    """A fresh cluster, an operator that runs, and the stand-in for Prometheus that it asks."""
+    cluster, answers = Cluster(folder / "cluster"), Answers()
+    try:
+        cluster.start(("mesh",))
+        cluster.mesh.processes["istiod"].stop()  # its webhook is none of our time
+        cluster.api.delete("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator")
+        operator = Operator(cluster, folder, {"default": {"prometheus": {"url": answers.url}}})
+        operator.start()
+        try:
+            until("the operator is ready", operator.ready)
+            yield cluster, operator, answers
+        finally:
+            operator.stop()
+    finally:
+        cluster.stop()
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that so many percent of them do not exceed."""
+    return sorted(values)[int(percent / 100 * (len(values) - 1))]
+
+
+median = statistics.median
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def machine() -> str:
+    """Where the figures come from."""
+    return (
+        f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, kube-apiserver and etcd beside it"
+    )

@@ -1,0 +1,51 @@
+"""``make bench``: how fast the operator is, and how large, on a real control plane with simulated pods.
+
+Milliseconds depend on the machine; the ratio to a bare loop in the same run does not. Writes the tables in
+docs/performance.md. ``PARTS="alone many size"`` picks parts; ``MANY="100 500"`` says how many plans go at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import alone
+import many
+import size
+from ground import ground
+
+from harness.cluster import ROOT
+
+DOC = ROOT / "docs" / "performance.md"
+
+
+def _write(part: str, text: str) -> None:
+    """Put what was measured in its place in the page."""
+    sys.stdout.write(text)
+    begin, end = f"<!-- bench: {part} -->\n", f"<!-- end of bench: {part} -->\n"
+    head, found, rest = DOC.read_text().partition(begin)
+    assert found, f"{DOC} has no place for {part}"
+    DOC.write_text(head + begin + text + end + rest.partition(end)[2])
+
+
+def main() -> int:
+    parts = os.environ.get("PARTS", "alone many size").split()
+    numbers = [int(word) for word in os.environ.get("MANY", "100 500").split()]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if "alone" in parts or "many" in parts:
+            with ground(folder / "speed") as (cluster, _, answers):
+                text, bare = alone.measure(cluster, answers)
+                _write("alone", text)
+                if "many" in parts:
+                    _write("many", many.measure(cluster, numbers, bare))
+        if "size" in parts:
+            with ground(folder / "size") as (cluster, operator, _):
+                _write("size", size.measure(cluster, operator))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The chart's admission policies on the real API server: who may ask for what, and whose rights a plan may make use of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from cluster.test_chart import render
+from cutover.requests import PREFIX
+from harness.api import Api, ApiError
+from harness.kind import AnyCluster, OnKind
+from harness.process import until
+from support.real import Shop
+
+pytestmark = pytest.mark.cluster
+KINDS = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+SPEC = "steps: [{name: ok, approve: {message: go}}]"
+
+
+@dataclass
+class People:
+    """A shop whose plans are guarded, and the ways to it of a person with some verbs.
+
+    Attributes:
+        editor: may do with plans what the built-in role edit may.
+        admin: the built-in role admin.
+    """
+
+    shop: Shop
+    editor: Shop
+    admin: Shop
+
+
+@pytest.fixture(scope="module")
+def policies(cluster: AnyCluster) -> Iterator[None]:
+    """The policies and the roles for people, and nothing else of the chart; on kind all of it is there."""
+    if isinstance(cluster, OnKind):
+        yield
+        return
+    rendered = [
+        body
+        for (kind, name), body in render().items()
+        if kind in KINDS or name in ("cutover-edit", "cutover-approve", "cutover-view")
+    ]
+    for body in rendered:
+        cluster.api.apply(body)
+    yield
+    for body in rendered:
+        cluster.api.delete(cluster.api.path(body))
+
+
+@pytest.fixture
+def people(cluster: AnyCluster, policies: None, shop: Shop) -> People:
+    del policies
+
+    def person(role: str) -> Shop:
+        plane, namespace = cluster.control_plane, shop.namespace
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": role, "namespace": namespace}}
+        cluster.api.apply(account)
+        group = "rbac.authorization.k8s.io"
+        binding = {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": role, "namespace": namespace},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": role, "namespace": namespace}],
+        }
+        cluster.api.apply(binding)
+        return Shop(Api(plane.url, plane.ca, plane.token_for(namespace, role)), namespace)
+
+    made = People(shop, person("edit"), person("admin"))
+    made.shop.apply(SPEC)
+
+    def guarded() -> bool:
+        try:
+            ask(made.shop, "hold", "nobody")
+        except ApiError as error:
+            return "must end in" in str(error)
+        return False
+
+    until("the policies are in force", guarded)
+    until("the roles are put together", lambda: _may_edit(made.editor))
+    return made
+
+
+def _may_edit(shop: Shop) -> bool:
+    try:
+        ask(shop, "resume")
+    except ApiError:
+        return False
+    return True
+
+
+def ask(shop: Shop, verb: str, by: str = "") -> None:
+    annotation = {PREFIX + verb: f"token=1 by={by or shop.user}"}
+    shop.api.patch(f"{shop.plans}/plan", {"metadata": {"annotations": annotation}})
+
+
+def test_an_editor_stops_and_an_admin_approves(people: People) -> None:
+    ask(people.editor, "hold")
+    with pytest.raises(
+        ApiError, match=r"may not ask for this: request.cutover.dev/approve; it takes the verb of that name on"
+    ):
+        ask(people.editor, "approve")
+    ask(people.admin, "approve")
+
+
+def test_nobody_signs_with_another_name(people: People) -> None:
+    name = re.escape(people.editor.user)
+    for by in ("alice", f"x{people.editor.user}", f"{people.editor.user} and more"):
+        with pytest.raises(ApiError, match=f"request.cutover.dev/abort must end in by={name}"):
+            ask(people.editor, "abort", by)
+
+
+def test_what_somebody_else_asked_for_is_left_alone(people: People) -> None:
+    ask(people.admin, "approve")
+    people.editor.api.patch(f"{people.editor.plans}/plan", {"metadata": {"annotations": {"team": "shop"}}})
+    people.editor.api.patch(f"{people.editor.plans}/plan", {"metadata": {"annotations": {f"{PREFIX}approve": None}}})
+
+
+def test_a_plan_uses_no_account_that_its_author_may_not_use(people: People, cluster: AnyCluster) -> None:
+    """An editor may, as he may impersonate them anyway; one who may only write plans may not."""
+    people.editor.apply(SPEC, "second")
+    group, namespace = "rbac.authorization.k8s.io", people.shop.namespace
+    rule = {"apiGroups": ["cutover.dev"], "resources": ["migrationplans"], "verbs": ["create", "patch", "get"]}
+    for kind, rest in (
+        ("ServiceAccount", {}),
+        ("Role", {"rules": [rule]}),
+        (
+            "RoleBinding",
+            {
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": "author"},
+                "subjects": [{"kind": "ServiceAccount", "name": "author", "namespace": namespace}],
+            },
+        ),
+    ):
+        version = "v1" if kind == "ServiceAccount" else f"{group}/v1"
+        metadata = {"name": "author", "namespace": namespace}
+        cluster.api.apply({"apiVersion": version, "kind": kind, "metadata": metadata, **rest})
+    plane = cluster.control_plane
+    author = Shop(Api(plane.url, plane.ca, plane.token_for(namespace, "author")), namespace)
+    with pytest.raises(
+        ApiError, match="author may not have plans act as ServiceAccount migrator; it takes the verb use"
+    ):
+        author.apply(SPEC, "third")
+    author.api.patch(f"{author.plans}/second", {"metadata": {"labels": {"team": "shop"}}})
+    with pytest.raises(ApiError, match="ServiceAccount default"):
+        author.api.patch(f"{author.plans}/second", {"spec": {"serviceAccountName": "default"}})
