@@ -220,6 +220,7 @@ class Operator:
         news = self.cluster.note(ref, body, deleted=deleted)
         if deleted:
             self._plans.pop(body["metadata"]["uid"], None)
+            self._driver.deleted(ref, body["metadata"]["uid"])
         else:
             self._plans[body["metadata"]["uid"]] = ref
         status = body.get("status") or {}

@@ -341,6 +341,8 @@ class Hand:
         )  # None: what it was before stands again
         if succeeded and self.plan.keep_snapshots:
             await self._give_snapshots(owned=True)
+        elif abandoned:  # the account may have lost its rights, and then its targets are never let go of
+            await self._drop_snapshots()
         for ref in self.all_targets():
             await targets.release(ref, mark, fenced=not abandoned)
         if not (succeeded and self.plan.keep_snapshots):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
+from cutover.snapshots import drop_all
 
 
 async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
@@ -25,5 +26,5 @@ async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
         marked = {(body["metadata"]["namespace"], body["metadata"]["labels"][PLAN_LABEL]) for body in kept}
         gone |= {(where, uid) for where, uid in marked if uid not in alive}
     for where, uid in sorted(gone):
-        await cluster.delete_all(SNAPSHOTS, where, f"{PLAN_LABEL}={uid}")
+        await drop_all(cluster, where, uid)
     return len(gone)

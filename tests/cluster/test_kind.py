@@ -122,7 +122,7 @@ def test_its_settings_lead_to_the_prometheus_of_this_machine(
 def test_istio_is_a_release(commands: list[str], plane: Cluster) -> None:
     assert commands
     istiod = plane.api.get("/apis/apps/v1/namespaces/istio-system/deployments/istiod")
-    assert istiod["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.istio.io/release/pilot:1.31.4"
+    assert istiod["spec"]["template"]["spec"]["containers"][0]["image"] == "istio/pilot:1.31.4"
     definitions = plane.api.list("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
     assert "virtualservices.networking.istio.io" in {body["metadata"]["name"] for body in definitions}
 

@@ -104,17 +104,6 @@ def test_the_spec_is_frozen_while_active_and_a_new_one_is_a_new_run(shop: Shop) 
     assert [step.name for step in status.steps] == ["rest"]
 
 
-@pytest.mark.parametrize("propagation", ["Background", "Foreground"])
-def test_deleting_an_active_plan_takes_everything_back(shop: Shop, propagation: str) -> None:
-    before = shop.objects()
-    path = shop.apply(f"steps:{DEPLOY}{SHIFT}      dwell: 10m\n")
-    shop.until(lambda s: s.current is not None and s.current.weight == 10)
-    shop.api.delete(path, propagation)
-    until("the plan is gone", lambda: shop.api.find(path) is None)
-    assert shop.objects() == before
-    assert shop.leftovers() == []
-
-
 def test_two_plans_over_one_target_go_one_after_the_other(shop: Shop) -> None:
     shop.apply(f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go}}}}\n", "first")
     shop.until_phase(Phase.WAITING, "first")
@@ -158,11 +147,9 @@ steps:{DEPLOY}{SHIFT}
 def test_events_tell_the_story(shop: Shop) -> None:
     shop.apply(f"steps:{DEPLOY}{SHIFT}")
     shop.until_ended()
-    path = f"/apis/events.k8s.io/v1/namespaces/{shop.namespace}/events"
 
     def told() -> list[str] | None:
-        events = [event for event in shop.api.list(path) if event["regarding"].get("kind") == "MigrationPlan"]
-        reasons = [event["reason"] for event in sorted(events, key=lambda event: event["eventTime"])]
+        reasons = [event["reason"] for event in shop.events()]
         return reasons if "Succeeded" in reasons else None
 
     assert until("the last event is there", told) == ["Started", *["StageStarted"] * 5, "Succeeded"]

@@ -28,7 +28,7 @@ ISTIO_CHARTS: Final = {"istio-base": "base", "istiod": "istio-control/istio-disc
 """Releases, in this order, and their places below `manifests/charts` in Istio's module: those of the very source that the
 local cluster's istiod is built from."""
 ISTIO_VALUES: Final[dict[str, Any]] = {
-    "global": {"hub": "registry.istio.io/release", "tag": "1.31.4"},
+    "global": {"hub": "istio", "tag": "1.31.4"},
     "autoscaleEnabled": False,
     "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
 }

@@ -177,6 +177,23 @@ class Shop:
         key, value = write(verb, self.user, step)
         self.api.patch(f"{self.plans}/{name}", {"metadata": {"annotations": {key: value}}})
 
+    def events(self, name: str = "plan") -> list[dict[str, Any]]:
+        """What the events of a plan tell, in their order."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
+        own = {"kind": "MigrationPlan", "name": name}
+        told = [event for event in self.api.list(path) if own.items() <= event["regarding"].items()]
+        return sorted(told, key=lambda event: event["eventTime"])
+
+    def take_rights(self) -> dict[str, Any]:
+        """Take all rights from the account of the plans; what to apply to give them back."""
+        path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.namespace}/rolebindings/migrator"
+        binding: dict[str, Any] = self.api.get(path)
+        self.api.delete(path)
+        return {
+            key: value if key != "metadata" else {"name": "migrator", "namespace": self.namespace}
+            for key, value in binding.items()
+        }
+
     # --- what is there ------------------------------------------------------------------------------------------------
 
     def weights(self) -> list[int]:

@@ -1,0 +1,16 @@
+"""The ports in memory, for tests and for trying a plan out. Nothing that runs in the operator imports this."""
+
+from cutover.testing.cluster import NODES, Crash, CrashSwitch, MemoryCluster, roll_out
+from cutover.testing.ports import MemoryClock, MemoryMetrics, MemoryRecorder, Spawner
+
+__all__ = [
+    "NODES",
+    "Crash",
+    "CrashSwitch",
+    "MemoryClock",
+    "MemoryCluster",
+    "MemoryMetrics",
+    "MemoryRecorder",
+    "Spawner",
+    "roll_out",
+]
