@@ -38,7 +38,7 @@ from support.phases import (
 from support.real import DEPLOY, Shop
 from support.site import Site, Yard, side_by_side, unclaimed
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))
 PROPAGATIONS = ("Background", "Foreground", "Orphan")
 

@@ -31,7 +31,7 @@ from support.real import Shop
 from support.site import Yard, side_by_side
 from support.somebody import ARGO, Somebody
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))
 SOON, SLOWNESS = 2.0, 10
 """Seconds in which the plan is to answer, and how many times the change's own delay it gets beyond them."""

@@ -21,7 +21,7 @@ from support.phases import DwellingLong, Held, Unwinding
 from support.real import Shop
 from support.site import Site, Yard, side_by_side
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 CRD = ROOT / "crds" / "migrationplans.yaml"
 
 
