@@ -76,7 +76,7 @@ steps:{DEPLOY}
     status = shop.until_ended()
     assert status.phase is Phase.ROLLED_BACK
     assert status.failure is not None
-    assert status.failure.message == "aborted by alice"
+    assert status.failure.message == f"aborted by {shop.user}"
     assert shop.objects() == before
     assert shop.leftovers() == []
 
