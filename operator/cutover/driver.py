@@ -105,9 +105,10 @@ class Driver:
             return
         read = read_status(body.get("status"))
         self._mind_the_other(ref, read, memory)
-        if read.run is not None and read.phase in ENDED and read.phase is not Phase.SUCCEEDED:
+        over = read.phase in ENDED and read.phase is not Phase.SUCCEEDED
+        if memory.run and read.run is not None and (over or read.run.number != memory.run):
             # We may have slept in the middle of a write, until another process had ended the run and tidied up.
-            await snapshots.drop(self._cluster, ref.namespace, memory.uid, read.run.number)
+            await snapshots.drop(self._cluster, ref.namespace, memory.uid, memory.run)
 
     def _mind_the_other(self, ref: Ref, read: Status, memory: Memory) -> None:
         """Another process has saved what we did not: it drives this plan, and we keep away for as long as it goes on.

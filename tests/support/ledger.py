@@ -38,7 +38,7 @@ class Ledger:
         self.phases: Counter[str] = Counter()
         self.split = False
         self._writes: Counter[Any] = Counter()
-        self._weight = 0
+        self._weight, self._uid = 0, ""
 
     def changed(self, ref: Ref, before: Json | None, after: Json | None) -> None:
         """One change of one object."""
@@ -59,6 +59,7 @@ class Ledger:
     # --- the plan -----------------------------------------------------------------------------------------------------
 
     def _plan_changed(self, before: Json | None, after: Json) -> None:
+        self._uid = after["metadata"]["uid"]
         bound = FINALIZER in (after["metadata"].get("finalizers") or ())
         if before is not None and before.get("status") == after.get("status"):
             status = self.status
@@ -116,7 +117,7 @@ class Ledger:
             return
         for path, _, value in differences(before, after, ("spec",)):
             way = "undo" if step.state is StepState.UNDOING else "do"
-            key = (status.run.number, step.name, step.attempt, way, ref, readable(path), str(value))
+            key = (self._uid, status.run.number, step.name, step.attempt, way, ref, readable(path), str(value))
             self._writes[key] += 1
             self._must(self._writes[key] == 1, f"done twice: {key}")
 

@@ -44,6 +44,14 @@ class Fault(StrEnum):
     BUSY = "429"
 
 
+class Aim(StrEnum):
+    """Which requests a fault picks."""
+
+    ANY = "any"
+    WRITE = "a write"
+    TARGET = "a write to a target"
+
+
 _REFUSALS: Mapping[Fault, Callable[[], OutsideError]] = {
     Fault.NOT_DONE: lambda: Unavailable("no answer"),
     Fault.CONFLICT: lambda: Conflict("a race"),
@@ -77,10 +85,13 @@ class Flight:
     def arrive(self) -> None:
         """Let it take effect, unless it has."""
         if self.outcome is None:
+            world = self.sender.world
+            world.unheard = self.sender.dead or self.answer.done()
             try:
                 self.outcome = self.effect(), None
             except OutsideError as error:
                 self.outcome = None, error
+            world.unheard = False
 
     def land(self) -> None:
         """Let the answer arrive too, if anybody still waits for it."""
@@ -151,7 +162,7 @@ class Process(Kubernetes):
     def __init__(self, world: World, paces: dict[str, Pace]) -> None:
         super().__init__(lambda: None)  # type: ignore[arg-type, return-value]  # nobody logs in
         self.world, self.paces = world, paces
-        self.fault: tuple[Fault, int] | None = None
+        self.fault: tuple[Fault, Aim, int] | None = None
         self.dead, self.woken = False, True
         self.due: datetime | None = None
         self.task: asyncio.Future[None] | None = None
@@ -189,8 +200,8 @@ class Process(Kubernetes):
         await asyncio.sleep(0)
         if self.dead:
             raise Crash
-        fault = self._due_fault(method)
         content = (headers or {}, params or {}, body)
+        fault = self._due_fault(method, content)
 
         def effect() -> Json:
             return answered(self.world.cluster, self._lists, method, path, content)
@@ -203,12 +214,15 @@ class Process(Kubernetes):
         finally:
             self.listen(Pace.LIVE)
 
-    def _due_fault(self, method: str) -> Fault | None:
+    def _due_fault(self, method: str, content: Json) -> Fault | None:
         if self.fault is None:
             return None
-        fault, left = self.fault
-        if left > 1 or (fault in (Fault.CONFLICT, Fault.TWICE, Fault.REPEATED) and method == "GET"):
-            self.fault = fault, max(left - 1, 1)
+        headers, params, _ = content
+        fault, aim, left = self.fault
+        writes = method != "GET" and "dryRun" not in params
+        picked = {Aim.ANY: True, Aim.WRITE: writes, Aim.TARGET: writes and "Impersonate-User" in headers}[aim]
+        if not picked or left > 1:
+            self.fault = fault, aim, left - picked
             return None
         self.fault = None
         self.world.counts[fault] += 1
@@ -325,6 +339,7 @@ class World:
     Attributes:
         counts: of what has happened.
         wrong: exceptions that no turn may raise.
+        strays: objects written by late requests for whose answers nobody waited any more.
     """
 
     cluster: MemoryCluster
@@ -338,6 +353,8 @@ class World:
     flights: list[Flight] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[BaseException] = field(default_factory=list)
+    strays: set[Ref] = field(default_factory=set)
+    unheard: bool = False
 
     def start(self, at: int | None = None) -> None:
         """Start one more process, or anew the one that stood there."""
@@ -349,6 +366,8 @@ class World:
 
     def happened(self, ref: Ref, before: Json | None, after: Json | None) -> None:
         """The server tells of each change."""
+        if self.unheard:
+            self.strays.add(ref)
         self.log.append(Event(self.cluster.version, ref, before, after))
 
     def hear(self) -> None:

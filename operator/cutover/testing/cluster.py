@@ -288,7 +288,11 @@ def _selected(labels: Json, selector: str) -> bool:
             continue
         key, unequal, value = part.partition("!=")
         if not unequal:
-            key, _, value = part.partition("=")
+            key, equal, value = part.partition("=")
+            if not equal:
+                if key not in labels:
+                    return False
+                continue
         if (labels.get(key) == value) is bool(unequal):
             return False
     return True
