@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -95,7 +96,7 @@ def _may_edit(shop: Shop) -> bool:
 
 
 def ask(shop: Shop, verb: str, by: str = "") -> None:
-    annotation = {PREFIX + verb: f"token=1 by={by or shop.user}"}
+    annotation = {PREFIX + verb: f"token={secrets.token_hex(4)} by={by or shop.user}"}
     shop.api.patch(f"{shop.plans}/plan", {"metadata": {"annotations": annotation}})
 
 
@@ -123,7 +124,7 @@ def test_what_somebody_else_asked_for_is_left_alone(people: People) -> None:
 
 def test_a_plan_uses_no_account_that_its_author_may_not_use(people: People, cluster: AnyCluster) -> None:
     """An editor may, as he may impersonate them anyway; one who may only write plans may not."""
-    people.editor.apply(SPEC, "second")
+    people.editor.apply(f"suspend: true\n{SPEC}", "second")
     group, namespace = "rbac.authorization.k8s.io", people.shop.namespace
     rule = {"apiGroups": ["cutover.dev"], "resources": ["migrationplans"], "verbs": ["create", "patch", "get"]}
     for kind, rest in (
