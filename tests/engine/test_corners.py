@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cutover.errors import Denied, Unavailable
+from cutover.errors import Denied, Rejected, Unavailable
 from cutover.fields import Operation
 from cutover.ports import (
     APPLIED_LABEL,
@@ -215,3 +215,23 @@ async def test_claims_of_a_try_that_died_do_not_stay() -> None:
     run.cluster.delete(V1)
     await run.until(lambda: run.phase is Phase.REFUSED)
     assert PLAN_LABEL not in (run.cluster.objects[V2]["metadata"].get("labels") or {})
+
+
+async def test_a_claim_still_under_way_is_late_when_the_run_ends_while_it_claims() -> None:
+    run, held = Simulation(plan(DEPLOY), put=shop), list[tuple[Ref, Sequence[Operation], str]]()
+    patch = run.cluster.patch
+
+    async def keep(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if ref == V2:
+            held.append((ref, operations, account))
+            raise Unavailable("no answer")
+        return await patch(ref, operations, account)
+
+    run.cluster.patch = keep  # type: ignore[method-assign]
+    await run.until(lambda: bool(held))
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    with pytest.raises(Rejected):
+        await patch(*held[0])
+    assert run.leftovers() == []
