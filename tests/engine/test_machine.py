@@ -248,7 +248,14 @@ class Walk(RuleBasedStateMachine):
         turns=st.integers(0, 12),
     )
     def is_late(
-        self, at: int, aim: Aim, number: int, fault: Fault, dies: bool, verb: RequestVerb | None, turns: int  # noqa: FBT001 -- drawn
+        self,
+        at: int,
+        aim: Aim,
+        number: int,
+        fault: Fault,
+        dies: bool,
+        verb: RequestVerb | None,
+        turns: int,  # noqa: FBT001 -- drawn
     ) -> None:
         """Somebody else goes on meanwhile: the other process, or the one that takes the place of the sender."""
         at = self._who(at)
