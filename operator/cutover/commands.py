@@ -5,6 +5,7 @@ Called by the driver alone, and only after the status that announces the command
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -340,11 +341,24 @@ class Hand:
         )  # None: what it was before stands again
         if succeeded and self.plan.keep_snapshots:
             await self._give_snapshots(owned=True)
+        if not abandoned and all(step.state is StepState.PENDING for step in self.status.steps):
+            await self._outdate_claims()
         for ref in self.all_targets():
-            await targets.release(ref, mark, fenced=not abandoned)
+            try:
+                await targets.release(ref, mark, fenced=not abandoned)
+            except (Denied, Rejected):
+                if not abandoned:  # the claims of a plan that has ended are void; the others and the snapshots go all the same
+                    raise
         if not (succeeded and self.plan.keep_snapshots):
             await self._drop_snapshots()
         return Done()
+
+
+    async def _outdate_claims(self) -> None:
+        """The run turned back while it claimed: a claim sent by a process that sleeps fails on an object written since."""
+        for ref in self.all_targets():
+            with contextlib.suppress(Busy, NotFound, Denied, Rejected):
+                await self.targets().claim(ref)
 
 
 def _over(command: Command, reason: str, message: str) -> Outcome:
