@@ -237,21 +237,38 @@ class Walk(RuleBasedStateMachine):
         aim=AIM,
         number=NUMBER,
         fault=st.sampled_from([Fault.LATE, Fault.LATE, Fault.LATE_ANSWER]),
-        dies=st.booleans(),
+        sender=st.sampled_from(["waits", "waits", "dies", "gives up"]),
         verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABORT, RequestVerb.HOLD, RequestVerb.RETRY]),
+        stalls=st.booleans(),
         turns=st.integers(0, 12),
+        arrives=st.booleans(),
     )
     def is_late(
-        self, at: int, aim: Aim, number: int, fault: Fault, dies: bool, verb: RequestVerb | None, turns: int  # noqa: FBT001 -- drawn
+        self,
+        at: int,
+        aim: Aim,
+        number: int,
+        fault: Fault,
+        sender: str,
+        verb: RequestVerb | None,
+        stalls: bool,  # noqa: FBT001 -- drawn
+        turns: int,
+        arrives: bool,  # noqa: FBT001 -- drawn
     ) -> None:
-        """Somebody else goes on meanwhile: the other process, or the one that takes the place of the sender."""
+        """Others go on meanwhile: the other process, the one that takes the place of the sender, or the sender itself."""
         at = self._who(at)
         self._trouble(at, fault, aim, number)
-        if dies:
+        late = next((flight for flight in self.world.flights if flight.sender is self.world.processes[at]), None)
+        if sender == "dies":
             self._run(self.world.kill(at))
+        elif sender == "gives up" and late:
+            self._run(self.world.land(late, "given up"))
         if verb is not None and self.there:
             self._ask(verb)
+        self.controllers &= not stalls
         self._run(self._several(turns))
+        if arrives and late in self.world.flights:
+            self._run(self.world.land(late, "answered"))
 
     @precondition(lambda self: self.world.flights)
     @rule(which=st.integers(0, 5), how=st.sampled_from(["answered", "answered", "unanswered", "given up"]))
@@ -410,10 +427,12 @@ class Walk(RuleBasedStateMachine):
         self._edit(V2, change)
 
     @precondition(lambda self: self.active and self._image() in ("shop:2", "shop:3"))
-    @rule()
-    def image_by_hand(self) -> None:
+    @rule(verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABANDON]))
+    def image_by_hand(self, verb: RequestVerb | None) -> None:
         self.was = self._image()
         self._set_image("foreign:9")
+        if verb is not None:
+            self._ask(verb)
 
     @precondition(lambda self: self._image() == "foreign:9")
     @rule(back=st.booleans())
