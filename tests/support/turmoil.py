@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -106,14 +107,17 @@ class Flight:
                 self.answer.set_result(body)
 
 
+def _reviewed(cluster: MemoryCluster, attributes: Json) -> Json:
+    resource = _RESOURCES[attributes["group"], attributes["resource"]]
+    ref = Ref(resource, attributes["namespace"], attributes["name"])
+    return {"status": {"allowed": (attributes["verb"], ref) not in cluster.denied}}
+
+
 def answered(cluster: MemoryCluster, lists: Mapping[Ref, Json], method: str, path: str, content: Json) -> Json:
     """One request as the API server answers it."""
     headers, params, body = content
     if path == _REVIEWS:
-        attributes = body["spec"]["resourceAttributes"]
-        resource = _RESOURCES[attributes["group"], attributes["resource"]]
-        ref = Ref(resource, attributes["namespace"], attributes["name"])
-        return {"status": {"allowed": (attributes["verb"], ref) not in cluster.denied}}
+        return _reviewed(cluster, body["spec"]["resourceAttributes"])
     resource, namespace, name = _addressed(path)
     ref, account = Ref(resource, namespace, name), headers.get("Impersonate-User", "").rpartition(":")[2]
     match method:
@@ -201,7 +205,7 @@ class Process(Kubernetes):
         await asyncio.sleep(0)
         if self.dead:
             raise Crash
-        content = (headers or {}, params or {}, body)
+        content = (headers or {}, params or {}, json.loads(body) if isinstance(body, str) else body)
         fault = self._due_fault(method, content)
 
         def effect() -> Json:
