@@ -250,6 +250,7 @@ class Driver:
             suspended=plan.suspend,
             taken_over=active_run not in (0, memory.fenced_run),
             bound=_bound(body),
+            opening=plan.opening(now),
             terminating=deleting and status.phase in ACTIVE and await terminating(self._cluster, hand.ref.namespace),
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -18,9 +18,10 @@ from cutover.fields import Json
 from cutover.gates import SOURCES, Gate
 from cutover.mistakes import sentences
 from cutover.model import Duration, Label, Model, Name, Text, show_duration, validations
-from cutover.saga.turn import DeletionPolicy, OnFailure, Rules, StepRule
+from cutover.saga.turn import DeletionPolicy, OnFailure, Opening, Rules, StepRule
 from cutover.status import Status
 from cutover.steps import KINDS, Kind
+from cutover.windows import Recurring, Window, opening
 
 DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
 SHORTEST_INTERVAL: Final = timedelta(milliseconds=100)
@@ -123,6 +124,12 @@ class Plan(Model):
         default=DeletionPolicy.ROLLBACK,
         description="What deleting the active plan does: Rollback undoes everything first, Orphan leaves all as it is.",
     )
+    window: Window | None = Field(
+        default=None, description="When stages may begin, once. What has begun goes on; an unwinding never waits."
+    )
+    windows: tuple[Recurring, ...] = Field(
+        default=(), max_length=16, description="When stages may begin, each week; any of them will do."
+    )
     keep_snapshots: Duration = Field(
         default=timedelta(hours=24),
         description="How long after a success a rollback can still be asked for. Default 24h; 0s is not at all.",
@@ -139,6 +146,10 @@ class Plan(Model):
     steps: tuple[Step, ...] = Field(
         min_length=1, max_length=64, description="What is done, in this order.", json_schema_extra=_LIST_MAP
     )
+
+    def opening(self, now: datetime) -> Opening:
+        """Whether a stage may begin now."""
+        return opening((self.window,) if self.window else self.windows, now)
 
     def step(self, name: str) -> Any:
         """A step by name."""
@@ -196,6 +207,8 @@ def _contradictions(plan: Plan) -> Iterator[Problem]:
             yield Problem(f"{place}.gates", f"a {step.kind.key} without gates proves nothing; add a gate")
         for gate in step.gates:
             yield from _of_gate(f"{place}.gates[{gate.name}]", gate, step)
+    if plan.window and plan.windows:
+        yield Problem("windows", "the plan has window too; keep one of them")
     yield from _too_long(plan)
 
 

@@ -135,6 +135,7 @@ class Current:
         ready: ready pods out of those wanted, such as ``2/3``.
         digest: of what a person is asked to approve; an approval that names another one is rejected.
         anew: the stage was held and is brought about once more, whatever stands there now.
+        unbegun: it is announced, and waits for the plan's window to be begun.
         approved: a person has approved it.
         skipped: a person has asked to take the gates of the step as passed.
     """
@@ -149,6 +150,7 @@ class Current:
     ready: str = ""
     digest: str = ""
     anew: bool = False
+    unbegun: bool = False
     approved: bool = False
     skipped: bool = False
     message: str = ""

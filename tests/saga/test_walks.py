@@ -20,6 +20,7 @@ from cutover.saga.turn import (
     Hold,
     Inputs,
     OnFailure,
+    Opening,
     Outcome,
     Rules,
     Verb,
@@ -44,6 +45,7 @@ GATES = [
     (GateStatus(name="g", verdict=Verdict.FAIL, message="bad"),),
     (GateStatus(name="g", verdict=Verdict.FAIL, message="bad", guard=True),),
 ]
+OPENINGS = [Opening()] * 6 + [Opening(open=False, opens_at=datetime(2026, 2, 1, tzinfo=UTC)), Opening(open=False)]
 TROUBLES = [None] * 6 + [Failed("TargetGone", "gone"), Hold("ClaimLost", "lost")]
 REQUESTS = [Request(verb, str(token), "bob", "shift") for verb in RequestVerb for token in range(3)]
 
@@ -59,6 +61,7 @@ class Happening:
     crash: bool
     delete: bool
     suspended: bool
+    opening: Opening
     ahead: frozenset[int]
     seconds: int
 
@@ -72,6 +75,7 @@ happenings = st.builds(
     crash=st.booleans(),
     delete=st.sampled_from([False] * 12 + [True]),
     suspended=st.sampled_from([False] * 6 + [True]),
+    opening=st.sampled_from(OPENINGS),
     ahead=st.sampled_from([frozenset[int](), frozenset[int](), frozenset({1}), frozenset({0, 1})]),
     seconds=st.sampled_from([0, 1, 30, 100]),
 )
@@ -120,6 +124,7 @@ def test_promises(rules: Rules, walk: list[Happening]) -> None:
             taken_over=happening.crash,
             deleting=deleting,
             suspended=happening.suspended,
+            opening=happening.opening,
             bound=bound,
             ready_to_undo=happening.ahead,
         )

@@ -148,6 +148,11 @@ def duration(span: timedelta) -> str:
     return f"{seconds}s"
 
 
+def moment(when: datetime) -> str:
+    """A moment for people, by the minute."""
+    return when.strftime("%Y-%m-%d %H:%M UTC")
+
+
 def clock(when: datetime) -> str:
     """A time of day for people."""
     return when.strftime("%H:%M:%S UTC")

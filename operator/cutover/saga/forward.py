@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cutover.saga.backward import backward
-from cutover.saga.draft import Draft, clock, fence_if_taken_over, position, seconds, stage_of
+from cutover.saga.draft import Draft, clock, fence_if_taken_over, moment, position, seconds, stage_of
 from cutover.saga.end import let_go
 from cutover.saga.failing import fail
 from cutover.saga.tables import PlanEvent, Reason, StepEvent
@@ -24,9 +24,7 @@ def forward(draft: Draft) -> Turn:
         draft.written(at)
     match draft.inputs.outcome:
         case None:
-            fence_if_taken_over(draft)
-            draft.set(current=replace(draft.current, gates=(*draft.inputs.gates, *draft.inputs.guards)))
-            return draft.turn(Command(Verb.DO, at, stage))
+            return _do(draft, at, stage)
         case Done(skip=skip, ready=ready):
             return _judge(draft, skip=skip, ready=ready)
         case Again(after=after, message=message, ready=ready):
@@ -45,6 +43,17 @@ def forward(draft: Draft) -> Turn:
             return draft.turn()
         case Failed(reason=reason, message=message):
             return _failed(draft, at, reason, message)
+
+
+def _do(draft: Draft, at: int, stage: int) -> Turn:
+    """The stage once more; or for the first time, once a window is open."""
+    if draft.current.unbegun:
+        if not draft.inputs.opening.open:
+            return _wait_for_window(draft, at, stage)
+        _go(draft, at)
+    fence_if_taken_over(draft)
+    draft.set(current=replace(draft.current, gates=(*draft.inputs.gates, *draft.inputs.guards)))
+    return draft.turn(Command(Verb.DO, at, stage))
 
 
 def _failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
@@ -77,7 +86,12 @@ def held(draft: Draft) -> Turn:
 
 
 def _go(draft: Draft, at: int) -> None:
-    """A step that waited for a person does no longer."""
+    """A step that waited for a person, or for a window that is open now, does no longer."""
+    waited_outside = draft.status.reason == Reason.OUTSIDE
+    if waited_outside and not draft.inputs.opening.open:
+        return
+    if waited_outside or draft.current.unbegun:  # only now its time begins
+        draft.set(current=replace(draft.current, started_at=draft.now, unbegun=False, message=""))
     if draft.status.phase is Phase.WAITING:
         draft.step_event(at, StepEvent.GO)
         draft.plan_event(PlanEvent.GO, Reason.PROGRESSING)
@@ -102,6 +116,8 @@ def _judge(draft: Draft, *, skip: bool, ready: str) -> Turn:
             draft.set(current=replace(draft.current, message=f"gate {waiting.name}: {waiting.message}"))
             return draft.turn()
     if stage + 1 < len(draft.rules.steps[at].stages):
+        if not draft.inputs.opening.open:
+            return _wait_for_window(draft, at, stage + 1)
         return _announce(draft, at, stage + 1)
     draft.step_event(at, StepEvent.FINISH)
     if draft.rules.steps[at].irreversible:
@@ -133,10 +149,29 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
             started_at=draft.now,
             digest=digest_of(draft.rules, draft.run.number, rule.name) if intent.asks else "",
             skipped=stage > 0 and gates_skipped(draft.status),
+            unbegun=not draft.inputs.opening.open,
         )
     )
+    if draft.current.unbegun:
+        return _wait_for_window(draft, at, stage)
     draft.notice("StageStarted", f"step {rule.name} {place}: {intent.intent}")
     return draft.turn(Command(Verb.DO, at, stage))
+
+
+def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
+    """A stage may not begin now. What is in effect stays so, and is judged meanwhile."""
+    rule, opens_at = draft.rules.steps[at], draft.inputs.opening.opens_at
+    what = f"{rule.stages[stage].intent}"
+    if opens_at is None:
+        fail(draft, Reason.WINDOW_OVER, f"no window is left in which it could begin: {what}", rule.on_failure)
+        return draft.turn() if draft.status.phase is Phase.HELD else backward(draft)
+    message = f"{what} waits for the window, which opens {moment(opens_at)}"
+    if draft.status.phase is Phase.RUNNING:
+        draft.step_event(at, StepEvent.WAIT, message)
+        draft.plan_event(PlanEvent.WAIT, Reason.OUTSIDE, f"step {rule.name}: {message}")
+        draft.notice(Reason.OUTSIDE, f"step {rule.name}: {message}")
+    draft.set(current=replace(draft.current, message=message))
+    return draft.turn(None, opens_at - draft.now)
 
 
 # --- another attempt ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from cutover.requests import RequestVerb
 from cutover.saga.backward import backward
-from cutover.saga.draft import Draft, fence_if_taken_over, seconds
+from cutover.saga.draft import Draft, fence_if_taken_over, moment, seconds
 from cutover.saga.end import ended
 from cutover.saga.failing import fail
 from cutover.saga.forward import start
@@ -121,12 +121,14 @@ def _restart_preflight(draft: Draft) -> None:
 def _preflight(draft: Draft) -> Turn:
     match draft.inputs.outcome:
         case None:
-            return draft.turn(Command(Verb.EXAMINE))
+            return _examine(draft)
         case Done(skip=True):
             message = "every target carries the mark of this very spec: it has been applied before"
             draft.plan_event(PlanEvent.ALREADY, Reason.ALREADY, message)
             draft.notice(Reason.ALREADY, message)
             return ended(draft, None)
+        case Done() if not draft.inputs.opening.open:
+            return _outside(draft)
         case Done():
             draft.plan_event(PlanEvent.PASS, Reason.CLAIMING)
             draft.raise_fence()
@@ -143,6 +145,29 @@ def _preflight(draft: Draft) -> Turn:
             draft.plan_event(PlanEvent.REFUSE, reason, message)
             draft.notice("Refused", message, warning=True)
             return draft.unbind()
+
+
+def _examine(draft: Draft) -> Turn:
+    if draft.status.reason == Reason.OUTSIDE:
+        if not draft.inputs.opening.open:
+            return _outside(draft)
+        _restart_preflight(draft)
+    return draft.turn(Command(Verb.EXAMINE))
+
+
+def _outside(draft: Draft) -> Turn:
+    """Nothing is missing, and no step may begin yet: nothing is claimed until then, and the spec may still be changed."""
+    opens_at = draft.inputs.opening.opens_at
+    if opens_at is None:
+        message = "no window is left in which it could begin; give it another one"
+        draft.plan_event(PlanEvent.REFUSE, Reason.WINDOW_OVER, message)
+        draft.notice("Refused", message, warning=True)
+        return draft.unbind()
+    message = f"nothing is missing; it begins when its window opens, {moment(opens_at)}"
+    if draft.status.reason != Reason.OUTSIDE:
+        draft.notice(Reason.OUTSIDE, message)
+    draft.set(reason=str(Reason.OUTSIDE), message=message)
+    return draft.unbind(opens_at - draft.now)
 
 
 def _still_missing(draft: Draft, message: str) -> Turn:

@@ -109,6 +109,8 @@ class Reason(StrEnum):
     CLAIMING = "Claiming"
     PROGRESSING = "Progressing"
     APPROVAL = "AwaitingApproval"
+    OUTSIDE = "OutsideWindow"
+    WINDOW_OVER = "WindowOver"
     HELD_BY_PERSON = "HeldByPerson"
     UNREADABLE = "UnreadableSpec"
     RELEASING = "Releasing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -163,6 +163,19 @@ class Notice:
     on_namespace: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Whether a stage may begin now.
+
+    Attributes:
+        open: it may.
+        opens_at: when it may next, while it may not; None: never again.
+    """
+
+    open: bool = True
+    opens_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """What came in since the last turn.
@@ -178,6 +191,7 @@ class Inputs:
         taken_over: this process has not acted on this run before, so the fence must rise before it does.
         bound: our finalizer is on the plan.
         terminating: the namespace is being deleted.
+        opening: of the plan's windows.
         ready_to_undo: positions of steps that may be undone ahead of their turn now.
     """
 
@@ -193,6 +207,7 @@ class Inputs:
     taken_over: bool = False
     bound: bool = False
     terminating: bool = False
+    opening: Opening = Opening()
     ready_to_undo: frozenset[int] = field(default_factory=frozenset)
 
 

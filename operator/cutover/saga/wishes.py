@@ -168,6 +168,8 @@ def _no_approval(draft: Draft, request: Request) -> str:
     waiting = status.current.step if status.current and status.phase is Phase.WAITING else ""
     if not waiting:
         return "no step waits for an approval now"
+    if status.reason == Reason.OUTSIDE:
+        return f"step {waiting} waits for the plan's window, not for an approval"
     if not request.step:
         return f"it does not name the step; add step={waiting}"
     if request.step != waiting:
