@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cutover.controllers import react
 from cutover.errors import Denied, Unavailable
 from cutover.fields import Operation
 from cutover.ports import (
@@ -23,7 +24,7 @@ from cutover.ports import (
 )
 from cutover.requests import RequestVerb
 from cutover.status import Phase
-from support.shop import NAMESPACE, V1, V2, plan, react, shop
+from support.shop import NAMESPACE, V1, V2, plan, shop
 from support.simulation import Simulation
 
 DEPLOY = """

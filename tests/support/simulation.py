@@ -7,10 +7,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from cutover.controllers import react
 from cutover.driver import Driver
 from cutover.errors import Unavailable
 from cutover.plan import read_status
-from cutover.ports import APPLIED_LABEL, MIGRATOR_LABEL, PLANS, SNAPSHOTS, Ports, Ref
+from cutover.ports import APPLIED_LABEL, CONFIG_MAPS, MIGRATOR_LABEL, PLANS, SNAPSHOTS, Ports, Ref
 from cutover.requests import RequestVerb, write
 from cutover.status import ENDED, Phase, Status
 from cutover.testing import (
@@ -22,7 +23,6 @@ from cutover.testing import (
     MemoryRecorder,
     Spawner,
 )
-from support.shop import react
 
 _MAY_STAY = (MIGRATOR_LABEL, APPLIED_LABEL)
 
@@ -138,7 +138,7 @@ class Simulation:
         return found
 
     def specs(self) -> dict[Ref, Any]:
-        """Spec, labels and annotations of everything but the plan."""
+        """Spec, data, labels and annotations of everything but the plan."""
         return _specs(self.cluster.objects)
 
     def specs_before(self) -> dict[Ref, Any]:
@@ -149,7 +149,12 @@ class Simulation:
 def _specs(objects: dict[Ref, Any]) -> dict[Ref, Any]:
     kept = {}
     for ref, body in objects.items():
-        if ref.resource != PLANS and "spec" in body:
+        if ref.resource != PLANS and ("spec" in body or ref.resource == CONFIG_MAPS):
             metadata = body["metadata"]
-            kept[ref] = (body["spec"], metadata.get("labels") or {}, metadata.get("annotations") or {})
+            kept[ref] = (
+                body.get("spec"),
+                body.get("data"),
+                metadata.get("labels") or {},
+                metadata.get("annotations") or {},
+            )
     return kept
