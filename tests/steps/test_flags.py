@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cutover.config_maps import hindrances, owner, reads
-from cutover.errors import Rejected
+from cutover.errors import Rejected, Unavailable
 from cutover.fields import ABSENT, Json
-from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PODS, SNAPSHOTS, Ref
+from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PODS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done, Failed, Wait
 from cutover.status import Phase
@@ -516,3 +516,31 @@ def test_one_workload_is_what_readiness_measures() -> None:
 def test_values_that_are_long_or_strange_are_not_shown() -> None:
     step = Flags.model_validate({"configMap": "f", "set": {"a": "b", "c": "line\nline", "d": "x" * 41}})
     assert step.stages()[0].intent == "set a=b, c=(9 characters), d=(41 characters) in ConfigMap f"
+
+
+async def test_a_snapshot_that_was_not_taken_hinders_no_undo() -> None:
+    """The process could take the ConfigMap's, not the Deployment's: nothing was written, so nothing is missing."""
+    run = Simulation(plan(SPEC.replace("RELOAD", ALL)), put=shop)
+    create = run.cluster.create
+
+    async def refuse(resource: Resource, namespace: str, body: Json) -> Json:
+        if resource == SNAPSHOTS and body["data"]["object"]["kind"] == "Deployment":
+            raise Unavailable("no answer")
+        return await create(resource, namespace, body)
+
+    run.cluster.create = refuse  # type: ignore[method-assign]
+    await run.until(lambda: any(ref.resource == SNAPSHOTS for ref in run.cluster.objects))
+    await run.turn()
+    run.request(RequestVerb.ABORT)
+    phases = set()
+
+    def told(verb: str, ref: Ref, content: Any) -> None:
+        if verb == "status":
+            phases.add(content["phase"])
+        del ref
+
+    run.cluster.told = told
+    assert await run.run() is Phase.ROLLED_BACK
+    assert "Stuck" not in phases
+    assert run.specs() == run.specs_before()
+    assert run.leftovers() == []
