@@ -255,6 +255,14 @@ async def test_a_pod_of_the_old_template_that_started_with_our_values_is_replace
     assert await undo(cluster) == Done(ready="3/3")
 
 
+async def test_one_that_is_on_its_way_out_anyway_is_no_reason(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    cluster.objects[pods(cluster)[1]]["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    cluster.objects[pods(cluster)[1]]["status"]["containerStatuses"][0]["restartCount"] = 1
+    await undo(cluster)
+    assert mark(cluster) is ABSENT
+
+
 async def test_a_restart_that_was_never_begun_is_no_way_to_miss_such_a_pod(cluster: MemoryCluster) -> None:
     """The process died between the values and the restart, and a pod started in between."""
     template = copy.deepcopy(cluster.objects[V1]["spec"]["template"])
