@@ -6,6 +6,7 @@ Called by the driver alone, and only after the status that announces the command
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -336,16 +337,24 @@ class Hand:
         succeeded = failure is None and self.status.phase not in ENDED
         abandoned = self.status.phase is Phase.ABANDONED
         undone = failure is not None and failure.reason == Reason.ROLLBACK
-        mark = (
-            self._mark() if succeeded else "" if abandoned or undone else None
-        )  # None: what it was before stands again
+        mark = self._mark() if succeeded else "" if abandoned or undone else None  # None: what it was stands again
+        if failure is not None and all(step.state is StepState.PENDING for step in self.status.steps):
+            await self._outdate_claims()
         if succeeded and self.plan.keep_snapshots:
             await self._give_snapshots(owned=True)
+        elif abandoned:  # the account may have lost its rights, and then its targets are never let go of
+            await self._drop_snapshots()
         for ref in self.all_targets():
             await targets.release(ref, mark, fenced=not abandoned)
         if not (succeeded and self.plan.keep_snapshots):
             await self._drop_snapshots()
         return Done()
+
+    async def _outdate_claims(self) -> None:
+        """The run ends while it claims. Targets that nobody has written yet are written, so that a claim still under way is late."""
+        for ref in self.all_targets():
+            with suppress(Busy, NotFound, Denied, Rejected):
+                await self.targets().claim(ref)
 
 
 def _over(command: Command, reason: str, message: str) -> Outcome:

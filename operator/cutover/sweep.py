@@ -1,14 +1,24 @@
-"""Takes away the snapshots of plans that are gone without having ended: somebody took our finalizer off. Called by `app.py`."""
+"""Takes away the snapshots that nobody else will: called by `app.py` when a process begins to work.
+
+There are two kinds: those of a plan that is gone without having ended, because somebody took our finalizer off, and those that a
+process wrote after another one had ended the run and tidied up. A new object has no fence that could tell it is late; it does
+no harm, and the process that wrote it takes it away itself, unless it died.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cutover.fields import Json
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
+from cutover.snapshots import RUN_LABEL, drop, drop_all
+from cutover.status import Phase
+
+_TIDY = (Phase.ROLLED_BACK, Phase.ABANDONED)
 
 
 async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
-    """Delete every snapshot whose plan is gone.
+    """Delete every snapshot whose plan is gone, or whose run has ended so that it keeps none.
 
     Args:
         cluster: the API server.
@@ -17,13 +27,27 @@ async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
     Returns:
         Of how many plans.
     """
-    gone: set[tuple[str, str]] = set()
+    swept: set[str] = set()
     for namespace in namespaces or ("",):
         # The snapshots first: a plan that is made meanwhile has none among them.
         kept = await cluster.list(SNAPSHOTS, namespace, PLAN_LABEL)
-        alive = {plan["metadata"]["uid"] for plan in await cluster.list(PLANS, namespace)}
-        marked = {(body["metadata"]["namespace"], body["metadata"]["labels"][PLAN_LABEL]) for body in kept}
-        gone |= {(where, uid) for where, uid in marked if uid not in alive}
-    for where, uid in sorted(gone):
-        await cluster.delete_all(SNAPSHOTS, where, f"{PLAN_LABEL}={uid}")
-    return len(gone)
+        plans = {plan["metadata"]["uid"]: plan for plan in await cluster.list(PLANS, namespace)}
+        runs = {(body["metadata"]["namespace"], *_run_of(body["metadata"]["labels"])) for body in kept}
+        for where, uid, run in sorted(runs):
+            if uid not in plans:
+                await drop_all(cluster, where, uid)
+            elif _has_ended(plans[uid].get("status") or {}, run):
+                await drop(cluster, where, uid, run)
+            else:
+                continue
+            swept.add(uid)
+    return len(swept)
+
+
+def _run_of(labels: Json) -> tuple[str, int]:
+    run = labels.get(RUN_LABEL, "")
+    return labels[PLAN_LABEL], int(run) if run.isdecimal() else 0
+
+
+def _has_ended(status: Json, run: int) -> bool:
+    return status.get("phase") in _TIDY and (status.get("run") or {}).get("number") == run

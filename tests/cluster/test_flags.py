@@ -109,6 +109,7 @@ def answering(shop: Shop, cluster: Cluster) -> Any:
     cluster.control_plane.drop_namespace(shop.namespace)  # waits: no process of a pod may outlive the test
 
 
+@pytest.mark.local("its pods are processes of the local node")
 def test_the_step_ends_only_when_every_process_answers_with_its_value(shop: Shop, answering: Answering) -> None:
     before = shop.objects()
     shop.apply(f"steps:{FLIP.replace('NAME', 'answering')}{ASK}")
@@ -124,6 +125,7 @@ def test_the_step_ends_only_when_every_process_answers_with_its_value(shop: Shop
     assert shop.leftovers() == []
 
 
+@pytest.mark.local("kills, pauses or starts operators that are processes")
 def test_the_operator_dies_in_the_middle_of_the_restart_and_of_the_way_back(
     shop: Shop, answering: Answering, operator: Operator, cluster: Cluster
 ) -> None:
@@ -185,6 +187,7 @@ def running(shop: Shop, *, marked: bool) -> set[str]:
     }
 
 
+@pytest.mark.local("its pods are processes of the local node")
 def test_a_value_that_pods_cannot_live_with_leaves_the_old_ones_running(shop: Shop, answering: Answering) -> None:
     """In the middle of a restart: the processes that ran before are the ones that run after."""
     before, ran = shop.objects(), names(pods(shop, "answering"))
@@ -198,6 +201,7 @@ def test_a_value_that_pods_cannot_live_with_leaves_the_old_ones_running(shop: Sh
     assert shop.objects() == before
 
 
+@pytest.mark.local("its pods are processes of the local node")
 def test_a_pod_of_the_old_template_that_came_meanwhile_is_replaced_on_the_way_back(
     shop: Shop, answering: Answering
 ) -> None:
@@ -288,6 +292,7 @@ def test_three_kinds_of_workloads_there_and_back(shop: Shop) -> None:
     assert shop.leftovers() == []
 
 
+@pytest.mark.local("kills, pauses or starts operators that are processes")
 def test_nothing_is_written_once_it_is_done(shop: Shop, operator: Operator, cluster: Cluster) -> None:
     """A new process looks again, and finds all as it should be."""
     put(shop)

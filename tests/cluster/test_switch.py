@@ -153,6 +153,7 @@ def test_the_blue_green_deployment_of_a_runbook_runs_as_it_stands(shop: Shop) ->
     assert shop.objects() == before
 
 
+@pytest.mark.local("kills, pauses or starts operators that are processes")
 def test_it_waits_for_the_new_side_through_a_kill(shop: Shop, operator: Operator, cluster: Cluster) -> None:
     """The operator dies before, and after the switch; the selector is written once."""
     put(shop)
@@ -180,6 +181,7 @@ def test_it_waits_for_the_new_side_through_a_kill(shop: Shop, operator: Operator
     assert [request.code for request in writes] == [200] * 4, "tried out by a dry run, claimed, switched, released"
 
 
+@pytest.mark.local("kills, pauses or starts operators that are processes")
 def test_it_goes_back_through_a_kill_once_the_old_side_is_ready(shop: Shop, operator: Operator) -> None:
     put(shop)
     before = shop.objects()

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cutover.controllers import roll_out
 from cutover.errors import Rejected
 from cutover.fields import ABSENT, differences
 from cutover.patching import merge
@@ -16,6 +15,7 @@ from cutover.saga.turn import Again, Done, Failed, Wait
 from cutover.spec_patch import joined
 from cutover.targets import Foreign
 from cutover.testing import MemoryCluster
+from cutover.testing.controllers import roll_out
 from support.deploying import AGENT_2, SCALE, STORE_2, claimed, do, pod, status, step, undo, work
 from support.shop import AGENT, STORE, V2
 

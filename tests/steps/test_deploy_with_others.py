@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from cutover.controllers import roll_out
 from cutover.errors import Denied, Rejected
 from cutover.ports import (
     AUTOSCALERS,
@@ -21,6 +20,7 @@ from cutover.requests import RequestVerb
 from cutover.saga.turn import Wait
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
+from cutover.testing.controllers import roll_out
 from support.deploying import SCALE, STORE_2, claimed, do, step, undo, work
 from support.shop import ROUTES, STORE, V2, plan, shop
 from support.simulation import Simulation

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cutover.controllers import name_endpoints, pod, react
 from cutover.fields import Json
 from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, SERVICES, Ref, Sample
 from cutover.saga.turn import Again, Done, Hold, Outcome, Wait
@@ -17,6 +16,7 @@ from cutover.steps import Work
 from cutover.steps.switch import Switch
 from cutover.targets import Foreign, Holder, Targets
 from cutover.testing import MemoryClock, MemoryCluster
+from cutover.testing.controllers import name_endpoints, pod, react
 from support.shop import FRONT, PLAN, V1, V2, plan, shop
 from support.simulation import Simulation
 

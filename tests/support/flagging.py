@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from cutover.controllers import pod, roll_out
 from cutover.fields import ABSENT, Json
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, Ref
 from cutover.saga.turn import Outcome
@@ -13,6 +12,7 @@ from cutover.steps import Work
 from cutover.steps.flags import RESTART, Flags
 from cutover.targets import Holder, Targets
 from cutover.testing import MemoryClock, MemoryCluster
+from cutover.testing.controllers import pod, roll_out
 from support.shop import FLAGS, NAMESPACE, PLAN, V1, shop
 
 FLIP = Flags.model_validate(

@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-from cutover.controllers import react
 from cutover.ports import (
     CONFIG_MAPS,
     DAEMON_SETS,
@@ -20,6 +19,7 @@ from cutover.ports import (
     Ref,
 )
 from cutover.testing import MemoryCluster
+from cutover.testing.controllers import react
 
 NAMESPACE = "shop"
 PLAN = Ref(PLANS, NAMESPACE, "shop-v2")

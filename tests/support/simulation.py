@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from cutover.controllers import react
 from cutover.driver import Driver
 from cutover.errors import Unavailable
 from cutover.plan import read_status
@@ -23,6 +22,7 @@ from cutover.testing import (
     MemoryRecorder,
     Spawner,
 )
+from cutover.testing.controllers import react
 
 _MAY_STAY = (MIGRATOR_LABEL, APPLIED_LABEL)
 
@@ -98,11 +98,13 @@ class Simulation:
 
     async def run(self) -> Phase:
         """Until the plan has ended and let go of everything."""
-        await self.until(self._over)
+        await self.until(lambda: self.over)
         assert self.phase is not None
         return self.phase
 
-    def _over(self) -> bool:
+    @property
+    def over(self) -> bool:
+        """It has ended and let go of everything."""
         body = self.cluster.objects.get(self.plan)
         return body is None or (self.phase in ENDED and not self.bound)
 
@@ -139,14 +141,15 @@ class Simulation:
 
     def specs(self) -> dict[Ref, Any]:
         """Spec, data, labels and annotations of everything but the plan."""
-        return _specs(self.cluster.objects)
+        return specs_of(self.cluster.objects)
 
     def specs_before(self) -> dict[Ref, Any]:
         """The same, before the plan was there."""
-        return _specs(self.before)
+        return specs_of(self.before)
 
 
-def _specs(objects: dict[Ref, Any]) -> dict[Ref, Any]:
+def specs_of(objects: dict[Ref, Any]) -> dict[Ref, Any]:
+    """Spec, labels and annotations of everything but plans."""
     kept = {}
     for ref, body in objects.items():
         if ref.resource != PLANS and ("spec" in body or ref.resource == CONFIG_MAPS):

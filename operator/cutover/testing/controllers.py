@@ -11,7 +11,7 @@ from typing import Final
 
 from cutover.fields import Json
 from cutover.ports import DAEMON_SETS, ENDPOINT_SLICES, PODS, SERVICES, WORKLOADS, Ref
-from cutover.testing import MemoryCluster
+from cutover.testing.cluster import MemoryCluster
 from cutover.workloads import pod_ready
 
 NODES: Final = 2
@@ -46,7 +46,7 @@ def roll_out(cluster: MemoryCluster) -> bool:
             names, pods = _FIGURES_OF_DAEMONS, NODES
         status = {"observedGeneration": body["metadata"]["generation"], **dict.fromkeys(names, pods)}
         if body.get("status") != status:
-            cluster.objects[ref] = body | {"status": status}
+            cluster.report(ref, status)
             changed = True
     return changed
 
@@ -71,7 +71,7 @@ def run_pods(cluster: MemoryCluster) -> bool:
         }
         right = {one for one in wanted & there if cluster.objects[one]["metadata"]["labels"][_TEMPLATE] == mark}
         for one in there - right:
-            del cluster.objects[one]
+            cluster.delete(one)
         for one in sorted(wanted - right):
             cluster.put(PODS, pod(one.name, body["spec"]["template"], mark))
         changed = changed or there != right or wanted != right

@@ -1,0 +1,21 @@
+"""The ports in memory, for tests and for trying a plan out. Nothing that runs in the operator imports this."""
+
+from cutover.testing.cluster import Crash, CrashSwitch, MemoryCluster
+from cutover.testing.controllers import NODES, name_endpoints, pod, react, roll_out, run_pods
+from cutover.testing.ports import MemoryClock, MemoryMetrics, MemoryRecorder, Spawner
+
+__all__ = [
+    "NODES",
+    "Crash",
+    "CrashSwitch",
+    "MemoryClock",
+    "MemoryCluster",
+    "MemoryMetrics",
+    "MemoryRecorder",
+    "Spawner",
+    "name_endpoints",
+    "pod",
+    "react",
+    "roll_out",
+    "run_pods",
+]
