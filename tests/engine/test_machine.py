@@ -36,8 +36,7 @@ from cutover.saga.tables import Reason
 from cutover.saga.wishes import failed_step
 from cutover.status import ACTIVE, ENDED, Phase, Status
 from cutover.sweep import sweep
-from cutover.testing.controllers import react
-from cutover.testing import MemoryCluster
+from cutover.testing import MemoryCluster, react
 from support.ledger import Ledger
 from support.plans import APPROVED, BACK_AND_FORTH, GUARDED, WALLED, WIDE
 from support.shop import CANARY, ROUTES, V1, V2, plan, shop
