@@ -88,9 +88,9 @@ class Hand:
         return sorted({target.ref(self.ref.namespace) for step in self.plan.steps for target in step.kind.touches()})
 
     def written(self, at: int) -> bool:
-        """Whether this process has seen the snapshot of a step in this run."""
-        targets = self.targets(self.plan.steps[at].name)
-        return any(targets.remembers(ref) for ref in self._targets_of(at))
+        """Whether this process has seen the snapshots of a step in this run: all of them are taken before the first write."""
+        targets, refs = self.targets(self.plan.steps[at].name), self._targets_of(at)
+        return bool(refs) and all(targets.remembers(ref) for ref in refs)
 
     def _targets_of(self, at: int) -> list[Ref]:
         return [target.ref(self.ref.namespace) for target in self.plan.steps[at].kind.touches()]

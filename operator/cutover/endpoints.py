@@ -1,6 +1,7 @@
 """How many ready endpoints a destination has, counted as Istio counts them: the pods of the Service and its WorkloadEntries.
 
-Reads only. Used by the `traffic` kind before it raises a weight and by its preflight, and by `deploy` before it takes pods away.
+Reads only. Used by the `traffic` kind before it raises a weight and by its preflight, by `deploy` before it takes pods away,
+and by `switch`, which knows no mesh and counts pods alone.
 """
 
 from __future__ import annotations
@@ -93,6 +94,37 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
         )
         counts = [len(_ready_endpoints(slices, side.service)) for side in sides]
     return tuple(count + _entries(known, side.selector) for count, side in zip(counts, sides, strict=True))
+
+
+async def pods_of(
+    cluster: Cluster, namespace: str, service: Json, labels: Mapping[str, str], *, ready: bool = True
+) -> list[Json]:
+    """Pods that a Service would send traffic to if it chose these labels: ready ones, with the ports it names.
+
+    With `ready=False` all that it would choose.
+    """
+    pods = await cluster.list(PODS, namespace, _selector(labels.items()), fresh=False)
+    names = named_ports(service)
+    return [pod for pod in pods if not ready or (pod_ready(pod) and names <= _ports_of(pod))]
+
+
+def named_ports(service: Json) -> set[str]:
+    """Ports of its pods that a Service calls by name; a pod without them gets no traffic."""
+    return {
+        port["targetPort"] for port in service["spec"].get("ports") or () if isinstance(port.get("targetPort"), str)
+    }
+
+
+def _ports_of(pod: Json) -> set[str]:
+    spec = pod.get("spec") or {}
+    sidecars = (item for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always")
+    containers = (*(spec.get("containers") or ()), *sidecars)
+    return {port["name"] for container in containers for port in container.get("ports") or () if "name" in port}
+
+
+async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
+    """The uids of the pods that a Service's EndpointSlices name as ready."""
+    return _ready_endpoints(await cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL}={service}"), service)
 
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:

@@ -41,7 +41,8 @@ class Found:
         pointer: the JSON pointer (RFC 6901).
         value: what stands there, or ABSENT when only its parent exists.
         tests: operations that fail when a list item on the way is no longer the one that was named.
-        parent: the object or list that holds the field, and `parent_pointer` where it is.
+        parent: the object or list that holds the field, and `parent_pointer` where it is; ABSENT for a map that is not there,
+            as the server keeps none without content: it is made together with its first key.
     """
 
     pointer: str
@@ -123,9 +124,20 @@ def find(document: Json, path: Path) -> Found | None:
                 return None
             pointer += f"/{escape(segment)}"
             if segment not in node:
-                return Found(pointer, ABSENT, tuple(tests), parent, parent_pointer) if last else None
+                if last:
+                    return Found(pointer, ABSENT, tuple(tests), parent, parent_pointer)
+                return _in_no_map(document, pointer, path[depth + 1 :], tests)
             node = node[segment]
     return Found(pointer, node, tuple(tests), parent, parent_pointer)
+
+
+def _in_no_map(document: Json, pointer: str, rest: Path, tests: list[Operation]) -> Found | None:
+    """A key of a map that is not there. An absent map cannot be tested, so the version of the whole object is."""
+    version = (document.get("metadata") or {}).get("resourceVersion")
+    if len(rest) != 1 or not isinstance(rest[0], str) or version is None:
+        return None
+    same: Operation = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+    return Found(f"{pointer}/{escape(rest[0])}", ABSENT, (*tests, same), ABSENT, pointer)
 
 
 def write(found: Found, to: Json) -> list[Operation]:
@@ -134,7 +146,9 @@ def write(found: Found, to: Json) -> list[Operation]:
     A JSON patch has no test for "absent": where the field is not there, all of its parent is tested instead.
     """
     operations = list(found.tests)
-    if found.value is ABSENT:
+    if found.parent is ABSENT:
+        operations.append({"op": "add", "path": found.parent_pointer, "value": {}})
+    elif found.value is ABSENT:
         operations.append({"op": "test", "path": found.parent_pointer, "value": found.parent})
     else:
         operations.append({"op": "test", "path": found.pointer, "value": found.value})

@@ -37,7 +37,7 @@ def _command(ref: Ref, found: Found, was: Json) -> str:
         patch: Json = [{"op": "remove", "path": found.pointer}]
     else:
         patch = [{"op": "add", "path": found.pointer, "value": was}]
-        if len(json.dumps(was)) > _LONGEST:
+        if found.parent is ABSENT or len(json.dumps(was)) > _LONGEST:
             return _edit(ref)
     return f"kubectl patch {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --type=json -p {shlex.quote(json.dumps(patch))}"
 

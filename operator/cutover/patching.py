@@ -12,6 +12,8 @@ from cutover.errors import Rejected
 from cutover.fields import Json, Operation
 
 _DIRECTIVE: Final = "$patch"
+_NEVER_EMPTY: Final = (("data",), ("spec", "template", "metadata", "annotations"))
+"""Maps that the server does not keep without content, of those that are patched key by key."""
 
 
 def merge(document: Json, patch: Json) -> Json:
@@ -65,3 +67,13 @@ def apply(body: Json, operation: Operation) -> None:
                 del node[key]
     except (KeyError, IndexError, TypeError) as missing:
         raise Rejected(f"there is no {operation['path']}") from missing
+
+
+def tidy(body: Json) -> None:
+    """Take away maps without content, as the server does."""
+    for *way, last in _NEVER_EMPTY:
+        node = body
+        for part in way:
+            node = node.get(part) or {}
+        if node.get(last) == {}:
+            del node[last]

@@ -46,6 +46,7 @@ DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 SNAPSHOTS: Final = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SERVICES: Final = Resource("", "v1", "services", "Service")
+CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
@@ -58,7 +59,7 @@ WORKLOAD_ENTRIES: Final = Resource("networking.istio.io", "v1", "workloadentries
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
 """What runs pods from a template."""
 
-STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES)
+STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES, SERVICES, CONFIG_MAPS)
 """Kinds of targets. Of these, and only while they carry `PLAN_LABEL`, every change is streamed to us."""
 
 

@@ -370,8 +370,10 @@ class Targets:
 
 
 def _writes(ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
-    """All tests first, because each speaks of the object as it is before any of the writes."""
-    writes = [operation for change in changes for operation in _operations_of(ref, body, change)]
+    """All tests first, because each speaks of the object as it is before any of the writes; nothing twice (a new map)."""
+    writes = list[Operation]()
+    for change in changes:
+        writes += [operation for operation in _operations_of(ref, body, change) if operation not in writes]
     return sorted(writes, key=lambda operation: operation["op"] != "test")
 
 

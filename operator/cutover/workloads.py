@@ -1,4 +1,4 @@
-"""Reads what workloads and their pods say of themselves. Pure; used by `deploy`, `traffic` and the readiness gate."""
+"""Reads what workloads and their pods say of themselves. Pure; used by the kinds and the readiness gate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from cutover.fields import Json
-from cutover.ports import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, Resource
+from cutover.ports import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, Ref, Resource
 
 _COUNTS: Final[Mapping[Resource, tuple[str, str, str, str]]] = {
     DEPLOYMENTS: ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"),
@@ -120,6 +120,26 @@ def selector(body: Json) -> str:
         }
         parts.append(words[rule["operator"]])
     return ",".join(parts)
+
+
+def pods_to_delete(ref: Ref, body: Json, rollout: Rollout) -> str:
+    """Which pods somebody has to delete before a workload is at its template again, and why: a sentence with the command."""
+    left, chosen = rollout.outdated, selector(body)
+    why = (
+        "its updateStrategy is OnDelete"
+        if rollout.by_hand
+        else "its controller does not replace a pod that never got ready"
+    )
+    if rollout.revision:
+        chosen = f"{chosen},controller-revision-hash!={rollout.revision}"
+        return (
+            f"{left} pods of {ref} are not back yet, and {why}; delete them: "
+            f"kubectl delete pods -n {ref.namespace} -l '{chosen}'"
+        )
+    return (
+        f"{left} pods of {ref} are not back yet, and {why}; delete those of the newer template: "
+        f"kubectl get pods -n {ref.namespace} -l '{chosen}' -L controller-revision-hash"
+    )
 
 
 def restarted_since(pods: Sequence[Json], moment: datetime) -> int:

@@ -23,7 +23,8 @@ from cutover.ports import (
 )
 from cutover.requests import RequestVerb
 from cutover.status import Phase
-from support.shop import NAMESPACE, V1, V2, plan, react, shop
+from cutover.testing.controllers import react
+from support.shop import NAMESPACE, V1, V2, plan, shop
 from support.simulation import Simulation
 
 DEPLOY = """

@@ -82,3 +82,21 @@ def test_what_is_written_is_found(path: Path, to: Any) -> None:
 
 def test_readable() -> None:
     assert readable(WEIGHT) == "spec.http[name=one].route[destination.host=a].weight"
+
+
+def test_a_key_of_a_map_that_is_not_there_is_written_with_it() -> None:
+    """The version of the object stands for the absence of the map, which no patch can test."""
+    body = {"metadata": {"name": "x", "resourceVersion": "7"}}
+    found = find(body, ("data", "KEY"))
+    assert found is not None
+    assert found.value is ABSENT
+    operations = write(found, "value")
+    assert operations == [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": "7"},
+        {"op": "add", "path": "/data", "value": {}},
+        {"op": "add", "path": "/data/KEY", "value": "value"},
+    ]
+    for operation in operations:
+        apply(body, operation)
+    assert body["data"] == {"KEY": "value"}
+    assert find(body, ("spec", "data", "KEY")) is None, "only one level is made"

@@ -36,10 +36,10 @@ from cutover.saga.tables import Reason
 from cutover.saga.wishes import failed_step
 from cutover.status import ACTIVE, ENDED, Phase, Status
 from cutover.sweep import sweep
-from cutover.testing import MemoryCluster
+from cutover.testing import MemoryCluster, react
 from support.ledger import Ledger
 from support.plans import APPROVED, BACK_AND_FORTH, GUARDED, WALLED, WIDE
-from support.shop import CANARY, ROUTES, V1, V2, plan, react, shop
+from support.shop import CANARY, ROUTES, V1, V2, plan, shop
 from support.simulation import Simulation, specs_of
 from support.turmoil import Aim, Fault, Pace, World
 

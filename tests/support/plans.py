@@ -86,6 +86,24 @@ steps:
     gates: [{name: pods, readiness: {percent: 100}}]
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
+SWITCHED = """
+steps:
+  - {name: green, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
+  - {name: turn, switch: {service: front, selector: {app: shop-v2}}}
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
+FLAGGED = """
+steps:
+  - name: dual-write
+    flags:
+      configMap: flags
+      set: {DUAL_WRITE: "true"}
+      reload: [{name: shop-v1}, {kind: StatefulSet, name: store}]
+      leave: [{name: shop-v2}]
+  - name: read-new
+    flags: {configMap: flags, set: {USE_NEW_SCHEMA: "true", DUAL_WRITE: "true"}, reload: [{name: shop-v1}, {name: shop-v2}]}
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
 WALLED = """
 steps:
   - {name: deploy, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
@@ -127,6 +145,10 @@ STORIES = (
     Story("stateful-fails", STATEFUL, Phase.ROLLED_BACK, fails_in="soak"),
     Story("daemons", DAEMONS, Phase.SUCCEEDED),
     Story("daemons-fails", DAEMONS, Phase.ROLLED_BACK, fails_in="soak"),
+    Story("switched", SWITCHED, Phase.SUCCEEDED),
+    Story("switched-fails", SWITCHED, Phase.ROLLED_BACK, fails_in="soak"),
+    Story("flagged", FLAGGED, Phase.SUCCEEDED),
+    Story("flagged-fails", FLAGGED, Phase.ROLLED_BACK, fails_in="soak"),
 )
 
 

@@ -200,17 +200,23 @@ class Shop:
         return [entry.get("weight", 0) for entry in self.api.get(self.routes)["spec"]["http"][0]["route"]]
 
     def objects(self) -> dict[str, Any]:
-        """Spec, labels and annotations of all that a plan may touch."""
+        """Spec (of a ConfigMap its data, of a Service its selector), labels and annotations of all that a plan may touch."""
         found = {}
         workloads = [f"{self.apps}/{plural}" for plural in ("deployments", "statefulsets", "daemonsets")]
-        for path in (*workloads, self.routes.rpartition("/")[0]):
+        core = [f"/api/v1/namespaces/{self.namespace}/{plural}" for plural in ("services", "configmaps")]
+        for path in (*workloads, self.routes.rpartition("/")[0], *core):
             for body in self.api.list(path):
                 metadata = body["metadata"]
+                if metadata["name"] == "kube-root-ca.crt":
+                    continue  # every namespace gets it, some time after it was made
+                content = (
+                    body["spec"].get("selector") if path.endswith("/services") else body.get("spec", body.get("data"))
+                )
                 annotations = dict(metadata.get("annotations") or {})
                 for counter in ("deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation"):
                     annotations.pop(counter, None)  # the controllers count changes there, those back included
                 found[f"{path.rpartition('/')[2]}/{metadata['name']}"] = (
-                    body["spec"],
+                    content,
                     metadata.get("labels") or {},
                     annotations,
                 )
@@ -240,6 +246,7 @@ metadata: {name: migrator, namespace: NAMESPACE}
 rules:
   - {apiGroups: ["apps"], resources: ["deployments", "statefulsets", "daemonsets"], verbs: ["patch"]}
   - {apiGroups: ["networking.istio.io"], resources: ["virtualservices"], verbs: ["patch"]}
+  - {apiGroups: [""], resources: ["services", "configmaps"], verbs: ["patch"]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding

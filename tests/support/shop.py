@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from cutover.ports import (
+    CONFIG_MAPS,
     DAEMON_SETS,
     DEPLOYMENTS,
-    ENDPOINT_SLICES,
     NAMESPACES,
     PLANS,
     SERVICE_ACCOUNTS,
@@ -18,7 +18,8 @@ from cutover.ports import (
     VIRTUAL_SERVICES,
     Ref,
 )
-from cutover.testing import MemoryCluster, roll_out
+from cutover.testing import MemoryCluster
+from cutover.testing.controllers import react
 
 NAMESPACE = "shop"
 PLAN = Ref(PLANS, NAMESPACE, "shop-v2")
@@ -27,6 +28,8 @@ V2 = Ref(DEPLOYMENTS, NAMESPACE, "shop-v2")
 STORE = Ref(STATEFUL_SETS, NAMESPACE, "store")
 AGENT = Ref(DAEMON_SETS, NAMESPACE, "agent")
 ROUTES = Ref(VIRTUAL_SERVICES, NAMESPACE, "shop")
+FRONT = Ref(SERVICES, NAMESPACE, "front")
+FLAGS = Ref(CONFIG_MAPS, NAMESPACE, "flags")
 
 
 def deployment(name: str, image: str, replicas: int) -> dict[str, Any]:
@@ -42,7 +45,7 @@ spec:
     spec:
       containers:
         - {{name: sidecar, image: proxy:1}}
-        - {{name: app, image: {image}}}
+        - {{name: app, image: {image}, envFrom: [{{configMapRef: {{name: flags}}}}]}}
 """)
     return manifest
 
@@ -96,32 +99,18 @@ spec:
 
 
 def shop(cluster: MemoryCluster) -> None:
-    """Put all of it into a cluster: v1 with three pods and all the traffic, v2 with none, and two that get no traffic."""
+    """Put all of it into a cluster: v1 with three pods and all the traffic, v2 with none, two that get no traffic, and flags."""
     cluster.put(NAMESPACES, {"metadata": {"name": NAMESPACE, "namespace": ""}})
     cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "migrator", "labels": {"cutover.dev/migrator": "true"}}})
     for name, replicas in (("shop-v1", 3), ("shop-v2", 0)):
         cluster.put(DEPLOYMENTS, deployment(name, f"{name}:1", replicas))
         cluster.put(SERVICES, {"metadata": {"name": name}, "spec": {"selector": {"app": name}}})
+    cluster.put(SERVICES, {"metadata": {"name": FRONT.name}, "spec": {"selector": {"app": "shop-v1"}}})
+    cluster.put(CONFIG_MAPS, {"metadata": {"name": FLAGS.name}, "data": {"USE_NEW_SCHEMA": "false", "COLOUR": "blue"}})
     cluster.put(STATEFUL_SETS, yaml.safe_load(_STORE))
     cluster.put(DAEMON_SETS, yaml.safe_load(_AGENT))
     cluster.put(VIRTUAL_SERVICES, virtual_service())
     react(cluster)
-
-
-def react(cluster: MemoryCluster) -> bool:
-    """Play the controllers: rollouts complete, endpoints follow."""
-    changed = roll_out(cluster)
-    for ref, body in list(cluster.objects.items()):
-        if ref.resource != DEPLOYMENTS:
-            continue
-        ready = body["status"]["readyReplicas"]
-        endpoints = [{"addresses": [f"10.0.0.{place}"], "conditions": {"ready": True}} for place in range(ready)]
-        labels = {"kubernetes.io/service-name": ref.name}
-        slice_ref = Ref(ENDPOINT_SLICES, ref.namespace, ref.name)
-        if cluster.objects.get(slice_ref, {}).get("endpoints") != endpoints:
-            cluster.put(ENDPOINT_SLICES, {"metadata": {"name": ref.name, "labels": labels}, "endpoints": endpoints})
-            changed = True
-    return changed
 
 
 def plan(spec: str) -> dict[str, Any]:

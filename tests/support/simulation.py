@@ -10,7 +10,7 @@ from typing import Any
 from cutover.driver import Driver
 from cutover.errors import Unavailable
 from cutover.plan import read_status
-from cutover.ports import APPLIED_LABEL, MIGRATOR_LABEL, PLANS, SNAPSHOTS, Ports, Ref
+from cutover.ports import APPLIED_LABEL, CONFIG_MAPS, MIGRATOR_LABEL, PLANS, SNAPSHOTS, Ports, Ref
 from cutover.requests import RequestVerb, write
 from cutover.status import ENDED, Phase, Status
 from cutover.testing import (
@@ -22,7 +22,7 @@ from cutover.testing import (
     MemoryRecorder,
     Spawner,
 )
-from support.shop import react
+from cutover.testing.controllers import react
 
 _MAY_STAY = (MIGRATOR_LABEL, APPLIED_LABEL)
 
@@ -152,7 +152,7 @@ class Simulation:
         return found
 
     def specs(self) -> dict[Ref, Any]:
-        """Spec, labels and annotations of everything but the plan."""
+        """Spec, data, labels and annotations of everything but the plan."""
         return specs_of(self.cluster.objects)
 
     def specs_before(self) -> dict[Ref, Any]:
@@ -164,7 +164,12 @@ def specs_of(objects: dict[Ref, Any]) -> dict[Ref, Any]:
     """Spec, labels and annotations of everything but plans."""
     kept = {}
     for ref, body in objects.items():
-        if ref.resource != PLANS and "spec" in body:
+        if ref.resource != PLANS and ("spec" in body or ref.resource == CONFIG_MAPS):
             metadata = body["metadata"]
-            kept[ref] = (body["spec"], metadata.get("labels") or {}, metadata.get("annotations") or {})
+            kept[ref] = (
+                body.get("spec"),
+                body.get("data"),
+                metadata.get("labels") or {},
+                metadata.get("annotations") or {},
+            )
     return kept

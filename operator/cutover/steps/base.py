@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
-from cutover.errors import Problem
-from cutover.fields import Change
+from cutover.errors import Denied, NotFound, Problem, Rejected
+from cutover.fields import Change, Json
 from cutover.model import Model
 from cutover.ports import FIELD_MANAGER, Cluster, Ref, Resource
 from cutover.saga.turn import Done, Hold, Outcome, StageRule
@@ -57,6 +57,24 @@ class Work:
     memory: dict[str, Any] = field(default_factory=dict)
     approved: bool = False
     earlier: frozenset[Target] = frozenset()
+
+
+async def refusal(work: Work, ref: Ref, patch: Json) -> str:
+    """What the server says against a strategic merge patch of an object, asked by a dry run; empty when it takes it.
+
+    Not asked of what an earlier step writes: it looks different by then. What preflight says of every target is left to it.
+    """
+    if Target(ref.resource, ref.name) in work.earlier:
+        return ""
+    account = work.targets.holder.account
+    try:
+        await work.cluster.dry_run(ref, patch, account)
+    except NotFound:
+        return ""
+    except (Rejected, Denied) as refused:
+        may = await work.cluster.may(account, work.namespace, "patch", ref.resource, ref.name)
+        return "" if isinstance(refused, Denied) and not may else f"the server refuses it: {refused}"
+    return ""
 
 
 class Kind(Model):

@@ -18,7 +18,7 @@ from cutover.ports import AUTOSCALERS, DAEMON_SETS, STATEFUL_SETS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
 from cutover.steps.base import Kind, Target, Work, foreign_writer, repaired_too_often
-from cutover.workloads import Rollout, selector
+from cutover.workloads import Rollout, pods_to_delete
 
 _LOOK_AGAIN: Final = 30.0
 """Seconds; the workload is streamed, so this only mends a lost event."""
@@ -228,7 +228,7 @@ class Deploy(Kind):
             says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
             return Wait("RolloutStalled", says)
         if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):
-            return Wait("PodsToDelete", _by_hand(ref, body, rollout))
+            return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
         return Again(_LOOK_AGAIN, f"{rollout.text} pods of the old template are ready", rollout.text)
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
@@ -320,23 +320,3 @@ class Deploy(Kind):
 def _memo(work: Work) -> str:
     """Where it is remembered that the fields were set."""
     return f"{work.place}.set"
-
-
-def _by_hand(ref: Ref, body: Json, rollout: Rollout) -> str:
-    """Which pods somebody has to delete, and why."""
-    left, chosen = rollout.outdated, selector(body)
-    why = (
-        "its updateStrategy is OnDelete"
-        if rollout.by_hand
-        else "its controller does not replace a pod that never got ready"
-    )
-    if rollout.revision:
-        chosen = f"{chosen},controller-revision-hash!={rollout.revision}"
-        return (
-            f"{left} pods of {ref} are not back yet, and {why}; delete them: "
-            f"kubectl delete pods -n {ref.namespace} -l '{chosen}'"
-        )
-    return (
-        f"{left} pods of {ref} are not back yet, and {why}; delete those of the newer template: "
-        f"kubectl get pods -n {ref.namespace} -l '{chosen}' -L controller-revision-hash"
-    )

@@ -1,6 +1,7 @@
 """The ports in memory, for tests and for trying a plan out. Nothing that runs in the operator imports this."""
 
-from cutover.testing.cluster import NODES, Crash, CrashSwitch, MemoryCluster, roll_out
+from cutover.testing.cluster import Crash, CrashSwitch, MemoryCluster
+from cutover.testing.controllers import NODES, name_endpoints, pod, react, roll_out, run_pods
 from cutover.testing.ports import MemoryClock, MemoryMetrics, MemoryRecorder, Spawner
 
 __all__ = [
@@ -12,5 +13,9 @@ __all__ = [
     "MemoryMetrics",
     "MemoryRecorder",
     "Spawner",
+    "name_endpoints",
+    "pod",
+    "react",
     "roll_out",
+    "run_pods",
 ]

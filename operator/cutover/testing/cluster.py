@@ -16,22 +16,17 @@ from typing import Any
 
 from cutover.errors import Broken, Conflict, Denied, NotFound, Unavailable
 from cutover.fields import Json, Operation
-from cutover.patching import apply, merge
+from cutover.patching import apply, merge, tidy
 from cutover.ports import (
-    DAEMON_SETS,
     FENCE_LABEL,
     NAMESPACES,
     PLAN_LABEL,
     PLANS,
     SNAPSHOTS,
     VIRTUAL_SERVICES,
-    WORKLOADS,
     Ref,
     Resource,
 )
-
-NODES = 2
-"""Where a DaemonSet runs its pods."""
 
 
 class Crash(BaseException):
@@ -78,7 +73,7 @@ class MemoryCluster:
         writes: every write so far, as (verb, object), for counting.
         told: called with each write and its content.
         changed: called with each object that is no longer what it was: before and after, None for not there.
-        effects: those among them that changed a spec, as ("spec", object).
+        effects: those among them that changed a spec (of a ConfigMap its data), as ("spec", object).
         denied: (verb, object) that no account may do.
         refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
         strict: refuse weights that no longer add up to what they did.
@@ -200,12 +195,13 @@ class MemoryCluster:
         body = copy.deepcopy(before)
         for operation in operations:
             apply(body, operation)
+        tidy(body)
         if ref.resource not in (PLANS, SNAPSHOTS) and not account:
             raise Broken(f"{ref} is written without an account")
         _possible(ref, before, body, strict=self.strict)
         if body == before:
             return before
-        if body.get("spec") != before.get("spec"):
+        if _content(body) != _content(before):
             body["metadata"]["generation"] += 1
             self.effects.append(("spec", ref))
         self._write("patch", ref, list(operations))
@@ -303,12 +299,16 @@ def _possible(ref: Ref, before: Json, after: Json, *, strict: bool) -> None:
     if ref.resource in (PLANS, SNAPSHOTS):
         return
     labels, was = after["metadata"].get("labels") or {}, before["metadata"].get("labels") or {}
-    if before.get("spec") != after.get("spec") and PLAN_LABEL not in labels:
+    if _content(before) != _content(after) and PLAN_LABEL not in labels:
         raise Broken(f"{ref} is changed without a claim")
     if was.get(PLAN_LABEL) == labels.get(PLAN_LABEL) and _number(labels) < _number(was):
         raise Broken(f"the fence of {ref} is lowered")
     if strict and ref.resource == VIRTUAL_SERVICES and _sums(before) != _sums(after):
         raise Broken(f"the weights of {ref} add up to {_sums(after)} instead of {_sums(before)}")
+
+
+def _content(body: Json) -> tuple[Json, Json]:
+    return body.get("spec"), body.get("data")
 
 
 def _number(labels: Json) -> int:
@@ -318,30 +318,3 @@ def _number(labels: Json) -> int:
 
 def _sums(body: Json) -> list[int]:
     return [sum(entry.get("weight", 0) for entry in route["route"]) for route in body["spec"]["http"]]
-
-
-_FIGURES = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
-_FIGURES_OF_DAEMONS = (
-    "desiredNumberScheduled",
-    "currentNumberScheduled",
-    "updatedNumberScheduled",
-    "numberReady",
-    "numberAvailable",
-)
-
-
-def roll_out(cluster: MemoryCluster) -> bool:
-    """Play the controllers of workloads and the kubelet: every rollout completes at once. Whether anything changed."""
-    changed = False
-    for ref, body in list(cluster.objects.items()):
-        if ref.resource not in WORKLOADS or not cluster.rollouts:
-            continue
-        names: tuple[str, ...] = _FIGURES
-        pods = body["spec"].get("replicas", 1)
-        if ref.resource == DAEMON_SETS:
-            names, pods = _FIGURES_OF_DAEMONS, NODES
-        status = {"observedGeneration": body["metadata"]["generation"], **dict.fromkeys(names, pods)}
-        if body.get("status") != status:
-            cluster.report(ref, status)
-            changed = True
-    return changed

@@ -1,0 +1,384 @@
+"""The kind `flags`: sets keys of a ConfigMap and restarts the workloads that read it, until every pod runs with the values.
+
+A pod reads a variable when its container starts, and the kubelet brings a mounted file up to date some time later, unseen.
+So a pod is certain to run with a value only if it was made after the value was written. To tell such pods from others takes
+neither a clock nor a time: the restart writes a mark into the pod template after the ConfigMap was written, and a pod that
+carries the mark was made from that template.
+
+Undo writes the old values, then takes the mark off again. That alone is the restart back: the template is what it was, byte for
+byte, its pods are made anew, and no second rollout is needed to tidy up. One sort of pods would escape it: made from the old
+template, but started (or started again) while our values stood, because the restart had not come to its end. Which ones were
+running before is kept in the snapshot; if others of the old template are found, the template gets a second mark first, and
+loses it when every pod carries that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Final, TypeAlias
+
+from pydantic import Field, field_validator, model_validator
+
+from cutover.config_maps import hindrances, owner, reads
+from cutover.errors import NotFound, PlanError, Problem
+from cutover.fields import ABSENT, Change, Json, Path, find
+from cutover.gates.readiness import Workload
+from cutover.model import Name
+from cutover.ports import CONFIG_MAPS, PODS, STATEFUL_SETS, WORKLOADS, Ref
+from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
+from cutover.snapshots import Snapshot
+from cutover.steps.base import Kind, Target, Work, refusal
+from cutover.targets import Foreign
+from cutover.workloads import Rollout, pods_to_delete, selector
+
+RESTART: Final = "cutover.dev/restarted-by"
+"""On the pod template and its pods: which plan, step and run restarted them."""
+_MARK: Final[Path] = ("spec", "template", "metadata", "annotations", RESTART)
+_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_LOOK_AGAIN: Final = 30.0
+"""Seconds; the workloads are streamed, so this only mends a lost event."""
+_SOONEST, _SELDOMEST = 0.1, 2.0
+"""Seconds between looks at pods on their way out; they are not streamed, so they are asked for."""
+_PATIENCE: Final = 60.0
+"""Seconds an undo waits for the old pods before it says that somebody has to help."""
+_LONGEST: Final = 40
+"""Characters of one value in what is shown to people."""
+
+Value = Annotated[str, Field(max_length=16_384)]
+
+
+class Flags(Kind):
+    """Sets keys of a ConfigMap and restarts the workloads that read it.
+
+    Changes: the keys named here, then one annotation of each workload's pod template. Twice is harmless, because each field is
+    brought to a value kept in the snapshots, all of which are taken before the first write. Undo brings the old values back
+    (a key that was not there goes), then the annotation, and waits for the old pods.
+    """
+
+    key: ClassVar[str] = "flags"
+
+    config_map: Name = Field(description="Name of the ConfigMap.")
+    set_: dict[str, Value] = Field(
+        alias="set", min_length=1, max_length=64, description="Keys of its data with their new values; others stay."
+    )
+    reload: tuple[Workload, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Workloads to restart, all at once: each that reads one of the keys, as variable or file.",
+    )
+    leave: tuple[Workload, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Workloads that read one of the keys and are left alone: their pods may go on with the old value.",
+    )
+
+    @field_validator("set_", mode="before")
+    @classmethod
+    def _keys_of_data(cls, given: Any) -> Any:
+        for key, value in given.items() if isinstance(given, Mapping) else ():
+            if not isinstance(key, str) or not _KEY.fullmatch(key):
+                raise ValueError(f"{key!r} is no key of a ConfigMap; use letters, digits, -, _ and ., at most 253")
+            if value is None:
+                raise ValueError(f'{key} has no value; write one in quotes, such as "false": a step takes no key away')
+        return given
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Flags:
+        for field, named in (("reload", self.reload), ("leave", self.leave)):
+            names = [_named(workload) for workload in named]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{twice[0]} stands in {field} more than once; keep one")
+        if both := sorted(_named(workload) for workload in set(self.reload) & set(self.leave)):
+            raise ValueError(f"{both[0]} stands in reload and in leave; keep one")
+        return self
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the values, and the restarts."""
+        values = ", ".join(f"{key}={_shown(value)}" for key, value in self.set_.items())
+        restarts = "".join(f", restart {_named(workload)}" for workload in self.reload)
+        return (StageRule(f"set {values} in ConfigMap {self.config_map}{restarts}"[:512]),)
+
+    def touches(self) -> tuple[Target, ...]:
+        """The ConfigMap, then the workloads."""
+        workloads = (Target(workload.resource, workload.name) for workload in self.reload)
+        return (Target(CONFIG_MAPS, self.config_map), *workloads)
+
+    def rolls_out(self) -> Target | None:
+        """The workload, if there is just one."""
+        restarted = self.touches()[1:]
+        return restarted[0] if len(restarted) == 1 else None
+
+    def marks(self, snapshot: Snapshot) -> list[Change]:
+        """Each key, or the annotation with both its values."""
+        return [
+            Change(path, was, (was, *((_second(ours),) if path == _MARK else ()), ours))
+            for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
+        ]
+
+    # --- beforehand ---------------------------------------------------------------------------------------------------
+
+    async def examine(self, work: Work) -> list[Problem]:
+        """The ConfigMap takes the values, all its readers are named, and each restart would come to an end."""
+        place, (flags, *workloads) = f"{work.place}.flags", self._refs(work)
+        problems = list[Problem]()
+        try:
+            found = hindrances(await work.cluster.get(flags), self.set_)
+        except NotFound:
+            found = {}  # said by preflight for every target
+        for key, says in found.items():
+            problems.append(Problem(f"{place}.{f'set.{key}' if key else 'configMap'}", says))
+        if not found and (says := await refusal(work, flags, {"data": self.set_})):
+            problems.append(Problem(f"{place}.set", says))
+        for ref in workloads:
+            problems += await self._examine_restart(work, ref, f"{place}.reload[{ref.name}]")
+        return problems + await self._left_out(work)
+
+    async def _examine_restart(self, work: Work, ref: Ref, where: str) -> list[Problem]:
+        try:
+            spec = (await work.cluster.get(ref))["spec"]
+        except NotFound:
+            return []
+        strategy = spec.get("updateStrategy") or {}
+        says = ""
+        if spec.get("paused"):
+            says = f"{ref} is paused (spec.paused: true), so nothing would restart; run kubectl rollout resume deployment/{ref.name}"
+        elif strategy.get("type") == "OnDelete":
+            says = f"pods of {ref} change only when somebody deletes them (updateStrategy OnDelete); use RollingUpdate"
+        elif kept := (strategy.get("rollingUpdate") or {}).get("partition", 0):
+            says = f"{ref} has partition {kept}, so its first {kept} pods would keep the old values; set the partition to 0"
+        else:
+            says = await refusal(
+                work, ref, {"spec": {"template": {"metadata": {"annotations": {RESTART: _token(work)}}}}}
+            )
+        return [Problem(where, says)] if says else []
+
+    async def _left_out(self, work: Work) -> list[Problem]:
+        """Workloads that read one of the keys and are not named: without them nobody could say that every pod is done."""
+        named = {(workload.resource, workload.name) for workload in (*self.reload, *self.leave)}
+        listed = await asyncio.gather(*(work.cluster.list(resource, work.namespace) for resource in WORKLOADS))
+        problems = []
+        for resource, bodies in zip(WORKLOADS, listed, strict=True):
+            for body in bodies:
+                name = body["metadata"]["name"]
+                how = reads(body, self.config_map, self.set_)
+                if how and (resource, name) not in named:
+                    says = f"{resource.kind} {name} reads ConfigMap {self.config_map} ({how}); add it to reload, or to leave if its pods may keep the old value"
+                    problems.append(Problem(f"{work.place}.flags.reload", says))
+        return problems
+
+    # --- forward ------------------------------------------------------------------------------------------------------
+
+    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        """Write the values, restart, and see that each pod carries the mark and no other is left."""
+        del stage, looked
+        taken = await self._snapshots(work)
+        flags, *workloads = taken
+        if says := await self._put_back(work, taken):
+            return Failed("ForeignWriter", says)
+        body = await work.targets.change(flags, taken[flags].uid, self._forward(taken[flags]))
+        bodies = {ref: await work.targets.change(ref, taken[ref].uid, self._forward(taken[ref])) for ref in workloads}
+        for ref, workload in bodies.items():
+            rollout = Rollout.of(workload, ref.resource)
+            if rollout.current and rollout.stalled:
+                return Failed("RolloutStalled", f"the restart of {ref} does not progress ({rollout.stalled})")
+        outcome = await _judge(work, bodies, {ref: taken[ref].ours[0] for ref in bodies})
+        if isinstance(outcome, Again) and (who := owner(body)):
+            return replace(outcome, message=f"{outcome.message}; {who} owns {flags} and may put it back")
+        return outcome
+
+    def _forward(self, snapshot: Snapshot) -> list[Change]:
+        return [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
+
+    def _refs(self, work: Work) -> list[Ref]:
+        return [target.ref(work.namespace) for target in self.touches()]
+
+    async def _saved(self, work: Work) -> dict[Ref, Snapshot]:
+        return {ref: kept for ref in self._refs(work) if (kept := await work.targets.saved(ref))}
+
+    async def _snapshots(self, work: Work) -> dict[Ref, Snapshot]:
+        """What stands in each target before the first write to any, and which containers run; those that exist count."""
+        refs = self._refs(work)
+        if all(work.targets.remembers(ref) for ref in refs):
+            return await self._saved(work)
+        if left_out := await self._left_out(work):
+            raise PlanError(*left_out)
+        bodies = await asyncio.gather(*(work.cluster.get(ref) for ref in refs))
+        pods = await asyncio.gather(*(_pods(work, body) for body in bodies[1:]))
+        keys = [("data", key) for key in self.set_]
+        taken = {refs[0]: await work.targets.snapshot(refs[0], bodies[0], keys, ours=tuple(self.set_.values()))}
+        for ref, body, running in zip(refs[1:], bodies[1:], pods, strict=True):
+            facts = {"running": sorted({_fingerprint(pod) for pod in running} - {""})}
+            taken[ref] = await work.targets.snapshot(ref, body, [_MARK], facts, [_token(work)])
+        return taken
+
+    async def _put_back(self, work: Work, taken: Mapping[Ref, Snapshot]) -> str:
+        """Who has put an old value back after a restart began: pods that carry the mark may have read it already."""
+        flags, *workloads = taken
+        begun = [_mark(await work.targets.view(ref)) == taken[ref].ours[0] for ref in workloads]
+        if not any(begun) or not self._lost(await work.targets.view(flags), taken[flags]):
+            return ""
+        body = await work.cluster.get(flags)  # a stream may be behind
+        if not (lost := self._lost(body, taken[flags])):
+            return ""
+        who, what = owner(body) or "somebody", f"{', '.join(lost)} of {flags}"
+        return f"{who} has put {what} back while pods restarted; make it leave that alone, or change it there"
+
+    def _lost(self, body: Json, snapshot: Snapshot) -> list[str]:
+        """Keys that have their value of before again."""
+        return [
+            str(change.path[-1])
+            for change in self._forward(snapshot)
+            if (found := find(body, change.path)) and found.value == change.expects[0] != change.to
+        ]
+
+    # --- back ---------------------------------------------------------------------------------------------------------
+
+    async def undo(self, work: Work, looked: Any) -> Outcome:
+        """Write the old values, take the mark off, and see that no pod carries it. What is gone is passed over."""
+        del looked
+        refs, taken = self._refs(work), await self._saved(work)
+        if len(taken) < len(refs):  # not all were taken, so nothing was written
+            for ref in refs:
+                await work.targets.fence(ref)
+            return Done()
+        flags, *workloads = refs
+        gone: dict[Ref, str] = {}
+        if await self._ours_stand(work, taken[flags]):
+            for ref in workloads:
+                await _bring(work, ref, taken[ref], self._mark_late, gone)
+        await _bring(work, flags, taken[flags], self._values_back, gone)
+        found = {ref: await _bring(work, ref, taken[ref], self._mark_back, gone) for ref in workloads}
+        bodies = {ref: body for ref, body in found.items() if body is not None}
+        before = {ref: taken[ref].values[0][1] for ref in bodies}
+        outcome = _needs_help(work, bodies) or await _judge(work, bodies, before)
+        if not isinstance(outcome, Done):
+            return outcome
+        for ref in (ref for ref in refs if ref not in gone):
+            await work.targets.confirm(ref, taken[ref].uid, self.marks(taken[ref]))
+        return replace(outcome, message=f"passed over: {'; '.join(gone.values())}") if gone else outcome
+
+    async def _ours_stand(self, work: Work, snapshot: Snapshot) -> bool:
+        """Whether a pod that starts now reads one of our values."""
+        try:
+            body = await work.targets.view(self._refs(work)[0])
+        except NotFound:
+            return False
+        changes = [change for change in self._forward(snapshot) if change.to != change.expects[0]]
+        return any((found := find(body, change.path)) and found.value == change.to for change in changes)
+
+    async def _mark_late(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
+        """A restart that was never begun, though our values stood: without the mark nobody would look for such pods later."""
+        begun = _mark(await work.targets.view(ref)) != snapshot.values[0][1]
+        return [] if begun else self._forward(snapshot)
+
+    async def _values_back(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
+        del work, ref
+        return self.marks(snapshot)
+
+    async def _mark_back(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
+        """Off, unless a pod of the old template may have started with our values: then the second mark comes first."""
+        (off,), ours = self.marks(snapshot), snapshot.ours[0]
+        second = Change(off.path, _second(ours), off.expects)
+        body = await work.targets.view(ref)
+        if _mark(body) == ours:
+            pods, known = await _pods(work, body), snapshot.facts["running"]
+            old = [pod for pod in pods if _mark_of(pod) not in (ours, second.to) and not _ending(pod)]
+            return [off] if all(_fingerprint(pod) in known for pod in old) else [second]
+        if _mark(body) == second.to:
+            all_new = {_mark_of(pod) for pod in await _pods(work, body)} <= {second.to}
+            return [off] if all_new and Rollout.of(body, ref.resource).complete else [second]
+        return [off]
+
+
+_Way: TypeAlias = Callable[[Work, Ref, Snapshot], Awaitable[list[Change]]]
+"""What is to be written to a target on the way back; nothing to leave it."""
+
+
+async def _bring(work: Work, ref: Ref, snapshot: Snapshot, way: _Way, gone: dict[Ref, str]) -> Json | None:
+    """Write to one target; that it is gone is noted, and hinders no other. The object, if it was to be written."""
+    try:
+        changes = await way(work, ref, snapshot)
+        return await work.targets.change(ref, snapshot.uid, changes) if changes else None
+    except NotFound as missing:
+        gone[ref] = str(missing)
+    except Foreign as foreign:
+        if foreign.reason != "TargetReplaced":
+            raise
+        gone[ref] = str(foreign)
+    return None
+
+
+async def _judge(work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Json]) -> Again | Done:
+    """Whether each rollout is complete and each pod carries the wanted mark; pods on their way out still run, so they count."""
+    rollouts = {ref: Rollout.of(body, ref.resource) for ref, body in bodies.items()}
+    pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
+    if slow := [str(ref) for ref, rollout in rollouts.items() if not rollout.complete]:
+        return Again(_LOOK_AGAIN, f"{pods} pods are ready with the values; {', '.join(slow)} not done yet", pods)
+    for ref, body in bodies.items():
+        left = [pod["metadata"]["name"] for pod in await _pods(work, body) if _mark_of(pod) != wanted[ref]]
+        if left:
+            pause = min(_SELDOMEST, max(_SOONEST, work.elapsed / 4))
+            return Again(pause, f"{len(left)} pods of {ref} with other values still run, such as {left[0]}", pods)
+    return Done(ready=pods if bodies else "")
+
+
+def _needs_help(work: Work, bodies: Mapping[Ref, Json]) -> Wait | None:
+    """An undo whose pods do not come back by themselves."""
+    for ref, body in bodies.items():
+        rollout = Rollout.of(body, ref.resource)
+        if rollout.current and rollout.stalled:
+            return Wait("RolloutStalled", f"the restart of {ref} does not progress ({rollout.stalled})")
+        if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):
+            return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
+    return None
+
+
+async def _pods(work: Work, body: Json) -> list[Json]:
+    """Pods of a workload that run or will, read now."""
+    pods = await work.cluster.list(PODS, work.namespace, selector(body))
+    return [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
+
+
+def _fingerprint(pod: Json) -> str:
+    """The same as long as the same containers run in it; empty when one does not run: it will read what stands by then."""
+    status = pod.get("status") or {}
+    containers = status.get("containerStatuses") or ()
+    if not containers or any("running" not in (container.get("state") or {}) for container in containers):
+        return ""
+    restarts = sum(one.get("restartCount", 0) for one in (*containers, *(status.get("initContainerStatuses") or ())))
+    return hashlib.sha256(f"{pod['metadata']['uid']} {restarts}".encode()).hexdigest()[:12]
+
+
+def _ending(pod: Json) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _mark(workload: Json) -> Json:
+    found = find(workload, _MARK)
+    return found.value if found else ABSENT
+
+
+def _mark_of(pod: Json) -> Json:
+    return (pod["metadata"].get("annotations") or {}).get(RESTART, ABSENT)
+
+
+def _token(work: Work) -> str:
+    """The value of the mark: of this step in this run alone."""
+    holder = work.targets.holder
+    return f"{holder.plan.name}/{work.targets.step}, run {holder.run} ({holder.uid[:8]})"
+
+
+def _second(ours: Json) -> str:
+    return f"{ours}, back"
+
+
+def _named(workload: Workload) -> str:
+    return f"{workload.kind} {workload.name}"
+
+
+def _shown(value: str) -> str:
+    return value if value.isprintable() and len(value) <= _LONGEST else f"({len(value)} characters)"

@@ -1,0 +1,234 @@
+"""The kind `switch`: moves the selector of a Service to other pods, for blue-green without a mesh."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import Field, StringConstraints, field_validator
+
+from cutover.endpoints import Side, addressed, behind, named_ports, pods_of, wanted
+from cutover.errors import NotFound, PlanError, Problem
+from cutover.fields import Change, Json, Path, find
+from cutover.model import Name
+from cutover.ports import SERVICES, WORKLOADS, Ref
+from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
+from cutover.snapshots import Snapshot
+from cutover.steps.base import Kind, Target, Work, refusal
+
+_SELECTOR: Final[Path] = ("spec", "selector")
+_SOONEST, _SELDOMEST = 0.05, 2.0
+"""Seconds between looks at pods and endpoints; they are not streamed, so they are asked for."""
+_PATIENCE: Final = 60.0
+"""Seconds an undo waits for the old side before it says Stuck."""
+
+_KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LabelValue = Annotated[
+    str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
+]
+
+
+class Switch(Kind):
+    """Moves a Service to other pods at once.
+
+    Changes: the selector of the Service, in one write, as one field: labels named here get their values, the others stay.
+    It is moved only when as many pods are ready on the new side as on the old one, and done when the Service's
+    EndpointSlices name pods of the new side alone. Twice is harmless, because the selector is brought to a value kept in the
+    snapshot. Undo brings back the selector as it was, once the old side is ready. Somebody who sets it back by hand wishes
+    to stop, so that is not fought.
+    """
+
+    key: ClassVar[str] = "switch"
+    goes_ahead: ClassVar[bool] = True
+
+    service: Name = Field(description="Name of the Service.")
+    selector: dict[str, LabelValue] = Field(
+        min_length=1,
+        max_length=16,
+        description="Labels of the new pods, set in the Service's selector; labels of it that are not named here stay.",
+    )
+    min_ready: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Ready pods a side needs before it is switched to. Left out: as many as the old side had at the start.",
+    )
+
+    @field_validator("selector", mode="before")
+    @classmethod
+    def _labels_at_once(cls, given: Any) -> Any:
+        for word in ("matchLabels", "matchExpressions"):
+            if isinstance(given, Mapping) and word in given:
+                raise ValueError(
+                    f"a Service's selector knows no {word}; write the labels at once, such as version: green"
+                )
+        for key in given if isinstance(given, Mapping) else ():
+            if not _KEY.fullmatch(str(key)):
+                words = "letters, digits, -, _ and ., at most 63, after a domain and a slash if it has one"
+                raise ValueError(f"{key!r} is no key of a label; use {words}")
+        return given
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the switch."""
+        return (StageRule(f"point Service {self.service} to pods with {_shown(self.selector)}"[:512]),)
+
+    def touches(self) -> tuple[Target, ...]:
+        """The Service."""
+        return (Target(SERVICES, self.service),)
+
+    async def examine(self, work: Work) -> list[Problem]:
+        """The Service chooses pods, some workload makes such as it is to choose, and the server takes the selector."""
+        place, ref = f"{work.place}.switch", self._ref(work)
+        try:
+            body = await work.cluster.get(ref)
+        except NotFound:
+            return []  # said by preflight for every target
+        problems = self._unfit(body, place)
+        if problems:
+            return problems
+        ours = body["spec"]["selector"] | self.selector
+        if not any(target.resource in WORKLOADS for target in work.earlier) and not await self._made(work, ours):
+            says = f"no workload of namespace {work.namespace} makes pods with {_shown(ours)}; create it, or mend the labels"
+            problems.append(Problem(f"{place}.selector", says))
+        if says := await refusal(work, ref, {"spec": {"selector": self.selector}}):
+            problems.append(Problem(f"{place}.selector", says))
+        work.memory.pop(self._memo(work), None)
+        await self._needed(work, body)
+        return problems
+
+    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        """Move the selector once the new side is ready, then wait until the endpoints have followed."""
+        del stage, looked
+        ref = self._ref(work)
+        snapshot = await work.targets.saved(ref) if work.targets.remembers(ref) else await self._snapshot(work)
+        if snapshot is None:
+            return Done(skip=True)
+        (change,) = [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
+        live = _live(await work.targets.view(ref))
+        if live != change.to:
+            if live == change.expects[0] and work.applied and not work.anew and await self._set_back(work, change):
+                says = f"somebody has set the selector of {ref} back to {_shown(live)}"
+                return Hold("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
+            if short := await self._short(work, change.to, snapshot.facts["ready"]):
+                return Again(_pause(work), f"the switch waits: {short}")
+        body = await work.targets.change(ref, snapshot.uid, [change])
+        return Done() if work.applied else await self._followed(work, body)
+
+    async def undo(self, work: Work, looked: Any) -> Outcome:
+        """Bring back the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
+        del looked
+        ref = self._ref(work)
+        snapshot = await work.targets.saved(ref)
+        if snapshot is None:
+            await work.targets.fence(ref)
+            return Done()
+        marks = self.marks(snapshot)
+        if _live(await work.targets.view(ref)) == marks[0].expects[-1]:
+            short = await self._short(work, marks[0].to, snapshot.facts["ready"], at_least_asked=True)
+            if short:
+                message = f"{ref} cannot go back yet: {short}"
+                return Again(_pause(work), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
+        body = await work.targets.change(ref, snapshot.uid, marks)
+        await work.targets.confirm(ref, snapshot.uid, marks)
+        return await self._followed(work, body)
+
+    def marks(self, snapshot: Snapshot) -> list[Change]:
+        """The selector."""
+        ((path, was),), (ours,) = snapshot.values, snapshot.ours
+        return [Change(path, was, (was, ours))]
+
+    async def ahead(self, work: Work) -> frozenset[Ref] | None:
+        """The workloads behind both sides, when the old side can take the traffic now."""
+        snapshot = await work.targets.saved(self._ref(work))
+        if snapshot is None:
+            return frozenset()
+        (mark,) = self.marks(snapshot)
+        if await self._short(work, mark.to, snapshot.facts["ready"], at_least_asked=True):
+            return None
+        sides = [Side(self.service, labels, subset=True) for labels in mark.expects]
+        return frozenset(await behind(work.cluster, work.namespace, *sides))
+
+    # --- pieces -------------------------------------------------------------------------------------------------------
+
+    def _ref(self, work: Work) -> Ref:
+        return self.touches()[0].ref(work.namespace)
+
+    def _memo(self, work: Work) -> str:
+        return f"{work.place}.needed"
+
+    def _unfit(self, body: Json, place: str) -> list[Problem]:
+        """Why no selector of this Service can be moved."""
+        spec = body["spec"]
+        if spec.get("type") == "ExternalName":
+            says = f"Service {self.service} is of type ExternalName, so no pods are behind it; name another Service"
+        elif not spec.get("selector"):
+            says = f"Service {self.service} has no selector, so its endpoints are made by hand; give it one first"
+        else:
+            return []
+        return [Problem(f"{place}.service", says)]
+
+    async def _made(self, work: Work, labels: Mapping[str, str]) -> bool:
+        return bool(await behind(work.cluster, work.namespace, Side(self.service, labels, subset=True)))
+
+    async def _needed(self, work: Work, body: Json) -> int:
+        """Ready pods a side needs: remembered since the run's start; a process that took over counts again."""
+        known: int | None = self.min_ready or work.memory.get(self._memo(work))
+        if known is None:
+            known = max(1, len(await pods_of(work.cluster, work.namespace, body, body["spec"]["selector"])))
+            work.memory[self._memo(work)] = known
+        return known
+
+    async def _snapshot(self, work: Work) -> Snapshot | None:
+        """The selector as it is, and ours; None when the Service has it without us. Never of a view that may be behind."""
+        ref = self._ref(work)
+        body = await work.cluster.get(ref)
+        if problems := self._unfit(body, f"{work.place}.switch"):
+            raise PlanError(*problems)
+        ours = body["spec"]["selector"] | self.selector
+        if body["spec"]["selector"] == ours:
+            return await work.targets.saved(ref)  # written just before a crash, or never to be written
+        return await work.targets.snapshot(ref, body, [_SELECTOR], {"ready": await self._needed(work, body)}, [ours])
+
+    async def _set_back(self, work: Work, change: Change) -> bool:
+        """A stream may be behind; nobody is held up without a fresh look."""
+        return bool(_live(await work.cluster.get(self._ref(work))) != change.to)
+
+    async def _short(self, work: Work, labels: Mapping[str, str], needed: int, *, at_least_asked: bool = False) -> str:
+        """What a side lacks; empty when nothing is lacking. On the way back all that its workloads ask for is enough."""
+        body = await work.targets.view(self._ref(work))
+        ready = len(await pods_of(work.cluster, work.namespace, body, labels))
+        if ready >= needed:
+            return ""
+        if (
+            at_least_asked
+            and 0 < await wanted(work.cluster, work.namespace, Side(self.service, labels, subset=True)) <= ready
+        ):
+            return ""
+        ports = f" and a port {', '.join(sorted(names))}" if (names := named_ports(body)) else ""
+        return f"{ready} pods with {_shown(labels)}{ports} are ready, and {needed} are needed"
+
+    async def _followed(self, work: Work, body: Json) -> Outcome:
+        """Whether the Service's endpoints are those of its selector; until then traffic still goes where it went."""
+        chosen, there = _live(body), await addressed(work.cluster, work.namespace, self.service)
+        pods = await pods_of(work.cluster, work.namespace, body, chosen, ready=False)
+        strays = there - {pod["metadata"]["uid"] for pod in pods}
+        if there and not strays:
+            return Done(ready=str(len(there)))
+        says = (
+            f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {_shown(chosen)}"
+        )
+        return Again(_pause(work), says if there else f"Service {self.service} has no ready endpoints yet")
+
+
+def _live(body: Json) -> Json:
+    found = find(body, _SELECTOR)
+    return found.value if found else None
+
+
+def _shown(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def _pause(work: Work) -> float:
+    return min(_SELDOMEST, max(_SOONEST, work.elapsed / 4))

@@ -1,0 +1,279 @@
+"""`switch` in memory: when the selector moves, what it waits for, what it leaves to people, the way back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from cutover.fields import Json
+from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, SERVICES, Ref, Sample
+from cutover.saga.turn import Again, Done, Hold, Outcome, Wait
+from cutover.snapshots import Snapshot
+from cutover.status import Phase
+from cutover.steps import Work
+from cutover.steps.switch import Switch
+from cutover.targets import Foreign, Holder, Targets
+from cutover.testing import MemoryClock, MemoryCluster
+from cutover.testing.controllers import name_endpoints, pod, react
+from support.shop import FRONT, PLAN, V1, V2, plan, shop
+from support.simulation import Simulation
+
+TURN = Switch(service="front", selector={"app": "shop-v2"})
+SPEC = """
+steps:
+  - {name: green, deploy: {workload: {name: shop-v2}, replicas: GREEN}}
+  - {name: turn, switch: {service: front, selector: {app: shop-v2}MORE}}
+"""
+
+
+def spec(green: int = 3, more: str = "") -> dict[str, Any]:
+    return plan(SPEC.replace("GREEN", str(green)).replace("MORE", f", {more}" if more else ""))
+
+
+def scale(cluster: MemoryCluster, ref: Ref, replicas: int) -> None:
+    body = copy.deepcopy(cluster.objects[ref])
+    body["spec"]["replicas"] = replicas
+    cluster.put(DEPLOYMENTS, body)
+    react(cluster)
+
+
+@pytest.fixture
+def cluster() -> MemoryCluster:
+    """The Service is claimed, and three pods are on either side."""
+    made = MemoryCluster()
+    shop(made)
+    scale(made, V2, 3)
+    made.objects[FRONT]["metadata"]["labels"] = {PLAN_LABEL: "uid-a", FENCE_LABEL: "1"}
+    return made
+
+
+def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1, applied: bool = False) -> Work:
+    """As a process that has just begun: it remembers nothing."""
+    body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
+    cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
+    targets = Targets(cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "turn")
+    return Work(cluster, targets, "shop", "steps[turn]", MemoryClock().now(), elapsed, applied=applied)
+
+
+def selector(cluster: MemoryCluster) -> Json:
+    return cluster.objects[FRONT]["spec"]["selector"]
+
+
+def change(cluster: MemoryCluster, **fields: Any) -> None:
+    """What somebody else does to the Service."""
+    body = copy.deepcopy(cluster.objects[FRONT])
+    body["spec"] |= fields
+    cluster.put(SERVICES, body)
+
+
+async def do(cluster: MemoryCluster, step: Switch = TURN, **how: Any) -> Outcome:
+    return await step.do(work(cluster, **how), 0, None)
+
+
+async def undo(cluster: MemoryCluster, elapsed: float = 0.0, step: Switch = TURN) -> Outcome:
+    return await step.undo(work(cluster, elapsed, fence=2), None)
+
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+
+async def test_done_when_the_endpoints_have_followed(cluster: MemoryCluster) -> None:
+    outcome = await do(cluster)
+    assert selector(cluster) == {"app": "shop-v2"}
+    assert isinstance(outcome, Again)
+    assert outcome.message == "3 of 3 endpoints of Service front are still pods without app=shop-v2"
+    name_endpoints(cluster)
+    assert await do(cluster) == Done(ready="3")
+
+
+async def test_a_second_do_and_a_second_undo_write_nothing(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    name_endpoints(cluster)
+    before = list(cluster.writes)
+    assert await do(cluster) == Done(ready="3")
+    assert cluster.writes == before
+    await undo(cluster)
+    name_endpoints(cluster)
+    before = list(cluster.writes)
+    assert await undo(cluster) == Done(ready="3")
+    assert cluster.writes == before
+    assert selector(cluster) == {"app": "shop-v1"}
+
+
+async def test_labels_that_are_not_named_stay(cluster: MemoryCluster) -> None:
+    change(cluster, selector={"app": "shop-v1", "tier": "web"})
+    for ref in [ref for ref in cluster.objects if ref.resource == PODS]:
+        cluster.objects[ref]["metadata"]["labels"]["tier"] = "web"
+    await do(cluster)
+    assert selector(cluster) == {"app": "shop-v2", "tier": "web"}
+    await undo(cluster)
+    assert selector(cluster) == {"app": "shop-v1", "tier": "web"}
+
+
+@pytest.mark.parametrize(("green", "least", "moves"), [(2, None, False), (3, None, True), (2, 2, True), (3, 4, False)])
+async def test_as_many_as_the_old_side_or_as_the_plan_says(
+    cluster: MemoryCluster,
+    green: int,
+    least: int | None,
+    moves: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    scale(cluster, V2, green)
+    outcome = await do(cluster, Switch(service="front", selector={"app": "shop-v2"}, min_ready=least))
+    assert (selector(cluster) == {"app": "shop-v2"}) is moves
+    if not moves:
+        assert isinstance(outcome, Again)
+        assert (
+            outcome.message == f"the switch waits: {green} pods with app=shop-v2 are ready, and {least or 3} are needed"
+        )
+
+
+async def test_never_to_a_side_without_pods_even_from_one_without(cluster: MemoryCluster) -> None:
+    scale(cluster, V1, 0)
+    scale(cluster, V2, 0)
+    outcome = await do(cluster)
+    assert isinstance(outcome, Again)
+    assert "0 pods with app=shop-v2 are ready, and 1 are needed" in outcome.message
+    assert selector(cluster) == {"app": "shop-v1"}
+
+
+async def test_pods_without_the_port_that_the_service_names_do_not_count(cluster: MemoryCluster) -> None:
+    change(cluster, ports=[{"port": 80, "targetPort": "http"}])
+    outcome = await do(cluster, Switch(service="front", selector={"app": "shop-v2"}, min_ready=1))
+    assert isinstance(outcome, Again)
+    assert "0 pods with app=shop-v2 and a port http are ready" in outcome.message
+    spec = {"containers": [{"ports": [{"name": "http", "containerPort": 8080}]}]}
+    for ref in [ref for ref in cluster.objects if ref.resource == PODS]:
+        cluster.objects[ref]["spec"] = spec
+    await do(cluster)
+    assert selector(cluster) == {"app": "shop-v2"}
+
+
+async def test_what_is_there_already_is_passed_over(cluster: MemoryCluster) -> None:
+    change(cluster, selector={"app": "shop-v2"})
+    assert await do(cluster) == Done(skip=True)
+    assert await undo(cluster) == Done()
+    assert selector(cluster) == {"app": "shop-v2"}
+
+
+async def test_set_back_by_hand_is_a_wish_to_stop(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    change(cluster, selector={"app": "shop-v1"})
+    outcome = await do(cluster, applied=True)
+    assert isinstance(outcome, Hold)
+    assert outcome.reason == "SwitchedBack"
+    assert "somebody has set the selector of Service front back to app=shop-v1" in outcome.message
+    assert selector(cluster) == {"app": "shop-v1"}
+
+
+async def test_another_selector_of_somebody_else_is_left(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    change(cluster, selector={"app": "shop-v3"})
+    for act in (do, undo):
+        with pytest.raises(Foreign, match=r"somebody else changed it.*kubectl patch service front") as foreign:
+            await act(cluster)
+        assert foreign.value.reason == "ForeignChange"
+    assert selector(cluster) == {"app": "shop-v3"}
+
+
+# --- back -------------------------------------------------------------------------------------------------------------
+
+
+async def test_not_back_to_a_side_that_is_not_ready(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    name_endpoints(cluster)
+    for ref in [ref for ref in cluster.objects if ref.resource == PODS and "shop-v1" in ref.name][:2]:
+        del cluster.objects[ref]
+    outcome = await undo(cluster)
+    assert isinstance(outcome, Again)
+    assert "Service front cannot go back yet: 1 pods with app=shop-v1 are ready, and 3 are needed" in outcome.message
+    late = await undo(cluster, elapsed=61.0)
+    assert isinstance(late, Wait)
+    assert late.reason == "OldSideNotReady"
+    assert selector(cluster) == {"app": "shop-v2"}
+    react(cluster)
+    assert isinstance(await undo(cluster), Again)
+    assert selector(cluster) == {"app": "shop-v1"}
+
+
+async def test_all_that_the_old_side_is_asked_for_is_enough_on_the_way_back(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    scale(cluster, V1, 1)
+    await undo(cluster)
+    name_endpoints(cluster)
+    assert await undo(cluster) == Done(ready="1")
+
+
+async def test_its_undo_is_ahead_when_the_old_side_is_ready(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    assert await TURN.ahead(work(cluster)) == frozenset({V1, V2})
+    scale(cluster, V1, 0)
+    for ref in [ref for ref in cluster.objects if ref.resource == PODS and "shop-v1" in ref.name]:
+        del cluster.objects[ref]
+    assert await TURN.ahead(work(cluster)) is None
+
+
+def test_the_way_back_is_the_snapshot() -> None:
+    snapshot = Snapshot("uid", ((("spec", "selector"), {"app": "a"}),), {}, ({"app": "b"},))
+    (mark,) = TURN.marks(snapshot)
+    assert (mark.to, mark.expects) == ({"app": "a"}, ({"app": "a"}, {"app": "b"}))
+
+
+# --- whole plans ------------------------------------------------------------------------------------------------------
+
+
+async def test_it_waits_for_the_new_side_and_times_out(cluster: MemoryCluster) -> None:
+    del cluster
+    body = spec(2)
+    body["spec"]["steps"][1]["timeout"] = "10s"
+    run = Simulation(body, put=shop)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.failure is not None
+    assert "the switch waits: 2 pods with app=shop-v2 are ready, and 3 are needed" in run.status.failure.message
+    assert run.specs() == run.specs_before()
+
+
+@pytest.mark.parametrize(
+    ("service", "labels", "says"),
+    [
+        ({"selector": None}, "{app: shop-v2}", "Service front has no selector, so its endpoints are made by hand"),
+        ({"type": "ExternalName"}, "{app: shop-v2}", "Service front is of type ExternalName, so no pods are behind it"),
+        ({}, "{colour: green}", "no workload of namespace shop makes pods with app=shop-v1, colour=green; create it"),
+    ],
+)
+async def test_what_is_in_the_way_is_said_before_the_first_step(service: Json, labels: str, says: str) -> None:
+    def put(cluster: MemoryCluster) -> None:
+        shop(cluster)
+        change(cluster, **service)
+
+    run = Simulation(plan(f"steps: [{{name: turn, switch: {{service: front, selector: {labels}}}}}]"), put=put)
+    assert await run.run() is Phase.REFUSED
+    assert says in run.status.message
+    assert run.specs() == run.specs_before()
+
+
+AFTER = """
+  - {name: after, deploy: {workload: {kind: KIND, name: NAME}, patch: {minReadySeconds: 1}}}
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 5s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "order"),
+    [("DaemonSet", "agent", ["turn", "after", "green"]), ("Deployment", "shop-v1", ["after", "turn", "green"])],
+)
+async def test_its_undo_comes_first_where_it_does_not_rest_on_the_others(
+    kind: str, name: str, order: list[str]
+) -> None:
+    text = (SPEC + AFTER).replace("GREEN", "3").replace("MORE", "").replace("KIND", kind).replace("NAME", name)
+    run = Simulation(plan(text.replace("\n\n", "\n")), put=shop)
+    run.metrics.answer = lambda _: Sample(0.9)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert [notice.message.split()[1] for notice in run.recorder.notices if notice.reason == "StepUndone"] == order
+    assert run.specs() == run.specs_before()
+
+
+def test_a_pod_is_made_of_its_template() -> None:
+    made = pod("p", {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "app"}]}}, "mark")
+    assert made["metadata"]["labels"] == {"a": "b", "pod-template-hash": "mark"}
