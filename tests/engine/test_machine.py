@@ -364,7 +364,7 @@ class Walk(RuleBasedStateMachine):
         """The shop is as it was before, and the plan has another word in it; or it is made anew."""
         cluster, ledger = self.world.cluster, self.ledger
         ledger.by_hand = True
-        for ref, (spec, labels, _) in specs_of(self.before).items():
+        for ref, (spec, labels, *_) in specs_of(self.before).items():
             if specs_of(cluster.objects)[ref] != specs_of(self.before)[ref]:
                 body = copy.deepcopy(cluster.objects[ref])
                 body["spec"], body["metadata"]["labels"] = copy.deepcopy(spec), dict(labels)

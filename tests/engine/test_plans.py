@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cutover.ports import Sample
 from cutover.status import ENDED, Phase, StepState
-from support.shop import CANARY, ROUTES, V2, plan, react, shop
+from cutover.testing import react
+from support.shop import CANARY, ROUTES, V2, plan, shop
 from support.simulation import Simulation
 
 
