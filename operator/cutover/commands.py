@@ -347,12 +347,13 @@ class Hand:
             try:
                 await targets.release(ref, mark, fenced=not abandoned)
             except (Denied, Rejected):
-                if not abandoned:  # the claims of a plan that has ended are void; the others and the snapshots go all the same
+                if (
+                    not abandoned
+                ):  # the claims of a plan that has ended are void; the others and the snapshots go all the same
                     raise
         if not (succeeded and self.plan.keep_snapshots):
             await self._drop_snapshots()
         return Done()
-
 
     async def _outdate_claims(self) -> None:
         """The run turned back while it claimed: a claim sent by a process that sleeps fails on an object written since."""
