@@ -15,13 +15,20 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cutover.ports import FENCE_LABEL, PLAN_LABEL, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from support.ledger import FOREIGN
-from support.plans import SPECS, at_the_end_of
+from support.plans import SPECS
 from support.shop import ROUTES, V1, V2
 from support.turmoil import Aim, Fault, Pace
 from support.walk import FIGURES, Walk
@@ -55,7 +62,7 @@ WHO = st.sampled_from([0, 1])
 _going = precondition(lambda self: not self.over)
 
 
-class Machine(Walk):
+class Machine(Walk, RuleBasedStateMachine):
     """What may happen."""
 
     @initialize(
@@ -259,6 +266,10 @@ class Machine(Walk):
     def image_put_right(self, back: bool) -> None:  # noqa: FBT001 -- drawn
         self.set_image("shop-v2:1" if back else self.was)
 
+    @invariant()
+    def nothing_is_wrong(self) -> None:
+        self.keeps_its_promises()
+
 
 def _take(number: int, walks: int) -> None:
     chosen = settings(
@@ -274,8 +285,6 @@ def _take(number: int, walks: int) -> None:
 
 @pytest.mark.timeout(0)
 def test_walks(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in SPECS:
-        at_the_end_of(name)  # beforehand, because a walk has a loop of its own
     FIGURES.clear()
     minutes = float(os.environ.get("CUTOVER_WALK_MINUTES", "0"))
     number = time.time_ns() % 2**32 if minutes else 1
