@@ -14,6 +14,8 @@ from cutover.status import ACTIVE, Phase, Status, StepState
 from support.shop import NAMESPACE
 
 _BETWEEN_STEPS = (Reason.CLAIMING, Reason.RELEASING, Reason.RECLAIMING)
+FOREIGN = "foreign:9"
+"""A value that nobody but the person who set it may write over."""
 _LARGEST_STATUS = 64 * 1024
 
 
@@ -86,6 +88,9 @@ class Ledger:
         )
         if old.run is not None and old.run.number == new.run.number:
             for was, now, step in zip(old.steps, new.steps, self.spec.steps, strict=True):
+                if step.kind.undoes and now.attempt > was.attempt > 0:
+                    undone = was.state in (StepState.UNDOING, StepState.UNDONE)
+                    self._must(undone, f"{step.name} is tried again, and was {was.state}")
                 if step.irreversible and was.state is StepState.DONE:
                     self._must(now.state is StepState.DONE, f"{step.name} cannot be undone, and is {now.state}")
         if new.phase is Phase.SUCCEEDED and new.reason != Reason.ALREADY:
@@ -106,6 +111,8 @@ class Ledger:
         ]
         announced = status.phase in ACTIVE and status.reason not in _BETWEEN_STEPS and touched
         self._must(announced, f"{ref} is written though the plan is {status.phase} ({status.reason}), {status.current}")
+        for path, was, _ in differences(before, after, ("spec",)):
+            self._must(was != FOREIGN, f"{readable(path)} of {ref} was somebody else's, and is overwritten")
         if not announced or ref in self.edited:
             return
         if ref.resource == VIRTUAL_SERVICES:

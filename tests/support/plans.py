@@ -1,13 +1,17 @@
-"""Plans for the crash tests and the traces: name, spec, and what the metrics server answers at which weight."""
+"""Plans for the crash tests, the traces and the state machine: name, spec, and what the metrics server answers at which weight."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from cutover.ports import Sample
+from cutover.ports import Ref, Sample
 from cutover.requests import RequestVerb
 from cutover.status import Phase
-from support.shop import CANARY, ROUTES
+from cutover.testing import MemoryCluster
+from support.shop import CANARY, ROUTES, plan, shop
 from support.simulation import Simulation
 
 
@@ -108,7 +112,7 @@ WALLED = """
 steps:
   - {name: deploy, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
   - name: some
-    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [20, 40]}
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [20, 30, 40]}
     irreversible: true
   - name: rest
     retries: 1
@@ -122,7 +126,7 @@ steps:
   - {name: deploy, retries: 2, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
   - name: shift
     retries: 1
-    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [10, 40], dwell: 10s}
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [10, 20, 30, 40]}
   - {name: store, retries: 1, deploy: {workload: {kind: StatefulSet, name: store}, images: [{container: db, image: "db:2"}]}}
   - {name: ok, approve: {message: go on}}
   - name: rest
@@ -174,3 +178,46 @@ async def play(story: Story, run: Simulation) -> Phase:
             await run.until(lambda: run.phase is Phase.WAITING)
             run.request(verb, step if verb is RequestVerb.APPROVE else "")
     return await run.run()
+
+
+SPECS = {
+    "canary": CANARY,
+    "guarded": GUARDED,
+    "approved": APPROVED,
+    "there and back": BACK_AND_FORTH,
+    "walled": WALLED,
+    "wide": WIDE,
+}
+"""What the state machine walks through."""
+
+
+@cache
+def the_shop() -> tuple[dict[Ref, Any], int]:
+    """What is there before the plan; bodies are never changed in place."""
+    cluster = MemoryCluster()
+    shop(cluster)
+    return cluster.objects, cluster.version
+
+
+@cache
+def the_plan(name: str) -> dict[str, Any]:
+    return plan(SPECS[name])
+
+
+@cache
+def at_the_end_of(name: str) -> dict[Ref, Any]:
+    """The specs after the plan has Succeeded undisturbed."""
+    run = Simulation(plan(SPECS[name]), put=shop)
+
+    async def play() -> Phase:
+        for _ in range(20):
+            await run.until(lambda: run.over or run.phase is Phase.WAITING)
+            if run.over:
+                break
+            assert run.status.current is not None
+            run.request(RequestVerb.APPROVE, run.status.current.step)
+            await run.turn()
+        return await run.run()
+
+    assert asyncio.run(play()) is Phase.SUCCEEDED
+    return run.specs()

@@ -17,16 +17,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from cutover import ports
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.driver import Driver
 from cutover.errors import Broken, Conflict, Denied, OutsideError, Unavailable
 from cutover.fields import Json
-from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
+from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref
 from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMetrics, MemoryRecorder, Spawner
-
-_RESOURCES = {(one.group, one.plural): one for one in vars(ports).values() if isinstance(one, Resource)}
-_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+from support.answers import answered
 
 
 class Fault(StrEnum):
@@ -107,56 +104,6 @@ class Flight:
                 self.answer.set_result(body)
 
 
-def _reviewed(cluster: MemoryCluster, attributes: Json) -> Json:
-    resource = _RESOURCES[attributes["group"], attributes["resource"]]
-    ref = Ref(resource, attributes["namespace"], attributes["name"])
-    return {"status": {"allowed": (attributes["verb"], ref) not in cluster.denied}}
-
-
-def answered(  # noqa: C901 -- a case a verb
-    cluster: MemoryCluster, lists: Mapping[Ref, Json], method: str, path: str, content: Json
-) -> Json:
-    """One request as the API server answers it."""
-    headers, params, body = content
-    if path == _REVIEWS:
-        return _reviewed(cluster, body["spec"]["resourceAttributes"])
-    resource, namespace, name = _addressed(path)
-    ref, account = Ref(resource, namespace, name), headers.get("Impersonate-User", "").rpartition(":")[2]
-    match method:
-        case "GET" if name:
-            return cluster._get(ref)
-        case "GET":
-            objects = lists if params.get("resourceVersion") == "0" else cluster.objects
-            picked = cluster._pick(resource, namespace, params.get("labelSelector", ""), objects)
-            return {"items": [objects[one] for one in picked]}
-        case "PATCH" if "dryRun" in params:
-            return cluster._dry_run(ref, body, account)
-        case "PATCH":
-            return cluster._patch(ref, body, account)
-        case "POST":
-            return cluster._create(resource, namespace, body)
-        case "PUT":
-            uid = body["metadata"].get("uid")
-            if uid not in (None, cluster._get(ref)["metadata"]["uid"]):
-                raise Conflict(f"{ref} has another uid")
-            return cluster._save_status(ref, body["metadata"]["resourceVersion"], body["status"])
-        case "DELETE":
-            for one in cluster._pick(resource, namespace, params["labelSelector"]):
-                cluster.delete(one)
-            return {}
-    raise AssertionError(f"{method} {path}")
-
-
-def _addressed(path: str) -> tuple[Resource, str, str]:
-    parts = path.removesuffix("/status").split("/")[1:]
-    group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])
-    namespace = ""
-    if len(rest) > 2:  # /namespaces/shop/pods, and not /namespaces/shop
-        namespace, rest = rest[1], rest[2:]
-    plural, *name = rest
-    return _RESOURCES[group, plural], namespace, name[0] if name else ""
-
-
 class Process(Kubernetes):
     """One operator process, from its start to its death.
 
@@ -232,7 +179,7 @@ class Process(Kubernetes):
             self.fault = fault, aim, left - picked
             return None
         self.fault = None
-        self.world.counts[fault] += 1
+        self.world.counts[f"fault: {fault}"] += 1
         return fault
 
     async def _befall(self, fault: Fault, effect: Callable[[], Json]) -> Json:

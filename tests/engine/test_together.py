@@ -1,0 +1,88 @@
+"""Processes that get in each other's way, one case at a time: what the state machine has found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cutover.ports import PLAN_LABEL, SNAPSHOTS
+from cutover.requests import RequestVerb
+from cutover.status import Phase
+from support.shop import ROUTES, V2
+from support.turmoil import Aim, Fault
+from support.walk import Walk
+
+Begin = Callable[..., Walk]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """A walk; in the end all trouble is over, and the plan must end as well."""
+    begun: list[Walk] = []
+
+    def begin(name: str, processes: int = 1) -> Walk:
+        begun.append(Walk())
+        begun[-1].set_up(name, processes, {"keepSnapshots": "0s"}, "go on")
+        return begun[-1]
+
+    yield begin
+    for walk in begun:
+        walk.teardown()
+
+
+def marked(walk: Walk) -> list[str]:
+    return [
+        ref.name
+        for ref, body in walk.world.cluster.objects.items()
+        if PLAN_LABEL in (body["metadata"].get("labels") or {})
+    ]
+
+
+def test_a_dwell_goes_on_when_another_process_takes_over(begin: Begin) -> None:
+    """Each of the two has its turn again and again, and neither lives to see the end of a minute."""
+    walk = begin("canary", processes=2)
+    walk.run(walk.several(200, until=lambda: walk.over))
+    assert walk.status.phase is Phase.SUCCEEDED
+
+
+def test_a_snapshot_of_a_process_that_slept_until_the_next_run_goes(begin: Begin) -> None:
+    walk = begin("canary", processes=2)
+    walk.run(walk.several(30, 0, lambda: walk.status.current is not None and walk.status.current.step == "deploy"))
+    walk.trouble(0, Fault.LATE, Aim.WRITE, 2)  # the snapshot of the traffic, after the status
+    (late,) = walk.world.flights
+    walk.ask(RequestVerb.ABORT)
+    walk.run(walk.several(30, 1, lambda: walk.over))
+    walk.restore_shop()
+    walk.edit(walk.world.plan, lambda body: body["spec"]["steps"][0].update(description="once more"))
+    walk.run(walk.several(3, 1))
+    walk.run(walk.world.land(late, "answered"))
+    kept = {
+        body["metadata"]["labels"]["cutover.dev/run"]
+        for ref, body in walk.world.cluster.objects.items()
+        if ref.resource == SNAPSHOTS
+    }
+    assert kept == {"2"}
+
+
+def test_a_claim_that_arrives_after_the_end_fails(begin: Begin) -> None:
+    """The process that took over turned back before it had claimed anything, so it had nothing to let go of."""
+    walk = begin("canary")
+    walk.trouble(0, Fault.LATE, Aim.TARGET, 1)
+    (late,) = walk.world.flights
+    walk.run(walk.world.kill(0))
+    walk.ask(RequestVerb.ABORT)
+    walk.run(walk.several(10, until=lambda: walk.over))
+    assert walk.status.phase is Phase.ROLLED_BACK
+    walk.run(walk.world.land(late, "answered"))
+    assert marked(walk) == []
+
+
+def test_one_target_that_may_not_be_let_go_of_keeps_no_other(begin: Begin) -> None:
+    walk = begin("canary")
+    walk.run(walk.several(30, until=lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [90, 10]))
+    walk.ask(RequestVerb.ABANDON)
+    walk.trouble(0, Fault.DENIED, Aim.TARGET, 1)
+    walk.run(walk.several(10, until=lambda: walk.over))
+    assert walk.status.phase is Phase.ABANDONED
+    assert marked(walk) == [V2.name]
