@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _BETWEEN_LOGINS: Final = 5.0
+_KOPF_IS_UP: Final = 0.1
+"""Seconds from Kopf's start of its own activities until all of its parts have had a moment."""
 _LONGEST_END: Final = 0.8
 """Seconds that the parts have to end in, and then again the last requests: a process that is told to end is gone in two."""
 
@@ -141,7 +143,7 @@ class Operator:
         await _until_one_ends(self._lease.keep(), self._recorder.run(), self._queue.run(), self._run_kopf())
 
     def _take_signals(self) -> None:
-        """A signal ends `run` at once. Kopf puts handlers of its own in while it starts, so this is done again then."""
+        """A signal ends `run` at once. Kopf puts handlers of its own in while it starts, so this is done again soon after."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
@@ -200,7 +202,7 @@ class Operator:
 
         @kopf.on.startup(registry=registry)
         async def started(**_: Any) -> None:
-            self._take_signals()
+            asyncio.get_running_loop().call_later(_KOPF_IS_UP, self._take_signals)
 
         @kopf.on.event(PLANS.group, PLANS.version, PLANS.plural, registry=registry)
         async def plan(event: kopf.RawEvent, **_: Any) -> None:

@@ -207,7 +207,7 @@ class Shop:
         for path in (*workloads, self.routes.rpartition("/")[0], *core):
             for body in self.api.list(path):
                 metadata = body["metadata"]
-                if metadata["name"] == "kube-root-ca.crt":
+                if metadata["name"] == "kube-root-ca.crt" or metadata["name"].startswith("istio-ca-"):
                     continue  # every namespace gets it, some time after it was made
                 content = (
                     body["spec"].get("selector") if path.endswith("/services") else body.get("spec", body.get("data"))
