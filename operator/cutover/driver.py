@@ -138,7 +138,7 @@ class Driver:
                 if memory.version:
                     self._mind_the_other(ref, read, memory)
                 memory.status, memory.fenced_run = read, 0
-            elif not memory.fenced_run and read != memory.saved:  # what another process has found out of the stage in hand
+            elif not memory.fenced_run and read != memory.saved:  # another process knows more
                 memory.status = read
             memory.saved, memory.version = read, metadata["resourceVersion"]
         run = memory.status.run.number if memory.status.run else 0
