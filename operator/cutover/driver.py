@@ -150,9 +150,7 @@ class Driver:
                 if memory.version:
                     self._mind_the_other(ref, read, memory)
                 memory.status, memory.fenced_run = read, 0
-            elif (
-                read.phase in ACTIVE and not memory.fenced_run
-            ):  # what another process knows of the stage in hand is better than what we do
+            elif not memory.fenced_run and read != memory.saved:  # another process knows more
                 memory.status = read
             memory.saved, memory.version = read, metadata["resourceVersion"]
         run = memory.status.run.number if memory.status.run else 0
