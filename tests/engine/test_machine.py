@@ -36,18 +36,18 @@ from support.walk import FIGURES, Walk
 _WALKS = 700
 """About a minute's."""
 _LEAST = {
-    "ended Succeeded after a crash": 0.08,
-    "ended RolledBack after a crash": 0.08,
-    "ended Abandoned": 0.05,
-    "turned back in mid-traffic": 0.1,
-    "was Held": 0.1,
-    "was Stuck": 0.02,
-    "was Waiting": 0.1,
-    "applied again": 0.2,
-    "fault: late": 0.1,
-    **{f"fault: {fault}": 0.05 for fault in Fault if fault is not Fault.LATE},
+    "ended Succeeded after a crash": 0.04,
+    "ended RolledBack after a crash": 0.04,
+    "ended Abandoned": 0.02,
+    "turned back in mid-traffic": 0.05,
+    "was Held": 0.05,
+    "was Stuck": 0.01,
+    "was Waiting": 0.05,
+    "applied again": 0.1,
+    "fault: late": 0.05,
+    **{f"fault: {fault}": 0.02 for fault in Fault if fault is not Fault.LATE},
 }
-"""Of what there is at least so much to a walk."""
+"""Of what there is at least so much to a walk: about half of what there is, because a seed does not repeat its walks exactly."""
 NUMBER = st.integers(1, 3) | st.integers(1, 10)
 AIM = st.sampled_from([Aim.ANY, Aim.WRITE, Aim.TARGET, Aim.TARGET])
 WRITES = st.sampled_from([Aim.WRITE, Aim.TARGET])
