@@ -112,11 +112,13 @@ def test_one_works_and_the_other_stands_by_ready(pair: Pair, shop: Shop) -> None
     assert samples(waits) == before, "a standby asks for nothing"
     assert before["cutover_lease_held[]"] == 0
     assert before["cutover_turn_duration_seconds_count[]"] == 0
+    told = "cutover_transitions_total[('reason', 'Succeeded')]"
+    until("it has told of the end, which it does after it has saved it", lambda: samples(works).get(told))
     seen = samples(works)
     assert seen["cutover_lease_held[]"] == 1
     assert seen["cutover_turn_duration_seconds_count[]"] > 0
     assert seen["cutover_plans[('phase', 'Succeeded')]"] >= 1
-    assert seen["cutover_transitions_total[('reason', 'Succeeded')]"] == 1
+    assert seen[told] == 1
     routes = "virtualservices.networking.istio.io"
     writes = seen[f"cutover_target_writes_total[('code', '200'), ('resource', '{routes}')]"]
     assert (
