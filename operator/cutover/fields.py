@@ -7,7 +7,7 @@ and by the kinds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -138,6 +138,11 @@ def _in_no_map(document: Json, pointer: str, rest: Path, tests: list[Operation])
         return None
     same: Operation = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
     return Found(f"{pointer}/{escape(rest[0])}", ABSENT, (*tests, same), ABSENT, pointer)
+
+
+def stand(document: Json, changes: Iterable[Change]) -> bool:
+    """Whether each field has the value that it is to be brought to."""
+    return all((found := find(document, change.path)) is not None and found.value == change.to for change in changes)
 
 
 def write(found: Found, to: Json) -> list[Operation]:

@@ -9,11 +9,16 @@ from typing import Any, ClassVar, Final
 from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.fields import Change, Json
 from cutover.model import Model
-from cutover.ports import FIELD_MANAGER, Cluster, Ref, Resource
-from cutover.saga.turn import Done, Hold, Outcome, StageRule
+from cutover.ports import FIELD_MANAGER, STATEFUL_SETS, Cluster, Ref, Resource
+from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
 from cutover.targets import Targets
+from cutover.workloads import Rollout, pods_to_delete
 
+_PATIENCE: Final = 60.0
+"""Seconds that an undo waits before it says that somebody has to help."""
+_SELDOMEST: Final = 2.0
+"""Seconds between looks at what is not streamed, at most."""
 _MOST_REPAIRS: Final = 5
 """What somebody else set is put back so many times within a minute, before a person must settle who is right."""
 
@@ -58,6 +63,10 @@ class Work:
     approved: bool = False
     earlier: frozenset[Target] = frozenset()
 
+    def pause(self, soonest: float = 0.05) -> float:
+        """Seconds until the next look at what is not streamed: the longer it takes, the less often."""
+        return min(_SELDOMEST, max(soonest, self.elapsed / 4))
+
 
 async def refusal(work: Work, ref: Ref, patch: Json) -> str:
     """What the server says against a strategic merge patch of an object, asked by a dry run; empty when it takes it.
@@ -66,15 +75,20 @@ async def refusal(work: Work, ref: Ref, patch: Json) -> str:
     """
     if Target(ref.resource, ref.name) in work.earlier:
         return ""
-    account = work.targets.holder.account
     try:
-        await work.cluster.dry_run(ref, patch, account)
+        await work.cluster.dry_run(ref, patch, work.targets.holder.account)
     except NotFound:
         return ""
     except (Rejected, Denied) as refused:
-        may = await work.cluster.may(account, work.namespace, "patch", ref.resource, ref.name)
-        return "" if isinstance(refused, Denied) and not may else f"the server refuses it: {refused}"
+        return "" if await lacks_the_right(work, ref, refused) else f"the server refuses it: {refused}"
     return ""
+
+
+async def lacks_the_right(work: Work, ref: Ref, refused: Rejected | Denied) -> bool:
+    """Whether the account may not patch the object at all, which preflight says of every target."""
+    if not isinstance(refused, Denied):
+        return False
+    return not await work.cluster.may(work.targets.holder.account, work.namespace, "patch", ref.resource, ref.name)
 
 
 class Kind(Model):
@@ -119,6 +133,10 @@ class Kind(Model):
         del snapshot
         return []
 
+    def forward(self, snapshot: Snapshot) -> list[Change]:
+        """The same fields on the way forward: to the last value that the step sets."""
+        return [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
+
     async def ahead(self, work: Work) -> frozenset[Ref] | None:
         """The workloads its undo rests on, when it could be carried out at this moment; else None."""
         del work
@@ -145,6 +163,18 @@ class Kind(Model):
         """Take the whole step back, from whatever stage it reached."""
         del work, looked
         return Done()
+
+
+def old_side_not_ready(work: Work, message: str) -> Outcome:
+    """Traffic cannot go back yet: it is looked at again, and after a while said to be Stuck."""
+    return Again(work.pause(), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
+
+
+def needs_hands(work: Work, ref: Ref, body: Json, rollout: Rollout) -> Wait | None:
+    """Pods of a workload on its way back that no controller replaces by itself; one of a StatefulSet is given some time."""
+    if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):
+        return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
+    return None
 
 
 def repaired_too_often(work: Work) -> bool:

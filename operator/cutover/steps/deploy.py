@@ -11,19 +11,17 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from cutover import spec_patch
 from cutover.endpoints import carried
 from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
-from cutover.fields import ABSENT, Change, Json, Path, differences, find
+from cutover.fields import ABSENT, Change, Json, Path, differences, stand
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
-from cutover.ports import AUTOSCALERS, DAEMON_SETS, STATEFUL_SETS, Ref
+from cutover.ports import AUTOSCALERS, DAEMON_SETS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, foreign_writer, repaired_too_often
-from cutover.workloads import Rollout, pods_to_delete
+from cutover.steps.base import Kind, Target, Work, foreign_writer, lacks_the_right, needs_hands, repaired_too_often
+from cutover.workloads import Rollout
 
 _LOOK_AGAIN: Final = 30.0
 """Seconds; the workload is streamed, so this only mends a lost event."""
-_PATIENCE: Final = 60.0
-"""Seconds an undo waits for the old pods before it says that somebody has to help."""
 _TRIES: Final = 4
 _REPLICAS: Final[Path] = ("spec", "replicas")
 _NOTHING: Final = "sets nothing; give images, replicas or patch"
@@ -167,10 +165,8 @@ class Deploy(Kind):
         except PlanError as error:
             return list(error.problems)
         except (Rejected, Denied) as refused:
-            account = work.targets.holder.account
-            may = await work.cluster.may(account, work.namespace, "patch", ref.resource, ref.name)
-            if isinstance(refused, Denied) and not may:
-                return []  # said by preflight for every target
+            if await lacks_the_right(work, ref, refused):
+                return []
             says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
             return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
         if not foreseen.paused:
@@ -195,7 +191,7 @@ class Deploy(Kind):
         ref = self.rolls_out().ref(work.namespace)
         known = await work.targets.saved(ref) if work.targets.remembers(ref) else None
         snapshot = known or await self._snapshot(work, looked)
-        changes = [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
+        changes = self.forward(snapshot)
         if await self._undone_by_others(work, ref, changes) and repaired_too_often(work):
             return await foreign_writer(work, ref, "the fields of this step")
         rollout = Rollout.of(await work.targets.change(ref, snapshot.uid, changes), ref.resource)
@@ -227,9 +223,8 @@ class Deploy(Kind):
         if rollout.current and rollout.stalled:
             says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
             return Wait("RolloutStalled", says)
-        if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):
-            return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
-        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the old template are ready", rollout.text)
+        again = Again(_LOOK_AGAIN, f"{rollout.text} pods of the old template are ready", rollout.text)
+        return needs_hands(work, ref, body, rollout) or again
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """Each field that was set."""
@@ -241,8 +236,7 @@ class Deploy(Kind):
         """Whether a field that this process has set is no longer so: somebody writes again what was before."""
         if _memo(work) not in work.memory:
             return False
-        body = await work.targets.view(ref)
-        return any((found := find(body, change.path)) is None or found.value != change.to for change in changes)
+        return not stand(await work.targets.view(ref), changes)
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 

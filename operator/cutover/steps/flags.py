@@ -28,12 +28,12 @@ from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import ABSENT, Change, Json, Path, find
 from cutover.gates.readiness import Workload
 from cutover.model import Name
-from cutover.ports import CONFIG_MAPS, PODS, STATEFUL_SETS, WORKLOADS, Ref
+from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, refusal
+from cutover.steps.base import Kind, Target, Work, needs_hands, refusal
 from cutover.targets import Foreign
-from cutover.workloads import Rollout, pods_to_delete, selector
+from cutover.workloads import Rollout, selector
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""
@@ -41,10 +41,8 @@ _MARK: Final[Path] = ("spec", "template", "metadata", "annotations", RESTART)
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _LOOK_AGAIN: Final = 30.0
 """Seconds; the workloads are streamed, so this only mends a lost event."""
-_SOONEST, _SELDOMEST = 0.1, 2.0
-"""Seconds between looks at pods on their way out; they are not streamed, so they are asked for."""
-_PATIENCE: Final = 60.0
-"""Seconds an undo waits for the old pods before it says that somebody has to help."""
+_SOONEST: Final = 0.1
+"""Seconds between looks at pods on their way out, at least."""
 _LONGEST: Final = 40
 """Characters of one value in what is shown to people."""
 
@@ -179,8 +177,8 @@ class Flags(Kind):
         flags, *workloads = taken
         if says := await self._put_back(work, taken):
             return Failed("ForeignWriter", says)
-        body = await work.targets.change(flags, taken[flags].uid, self._forward(taken[flags]))
-        bodies = {ref: await work.targets.change(ref, taken[ref].uid, self._forward(taken[ref])) for ref in workloads}
+        body = await work.targets.change(flags, taken[flags].uid, self.forward(taken[flags]))
+        bodies = {ref: await work.targets.change(ref, taken[ref].uid, self.forward(taken[ref])) for ref in workloads}
         for ref, workload in bodies.items():
             rollout = Rollout.of(workload, ref.resource)
             if rollout.current and rollout.stalled:
@@ -189,9 +187,6 @@ class Flags(Kind):
         if isinstance(outcome, Again) and (who := owner(body)):
             return replace(outcome, message=f"{outcome.message}; {who} owns {flags} and may put it back")
         return outcome
-
-    def _forward(self, snapshot: Snapshot) -> list[Change]:
-        return [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
 
     def _refs(self, work: Work) -> list[Ref]:
         return [target.ref(work.namespace) for target in self.touches()]
@@ -231,7 +226,7 @@ class Flags(Kind):
         """Keys that have their value of before again."""
         return [
             str(change.path[-1])
-            for change in self._forward(snapshot)
+            for change in self.forward(snapshot)
             if (found := find(body, change.path)) and found.value == change.expects[0] != change.to
         ]
 
@@ -267,13 +262,13 @@ class Flags(Kind):
             body = await work.targets.view(self._refs(work)[0])
         except NotFound:
             return False
-        changes = [change for change in self._forward(snapshot) if change.to != change.expects[0]]
+        changes = [change for change in self.forward(snapshot) if change.to != change.expects[0]]
         return any((found := find(body, change.path)) and found.value == change.to for change in changes)
 
     async def _mark_late(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
         """A restart that was never begun, though our values stood: without the mark nobody would look for such pods later."""
         begun = _mark(await work.targets.view(ref)) != snapshot.values[0][1]
-        return [] if begun else self._forward(snapshot)
+        return [] if begun else self.forward(snapshot)
 
     async def _values_back(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
         del work, ref
@@ -321,8 +316,9 @@ async def _judge(work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Js
     for ref, body in bodies.items():
         left = [pod["metadata"]["name"] for pod in await _pods(work, body) if _mark_of(pod) != wanted[ref]]
         if left:
-            pause = min(_SELDOMEST, max(_SOONEST, work.elapsed / 4))
-            return Again(pause, f"{len(left)} pods of {ref} with other values still run, such as {left[0]}", pods)
+            return Again(
+                work.pause(_SOONEST), f"{len(left)} pods of {ref} with other values still run, such as {left[0]}", pods
+            )
     return Done(ready=pods if bodies else "")
 
 
@@ -332,8 +328,8 @@ def _needs_help(work: Work, bodies: Mapping[Ref, Json]) -> Wait | None:
         rollout = Rollout.of(body, ref.resource)
         if rollout.current and rollout.stalled:
             return Wait("RolloutStalled", f"the restart of {ref} does not progress ({rollout.stalled})")
-        if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):
-            return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
+        if wait := needs_hands(work, ref, body, rollout):
+            return wait
     return None
 
 

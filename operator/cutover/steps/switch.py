@@ -13,16 +13,11 @@ from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import Change, Json, Path, find
 from cutover.model import Name
 from cutover.ports import SERVICES, WORKLOADS, Ref
-from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
+from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, refusal
+from cutover.steps.base import Kind, Target, Work, old_side_not_ready, refusal
 
 _SELECTOR: Final[Path] = ("spec", "selector")
-_SOONEST, _SELDOMEST = 0.05, 2.0
-"""Seconds between looks at pods and endpoints; they are not streamed, so they are asked for."""
-_PATIENCE: Final = 60.0
-"""Seconds an undo waits for the old side before it says Stuck."""
-
 _KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 LabelValue = Annotated[
     str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
@@ -104,14 +99,14 @@ class Switch(Kind):
         snapshot = await work.targets.saved(ref) if work.targets.remembers(ref) else await self._snapshot(work)
         if snapshot is None:
             return Done(skip=True)
-        (change,) = [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
+        (change,) = self.forward(snapshot)
         live = _live(await work.targets.view(ref))
         if live != change.to:
             if live == change.expects[0] and work.applied and not work.anew and await self._set_back(work, change):
                 says = f"somebody has set the selector of {ref} back to {_shown(live)}"
                 return Hold("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
             if short := await self._short(work, change.to, snapshot.facts["ready"]):
-                return Again(_pause(work), f"the switch waits: {short}")
+                return Again(work.pause(), f"the switch waits: {short}")
         body = await work.targets.change(ref, snapshot.uid, [change])
         return Done() if work.applied else await self._followed(work, body)
 
@@ -127,8 +122,7 @@ class Switch(Kind):
         if _live(await work.targets.view(ref)) == marks[0].expects[-1]:
             short = await self._short(work, marks[0].to, snapshot.facts["ready"], at_least_asked=True)
             if short:
-                message = f"{ref} cannot go back yet: {short}"
-                return Again(_pause(work), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
+                return old_side_not_ready(work, f"{ref} cannot go back yet: {short}")
         body = await work.targets.change(ref, snapshot.uid, marks)
         await work.targets.confirm(ref, snapshot.uid, marks)
         return await self._followed(work, body)
@@ -218,7 +212,7 @@ class Switch(Kind):
         says = (
             f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {_shown(chosen)}"
         )
-        return Again(_pause(work), says if there else f"Service {self.service} has no ready endpoints yet")
+        return Again(work.pause(), says if there else f"Service {self.service} has no ready endpoints yet")
 
 
 def _live(body: Json) -> Json:
@@ -228,7 +222,3 @@ def _live(body: Json) -> Json:
 
 def _shown(labels: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-
-def _pause(work: Work) -> float:
-    return min(_SELDOMEST, max(_SOONEST, work.elapsed / 4))

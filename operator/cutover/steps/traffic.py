@@ -6,24 +6,19 @@ import asyncio
 import math
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
 from cutover.endpoints import Side, behind, count_ready, resolve, wanted
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import Change, Json, Path, find
+from cutover.fields import Change, Json, Path, find, stand
 from cutover.model import Duration, show_duration, validations
 from cutover.ports import VIRTUAL_SERVICES, Ref
 from cutover.routes import Destination, VirtualService, number, pairs
-from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
+from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, foreign_writer, repaired_too_often
-
-_SOONEST, _SELDOMEST = 0.05, 2.0
-"""Seconds between looks at endpoints that are not ready yet; they are not streamed, so they are asked for."""
-_PATIENCE: Final = 60.0
-"""Seconds an undo waits for the old side before it says Stuck."""
+from cutover.steps.base import Kind, Target, Work, foreign_writer, old_side_not_ready, repaired_too_often
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +152,7 @@ class Traffic(Kind):
             ready = looked.ready if looked else await self._count(work, snapshot.facts["to"])
             short = await self._short(work, snapshot, "to", ready, weight / 100)
             if short:
-                return Again(_pause(work), f"weight {weight} waits: {short}")
+                return Again(work.pause(), f"weight {weight} waits: {short}")
         await work.targets.change(ref, snapshot.uid, changes)
         return Done()
 
@@ -181,8 +176,7 @@ class Traffic(Kind):
         if any(change.to != change.expects[1] for change in changes):
             short = await self._short_of_old(work, snapshot, looked)
             if short:
-                message = f"traffic cannot go back yet: {short}"
-                return Again(_pause(work), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
+                return old_side_not_ready(work, f"traffic cannot go back yet: {short}")
         await work.targets.change(ref, snapshot.uid, changes)
         return Done()
 
@@ -301,7 +295,7 @@ class Traffic(Kind):
 
     async def _raises(self, work: Work, changes: list[Change]) -> bool:
         body = await work.targets.view(self._ref(work))
-        return any((found := find(body, change.path)) is None or found.value != change.to for change in changes)
+        return not stand(body, changes)
 
     async def _count(self, work: Work, side: dict[str, Any]) -> int:
         return (await count_ready(work.cluster, work.namespace, Side(**side)))[0]
@@ -339,7 +333,3 @@ def _also(change: Change, live: Json) -> Change:
 def _share(total: int, percent: int) -> int:
     """`percent` of what the pair holds, half rounded up."""
     return (2 * total * percent + 100) // 200
-
-
-def _pause(work: Work) -> float:
-    return min(_SELDOMEST, max(_SOONEST, work.elapsed / 4))
