@@ -178,7 +178,7 @@ class Operator:
             if plans := await sweep(self.cluster, self.settings.namespaces):
                 log.info("snapshots that nobody needs were deleted", extra={"plans": plans})
         except OutsideError as error:  # the next process tries again
-            log.warning("snapshots of plans that are gone could not be looked for", extra={"why": str(error)})
+            log.warning("snapshots that nobody needs could not be looked for", extra={"why": str(error)})
 
     def _not_ready(self) -> str:
         return self._lease.trouble if self._readable else "plans cannot be read yet"

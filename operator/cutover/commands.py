@@ -342,15 +342,11 @@ class Hand:
             await self._outdate_claims()
         if succeeded and self.plan.keep_snapshots:
             await self._give_snapshots(owned=True)
-        elif abandoned:  # the account may have lost its rights, and then its targets are never let go of
-            await self._drop_snapshots()
         for ref in self.all_targets():
             try:
                 await targets.release(ref, mark, fenced=not abandoned)
             except (Denied, Rejected):
-                if (
-                    not abandoned
-                ):  # the claims of a plan that has ended are void; the others and the snapshots go all the same
+                if not abandoned:  # then its claims are void; the others and the snapshots go all the same
                     raise
         if not (succeeded and self.plan.keep_snapshots):
             await self._drop_snapshots()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -138,7 +138,7 @@ def opening(windows: tuple[Window | Recurring, ...], now: datetime) -> Opening:
     """Whether a stage may begin now, and when the next one may; a plan without windows is always open."""
     if not windows:
         return Opening(open=True)
-    spans: list[Any] = [span for window in windows for span in window.spans(now)]
+    spans = [span for window in windows for span in window.spans(now)]
     if any(begin <= now < end for begin, end in spans):
         return Opening(open=True)
     return Opening(open=False, opens_at=min((begin for begin, _ in spans if begin > now), default=None))

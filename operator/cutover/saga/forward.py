@@ -161,7 +161,7 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
 def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
     """A stage may not begin now. What is in effect stays so, and is judged meanwhile."""
     rule, opens_at = draft.rules.steps[at], draft.inputs.opening.opens_at
-    what = f"{rule.stages[stage].intent}"
+    what = rule.stages[stage].intent
     if opens_at is None:
         fail(draft, Reason.WINDOW_OVER, f"no window is left in which it could begin: {what}", rule.on_failure)
         return draft.turn() if draft.status.phase is Phase.HELD else backward(draft)
