@@ -142,7 +142,7 @@ def _told(shop: Shop, reason: str, says: str) -> list[str]:
         found = [(event["reason"], event["note"]) for event in shop.events() if event["reason"] in ends]
         return found if found or not reason else None
 
-    found = until(f"an event {reason} is there", told, deadline=30)
+    found = until(f"an event {reason} is there", told, deadline=10)
     fits = [one for one, _ in found] == ([reason] if reason else []) and all(says in note for _, note in found)
     return [] if fits else [f"events {found} instead of {reason}: {says}"]
 
