@@ -10,7 +10,8 @@ import itertools
 import os
 import random
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -150,12 +151,20 @@ def _told(shop: Shop, reason: str, says: str) -> list[str]:
 # --- with what it needs ---------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _in_mid_traffic(yard: Yard, name: str) -> Iterator[tuple[Site, str]]:
+    """A plan that stays at a weight, and where it is."""
+    with yard.site(name, operators=0) as site:
+        case = DwellingLong(site.shop)
+        path = site.shop.apply(case.spec)
+        case.enter()
+        yield site, path
+
+
 def _with_its_namespace(yard: Yard) -> str:
     """What was not undone is said where it stays: on the Namespace, in `default`."""
-    with yard.site("namespace", operators=0) as site:
-        shop, case = site.shop, DwellingLong(site.shop)
-        shop.apply(case.spec)
-        case.enter()
+    with _in_mid_traffic(yard, "namespace") as (site, _):
+        shop = site.shop
         yard.cluster.control_plane.drop_namespace(shop.namespace)
 
         def told() -> list[str] | None:
@@ -169,10 +178,8 @@ def _with_its_namespace(yard: Yard) -> str:
 
 def _with_kubectl(yard: Yard, *, plan_first: bool) -> str:
     """`kubectl delete -f` of a file with the plan, its account and its targets."""
-    with yard.site("kubectl", operators=0) as site:
-        shop, case = site.shop, DwellingLong(site.shop)
-        path = shop.apply(case.spec)
-        case.enter()
+    with _in_mid_traffic(yard, "kubectl") as (site, path):
+        shop = site.shop
         plan = {key: value for key, value in shop.api.get(path).items() if key in ("apiVersion", "kind")}
         place = {"name": "plan", "namespace": shop.namespace}
         manifests = [*shop.manifests(2), plan | {"metadata": place}]
@@ -188,11 +195,8 @@ def _with_kubectl(yard: Yard, *, plan_first: bool) -> str:
 
 def _with_its_account(yard: Yard) -> str:
     """The account is gone: the finalizer comes off, and one event says what was not undone."""
-    with yard.site("account", operators=0) as site:
-        shop, case = site.shop, DwellingLong(site.shop)
-        path = shop.apply(case.spec)
-        case.enter()
-        then = unclaimed(shop.objects())
+    with _in_mid_traffic(yard, "account") as (site, path):
+        shop, then = site.shop, unclaimed(site.shop.objects())
         shop.api.delete(f"/api/v1/namespaces/{shop.namespace}/serviceaccounts/migrator")
         shop.api.delete(path)
         problems = _gone(site, path) + _as_expected(shop.objects(), then)
@@ -202,11 +206,8 @@ def _with_its_account(yard: Yard) -> str:
 
 def _with_its_rights(yard: Yard) -> str:
     """Nobody may take the claims off; they are void, so the next plan takes them over and leaves none."""
-    with yard.site("rights", operators=0) as site:
-        shop, case = site.shop, DwellingLong(site.shop)
-        path = shop.apply(case.spec)
-        case.enter()
-        then = unclaimed(shop.objects())
+    with _in_mid_traffic(yard, "rights") as (site, path):
+        shop, then = site.shop, unclaimed(site.shop.objects())
         binding = shop.take_rights()
         shop.api.delete(path)
         until("the plan is gone", lambda: shop.api.find(path) is None)

@@ -131,7 +131,7 @@ def places(api: Api) -> dict[str, str]:
     return {
         pod["metadata"]["uid"]: pod["spec"]["nodeName"]
         for pod in api.list(f"/api/v1/namespaces/{NAMESPACE}/pods", "app.kubernetes.io/instance=cutover")
-        if not pod["metadata"].get("deletionTimestamp") and "nodeName" in pod["spec"]
+        if not pod["metadata"].get("deletionTimestamp")
     }
 
 

@@ -97,9 +97,9 @@ class Installed:
 
     @property
     def alive(self) -> bool:
-        """Whether all its pods are there and ready."""
+        """Whether all its pods are there and ready. The pods are asked: the Deployment's status comes after them."""
         deployment = self._api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/cutover")
-        return bool(deployment["status"].get("availableReplicas") == deployment["spec"]["replicas"])
+        return bool(sum(_ready(pod) for pod in self._listed()) == deployment["spec"]["replicas"])
 
     def start(self) -> None:
         """Its Deployment starts it; this waits."""
@@ -114,8 +114,15 @@ class Installed:
         self.start()
 
     def _uids(self) -> dict[str, str]:
-        found = [pod["metadata"] for pod in self._api.list(self._pods, "app.kubernetes.io/instance=cutover")]
-        return {metadata["uid"]: metadata["name"] for metadata in found}
+        return {pod["metadata"]["uid"]: pod["metadata"]["name"] for pod in self._listed()}
+
+    def _listed(self) -> list[dict[str, Any]]:
+        return self._api.list(self._pods, "app.kubernetes.io/instance=cutover")
+
+
+def _ready(pod: dict[str, Any]) -> bool:
+    conditions = {condition["type"]: condition["status"] for condition in pod["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
 class OnKind:

@@ -131,36 +131,36 @@ async def test_its_own_wish_to_be_looked_at_again() -> None:
     assert turns == 4
 
 
+class Held:
+    """Turns that begin, and wait for a sign to go on."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, key: str) -> None:
+        self.begun.append(key)
+        await self.go.wait()
+
+
 async def test_a_crowd_that_arrives_leaves_room_for_what_is_under_way() -> None:
-    begun: list[str] = []
-    go = asyncio.Event()
-
-    async def turn(key: str) -> None:
-        begun.append(key)
-        await go.wait()
-
+    turn = Held()
     async with running(turn, workers=2) as queue:
         for number in range(3):
             queue.add(f"new {number}")
         queue.add("old")
         await asyncio.sleep(0.01)
-        assert begun == ["new 0", "old"]
-        go.set()
+        assert turn.begun == ["new 0", "old"]
+        turn.go.set()
         await asyncio.sleep(0.01)
-    assert begun == ["new 0", "old", "new 1", "new 2"]
+    assert turn.begun == ["new 0", "old", "new 1", "new 2"]
 
 
 async def test_who_takes_arrivals_does_other_work_when_there_are_none() -> None:
-    begun: list[str] = []
-    go = asyncio.Event()
-
-    async def turn(key: str) -> None:
-        begun.append(key)
-        await go.wait()
-
+    turn = Held()
     async with running(turn, workers=2) as queue:
         queue.add("old 0")
         queue.add("old 1")
         await asyncio.sleep(0.01)
-        assert begun == ["old 0", "old 1"]
-        go.set()
+        assert turn.begun == ["old 0", "old 1"]
+        turn.go.set()

@@ -165,6 +165,15 @@ class Shop:
         until("the finalizer is off", lambda: not self.api.get(f"{self.plans}/{name}")["metadata"].get("finalizers"))
         return status
 
+    def refuses(self, before: dict[str, Any], *sentences: str) -> None:
+        """The plan ends Refused and says all of these; nothing is other than before."""
+        status = self.until_ended()
+        assert status.phase is Phase.REFUSED
+        for sentence in sentences:
+            assert sentence in status.message, status.message
+        assert self.objects() == before
+        assert self.leftovers() == []
+
     @functools.cached_property
     def user(self) -> str:
         """Who we are to the API server: the chart's policies take no request that is signed with another name."""
