@@ -162,7 +162,7 @@ def _in_mid_traffic(yard: Yard, name: str) -> Iterator[tuple[Site, str]]:
 
 
 def _with_its_namespace(yard: Yard) -> str:
-    """What was not undone is said where it stays: on the Namespace, in `default`."""
+    """How it ended is said where it stays: on the Namespace, in `default`. Its targets may go before the plan does."""
     with _in_mid_traffic(yard, "namespace") as (site, _):
         shop = site.shop
         yard.cluster.control_plane.drop_namespace(shop.namespace)
@@ -170,10 +170,12 @@ def _with_its_namespace(yard: Yard) -> str:
         def told() -> list[str] | None:
             events = yard.api.list("/apis/events.k8s.io/v1/namespaces/default/events")
             about = {"kind": "Namespace", "name": shop.namespace}
-            return [event["note"] for event in events if about.items() <= event["regarding"].items()] or None
+            found = [event for event in events if about.items() <= event["regarding"].items()]
+            return [event["note"] for event in found if event["reason"] in ("Abandoned", "RolledBack")] or None
 
         notes = until("an event about the Namespace is there", told, deadline=10)
-        return "" if len(notes) == 1 and "not undone: " in notes[0] else f"namespace: events {notes}"
+        says = any(words in notes[0] for words in ("not undone: ", "turned back because "))
+        return "" if says and len(notes) == 1 else f"namespace: events {notes}"
 
 
 def _with_kubectl(yard: Yard, *, plan_first: bool) -> str:

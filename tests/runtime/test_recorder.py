@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.errors import Unavailable
+from cutover.errors import Denied, Unavailable
 from cutover.runtime.recorder import EventRecorder
 from cutover.saga.turn import Notice
 
@@ -29,6 +29,32 @@ async def test_an_event() -> None:
     assert (event["type"], event["reason"], event["regarding"]["uid"]) == ("Warning", "GateFailed", "u")
     assert len(event["note"].encode()) <= 1024
     assert told == ["GateFailed"]
+
+
+@pytest.mark.parametrize("refused_by", ["shop", "all"])
+async def test_what_a_namespace_that_goes_does_not_take_is_said_of_it(refused_by: str) -> None:
+    sent: list[Any] = []
+
+    async def send(namespace: str, event: Any) -> None:
+        if refused_by in ("all", namespace):
+            raise Denied("the namespace is being terminated")
+        sent.append(event)
+
+    told: list[str] = []
+    recorder = EventRecorder(send, "pod-1", lambda _: None, lambda: told.append("dropped"))
+    task = asyncio.create_task(recorder.run())
+    recorder.record(PLAN, Notice("RolledBack", "ä" * 2000))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    if refused_by == "all":
+        assert (sent, told) == ([], ["dropped"])
+        return
+    (event,) = sent
+    assert told == []
+    assert event["metadata"]["namespace"] == "default"
+    assert event["regarding"] == {"apiVersion": "v1", "kind": "Namespace", "name": "shop"}
+    assert event["note"].startswith("MigrationPlan p: ä")
+    assert len(event["note"].encode()) <= 1024
 
 
 async def test_one_that_cannot_be_sent_is_dropped() -> None:

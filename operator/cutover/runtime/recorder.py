@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from cutover.errors import OutsideError
+from cutover.errors import Denied, OutsideError
 from cutover.fields import Json
 from cutover.ports import GROUP, PLANS
 from cutover.saga.turn import Notice
@@ -43,7 +43,7 @@ class EventRecorder:
         dropped: Callable[[], None],
     ) -> None:
         self._send, self._instance, self._told, self._dropped = send, instance, told, dropped
-        self._waiting: asyncio.Queue[tuple[str, Json]] = asyncio.Queue(_ROOM)
+        self._waiting: asyncio.Queue[Json] = asyncio.Queue(_ROOM)
 
     def record(self, plan: Json, notice: Notice) -> None:
         """Publish one event, and write it to the log."""
@@ -52,27 +52,20 @@ class EventRecorder:
         where = {"namespace": metadata["namespace"], "plan": metadata["name"], "reason": notice.reason}
         log.log(level, notice.message, extra=where)
         self._told(notice)
+        event = self._event(metadata, notice)
         try:
-            self._waiting.put_nowait(
-                (_GONE_TO if notice.on_namespace else metadata["namespace"], self._event(metadata, notice))
-            )
+            self._waiting.put_nowait(_about_namespace(event) if notice.on_namespace else event)
         except asyncio.QueueFull:
             log.warning("an event was dropped: too many are waiting", extra=where)
             self._dropped()
 
     def _event(self, metadata: Json, notice: Notice) -> Json:
-        namespace, says, regarding = metadata["namespace"], notice.message, _regarding(metadata)
-        if notice.on_namespace:
-            says = f"MigrationPlan {metadata['name']}: {says}"
-            regarding = {"apiVersion": "v1", "kind": "Namespace", "name": namespace}
-            namespace = _GONE_TO
-        note = says.encode()[:_LONGEST_NOTE].decode(errors="ignore")
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {
                 "name": f"{metadata['name'][:200]}.{secrets.token_hex(8)}",
-                "namespace": namespace,
+                "namespace": metadata["namespace"],
             },
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": GROUP,
@@ -80,8 +73,8 @@ class EventRecorder:
             "type": "Warning" if notice.warning else "Normal",
             "reason": notice.reason[:128],
             "action": notice.reason[:128],
-            "regarding": regarding,
-            "note": note,
+            "regarding": _regarding(metadata),
+            "note": _cut(notice.message),
         }
 
     async def run(self) -> None:
@@ -92,21 +85,43 @@ class EventRecorder:
 
     async def _send_all(self) -> None:
         while True:
-            namespace, event = await self._waiting.get()
+            event = await self._waiting.get()
             try:
-                await self._send(namespace, event)
+                await self._deliver(event)
             except OutsideError as error:
                 log.warning("an event could not be sent", extra={"reason": event["reason"], "why": str(error)})
                 self._dropped()
 
+    async def _deliver(self, event: Json) -> None:
+        """A namespace that is being deleted takes no new object, and says so by 403."""
+        try:
+            await self._send(event["metadata"]["namespace"], event)
+        except Denied:
+            if event["metadata"]["namespace"] == _GONE_TO:
+                raise
+            await self._send(_GONE_TO, _about_namespace(event))
+
     async def flush(self) -> None:
         """Send what is waiting, at the end of the process."""
         while not self._waiting.empty():
-            namespace, event = self._waiting.get_nowait()
             try:
-                await self._send(namespace, event)
+                await self._deliver(self._waiting.get_nowait())
             except OutsideError:
                 return
+
+
+def _about_namespace(event: Json) -> Json:
+    """The event of a plan, said of its namespace: there it can be read when both are gone."""
+    plan = event["regarding"]
+    return event | {
+        "metadata": event["metadata"] | {"namespace": _GONE_TO},
+        "regarding": {"apiVersion": "v1", "kind": "Namespace", "name": plan["namespace"]},
+        "note": _cut(f"MigrationPlan {plan['name']}: {event['note']}"),
+    }
+
+
+def _cut(note: str) -> str:
+    return note.encode()[:_LONGEST_NOTE].decode(errors="ignore")
 
 
 def _regarding(metadata: Json) -> Json:
