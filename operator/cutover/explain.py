@@ -22,6 +22,8 @@ def explain(plan: Plan) -> Iterator[str]:
         yield f"{number}. {step.name} ({kind.key}){f': {step.description}' if step.description else ''}"
         for target in kind.touches():
             yield f"     writes {target.resource.kind} {target.name}"
+        for resource in kind.makes():
+            yield f"     makes {resource.kind}s"
         yield from (f"     does {stage.intent}" for stage in rule.stages)
         for gate in step.gates:
             yield from _gate("     until gate", gate)
@@ -37,7 +39,12 @@ def explain(plan: Plan) -> Iterator[str]:
 
 
 def _rights(plan: Plan) -> Sequence[str]:
-    needed = rules((target.resource, target.name) for step in plan.steps for target in step.kind.touches())
+    parts = [*(part for step in plan.steps for part in step.parts()), *(guard.source for guard in plan.guards)]
+    needed = rules(
+        ((target.resource, target.name) for step in plan.steps for target in step.kind.touches()),
+        (resource for part in parts for resource in part.makes()),
+        sorted({name for part in parts for name in part.lends(plan.service_account_name)}),
+    )
     return [f"- {_flow(rule)}" for rule in needed] or ["none"]
 
 

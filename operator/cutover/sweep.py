@@ -1,14 +1,18 @@
-"""Takes away the snapshots of plans that are gone without having ended: somebody took our finalizer off. Called by `app.py`."""
+"""Takes away the snapshots and Jobs of plans that are gone without having ended: somebody took our finalizer off. Called by `app.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
+from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
+
+_KEPT: Final = ((SNAPSHOTS, PLAN_LABEL), (JOBS, MADE_LABEL))
+"""What a plan leaves, and the label that says whose it is."""
 
 
 async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
-    """Delete every snapshot whose plan is gone.
+    """Delete every snapshot and Job whose plan is gone.
 
     Args:
         cluster: the API server.
@@ -17,13 +21,18 @@ async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
     Returns:
         Of how many plans.
     """
-    gone: set[tuple[str, str]] = set()
+    plans = set()
     for namespace in namespaces or ("",):
-        # The snapshots first: a plan that is made meanwhile has none among them.
-        kept = await cluster.list(SNAPSHOTS, namespace, PLAN_LABEL)
+        # What is kept first: a plan that is made meanwhile has nothing among it.
+        kept = [(resource, label, await cluster.list(resource, namespace, label)) for resource, label in _KEPT]
         alive = {plan["metadata"]["uid"] for plan in await cluster.list(PLANS, namespace)}
-        marked = {(body["metadata"]["namespace"], body["metadata"]["labels"][PLAN_LABEL]) for body in kept}
-        gone |= {(where, uid) for where, uid in marked if uid not in alive}
-    for where, uid in sorted(gone):
-        await cluster.delete_all(SNAPSHOTS, where, f"{PLAN_LABEL}={uid}")
-    return len(gone)
+        gone = {
+            (body["metadata"]["namespace"], resource, label, body["metadata"]["labels"][label])
+            for resource, label, bodies in kept
+            for body in bodies
+            if body["metadata"]["labels"][label] not in alive
+        }
+        for where, resource, label, uid in sorted(gone):
+            await cluster.delete_all(resource, where, f"{label}={uid}")
+            plans.add(uid)
+    return len(plans)

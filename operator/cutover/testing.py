@@ -19,22 +19,19 @@ from cutover.errors import Broken, Conflict, Denied, NotFound, Unavailable
 from cutover.fields import Json, Operation
 from cutover.patching import apply, merge
 from cutover.ports import (
-    DAEMON_SETS,
     FENCE_LABEL,
+    JOBS,
     NAMESPACES,
     PLAN_LABEL,
     PLANS,
     SNAPSHOTS,
     VIRTUAL_SERVICES,
-    WORKLOADS,
     Ref,
     Resource,
     Sample,
 )
 from cutover.saga.turn import Notice
 
-NODES = 2
-"""Where a DaemonSet runs its pods."""
 _START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
@@ -101,6 +98,7 @@ class MemoryCluster:
         refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
         strict: refuse weights that no longer add up to what they did.
         rollouts: the controllers bring rollouts to their end.
+        clock: dates what is created.
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
@@ -112,6 +110,7 @@ class MemoryCluster:
         self.refuse: Callable[[Ref, Json], None] = lambda *_: None
         self.strict, self.rollouts = True, True
         self.switch = switch or CrashSwitch()
+        self.clock = MemoryClock()
         self._version = 100
 
     # --- for tests ----------------------------------------------------------------------------------------------------
@@ -233,17 +232,41 @@ class MemoryCluster:
         self.refuse(ref, after)
         return after
 
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+    async def create(
+        self, resource: Resource, namespace: str, body: Json, account: str = "", *, dry_run: bool = False
+    ) -> Json:
         """Create an object."""
         await asyncio.sleep(0)
-        return self.switch.around(lambda: self._create(resource, namespace, body))
+        return self.switch.around(lambda: self._create(resource, namespace, body, account, dry_run=dry_run))
 
-    def _create(self, resource: Resource, namespace: str, body: Json) -> Json:
+    def _create(self, resource: Resource, namespace: str, body: Json, account: str, *, dry_run: bool) -> Json:
         ref = Ref(resource, namespace, body["metadata"]["name"])
+        if resource == JOBS and not account:
+            raise Broken(f"{ref} is made without an account")
+        if ("create", Ref(resource, namespace, "")) in self.denied:
+            raise Denied(f"{account} cannot create {resource.plural}")
         if ref in self.objects:
             raise Conflict(f"{ref} already exists")
+        self.refuse(ref, body)
+        if dry_run:
+            return body
         self._write("create", ref, body)
-        return self.objects[self.put(resource, body)]
+        made = copy.deepcopy(body)
+        made["metadata"]["creationTimestamp"] = self.clock.now().isoformat()
+        return self.objects[self.put(resource, made)]
+
+    async def remove(self, ref: Ref, uid: str, account: str) -> None:
+        """Delete one object."""
+        await asyncio.sleep(0)
+
+        def effect() -> None:
+            if not account:
+                raise Broken(f"{ref} is deleted without an account")
+            if ref in self.objects and self.objects[ref]["metadata"]["uid"] == uid:
+                self._write("delete", ref, None)
+                self.delete(ref)
+
+        self.switch.around(effect)
 
     async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
         """Delete what a selector picks."""
@@ -282,6 +305,10 @@ def _selected(labels: Json, selector: str) -> bool:
         key, _, values = selector.partition(" in (")
         return labels.get(key) in values.rstrip(")").split(",")
     for part in filter(None, selector.split(",")):
+        if "=" not in part:
+            if part not in labels:
+                return False
+            continue
         key, unequal, value = part.partition("!=")
         if not unequal:
             key, _, value = part.partition("=")
@@ -369,30 +396,3 @@ class Spawner:
         for task in self._waiting:
             task.close()
         self._waiting = []
-
-
-_FIGURES = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
-_FIGURES_OF_DAEMONS = (
-    "desiredNumberScheduled",
-    "currentNumberScheduled",
-    "updatedNumberScheduled",
-    "numberReady",
-    "numberAvailable",
-)
-
-
-def roll_out(cluster: MemoryCluster) -> bool:
-    """Play the controllers of workloads and the kubelet: every rollout completes at once. Whether anything changed."""
-    changed = False
-    for ref, body in list(cluster.objects.items()):
-        if ref.resource not in WORKLOADS or not cluster.rollouts:
-            continue
-        names: tuple[str, ...] = _FIGURES
-        pods = body["spec"].get("replicas", 1)
-        if ref.resource == DAEMON_SETS:
-            names, pods = _FIGURES_OF_DAEMONS, NODES
-        status = {"observedGeneration": body["metadata"]["generation"], **dict.fromkeys(names, pods)}
-        if body.get("status") != status:
-            cluster.objects[ref] = body | {"status": status}
-            changed = True
-    return changed

@@ -86,6 +86,38 @@ steps:
     gates: [{name: pods, readiness: {percent: 100}}]
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
+_POD = "{template: {spec: {containers: [{name: tool, image: 'IMAGE'}]}}}"
+
+
+def template(image: str) -> str:
+    """A Job of one container."""
+    return f"{{spec: {_POD.replace('IMAGE', image)}}}"
+
+
+def migrating(image: str, undo: str = "tool:down", more: str = "") -> str:
+    """A deploy, a Job that migrates, and whatever comes after."""
+    return f"""
+steps:
+  - {{name: deploy, deploy: {{workload: {{name: shop-v2}}, replicas: 1}}}}
+  - {{name: schema, job: {{template: {template(image)}, undo: {template(undo)}}}}}
+{more}"""
+
+
+_SOAK = '  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}\n'
+_OK = "  - {name: ok, approve: {message: go}}\n"
+_SMOKE = f"""  - name: soak
+    check: {{for: 30s}}
+    gates: [{{name: smoke, interval: 5s, successThreshold: 2, job: {{template: {template("smoke:1")}}}}}]
+"""
+_RETRIED = f"""
+steps:
+  - {{name: seed, retries: 1, job: {{template: {template("tool:exit-3")}, undo: {template("tool:down")}}}}}
+"""
+_TESTED = f"""
+steps:
+  - {{name: test, job: {{template: {template("smoke:1")}, changesNothing: true}}}}
+  - {{name: schema, irreversible: true, job: {{template: {template("tool:up")}}}}}
+"""
 
 STORIES = (
     Story("canary", CANARY, Phase.SUCCEEDED),
@@ -99,6 +131,13 @@ STORIES = (
     Story("stateful", STATEFUL, Phase.SUCCEEDED),
     Story("stateful-fails", STATEFUL, Phase.ROLLED_BACK, fails_in="soak"),
     Story("daemons", DAEMONS, Phase.SUCCEEDED),
+    Story("job", migrating("tool:up", more=_SOAK), Phase.SUCCEEDED),
+    Story("job-undone", migrating("tool:up", more=_SOAK), Phase.ROLLED_BACK, fails_in="soak"),
+    Story("job-fails", migrating("tool:exit-3"), Phase.ROLLED_BACK),
+    Story("job-aborted", migrating("tool:up", more=_OK), Phase.ROLLED_BACK, abort_in="ok"),
+    Story("job-retried", _RETRIED, Phase.ROLLED_BACK),
+    Story("job-tested", _TESTED, Phase.SUCCEEDED),
+    Story("job-gate", migrating("tool:up", more=_SMOKE), Phase.SUCCEEDED),
     Story("daemons-fails", DAEMONS, Phase.ROLLED_BACK, fails_in="soak"),
 )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from cutover.playing import roll_out, run_jobs
 from cutover.ports import (
     DAEMON_SETS,
     DEPLOYMENTS,
@@ -18,7 +19,7 @@ from cutover.ports import (
     VIRTUAL_SERVICES,
     Ref,
 )
-from cutover.testing import MemoryCluster, roll_out
+from cutover.testing import MemoryCluster
 
 NAMESPACE = "shop"
 PLAN = Ref(PLANS, NAMESPACE, "shop-v2")
@@ -108,9 +109,15 @@ def shop(cluster: MemoryCluster) -> None:
     react(cluster)
 
 
+def exits(pod: dict[str, Any]) -> int | None:
+    """The exit code with which a pod ends, as its image says: ``tool:exit-3``, ``tool:hangs``; else 0."""
+    tag = pod["containers"][0]["image"].partition(":")[2]
+    return None if tag == "hangs" else int(tag.removeprefix("exit-")) if tag.startswith("exit-") else 0
+
+
 def react(cluster: MemoryCluster) -> bool:
-    """Play the controllers: rollouts complete, endpoints follow."""
-    changed = roll_out(cluster)
+    """Play the controllers: rollouts complete, endpoints follow, Jobs run."""
+    changed = run_jobs(cluster, exits) | roll_out(cluster)
     for ref, body in list(cluster.objects.items()):
         if ref.resource != DEPLOYMENTS:
             continue

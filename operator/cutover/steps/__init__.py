@@ -8,9 +8,10 @@ from cutover.steps.approve import Approve
 from cutover.steps.base import Kind, Target, Work
 from cutover.steps.check import Check
 from cutover.steps.deploy import Deploy
+from cutover.steps.job import Job
 from cutover.steps.traffic import Traffic
 from cutover.steps.wait import Pause
 
 __all__ = ["KINDS", "Kind", "Target", "Work"]
 
-KINDS: Final[tuple[type[Kind], ...]] = (Deploy, Traffic, Check, Pause, Approve)
+KINDS: Final[tuple[type[Kind], ...]] = (Deploy, Traffic, Job, Check, Pause, Approve)
