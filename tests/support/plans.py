@@ -17,7 +17,8 @@ class Story:
 
     `fails_at` is the weight at which the gate or guard begins to fail; above 100 is never. With `fails_in` it fails in that
     step. In a `timed` story the samples
-    of a guard decide in which step it turns back, and those start again after a crash.
+    of a guard decide in which step it turns back, and those start again after a crash. With `abort_running` it is aborted while a
+    Job runs.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Story:
     approve: str = ""
     abort_in: str = ""
     timed: bool = False
+    abort_running: bool = False
 
 
 GUARDED = """
@@ -104,7 +106,6 @@ steps:
 
 
 _SOAK = '  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}\n'
-_OK = "  - {name: ok, approve: {message: go}}\n"
 _SMOKE = f"""  - name: soak
     check: {{for: 30s}}
     gates: [{{name: smoke, interval: 5s, successThreshold: 2, job: {{template: {template("smoke:1")}}}}}]
@@ -134,7 +135,7 @@ STORIES = (
     Story("job", migrating("tool:up", more=_SOAK), Phase.SUCCEEDED),
     Story("job-undone", migrating("tool:up", more=_SOAK), Phase.ROLLED_BACK, fails_in="soak"),
     Story("job-fails", migrating("tool:exit-3"), Phase.ROLLED_BACK),
-    Story("job-aborted", migrating("tool:up", more=_OK), Phase.ROLLED_BACK, abort_in="ok"),
+    Story("job-aborted", migrating("tool:hangs"), Phase.ROLLED_BACK, abort_running=True),
     Story("job-retried", _RETRIED, Phase.ROLLED_BACK),
     Story("job-tested", _TESTED, Phase.SUCCEEDED),
     Story("job-gate", migrating("tool:up", more=_SMOKE), Phase.SUCCEEDED),
@@ -163,4 +164,7 @@ async def play(story: Story, run: Simulation) -> Phase:
         if step:
             await run.until(lambda: run.phase is Phase.WAITING)
             run.request(verb, step if verb is RequestVerb.APPROVE else "")
+    if story.abort_running:
+        await run.until(lambda: any((body.get("status") or {}).get("active") for body in run.cluster.objects.values()))
+        run.request(RequestVerb.ABORT)
     return await run.run()
