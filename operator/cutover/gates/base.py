@@ -19,7 +19,7 @@ class Pending:
 
     Attributes:
         token: tells the source which one it is, when it is asked again.
-        after: seconds until it is asked at the latest; an event of the plan may come before.
+        after: seconds until it is asked again, unless it has ended before.
         note: what it waits for.
     """
 
@@ -113,6 +113,11 @@ class Source(Model):
     async def measure(self, around: Surroundings) -> Measurement | Pending:
         """Take one sample, or begin to. Trouble outside is a measurement without a value, with a note."""
         raise NotImplementedError
+
+    def ended(self, around: Surroundings, pending: Pending) -> bool:
+        """Whether it is worth asking again before its time, by what is streamed."""
+        del around, pending
+        return False
 
     async def give_up(self, around: Surroundings, pending: Pending) -> None:
         """What was begun for a measurement is not wanted any more."""

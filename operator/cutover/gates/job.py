@@ -22,7 +22,7 @@ from cutover.targets import Holder
 _MOMENT_LABEL: Final = "cutover.dev/moment"
 _SAMPLE_LABEL: Final = "cutover.dev/sample"
 _LOOK: Final = 5.0
-"""Seconds between looks at a Job that runs; an event of it comes before."""
+"""Seconds between looks at a Job that runs; how it ends is streamed."""
 
 
 class Job(Source):
@@ -80,6 +80,11 @@ class Job(Source):
             return Measurement(None, now, "the server refuses the Job")
         except OutsideError:
             return Measurement(None, now, "the API server does not answer")
+
+    def ended(self, around: Surroundings, pending: Pending) -> bool:
+        """The Job has succeeded or failed."""
+        body = around.cluster.seen(Ref(JOBS, around.namespace, pending.token))
+        return body is not None and jobs.state_of(body).finished
 
     async def give_up(self, around: Surroundings, pending: Pending) -> None:
         """Take the Job away."""

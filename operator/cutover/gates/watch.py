@@ -76,7 +76,7 @@ class Watch:
             near = replace(around, interval=watched.rule.interval, gate=watched.rule.name, pending=watched.pending)
             if watched.gate.source.live:
                 await self._look_live(watched, near, now)
-            elif (now >= watched.next or watched.pending) and not watched.asking:
+            elif not watched.asking and (now >= watched.next or _ended(watched, near)):
                 watched.asking = True
                 watched.next = now + watched.rule.interval
                 self._spawn(self._ask(watched, near))
@@ -141,6 +141,10 @@ class Watch:
         if watched.around is not None:
             with contextlib.suppress(OutsideError):  # what is left is taken away at the end of the run
                 await watched.gate.source.give_up(watched.around, pending)
+
+
+def _ended(watched: _Watched, around: Surroundings) -> bool:
+    return watched.pending is not None and bool(watched.gate.source.ended(around, watched.pending))
 
 
 def _says(watched: _Watched, now: datetime) -> GateStatus:

@@ -137,6 +137,8 @@ class Job(Kind):
         if state.started == "false" and not state.finished:
             changes = [Change(_SUSPEND, to=False, expects=(True,)), Change(_STARTED, "true", ("false",))]
             state = state_of(await work.targets.change(ref, uid, changes))
+        if state.started == "never":
+            return Failed("JobStopped", f"Job {name} was stopped before it began")
         if state.complete:
             return Done(ready=state.progress)
         if state.failed:
