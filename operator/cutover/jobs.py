@@ -167,13 +167,16 @@ def manifest(template: Json, name: str, holder: Holder, backoff_limit: int, labe
 async def refused(cluster: Cluster, place: str, body: Json, holder: Holder) -> list[Problem]:
     """What the server says to a Job by a dry run, before anything is touched."""
     try:
-        await cluster.create(JOBS, holder.namespace, body, holder.account, dry_run=True)
+        would_be = await cluster.create(JOBS, holder.namespace, body, holder.account, dry_run=True)
     except (Rejected, Denied) as no:
         if isinstance(no, Denied) and not await cluster.may(holder.account, holder.namespace, "create", JOBS, ""):
             return []  # said by preflight for all rights
         return [Problem(place, f"the server refuses the Job: {str(no).rpartition('strict decoding error: ')[2]}")]
     except NotFound:
         return []  # the namespace is going
+    if "ttlSecondsAfterFinished" in would_be["spec"]:
+        says = "something in the cluster adds ttlSecondsAfterFinished to it, and Kubernetes would take it away too soon"
+        return [Problem(place, f"{says}; exempt the Jobs with the label {MADE_LABEL} from that")]
     return []
 
 
@@ -265,11 +268,12 @@ class Exit:
 
 
 def exit_of(pods: Sequence[Json]) -> Exit:
-    """The exit code of a failed Job: that of the container which failed last."""
+    """The exit code of a failed Job: that of the container which failed last. Sidecars are ended with their pod."""
     ends = [
         (str(ended.get("finishedAt", "")), int(ended["exitCode"]), status["name"], _word(ended.get("reason")))
         for pod in pods
         for status in _statuses(pod)
+        if status["name"] not in _sidecars(pod)
         for ended in (status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated"),)
         if ended and ended.get("exitCode")
     ]
@@ -283,6 +287,10 @@ def exit_of(pods: Sequence[Json]) -> Exit:
 def _statuses(pod: Json) -> list[Json]:
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _sidecars(pod: Json) -> set[str]:
+    return {item["name"] for item in pod["spec"].get("initContainers") or () if item.get("restartPolicy") == "Always"}
 
 
 def waits_for(pods: Sequence[Json], namespace: str) -> str:

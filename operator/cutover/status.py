@@ -161,7 +161,7 @@ class StepStatus:
 
     Attributes:
         written: it has written to its target, so there is a snapshot. Saved along with the next thing that is saved.
-        made: what this attempt has made, in the kind's own words of at most 128 bytes; saved before that may take effect.
+        made: what this attempt has made, in the kind's own words of at most 32 bytes; saved before that may take effect.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS

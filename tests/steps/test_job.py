@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import yaml
 
 from cutover import jobs
 from cutover.errors import Conflict, Rejected, Superseded
+from cutover.explain import explain
 from cutover.jobs import STARTED_LABEL
+from cutover.plan import parse
 from cutover.playing import run_jobs
 from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, PODS, SERVICE_ACCOUNTS, Ref
 from cutover.requests import RequestVerb
@@ -18,6 +21,7 @@ from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.status import Phase, StepState
 from cutover.steps import Work
 from cutover.steps.job import SETTLED_LABEL, Job
+from cutover.sweep import sweep
 from cutover.targets import Holder, Targets
 from cutover.testing import CrashSwitch, MemoryCluster
 from support.plans import migrating, template
@@ -103,7 +107,7 @@ async def test_it_runs_only_after_its_uid_is_saved() -> None:
     bench = Bench(UP_AND_DOWN)
     first = await bench.do()
     made = bench.job()
-    assert first == Again(0.0, f"Job {made['metadata']['name']} is made", made=made["metadata"]["uid"])
+    assert first == Again(0.0, f"Job {made['metadata']['name']} is made", made=made["metadata"]["uid"][-12:])
     assert made["spec"]["suspend"] is True
     bench.made = ""  # the save did not come to pass
     assert await bench.do() == first
@@ -469,6 +473,18 @@ async def test_the_server_is_asked_for_both_jobs() -> None:
     assert bench.jobs() == []
 
 
+async def test_what_the_cluster_would_take_away_too_soon_is_refused() -> None:
+    """A policy of the cluster may add it behind our back."""
+    bench = Bench(LOOKS)
+
+    def add(_: Ref, body: Any) -> None:
+        body["spec"]["ttlSecondsAfterFinished"] = 60
+
+    bench.cluster.refuse = add
+    (problem,) = await bench.kind.examine(bench.work())
+    assert "something in the cluster adds ttlSecondsAfterFinished" in problem.says
+
+
 async def _pending(spec: str, change: Any = None) -> str:
     run = Simulation(plan(spec), put=shop)
     if change:
@@ -606,6 +622,24 @@ async def test_a_new_run_takes_the_jobs_of_the_last_one_away() -> None:
     assert await run.run() is Phase.SUCCEEDED
     assert list(run.jobs().values()) == ["complete, started true"]
     assert not first & set(run.jobs())
+
+
+async def test_jobs_of_a_plan_that_is_gone_are_swept() -> None:
+    """Somebody took our finalizer off."""
+    run = Simulation(plan(migrating("tool:hangs")), put=shop)
+    await run.until(lambda: bool(run.jobs()))
+    assert await sweep(run.cluster, ()) == 0
+    assert run.jobs()
+    del run.cluster.objects[run.plan]
+    assert await sweep(run.cluster, ()) == 1
+    assert run.jobs() == {}
+
+
+async def test_the_example_gives_the_rights_that_are_needed(root: Path) -> None:
+    documents = list(yaml.safe_load_all((root / "examples" / "external-migration-tool.yaml").read_text()))
+    lines = list(explain(parse(documents[0]["spec"])))
+    needed = [yaml.safe_load(line)[0] for line in lines[lines.index("rights the account needs:") + 1 :]]
+    assert next(body["rules"] for body in documents if body["kind"] == "Role") == needed
 
 
 async def test_a_plan_without_jobs_asks_for_none() -> None:

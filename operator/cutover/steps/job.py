@@ -22,6 +22,8 @@ _LOOK_AGAIN: Final = 30.0
 """Seconds; Jobs are streamed, so this only mends a lost event."""
 _SOON: Final = 2.0
 _NONE: Final = "-"
+_DIGITS: Final = 12
+"""Of a uid are saved: 48 bits tell a Job from another one under its name, and a status of 64 steps has its bounds."""
 _SUSPEND: Final = ("spec", "suspend")
 _STARTED: Final = ("metadata", "labels", STARTED_LABEL)
 _BOTH: Final = "it has undo, and changesNothing says that there is nothing to undo; keep one"
@@ -121,22 +123,22 @@ class Job(Kind):
             work: as for `do`.
             name: of the Job.
             template: what it runs.
-            uid: what is saved of it; empty before it is made.
-            before: what is saved in front of the uid.
+            uid: what is saved of its uid; empty before it is made.
+            before: what is saved in front of that.
         """
         ref = Ref(JOBS, work.namespace, name)
         body = work.cluster.seen(ref) or await jobs.read(work.cluster, ref)
         if body is None and not uid:
             body = await self._make(work, name, template)
-        if body is None or (uid and body["metadata"]["uid"] != uid):
+        if body is None or (uid and _mark(body) != uid):
             return self._vanished(work, name, before)
         state = state_of(body)
         if not uid:
             await work.targets.change(ref, state.uid, ())  # a process that slept meanwhile ends here
-            return Again(0.0, f"Job {name} is made", made=before + state.uid)
+            return Again(0.0, f"Job {name} is made", made=before + _mark(body))
         if state.started == "false" and not state.finished:
             changes = [Change(_SUSPEND, to=False, expects=(True,)), Change(_STARTED, "true", ("false",))]
-            state = state_of(await work.targets.change(ref, uid, changes))
+            state = state_of(await work.targets.change(ref, state.uid, changes))
         if state.started == "never":
             return Failed("JobStopped", f"Job {name} was stopped before it began")
         if state.complete:
@@ -184,28 +186,36 @@ class Job(Kind):
             return Again(_SOON, "the Job was replaced a moment ago")
 
     async def _undo(self, work: Work) -> Outcome:
-        name = self._name(work)
         saved, _, back = work.made.partition(" ")
         forward = "" if saved == _NONE else saved
-        body = await jobs.read(work.cluster, Ref(JOBS, work.namespace, name))
-        if body is None:
-            body = await self._make(work, name, self.template, started="never")
+        if not back and (outcome := await self._clear(work, forward)):  # else it was clear when the undo Job was made
+            return outcome
+        if self.undo_ is None:
+            name = self._name(work)
+            says = f"Job {name} of a step without undo has begun, so what it left is not known"
+            return await self._left_to_people(work, "NoUndo", f"{says}; {jobs.logs(work.namespace, name)}")
+        name, before = self._name(work, undo=True), f"{forward or _NONE} "
+        outcome = await self._run(work, name, self.undo_, back, before)
+        if isinstance(outcome, Failed):
+            return await self._left_to_people(work, outcome.reason, outcome.message)
+        return outcome
+
+    async def _clear(self, work: Work, forward: str) -> Outcome | None:
+        """Make sure that the forward Job does nothing any more; None when what it did is to be undone."""
+        body = await self._forward(work)
         state = state_of(body)
-        begun = state.begun or (bool(forward) and state.uid != forward)
+        begun = state.begun or (bool(forward) and _mark(body) != forward)
         if not state.finished and (waits := await self._stop(work, state)):
             return waits
-        if left := jobs.unfinished(await jobs.pods_of(work.cluster, work.namespace, name)):
-            return Again(_SOON, f"the undo waits until pod {left[0]} of Job {name} is gone")
-        if not begun or self.changes_nothing:
-            return Done()
-        settled = (body["metadata"].get("labels") or {}).get(SETTLED_LABEL) == "true"
-        if self.undo_ is None:
-            says = f"Job {name} of a step without undo has begun, so what it left is not known; {jobs.logs(work.namespace, name)}"
-            return self._left_to_people(work, name, "NoUndo", says, settled=settled)
-        outcome = await self._run(work, self._name(work, undo=True), self.undo_, back, f"{forward or _NONE} ")
-        if isinstance(outcome, Failed):
-            return self._left_to_people(work, name, outcome.reason, outcome.message, settled=settled)
-        return outcome
+        if left := jobs.unfinished(await jobs.pods_of(work.cluster, work.namespace, state.name)):
+            return Again(_SOON, f"the undo waits until pod {left[0]} of Job {state.name} is gone")
+        return None if begun and not self.changes_nothing else Done()
+
+    async def _forward(self, work: Work) -> Json:
+        """The forward Job; where there is none its name is taken, so that a late creation gets a no."""
+        name = self._name(work)
+        body = await jobs.read(work.cluster, Ref(JOBS, work.namespace, name))
+        return body or await self._make(work, name, self.template, started="never")
 
     async def _stop(self, work: Work, state: State) -> Outcome | None:
         """Suspend the Job so that it never runs again; None when the Job controller has let go of its pods.
@@ -229,10 +239,11 @@ class Job(Kind):
             state = state_of(body)
         return None if state.stopped else Again(_SOON, f"the undo waits until {lead} is stopped")
 
-    def _left_to_people(self, work: Work, name: str, reason: str, says: str, *, settled: bool) -> Outcome:
-        if settled:
+    async def _left_to_people(self, work: Work, reason: str, says: str) -> Outcome:
+        metadata = (await self._forward(work))["metadata"]
+        if (metadata.get("labels") or {}).get(SETTLED_LABEL) == "true":
             return Done(message="taken back by hand")
-        command = f"kubectl label job -n {work.namespace} {name} {SETTLED_LABEL}=true"
+        command = f"kubectl label job -n {work.namespace} {metadata['name']} {SETTLED_LABEL}=true"
         return Wait(reason, f"{says}; put right what it left by hand, then say so: {command}")
 
     # --- pieces -------------------------------------------------------------------------------------------------------
@@ -253,3 +264,8 @@ class Job(Kind):
         """Take the name with a Job that does not run. Conflict means that another process was faster: look again."""
         body = self._body(work, name, template, started)
         return await work.cluster.create(JOBS, work.namespace, body, work.targets.holder.account)
+
+
+def _mark(body: Json) -> str:
+    """What is saved of a Job's uid."""
+    return str(body["metadata"]["uid"])[-_DIGITS:]
