@@ -275,7 +275,7 @@ class Driver:
             memory.guards.stop()
             return ()
         memory.guards.turn_to((memory.run, "guards"), plan.guards, status.run.started_at, guard=True)
-        return await memory.guards.look(hand.surroundings(plan.step(status.current.step), self._clock, "guards"))
+        return await memory.guards.look(hand.surroundings(plan.step(status.current.step), self._clock, "/guards"))
 
     async def _save_and_act(self, ref: Ref, memory: Memory, plan: Plan, turn: Turn) -> Outcome | None:
         """Save what the turn says, then carry out its command. None when there is nothing more to do now."""

@@ -36,7 +36,7 @@ class Surroundings:
         workload: what the step rolls out, when it does; readiness measures it unless the gate names another.
         interval: of the gate.
         holder: the plan, for what a source makes.
-        moment: names what is judged: one stage of one attempt of a step, or the run.
+        moment: names what is judged, such as ``shift/1/0``: step, attempt, stage; of guards ``/guards``.
         gate: its name.
         pending: the measurement under way.
     """

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from cutover import jobs
+from cutover import jobs, pods
 from cutover.errors import Conflict, Denied, OutsideError, Problem, Rejected
 from cutover.fields import Json
 from cutover.gates.base import Pending, Source, Surroundings
@@ -125,16 +125,16 @@ class Job(Source):
         state = jobs.state_of(body)
         if state.complete:
             return Measurement(0.0, now)
-        pods = await jobs.pods_of(around.cluster, holder.namespace, state.name)
+        seen = await pods.pods_of(around.cluster, holder.namespace, state.name)
         if state.failed:
-            ended = jobs.exit_of(pods)
+            ended = pods.exit_of(seen)
             says = f"Job {state.name} failed ({state.failed}): {ended.says}; {jobs.logs(holder.namespace, state.name)}"
             return Measurement(None if ended.code is None else float(ended.code), now, says)
         begun = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
         if now - begun > self.timeout:
             await around.cluster.remove(Ref(JOBS, holder.namespace, state.name), state.uid, holder.account)
             return Measurement(None, now, f"Job {state.name} did not end within {show_duration(self.timeout)}")
-        why = jobs.waits_for(pods, holder.namespace)
+        why = pods.waits_for(seen, holder.namespace)
         return Pending(state.name, _LOOK, f"Job {state.name}: {why}" if why else f"Job {state.name} runs")
 
     def _body(self, holder: Holder, name: str, marks: dict[str, str]) -> Json:

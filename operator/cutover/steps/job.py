@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover import jobs
+from cutover import jobs, pods
 from cutover.errors import NotFound, Problem
 from cutover.fields import Change, Json
 from cutover.jobs import STARTED_LABEL, State, Template, state_of
@@ -144,7 +144,7 @@ class Job(Kind):
         if state.complete:
             return Done(ready=state.progress)
         if state.failed:
-            ended = jobs.exit_of(await jobs.pods_of(work.cluster, work.namespace, name))
+            ended = pods.exit_of(await pods.pods_of(work.cluster, work.namespace, name))
             says = f"Job {name} failed ({state.failed}): {ended.says}; {jobs.logs(work.namespace, name)}"
             return Failed("JobFailed", says)
         return await self._running(work, state)
@@ -165,9 +165,9 @@ class Job(Kind):
         if state.active and state.ready >= state.active:
             says = f"{lead} runs; {jobs.logs(work.namespace, state.name)}"
             return Again(_LOOK_AGAIN, says, state.progress)
-        pods = await jobs.pods_of(work.cluster, work.namespace, state.name)
-        why = jobs.waits_for(pods, work.namespace)
-        if not pods and work.elapsed > _LOOK_AGAIN:
+        seen = await pods.pods_of(work.cluster, work.namespace, state.name)
+        why = pods.waits_for(seen, work.namespace)
+        if not seen and work.elapsed > _LOOK_AGAIN:
             why = f"no pod was made yet; kubectl describe job -n {work.namespace} {state.name}"
         return Again(after, f"{lead}: {why}" if why else f"{lead} runs", state.progress)
 
@@ -207,7 +207,7 @@ class Job(Kind):
         begun = state.begun or (bool(forward) and _mark(body) != forward)
         if not state.finished and (waits := await self._stop(work, state)):
             return waits
-        if left := jobs.unfinished(await jobs.pods_of(work.cluster, work.namespace, state.name)):
+        if left := pods.unfinished(await pods.pods_of(work.cluster, work.namespace, state.name)):
             return Again(_SOON, f"the undo waits until pod {left[0]} of Job {state.name} is gone")
         return None if begun and not self.changes_nothing else Done()
 
