@@ -5,7 +5,7 @@ UV ?= $(shell command -v uv || echo .tools/bin/uv)
 RUN = $(UV) run --quiet
 HARNESS = PYTHONPATH=tests $(RUN) python -m harness
 
-.PHONY: help demo test test-fast test-long coverage check format crd tools cluster cluster-down bench clean
+.PHONY: help demo test test-fast test-long test-kind coverage check format crd tools cluster cluster-down bench clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test-fast: .venv ## the tests that need no cluster
 test-long: .venv ## everything, long campaigns included
 	@$(HARNESS) tools >/dev/null
 	@$(RUN) pytest -m "" $(PYTEST)
+
+test-kind: .venv ## the tests of plans on kind in Docker, with the operator that its chart installs
+	@$(HARNESS) kind >/dev/null # says at once when Docker is missing
+	@$(RUN) pytest --cluster=kind -m "cluster and not long" -o timeout_func_only=true $(PYTEST) # the first test waits for images
 
 coverage: .venv ## how much of the code the tests without a cluster reach
 	@$(RUN) pytest -q -m "not cluster and not long" --cov --cov-report=term:skip-covered $(PYTEST)

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from cutover.ports import DEPLOYMENTS, VIRTUAL_SERVICES
 from cutover.status import ENDED, Phase
@@ -15,6 +15,7 @@ from harness.cluster import Cluster
 from harness.process import until
 from support.real import SHIFT, Shop
 
+T = TypeVar("T")
 PLAN = f"""
 steps:
   - name: deploy
@@ -105,8 +106,8 @@ class Crowd:
             seen.append((weight, time.time()))
 
 
-def side_by_side(act: Callable[[Shop], object], shops: Iterable[Shop]) -> None:
+def side_by_side(act: Callable[[T], object], them: Iterable[T]) -> None:
     """Act on each, in some threads."""
     with ThreadPoolExecutor(12) as pool:
-        for done in [pool.submit(act, shop) for shop in shops]:
+        for done in [pool.submit(act, one) for one in them]:
             done.result()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from pathlib import Path
 
 from crowd import Crowd, side_by_side
 from ground import table
 
+from cutover.plan import hash_of
 from cutover.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
@@ -33,8 +33,8 @@ def measure(cluster: Cluster, operator: Operator) -> str:
             made = number
         rows.append((f"{number} plans carried out", *_memory(operator), ""))
     print_progress(f"{MANY - made} more plans")
-    _copies(cluster, MANY - made)
     operator.stop()
+    _copies(cluster, MANY - made)
     shop = Shop(cluster.api, crowd.names[0])
     shop.apply("steps: [{name: tick, wait: {for: 10ms}}]", "first")
     begun = time.monotonic()
@@ -61,11 +61,11 @@ def _copies(cluster: Cluster, number: int) -> None:
     namespace = "copies"
     cluster.control_plane.make_namespace(namespace)
     path = f"/apis/cutover.dev/v1alpha1/namespaces/{namespace}/migrationplans"
-    body = {name: copy.deepcopy(real[name]) for name in ("apiVersion", "kind", "spec", "status")}
+    body = {name: real[name] for name in ("apiVersion", "kind", "spec")}
 
-    def one(shop: Shop) -> None:
-        made = api.create(path, body | {"metadata": {"name": shop.namespace, "namespace": namespace}})
-        api.patch(f"{path}/{shop.namespace}/status", {"status": real["status"]})
-        del made
+    def one(name: str) -> None:
+        api.create(path, body | {"metadata": {"name": name, "namespace": namespace}})
+        run = real["status"]["run"] | {"specHash": hash_of(name, real["spec"])}
+        api.patch(f"{path}/{name}/status", {"status": real["status"] | {"run": run}})
 
-    side_by_side(one, [Shop(api, f"copy-{at}") for at in range(number)])
+    side_by_side(one, [f"copy-{at}" for at in range(number)])

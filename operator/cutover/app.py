@@ -174,7 +174,7 @@ class Operator:
     async def _sweep(self) -> None:
         try:
             if plans := await sweep(self.cluster, self.settings.namespaces):
-                log.info("snapshots of plans that are gone were deleted", extra={"plans": plans})
+                log.info("snapshots that nobody needs were deleted", extra={"plans": plans})
         except OutsideError as error:  # the next process tries again
             log.warning("snapshots of plans that are gone could not be looked for", extra={"why": str(error)})
 
@@ -220,6 +220,7 @@ class Operator:
         news = self.cluster.note(ref, body, deleted=deleted)
         if deleted:
             self._plans.pop(body["metadata"]["uid"], None)
+            self._driver.deleted(ref, body["metadata"]["uid"])
         else:
             self._plans[body["metadata"]["uid"]] = ref
         status = body.get("status") or {}

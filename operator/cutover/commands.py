@@ -6,6 +6,7 @@ Called by the driver alone, and only after the status that announces the command
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,7 +17,7 @@ from cutover.fields import Change, Json, find, overlap, readable
 from cutover.finalizer import bind
 from cutover.gates import Surroundings
 from cutover.plan import Plan
-from cutover.ports import APPLIED_LABEL, PLAN_LABEL, Clock, Cluster, Metrics, Ref
+from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Metrics, Ref
 from cutover.saga.tables import TOUCHED, Reason
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
 from cutover.snapshots import Snapshot
@@ -315,11 +316,6 @@ class Hand:
         holder = self.targets().holder
         await snapshots.drop(self.cluster, holder.namespace, holder.uid, holder.run, but_this=but_this)
 
-    def _makes_jobs(self) -> bool:
-        return any(part.makes() for step in self.plan.steps for part in step.parts()) or any(
-            guard.source.makes() for guard in self.plan.guards
-        )
-
     async def _give_snapshots(self, *, owned: bool) -> None:
         holder = self.targets().holder
         await snapshots.give(self.cluster, self.ref, holder.uid, holder.run, owned=owned)
@@ -339,7 +335,7 @@ class Hand:
                 await self.targets().release(ref)
             return Failed("Changed", why)
         await self._give_snapshots(owned=False)
-        if self._makes_jobs():
+        if JOBS in self.plan.makes():
             await jobs.take_back(self.cluster, self.targets().holder)
         return Done()
 
@@ -364,18 +360,26 @@ class Hand:
         succeeded = failure is None and self.status.phase not in ENDED
         abandoned = self.status.phase is Phase.ABANDONED
         undone = failure is not None and failure.reason == Reason.ROLLBACK
-        mark = (
-            self._mark() if succeeded else "" if abandoned or undone else None
-        )  # None: what it was before stands again
+        mark = self._mark() if succeeded else "" if abandoned or undone else None  # None: what it was stands again
+        if failure is not None and all(step.state is StepState.PENDING for step in self.status.steps):
+            await self._outdate_claims()
         if succeeded and self.plan.keep_snapshots:
             await self._give_snapshots(owned=True)
-        if self._makes_jobs():
+        elif abandoned:  # the account may have lost its rights, and then its targets are never let go of
+            await self._drop_snapshots()
+        if JOBS in self.plan.makes():
             await jobs.let_go(self.cluster, targets.holder, abandoned=abandoned)
         for ref in self.all_targets():
             await targets.release(ref, mark, fenced=not abandoned)
         if not (succeeded and self.plan.keep_snapshots):
             await self._drop_snapshots()
         return Done()
+
+    async def _outdate_claims(self) -> None:
+        """The run ends while it claims. Targets that nobody has written yet are written, so that a claim still under way is late."""
+        for ref in self.all_targets():
+            with suppress(Busy, NotFound, Denied, Rejected):
+                await self.targets().claim(ref)
 
 
 def _over(command: Command, reason: str, message: str) -> Outcome:

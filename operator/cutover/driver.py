@@ -21,7 +21,7 @@ from cutover.fields import Json
 from cutover.finalizer import bind, terminating
 from cutover.gates.watch import Spawn, Watch
 from cutover.memory import Memory, looked_at
-from cutover.plan import Plan, hash_of, parse, read_status, write_status
+from cutover.plan import Plan, read_status, write_status
 from cutover.ports import FINALIZER, PLANS, Ports, Ref
 from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
@@ -54,6 +54,11 @@ class Driver:
         self._cluster, self._clock = ports.cluster, ports.clock
         self._memories: dict[Ref, Memory] = {}
         self._quiet: dict[Ref, datetime] = {}
+        self._deleted: dict[Ref, list[str]] = {}
+
+    def deleted(self, ref: Ref, uid: str) -> None:
+        """A stream says that a plan was deleted. An answer 404 says less: a server that starts may give it for a moment."""
+        self._deleted.setdefault(ref, []).append(uid)
 
     async def turn(self, ref: Ref) -> timedelta | None:
         """One turn.
@@ -64,8 +69,12 @@ class Driver:
         Raises:
             Unavailable: the API server gave no answer; try again later.
         """
+        while uids := self._deleted.get(ref):  # snapshots it did not own, or that were orphaned, are nobody's now
+            await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
+            uids.pop()
         body = self._cluster.seen(ref)
         if body is None:
+            self._deleted.pop(ref, None)
             self._forget(ref)
             self._quiet.pop(ref, None)
             return None
@@ -95,9 +104,10 @@ class Driver:
             return
         read = read_status(body.get("status"))
         self._mind_the_other(ref, read, memory)
-        if read.run is not None and read.phase in ENDED and read.phase is not Phase.SUCCEEDED:
+        over = read.phase in ENDED and read.phase is not Phase.SUCCEEDED
+        if memory.run and read.run is not None and (over or read.run.number != memory.run):
             # We may have slept in the middle of a write, until another process had ended the run and tidied up.
-            await snapshots.drop(self._cluster, ref.namespace, memory.uid, read.run.number)
+            await snapshots.drop(self._cluster, ref.namespace, memory.uid, memory.run)
 
     def _mind_the_other(self, ref: Ref, read: Status, memory: Memory) -> None:
         """Another process has saved what we did not: it drives this plan, and we keep away for as long as it goes on.
@@ -136,34 +146,26 @@ class Driver:
                 if memory.version:
                     self._mind_the_other(ref, read, memory)
                 memory.status, memory.fenced_run = read, 0
+            elif (
+                read.phase in ACTIVE and not memory.fenced_run
+            ):  # what another process knows of the stage in hand is better than what we do
+                memory.status = read
             memory.saved, memory.version = read, metadata["resourceVersion"]
         run = memory.status.run.number if memory.status.run else 0
         if run != memory.run:
             memory.run, memory.recollection = run, Recollection()
         return memory
 
-    def _read_spec(self, ref: Ref, body: Json, memory: Memory) -> tuple[Plan | PlanError, str]:
-        generation = body["metadata"]["generation"]
-        if memory.spec is None or memory.spec[0] != generation:
-            plan: Plan | PlanError
-            try:
-                plan = parse(body["spec"])
-            except PlanError as error:
-                plan = error
-            memory.spec = (generation, plan, hash_of(ref.name, body["spec"]))
-        return memory.spec[1], memory.spec[2]
-
     # --- the turn -----------------------------------------------------------------------------------------------------
 
     async def _turn(self, ref: Ref, body: Json, memory: Memory) -> timedelta | None:
-        plan, spec_hash = self._read_spec(ref, body, memory)
+        if memory.strange(ref.name, body["spec"]):  # no event tells that a CRD was put back
+            body = await self._cluster.get(ref)
+            memory = self._recall(ref, body)
+            if why := memory.strange(ref.name, body["spec"]):
+                return await self._stop(ref, body, memory, why)
+        plan, spec_hash = memory.read_spec(ref.name, body["spec"])
         generation = body["metadata"]["generation"]
-        begun = memory.status.run.spec_hash if memory.status.run else spec_hash
-        if memory.status.phase in ACTIVE and (isinstance(plan, PlanError) or begun != spec_hash):
-            why = (
-                str(plan) if isinstance(plan, PlanError) else "the spec is not the one this run began with; put it back"
-            )
-            return await self._stop(ref, body, memory, why)
         if isinstance(plan, PlanError):
             rules = Rules(steps=(), generation=generation, spec_hash=spec_hash, start_deadline=timedelta())
             await self._refuse(ref, body, memory, rules, plan)

@@ -39,12 +39,8 @@ def explain(plan: Plan) -> Iterator[str]:
 
 
 def _rights(plan: Plan) -> Sequence[str]:
-    parts = [*(part for step in plan.steps for part in step.parts()), *(guard.source for guard in plan.guards)]
-    needed = rules(
-        ((target.resource, target.name) for step in plan.steps for target in step.kind.touches()),
-        (resource for part in parts for resource in part.makes()),
-        sorted({name for part in parts for name in part.lends(plan.service_account_name)}),
-    )
+    targets = ((target.resource, target.name) for step in plan.steps for target in step.kind.touches())
+    needed = rules(targets, plan.makes(), plan.lends())
     return [f"- {_flow(rule)}" for rule in needed] or ["none"]
 
 

@@ -8,10 +8,11 @@ from typing import Final
 
 from cutover.commands import Recollection
 from cutover.errors import PlanError
+from cutover.fields import Json
 from cutover.gates.watch import Watch
-from cutover.plan import Plan
+from cutover.plan import Plan, hash_of, parse
 from cutover.saga.draft import stage_of
-from cutover.status import Status
+from cutover.status import ACTIVE, Status
 
 LONG_DWELL: Final = timedelta(seconds=30)
 """From this dwell on, the time it counts from is worth a save of its own."""
@@ -30,8 +31,29 @@ class Memory:
     version: str = ""
     fenced_run: int = 0
     run: int = 0
-    spec: tuple[int, Plan | PlanError, str] | None = None
+    spec: tuple[Json, Plan | PlanError, str] | None = None
     recollection: Recollection = field(default_factory=Recollection)
+
+    def read_spec(self, name: str, spec: Json) -> tuple[Plan | PlanError, str]:
+        """The spec of the plan as it stands, or what is wrong with it, and its hash."""
+        if self.spec is None or self.spec[0] != spec:  # a CRD can change what is read, and the generation stays
+            plan: Plan | PlanError
+            try:
+                plan = parse(spec)
+            except PlanError as error:
+                plan = error
+            self.spec = (spec, plan, hash_of(name, spec))
+        return self.spec[1:]
+
+    def strange(self, name: str, spec: Json) -> str:
+        """Why an active plan cannot go on with this spec; empty when it can, or is not active."""
+        plan, spec_hash = self.read_spec(name, spec)
+        if self.status.phase not in ACTIVE:
+            return ""
+        if isinstance(plan, PlanError):
+            return str(plan)
+        same = self.status.run is None or self.status.run.spec_hash == spec_hash
+        return "" if same else "the spec is not the one this run began with; put it back"
 
 
 def looked_at(status: Status, plan: Plan) -> object:

@@ -18,6 +18,7 @@ from cutover.fields import Json
 from cutover.gates import SOURCES, Gate, Source
 from cutover.mistakes import sentences
 from cutover.model import Duration, Label, Model, Name, Text, show_duration, validations
+from cutover.ports import Resource
 from cutover.saga.turn import DeletionPolicy, OnFailure, Rules, StepRule
 from cutover.status import Status
 from cutover.steps import KINDS, Kind
@@ -155,6 +156,18 @@ class Plan(Model):
     def step(self, name: str) -> Any:
         """A step by name."""
         return next(step for step in self.steps if step.name == name)
+
+    def parts(self) -> tuple[Kind | Source, ...]:
+        """All that may write: what the steps do, and what measures for gates and guards."""
+        return (*(part for step in self.steps for part in step.parts()), *(guard.source for guard in self.guards))
+
+    def makes(self) -> list[Resource]:
+        """Kinds of objects that it makes, as its account."""
+        return list(dict.fromkeys(resource for part in self.parts() for resource in part.makes()))
+
+    def lends(self) -> list[str]:
+        """Service accounts that it gives to pods, beside its own."""
+        return sorted(frozenset().union(*(part.lends(self.service_account_name) for part in self.parts())))
 
     def rules(self, generation: int, spec_hash: str) -> Rules:
         """The plan as the saga knows it."""

@@ -88,7 +88,7 @@ class Cluster(Protocol):
         """The newest streamed body of a claimed object, never older than our own last write; None when there is none."""
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace, or in all of them; a kind that is not installed has none.
+        """All objects of a kind in a namespace, or in all of them; a kind that is not installed has none (but plans are).
 
         Args:
             resource: the kind.

@@ -111,9 +111,7 @@ async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[P
     """Whether the account may write all that the plan writes, for do and undo; what is missing as the Role to create."""
     name, namespace = plan.service_account_name, works[0].namespace
     refs = list(dict.fromkeys(target.ref(namespace) for step in plan.steps for target in step.kind.touches()))
-    parts = [*(part for step in plan.steps for part in step.parts()), *(guard.source for guard in plan.guards)]
-    makes = list(dict.fromkeys(resource for part in parts for resource in part.makes()))
-    lends = sorted(frozenset().union(*(part.lends(name) for part in parts)))
+    makes, lends = plan.makes(), plan.lends()
 
     async def denied(wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
         asked = (cluster.may(name, namespace, verb, resource, of) for verb, resource, of in wanted)
@@ -140,11 +138,7 @@ async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[P
 
 async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
     """The accounts that pods are given; whether ours may use them is asked with its other rights."""
-    name = plan.service_account_name
-    named: frozenset[str] = frozenset().union(
-        *(step.lends(name) for step in plan.steps), *(guard.source.lends(name) for guard in plan.guards)
-    )
-    return [problem for other in sorted(named) for problem in await account(cluster, namespace, other)]
+    return [problem for other in plan.lends() for problem in await account(cluster, namespace, other)]
 
 
 async def _of_gates(plan: Plan, cluster: Cluster, holder: Holder) -> list[Problem]:

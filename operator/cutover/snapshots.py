@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cutover.errors import Denied, NotFound
 from cutover.fields import ABSENT, Json, Path
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 
@@ -62,6 +64,12 @@ def labels(uid: str, run: int) -> dict[str, str]:
 async def drop(cluster: Cluster, namespace: str, uid: str, run: int, *, but_this: bool = False) -> None:
     """Delete the snapshots of one run of a plan, or those of every other."""
     await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{RUN_LABEL}{'!=' if but_this else '='}{run}")
+
+
+async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:
+    """Delete the snapshots of all runs of a plan that is gone; harmless where the namespace is gone too."""
+    with suppress(NotFound, Denied):
+        await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid}")
 
 
 async def give(cluster: Cluster, plan: Ref, uid: str, run: int, *, owned: bool) -> None:

@@ -1,18 +1,26 @@
-"""Takes away the snapshots and Jobs of plans that are gone without having ended: somebody took our finalizer off. Called by `app.py`."""
+"""Takes away the snapshots and Jobs that nobody else will: called by `app.py` when a process begins to work.
+
+There are two kinds of them: those of a plan that is gone without having ended, because somebody took our finalizer off, and snapshots that a
+process wrote after another one had ended the run and tidied up. A new object has no fence that could tell it is late; it does
+no harm, and the process that wrote it takes it away itself, unless it died.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from contextlib import suppress
 
+from cutover.errors import Denied, NotFound
+from cutover.fields import Json
 from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
+from cutover.snapshots import RUN_LABEL, drop, drop_all
+from cutover.status import Phase
 
-_KEPT: Final = ((SNAPSHOTS, PLAN_LABEL), (JOBS, MADE_LABEL))
-"""What a plan leaves, and the label that says whose it is."""
+_TIDY = (Phase.ROLLED_BACK, Phase.ABANDONED)
 
 
 async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
-    """Delete every snapshot and Job whose plan is gone.
+    """Delete every snapshot and Job whose plan is gone, and every snapshot whose run has ended so that it keeps none.
 
     Args:
         cluster: the API server.
@@ -21,18 +29,33 @@ async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
     Returns:
         Of how many plans.
     """
-    plans = set()
+    swept: set[str] = set()
     for namespace in namespaces or ("",):
         # What is kept first: a plan that is made meanwhile has nothing among it.
-        kept = [(resource, label, await cluster.list(resource, namespace, label)) for resource, label in _KEPT]
-        alive = {plan["metadata"]["uid"] for plan in await cluster.list(PLANS, namespace)}
-        gone = {
-            (body["metadata"]["namespace"], resource, label, body["metadata"]["labels"][label])
-            for resource, label, bodies in kept
-            for body in bodies
-            if body["metadata"]["labels"][label] not in alive
-        }
-        for where, resource, label, uid in sorted(gone):
-            await cluster.delete_all(resource, where, f"{label}={uid}")
-            plans.add(uid)
-    return len(plans)
+        made = await cluster.list(JOBS, namespace, MADE_LABEL)
+        kept = await cluster.list(SNAPSHOTS, namespace, PLAN_LABEL)
+        plans = {plan["metadata"]["uid"]: plan for plan in await cluster.list(PLANS, namespace)}
+        runs = {(body["metadata"]["namespace"], *_run_of(body["metadata"]["labels"])) for body in kept}
+        for where, uid, run in sorted(runs):
+            if uid not in plans:
+                await drop_all(cluster, where, uid)
+            elif _has_ended(plans[uid].get("status") or {}, run):
+                await drop(cluster, where, uid, run)
+            else:
+                continue
+            swept.add(uid)
+        makers = {(body["metadata"]["namespace"], body["metadata"]["labels"][MADE_LABEL]) for body in made}
+        for where, uid in sorted(maker for maker in makers if maker[1] not in plans):
+            with suppress(NotFound, Denied):  # the namespace is gone too
+                await cluster.delete_all(JOBS, where, f"{MADE_LABEL}={uid}")
+            swept.add(uid)
+    return len(swept)
+
+
+def _run_of(labels: Json) -> tuple[str, int]:
+    run = labels.get(RUN_LABEL, "")
+    return labels[PLAN_LABEL], int(run) if run.isdecimal() else 0
+
+
+def _has_ended(status: Json, run: int) -> bool:
+    return status.get("phase") in _TIDY and (status.get("run") or {}).get("number") == run

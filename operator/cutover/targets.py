@@ -352,17 +352,21 @@ class Targets:
             Foreign: a field has another value, or another plan has claimed the object.
             NotFound, Conflict, Denied, Rejected, Unavailable: as the names say.
         """
-        body = await self.cluster.get(ref)
-        for change in expected:
-            found = find(body, change.path)
-            if found is None or found.value not in change.expects:
-                _operations_of(ref, body, change)  # raises, with both values
-        holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
-        if holder is None:
+        for _ in range(_TRIES):
+            body = await self.cluster.get(ref)
+            for change in expected:
+                found = find(body, change.path)
+                if found is None or found.value not in change.expects:
+                    _operations_of(ref, body, change)  # raises, with both values
+            holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+            if holder == self.holder.uid:
+                return
+            if holder is not None:
+                raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
             await self._still_ours()
-            await self.cluster.patch(ref, self._claiming(body), self.holder.account)
-        elif holder != self.holder.uid:
-            raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
+            if await self._mark(ref, body, self._claiming(body)):
+                return
+        raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it again")
 
 
 def _writes(ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:

@@ -17,7 +17,7 @@ import pytest
 
 from cutover.kubeconfig import Plans
 from cutover.status import Phase
-from harness.cluster import Cluster
+from harness.kind import AnyCluster
 from harness.process import free_ports, until
 from support.real import DEPLOY, SHIFT, Shop
 
@@ -189,7 +189,7 @@ def test_the_server_is_away(verb: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_what_the_server_refuses(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+def test_what_the_server_refuses(cluster: AnyCluster, namespace: str, tmp_path: Path) -> None:
     plane = cluster.control_plane
     token = plane.token_for(namespace, "default")
     for arguments in (("status",), ("status", "plan"), ("watch", "plan"), ("hold", "plan"), ("status", "-A")):
@@ -203,7 +203,7 @@ def test_what_the_server_refuses(cluster: Cluster, namespace: str, tmp_path: Pat
 
 
 @pytest.mark.cluster
-def test_a_cluster_without_the_crd(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_cluster_without_the_crd(cluster: AnyCluster, tmp_path: Path) -> None:
     """The path of one CRD less is played by another group: nobody takes the CRD from a cluster that others use."""
     plane = cluster.control_plane
     file = config(tmp_path, plane.url, plane.admin_token, str(plane.ca))
@@ -227,7 +227,7 @@ def test_a_cluster_without_the_crd(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: Cluster) -> None:
+def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: AnyCluster) -> None:
     def on(*arguments: str) -> subprocess.CompletedProcess[str]:
         return cutover(*arguments, "-n", shop.namespace, kubeconfig=cluster.kubeconfig)
 
@@ -251,11 +251,11 @@ def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: Cluster) -> None:
     followed = on("watch", "plan", "--timeout", "30")
     assert followed.returncode == 0, followed
     assert "Succeeded 3/3" in followed.stdout
-    assert next(r for r in shop.status().requests if r.verb == "approve").by == "admin"
+    assert next(r for r in shop.status().requests if r.verb == "approve").by == shop.user
 
 
 @pytest.mark.cluster
-def test_a_long_message_on_a_narrow_terminal(shop: Shop, cluster: Cluster) -> None:
+def test_a_long_message_on_a_narrow_terminal(shop: Shop, cluster: AnyCluster) -> None:
     """Words stay whole, and what is asked is said once in the head and once in its line."""
     question = "Is everybody in all of the departments happy with what the new version shows to its first visitors?"
     shop.apply(f"steps:\n  - {{name: ok, approve: {{message: '{question}'}}}}\n")
@@ -277,7 +277,7 @@ def test_a_long_message_on_a_narrow_terminal(shop: Shop, cluster: Cluster) -> No
 
 
 @pytest.mark.cluster
-def test_abort_and_its_exit_code(shop: Shop, cluster: Cluster) -> None:
+def test_abort_and_its_exit_code(shop: Shop, cluster: AnyCluster) -> None:
     shop.apply(f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go on}}}}\n")
     shop.until_phase(Phase.WAITING)
     assert cutover("abort", "plan", "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode == 0
@@ -285,7 +285,7 @@ def test_abort_and_its_exit_code(shop: Shop, cluster: Cluster) -> None:
 
 
 @pytest.mark.cluster
-def test_a_held_plan_ends_a_watch_only_when_asked(shop: Shop, cluster: Cluster) -> None:
+def test_a_held_plan_ends_a_watch_only_when_asked(shop: Shop, cluster: AnyCluster) -> None:
     def watch(*arguments: str) -> int:
         return cutover("watch", "plan", *arguments, "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode
 
@@ -299,7 +299,7 @@ def test_a_held_plan_ends_a_watch_only_when_asked(shop: Shop, cluster: Cluster) 
 
 @pytest.mark.cluster
 @pytest.mark.timeout(60)
-def test_a_plan_deleted_between_two_streams(shop: Shop, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_deleted_between_two_streams(shop: Shop, cluster: AnyCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """No stream tells of it: without a look of its own a watch would wait for ever."""
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     path = shop.apply("steps:\n  - {name: ok, approve: {message: go on}}\n")

@@ -18,7 +18,7 @@ from harness.proxy import Exchange, Fault, answering, hang_after, reset_after, r
 from support.site import Runner, Undisturbed, Yard, side_by_side
 from support.stories import CANARY, FAILING, Story
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))
 Trouble = Callable[[Runner, Story], AbstractContextManager[list[str]]]
 """Makes trouble for as long as it is entered; gives the list of what was met."""

@@ -14,7 +14,7 @@ from harness.process import until
 from support.fixtures import Gauges
 from support.real import DEPLOY, Shop
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("counts requests in the audit log")]
 
 OPERATOR = "system:serviceaccount:cutover-system:cutover"
 SHIFT = """

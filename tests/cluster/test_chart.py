@@ -15,7 +15,8 @@ import yaml
 
 from cutover.settings import load
 from harness import tools
-from harness.cluster import ROOT, Cluster
+from harness.cluster import ROOT
+from harness.kind import AnyCluster
 from harness.process import until
 
 pytestmark = pytest.mark.cluster
@@ -119,7 +120,7 @@ def test_its_settings_are_understood(tmp_path: Path) -> None:
     assert load(file).providers == {}
 
 
-def test_it_installs_upgrades_and_goes(cluster: Cluster, namespace: str) -> None:
+def test_it_installs_upgrades_and_goes(cluster: AnyCluster, namespace: str) -> None:
     enforce = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     cluster.api.patch(f"/api/v1/namespaces/{namespace}", enforce)
     name = f"cutover-{namespace}"

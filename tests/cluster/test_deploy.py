@@ -15,7 +15,7 @@ from cutover.requests import RequestVerb
 from cutover.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.real import DEPLOY, Operator, Shop
+from support.real import DEPLOY, AnyOperator, Shop
 
 pytestmark = pytest.mark.cluster
 
@@ -332,7 +332,7 @@ _DEEP = """
 """
 
 
-def test_a_patch_nested_without_end_harms_no_other_plan(shop: Shop, operator: Operator) -> None:
+def test_a_patch_nested_without_end_harms_no_other_plan(shop: Shop, operator: AnyOperator) -> None:
     """The API server takes 10,000 levels; Python by itself reads no more than 1,000."""
     for depth in (100, 9_000):
         text = '{"a":' * depth + "1" + "}" * depth
@@ -432,6 +432,7 @@ def test_more_replicas_of_what_has_traffic_anyway_go_back(shop: Shop) -> None:
     assert shop.objects() == before
 
 
+@pytest.mark.local("counts requests in the audit log")
 def test_a_step_costs_one_dry_run(shop: Shop, cluster: Cluster) -> None:
     mark = cluster.audit.mark()
     shop.apply(f"steps:{DEPLOY}")

@@ -20,7 +20,7 @@ from harness.proxy import Exchange, Fault, killing
 from support.site import End, Undisturbed, Yard, side_by_side
 from support.stories import STORIES, Story
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))
 MOMENTS = ("before-send", "after-commit", "after-answer")
 

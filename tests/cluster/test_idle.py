@@ -11,7 +11,7 @@ from harness.cluster import Cluster
 from harness.process import until
 from support.real import Shop
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("counts requests in the audit log")]
 OPERATOR = "system:serviceaccount:cutover-system:cutover"
 FINISHED = "steps: [{name: tick, wait: {for: 10ms}}]"
 WAITING = "steps: [{name: ok, approve: {message: go}}]"

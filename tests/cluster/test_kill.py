@@ -27,7 +27,7 @@ from harness.cluster import ROOT, Cluster
 from harness.process import Process, until
 from support.real import Operator, Shop
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
 DEMO = ROOT / "demo"
 SEED = int(os.environ.get("SEED", "1"))
 PLANS = "/apis/cutover.dev/v1alpha1/namespaces/shop/migrationplans"

@@ -18,7 +18,7 @@ from harness.cluster import Cluster
 from harness.process import until
 from support.real import DEPLOY, SHIFT, Operator, Shop
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
 
 DURATION = 4.0
 TERMS = {"duration": "4s", "renewDeadline": "3s", "renewEvery": "1s", "retryEvery": "500ms"}

@@ -5,136 +5,17 @@ from __future__ import annotations
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import ClassVar
+from contextlib import ExitStack
+from typing import Self
 
 import pytest
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase
-from harness.kwok import BEHAVIOUR
-from harness.process import free_ports, until
-from support.forked import ForkedOperator
-from support.real import DEPLOY, Shop
+from support.phases import Dwelling, Held, Pending, RollingOut, Unwinding, Waiting
 from support.site import Yard, side_by_side
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("takes the API server away")]
 SOON = 30.0
 """Seconds after the API server is back within which a plan has come to its end."""
-
-
-_OK = "\n  - {name: ok, approve: {message: go}}\n"
-_PAIR = "virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}"
-_OLD = '\n  - {name: old, deploy: {workload: {name: shop-v1}, images: [{container: app, image: "shop:1b"}]}}'
-
-
-class Case:
-    """A plan that is in one phase when the API server goes away: how it gets there, and what sets it free afterwards."""
-
-    spec: ClassVar[str]
-    end: ClassVar[Phase] = Phase.SUCCEEDED
-
-    def __init__(self, shop: Shop) -> None:
-        self.shop = shop
-
-    def prepare(self) -> None:
-        """What the shop is like before the plan is applied."""
-
-    def enter(self) -> None:
-        """Bring the plan into its phase."""
-
-    def free(self) -> None:
-        """Let it go on, once the API server is back."""
-
-    def behave(self, name: str, behaviour: str | None) -> None:
-        template = {"metadata": {"annotations": {BEHAVIOUR: behaviour}}}
-        self.shop.api.patch(f"{self.shop.deployments}/{name}", {"spec": {"template": template}})
-
-
-class Pending(Case):
-    """The account is not released for migrations."""
-
-    spec = f"startDeadline: 1h\nsteps:{DEPLOY}"
-
-    def _label(self, value: str | None) -> None:
-        account = f"/api/v1/namespaces/{self.shop.namespace}/serviceaccounts/migrator"
-        self.shop.api.patch(account, {"metadata": {"labels": {"cutover.dev/migrator": value}}})
-
-    def prepare(self) -> None:
-        self._label(None)
-
-    def enter(self) -> None:
-        self.shop.until(lambda status: status.phase is Phase.PENDING and "not released" in status.message)
-
-    def free(self) -> None:
-        self._label("true")
-
-
-class Waiting(Case):
-    """For a person."""
-
-    spec = f"steps:{DEPLOY}{_OK}"
-
-    def enter(self) -> None:
-        self.shop.until_phase(Phase.WAITING)
-
-    def free(self) -> None:
-        self.shop.request(RequestVerb.APPROVE, "ok")
-
-
-class Held(Waiting):
-    """By a person."""
-
-    def enter(self) -> None:
-        super().enter()
-        self.shop.request(RequestVerb.HOLD)
-        self.shop.until_phase(Phase.HELD)
-
-    def free(self) -> None:
-        self.shop.request(RequestVerb.RESUME)
-        self.shop.until_phase(Phase.WAITING)
-        super().free()
-
-
-class Unwinding(Waiting):
-    """The undo waits for pods of the old image that never get ready."""
-
-    spec = f"steps:{_OLD}{_OK}"
-    end = Phase.ROLLED_BACK
-
-    def enter(self) -> None:
-        super().enter()
-        self.behave("shop-v1", "never-ready")
-        self.shop.request(RequestVerb.ABORT)
-        self.shop.until_phase(Phase.UNWINDING)
-
-    def free(self) -> None:
-        self.behave("shop-v1", None)
-
-
-class RollingOut(Case):
-    """Running, in a deploy whose pods do not get ready."""
-
-    spec = f"steps:{DEPLOY}"
-
-    def prepare(self) -> None:
-        self.behave("shop-v2", "never-ready")
-
-    def enter(self) -> None:
-        self.shop.until(lambda status: status.current is not None and status.current.ready == "0/3")
-
-    def free(self) -> None:
-        self.behave("shop-v2", None)
-
-
-class Dwelling(Case):
-    """Running, at a weight; by itself it goes on."""
-
-    spec = f"steps:{DEPLOY}\n  - {{name: shift, traffic: {{{_PAIR}, weights: [10, 100], dwell: 8s}}}}"
-
-    def enter(self) -> None:
-        until("weight 10 is written", lambda: self.shop.weights() == [90, 10])
 
 
 CASES = (Pending, Waiting, Held, Unwinding, RollingOut, Dwelling)
@@ -159,38 +40,19 @@ class _Probe:
             except OSError as error:
                 self.failed.append(str(error))
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._ending.set()
         self._thread.join()
-
-
-@contextmanager
-def _operator(yard: Yard) -> Iterator[tuple[ForkedOperator, _Probe]]:
-    """One operator for all namespaces, straight at the API server, and its probe."""
-    port = free_ports(1)[0]
-    kubeconfig = yard.cluster.control_plane.kubeconfig_for("outage", yard.token)
-    arguments = ["--settings", str(yard.settings), "--port", str(port)]
-    process = ForkedOperator(arguments, kubeconfig, yard.folder / "outage.log")
-    process.start()
-
-    def ready() -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-
-    until("the operator is ready", ready)
-    probe = _Probe(port)
-    try:
-        yield process, probe
-    finally:
-        probe.stop()
-        process.kill()
 
 
 def _outage(yard: Yard, seconds: float) -> None:
     plane = yard.cluster.control_plane
     with ExitStack() as stack:
-        process, probe = stack.enter_context(_operator(yard))
-        pid = process.pid
+        process, port = stack.enter_context(yard.operator("outage"))
+        probe, pid = stack.enter_context(_Probe(port)), process.pid
         sites = [stack.enter_context(yard.site(kind.__name__.lower(), operators=0)) for kind in CASES]
         cases = [kind(site.shop) for kind, site in zip(CASES, sites, strict=True)]
         for case in cases:

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from cutover.status import Phase, Status, Verdict
-from harness.cluster import Cluster
+from harness.kind import AnyCluster
 from support.real import Shop
 
 pytestmark = pytest.mark.cluster
@@ -73,7 +73,7 @@ def test_no_usable_number_fails_when_it_is_told_to(shop: Shop) -> None:
         assert status.failure.message == f"gate {name}: {note}"
 
 
-def test_a_slow_one_is_said(shop: Shop, cluster: Cluster) -> None:
+def test_a_slow_one_is_said(shop: Shop, cluster: AnyCluster) -> None:
     shop.apply(_plan({"slow": ("hasty", "vector(0)", "")}, successThreshold=1000))
     shop.until(lambda s: s.current is not None and s.current.applied_at is None)
     cluster.prometheus.signal(signal.SIGSTOP)

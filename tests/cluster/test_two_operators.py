@@ -1,6 +1,8 @@
 """Two operators over the same plan without a Lease: started and ended at random, and one paused in the middle of each write.
 
-A paused process is woken when the other has ended the plan: its late write is answered by a no, and changes nothing.
+A paused process is woken when the other has ended the plan: its late write is answered by a no, and changes nothing. Only a new
+object cannot be told to be late: a late snapshot does no harm, and the process takes it away when it is awake; should it never be,
+the next one does (`engine/test_snapshots.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from harness.proxy import Exchange, Fault, Hold, delayed, killing
 from support.site import Site, Undisturbed, Yard, side_by_side
 from support.stories import BACK_AND_FORTH, CANARY, STORIES, Story
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))
 PROBE = "steps: [{name: tick, wait: {for: 10ms}}]"
 
@@ -207,7 +209,7 @@ def _late_write(yard: Yard, story: Story, undisturbed: Undisturbed, number: int,
             sleeper.process.signal(signal.SIGCONT)
             site.shop.apply(PROBE, "probe")
             site.shop.until_phase(Phase.SUCCEEDED, "probe")  # so it is awake, and has been through its turns
-            problems = [f"at once: {told}" for told in at_once.differs_from(ended)]
+            problems = [f"at once: {told}" for told in at_once.differs_from(ended) if "snapshot" not in told]
             problems += [f"when awake: {told}" for told in site.end().differs_from(ended)]
             if not abort or ended.phase == Phase.SUCCEEDED:  # nothing was left to abort
                 problems += ended.differs_from(undisturbed.end)

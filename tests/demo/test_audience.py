@@ -86,6 +86,7 @@ def test_it_gives_up_after_a_while(tmp_path: Path, operator: Process) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.local("belongs to the demo, which runs on the local cluster")
 def test_watching_tells_of_each_change(api: Api, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     watching = Watching(api, path)

@@ -64,6 +64,7 @@ def entry(name: str, namespace: str) -> dict[str, Any]:
 
 
 @pytest.mark.cluster
+@pytest.mark.local("belongs to the demo, which runs on the local cluster")
 def test_every_kind_is_looked_at(api: Api, namespace: str) -> None:
     kinds = dict(paths(api, namespace))
     for kind in (
@@ -96,6 +97,7 @@ def test_every_kind_is_looked_at(api: Api, namespace: str) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.local("belongs to the demo, which runs on the local cluster")
 def test_prometheus_follows_the_pods(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
     """Also when the API server said no in between."""
     targets = cluster.prometheus.folder / "targets" / "shop.json"

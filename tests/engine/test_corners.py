@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cutover.errors import Denied, Unavailable
+from cutover.errors import Denied, Rejected, Unavailable
 from cutover.fields import Operation
 from cutover.ports import (
     APPLIED_LABEL,
@@ -107,6 +107,22 @@ async def test_an_abandoned_run_takes_the_mark_of_an_earlier_one_away() -> None:
     assert run.cluster.objects[V2]["spec"]["replicas"] == 5
 
 
+async def test_a_spec_that_is_readable_again_goes_on() -> None:
+    """A CRD with a new default changes what is read of a plan, and not its generation, nor is there an event."""
+    run = Simulation(plan(APPROVE), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    body = run.cluster.objects[run.plan]
+    run.cluster.objects[run.plan] = body | {"spec": body["spec"] | {"unknown": 1}}
+    run.restart()
+    await run.turn()
+    assert (run.phase, run.status.reason) == (Phase.HELD, "UnreadableSpec")
+    held = run.cluster.objects[run.plan]
+    run.cluster.objects[run.plan] = held | {"spec": body["spec"]}
+    await run.until(lambda: run.phase is Phase.WAITING, turns=3)
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await run.run() is Phase.SUCCEEDED
+
+
 @pytest.mark.parametrize("ending", ["abandon", "terminating", "in time"])
 async def test_an_unreadable_spec_can_be_left(ending: str) -> None:
     run = Simulation(plan(APPROVE), put=shop)
@@ -120,7 +136,7 @@ async def test_an_unreadable_spec_can_be_left(ending: str) -> None:
         if ending == "terminating":
             run.cluster.terminate(NAMESPACE)
         run.cluster.delete(run.plan)
-    for _ in range(3):
+    for _ in range(12):  # it looks each minute whether the spec can be read again
         after = await run.turn()
         run.clock.pass_time(after or timedelta())
     assert not run.bound
@@ -199,3 +215,23 @@ async def test_claims_of_a_try_that_died_do_not_stay() -> None:
     run.cluster.delete(V1)
     await run.until(lambda: run.phase is Phase.REFUSED)
     assert PLAN_LABEL not in (run.cluster.objects[V2]["metadata"].get("labels") or {})
+
+
+async def test_a_claim_still_under_way_is_late_when_the_run_ends_while_it_claims() -> None:
+    run, held = Simulation(plan(DEPLOY), put=shop), list[tuple[Ref, Sequence[Operation], str]]()
+    patch = run.cluster.patch
+
+    async def keep(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if ref == V2:
+            held.append((ref, operations, account))
+            raise Unavailable("no answer")
+        return await patch(ref, operations, account)
+
+    run.cluster.patch = keep  # type: ignore[method-assign]
+    await run.until(lambda: bool(held))
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    with pytest.raises(Rejected):
+        await patch(*held[0])
+    assert run.leftovers() == []

@@ -14,12 +14,11 @@ from cutover.gates.base import Pending
 from cutover.gates.job import Job
 from cutover.gates.verdict import Measurement
 from cutover.jobs import GATE_LABEL
-from cutover.playing import run_jobs
 from cutover.ports import JOBS, PLANS, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.targets import Holder
-from cutover.testing import CrashSwitch, MemoryCluster, MemoryMetrics
+from cutover.testing import CrashSwitch, MemoryCluster, MemoryMetrics, run_jobs
 from support.plans import template
 from support.shop import PLAN, exits, plan, shop
 from support.simulation import Simulation

@@ -1,4 +1,4 @@
-"""``python -m harness up | down | status | tools``: a local cluster that is left running."""
+"""``python -m harness up | down | status``: a local cluster that is left running; ``tools | kind``: what tests need."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import tools
+from harness import kind, tools
 from harness.api import Api
 from harness.cluster import Cluster
 from harness.node import ProcessNode
@@ -79,15 +80,25 @@ def status() -> int:
     return _show(state)
 
 
-def get_tools() -> int:
-    """Get every tool, so that later commands start at once."""
+def get_tools(names: Sequence[str] = tools.FOR_TESTS) -> int:
+    """Get the tools of the local cluster, so that later commands start at once."""
     try:
-        for name, path in tools.locate_all(list(tools.TOOLS)).items():
+        for name, path in tools.locate_all([*names]).items():
             print(f"{name:25} {path}")  # noqa: T201 -- this is the output
     except ToolMissing as error:
         print_progress(f"error: {error}")
         return 1
     return 0
+
+
+def get_kind() -> int:
+    """Get what the kind way needs; without Docker nothing is got."""
+    try:
+        kind.require_docker()
+    except ToolMissing as error:
+        print_progress(f"error: {error}")
+        return 1
+    return get_tools(kind.TOOLS)
 
 
 def node(url: str, ca: str, pods: str) -> int:
@@ -103,7 +114,7 @@ def node(url: str, ca: str, pods: str) -> int:
 
 
 def main() -> int:
-    verbs = {"up": up, "down": down, "status": status, "tools": get_tools}
+    verbs = {"up": up, "down": down, "status": status, "tools": get_tools, "kind": get_kind}
     match sys.argv[1:]:
         case [verb] if verb in verbs:
             with contextlib.suppress(KeyboardInterrupt):

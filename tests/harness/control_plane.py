@@ -82,9 +82,13 @@ class ControlPlane:
         path.chmod(0o600)
         return path
 
-    def attach(self, url: str, token: str) -> None:
-        """Use one that runs already."""
+    def attach(self, url: str, token: str, ca: str = "") -> None:
+        """Use one that runs already; with its CA's certificate, one whose files are not in our folder."""
         self.url, self.admin_token = url, token
+        if ca:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.ca.write_text(ca)
+            self.kubeconfig_for("admin", token).rename(self.kubeconfig)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -92,12 +96,12 @@ class ControlPlane:
         """Start all of it and wait until pods can be scheduled."""
         self.folder.mkdir(parents=True, exist_ok=True)
         names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"]
-        self._tools = tools.locate_all(names, self._report)
+        tools.locate_all(names, self._report)
         self._write_files()
         self._start_etcd()
         self.start_api()
         self._start_controllers()
-        self._start_nodes()
+        self.start_nodes()
 
     def _write_files(self) -> None:
         authority = trustme.CA()
@@ -111,7 +115,7 @@ class ControlPlane:
     def _process(self, name: str, *arguments: str) -> Process:
         process = Process(
             name,
-            [str(self._tools[name]), *arguments],
+            [str(tools.locate(name, self._report)), *arguments],
             log=self.folder / "logs" / f"{name}.log",
             cwd=self.folder,
             detached=self._detached,
@@ -197,7 +201,8 @@ class ControlPlane:
             "--kube-api-burst=1000",
         )
 
-    def _start_nodes(self) -> None:
+    def start_nodes(self) -> None:
+        """Start KWOK and give it its nodes."""
         stages = kwok.stages()
         (self.folder / "kwok.yaml").write_text(stages)
         self._process(
@@ -222,7 +227,8 @@ class ControlPlane:
         api = self.api
         name = manifest["metadata"]["name"]
         wanted = manifest["spec"].get("taints", [])
-        api.create("/api/v1/nodes", manifest)
+        if api.find(f"/api/v1/nodes/{name}") is None:
+            api.create("/api/v1/nodes", manifest)
 
         def untainted() -> bool:
             taints = api.get(f"/api/v1/nodes/{name}")["spec"].get("taints", [])

@@ -22,10 +22,18 @@ class Prometheus:
     Args:
         folder: for its data and configuration.
         detached: it outlives us.
+        address: that it listens on.
     """
 
-    def __init__(self, folder: Path, *, detached: bool = False, report: Callable[[str], None] = print) -> None:
-        self.folder, self._detached, self._report = folder, detached, report
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        detached: bool = False,
+        report: Callable[[str], None] = print,
+        address: str = "127.0.0.1",
+    ) -> None:
+        self.folder, self._detached, self._report, self._address = folder, detached, report, address
         self._port = free_ports(1)[0]
         self.process: Process | None = None
         self._pid = 0
@@ -36,7 +44,16 @@ class Prometheus:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._address}:{self._port}"
+
+    @property
+    def providers(self) -> dict[str, Any]:
+        """What plans of tests may name: this one, this one with little patience, and one that is down."""
+        return {
+            "default": {"prometheus": {"url": self.url}},
+            "hasty": {"prometheus": {"url": self.url, "timeout": 0.5}},
+            "down": {"prometheus": {"url": f"http://127.0.0.1:{free_ports(1)[0]}"}},
+        }
 
     def signal(self, number: int) -> None:
         """Stop it for a while, or let it go on (SIGSTOP, SIGCONT)."""
@@ -57,7 +74,7 @@ class Prometheus:
                 f"--config.file={self.folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={self.folder / 'data'}",
                 "--storage.tsdb.retention.time=1h",
-                f"--web.listen-address=127.0.0.1:{self._port}",
+                f"--web.listen-address={self._address}:{self._port}",
                 "--log.level=warn",
             ],
             log=self.folder / "prometheus.log",

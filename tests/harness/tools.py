@@ -35,6 +35,7 @@ ETCD: Final = "v3.7.3"
 ISTIO: Final = "1.31-eed52ebb66ad"
 PROMETHEUS: Final = "3.5.0"
 HELM: Final = "v3.22.0"
+KIND: Final = "v0.33.0"
 _MODULES: Final = Path(__file__).parent / "tools"
 _K8S_FLAGS: Final = " ".join(
     f"-X k8s.io/component-base/version.{name}={value}"
@@ -76,14 +77,21 @@ TOOLS: Final = {
         Tool("kwok", KWOK, "kubernetes", "sigs.k8s.io/kwok/cmd/kwok", "kwok"),
         Tool("pilot-discovery", ISTIO, "istio", "istio.io/istio/pilot/cmd/pilot-discovery", "pilot-discovery"),
         Tool("helm", HELM, "helm", "helm.sh/helm/v3/cmd/helm", "helm"),
+        Tool("kind", KIND, "kind", "sigs.k8s.io/kind", "kind"),
         Tool("envoy", "1.40.0"),
         Tool("prometheus", PROMETHEUS, oldest=(2, 42)),
     )
 }
-FOR_PEOPLE: Final = [name for name in TOOLS if name != "helm"]
+FOR_TESTS: Final = [name for name in TOOLS if name != "kind"]
+FOR_PEOPLE: Final = [name for name in FOR_TESTS if name != "helm"]
 """What a cluster is made of that is left running for people, and what they look at it with."""
 _BUILD_TAGS: Final = {"istio": ["-tags=vtprotobuf,disable_pgv"]}
-_BUILD_TIME: Final = {"kubernetes": "4 to 12 minutes", "istio": "2 to 5 minutes", "helm": "1 to 2 minutes"}
+_BUILD_TIME: Final = {
+    "kubernetes": "4 to 12 minutes",
+    "istio": "2 to 5 minutes",
+    "helm": "1 to 2 minutes",
+    "kind": "a minute",
+}
 
 Report = Callable[[str], None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -123,6 +124,17 @@ def test_the_builder_of_the_image_is_sent_what_it_copies_and_no_more() -> None:
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignore
     assert {line[1:] for line in ignore if line.startswith("!")} == copied
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+
+
+def test_the_image_runs_the_operator_as_the_user_that_the_chart_asks_for() -> None:
+    last = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2].splitlines()
+    (user,) = (line.removeprefix("USER ") for line in last if line.startswith("USER "))
+    (entry,) = (json.loads(line.removeprefix("ENTRYPOINT ")) for line in last if line.startswith("ENTRYPOINT "))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"][entry[0]] == "cutover.app:main"
+    chart = (ROOT / "charts" / "cutover" / "templates" / "deployment.yaml").read_text()
+    assert ":".join(re.findall(r"runAs(?:User|Group): (\d+)", chart)) == user
 
 
 def test_the_image_needs_no_package_of_the_command_line() -> None:

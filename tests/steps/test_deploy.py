@@ -10,12 +10,11 @@ import pytest
 from cutover.errors import Rejected
 from cutover.fields import ABSENT, differences
 from cutover.patching import merge
-from cutover.playing import roll_out
 from cutover.ports import FENCE_LABEL, SNAPSHOTS, Ref
 from cutover.saga.turn import Again, Done, Failed, Wait
 from cutover.spec_patch import joined
 from cutover.targets import Foreign
-from cutover.testing import MemoryCluster
+from cutover.testing import MemoryCluster, roll_out
 from support.deploying import AGENT_2, SCALE, STORE_2, claimed, do, pod, status, step, undo, work
 from support.shop import AGENT, STORE, V2
 

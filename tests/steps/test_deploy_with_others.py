@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from cutover.errors import Denied, Rejected
-from cutover.playing import roll_out
 from cutover.ports import (
     AUTOSCALERS,
     DAEMON_SETS,
@@ -20,7 +19,7 @@ from cutover.ports import (
 from cutover.requests import RequestVerb
 from cutover.saga.turn import Wait
 from cutover.status import Phase
-from cutover.testing import MemoryCluster
+from cutover.testing import MemoryCluster, roll_out
 from support.deploying import SCALE, STORE_2, claimed, do, step, undo, work
 from support.shop import ROUTES, STORE, V2, plan, shop
 from support.simulation import Simulation

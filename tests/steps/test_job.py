@@ -14,7 +14,6 @@ from cutover.errors import Conflict, Rejected, Superseded
 from cutover.explain import explain
 from cutover.jobs import STARTED_LABEL
 from cutover.plan import parse
-from cutover.playing import run_jobs
 from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, PODS, SERVICE_ACCOUNTS, Ref
 from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
@@ -23,7 +22,7 @@ from cutover.steps import Work
 from cutover.steps.job import SETTLED_LABEL, Job
 from cutover.sweep import sweep
 from cutover.targets import Holder, Targets
-from cutover.testing import CrashSwitch, MemoryCluster
+from cutover.testing import CrashSwitch, MemoryCluster, run_jobs
 from support.plans import migrating, template
 from support.shop import PLAN, exits, plan, shop
 from support.simulation import Simulation

@@ -11,8 +11,8 @@ import pytest
 
 from harness.api import Api
 from harness.cluster import Cluster
-from harness.process import free_ports
-from support.real import Operator, Shop
+from harness.kind import AnyCluster, OnKind
+from support.real import AnyOperator, Operator, Shop
 from support.site import Undisturbed, Yard, side_by_side
 from support.stories import STORIES
 
@@ -46,7 +46,7 @@ class Gauges:
 
 
 @pytest.fixture(scope="session")
-def gauges(cluster: Cluster) -> Iterator[Gauges]:
+def gauges(cluster: AnyCluster) -> Iterator[Gauges]:
     made = Gauges()
     cluster.prometheus.scrape("gauges", made.address)
     cluster.prometheus.wait_up("gauges", 1)
@@ -55,22 +55,20 @@ def gauges(cluster: Cluster) -> Iterator[Gauges]:
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """Runs through the whole session; a test that kills it starts it again."""
-    url = cluster.prometheus.url
-    providers = {
-        "default": {"prometheus": {"url": url}},
-        "hasty": {"prometheus": {"url": url, "timeout": 0.5}},
-        "down": {"prometheus": {"url": f"http://127.0.0.1:{free_ports(1)[0]}"}},
-    }
-    made = Operator(cluster, tmp_path_factory.mktemp("operator"), providers, lease={"namespace": "cutover-system"})
+def operator(cluster: AnyCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyOperator]:
+    """Runs through the whole session; a test that kills it starts it again. On kind it is what the chart installed."""
+    if isinstance(cluster, OnKind):
+        yield cluster.operator
+        return
+    folder, providers = tmp_path_factory.mktemp("operator"), cluster.prometheus.providers
+    made = Operator(cluster, folder, providers, lease={"namespace": "cutover-system"})
     made.start()
     yield made
     made.stop()
 
 
 @pytest.fixture
-def shop(api: Api, namespace: str, operator: Operator) -> Shop:
+def shop(api: Api, namespace: str, operator: AnyOperator) -> Shop:
     if not operator.alive:
         operator.start()
     made = Shop(api, namespace)

@@ -1,9 +1,11 @@
-"""Sees every change of every Deployment and VirtualService of the cluster, by one watch a kind, and keeps what matters of it."""
+"""Sees every change of some kinds of the whole cluster, by one watch a kind: what values there were, and when what was seen."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any
 
@@ -11,21 +13,15 @@ from harness.api import Api, ApiError
 from harness.process import until
 
 _KINDS = {"deployments": "/apis/apps/v1", "virtualservices": "/apis/networking.istio.io/v1"}
+_PLANS = {"migrationplans": "/apis/cutover.dev/v1alpha1"}
 
 
-class Observer:
-    """The values that the fields had one after the other, each named once for as long as it stood.
+class _Watching:
+    """One thread a kind, which begins anew whenever its stream ends."""
 
-    Attributes:
-        values: by namespace and object. Of a Deployment (replicas, images), of a VirtualService the weights of its routes.
-    """
-
-    def __init__(self, api: Api) -> None:
-        self._api = api
-        self.values: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-        self._versions: dict[tuple[str, str], int] = {}
-        self._ending = threading.Event()
-        for kind in _KINDS:
+    def __init__(self, api: Api, kinds: dict[str, str]) -> None:
+        self._api, self._kinds, self._ending = api, kinds, threading.Event()
+        for kind in kinds:
             threading.Thread(target=self._watch, args=(kind,), daemon=True).start()
 
     def stop(self) -> None:
@@ -35,7 +31,7 @@ class Observer:
         version = ""
         while not self._ending.is_set():
             try:
-                for event, body in self._api.watch(f"{_KINDS[kind]}/{kind}", seconds=300, version=version):
+                for event, body in self._api.watch(f"{self._kinds[kind]}/{kind}", seconds=300, version=version):
                     if self._ending.is_set():
                         return
                     version = body["metadata"]["resourceVersion"]
@@ -46,6 +42,22 @@ class Observer:
                 self._ending.wait(0.2)
 
     def _note(self, kind: str, event: str, body: Any) -> None:
+        raise NotImplementedError
+
+
+class Observer(_Watching):
+    """The values that the fields had one after the other, each named once for as long as it stood.
+
+    Attributes:
+        values: by namespace and object. Of a Deployment (replicas, images), of a VirtualService the weights of its routes.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self.values: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+        self._versions: dict[tuple[str, str], int] = {}
+        super().__init__(api, _KINDS)
+
+    def _note(self, kind: str, event: str, body: Any) -> None:
         metadata, spec = body["metadata"], body["spec"]
         namespace, name = metadata["namespace"], f"{kind}/{metadata['name']}"
         if event != "DELETED":
@@ -54,7 +66,9 @@ class Observer:
             if kind == "deployments":
                 value = (spec["replicas"], tuple(part["image"] for part in spec["template"]["spec"]["containers"]))
             else:
-                value = tuple(tuple(entry.get("weight", 0) for entry in route["route"]) for route in spec["http"])
+                value = tuple(
+                    tuple(entry.get("weight", 0) for entry in route.get("route", ())) for route in spec.get("http", ())
+                )
             if not seen or seen[-1] != value:
                 seen.append(value)
         self._versions[namespace, name] = int(metadata["resourceVersion"])
@@ -69,3 +83,37 @@ class Observer:
                 )
                 until(f"{key} is seen at {version}", lambda key=key, v=version: self._versions.get(key, 0) >= v)  # type: ignore[misc]
         return {name: list(values) for name, values in self.values[namespace].items()}
+
+
+Seen = Callable[[str, str, Any], bool]
+"""Whether an event (kind, type, object) is the one that is waited for."""
+
+
+class Witness(_Watching):
+    """When which change of a target or a plan could be seen from outside, by the clock of `time.monotonic`."""
+
+    def __init__(self, api: Api) -> None:
+        self._events: dict[str, list[tuple[float, str, str, Any]]] = defaultdict(list)
+        self._news = threading.Condition()
+        super().__init__(api, _KINDS | _PLANS)
+
+    def _note(self, kind: str, event: str, body: Any) -> None:
+        with self._news:
+            self._events[body["metadata"]["namespace"]].append((time.monotonic(), kind, event, body))
+            self._news.notify_all()
+
+    def when(self, namespace: str, what: str, seen: Seen, after: int, deadline: float = 30.0) -> float:
+        """The time of the first such event whose object is newer than a resourceVersion. Raises AssertionError at the deadline."""
+        found: list[float] = []
+
+        def there() -> bool:
+            found.extend(
+                at
+                for at, kind, event, body in self._events[namespace]
+                if int(body["metadata"]["resourceVersion"]) > after and seen(kind, event, body)
+            )
+            return bool(found)
+
+        with self._news:
+            assert self._news.wait_for(there, deadline), f"{what}: not seen within {deadline:g}s"
+        return found[0]

@@ -88,6 +88,33 @@ steps:
     gates: [{name: pods, readiness: {percent: 100}}]
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
+WALLED = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
+  - name: some
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [20, 40]}
+    irreversible: true
+  - name: rest
+    retries: 1
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [60, 100], dwell: 20s}
+    gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
+"""
+WIDE = """
+timeout: 1h
+guards: [{name: budget, interval: 20s, prometheus: {query: burn}, pass: {max: "0.5"}}]
+steps:
+  - {name: deploy, retries: 2, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
+  - name: shift
+    retries: 1
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [10, 40], dwell: 10s}
+  - {name: store, retries: 1, deploy: {workload: {kind: StatefulSet, name: store}, images: [{container: db, image: "db:2"}]}}
+  - {name: ok, approve: {message: go on}}
+  - name: rest
+    onFailure: Hold
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [70, 100]}
+    gates: [{name: errors, interval: 5s, successThreshold: 2, prometheus: {query: errors}, pass: {max: "0.5"}}]
+  - {name: old, deploy: {workload: {name: shop-v1}, images: [{container: app, image: "shop-v1:2"}]}}
+"""
 _POD = "{template: {spec: {containers: [{name: tool, image: 'IMAGE'}]}}}"
 
 

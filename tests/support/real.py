@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 import time
 import urllib.request
@@ -18,6 +19,7 @@ from cutover.requests import RequestVerb, write
 from cutover.status import ENDED, Phase, Status
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
+from harness.kind import Installed
 from harness.process import Process, free_ports, until
 
 RIGHTS = ROOT / "charts/cutover/files"
@@ -61,6 +63,11 @@ class Operator:
         self._process = Process("operator", self._command, log=self.log, env=self._env)
         self._process.start()
 
+    def restart(self) -> None:
+        """End it by SIGTERM, as Kubernetes does with a pod that is deleted, and start it again."""
+        self.stop()
+        self.start()
+
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:
@@ -87,6 +94,10 @@ class Operator:
 
     def ready(self) -> bool:
         return self.ask("/readyz") == "ok\n"
+
+
+AnyOperator = Operator | Installed
+"""What a test that runs everywhere may ask for; one that asks for `Operator` is marked `local`."""
 
 
 class Shop:
@@ -154,9 +165,34 @@ class Shop:
         until("the finalizer is off", lambda: not self.api.get(f"{self.plans}/{name}")["metadata"].get("finalizers"))
         return status
 
+    @functools.cached_property
+    def user(self) -> str:
+        """Who we are to the API server: the chart's policies take no request that is signed with another name."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = self.api.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+        name: str = answer["status"]["userInfo"]["username"]
+        return name
+
     def request(self, verb: RequestVerb, step: str = "", name: str = "plan") -> None:
-        key, value = write(verb, "alice", step)
+        key, value = write(verb, self.user, step)
         self.api.patch(f"{self.plans}/{name}", {"metadata": {"annotations": {key: value}}})
+
+    def events(self, name: str = "plan") -> list[dict[str, Any]]:
+        """What the events of a plan tell, in their order."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
+        own = {"kind": "MigrationPlan", "name": name}
+        told = [event for event in self.api.list(path) if own.items() <= event["regarding"].items()]
+        return sorted(told, key=lambda event: event["eventTime"])
+
+    def take_rights(self) -> dict[str, Any]:
+        """Take all rights from the account of the plans; what to apply to give them back."""
+        path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.namespace}/rolebindings/migrator"
+        binding: dict[str, Any] = self.api.get(path)
+        self.api.delete(path)
+        return {
+            key: value if key != "metadata" else {"name": "migrator", "namespace": self.namespace}
+            for key, value in binding.items()
+        }
 
     # --- what is there ------------------------------------------------------------------------------------------------
 

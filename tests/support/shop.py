@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-from cutover.playing import roll_out, run_jobs
 from cutover.ports import (
     DAEMON_SETS,
     DEPLOYMENTS,
@@ -19,7 +18,7 @@ from cutover.ports import (
     VIRTUAL_SERVICES,
     Ref,
 )
-from cutover.testing import MemoryCluster
+from cutover.testing import MemoryCluster, roll_out, run_jobs
 
 NAMESPACE = "shop"
 PLAN = Ref(PLANS, NAMESPACE, "shop-v2")

@@ -98,11 +98,13 @@ class Simulation:
 
     async def run(self) -> Phase:
         """Until the plan has ended and let go of everything."""
-        await self.until(self._over)
+        await self.until(lambda: self.over)
         assert self.phase is not None
         return self.phase
 
-    def _over(self) -> bool:
+    @property
+    def over(self) -> bool:
+        """It has ended and let go of everything."""
         body = self.cluster.objects.get(self.plan)
         return body is None or (self.phase in ENDED and not self.bound)
 
@@ -152,11 +154,11 @@ class Simulation:
 
     def specs(self) -> dict[Ref, Any]:
         """Spec, labels and annotations of everything but the plan."""
-        return _specs(self.cluster.objects)
+        return specs_of(self.cluster.objects)
 
     def specs_before(self) -> dict[Ref, Any]:
         """The same, before the plan was there."""
-        return _specs(self.before)
+        return specs_of(self.before)
 
 
 def _wrong_with_a_job(ref: Ref, body: Any) -> list[str]:
@@ -170,7 +172,8 @@ def _wrong_with_a_job(ref: Ref, body: Any) -> list[str]:
     return found
 
 
-def _specs(objects: dict[Ref, Any]) -> dict[Ref, Any]:
+def specs_of(objects: dict[Ref, Any]) -> dict[Ref, Any]:
+    """Spec, labels and annotations of everything but plans."""
     kept = {}
     for ref, body in objects.items():
         if ref.resource not in (PLANS, JOBS, PODS) and "spec" in body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -52,6 +53,26 @@ class Yard:
         assert found.end.phase == story.end
         assert found.end.differs_from(found.end) == []
         return found
+
+    @contextmanager
+    def operator(self, name: str, proxy: Proxy | None = None) -> Iterator[tuple[ForkedOperator, int]]:
+        """One operator for all namespaces, and its port: ready, straight at the API server or behind a proxy."""
+        (port,) = free_ports(1)
+        server = proxy.url if proxy is not None else ""
+        kubeconfig = self.cluster.control_plane.kubeconfig_for(name, self.token, server=server)
+        arguments = ["--settings", str(self.settings), "--port", str(port)]
+        process = ForkedOperator(arguments, kubeconfig, self.folder / f"{name}.log")
+        process.start()
+
+        def ready() -> bool:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+
+        try:
+            until("the operator is ready", ready)
+            yield process, port
+        finally:
+            process.kill()
 
     @contextmanager
     def site(self, name: str, *, operators: int = 1) -> Iterator[Site]:
@@ -181,17 +202,33 @@ class Site:
         found: dict[str, Any] = json.loads(text)
         return found
 
+    def claims(self) -> list[str]:
+        """Claims on the shop's objects, and finalizers of ours on its plans."""
+        api, shop = self.yard.api, self.shop
+        found = [
+            f"label {key} on {name}"
+            for name, (_, labels, _) in shop.objects().items()
+            for key in labels
+            if key in _CLAIM
+        ]
+        plans = api.list(shop.plans)
+        return found + [
+            f"a finalizer of {plan['metadata']['name']}" for plan in plans if FINALIZER in str(plan["metadata"])
+        ]
+
+    def snapshots(self) -> list[str]:
+        """Snapshots that are kept; the shop has no other ControllerRevisions."""
+        return [
+            f"snapshot {body['metadata']['name']}"
+            for body in self.yard.api.list(f"{self.shop.apps}/controllerrevisions")
+        ]
+
     def end(self) -> End:
         """What is there now."""
-        plan = self.shop.api.get(f"{self.shop.plans}/plan")
         status = self.shop.status()
         assert status.phase in ENDED
-        objects = self.objects()
-        left = [f"label {key} on {name}" for name, (_, labels, _) in objects.items() for key in labels if key in _CLAIM]
-        left += [f"finalizer {name}" for name in plan["metadata"].get("finalizers") or () if name == FINALIZER]
-        kept = self.shop.api.list(f"/apis/apps/v1/namespaces/{self.shop.namespace}/controllerrevisions")
-        if status.phase != "Succeeded":
-            left += [f"snapshot {body['metadata']['name']}" for body in kept]
+        objects, kept = self.objects(), self.snapshots()
+        left = self.claims() + (kept if status.phase != "Succeeded" else [])
         return End(
             phase=str(status.phase),
             failure=str(status.failure),
@@ -202,6 +239,14 @@ class Site:
             snapshots=len(kept),
             leftovers=tuple(left),
         )
+
+
+def unclaimed(objects: dict[str, Any]) -> dict[str, Any]:
+    """The same objects without our claims."""
+    return {
+        name: (spec, {key: value for key, value in labels.items() if key not in _CLAIM}, annotations)
+        for name, (spec, labels, annotations) in objects.items()
+    }
 
 
 def side_by_side(cases: Sequence[Callable[[], T]], workers: int = 4) -> list[T]:

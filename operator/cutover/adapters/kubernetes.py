@@ -152,13 +152,18 @@ class Kubernetes:
             raise
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace, or in all; none when the kind is not installed."""
+        """All objects of a kind in a namespace, or in all; none when the kind is not installed.
+
+        Plans always are: an API server that has just started may say for a moment that they are not.
+        """
         params = {"labelSelector": labels} if labels else {}
         if not fresh:
             params["resourceVersion"] = "0"
         try:
             answer = await self._request("GET", _collection(resource, namespace), params=params)
-        except NotFound:
+        except NotFound as gone:
+            if resource == PLANS:
+                raise Unavailable(str(gone)) from gone
             return []
         items: Sequence[Json] = answer.get("items") or []
         return items
@@ -184,13 +189,13 @@ class Kubernetes:
         self, resource: Resource, namespace: str, body: Json, account: str = "", *, dry_run: bool = False
     ) -> Json:
         """Create an object."""
-        params = {"fieldManager": FIELD_MANAGER}
+        params, text = {"fieldManager": FIELD_MANAGER}, as_go_writes(body)
         if account:
             params["fieldValidation"] = "Strict"
         if dry_run:
             params["dryRun"] = "All"
         headers = _as(namespace, account) if account else None
-        made = await self._request("POST", _collection(resource, namespace), headers=headers, params=params, body=body)
+        made = await self._request("POST", _collection(resource, namespace), headers=headers, params=params, body=text)
         if resource not in STREAMED or dry_run:
             return made
         return self._keep(Ref(resource, namespace, made["metadata"]["name"]), made, ours=True)
@@ -278,7 +283,7 @@ class Kubernetes:
     ) -> Json:
         content: dict[str, Any] = {"headers": headers, "params": params}
         if body is not None:
-            content["data"] = json.dumps(body, separators=(",", ":")).encode()
+            content["data"] = (body if isinstance(body, str) else json.dumps(body, separators=(",", ":"))).encode()
             content["headers"] = {"Content-Type": "application/json", **(headers or {})}
         for _ in range(2):
             session = self._session or await self.open()
@@ -322,6 +327,20 @@ def _proxy(server: str) -> str | None:
     if urllib.request.proxy_bypass(parts.hostname or ""):
         return None
     return urllib.request.getproxies_environment().get(parts.scheme)
+
+
+_GO_ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+def as_go_writes(body: Json) -> str:
+    """A document in the very bytes that Go's encoder gives it.
+
+    The data of a ControllerRevision is kept as it was sent, and may never change. Whoever patches it strategically has it
+    encoded anew, as the garbage collector does when a plan is deleted with orphan propagation: other bytes are refused then,
+    and the plan would never go.
+    """
+    text = json.dumps(body, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return text.translate(_GO_ESCAPES)
 
 
 def _seconds(header: str | None) -> float:

@@ -22,7 +22,7 @@ from cutover.saga.failing import turn_back
 from cutover.saga.forward import forward, held, retry
 from cutover.saga.start import claiming, examine_anew, pending, take_spec
 from cutover.saga.tables import PlanEvent, Reason
-from cutover.saga.turn import NO_PROGRESS, Inputs, Rules, Turn
+from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Inputs, Rules, Turn
 from cutover.saga.wishes import answer_requests, hold_or_resume
 from cutover.status import ENDED, Phase, Status
 
@@ -44,7 +44,7 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
     waited = now - (draft.run.held_at or now)
     if inputs.deleting and (inputs.terminating or waited >= NO_PROGRESS):
         return abandon(draft, Reason.DELETED, f"the spec cannot be read: {message}")
-    return draft.turn(None, NO_PROGRESS - waited if inputs.deleting else None)
+    return draft.turn(None, STUCK_EVERY, NO_PROGRESS - waited if inputs.deleting else None)
 
 
 def _stopped(draft: Draft, message: str) -> Status:

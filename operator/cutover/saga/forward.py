@@ -90,7 +90,7 @@ def _judge(draft: Draft, *, skip: bool, ready: str) -> Turn:
     _go(draft, at)
     applied = draft.current.applied_at or draft.now
     gates = (*draft.inputs.gates, *draft.inputs.guards)
-    draft.set(current=replace(draft.current, applied_at=applied, ready=ready, message="", gates=gates))
+    draft.set(current=replace(draft.current, applied_at=applied, anew=False, ready=ready, message="", gates=gates))
     rule = draft.rules.steps[at].stages[stage]
     rest = applied + max(rule.dwell, rule.settle) - draft.now
     if not skip:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, ClassVar
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
 
 from cutover.errors import Problem
 from cutover.fields import Change
 from cutover.model import Model
-from cutover.ports import Cluster, Ref, Resource
-from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.ports import FIELD_MANAGER, Cluster, Ref, Resource
+from cutover.saga.turn import Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot
 from cutover.targets import Targets
+
+_MOST_REPAIRS: Final = 5
+"""What somebody else set is put back so many times within a minute, before a person must settle who is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +146,23 @@ class Kind(Model):
         """Take the whole step back, from whatever stage it reached."""
         del work, looked
         return Done()
+
+
+def repaired_too_often(work: Work) -> bool:
+    """Note that what somebody else set is about to be put back; whether that was done too often within the last minute."""
+    memo = f"{work.place}.repairs"
+    recent: list[datetime] = [at for at in work.memory.pop(memo, ()) if work.now - at < timedelta(minutes=1)]
+    if len(recent) >= _MOST_REPAIRS:  # from here on a person settles it, and then it is counted from the start
+        return True
+    work.memory[memo] = [*recent, work.now]
+    return False
+
+
+async def foreign_writer(work: Work, ref: Ref, what: str) -> Hold:
+    """Nobody wins against a writer that does not stop: hold, and name it as a field manager."""
+    managed = (await work.cluster.get(ref))["metadata"].get("managedFields") or ()
+    others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
+    last = max(others, key=lambda entry: entry.get("time", ""), default=None)
+    who = f"field manager {last['manager']}" if last else "somebody"
+    says = f"{who} has changed {what} of {ref} more than {_MOST_REPAIRS} times in a minute"
+    return Hold("ForeignWriter", f"{says}; make it leave them alone, then resume")

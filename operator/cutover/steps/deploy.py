@@ -11,13 +11,13 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from cutover import spec_patch
 from cutover.endpoints import carried
 from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
-from cutover.fields import ABSENT, Change, Json, Path, differences
+from cutover.fields import ABSENT, Change, Json, Path, differences, find
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
 from cutover.ports import AUTOSCALERS, DAEMON_SETS, STATEFUL_SETS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work
+from cutover.steps.base import Kind, Target, Work, foreign_writer, repaired_too_often
 from cutover.workloads import Rollout, selector
 
 _LOOK_AGAIN: Final = 30.0
@@ -196,7 +196,10 @@ class Deploy(Kind):
         known = await work.targets.saved(ref) if work.targets.remembers(ref) else None
         snapshot = known or await self._snapshot(work, looked)
         changes = [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
+        if await self._undone_by_others(work, ref, changes) and repaired_too_often(work):
+            return await foreign_writer(work, ref, "the fields of this step")
         rollout = Rollout.of(await work.targets.change(ref, snapshot.uid, changes), ref.resource)
+        work.memory[_memo(work)] = True
         if rollout.at_rest:
             return Done(ready=rollout.text)
         if rollout.current and rollout.stalled:
@@ -207,6 +210,7 @@ class Deploy(Kind):
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Set the fields back, read them back, and wait until the old pods are available again."""
         del looked
+        work.memory.pop(_memo(work), None)
         ref = self.rolls_out().ref(work.namespace)
         snapshot = await work.targets.saved(ref)
         if snapshot is None:
@@ -232,6 +236,13 @@ class Deploy(Kind):
         return [
             Change(path, was, (was, ours)) for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
+
+    async def _undone_by_others(self, work: Work, ref: Ref, changes: list[Change]) -> bool:
+        """Whether a field that this process has set is no longer so: somebody writes again what was before."""
+        if _memo(work) not in work.memory:
+            return False
+        body = await work.targets.view(ref)
+        return any((found := find(body, change.path)) is None or found.value != change.to for change in changes)
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
@@ -304,6 +315,11 @@ class Deploy(Kind):
             f"{ref} cannot go from {spec.get('replicas', 1)} to {least} replicas while it is given weight {given} "
             f"({before} before this step); give the weight back to where it was"
         )
+
+
+def _memo(work: Work) -> str:
+    """Where it is remembered that the fields were set."""
+    return f"{work.place}.set"
 
 
 def _by_hand(ref: Ref, body: Json, rollout: Rollout) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import ConfigDict, Field, model_validator
@@ -14,19 +14,16 @@ from cutover.endpoints import Side, behind, count_ready, resolve, wanted
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import Change, Json, Path, find
 from cutover.model import Duration, show_duration, validations
-from cutover.ports import FIELD_MANAGER, VIRTUAL_SERVICES, Ref
+from cutover.ports import VIRTUAL_SERVICES, Ref
 from cutover.routes import Destination, VirtualService, number, pairs
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work
+from cutover.steps.base import Kind, Target, Work, foreign_writer, repaired_too_often
 
 _SOONEST, _SELDOMEST = 0.05, 2.0
 """Seconds between looks at endpoints that are not ready yet; they are not streamed, so they are asked for."""
 _PATIENCE: Final = 60.0
 """Seconds an undo waits for the old side before it says Stuck."""
-
-_MOST_REPAIRS: Final = 5
-"""Weights of somebody else that are put back within a minute, before a person must settle who is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +271,8 @@ class Traffic(Kind):
             minded, lowered, raised = self._compare(work, changes, await work.cluster.get(self._ref(work)))
         if lowered:
             return minded, Hold("LoweredByHand", f"{lowered}; resume raises it again, abort takes everything back")
-        if raised and self._too_often(work):
-            who = await _other_manager(work, self._ref(work))
-            says = f"{who} has changed the weights of {self._ref(work)} more than {_MOST_REPAIRS} times in a minute"
-            return minded, Hold("ForeignWriter", f"{says}; make it leave them alone, then resume")
+        if raised and repaired_too_often(work):
+            return minded, await foreign_writer(work, self._ref(work), "the weights")
         return minded, None
 
     def _compare(self, work: Work, changes: list[Change], body: Json) -> tuple[list[Change], str, bool]:
@@ -303,12 +298,6 @@ class Traffic(Kind):
                     False,
                 )
         return minded, "", raised
-
-    def _too_often(self, work: Work) -> bool:
-        memo = f"{work.place}.repairs"
-        recent: list[datetime] = [at for at in work.memory.get(memo, ()) if work.now - at < timedelta(minutes=1)]
-        work.memory[memo] = [*recent, work.now]
-        return len(recent) >= _MOST_REPAIRS
 
     async def _raises(self, work: Work, changes: list[Change]) -> bool:
         body = await work.targets.view(self._ref(work))
@@ -345,14 +334,6 @@ def _pairs_of(snapshot: Snapshot) -> list[tuple[tuple[Path, Json], tuple[Path, J
 def _also(change: Change, live: Json) -> Change:
     """The same change, also from the value that stands there: a weight is traffic, and never left to chance."""
     return Change(change.path, change.to, (*change.expects, live))
-
-
-async def _other_manager(work: Work, ref: Ref) -> str:
-    """Who else has written the object last, by its name as a field manager."""
-    managed = (await work.cluster.get(ref))["metadata"].get("managedFields") or ()
-    others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
-    last = max(others, key=lambda entry: entry.get("time", ""), default=None)
-    return f"field manager {last['manager']}" if last else "somebody"
 
 
 def _share(total: int, percent: int) -> int:

@@ -1,4 +1,4 @@
-"""What controllers and kubelets do, for the API server of `testing.py`: rollouts complete, Jobs run and end."""
+"""What controllers and kubelets do, for the API server of `cluster.py`: rollouts complete, Jobs run and end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from cutover.fields import Json
 from cutover.ports import DAEMON_SETS, JOBS, PODS, WORKLOADS, Ref
-from cutover.testing import MemoryCluster
+from cutover.testing.cluster import MemoryCluster
 
 NODES = 2
 """Where a DaemonSet runs its pods."""
@@ -34,7 +34,7 @@ def roll_out(cluster: MemoryCluster) -> bool:
             names, pods = _FIGURES_OF_DAEMONS, NODES
         status = {"observedGeneration": body["metadata"]["generation"], **dict.fromkeys(names, pods)}
         if body.get("status") != status:
-            cluster.objects[ref] = body | {"status": status}
+            cluster.report(ref, status)
             changed = True
     return changed
 
@@ -55,7 +55,7 @@ def run_jobs(cluster: MemoryCluster, exits: Callable[[Json], int | None]) -> boo
             continue
         status = _next_status(cluster, ref, body, exits)
         if status != (body.get("status") or {}):
-            cluster.objects[ref] = body | {"status": status}
+            cluster.report(ref, status)
             changed = True
     return changed
 
@@ -69,7 +69,7 @@ def _collect(cluster: MemoryCluster) -> bool:
         if Ref(JOBS, ref.namespace, body["metadata"]["labels"][_JOB_NAME]) not in cluster.objects
     ]
     for ref in gone:
-        del cluster.objects[ref]
+        cluster.delete(ref)
     return bool(gone)
 
 
@@ -81,7 +81,8 @@ def _next_status(cluster: MemoryCluster, ref: Ref, body: Json, exits: Callable[[
         return status
     pod = Ref(PODS, ref.namespace, f"{ref.name}-0")
     if body["spec"].get("suspend"):
-        cluster.objects.pop(pod, None)
+        if pod in cluster.objects:
+            cluster.delete(pod)
         conditions["Suspended"] = {"type": "Suspended", "status": "True", "reason": "JobSuspended"}
         status |= {"active": 0, "ready": 0}
     elif pod not in cluster.objects:
@@ -112,4 +113,4 @@ def _end(cluster: MemoryCluster, pod: Ref, code: int) -> None:
     for status in body["status"]["containerStatuses"]:
         status["state"] = {"terminated": ended}
     body["status"]["phase"] = "Failed" if code else "Succeeded"
-    cluster.objects[pod] = body
+    cluster.report(pod, body["status"])

@@ -1,6 +1,6 @@
-"""The ports in memory, for tests and for trying a plan out: an API server that keeps the rules, a clock set by hand.
+"""An API server in memory that keeps the rules, for tests and for trying a plan out. Used through `cutover.testing`.
 
-The API server keeps resourceVersions and generations, applies JSON patches as the real one does (all or nothing; 422 for a
+It keeps resourceVersions and generations, applies JSON patches as the real one does (all or nothing; 422 for a
 failed test), honours finalizers, and refuses what must never be asked of it: weights that no longer add up, a target
 written without a claim or with a lower fence. A crash switch kills the caller at the n-th call, before or after its
 effect.
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cutover.errors import Broken, Conflict, Denied, NotFound, Unavailable
@@ -28,11 +27,8 @@ from cutover.ports import (
     VIRTUAL_SERVICES,
     Ref,
     Resource,
-    Sample,
 )
-from cutover.saga.turn import Notice
-
-_START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+from cutover.testing.ports import MemoryClock
 
 
 class Crash(BaseException):
@@ -71,21 +67,6 @@ class CrashSwitch:
         return Unavailable("no answer") if self.lost else Crash()
 
 
-class MemoryClock:
-    """A clock set by hand."""
-
-    def __init__(self) -> None:
-        self._now = _START
-
-    def now(self) -> datetime:
-        """The moment it was set to."""
-        return self._now
-
-    def pass_time(self, span: timedelta) -> None:
-        """Let time pass."""
-        self._now += span
-
-
 class MemoryCluster:
     """An API server in memory.
 
@@ -93,6 +74,7 @@ class MemoryCluster:
         objects: what it holds.
         writes: every write so far, as (verb, object), for counting.
         told: called with each write and its content.
+        changed: called with each object that is no longer what it was: before and after, None for not there.
         effects: those among them that changed a spec, as ("spec", object).
         denied: (verb, object) that no account may do.
         refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
@@ -105,6 +87,7 @@ class MemoryCluster:
         self.objects: dict[Ref, Json] = {}
         self.writes: list[tuple[str, Ref]] = []
         self.told: Callable[[str, Ref, Json], None] = lambda *_: None
+        self.changed: Callable[[Ref, Json | None, Json | None], None] = lambda *_: None
         self.effects: list[tuple[str, Ref]] = []
         self.denied: set[tuple[str, Ref]] = set()
         self.refuse: Callable[[Ref, Json], None] = lambda *_: None
@@ -130,6 +113,11 @@ class MemoryCluster:
         self._store(ref, body)
         return ref
 
+    def report(self, ref: Ref, status: Json) -> None:
+        """Set the status of an object, as its controller would."""
+        body = self.objects[ref]
+        self._store(ref, body | {"metadata": dict(body["metadata"]), "status": status})
+
     def delete(self, ref: Ref) -> None:
         """Delete an object; one with finalizers is only marked."""
         body = copy.deepcopy(self.objects[ref])
@@ -137,7 +125,7 @@ class MemoryCluster:
             body["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
             self._store(ref, body)
         else:
-            del self.objects[ref]
+            self._remove(ref)
 
     def terminate(self, namespace: str) -> None:
         """Begin to delete a namespace: it stays until all that is in it is gone."""
@@ -145,13 +133,24 @@ class MemoryCluster:
         self.put(NAMESPACES, {"metadata": metadata})
 
     def _store(self, ref: Ref, body: Json) -> None:
+        before = self.objects.get(ref)
         self._version += 1
         body["metadata"]["resourceVersion"] = str(self._version)
         self.objects[ref] = body
+        self.changed(ref, before, body)
+
+    def _remove(self, ref: Ref) -> None:
+        self._version += 1
+        self.changed(ref, self.objects.pop(ref), None)
 
     def _write(self, verb: str, ref: Ref, content: Json) -> None:
         self.writes.append((verb, ref))
         self.told(verb, ref, content)
+
+    @property
+    def version(self) -> int:
+        """The resourceVersion of the last change."""
+        return self._version
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
@@ -180,13 +179,14 @@ class MemoryCluster:
         )
         return picked
 
-    def _pick(self, resource: Resource, namespace: str, labels: str) -> Sequence[Ref]:
+    def _pick(
+        self, resource: Resource, namespace: str, labels: str, among: Mapping[Ref, Json] | None = None
+    ) -> Sequence[Ref]:
+        found = self.objects if among is None else among
         return [
             ref
-            for ref, body in sorted(self.objects.items())
-            if ref.resource == resource
-            and namespace in ("", ref.namespace)
-            and _selected(body["metadata"].get("labels") or {}, labels)
+            for ref in sorted(ref for ref in found if ref.resource == resource)
+            if namespace in ("", ref.namespace) and _selected(found[ref]["metadata"].get("labels") or {}, labels)
         ]
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
@@ -209,7 +209,7 @@ class MemoryCluster:
             self.effects.append(("spec", ref))
         self._write("patch", ref, list(operations))
         if "deletionTimestamp" in body["metadata"] and not body["metadata"].get("finalizers"):
-            del self.objects[ref]
+            self._remove(ref)
             return body
         self._store(ref, body)
         return body
@@ -305,13 +305,13 @@ def _selected(labels: Json, selector: str) -> bool:
         key, _, values = selector.partition(" in (")
         return labels.get(key) in values.rstrip(")").split(",")
     for part in filter(None, selector.split(",")):
-        if "=" not in part:
-            if part not in labels:
-                return False
-            continue
         key, unequal, value = part.partition("!=")
         if not unequal:
-            key, _, value = part.partition("=")
+            key, equal, value = part.partition("=")
+            if not equal:
+                if key not in labels:
+                    return False
+                continue
         if (labels.get(key) == value) is bool(unequal):
             return False
     return True
@@ -337,62 +337,3 @@ def _number(labels: Json) -> int:
 
 def _sums(body: Json) -> list[int]:
     return [sum(entry.get("weight", 0) for entry in route["route"]) for route in body["spec"]["http"]]
-
-
-class MemoryMetrics:
-    """Providers in memory: a function from a query to a sample, and whether it should be believed."""
-
-    def __init__(
-        self, answer: Callable[[str], Sample] = lambda _: Sample(0.0), providers: Sequence[str] = ("default",)
-    ) -> None:
-        self.answer, self._providers = answer, tuple(providers)
-
-    def knows(self, provider: str) -> bool:
-        """Whether it is one of ours."""
-        return provider in self._providers
-
-    def names(self) -> Sequence[str]:
-        """All of them."""
-        return self._providers
-
-    async def query(self, provider: str, query: str, lookback: float) -> Sample:
-        """What the function says."""
-        await asyncio.sleep(0)
-        del provider, lookback
-        return self.answer(query)
-
-
-@dataclass
-class MemoryRecorder:
-    """Keeps every notice."""
-
-    notices: list[Notice] = field(default_factory=list)
-
-    def record(self, plan: Json, notice: Notice) -> None:
-        """Keep it."""
-        del plan
-        self.notices.append(notice)
-
-
-class Spawner:
-    """Collects what is to run beside the turns, and runs it when told to."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Coroutine[Any, Any, None]] = []
-
-    def __call__(self, task: Coroutine[Any, Any, None]) -> None:
-        """Take one."""
-        self._waiting.append(task)
-
-    async def run(self) -> bool:
-        """Run all that was collected; whether there was any."""
-        tasks, self._waiting = self._waiting, []
-        for task in tasks:
-            await task
-        return bool(tasks)
-
-    def drop(self) -> None:
-        """The process died with them."""
-        for task in self._waiting:
-            task.close()
-        self._waiting = []

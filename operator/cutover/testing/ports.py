@@ -1,0 +1,89 @@
+"""All ports in memory but the API server, for tests and for trying a plan out: a clock set by hand, numbers, notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cutover.fields import Json
+from cutover.ports import Sample
+from cutover.saga.turn import Notice
+
+_START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+
+class MemoryClock:
+    """A clock set by hand."""
+
+    def __init__(self) -> None:
+        self._now = _START
+
+    def now(self) -> datetime:
+        """The moment it was set to."""
+        return self._now
+
+    def pass_time(self, span: timedelta) -> None:
+        """Let time pass."""
+        self._now += span
+
+
+class MemoryMetrics:
+    """Providers in memory: a function from a query to a sample, and whether it should be believed."""
+
+    def __init__(
+        self, answer: Callable[[str], Sample] = lambda _: Sample(0.0), providers: Sequence[str] = ("default",)
+    ) -> None:
+        self.answer, self._providers = answer, tuple(providers)
+
+    def knows(self, provider: str) -> bool:
+        """Whether it is one of ours."""
+        return provider in self._providers
+
+    def names(self) -> Sequence[str]:
+        """All of them."""
+        return self._providers
+
+    async def query(self, provider: str, query: str, lookback: float) -> Sample:
+        """What the function says."""
+        await asyncio.sleep(0)
+        del provider, lookback
+        return self.answer(query)
+
+
+@dataclass
+class MemoryRecorder:
+    """Keeps every notice."""
+
+    notices: list[Notice] = field(default_factory=list)
+
+    def record(self, plan: Json, notice: Notice) -> None:
+        """Keep it."""
+        del plan
+        self.notices.append(notice)
+
+
+class Spawner:
+    """Collects what is to run beside the turns, and runs it when told to."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Coroutine[Any, Any, None]] = []
+
+    def __call__(self, task: Coroutine[Any, Any, None]) -> None:
+        """Take one."""
+        self._waiting.append(task)
+
+    async def run(self) -> bool:
+        """Run all that was collected; whether there was any."""
+        tasks, self._waiting = self._waiting, []
+        for task in tasks:
+            await task
+        return bool(tasks)
+
+    def drop(self) -> None:
+        """The process died with them."""
+        for task in self._waiting:
+            task.close()
+        self._waiting = []

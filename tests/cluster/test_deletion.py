@@ -1,0 +1,260 @@
+"""A plan is deleted in each phase, in each way: the cluster is as before, or as it was then, and nothing of ours is left.
+
+The table is run side by side under one operator. `make test` takes one way of propagation for each phase and policy (another
+one by `SEED`), `make test-long` all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import yaml
+
+from cutover.status import Phase
+from harness import tools
+from harness.process import NotReady, until
+from harness.proxy import Proxy
+from support.phases import (
+    Case,
+    Claiming,
+    DwellingLong,
+    Held,
+    Pending,
+    RolledBack,
+    RollingOut,
+    Stuck,
+    Succeeded,
+    Unwinding,
+    Waiting,
+)
+from support.real import DEPLOY, Shop
+from support.site import Site, Yard, side_by_side, unclaimed
+
+pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
+SEED = int(os.environ.get("SEED", "1"))
+PROPAGATIONS = ("Background", "Foreground", "Orphan")
+
+
+# --- in each phase ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """A plan in one phase that is deleted.
+
+    Attributes:
+        policy: its deletionPolicy.
+        stays: everything is left as it was at that moment; else it is as it was before the plan.
+        told: the reason of the one event that says what became of it; empty for none.
+        says: what that event says of what was not undone.
+    """
+
+    kind: type[Case]
+    policy: str = "Rollback"
+    stays: bool = False
+    told: str = "RolledBack"
+    says: str = "everything is as it was before"
+
+    def __str__(self) -> str:
+        return f"{self.kind.__name__}, {self.policy}"
+
+
+def _stays(kind: type[Case], says: str, policy: str = "Orphan") -> Row:
+    return Row(kind, policy, stays=True, told="Abandoned", says=says)
+
+
+ROWS = (
+    Row(Pending, told=""),
+    Row(Claiming),
+    _stays(Claiming, "nothing was left to be undone"),
+    Row(RollingOut),
+    _stays(RollingOut, "not undone: deploy"),
+    Row(DwellingLong),
+    _stays(DwellingLong, "not undone: deploy, shift"),
+    Row(Waiting),
+    _stays(Waiting, "not undone: deploy"),
+    Row(Held),
+    _stays(Held, "not undone: deploy"),
+    Row(Unwinding),
+    Row(Unwinding, "Orphan"),  # what has begun to be taken back is taken back
+    _stays(Stuck, "step old cannot be undone (ForeignChange: ", "Rollback"),
+    Row(Succeeded, stays=True, told="Succeeded", says="all 3 steps are done"),
+    Row(RolledBack),
+)
+
+
+def _deleted(yard: Yard, row: Row, propagation: str) -> str:
+    """What went wrong; empty when nothing did."""
+    try:
+        with yard.site(row.kind.__name__.lower(), operators=0) as site:
+            shop, case = site.shop, row.kind(site.shop)
+            case.prepare()
+            before = shop.objects()
+            path = shop.apply(f"deletionPolicy: {row.policy}\n{case.spec}")
+            case.enter()
+            then = unclaimed(shop.objects())
+            shop.api.delete(path, propagation)
+            if case.blocked:
+                case.free()
+            problems = _gone(site, path) + _as_expected(shop.objects(), then if row.stays else before)
+            problems += _told(shop, row.told, row.says)
+    except (AssertionError, NotReady) as error:
+        problems = [str(error)]
+    return f"{row}, {propagation}: {'; '.join(problems)}" if problems else ""
+
+
+def _gone(site: Site, path: str) -> list[str]:
+    """The plan goes, and nothing of ours stays."""
+    until("the plan is gone", lambda: site.shop.api.find(path) is None)
+    return [f"left behind: {claim}" for claim in site.claims()] + _no_snapshots(site)
+
+
+def _no_snapshots(site: Site) -> list[str]:
+    try:
+        until("the snapshots are gone", lambda: not site.snapshots(), deadline=10)
+    except NotReady:
+        return [f"left behind: {name}" for name in site.snapshots()]
+    return []
+
+
+def _as_expected(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    names = sorted(there.keys() | wanted.keys())
+    return [
+        f"{name} is {there.get(name)} instead of {wanted.get(name)}"
+        for name in names
+        if there.get(name) != wanted.get(name)
+    ]
+
+
+def _told(shop: Shop, reason: str, says: str) -> list[str]:
+    """One event says how it ended, and no other does."""
+    ends = {"Abandoned", "RolledBack", "Succeeded"}
+
+    def told() -> list[tuple[str, str]] | None:
+        found = [(event["reason"], event["note"]) for event in shop.events() if event["reason"] in ends]
+        return found if found or not reason else None
+
+    found = until(f"an event {reason} is there", told, deadline=10)
+    fits = [one for one, _ in found] == ([reason] if reason else []) and all(says in note for _, note in found)
+    return [] if fits else [f"events {found} instead of {reason}: {says}"]
+
+
+# --- with what it needs ---------------------------------------------------------------------------------------------------
+
+
+def _with_its_namespace(yard: Yard) -> str:
+    """What was not undone is said where it stays: on the Namespace, in `default`."""
+    with yard.site("namespace", operators=0) as site:
+        shop, case = site.shop, DwellingLong(site.shop)
+        shop.apply(case.spec)
+        case.enter()
+        yard.cluster.control_plane.drop_namespace(shop.namespace)
+
+        def told() -> list[str] | None:
+            events = yard.api.list("/apis/events.k8s.io/v1/namespaces/default/events")
+            about = {"kind": "Namespace", "name": shop.namespace}
+            return [event["note"] for event in events if about.items() <= event["regarding"].items()] or None
+
+        notes = until("an event about the Namespace is there", told, deadline=10)
+        return "" if len(notes) == 1 and "not undone: " in notes[0] else f"namespace: events {notes}"
+
+
+def _with_kubectl(yard: Yard, *, plan_first: bool) -> str:
+    """`kubectl delete -f` of a file with the plan, its account and its targets."""
+    with yard.site("kubectl", operators=0) as site:
+        shop, case = site.shop, DwellingLong(site.shop)
+        path = shop.apply(case.spec)
+        case.enter()
+        plan = {key: value for key, value in shop.api.get(path).items() if key in ("apiVersion", "kind")}
+        place = {"name": "plan", "namespace": shop.namespace}
+        manifests = [*shop.manifests(2), plan | {"metadata": place}]
+        file = yard.folder / f"{shop.namespace}.yaml"
+        file.write_text(yaml.safe_dump_all(manifests[::-1] if plan_first else manifests))
+        command = [str(tools.locate("kubectl")), "delete", "--timeout=60s", "-f", str(file)]
+        env = {"KUBECONFIG": str(yard.cluster.control_plane.kubeconfig), "HOME": str(yard.folder)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        problems = [done.stderr] if done.returncode else []
+        problems += _gone(site, path) + _as_expected(shop.objects(), {})
+        return f"kubectl delete -f, plan first {plan_first}: {problems}" if problems else ""
+
+
+def _with_its_account(yard: Yard) -> str:
+    """The account is gone: the finalizer comes off, and one event says what was not undone."""
+    with yard.site("account", operators=0) as site:
+        shop, case = site.shop, DwellingLong(site.shop)
+        path = shop.apply(case.spec)
+        case.enter()
+        then = unclaimed(shop.objects())
+        shop.api.delete(f"/api/v1/namespaces/{shop.namespace}/serviceaccounts/migrator")
+        shop.api.delete(path)
+        problems = _gone(site, path) + _as_expected(shop.objects(), then)
+        problems += _told(shop, "Abandoned", "(AccountUnusable: ")
+        return f"account gone: {problems}" if problems else ""
+
+
+def _with_its_rights(yard: Yard) -> str:
+    """Nobody may take the claims off; they are void, so the next plan takes them over and leaves none."""
+    with yard.site("rights", operators=0) as site:
+        shop, case = site.shop, DwellingLong(site.shop)
+        path = shop.apply(case.spec)
+        case.enter()
+        then = unclaimed(shop.objects())
+        binding = shop.take_rights()
+        shop.api.delete(path)
+        until("the plan is gone", lambda: shop.api.find(path) is None)
+        problems = _no_snapshots(site) + _as_expected(unclaimed(shop.objects()), then)
+        problems += _told(shop, "Abandoned", "(Denied: ")
+        shop.api.apply(binding)
+        shop.apply(f"steps:{DEPLOY}\n  - {{name: shift, traffic: {{{_PAIR}, weights: [100]}}}}", "next")
+        if shop.until_ended("next").phase is not Phase.SUCCEEDED:
+            problems.append(f"the next plan: {shop.status('next')}")
+        problems += [f"left behind: {claim}" for claim in site.claims()]
+        return f"rights gone: {problems}" if problems else ""
+
+
+_PAIR = "virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}"
+TOGETHER: tuple[Callable[[Yard], str], ...] = (
+    _with_its_namespace,
+    partial(_with_kubectl, plan_first=True),
+    partial(_with_kubectl, plan_first=False),
+    _with_its_account,
+    _with_its_rights,
+)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def _all(yard: Yard, cases: Sequence[Callable[[Yard], str]]) -> None:
+    plane = yard.cluster.control_plane
+    proxy = Proxy(plane.url, plane.ca)
+    proxy.start()
+    try:
+        proxy.arm(Claiming.holds)
+        with yard.operator("deletion", proxy):
+            wrong = [told for told in side_by_side([partial(case, yard) for case in cases]) if told]
+    finally:
+        proxy.stop()
+    print(f"{len(cases)} deletions, {len(wrong)} went wrong")  # noqa: T201 -- the table
+    assert wrong == [], f"{len(wrong)} of {len(cases)}:\n" + "\n".join(wrong)
+
+
+def test_deleted_in_each_phase(yard: Yard) -> None:
+    chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
+    rows = [partial(_deleted, row=row, propagation=chosen.choice(PROPAGATIONS)) for row in ROWS]
+    _all(yard, [*rows, *TOGETHER])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_deleted_in_each_phase_in_each_way(yard: Yard) -> None:
+    every = itertools.product(ROWS, PROPAGATIONS)
+    _all(yard, [partial(_deleted, row=row, propagation=propagation) for row, propagation in every])

@@ -1,0 +1,68 @@
+"""Somebody writes whole objects again and again, our labels not in them: what the plan does at the worst moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cutover.fields import Operation
+from cutover.ports import PLAN_LABEL, Ref
+from cutover.requests import RequestVerb
+from cutover.status import Phase
+from engine.test_others import edit, held_for, shifted, unmark
+from support.shop import V2, plan, shop
+from support.simulation import Simulation
+
+DEPLOY = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+"""
+
+
+async def test_a_target_that_changes_while_it_is_claimed_again_is_read_again() -> None:
+    """A test that fails is a race, and says nothing about the claim."""
+    run = await shifted()
+    patch, meddled = run.cluster.patch, list[Ref]()
+
+    async def meddle(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if ref == V2 and not meddled:
+            meddled.append(ref)
+            edit(run, V2, lambda body: body["metadata"].setdefault("annotations", {}).update(touched="1"))
+        return await patch(ref, operations, account)
+
+    run.cluster.patch = meddle  # type: ignore[method-assign]
+    edit(run, V2, unmark)
+    await run.turn()
+    assert meddled
+    assert run.phase is Phase.RUNNING
+    assert PLAN_LABEL in run.cluster.objects[V2]["metadata"]["labels"]
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+
+
+async def test_a_rollout_that_is_taken_back_again_and_again_holds_by_name() -> None:
+    """As the self-heal of Argo CD does it: nobody wins, and each round makes and ends pods."""
+    run = Simulation(plan(DEPLOY), put=shop)
+    run.cluster.rollouts = False
+
+    def heal(body: Any) -> None:
+        body["spec"]["replicas"] = 0
+        body["metadata"]["managedFields"] = [{"manager": "argocd-controller", "time": "2026-01-01T12:00:01Z"}]
+
+    await run.until(lambda: run.cluster.objects[V2]["spec"]["replicas"] == 3)
+    for tries in (5, 4):  # what the resume itself puts back counts too
+        for _ in range(tries):
+            edit(run, V2, heal)
+            await run.turn()
+            assert run.cluster.objects[V2]["spec"]["replicas"] == 3
+        edit(run, V2, heal)
+        await run.turn()
+        assert held_for(run, "ForeignWriter")
+        assert (
+            "field manager argocd-controller has changed the fields of this step of Deployment shop-v2"
+            in run.status.message
+        )
+        run.request(RequestVerb.RESUME)
+        await run.until(lambda: run.cluster.objects[V2]["spec"]["replicas"] == 3)
+    run.cluster.rollouts = True
+    assert await run.run() is Phase.SUCCEEDED
