@@ -11,6 +11,19 @@ from ground import median, percentile, table
 from harness.cluster import Cluster
 from harness.tools import print_progress
 
+_HEAD = (
+    "at once",
+    "ready → first weight, p50",
+    "p99",
+    "weight → next weight, p50",
+    "weights a second",
+    "p50 ÷ the bare loop for all",
+)
+_LEGEND = """Each plan rolls a Deployment of one simulated pod and moves its traffic in four weights. *Applied*: all plans are applied at once, and a plan
+is ready when its new version is available; weights a second are those of the whole time, in which plans are looked at, targets claimed and pods made.
+*Approved*: all plans wait for a person behind their rollout, and all are approved at once; ready is when the approval was taken. The last
+column is the p50 of the first weight as a part of the time in which the bare loop, one after the other, writes a status and a weight for each plan."""
+
 
 def measure(cluster: Cluster, numbers: Sequence[int], bare: float) -> str:
     """The table.
@@ -22,34 +35,26 @@ def measure(cluster: Cluster, numbers: Sequence[int], bare: float) -> str:
     """
     rows = []
     for number in numbers:
-        print_progress(f"{number} plans at once")
-        crowd = Crowd(cluster, f"crowd-{number}", number)
-        crowd.make()
-        crowd.migrate(deadline=600)
-        rows.append(_row(number, crowd, bare))
-    head = (
-        "at once",
-        "available → first weight, p50",
-        "p99",
-        "weight → next weight, p50",
-        "weights a second",
-        "p50 ÷ the bare loop for all",
-    )
-    text = "All plans are applied at once; each rolls a Deployment of one simulated pod and moves its traffic in four weights. The last column is the"
-    return f"{table(head, rows)}\n{text} p50\nof the first weight, as a part of the time in which the bare loop writes one status and one weight for each plan, one after the other.\n"
+        for what, act in (("applied", Crowd.migrate), ("approved", Crowd.let_go)):
+            print_progress(f"{number} plans {what} at once")
+            crowd = Crowd(cluster, f"{what}-{number}", number)
+            crowd.make()
+            act(crowd, deadline=600)
+            rows.append(_row(f"{number} {what}", crowd, number * bare))
+    return f"{table(_HEAD, rows)}\n{_LEGEND}\n"
 
 
-def _row(number: int, crowd: Crowd, bare: float) -> tuple[str, ...]:
+def _row(what: str, crowd: Crowd, alone: float) -> tuple[str, ...]:
     written = {name: seen[1:] for name, seen in crowd.weights.items()}  # the first is how it was before
-    first = [written[name][0][1] - crowd.available[name] for name in crowd.names]
+    first = [written[name][0][1] - crowd.ready[name] for name in crowd.names]
     nexts = [after[1] - before[1] for seen in written.values() for before, after in itertools.pairwise(seen)]
     moments = sorted(at for seen in written.values() for _, at in seen)
     p50 = median(first)
     return (
-        str(number),
+        what,
         f"{p50:.2f} s",
         f"{percentile(first, 99):.2f} s",
         f"{median(nexts):.2f} s",
         f"{len(moments) / (moments[-1] - moments[0]):.0f}",
-        f"{p50 / (number * bare):.2f}",
+        f"{p50 / alone:.2f}",
     )

@@ -105,7 +105,7 @@ class Operator:
         self._logged_in_at = -math.inf
         self._stop = asyncio.Event()
         ports = Ports(self.cluster, self._providers, self._recorder, SystemClock())
-        self._driver = Driver(ports, self._spawn, self._queue.add)
+        self._driver = Driver(ports, self._spawn, self._queue.add, lambda: bool(self._queue.depth))
         self._health = Health(settings.port, self._not_ready, self._contact, self._metrics.text)
 
     # --- life ---------------------------------------------------------------------------------------------------------

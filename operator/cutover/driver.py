@@ -47,10 +47,13 @@ class Driver:
     Args:
         spawn: runs a measurement beside the turns.
         wake: asks for another turn of a plan.
+        others_wait: whether other plans wait for their turn.
     """
 
-    def __init__(self, ports: Ports, spawn: Spawn, wake: Callable[[Ref], None]) -> None:
-        self._ports, self._spawn, self._wake = ports, spawn, wake
+    def __init__(
+        self, ports: Ports, spawn: Spawn, wake: Callable[[Ref], None], others_wait: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._ports, self._spawn, self._wake, self._others_wait = ports, spawn, wake, others_wait
         self._cluster, self._clock = ports.cluster, ports.clock
         self._memories: dict[Ref, Memory] = {}
         self._quiet: dict[Ref, datetime] = {}
@@ -172,7 +175,7 @@ class Driver:
             return None
         rules = plan.rules(generation, spec_hash)
         turn = await self._advance(body, memory, plan, rules)
-        for _ in range(_ROUNDS):
+        for round_ in range(_ROUNDS):
             outcome = await self._save_and_act(ref, memory, plan, turn)
             if outcome is None:
                 break
@@ -182,7 +185,11 @@ class Driver:
             body, memory = after, self._recall(ref, after)  # the command may have written the plan itself
             if memory.status is not ours:  # this outcome answers a command that is no longer the one in hand
                 raise Superseded("another process has saved the plan meanwhile")
-            turn = await self._advance(body, memory, plan, rules, (turn.command, outcome))
+            last, turn = turn.command, await self._advance(body, memory, plan, rules, (turn.command, outcome))
+            if self._others_wait() and _goes_on(last, turn.command) and (round_ or (last and last.stage)):
+                await self._save(ref, memory, turn.status)
+                self._tell(body, turn)
+                return timedelta()  # each plan one weight, before any has its next
         else:
             return timedelta()  # the last command is neither announced nor done yet
         return self._next(memory, turn, plan)
@@ -362,6 +369,11 @@ def _ref(body: Json) -> Ref:
 
 def _takes_effect(outcome: Outcome | None) -> bool:
     return isinstance(outcome, Done) and not outcome.skip
+
+
+def _goes_on(last: Command | None, command: Command | None) -> bool:
+    """From one stage to the next."""
+    return last is not None and command is not None and last.verb is command.verb is Verb.DO and last != command
 
 
 def _bound(body: Json) -> bool:

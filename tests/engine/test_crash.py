@@ -17,8 +17,10 @@ def effects(run: Simulation) -> list[Ref]:
     return [ref for verb, ref in run.cluster.effects if verb == "spec"]
 
 
-async def end(story: Story, at: int = 0, *, after: bool = False, lost: bool = False) -> tuple[Simulation, Phase]:
-    run = Simulation(plan(story.spec), switch=CrashSwitch(at, after, lost=lost), put=shop)
+async def end(
+    story: Story, at: int = 0, *, after: bool = False, lost: bool = False, crowded: bool = False
+) -> tuple[Simulation, Phase]:
+    run = Simulation(plan(story.spec), switch=CrashSwitch(at, after, lost=lost), put=shop, crowded=crowded)
     return run, await play(story, run)
 
 
@@ -48,6 +50,18 @@ async def test_dies_at_every_call(story: Story, after: bool) -> None:  # noqa: F
         assert run.leftovers() == [], at
         if not story.timed:
             assert [step.state for step in run.status.steps] == [step.state for step in whole.status.steps], at
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_dies_at_every_call_in_a_crowd(after: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    """Where others wait, a turn ends between saving a stage and doing it."""
+    story = next(story for story in STORIES if story.name == "canary")
+    whole, phase = await end(story, crowded=True)
+    for at in range(1, whole.switch.calls + 1):
+        run, crashed = await end(story, at, after=after, crowded=True)
+        assert crashed is phase, (at, run.status)
+        assert effects(run) == effects(whole), at
+        assert run.leftovers() == [], at
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])

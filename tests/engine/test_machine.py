@@ -97,7 +97,8 @@ class Walk(RuleBasedStateMachine):
         self.loop.set_exception_handler(lambda *_: None)  # tasks of processes that died
         self.number, self.wish, self.abandoned, self.stopped = Counter[str](), "", False, False
         self.sample: float | None = 0.1
-        self.controllers = True
+        self.controllers, self.courtesy = True, False
+        self.earlier: tuple[str, int] | None = None
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(work)
@@ -243,21 +244,38 @@ class Walk(RuleBasedStateMachine):
         aim=AIM,
         number=NUMBER,
         fault=st.sampled_from([Fault.LATE, Fault.LATE, Fault.LATE_ANSWER]),
-        dies=st.booleans(),
+        sender=st.sampled_from(["waits", "waits", "dies", "gives up"]),
         verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABORT, RequestVerb.HOLD, RequestVerb.RETRY]),
+        stalls=st.booleans(),
         turns=st.integers(0, 12),
+        arrives=st.booleans(),
     )
     def is_late(
-        self, at: int, aim: Aim, number: int, fault: Fault, dies: bool, verb: RequestVerb | None, turns: int  # noqa: FBT001 -- drawn
+        self,
+        at: int,
+        aim: Aim,
+        number: int,
+        fault: Fault,
+        sender: str,
+        verb: RequestVerb | None,
+        stalls: bool,  # noqa: FBT001 -- drawn
+        turns: int,
+        arrives: bool,  # noqa: FBT001 -- drawn
     ) -> None:
-        """Somebody else goes on meanwhile: the other process, or the one that takes the place of the sender."""
+        """Others go on meanwhile: the other process, the one that takes the place of the sender, or the sender itself."""
         at = self._who(at)
         self._trouble(at, fault, aim, number)
-        if dies:
+        late = next((flight for flight in self.world.flights if flight.sender is self.world.processes[at]), None)
+        if sender == "dies":
             self._run(self.world.kill(at))
+        elif sender == "gives up" and late:
+            self._run(self.world.land(late, "given up"))
         if verb is not None and self.there:
             self._ask(verb)
+        self.controllers &= not stalls
         self._run(self._several(turns))
+        if arrives and late in self.world.flights:
+            self._run(self.world.land(late, "answered"))
 
     @precondition(lambda self: self.world.flights)
     @rule(which=st.integers(0, 5), how=st.sampled_from(["answered", "answered", "unanswered", "given up"]))
@@ -352,6 +370,7 @@ class Walk(RuleBasedStateMachine):
                 cluster.put(ref.resource, body)
         ledger.by_hand = False
         ledger.edited.clear()
+        self.earlier = self._run_of_now()
         self.number["again"] += 1
         again = f"again {self.number['again']}"
         if self.there:
@@ -365,6 +384,9 @@ class Walk(RuleBasedStateMachine):
             self.world.uid = cluster.objects[self.world.plan]["metadata"]["uid"]
             self.world.hear()
         self.world.counts["applied again"] += 1
+
+    def _run_of_now(self) -> tuple[str, int]:
+        return self.world.uid, self.status.run.number if self.status.run else 0
 
     def _collect(self) -> None:
         """What the plan owned goes with it."""
@@ -412,10 +434,12 @@ class Walk(RuleBasedStateMachine):
         self._edit(V2, change)
 
     @precondition(lambda self: self.active and self._image() in ("shop:2", "shop:3"))
-    @rule()
-    def image_by_hand(self) -> None:
+    @rule(verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABANDON]))
+    def image_by_hand(self, verb: RequestVerb | None) -> None:
         self.was = self._image()
         self._set_image("foreign:9")
+        if verb is not None:
+            self._ask(verb)
 
     @precondition(lambda self: self._image() == "foreign:9")
     @rule(back=st.booleans())
@@ -520,11 +544,14 @@ class Walk(RuleBasedStateMachine):
         """How it may end."""
         status, now = self.status, specs_of(self.world.cluster.objects)
         before = specs_of(self.before)
+        # The claims of a plan that was abandoned are void already; one that may not be taken off, or comes late, is left.
+        denied, late = bool(self.world.counts[Fault.DENIED]), bool(self.world.counts[Fault.LATE])
+        self.courtesy = status.phase is Phase.ABANDONED and (denied or late)
         left = self._leftovers()
-        # The claims of a plan that was abandoned are void already; one that may not be taken off is left.
-        self.courtesy = status.phase is Phase.ABANDONED and bool(self.world.counts[Fault.DENIED])
-        assert self.courtesy or not left, left
-        if status.phase is Phase.SUCCEEDED:
+        assert not left, left
+        if self.earlier == self._run_of_now():  # the plan was applied again, and nobody has looked at that yet
+            assert now == before, status
+        elif status.phase is Phase.SUCCEEDED:
             for ref, (spec, *_) in at_the_end_of(self.name).items():
                 if ref not in self.ledger.edited:
                     assert now[ref][0] == spec, f"{ref} after {status}"
@@ -538,8 +565,9 @@ class Walk(RuleBasedStateMachine):
         found = []
         for ref, body in self.world.cluster.objects.items():
             labels = body["metadata"].get("labels") or {}
-            kept = self.status.phase is Phase.SUCCEEDED and body["metadata"].get("ownerReferences")
-            if PLAN_LABEL in labels and not (ref.resource == SNAPSHOTS and (kept or ref in self.world.strays)):
+            kept = body["metadata"].get("ownerReferences")  # of a success, for a rollback on request
+            may_stay = (kept or ref in self.world.strays) if ref.resource == SNAPSHOTS else self.courtesy
+            if PLAN_LABEL in labels and not may_stay:
                 found.append(f"{ref} after {self.status}")
         return found
 
@@ -555,7 +583,7 @@ class Walk(RuleBasedStateMachine):
         await sweep(cluster, ())
         self.world.strays.clear()
         self.ledger.status = Status()
-        left = [one for one in self._leftovers() if not self.courtesy or SNAPSHOTS.kind in one]
+        left = self._leftovers()
         assert not left, left
 
     def _count(self) -> None:

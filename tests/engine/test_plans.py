@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cutover.ports import Sample
-from cutover.status import Phase, StepState
-from support.shop import CANARY, ROUTES, V2, plan, shop
+from cutover.status import ENDED, Phase, StepState
+from support.shop import CANARY, ROUTES, V2, plan, react, shop
 from support.simulation import Simulation
 
 
@@ -30,4 +30,24 @@ async def test_a_failing_gate_brings_everything_back() -> None:
     assert run.status.failure is not None
     assert run.status.failure.reason == "GateFailed"
     assert [step.state for step in run.status.steps] == [StepState.UNDONE, StepState.UNDONE]
+    assert run.leftovers() == []
+
+
+async def test_where_others_wait_a_turn_writes_one_weight() -> None:
+    run = Simulation(plan(CANARY.replace("dwell: 1m", "dwell: 0s")), put=shop, crowded=True)
+    weights = [0]
+    while run.phase not in ENDED:
+        after = await run.turn()
+        route = run.cluster.objects[ROUTES]["spec"]["http"][0]["route"]
+        weights.append(route[1]["weight"])
+        if not react(run.cluster) and not run.woken:
+            assert after is not None
+            run.clock.pass_time(after)
+    assert [weight for weight, before in zip(weights[1:], weights, strict=False) if weight != before] == [10, 50, 100]
+    assert [notice.message for notice in run.recorder.notices if notice.reason == "StageStarted"] == [
+        "step deploy 1/1: roll out app=shop:2, replicas 3",
+        "step shift 1/3: weight 10",
+        "step shift 2/3: weight 50",
+        "step shift 3/3: weight 100",
+    ]
     assert run.leftovers() == []

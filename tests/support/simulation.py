@@ -28,9 +28,21 @@ _MAY_STAY = (MIGRATOR_LABEL, APPLIED_LABEL)
 
 
 class Simulation:
-    """One plan and its cluster. A crash starts the process anew, with nothing but what the cluster holds."""
+    """One plan and its cluster. A crash starts the process anew, with nothing but what the cluster holds.
 
-    def __init__(self, body: dict[str, Any], *, switch: CrashSwitch | None = None, put: Callable[..., None]) -> None:
+    Attributes:
+        crowded: other plans wait for their turn all the while.
+    """
+
+    def __init__(
+        self,
+        body: dict[str, Any],
+        *,
+        switch: CrashSwitch | None = None,
+        put: Callable[..., None],
+        crowded: bool = False,
+    ) -> None:
+        self.crowded = crowded
         self.switch = switch or CrashSwitch()
         self.cluster = MemoryCluster(self.switch)
         put(self.cluster)
@@ -50,7 +62,7 @@ class Simulation:
         self.spawner = Spawner()
         self.woken = False
         ports = Ports(self.cluster, self.metrics, self.recorder, self.clock)
-        self.driver = Driver(ports, self.spawner, self._wake)
+        self.driver = Driver(ports, self.spawner, self._wake, lambda: self.crowded)
 
     def _wake(self, ref: Ref) -> None:
         assert ref == self.plan

@@ -65,6 +65,7 @@ class Pace(StrEnum):
 
     LIVE = "at once"
     TURNS = "between turns"
+    BEHIND = "one change a turn"
     FROZEN = "not at all"
 
 
@@ -264,24 +265,29 @@ class Process(Kubernetes):
         """Take in what the streams bring, where they go at one of these paces."""
         for stream, heard in self._heard.items():
             if self.paces[stream] in moments:
-                self._heard[stream] = len(self.world.log)
-                self._hear(stream, heard)
+                self._heard[stream] = until = self._until(stream, heard)
+                self._hear(stream, heard, until)
         if self.paces["lists"] in moments:
-            for event in self.world.log[self._listed :]:
+            until = self._until("lists", self._listed)
+            for event in self.world.log[self._listed : until]:
                 if event.after is None:
                     self._lists.pop(event.ref, None)
                 else:
                     self._lists[event.ref] = event.after
-            self._listed = len(self.world.log)
+            self._listed = until
 
-    def _hear(self, stream: str, heard: int | None) -> None:
+    def _until(self, stream: str, heard: int | None) -> int:
+        there = len(self.world.log)
+        return there if heard is None or self.paces[stream] is not Pace.BEHIND else min(heard + 1, there)
+
+    def _hear(self, stream: str, heard: int | None, until: int) -> None:
         kinds = (PLANS,) if stream == "plans" else STREAMED
         if heard is None:  # a new stream begins with a list of all
             for ref, body in list(self.world.cluster.objects.items()):
                 if ref.resource in kinds and (stream == "plans" or _uid(body)):
                     self._note(ref, body)
             return
-        for event in self.world.log[heard:]:
+        for event in self.world.log[heard:until]:
             if event.ref.resource not in kinds:
                 continue
             if event.after is not None and (stream == "plans" or _uid(event.after)):
@@ -373,7 +379,7 @@ class World:
     def hear(self) -> None:
         """What has changed between turns reaches all whose streams go on."""
         for process in self.processes:
-            process.listen(Pace.LIVE, Pace.TURNS)
+            process.listen(Pace.LIVE, Pace.TURNS, Pace.BEHIND)
 
     async def turn(self, at: int) -> None:
         """A turn of one process, until it ends or one of its requests does not come back."""
