@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from cutover import jobs, preflight, snapshots
@@ -96,7 +96,6 @@ class Hand:
             namespace=self.ref.namespace,
             step=step.name,
             workload=target.ref(self.ref.namespace) if target else None,
-            interval=timedelta(),
             holder=self.targets().holder,
             moment=moment,
         )

@@ -20,7 +20,7 @@ from support.real import Operator, Shop
 from support.site import Yard
 from support.tool import Tool
 
-pytestmark = [pytest.mark.cluster, pytest.mark.local]  # its tool is a process of the process node
+pytestmark = [pytest.mark.cluster, pytest.mark.local("its tool is a process of the process node")]
 SEED = int(os.environ.get("SEED", "1"))
 OK = {"name": "ok", "approve": {"message": "go"}}
 ASLEEP = "echo up >> LEDGER; exec sleep 300"

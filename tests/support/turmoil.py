@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -201,7 +202,8 @@ class Process(Kubernetes):
         await asyncio.sleep(0)
         if self.dead:
             raise Crash
-        content = (headers or {}, params or {}, body)
+        document = json.loads(body) if isinstance(body, str) else body  # what is created is encoded already
+        content = (headers or {}, params or {}, document)
         fault = self._due_fault(method, content)
 
         def effect() -> Json:

@@ -47,7 +47,7 @@ class Surroundings:
     namespace: str
     step: str
     workload: Ref | None
-    interval: timedelta
+    interval: timedelta = timedelta()
     holder: Holder | None = None
     moment: str = ""
     gate: str = ""
