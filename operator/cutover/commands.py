@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from cutover import preflight, snapshots
+from cutover import jobs, preflight, snapshots
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
 from cutover.fields import Change, Json, find, overlap, readable
 from cutover.finalizer import bind
+from cutover.gates import Surroundings
 from cutover.plan import Plan
-from cutover.ports import APPLIED_LABEL, PLAN_LABEL, Cluster, Metrics, Ref
+from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Metrics, Ref
 from cutover.saga.tables import TOUCHED, Reason
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
 from cutover.snapshots import Snapshot
@@ -81,6 +82,22 @@ class Hand:
             memory=self.recollection.kinds,
             approved=current is not None and current.approved,
             earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
+            attempt=self.status.steps[at].attempt or 1,
+            made=self.status.steps[at].made,
+        )
+
+    def surroundings(self, step: Any, clock: Clock, moment: str) -> Surroundings:
+        """What the gates of a step, or the guards, may use."""
+        target = step.kind.rolls_out()
+        return Surroundings(
+            cluster=self.cluster,
+            metrics=self.metrics,
+            clock=clock,
+            namespace=self.ref.namespace,
+            step=step.name,
+            workload=target.ref(self.ref.namespace) if target else None,
+            holder=self.targets().holder,
+            moment=moment,
         )
 
     def all_targets(self) -> list[Ref]:
@@ -170,10 +187,12 @@ class Hand:
 
     async def _account_usable(self, command: Command) -> list[str]:
         """Asked once before the first write of a step and of its undo; impersonation itself does not ask."""
-        key = (command.step, command.verb)
-        if key in self.recollection.account_seen_for or not self.plan.steps[command.step].kind.touches():
+        key, step = (command.step, command.verb), self.plan.steps[command.step]
+        if key in self.recollection.account_seen_for or not step.writes():
             return []
-        problems = await preflight.account(self.cluster, self.ref.namespace, self.plan.service_account_name)
+        account = self.plan.service_account_name
+        problems = await preflight.account(self.cluster, self.ref.namespace, account)
+        problems += await preflight.lent(self.cluster, self.ref.namespace, account, step.lends(account))
         if not problems:
             self.recollection.account_seen_for.add(key)
         return [problem.says for problem in problems]
@@ -280,6 +299,7 @@ class Hand:
         targets = self.targets()
         if self.status.history:
             await self._drop_snapshots(but_this=True)
+            await jobs.drop_former(self.cluster, targets.holder)
         try:
             for ref in self.all_targets():
                 await targets.claim(ref)
@@ -314,6 +334,8 @@ class Hand:
                 await self.targets().release(ref)
             return Failed("Changed", why)
         await self._give_snapshots(owned=False)
+        if JOBS in self.plan.makes():
+            await jobs.take_back(self.cluster, self.targets().holder)
         return Done()
 
     async def _changed_since(self) -> str:
@@ -342,12 +364,14 @@ class Hand:
             await self._outdate_claims()
         if succeeded and self.plan.keep_snapshots:
             await self._give_snapshots(owned=True)
+        # The claims of an abandoned plan are void: where one may not be taken off, the others and the snapshots go all the same.
+        refused = (Denied, Rejected) if abandoned else ()
+        if JOBS in self.plan.makes():
+            with suppress(*refused):
+                await jobs.let_go(self.cluster, targets.holder, abandoned=abandoned)
         for ref in self.all_targets():
-            try:
+            with suppress(*refused):
                 await targets.release(ref, mark, fenced=not abandoned)
-            except (Denied, Rejected):
-                if not abandoned:  # then its claims are void; the others and the snapshots go all the same
-                    raise
         if not (succeeded and self.plan.keep_snapshots):
             await self._drop_snapshots()
         return Done()

@@ -19,7 +19,6 @@ from cutover.conditions import present
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
 from cutover.finalizer import bind, terminating
-from cutover.gates import Surroundings
 from cutover.gates.watch import Spawn, Watch
 from cutover.memory import Memory, looked_at
 from cutover.plan import Plan, read_status, write_status
@@ -241,8 +240,8 @@ class Driver:
             answered=command.verb if command else None,
             written=status.current is not None and hand.written(position(status)),
             trouble=await hand.trouble() if _between_claims(status) and outcome is None else None,
-            gates=await self._gates(body, memory, plan, rules, now if _takes_effect(outcome) else None),
-            guards=await self._guards(body, memory, plan),
+            gates=await self._gates(hand, memory, rules, now if _takes_effect(outcome) else None),
+            guards=await self._guards(hand, memory),
             requests=requests.read(metadata.get("annotations") or {}),
             deleting=deleting,
             suspended=plan.suspend,
@@ -256,9 +255,7 @@ class Driver:
         memory.status = turn.status
         return turn
 
-    async def _gates(
-        self, body: Json, memory: Memory, plan: Plan, rules: Rules, effect: datetime | None
-    ) -> tuple[Any, ...]:
+    async def _gates(self, hand: Hand, memory: Memory, rules: Rules, effect: datetime | None) -> tuple[Any, ...]:
         """The gates of the stage in hand, from the moment it is in effect: what was seen before, or `effect`."""
         status = memory.status
         current = status.current
@@ -272,13 +269,13 @@ class Driver:
         at, stage = position(status), stage_of(status)
         if status.steps[at].state not in (StepState.DOING, StepState.WAITING):
             return ()
-        step = plan.steps[at]
+        step, attempt = hand.plan.steps[at], status.steps[at].attempt
         since += rules.steps[at].stages[stage].settle
-        memory.stage.turn_to((memory.run, step.name, status.steps[at].attempt, stage, since), step.gates, since)
-        return await memory.stage.look(self._surroundings(body, step))
+        memory.stage.turn_to((memory.run, step.name, attempt, stage, since), step.gates, since)
+        return await memory.stage.look(hand.surroundings(step, self._clock, f"{step.name}/{attempt}/{stage}"))
 
-    async def _guards(self, body: Json, memory: Memory, plan: Plan) -> tuple[Any, ...]:
-        status = memory.status
+    async def _guards(self, hand: Hand, memory: Memory) -> tuple[Any, ...]:
+        status, plan = memory.status, hand.plan
         watched = status.phase in (Phase.RUNNING, Phase.WAITING) or (
             status.phase is Phase.HELD and plan.on_failure is OnFailure.ROLLBACK and status.failure is None
         )
@@ -286,20 +283,7 @@ class Driver:
             memory.guards.stop()
             return ()
         memory.guards.turn_to((memory.run, "guards"), plan.guards, status.run.started_at, guard=True)
-        return await memory.guards.look(self._surroundings(body, plan.step(status.current.step)))
-
-    def _surroundings(self, body: Json, step: Any) -> Surroundings:
-        namespace = body["metadata"]["namespace"]
-        target = step.kind.rolls_out()
-        return Surroundings(
-            cluster=self._cluster,
-            metrics=self._ports.metrics,
-            clock=self._clock,
-            namespace=namespace,
-            step=step.name,
-            workload=target.ref(namespace) if target else None,
-            interval=timedelta(),
-        )
+        return await memory.guards.look(hand.surroundings(plan.step(status.current.step), self._clock, "/guards"))
 
     async def _save_and_act(self, ref: Ref, memory: Memory, plan: Plan, turn: Turn) -> Outcome | None:
         """Save what the turn says, then carry out its command. None when there is nothing more to do now."""

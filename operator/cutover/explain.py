@@ -22,6 +22,8 @@ def explain(plan: Plan) -> Iterator[str]:
         yield f"{number}. {step.name} ({kind.key}){f': {step.description}' if step.description else ''}"
         for target in kind.touches():
             yield f"     writes {target.resource.kind} {target.name}"
+        for resource in kind.makes():
+            yield f"     makes {resource.kind}s"
         yield from (f"     does {stage.intent}" for stage in rule.stages)
         for gate in step.gates:
             yield from _gate("     until gate", gate)
@@ -37,7 +39,8 @@ def explain(plan: Plan) -> Iterator[str]:
 
 
 def _rights(plan: Plan) -> Sequence[str]:
-    needed = rules((target.resource, target.name) for step in plan.steps for target in step.kind.touches())
+    targets = ((target.resource, target.name) for step in plan.steps for target in step.kind.touches())
+    needed = rules(targets, plan.makes(), plan.lends())
     return [f"- {_flow(rule)}" for rule in needed] or ["none"]
 
 

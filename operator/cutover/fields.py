@@ -193,6 +193,15 @@ def overlap(one: Path, other: Path) -> bool:
     return one[:shared] == other[:shared]
 
 
+def deeper_than(levels: int, node: Json) -> bool:
+    """Whether mappings and lists are nested deeper. Without recursion, which this makes safe for whoever comes after."""
+    layer = [node]
+    for _ in range(levels):
+        parts = (item for item in layer if isinstance(item, dict | list))
+        layer = [child for item in parts for child in (item.values() if isinstance(item, dict) else item)]
+    return any(isinstance(item, dict | list) for item in layer)
+
+
 def names_of(items: Json) -> list[str]:
     """Names of the items of a list; empty when one has none, or shares it."""
     if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):

@@ -15,16 +15,16 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_mod
 
 from cutover.errors import PlanError, Problem
 from cutover.fields import Json
-from cutover.gates import SOURCES, Gate
+from cutover.gates import SOURCES, Gate, Source
 from cutover.mistakes import sentences
 from cutover.model import Duration, Label, Model, Name, Text, show_duration, validations
+from cutover.ports import Resource
 from cutover.saga.turn import DeletionPolicy, OnFailure, Opening, Rules, StepRule
 from cutover.status import Status
 from cutover.steps import KINDS, Kind
 from cutover.windows import Recurring, Window, opening
 
 DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
-SHORTEST_INTERVAL: Final = timedelta(milliseconds=100)
 _KEYS: Final = tuple(kind.key for kind in KINDS)
 _LIST_MAP: Final[dict[str, Any]] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
@@ -41,12 +41,13 @@ _GATES_NEEDED: Final = tuple(
     for kind in KINDS
     if kind.needs_gates
 )
+_WAY_BACK: Final = tuple(kind.way_back for kind in KINDS if kind.way_back)
 
 
 class _StepFields(Model):
     """One item of the plan. Exactly one key names its kind."""
 
-    model_config = ConfigDict(json_schema_extra=validations(_ONE_KIND, *_GATES_NEEDED))
+    model_config = ConfigDict(json_schema_extra=validations(_ONE_KIND, *_GATES_NEEDED, *_WAY_BACK))
 
     name: Label = Field(description="Name of the step, unique in the plan.")
     description: Text = Field(default="", description="Shown to people.")
@@ -78,6 +79,18 @@ class _StepFields(Model):
         """What the step does."""
         found: Kind = next(kind for key in _KEYS if (kind := getattr(self, key)) is not None)
         return found
+
+    def parts(self) -> tuple[Kind | Source, ...]:
+        """What does the step, and what measures for its gates: all that may write."""
+        return (self.kind, *(gate.source for gate in self.gates))
+
+    def writes(self) -> bool:
+        """Whether anything is written for it as the plan's account."""
+        return bool(self.kind.touches()) or any(part.makes() for part in self.parts())
+
+    def lends(self, account: str) -> frozenset[str]:
+        """Service accounts that it gives to pods, beside the plan's."""
+        return frozenset().union(*(part.lends(account) for part in self.parts()))
 
     def rule(self, on_failure: OnFailure = OnFailure.ROLLBACK) -> StepRule:
         """The step as the saga knows it; `on_failure` is the plan's."""
@@ -155,6 +168,18 @@ class Plan(Model):
         """A step by name."""
         return next(step for step in self.steps if step.name == name)
 
+    def parts(self) -> tuple[Kind | Source, ...]:
+        """All that may write: what the steps do, and what measures for gates and guards."""
+        return (*(part for step in self.steps for part in step.parts()), *(guard.source for guard in self.guards))
+
+    def makes(self) -> list[Resource]:
+        """Kinds of objects that it makes, as its account."""
+        return list(dict.fromkeys(resource for part in self.parts() for resource in part.makes()))
+
+    def lends(self) -> list[str]:
+        """Service accounts that it gives to pods, beside its own."""
+        return sorted(frozenset().union(*(part.lends(self.service_account_name) for part in self.parts())))
+
     def rules(self, generation: int, spec_hash: str) -> Rules:
         """The plan as the saga knows it."""
         return Rules(
@@ -205,6 +230,7 @@ def _contradictions(plan: Plan) -> Iterator[Problem]:
         yield from _doubles(f"{place}.gates", "gate", [gate.name for gate in step.gates])
         if step.kind.needs_gates and not step.gates:
             yield Problem(f"{place}.gates", f"a {step.kind.key} without gates proves nothing; add a gate")
+        yield from _of_the_way_back(place, step)
         for gate in step.gates:
             yield from _of_gate(f"{place}.gates[{gate.name}]", gate, step)
     if plan.window and plan.windows:
@@ -215,6 +241,15 @@ def _contradictions(plan: Plan) -> Iterator[Problem]:
 def _doubles(where: str, what: str, names: list[str]) -> Iterator[Problem]:
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield Problem(where, f"{names.count(name)} {what}s are named {name}; give each a name of its own")
+
+
+def _of_the_way_back(place: str, step: Any) -> Iterator[Problem]:
+    says = step.kind.no_way_back()
+    if says and not step.irreversible:
+        yield Problem(f"{place}.{step.kind.key}", says)
+    elif says and step.retries:
+        why = "an attempt is undone before the next one, and this step cannot be undone; drop retries"
+        yield Problem(f"{place}.retries", why)
 
 
 def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
@@ -229,8 +264,8 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
         yield Problem(f"{place}.pass", f"a {source.key} gate needs a bound; add pass with min or max")
     if not source.needs_bounds and gate.pass_ is not None:
         yield Problem(f"{place}.pass", f"a {source.key} gate brings its own bound; drop pass")
-    if gate.interval < SHORTEST_INTERVAL:
-        least = show_duration(SHORTEST_INTERVAL)
+    if gate.interval < source.shortest:
+        least = show_duration(source.shortest)
         yield Problem(f"{place}.interval", f"{show_duration(gate.interval)} is too short; use {least} or more")
     if source.needs_workload() and (step is None or step.kind.rolls_out() is None):
         why = "a guard belongs to no step" if step is None else f"a {step.kind.key} step rolls out none"

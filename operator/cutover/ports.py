@@ -21,6 +21,8 @@ FENCE_LABEL: Final = "cutover.dev/fence"
 MIGRATOR_LABEL: Final = "cutover.dev/migrator"
 APPLIED_LABEL: Final = "cutover.dev/applied"
 """On a target after a success: the first 32 hexadecimal digits of the hash of the spec that was applied."""
+MADE_LABEL: Final = "cutover.dev/made-by"
+"""On a Job: the uid of the plan that made it. It stays when the claim is taken off at the end."""
 FIELD_MANAGER: Final = "cutover"
 
 
@@ -44,6 +46,7 @@ DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
 DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 SNAPSHOTS: Final = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+JOBS: Final = Resource("batch", "v1", "jobs", "Job")
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SERVICES: Final = Resource("", "v1", "services", "Service")
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
@@ -59,8 +62,8 @@ WORKLOAD_ENTRIES: Final = Resource("networking.istio.io", "v1", "workloadentries
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
 """What runs pods from a template."""
 
-STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES, SERVICES, CONFIG_MAPS)
-"""Kinds of targets. Of these, and only while they carry `PLAN_LABEL`, every change is streamed to us."""
+STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES, SERVICES, CONFIG_MAPS, JOBS)
+"""Kinds of targets, and what we make. Of these, and only while they carry `PLAN_LABEL`, every change is streamed to us."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -120,8 +123,22 @@ class Cluster(Protocol):
             account: the service account of the same namespace to act as.
         """
 
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
-        """Create an object as the operator. Raises Conflict when the name is taken."""
+    async def create(
+        self, resource: Resource, namespace: str, body: Json, account: str = "", *, dry_run: bool = False
+    ) -> Json:
+        """Create an object. Raises Conflict when the name is taken.
+
+        Args:
+            resource: the kind.
+            namespace: where.
+            body: the manifest.
+            account: the service account of the namespace to act as, for which the server refuses fields that it does not
+                know; empty for the operator itself.
+            dry_run: the server defaults, validates and asks admission, and makes nothing.
+        """
+
+    async def remove(self, ref: Ref, uid: str, account: str) -> None:
+        """Delete one object, as a service account, if it is the one with this uid; what it owns follows. Gone already is fine."""
 
     async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
         """Delete every object of a kind that a label selector picks, as the operator."""

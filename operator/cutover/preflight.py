@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+from cutover import rights
 from cutover.errors import NotFound, Problem
 from cutover.fields import Json
 from cutover.plan import Plan
-from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Metrics, Ref
-from cutover.rights import role
+from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Metrics, Ref, Resource
 from cutover.steps import Work
+from cutover.targets import Holder
 
 
 class _Once:
@@ -50,7 +51,8 @@ async def missing(
     found = await asyncio.gather(
         account(cluster, namespace, plan.service_account_name),
         *(_of_step(step, cluster, work) for step, work in zip(plan.steps, works, strict=True)),
-        _of_gates(plan, cluster, namespace),
+        _of_gates(plan, cluster, works[0].targets.holder),
+        _accounts(plan, cluster, namespace),
         _rights(plan, cluster, works),
     )
     problems = [problem for part in found for problem in part]
@@ -74,6 +76,20 @@ async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
     return []
 
 
+async def lent(cluster: Cluster, namespace: str, name: str, others: Iterable[str]) -> list[Problem]:
+    """Whether the accounts that pods are given are there, released for migrations, and for the plan's account to use.
+
+    The API server asks nobody when a pod names an account, so a plan could else get the rights of any in its namespace.
+    """
+    problems = []
+    for other in sorted(others):
+        found = await account(cluster, namespace, other)
+        if not found and not await cluster.may(name, namespace, "use", SERVICE_ACCOUNTS, other):
+            found = [Problem("serviceAccountName", f"ServiceAccount {name} may not use ServiceAccount {other}")]
+        problems += found
+    return problems
+
+
 async def _of_step(step: Any, cluster: Cluster, work: Work) -> list[Problem]:
     kind = step.kind
     refs = [target.ref(work.namespace) for target in kind.touches()]
@@ -92,21 +108,44 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
 
 
 async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[Problem]:
-    """Whether the account may write every target, for do and undo; what is missing as the Role to create."""
+    """Whether the account may write all that the plan writes, for do and undo; what is missing as the Role to create."""
     name, namespace = plan.service_account_name, works[0].namespace
     refs = list(dict.fromkeys(target.ref(namespace) for step in plan.steps for target in step.kind.touches()))
-    allowed = await asyncio.gather(*(cluster.may(name, namespace, "patch", ref.resource, ref.name) for ref in refs))
-    denied = [ref for ref, may in zip(refs, allowed, strict=True) if not may]
-    if not denied:
+    makes, lends = plan.makes(), plan.lends()
+
+    async def denied(wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
+        asked = (cluster.may(name, namespace, verb, resource, of) for verb, resource, of in wanted)
+        return [at for at, may in enumerate(await asyncio.gather(*asked)) if not may]
+
+    making = [(verb, resource, "") for resource in makes for verb in rights.MAKING]
+    patches, made, lent = await asyncio.gather(
+        denied([("patch", ref.resource, ref.name) for ref in refs]),
+        denied(making),
+        denied([("use", SERVICE_ACCOUNTS, account) for account in lends]),
+    )
+    no_patch, no_use = [refs[at] for at in patches], [lends[at] for at in lent]
+    no_make = list(dict.fromkeys(making[at][1] for at in made))
+    says = [
+        *([f"patch {', '.join(map(str, no_patch))}"] if no_patch else []),
+        *(f"{', '.join(making[at][0] for at in made if making[at][1] == kind)} {kind.kind}s" for kind in no_make),
+        *([f"use ServiceAccount {', '.join(no_use)}"] if no_use else []),
+    ]
+    if not says:
         return []
-    says = f"ServiceAccount {name} may not patch {', '.join(map(str, denied))}; apply this:"
-    return [Problem("serviceAccountName", f"{says}\n{role(name, namespace, denied)}")]
+    role = rights.role(name, namespace, rights.rules(rights.of(no_patch), no_make, no_use))
+    return [Problem("serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(says)}; apply this:\n{role}")]
 
 
-async def _of_gates(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
-    """Workloads that gates name beside those that steps roll out."""
-    problems = []
+async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
+    """The accounts that pods are given; whether ours may use them is asked with its other rights."""
+    return [problem for other in plan.lends() for problem in await account(cluster, namespace, other)]
+
+
+async def _of_gates(plan: Plan, cluster: Cluster, holder: Holder) -> list[Problem]:
+    """Workloads that gates name beside those that steps roll out, and what their sources need."""
+    problems, namespace = [], holder.namespace
     for place, gate in _gates(plan):
+        problems += await gate.source.examine(cluster, holder, place)
         workload = getattr(gate.source, "workload", None)
         if workload is None:
             continue

@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import yaml
 
-from cutover.ports import Ref, Resource
+from cutover.ports import SERVICE_ACCOUNTS, Ref, Resource
+
+MAKING: Final = ("create", "patch", "delete")
+"""What is needed of a kind of objects that the plan makes. RBAC cannot tell by name what does not exist yet."""
 
 
-def rules(targets: Iterable[tuple[Resource, str]]) -> list[dict[str, list[str]]]:
-    """The rules of a Role: to patch just these objects, for do and undo alike."""
+def rules(
+    targets: Iterable[tuple[Resource, str]], makes: Iterable[Resource] = (), lends: Iterable[str] = ()
+) -> list[dict[str, list[str]]]:
+    """The rules of a Role, for do and undo alike.
+
+    Args:
+        targets: objects to patch, just these.
+        makes: kinds of objects to make.
+        lends: service accounts to give to pods.
+    """
     found: dict[Resource, list[str]] = {}
     for resource, name in targets:
         names = found.setdefault(resource, [])
         if name not in names:
             names.append(name)
+    accounts = list(dict.fromkeys(lends))
     return [
-        {"apiGroups": [resource.group], "resources": [resource.plural], "resourceNames": names, "verbs": ["patch"]}
-        for resource, names in found.items()
+        *(_rule(resource, ["patch"], names) for resource, names in found.items()),
+        *(_rule(resource, list(MAKING)) for resource in dict.fromkeys(makes)),
+        *([_rule(SERVICE_ACCOUNTS, ["use"], accounts)] if accounts else []),
     ]
 
 
-def role(account: str, namespace: str, targets: Iterable[Ref]) -> str:
-    """A Role and its binding as YAML, to be applied as it is."""
+def _rule(resource: Resource, verbs: list[str], names: list[str] | None = None) -> dict[str, list[str]]:
+    only = {"resourceNames": names} if names else {}
+    return {"apiGroups": [resource.group], "resources": [resource.plural], **only, "verbs": verbs}
+
+
+def role(account: str, namespace: str, needed: list[dict[str, list[str]]]) -> str:
+    """A Role with these rules and its binding as YAML, to be applied as it is."""
     group, name = "rbac.authorization.k8s.io", f"{account}-cutover"
     metadata = {"name": name, "namespace": namespace}
     manifests = [
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "Role",
-            "metadata": metadata,
-            "rules": rules((ref.resource, ref.name) for ref in targets),
-        },
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": needed},
         {
             "apiVersion": f"{group}/v1",
             "kind": "RoleBinding",
@@ -42,3 +56,8 @@ def role(account: str, namespace: str, targets: Iterable[Ref]) -> str:
         },
     ]
     return "---\n".join(yaml.safe_dump(manifest, sort_keys=False) for manifest in manifests)
+
+
+def of(refs: Iterable[Ref]) -> list[tuple[Resource, str]]:
+    """Objects as `rules` wants them."""
+    return [(ref.resource, ref.name) for ref in refs]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cutover.fields import Json, names_of
+from cutover.fields import Json, deeper_than, names_of
 
 _LONGEST: Final = 16_384
 """Characters of a patch as JSON."""
@@ -33,7 +33,7 @@ def wrong(patch: Json) -> str:
     for key in patch:
         if key in _NOT_HERE:
             return _NOT_HERE[key].format(key=key)
-    if _deeper_than(_DEEPEST, patch):
+    if deeper_than(_DEEPEST, patch):
         return f"it is nested more than {_DEEPEST} deep, which no workload is; mend it"
     if (length := len(json.dumps(patch))) > _LONGEST:
         return f"it has {length} characters, and the most is {_LONGEST}; split the step"
@@ -47,15 +47,6 @@ def wrong(patch: Json) -> str:
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             return f"{at}.{part} is not a list of containers; begin each with a dash and its name"
     return next((f"{where} says nothing; {_LOST}" for where in _empty(patch)), "")
-
-
-def _deeper_than(levels: int, node: Json) -> bool:
-    """Without recursion: this is what makes recursion over a patch safe."""
-    layer = [node]
-    for _ in range(levels):
-        parts = (item for item in layer if isinstance(item, dict | list))
-        layer = [child for item in parts for child in (item.values() if isinstance(item, dict) else item)]
-    return any(isinstance(item, dict | list) for item in layer)
 
 
 def _empty(patch: Json, at: str = "") -> Iterator[str]:

@@ -163,6 +163,7 @@ class StepStatus:
 
     Attributes:
         written: it has written to its target, so there is a snapshot. Saved along with the next thing that is saved.
+        made: what this attempt has made, in the kind's own words of at most 32 bytes; saved before that may take effect.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -171,6 +172,7 @@ class StepStatus:
     state: StepState = StepState.PENDING
     attempt: int = 0
     written: bool = False
+    made: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     message: str = ""

@@ -1,6 +1,6 @@
-"""Takes away the snapshots that nobody else will: called by `app.py` when a process begins to work.
+"""Takes away the snapshots and Jobs that nobody else will: called by `app.py` when a process begins to work.
 
-There are two kinds: those of a plan that is gone without having ended, because somebody took our finalizer off, and those that a
+There are two kinds of them: those of a plan that is gone without having ended, because somebody took our finalizer off, and snapshots that a
 process wrote after another one had ended the run and tidied up. A new object has no fence that could tell it is late; it does
 no harm, and the process that wrote it takes it away itself, unless it died.
 """
@@ -8,9 +8,11 @@ no harm, and the process that wrote it takes it away itself, unless it died.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from cutover.errors import Denied, NotFound
 from cutover.fields import Json
-from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
+from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
 from cutover.snapshots import RUN_LABEL, drop, drop_all
 from cutover.status import Phase
 
@@ -18,7 +20,7 @@ _TIDY = (Phase.ROLLED_BACK, Phase.ABANDONED)
 
 
 async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
-    """Delete every snapshot whose plan is gone, or whose run has ended so that it keeps none.
+    """Delete every snapshot and Job whose plan is gone, and every snapshot whose run has ended so that it keeps none.
 
     Args:
         cluster: the API server.
@@ -29,7 +31,8 @@ async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
     """
     swept: set[str] = set()
     for namespace in namespaces or ("",):
-        # The snapshots first: a plan that is made meanwhile has none among them.
+        # What is kept first: a plan that is made meanwhile has nothing among it.
+        made = await cluster.list(JOBS, namespace, MADE_LABEL)
         kept = await cluster.list(SNAPSHOTS, namespace, PLAN_LABEL)
         plans = {plan["metadata"]["uid"]: plan for plan in await cluster.list(PLANS, namespace)}
         runs = {(body["metadata"]["namespace"], *_run_of(body["metadata"]["labels"])) for body in kept}
@@ -40,6 +43,11 @@ async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
                 await drop(cluster, where, uid, run)
             else:
                 continue
+            swept.add(uid)
+        makers = {(body["metadata"]["namespace"], body["metadata"]["labels"][MADE_LABEL]) for body in made}
+        for where, uid in sorted(maker for maker in makers if maker[1] not in plans):
+            with suppress(NotFound, Denied):  # the namespace is gone too
+                await cluster.delete_all(JOBS, where, f"{MADE_LABEL}={uid}")
             swept.add(uid)
     return len(swept)
 

@@ -122,9 +122,10 @@ def test_what_somebody_else_asked_for_is_left_alone(people: People) -> None:
     people.editor.api.patch(f"{people.editor.plans}/plan", {"metadata": {"annotations": {f"{PREFIX}approve": None}}})
 
 
-def test_a_plan_uses_no_account_that_its_author_may_not_use(people: People, cluster: AnyCluster) -> None:
-    """An editor may, as he may impersonate them anyway; one who may only write plans may not."""
-    people.editor.apply(f"suspend: true\n{SPEC}", "second")
+@pytest.fixture
+def author(people: People, cluster: AnyCluster) -> Shop:
+    """One who may write plans and nothing else; `second` is somebody else's plan."""
+    people.editor.apply(f"timeout: 1h\nsuspend: true\n{SPEC}", "second")
     group, namespace = "rbac.authorization.k8s.io", people.shop.namespace
     rule = {"apiGroups": ["cutover.dev"], "resources": ["migrationplans"], "verbs": ["create", "patch", "get"]}
     for kind, rest in (
@@ -142,11 +143,27 @@ def test_a_plan_uses_no_account_that_its_author_may_not_use(people: People, clus
         metadata = {"name": "author", "namespace": namespace}
         cluster.api.apply({"apiVersion": version, "kind": kind, "metadata": metadata, **rest})
     plane = cluster.control_plane
-    author = Shop(Api(plane.url, plane.ca, plane.token_for(namespace, "author")), namespace)
+    return Shop(Api(plane.url, plane.ca, plane.token_for(namespace, "author")), namespace)
+
+
+def test_a_plan_uses_no_account_that_its_author_may_not_use(author: Shop) -> None:
+    """An editor may, as he may impersonate them anyway; one who may only write plans may not."""
     with pytest.raises(
         ApiError, match="author may not have plans act as ServiceAccount migrator; it takes the verb use"
     ):
         author.apply(SPEC, "third")
-    author.api.patch(f"{author.plans}/second", {"metadata": {"labels": {"team": "shop"}}})
     with pytest.raises(ApiError, match="ServiceAccount default"):
         author.api.patch(f"{author.plans}/second", {"spec": {"serviceAccountName": "default"}})
+
+
+def test_what_is_done_with_an_account_is_changed_by_those_who_may_use_it(people: People, author: Shop) -> None:
+    plan = f"{author.plans}/second"
+    step = {"name": "more", "wait": {"for": "1s"}}
+    added, changed, taken_away = {"onFailure": "Hold"}, {"steps": [step]}, {"timeout": None}
+    for spec in (added, changed, taken_away):
+        with pytest.raises(ApiError, match="author may not have plans act as ServiceAccount migrator"):
+            author.api.patch(plan, {"spec": spec})
+    author.api.patch(plan, {"metadata": {"labels": {"team": "shop"}}, "spec": {"suspend": False}})
+    author.api.patch(plan, {"spec": {"suspend": None}})
+    for spec in (added, changed, taken_away):
+        people.editor.api.patch(plan, {"spec": spec})

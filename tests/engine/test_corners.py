@@ -68,6 +68,25 @@ async def test_a_finalizer_that_does_not_come_off_is_tried_again_in_peace(error:
     await run.until(lambda: not run.bound)
 
 
+async def test_an_abandoned_plan_waits_until_its_snapshots_may_go() -> None:
+    run = Simulation(plan(APPROVE), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    delete_all, refusals = run.cluster.delete_all, 3
+
+    async def refuse(*where: Any) -> None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise Denied("no")
+        await delete_all(*where)
+
+    run.cluster.delete_all = refuse  # type: ignore[assignment]
+    run.request(RequestVerb.ABANDON)
+    await run.until(lambda: run.phase is Phase.ABANDONED and not run.bound)
+    assert refusals < 0
+    assert run.leftovers() == []
+
+
 async def test_a_plan_never_runs_without_its_finalizer() -> None:
     """Another plan takes the target between the look and the claim, and lets go of it at once."""
     run = Simulation(plan(DEPLOY), put=shop)

@@ -44,6 +44,7 @@ async def test_dies_at_every_call(story: Story, after: bool) -> None:  # noqa: F
         assert run.crashes == 1, at
         assert crashed is phase, (at, run.status)
         assert run.specs() == whole.specs(), at
+        assert run.jobs() == whole.jobs(), at
         if not story.timed:
             assert effects(run) == effects(whole), at
         assert run.leftovers() == [], at
@@ -72,6 +73,7 @@ async def test_gets_no_answer_at_every_call(story: Story, after: bool) -> None: 
         run, left = await end(story, at, after=after, lost=True)
         assert left is phase, (at, run.status)
         assert run.specs() == whole.specs(), at
+        assert run.jobs() == whole.jobs(), at
         assert run.leftovers() == [], at
         if not story.timed:
             assert effects(run) == effects(whole), at

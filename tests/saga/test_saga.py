@@ -91,6 +91,37 @@ def gate(verdict: Verdict, *, guard: bool = False) -> GateStatus:
     return GateStatus(name="errors", verdict=verdict, message="0.9 is not <= 0.5", guard=guard)
 
 
+# --- what a step makes --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_made_is_saved_before_the_command_comes_again() -> None:
+    walk = Walk().to("deploy")
+    assert walk.go(Again(0.0, "it is made", made="uid-1")) == ""
+    assert walk.turn.look_again == timedelta()
+    assert walk.status.steps[0].made == "uid-1"
+    assert settled(walk.status).steps[0].made == "uid-1", "worth a save of its own"
+    assert walk.go() == "do deploy 0"
+    walk.go(Again(5.0, "it runs"))
+    assert walk.status.steps[0].made == "uid-1"
+    walk.go(Failed("JobFailed", "exit 1"))
+    assert walk.go(Again(0.0, "its undo is made", made="uid-1 uid-2")) == ""
+    assert walk.status.steps[0].made == "uid-1 uid-2"
+
+
+def test_another_attempt_has_made_nothing() -> None:
+    rules = replace(RULES, steps=(replace(RULES.steps[0], retries=1), *RULES.steps[1:]))
+    walk = Walk(rules).to("deploy")
+    walk.go(Again(0.0, "it is made", made="uid-1"))
+    walk.go()
+    assert walk.go(Failed("JobFailed", "exit 1")) == "undo deploy"
+    assert walk.status.steps[0].made == "uid-1", "the undo needs it"
+    walk.go(Again(0.0, "its undo is made", made="uid-1 uid-2"))
+    assert walk.status.steps[0].made == "uid-1 uid-2"
+    walk.go()
+    assert walk.go(Done()) == "do deploy 0"
+    assert (walk.status.steps[0].attempt, walk.status.steps[0].made) == (2, "")
+
+
 # --- forward ------------------------------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,7 @@ def test_the_largest_status() -> None:
                 kind="traffic",
                 state=StepState.UNDOING,
                 attempt=10,
+                made="u" * 32,
                 written=True,
                 started_at=NOW,
                 finished_at=NOW,

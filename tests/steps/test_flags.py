@@ -531,10 +531,12 @@ async def test_a_snapshot_that_was_not_taken_hinders_no_undo() -> None:
     run = Simulation(plan(SPEC.replace("RELOAD", ALL)), put=shop)
     create = run.cluster.create
 
-    async def refuse(resource: Resource, namespace: str, body: Json) -> Json:
+    async def refuse(
+        resource: Resource, namespace: str, body: Json, account: str = "", *, dry_run: bool = False
+    ) -> Json:
         if resource == SNAPSHOTS and body["data"]["object"]["kind"] == "Deployment":
             raise Unavailable("no answer")
-        return await create(resource, namespace, body)
+        return await create(resource, namespace, body, account, dry_run=dry_run)
 
     run.cluster.create = refuse  # type: ignore[method-assign]
     await run.until(lambda: any(ref.resource == SNAPSHOTS for ref in run.cluster.objects))

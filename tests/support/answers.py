@@ -27,7 +27,7 @@ def answered(cluster: MemoryCluster, lists: Mapping[Ref, Json], method: str, pat
     if method == "PATCH":
         return (cluster._dry_run if "dryRun" in params else cluster._patch)(ref, body, account)
     if method == "POST":
-        return cluster._create(resource, namespace, body)
+        return cluster._create(resource, namespace, body, account, dry_run="dryRun" in params)
     if method == "PUT":
         if body["metadata"].get("uid") not in (None, cluster._get(ref)["metadata"]["uid"]):
             raise Conflict(f"{ref} has another uid")

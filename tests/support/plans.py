@@ -21,7 +21,8 @@ class Story:
 
     `fails_at` is the weight at which the gate or guard begins to fail; above 100 is never. With `fails_in` it fails in that
     step. In a `timed` story the samples
-    of a guard decide in which step it turns back, and those start again after a crash.
+    of a guard decide in which step it turns back, and those start again after a crash. With `abort_running` it is aborted while a
+    Job runs.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Story:
     approve: str = ""
     abort_in: str = ""
     timed: bool = False
+    abort_running: bool = False
 
 
 GUARDED = """
@@ -135,6 +137,37 @@ steps:
     gates: [{name: errors, interval: 5s, successThreshold: 2, prometheus: {query: errors}, pass: {max: "0.5"}}]
   - {name: old, deploy: {workload: {name: shop-v1}, images: [{container: app, image: "shop-v1:2"}]}}
 """
+_POD = "{template: {spec: {containers: [{name: tool, image: 'IMAGE'}]}}}"
+
+
+def template(image: str) -> str:
+    """A Job of one container."""
+    return f"{{spec: {_POD.replace('IMAGE', image)}}}"
+
+
+def migrating(image: str, undo: str = "tool:down", more: str = "") -> str:
+    """A deploy, a Job that migrates, and whatever comes after."""
+    return f"""
+steps:
+  - {{name: deploy, deploy: {{workload: {{name: shop-v2}}, replicas: 1}}}}
+  - {{name: schema, job: {{template: {template(image)}, undo: {template(undo)}}}}}
+{more}"""
+
+
+_SOAK = '  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}\n'
+_SMOKE = f"""  - name: soak
+    check: {{for: 30s}}
+    gates: [{{name: smoke, interval: 5s, successThreshold: 2, job: {{template: {template("smoke:1")}}}}}]
+"""
+_RETRIED = f"""
+steps:
+  - {{name: seed, retries: 1, job: {{template: {template("tool:exit-3")}, undo: {template("tool:down")}}}}}
+"""
+_TESTED = f"""
+steps:
+  - {{name: test, job: {{template: {template("smoke:1")}, changesNothing: true}}}}
+  - {{name: schema, irreversible: true, job: {{template: {template("tool:up")}}}}}
+"""
 
 STORIES = (
     Story("canary", CANARY, Phase.SUCCEEDED),
@@ -148,6 +181,13 @@ STORIES = (
     Story("stateful", STATEFUL, Phase.SUCCEEDED),
     Story("stateful-fails", STATEFUL, Phase.ROLLED_BACK, fails_in="soak"),
     Story("daemons", DAEMONS, Phase.SUCCEEDED),
+    Story("job", migrating("tool:up", more=_SOAK), Phase.SUCCEEDED),
+    Story("job-undone", migrating("tool:up", more=_SOAK), Phase.ROLLED_BACK, fails_in="soak"),
+    Story("job-fails", migrating("tool:exit-3"), Phase.ROLLED_BACK),
+    Story("job-aborted", migrating("tool:hangs"), Phase.ROLLED_BACK, abort_running=True),
+    Story("job-retried", _RETRIED, Phase.ROLLED_BACK),
+    Story("job-tested", _TESTED, Phase.SUCCEEDED),
+    Story("job-gate", migrating("tool:up", more=_SMOKE), Phase.SUCCEEDED),
     Story("daemons-fails", DAEMONS, Phase.ROLLED_BACK, fails_in="soak"),
     Story("switched", SWITCHED, Phase.SUCCEEDED),
     Story("switched-fails", SWITCHED, Phase.ROLLED_BACK, fails_in="soak"),
@@ -177,6 +217,9 @@ async def play(story: Story, run: Simulation) -> Phase:
         if step:
             await run.until(lambda: run.phase is Phase.WAITING)
             run.request(verb, step if verb is RequestVerb.APPROVE else "")
+    if story.abort_running:
+        await run.until(lambda: any((body.get("status") or {}).get("active") for body in run.cluster.objects.values()))
+        run.request(RequestVerb.ABORT)
     return await run.run()
 
 

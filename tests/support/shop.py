@@ -110,7 +110,14 @@ def shop(cluster: MemoryCluster) -> None:
     cluster.put(STATEFUL_SETS, yaml.safe_load(_STORE))
     cluster.put(DAEMON_SETS, yaml.safe_load(_AGENT))
     cluster.put(VIRTUAL_SERVICES, virtual_service())
+    cluster.exits = exits
     react(cluster)
+
+
+def exits(pod: dict[str, Any]) -> int | None:
+    """The exit code with which a pod ends, as its image says: ``tool:exit-3``, ``tool:hangs``; else 0."""
+    tag = pod["containers"][0]["image"].partition(":")[2]
+    return None if tag == "hangs" else int(tag.removeprefix("exit-")) if tag.startswith("exit-") else 0
 
 
 def plan(spec: str) -> dict[str, Any]:

@@ -9,14 +9,25 @@ from typing import Any
 
 from cutover.driver import Driver
 from cutover.errors import Unavailable
+from cutover.jobs import GATE_LABEL, STARTED_LABEL, state_of
 from cutover.plan import read_status
-from cutover.ports import APPLIED_LABEL, CONFIG_MAPS, MIGRATOR_LABEL, PLANS, SNAPSHOTS, Ports, Ref
+from cutover.ports import (
+    APPLIED_LABEL,
+    CONFIG_MAPS,
+    JOBS,
+    MIGRATOR_LABEL,
+    PLAN_LABEL,
+    PLANS,
+    PODS,
+    SNAPSHOTS,
+    Ports,
+    Ref,
+)
 from cutover.requests import RequestVerb, write
 from cutover.status import ENDED, Phase, Status
 from cutover.testing import (
     Crash,
     CrashSwitch,
-    MemoryClock,
     MemoryCluster,
     MemoryMetrics,
     MemoryRecorder,
@@ -49,7 +60,7 @@ class Simulation:
         self.before = copy.deepcopy(self.cluster.objects)
         self.metrics = MemoryMetrics()
         self.recorder = MemoryRecorder()
-        self.clock = MemoryClock()
+        self.clock = self.cluster.clock
         self.crashes = 0
         self.asked = False
         self.plan = self.cluster.put(PLANS, body)
@@ -145,10 +156,23 @@ class Simulation:
             labels = body["metadata"].get("labels") or {}
             if ref.resource == SNAPSHOTS and self.phase is Phase.SUCCEEDED and body["metadata"].get("ownerReferences"):
                 continue  # kept for a rollback on request, and gone with the plan
+            if ref.resource == JOBS:
+                found += _wrong_with_a_job(ref, body)
+                continue
             if any(label.startswith("cutover.dev/") and label not in _MAY_STAY for label in labels):
                 found.append(str(ref))
             if body["metadata"].get("finalizers"):
                 found.append(f"finalizer of {ref}")
+        return found
+
+    def jobs(self) -> dict[str, str]:
+        """The Jobs of steps that are there, and what became of each."""
+        found = {}
+        for ref, body in self.cluster.objects.items():
+            if ref.resource == JOBS and GATE_LABEL not in body["metadata"]["labels"]:
+                state = state_of(body)
+                ended = "complete" if state.complete else state.failed or "unfinished"
+                found[ref.name] = f"{ended}, started {body['metadata']['labels'][STARTED_LABEL]}"
         return found
 
     def specs(self) -> dict[Ref, Any]:
@@ -160,11 +184,22 @@ class Simulation:
         return specs_of(self.before)
 
 
+def _wrong_with_a_job(ref: Ref, body: Any) -> list[str]:
+    """A Job stays for its logs, owned by the plan; it is not claimed any more, and never runs again."""
+    found = [f"claim on {ref}"] if PLAN_LABEL in body["metadata"]["labels"] else []
+    if not body["metadata"].get("ownerReferences"):
+        found.append(f"nobody owns {ref}")
+    state = state_of(body)
+    if not state.finished and not state.suspended:
+        found.append(f"{ref} runs")
+    return found
+
+
 def specs_of(objects: dict[Ref, Any]) -> dict[Ref, Any]:
     """Spec, labels and annotations of everything but plans."""
     kept = {}
     for ref, body in objects.items():
-        if ref.resource != PLANS and ("spec" in body or ref.resource == CONFIG_MAPS):
+        if ref.resource not in (PLANS, JOBS, PODS) and ("spec" in body or ref.resource == CONFIG_MAPS):
             metadata = body["metadata"]
             kept[ref] = (
                 body.get("spec"),

@@ -251,6 +251,8 @@ class Process(Kubernetes):
 
     def _note(self, ref: Ref, body: Json, *, deleted: bool = False) -> None:
         before = self.seen(ref)
+        if deleted and ref == self.world.plan:
+            self.driver.deleted(ref, body["metadata"]["uid"])
         if self.note(ref, body, deleted=deleted) and (
             ref == self.world.plan or self.world.uid in (_uid(before), _uid(body))
         ):
@@ -304,7 +306,6 @@ class World:
     cluster: MemoryCluster
     plan: Ref
     uid: str
-    clock: MemoryClock = field(default_factory=MemoryClock)
     metrics: MemoryMetrics = field(default_factory=MemoryMetrics)
     recorder: MemoryRecorder = field(default_factory=MemoryRecorder)
     log: list[Event] = field(default_factory=list)
@@ -314,6 +315,11 @@ class World:
     wrong: list[BaseException] = field(default_factory=list)
     strays: set[Ref] = field(default_factory=set)
     unheard: bool = False
+
+    @property
+    def clock(self) -> MemoryClock:
+        """The server's; all of them have the same time."""
+        return self.cluster.clock
 
     def start(self, at: int | None = None) -> None:
         """Start one more process, or anew the one that stood there."""

@@ -263,8 +263,17 @@ class Walk:
         assert self.over, f"it does not end: {self.status}"
         self.end = self.status
         self.keeps_its_promises()
+        if not self.there:
+            await self._hear_that_it_is_gone()
         self._judge()
         await self._leave_nothing()
+
+    async def _hear_that_it_is_gone(self) -> None:
+        """A process that lives is told so; another one has begun since, and looks for itself as each does when it begins."""
+        self.world.hear()
+        await self.work(20)
+        if self.world.counts["crashes"]:
+            await sweep(self.world.cluster, ())
 
     async def _calm(self) -> None:
         for process in self.world.processes:
@@ -348,8 +357,7 @@ class Walk:
         cluster = self.world.cluster
         if self.there:
             cluster.delete(self.world.plan)
-            self.world.hear()
-            await self.work(20)
+            await self._hear_that_it_is_gone()
         assert not self.there
         self._collect()
         await sweep(cluster, ())

@@ -20,7 +20,7 @@ import aiohttp
 
 from cutover.errors import Conflict, Denied, NotFound, OutsideError, Rejected, Unavailable
 from cutover.fields import Json, Operation
-from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, Ref, Resource
+from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, connect=5)
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
@@ -185,10 +185,26 @@ class Kubernetes:
         params = {"fieldManager": FIELD_MANAGER, "dryRun": "All", "fieldValidation": "Strict"}
         return await self._request("PATCH", _path(ref), headers=headers, params=params, body=patch)
 
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+    async def create(
+        self, resource: Resource, namespace: str, body: Json, account: str = "", *, dry_run: bool = False
+    ) -> Json:
         """Create an object."""
         params, text = {"fieldManager": FIELD_MANAGER}, as_go_writes(body)
-        return await self._request("POST", _collection(resource, namespace), params=params, body=text)
+        if account:
+            params["fieldValidation"] = "Strict"
+        if dry_run:
+            params["dryRun"] = "All"
+        headers = _as(namespace, account) if account else None
+        made = await self._request("POST", _collection(resource, namespace), headers=headers, params=params, body=text)
+        if resource not in STREAMED or dry_run:
+            return made
+        return self._keep(Ref(resource, namespace, made["metadata"]["name"]), made, ours=True)
+
+    async def remove(self, ref: Ref, uid: str, account: str) -> None:
+        """Delete one object; another of the same name is a Conflict, and stays."""
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        with contextlib.suppress(NotFound, Conflict):
+            await self._request("DELETE", _path(ref), headers=_as(ref.namespace, account), body=options)
 
     async def replace(self, ref: Ref, body: Json) -> Json:
         """Write a whole object as the operator, if it is still at the version that the body names. Raises Conflict."""

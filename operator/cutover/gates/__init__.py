@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import ConfigDict, Field, create_model, model_validator
 
 from cutover.gates.base import Source, Surroundings
+from cutover.gates.job import Job
 from cutover.gates.prometheus import Prometheus
 from cutover.gates.readiness import Readiness
 from cutover.gates.verdict import NoData, Rule
@@ -15,7 +16,7 @@ from cutover.model import Decimal, Duration, Label, Model, validations
 
 __all__ = ["SOURCES", "Bounds", "Gate", "Source", "Surroundings"]
 
-SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus)
+SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus, Job)
 
 
 _SOME_BOUND: Final = ("has(self.min) || has(self.max)", "pass has neither min nor max; give at least one")
@@ -94,7 +95,7 @@ class _GateFields(Model):
             name=self.name,
             interval=self.interval,
             minimum=source.minimum() if bounds.min is None else bounds.min,
-            maximum=bounds.max,
+            maximum=source.maximum() if bounds.max is None else bounds.max,
             passes_needed=self.success_threshold,
             fails_allowed=self.failure_threshold,
             no_data=self.no_data,

@@ -6,9 +6,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar
 
+from cutover.errors import Problem
 from cutover.gates.verdict import Measurement
 from cutover.model import Model
-from cutover.ports import Clock, Cluster, Metrics, Ref
+from cutover.ports import Clock, Cluster, Metrics, Ref, Resource
+from cutover.targets import Holder
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A measurement under way.
+
+    Attributes:
+        token: tells the source which one it is, when it is asked again.
+        after: seconds until it is asked again, unless it has ended before.
+        note: what it waits for.
+    """
+
+    token: str
+    after: float
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +35,10 @@ class Surroundings:
     Attributes:
         workload: what the step rolls out, when it does; readiness measures it unless the gate names another.
         interval: of the gate.
+        holder: the plan, for what a source makes.
+        moment: names what is judged, such as ``shift/1/0``: step, attempt, stage; of guards ``/guards``.
+        gate: its name.
+        pending: the measurement under way.
     """
 
     cluster: Cluster
@@ -26,7 +47,11 @@ class Surroundings:
     namespace: str
     step: str
     workload: Ref | None
-    interval: timedelta
+    interval: timedelta = timedelta()
+    holder: Holder | None = None
+    moment: str = ""
+    gate: str = ""
+    pending: Pending | None = None
 
 
 class Source(Model):
@@ -37,6 +62,7 @@ class Source(Model):
         live: measured in every turn from what is streamed, not only once an interval.
         patient: a number out of bounds is a reason to wait, not a failure, unless the gate is a guard.
         needs_bounds: the gate must say `pass`.
+        shortest: the least interval.
     """
 
     key: ClassVar[str]
@@ -44,10 +70,29 @@ class Source(Model):
     patient: ClassVar[bool] = False
     needs_bounds: ClassVar[bool] = True
     unit: ClassVar[str] = ""
+    shortest: ClassVar[timedelta] = timedelta(milliseconds=100)
 
     def minimum(self) -> float | None:
         """A lower bound that the source itself brings."""
         return None
+
+    def maximum(self) -> float | None:
+        """An upper bound that the source itself brings."""
+        return None
+
+    def makes(self) -> tuple[Resource, ...]:
+        """Kinds of objects that it makes and deletes, as the plan's account."""
+        return ()
+
+    def lends(self, account: str) -> frozenset[str]:
+        """Service accounts that it gives to pods, beside the plan's `account`, which must be allowed to use them."""
+        del account
+        return frozenset()
+
+    async def examine(self, cluster: Cluster, holder: Holder, place: str) -> list[Problem]:
+        """What is missing or in the way before the first step."""
+        del cluster, holder, place
+        return []
 
     def hold(self) -> timedelta:
         """How long it must pass without a break."""
@@ -65,6 +110,15 @@ class Source(Model):
         """The administrator's provider it names; empty for none."""
         return ""
 
-    async def measure(self, around: Surroundings) -> Measurement:
-        """Take one sample. Trouble outside is a measurement without a value, with a note."""
+    async def measure(self, around: Surroundings) -> Measurement | Pending:
+        """Take one sample, or begin to. Trouble outside is a measurement without a value, with a note."""
         raise NotImplementedError
+
+    def ended(self, around: Surroundings, pending: Pending) -> bool:
+        """Whether it is worth asking again before its time, by what is streamed."""
+        del around, pending
+        return False
+
+    async def give_up(self, around: Surroundings, pending: Pending) -> None:
+        """What was begun for a measurement is not wanted any more."""
+        del around, pending

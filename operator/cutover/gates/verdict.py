@@ -113,7 +113,9 @@ def judge(rule: Rule, tally: Tally, now: datetime) -> GateStatus:
 def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, str]:
     seen = tally.last
     if tally.failed:
-        what = seen.note if seen and seen.value is None else f"{value}{rule.unit} is not {rule.bound}"
+        note = seen.note if seen else ""
+        number = f"{value}{rule.unit} is not {rule.bound}"
+        what = note if seen and seen.value is None else f"{number}; {note}" if note else number
         times = f", {tally.fails} times" if tally.fails > 1 else ""
         return Verdict.FAIL, f"{what}{times}"
     if seen is None:

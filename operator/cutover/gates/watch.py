@@ -6,19 +6,22 @@ answer is there. A slow or dead server therefore never delays an abort.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from cutover.errors import OutsideError
 from cutover.gates import Gate, Surroundings
+from cutover.gates.base import Pending
 from cutover.gates.verdict import Measurement, Rule, Tally, judge, observe
-from cutover.status import GateStatus
+from cutover.status import GateStatus, Verdict
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Watched:
     gate: Any
     rule: Rule
@@ -26,6 +29,8 @@ class _Watched:
     next: datetime
     tally: Tally = field(default_factory=Tally)
     asking: bool = False
+    pending: Pending | None = None
+    around: Surroundings | None = None
 
 
 class Watch:
@@ -46,6 +51,7 @@ class Watch:
         """Watch these gates; with a key not seen before everything counts anew, from `since` on."""
         if key == self._key:
             return
+        self.stop()
         self._key = key
         self._watched = [
             _Watched(gate, rule, first, first)
@@ -55,7 +61,10 @@ class Watch:
         ]
 
     def stop(self) -> None:
-        """Watch nothing; answers still under way are thrown away."""
+        """Watch nothing; answers still under way are thrown away, and what was begun for them is given up."""
+        for watched in self._watched:
+            if watched.pending is not None and not watched.asking:
+                self._spawn(self._give_up(watched, watched.pending))
         self._key, self._watched = None, []
 
     async def look(self, around: Surroundings) -> tuple[GateStatus, ...]:
@@ -64,14 +73,14 @@ class Watch:
         for watched in self._watched:
             if now < watched.first:
                 continue
-            near = replace(around, interval=watched.rule.interval)
+            near = replace(around, interval=watched.rule.interval, gate=watched.rule.name, pending=watched.pending)
             if watched.gate.source.live:
                 await self._look_live(watched, near, now)
-            elif now >= watched.next and not watched.asking:
+            elif not watched.asking and (now >= watched.next or _ended(watched, near)):
                 watched.asking = True
                 watched.next = now + watched.rule.interval
                 self._spawn(self._ask(watched, near))
-        return tuple(judge(watched.rule, watched.tally, now) for watched in self._watched)
+        return tuple(_says(watched, now) for watched in self._watched)
 
     def next_look(self, now: datetime) -> timedelta | None:
         """When something is due again; None when only an event or an answer under way can change anything."""
@@ -95,7 +104,7 @@ class Watch:
 
     async def _look_live(self, watched: _Watched, around: Surroundings, now: datetime) -> None:
         """A live source costs nothing to look at, so every turn sees it; but it is counted once an interval, or on a change."""
-        seen = await watched.gate.source.measure(around)
+        seen: Measurement = await watched.gate.source.measure(around)
         trial = observe(watched.rule, watched.tally, seen)
         turned = (trial.passes > 0) != (watched.tally.passes > 0)
         if now >= watched.next or turned or watched.tally.last is None:
@@ -105,14 +114,43 @@ class Watch:
             watched.tally = replace(watched.tally, last=seen)
 
     async def _ask(self, watched: _Watched, around: Surroundings) -> None:
+        seen: Measurement | Pending
+        watched.around = around
+        if watched not in self._watched:
+            return
         try:
             seen = await watched.gate.source.measure(around)
         except Exception:  # noqa: BLE001 -- a fault of ours in a source must show as missing data, never as silence
             seen = Measurement(None, around.clock.now(), "the measurement broke off")
         finally:
             watched.asking = False
+        if isinstance(seen, Pending) and watched not in self._watched:
+            await self._give_up(watched, seen)
+        elif isinstance(seen, Pending):
+            watched.pending, watched.next = seen, around.clock.now() + timedelta(seconds=seen.after)
+        else:
+            self._count(watched, around, seen)
+
+    def _count(self, watched: _Watched, around: Surroundings, seen: Measurement) -> None:
+        if watched.pending:  # it has taken its time; the next one begins an interval after its end
+            watched.pending, watched.next = None, around.clock.now() + watched.rule.interval
         watched.tally = observe(watched.rule, watched.tally, seen)
         self._wake()
+
+    async def _give_up(self, watched: _Watched, pending: Pending) -> None:
+        if watched.around is not None:
+            with contextlib.suppress(OutsideError):  # what is left is taken away at the end of the run
+                await watched.gate.source.give_up(watched.around, pending)
+
+
+def _ended(watched: _Watched, around: Surroundings) -> bool:
+    return watched.pending is not None and bool(watched.gate.source.ended(around, watched.pending))
+
+
+def _says(watched: _Watched, now: datetime) -> GateStatus:
+    status = judge(watched.rule, watched.tally, now)
+    waits = watched.pending and status.verdict is Verdict.WAIT
+    return replace(status, message=watched.pending.note) if watched.pending and waits else status
 
 
 __all__ = ["Gate", "Spawn", "Watch"]

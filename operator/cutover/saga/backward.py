@@ -65,6 +65,7 @@ def _begin(draft: Draft, at: int) -> Turn:
 def _look_at(draft: Draft, at: int) -> Turn:
     """What became of the undo in hand."""
     step, outcome = draft.status.steps[at], draft.inputs.outcome
+    draft.note_made(at)
     draft.inputs = replace(draft.inputs, outcome=None)
     match outcome:
         case Done(message=message):

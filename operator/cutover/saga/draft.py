@@ -72,7 +72,7 @@ class Draft:
             raise Broken(f"step {step.name} is {step.state} and cannot {event}")
         step = replace(step, state=to, message=message[:256])
         if event in (StepEvent.START, StepEvent.AGAIN):
-            step = replace(step, started_at=self.now, attempt=step.attempt + 1)
+            step = replace(step, started_at=self.now, attempt=step.attempt + 1, made="")
         if to in (StepState.DONE, StepState.FAILED, StepState.UNDONE):
             step = replace(step, finished_at=self.now)
         self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
@@ -82,6 +82,12 @@ class Draft:
         steps = self.status.steps
         if not steps[at].written:
             self.set(steps=(*steps[:at], replace(steps[at], written=True), *steps[at + 1 :]))
+
+    def note_made(self, at: int) -> None:
+        """Keep what the command in hand has made. Losing it is harmless: what is not saved has not taken effect yet."""
+        steps, outcome = self.status.steps, self.inputs.outcome
+        if isinstance(outcome, Again) and outcome.made:
+            self.set(steps=(*steps[:at], replace(steps[at], made=outcome.made), *steps[at + 1 :]))
 
     def raise_fence(self) -> None:
         """From here on, late writes of what came before fail."""

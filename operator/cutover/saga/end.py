@@ -85,12 +85,17 @@ def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
 
 
 def _let_go_of_abandoned(draft: Draft) -> Turn:
-    """Its claims are void already, so taking them away is a courtesy; only the lack of an answer is worth another try."""
+    """Its claims are void already, so taking them away is a courtesy. That its snapshots go is worth another try.
+
+    A plan that is being deleted is not kept for that: its snapshots go after it.
+    """
     match draft.inputs.outcome:
         case None:
             return draft.turn(Command(Verb.RELEASE))
         case Again(after=after):
             return draft.turn(None, seconds(after))
+        case Wait() | Failed() | Hold() if not draft.inputs.deleting:
+            return draft.turn(None, STUCK_EVERY)
         case _:
             return draft.unbind()
 

@@ -18,6 +18,7 @@ from cutover.status import Current, Phase, StepState, Verdict
 def forward(draft: Draft) -> Turn:
     """The stage in hand: do it, look how far it is, judge it."""
     at, stage = position(draft.status), stage_of(draft.status)
+    draft.note_made(at)
     if draft.status.steps[at].state is StepState.UNDOING:
         return _clear_for_another(draft, at)
     if draft.inputs.written:

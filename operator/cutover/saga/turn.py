@@ -92,11 +92,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not finished; look again after so many seconds, or when an event comes. None: only an event will tell."""
+    """Not finished; look again after so many seconds, or when an event comes. None: only an event will tell.
+
+    Attributes:
+        made: to be saved with the step before the command comes again; empty leaves what is saved.
+    """
 
     after: float | None
     message: str
     ready: str = ""
+    made: str = ""
 
 
 @dataclass(frozen=True, slots=True)

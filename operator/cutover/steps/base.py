@@ -49,6 +49,8 @@ class Work:
         memory: what the kind remembers of this run; lost in a crash, so only what can be found out again.
         approved: a person has approved the stage in hand.
         earlier: what earlier steps of the plan write; it may look different when this step begins.
+        attempt: the number of the try.
+        made: what an earlier command of this attempt has asked to be saved (`Again.made`).
     """
 
     cluster: Cluster
@@ -62,6 +64,8 @@ class Work:
     memory: dict[str, Any] = field(default_factory=dict)
     approved: bool = False
     earlier: frozenset[Target] = frozenset()
+    attempt: int = 1
+    made: str = ""
 
     def pause(self, soonest: float = 0.05) -> float:
         """Seconds until the next look at what is not streamed: the longer it takes, the less often."""
@@ -106,6 +110,7 @@ class Kind(Model):
         keeps: a stage in effect is looked after also while the plan is held.
         bounded: a stage may time out; false for what only a person can end.
         needs_gates: the step means nothing without a gate.
+        way_back: a rule in CEL for the step, and its sentence: it can be undone, or says that it cannot.
     """
 
     key: ClassVar[str]
@@ -115,6 +120,7 @@ class Kind(Model):
     keeps: ClassVar[bool] = False
     bounded: ClassVar[bool] = True
     needs_gates: ClassVar[bool] = False
+    way_back: ClassVar[tuple[str, str] | None] = None
 
     def stages(self) -> tuple[StageRule, ...]:
         """The stages, from the spec alone; at least one."""
@@ -123,6 +129,19 @@ class Kind(Model):
     def touches(self) -> tuple[Target, ...]:
         """The objects it writes, which are claimed before the first step."""
         return ()
+
+    def makes(self) -> tuple[Resource, ...]:
+        """Kinds of objects that it makes, changes and deletes, as the plan's account."""
+        return ()
+
+    def lends(self, account: str) -> frozenset[str]:
+        """Service accounts that it gives to pods, beside the plan's `account`, which must be allowed to use them."""
+        del account
+        return frozenset()
+
+    def no_way_back(self) -> str:
+        """Why it cannot be undone, and what to write; empty when it can. The step must then say `irreversible`."""
+        return ""
 
     def rolls_out(self) -> Target | None:
         """What it rolls out; readiness gates measure it."""

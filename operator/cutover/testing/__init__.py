@@ -1,7 +1,7 @@
 """The ports in memory, for tests and for trying a plan out. Nothing that runs in the operator imports this."""
 
 from cutover.testing.cluster import Crash, CrashSwitch, MemoryCluster
-from cutover.testing.controllers import NODES, name_endpoints, pod, react, roll_out, run_pods
+from cutover.testing.controllers import NODES, name_endpoints, pod, react, roll_out, run_jobs, run_pods
 from cutover.testing.ports import MemoryClock, MemoryMetrics, MemoryRecorder, Spawner
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "pod",
     "react",
     "roll_out",
+    "run_jobs",
     "run_pods",
 ]

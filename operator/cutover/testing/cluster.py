@@ -19,6 +19,7 @@ from cutover.fields import Json, Operation
 from cutover.patching import apply, merge, tidy
 from cutover.ports import (
     FENCE_LABEL,
+    JOBS,
     NAMESPACES,
     PLAN_LABEL,
     PLANS,
@@ -27,6 +28,7 @@ from cutover.ports import (
     Ref,
     Resource,
 )
+from cutover.testing.ports import MemoryClock
 
 
 class Crash(BaseException):
@@ -78,6 +80,8 @@ class MemoryCluster:
         refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
         strict: refuse weights that no longer add up to what they did.
         rollouts: the controllers bring rollouts to their end.
+        exits: the exit code with which the pod of a Job (its spec) ends; None while it runs.
+        clock: dates what is created.
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
@@ -89,7 +93,9 @@ class MemoryCluster:
         self.denied: set[tuple[str, Ref]] = set()
         self.refuse: Callable[[Ref, Json], None] = lambda *_: None
         self.strict, self.rollouts = True, True
+        self.exits: Callable[[Json], int | None] = lambda _: 0
         self.switch = switch or CrashSwitch()
+        self.clock = MemoryClock()
         self._version = 100
 
     # --- for tests ----------------------------------------------------------------------------------------------------
@@ -229,17 +235,41 @@ class MemoryCluster:
         self.refuse(ref, after)
         return after
 
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+    async def create(
+        self, resource: Resource, namespace: str, body: Json, account: str = "", *, dry_run: bool = False
+    ) -> Json:
         """Create an object."""
         await asyncio.sleep(0)
-        return self.switch.around(lambda: self._create(resource, namespace, body))
+        return self.switch.around(lambda: self._create(resource, namespace, body, account, dry_run=dry_run))
 
-    def _create(self, resource: Resource, namespace: str, body: Json) -> Json:
+    def _create(self, resource: Resource, namespace: str, body: Json, account: str, *, dry_run: bool) -> Json:
         ref = Ref(resource, namespace, body["metadata"]["name"])
+        if resource == JOBS and not account:
+            raise Broken(f"{ref} is made without an account")
+        if ("create", Ref(resource, namespace, "")) in self.denied:
+            raise Denied(f"{account} cannot create {resource.plural}")
         if ref in self.objects:
             raise Conflict(f"{ref} already exists")
+        self.refuse(ref, body)
+        if dry_run:
+            return body
         self._write("create", ref, body)
-        return self.objects[self.put(resource, body)]
+        made = copy.deepcopy(body)
+        made["metadata"]["creationTimestamp"] = self.clock.now().isoformat()
+        return self.objects[self.put(resource, made)]
+
+    async def remove(self, ref: Ref, uid: str, account: str) -> None:
+        """Delete one object."""
+        await asyncio.sleep(0)
+
+        def effect() -> None:
+            if not account:
+                raise Broken(f"{ref} is deleted without an account")
+            if ref in self.objects and self.objects[ref]["metadata"]["uid"] == uid:
+                self._write("delete", ref, None)
+                self.delete(ref)
+
+        self.switch.around(effect)
 
     async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
         """Delete what a selector picks."""
@@ -278,10 +308,6 @@ def _selected(labels: Json, selector: str) -> bool:
         key, _, values = selector.partition(" in (")
         return labels.get(key) in values.rstrip(")").split(",")
     for part in filter(None, selector.split(",")):
-        if "=" not in part:
-            if part not in labels:
-                return False
-            continue
         key, unequal, value = part.partition("!=")
         if not unequal:
             key, equal, value = part.partition("=")

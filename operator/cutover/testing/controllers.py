@@ -1,16 +1,17 @@
 """Plays the controllers, the kubelet and the endpoints of the in-memory server: what was asked for is there at once. For tests.
 
-Rollouts complete, pods are of the newest template, EndpointSlices name the pods that a Service chooses.
+Rollouts complete, pods are of the newest template, EndpointSlices name the pods that a Service chooses, Jobs run and end.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from typing import Final
+from typing import Any, Final
 
 from cutover.fields import Json
-from cutover.ports import DAEMON_SETS, ENDPOINT_SLICES, PODS, SERVICES, WORKLOADS, Ref
+from cutover.ports import DAEMON_SETS, ENDPOINT_SLICES, JOBS, PODS, SERVICES, WORKLOADS, Ref
 from cutover.testing.cluster import MemoryCluster
 from cutover.workloads import pod_ready
 
@@ -26,11 +27,12 @@ _FIGURES_OF_DAEMONS: Final = (
 )
 _TEMPLATE: Final = "pod-template-hash"
 _SERVICE: Final = "kubernetes.io/service-name"
+_JOB: Final = "batch.kubernetes.io/job-name"
 
 
 def react(cluster: MemoryCluster) -> bool:
     """All of them, once. Whether anything changed."""
-    changed = [roll_out(cluster), run_pods(cluster), name_endpoints(cluster)]
+    changed = [roll_out(cluster), run_pods(cluster), name_endpoints(cluster), run_jobs(cluster)]
     return any(changed)
 
 
@@ -119,3 +121,72 @@ def name_endpoints(cluster: MemoryCluster) -> bool:
             cluster.put(ENDPOINT_SLICES, {"metadata": {"name": ref.name, "labels": labels}, "endpoints": endpoints})
             changed = True
     return changed
+
+
+def run_jobs(cluster: MemoryCluster) -> bool:
+    """Each Job goes one step further; `cluster.exits` says how its pods end. Whether anything changed."""
+    changed = _collect(cluster)
+    for ref, body in list(cluster.objects.items()):
+        if ref.resource != JOBS:
+            continue
+        status = _next_status(cluster, ref, body)
+        if status != (body.get("status") or {}):
+            cluster.report(ref, status)
+            changed = True
+    return changed
+
+
+def _collect(cluster: MemoryCluster) -> bool:
+    """Pods whose Job is gone go too."""
+    gone = [
+        ref
+        for ref, body in cluster.objects.items()
+        if ref.resource == PODS and _JOB in body["metadata"].get("labels", {})
+        if Ref(JOBS, ref.namespace, body["metadata"]["labels"][_JOB]) not in cluster.objects
+    ]
+    for ref in gone:
+        cluster.delete(ref)
+    return bool(gone)
+
+
+def _next_status(cluster: MemoryCluster, ref: Ref, body: Json) -> Json:
+    status = copy.deepcopy(body.get("status") or {})
+    conditions: dict[str, Any] = {entry["type"]: entry for entry in status.get("conditions", [])}
+    on = {name for name, entry in conditions.items() if entry["status"] == "True"}
+    if on & {"Complete", "Failed"}:
+        return status
+    pod = Ref(PODS, ref.namespace, f"{ref.name}-0")
+    if body["spec"].get("suspend"):
+        if pod in cluster.objects:
+            cluster.delete(pod)
+        conditions["Suspended"] = {"type": "Suspended", "status": "True", "reason": "JobSuspended"}
+        status |= {"active": 0, "ready": 0}
+    elif pod not in cluster.objects:
+        labels, spec = {_JOB: ref.name}, body["spec"]["template"]["spec"]
+        running = [{"name": item["name"], "state": {"running": {}}} for item in spec["containers"]]
+        cluster.put(PODS, {
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": labels},
+            "spec": spec,
+            "status": {"phase": "Running", "containerStatuses": running},
+        })  # fmt: skip
+        if "Suspended" in conditions:
+            conditions["Suspended"] = {"type": "Suspended", "status": "False", "reason": "JobResumed"}
+        status |= {"startTime": "2026-01-01T12:00:00Z", "active": 1, "ready": 1}
+    else:
+        code = cluster.exits(cluster.objects[pod]["spec"])
+        if code is None:
+            return status
+        _end(cluster, pod, code)
+        kind, reason = ("Complete", "CompletionsReached") if code == 0 else ("Failed", "BackoffLimitExceeded")
+        conditions[kind] = {"type": kind, "status": "True", "reason": reason}
+        status |= {"active": 0, "ready": 0, "succeeded": int(code == 0), "failed": int(code != 0)}
+    return status | {"conditions": [conditions[name] for name in sorted(conditions)]}
+
+
+def _end(cluster: MemoryCluster, pod: Ref, code: int) -> None:
+    body = copy.deepcopy(cluster.objects[pod])
+    ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": "2026-01-01T12:00:01Z"}
+    for status in body["status"]["containerStatuses"]:
+        status["state"] = {"terminated": ended}
+    body["status"]["phase"] = "Failed" if code else "Succeeded"
+    cluster.report(pod, body["status"])

@@ -1,0 +1,143 @@
+"""Measures with a Job: the exit code of a check that runs in the cluster, made anew for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from cutover import jobs, pods
+from cutover.errors import Conflict, Denied, OutsideError, Problem, Rejected
+from cutover.fields import Json
+from cutover.gates.base import Pending, Source, Surroundings
+from cutover.gates.verdict import Measurement
+from cutover.jobs import GATE_LABEL, Template
+from cutover.model import Duration, show_duration
+from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
+from cutover.snapshots import RUN_LABEL
+from cutover.targets import Holder
+
+_MOMENT_LABEL: Final = "cutover.dev/moment"
+_SAMPLE_LABEL: Final = "cutover.dev/sample"
+_LOOK: Final = 5.0
+"""Seconds between looks at a Job that runs; how it ends is streamed."""
+
+
+class Job(Source):
+    """The exit code of a Job, which passes with 0. One at a time: the next is made an interval after the end of the last.
+
+    The next takes the place of the last, whose logs are kept until then. The Job only looks, so it may be made, lost or stopped at any time without harm; the plan owns it from the beginning.
+    """
+
+    key: ClassVar[str] = "job"
+    needs_bounds: ClassVar[bool] = False
+    shortest: ClassVar[timedelta] = timedelta(seconds=1)
+
+    template: Template = Field(
+        description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec. It must change nothing."
+    )
+    backoff_limit: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="How many failed pods of one Job are replaced before it has failed. Default 0.",
+    )
+    timeout: Duration = Field(
+        default=timedelta(minutes=5), description="A Job that takes longer is stopped and gives no number. Default 5m."
+    )
+
+    def maximum(self) -> float:
+        """Only 0 is good."""
+        return 0.0
+
+    def makes(self) -> tuple[Resource, ...]:
+        """Jobs."""
+        return (JOBS,)
+
+    def lends(self, account: str) -> frozenset[str]:
+        """The account that the template names."""
+        return frozenset({jobs.account_of(self.template, account)}) - {account}
+
+    async def examine(self, cluster: Cluster, holder: Holder, place: str) -> list[Problem]:
+        """The server takes the Job."""
+        name = jobs.name_of("gate", holder.uid, holder.run, place)
+        return await jobs.refused(cluster, f"{place}.job.template", self._body(holder, name, {}), holder)
+
+    async def measure(self, around: Surroundings) -> Measurement | Pending:
+        """Make a Job when none is under way, else look how it ends."""
+        now, holder = around.clock.now(), around.holder
+        if holder is None:
+            return Measurement(None, now, "there is no run to make a Job for")
+        try:
+            return await self._look(around, holder, now)
+        except Conflict:
+            return Pending("", _LOOK, "another process makes the Job")
+        except Denied:
+            return Measurement(None, now, f"ServiceAccount {holder.account} may not make or delete this Job")
+        except Rejected:
+            return Measurement(None, now, "the server refuses the Job")
+        except OutsideError:
+            return Measurement(None, now, "the API server does not answer")
+
+    def ended(self, around: Surroundings, pending: Pending) -> bool:
+        """The Job has succeeded or failed."""
+        body = around.cluster.seen(Ref(JOBS, around.namespace, pending.token))
+        return body is not None and jobs.state_of(body).finished
+
+    async def give_up(self, around: Surroundings, pending: Pending) -> None:
+        """Take the Job away."""
+        holder = around.holder
+        body = around.cluster.seen(Ref(JOBS, around.namespace, pending.token)) if pending.token else None
+        if holder is not None and body is not None:
+            ref = Ref(JOBS, around.namespace, pending.token)
+            await around.cluster.remove(ref, body["metadata"]["uid"], holder.account)
+
+    async def _look(self, around: Surroundings, holder: Holder, now: datetime) -> Measurement | Pending:
+        gate = jobs.name_of(around.gate, holder.uid, holder.run, around.moment.partition("/")[0], around.gate)
+        picked = f"{MADE_LABEL}={holder.uid},{RUN_LABEL}={holder.run},{GATE_LABEL}={gate}"
+        known = await around.cluster.list(JOBS, holder.namespace, picked)
+        if around.pending is not None and around.pending.token:
+            token = around.pending.token
+            body = next((job for job in known if job["metadata"]["name"] == token), None)
+            if body is None:
+                return Measurement(None, now, f"Job {token} is gone, and how it ended is not known")
+            return await self._end(around, holder, body, now)
+        return await self._begin(around, holder, known, gate)
+
+    async def _begin(self, around: Surroundings, holder: Holder, known: Sequence[Json], gate: str) -> Pending:
+        """Go on with the Job of a process that died, or make one; older ones have been counted, or are of no use."""
+        last = 0
+        moment = jobs.name_of("at", around.moment)
+        for body in known:
+            labels, state = body["metadata"]["labels"], jobs.state_of(body)
+            if labels[_MOMENT_LABEL] == moment and not state.finished and not state.deleting:
+                return Pending(state.name, _LOOK, f"Job {state.name} runs")
+            last = max(last, int(labels[_SAMPLE_LABEL]))
+            await around.cluster.remove(Ref(JOBS, holder.namespace, state.name), state.uid, holder.account)
+        name = jobs.name_of(around.gate, gate, moment, last + 1)
+        marks = {GATE_LABEL: gate, _MOMENT_LABEL: moment, _SAMPLE_LABEL: str(last + 1)}
+        await around.cluster.create(JOBS, holder.namespace, self._body(holder, name, marks), holder.account)
+        return Pending(name, _LOOK, f"Job {name} runs")
+
+    async def _end(self, around: Surroundings, holder: Holder, body: Json, now: datetime) -> Measurement | Pending:
+        state = jobs.state_of(body)
+        if state.complete:
+            return Measurement(0.0, now)
+        seen = await pods.pods_of(around.cluster, holder.namespace, state.name)
+        if state.failed:
+            ended = pods.exit_of(seen)
+            says = f"Job {state.name} failed ({state.failed}): {ended.says}; {jobs.logs(holder.namespace, state.name)}"
+            return Measurement(None if ended.code is None else float(ended.code), now, says)
+        begun = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
+        if now - begun > self.timeout:
+            await around.cluster.remove(Ref(JOBS, holder.namespace, state.name), state.uid, holder.account)
+            return Measurement(None, now, f"Job {state.name} did not end within {show_duration(self.timeout)}")
+        why = pods.waits_for(seen, holder.namespace)
+        return Pending(state.name, _LOOK, f"Job {state.name}: {why}" if why else f"Job {state.name} runs")
+
+    def _body(self, holder: Holder, name: str, marks: dict[str, str]) -> Json:
+        body = jobs.manifest(self.template, name, holder, self.backoff_limit, marks)
+        body["metadata"]["ownerReferences"] = [jobs.owner_of(holder)]
+        return body

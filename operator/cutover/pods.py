@@ -1,0 +1,105 @@
+"""Pods of a Job: whether they still run, how they ended, why they do not start. No text that a pod or a registry wrote is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cutover.fields import Json
+from cutover.ports import PODS, Cluster
+
+_WORD: Final = re.compile(r"[A-Za-z]{1,64}")
+_MISSING: Final = re.compile(
+    r"(?P<kind>secret|configmap) \"(?P<name>[a-z0-9.-]{1,253})\" not found"
+    r"|couldn't find key (?P<key>[-._a-zA-Z0-9]{1,253}) in (?P<of>Secret|ConfigMap) [a-z0-9-]{1,63}/(?P<where>[a-z0-9.-]{1,253})"
+)
+_STARTING: Final = ("ContainerCreating", "PodInitializing")
+
+
+def word(text: Any) -> str:
+    """A reason as Kubernetes spells them, or none: never free text."""
+    return text if isinstance(text, str) and _WORD.fullmatch(text) else "Unknown"
+
+
+async def pods_of(cluster: Cluster, namespace: str, name: str) -> Sequence[Json]:
+    """The pods of a Job, also when the Job itself is gone."""
+    return await cluster.list(PODS, namespace, f"batch.kubernetes.io/job-name={name}")
+
+
+def unfinished(pods: Sequence[Json]) -> list[str]:
+    """Names of those that may still do something."""
+    return [
+        pod["metadata"]["name"] for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the last container ended that did not end well; `code` is None when no container tells."""
+
+    code: int | None
+    says: str
+
+
+def exit_of(pods: Sequence[Json]) -> Exit:
+    """The exit code of a failed Job: that of the container which failed last. Sidecars are ended with their pod."""
+    ends = [
+        (str(ended.get("finishedAt", "")), int(ended["exitCode"]), status["name"], word(ended.get("reason")))
+        for pod in pods
+        for status in _statuses(pod)
+        if status["name"] not in _sidecars(pod)
+        for ended in (status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated"),)
+        if ended and ended.get("exitCode")
+    ]
+    if ends:
+        _, code, name, reason = max(ends)
+        return Exit(code, f"container {name} exited with code {code} ({reason})")
+    reasons = sorted({word(pod["status"]["reason"]) for pod in pods if pod.get("status", {}).get("reason")})
+    return Exit(None, f"its pods ended by {', '.join(reasons)}" if reasons else "no container tells an exit code")
+
+
+def _statuses(pod: Json) -> list[Json]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _sidecars(pod: Json) -> set[str]:
+    return {item["name"] for item in pod["spec"].get("initContainers") or () if item.get("restartPolicy") == "Always"}
+
+
+def waits_for(pods: Sequence[Json], namespace: str) -> str:
+    """Why pods do not run yet, by the scheduler's and the kubelet's reason; empty when they run."""
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        scheduled: Json = next(
+            (c for c in pod.get("status", {}).get("conditions") or () if c["type"] == "PodScheduled"), {}
+        )
+        if scheduled.get("status") == "False":
+            return f"pod {name} finds no node ({word(scheduled.get('reason'))}); kubectl describe pod -n {namespace} {name}"
+        images = {item["name"]: item.get("image", "") for item in pod["spec"].get("containers") or ()}
+        images |= {item["name"]: item.get("image", "") for item in pod["spec"].get("initContainers") or ()}
+        for status in _statuses(pod):
+            waiting = status.get("state", {}).get("waiting")
+            if not waiting:
+                continue
+            reason = word(waiting.get("reason"))
+            if reason in _STARTING:
+                continue
+            missing = _missing(str(waiting.get("message", "")))
+            what = missing or (f"image {images.get(status['name'], '')}" if "Image" in reason else "")
+            return f"container {status['name']} of pod {name} does not start: {reason}{f', {what}' if what else ''}"
+        if any("waiting" in status.get("state", {}) for status in _statuses(pod)):
+            return f"pod {name} is being made ready; if that lasts, kubectl describe pod -n {namespace} {name}"
+    return ""
+
+
+def _missing(message: str) -> str:
+    """Which Secret or ConfigMap the kubelet did not find: names only, found by the form of its sentence."""
+    found = _MISSING.search(message)
+    if found is None:
+        return ""
+    if found["key"]:
+        return f"{found['of']} {found['where']} has no key {found['key']}"
+    return f"there is no {'Secret' if found['kind'] == 'secret' else 'ConfigMap'} {found['name']}"

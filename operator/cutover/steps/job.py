@@ -1,0 +1,271 @@
+"""The kind `job`: runs a Job from a template, and another one to take back what it did."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from pydantic import ConfigDict, Field, model_validator
+
+from cutover import jobs, pods
+from cutover.errors import NotFound, Problem
+from cutover.fields import Change, Json
+from cutover.jobs import STARTED_LABEL, State, Template, state_of
+from cutover.model import validations
+from cutover.ports import JOBS, Ref, Resource
+from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
+from cutover.steps.base import Kind, Work
+from cutover.targets import Foreign
+
+SETTLED_LABEL: Final = "cutover.dev/settled"
+"""A person sets it to ``true`` on the Job of a step: what it did has been taken back by hand."""
+_LOOK_AGAIN: Final = 30.0
+"""Seconds; Jobs are streamed, so this only mends a lost event."""
+_SOON: Final = 2.0
+_NONE: Final = "-"
+_DIGITS: Final = 12
+"""Of a uid are saved: 48 bits tell a Job from another one under its name, and a status of 64 steps has its bounds."""
+_SUSPEND: Final = ("spec", "suspend")
+_STARTED: Final = ("metadata", "labels", STARTED_LABEL)
+_BOTH: Final = "it has undo, and changesNothing says that there is nothing to undo; keep one"
+_NO_WAY_BACK: Final = "it does not say how it is taken back: add undo, or changesNothing: true (a test, say), or irreversible: true on the step"
+_HAS_WAY_BACK: Final = (
+    "!has(self.job) || has(self.job.undo) || (has(self.job.changesNothing) && self.job.changesNothing) "
+    "|| (has(self.irreversible) && self.irreversible)"
+)
+
+
+class Job(Kind):
+    """Runs a Job, and an undo Job on the way back.
+
+    A Job is made suspended, under a name that follows from (plan uid, run, step, attempt, do or undo). Its uid is saved
+    with the step, and only then is it let run, by a patch that works once in its life. So twice is harmless: a name is
+    taken once, a late creation makes nothing that runs, and a Job that has vanished is known to be lost and never made
+    again. An undo first takes the name of a forward Job that is not there, suspends the one that is, and waits until its
+    pods are gone.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            ("!has(self.undo) || !has(self.changesNothing) || !self.changesNothing", _BOTH),
+        )
+    )
+    key: ClassVar[str] = "job"
+    way_back: ClassVar[tuple[str, str] | None] = (
+        _HAS_WAY_BACK,
+        f"='step ' + self.name + ', job: {_NO_WAY_BACK}'",
+    )
+
+    template: Template = Field(
+        description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec."
+    )
+    undo_: Template | None = Field(
+        default=None, alias="undo", description="The Job that takes back what the other one did, whole or in part."
+    )
+    changes_nothing: bool = Field(
+        default=False, description="The Job only looks (a smoke test), so there is nothing to take back."
+    )
+    backoff_limit: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="How many failed pods of one Job are replaced before it has failed. Default 0.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_back(self) -> Job:
+        if self.undo_ is not None and self.changes_nothing:
+            raise ValueError(_BOTH)
+        return self
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the Job."""
+        return (StageRule(f"run a Job of {jobs.images_of(self.template)}"[:512]),)
+
+    def makes(self) -> tuple[Resource, ...]:
+        """Jobs."""
+        return (JOBS,)
+
+    def lends(self, account: str) -> frozenset[str]:
+        """Accounts that the templates name."""
+        return frozenset(jobs.account_of(template, account) for _, template in self._templates()) - {account}
+
+    def no_way_back(self) -> str:
+        """Without an undo Job there is none, unless nothing is changed."""
+        return "" if self.undo_ is not None or self.changes_nothing else _NO_WAY_BACK
+
+    def _templates(self) -> list[tuple[str, Json]]:
+        both = (("template", self.template), ("undo", self.undo_))
+        return [(name, template) for name, template in both if template is not None]
+
+    async def examine(self, work: Work) -> list[Problem]:
+        """The server takes both Jobs."""
+        problems: list[Problem] = []
+        for field, template in self._templates():
+            body = self._body(work, self._name(work, undo=field == "undo"), template)
+            place = f"{work.place}.job.{field}"
+            problems += await jobs.refused(work.cluster, place, body, work.targets.holder)
+        return problems
+
+    # --- forward ------------------------------------------------------------------------------------------------------
+
+    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        """Run the Job, and look how it ends."""
+        del stage, looked
+        try:
+            return await self._run(work, self._name(work), self.template, work.made, "")
+        except NotFound:
+            return Again(_SOON, "the Job went away a moment ago")
+
+    async def _run(self, work: Work, name: str, template: Json, uid: str, before: str) -> Outcome:
+        """Make a Job, save its uid, let it run, look how it ends: one of these a call.
+
+        Args:
+            work: as for `do`.
+            name: of the Job.
+            template: what it runs.
+            uid: what is saved of its uid; empty before it is made.
+            before: what is saved in front of that.
+        """
+        ref = Ref(JOBS, work.namespace, name)
+        body = work.cluster.seen(ref) or await jobs.read(work.cluster, ref)
+        if body is None and not uid:
+            body = await self._make(work, name, template)
+        if body is None or (uid and _mark(body) != uid):
+            return self._vanished(work, name, before)
+        state = state_of(body)
+        if not uid:
+            await work.targets.change(ref, state.uid, ())  # a process that slept meanwhile ends here
+            return Again(0.0, f"Job {name} is made", made=before + _mark(body))
+        if state.started == "false" and not state.finished:
+            changes = [Change(_SUSPEND, to=False, expects=(True,)), Change(_STARTED, "true", ("false",))]
+            state = state_of(await work.targets.change(ref, state.uid, changes))
+        if state.started == "never":
+            return Failed("JobStopped", f"Job {name} was stopped before it began")
+        if state.complete:
+            return Done(ready=state.progress)
+        if state.failed:
+            ended = pods.exit_of(await pods.pods_of(work.cluster, work.namespace, name))
+            says = f"Job {name} failed ({state.failed}): {ended.says}; {jobs.logs(work.namespace, name)}"
+            return Failed("JobFailed", says)
+        return await self._running(work, state)
+
+    def _vanished(self, work: Work, name: str, before: str) -> Outcome:
+        if work.applied and not before:
+            return Done()  # it was seen to succeed
+        return Failed("JobVanished", f"Job {name} is gone, and how it ended is not known; it is never made again")
+
+    async def _running(self, work: Work, state: State) -> Outcome:
+        lead = f"Job {state.name}"
+        after = min(_LOOK_AGAIN, max(_SOON, work.elapsed / 4))
+        if state.deleting:
+            return Again(_SOON, f"{lead} is being deleted")
+        if state.suspended:
+            command = f'kubectl patch job -n {work.namespace} {state.name} -p \'{{"spec":{{"suspend":false}}}}\''
+            return Again(_LOOK_AGAIN, f"{lead} was suspended by somebody; to go on: {command}", state.progress)
+        if state.active and state.ready >= state.active:
+            says = f"{lead} runs; {jobs.logs(work.namespace, state.name)}"
+            return Again(_LOOK_AGAIN, says, state.progress)
+        seen = await pods.pods_of(work.cluster, work.namespace, state.name)
+        why = pods.waits_for(seen, work.namespace)
+        if not seen and work.elapsed > _LOOK_AGAIN:
+            why = f"no pod was made yet; kubectl describe job -n {work.namespace} {state.name}"
+        return Again(after, f"{lead}: {why}" if why else f"{lead} runs", state.progress)
+
+    # --- backward -----------------------------------------------------------------------------------------------------
+
+    async def undo(self, work: Work, looked: Any) -> Outcome:
+        """Stop the Job for good, wait until its pods are gone, then run the undo Job, if the Job may have done anything."""
+        del looked
+        try:
+            return await self._undo(work)
+        except NotFound:
+            return Again(_SOON, "the Job went away a moment ago")
+        except Foreign as foreign:
+            if foreign.reason != "TargetReplaced":
+                raise
+            return Again(_SOON, "the Job was replaced a moment ago")
+
+    async def _undo(self, work: Work) -> Outcome:
+        saved, _, back = work.made.partition(" ")
+        forward = "" if saved == _NONE else saved
+        if not back and (outcome := await self._clear(work, forward)):  # else it was clear when the undo Job was made
+            return outcome
+        if self.undo_ is None:
+            name = self._name(work)
+            says = f"Job {name} of a step without undo has begun, so what it left is not known"
+            return await self._left_to_people(work, "NoUndo", f"{says}; {jobs.logs(work.namespace, name)}")
+        name, before = self._name(work, undo=True), f"{forward or _NONE} "
+        outcome = await self._run(work, name, self.undo_, back, before)
+        if isinstance(outcome, Failed):
+            return await self._left_to_people(work, outcome.reason, outcome.message)
+        return outcome
+
+    async def _clear(self, work: Work, forward: str) -> Outcome | None:
+        """Make sure that the forward Job does nothing any more; None when what it did is to be undone."""
+        body = await self._forward(work)
+        state = state_of(body)
+        begun = state.begun or (bool(forward) and _mark(body) != forward)
+        if not state.finished and (waits := await self._stop(work, state)):
+            return waits
+        if left := pods.unfinished(await pods.pods_of(work.cluster, work.namespace, state.name)):
+            return Again(_SOON, f"the undo waits until pod {left[0]} of Job {state.name} is gone")
+        return None if begun and not self.changes_nothing else Done()
+
+    async def _forward(self, work: Work) -> Json:
+        """The forward Job; where there is none its name is taken, so that a late creation gets a no."""
+        name = self._name(work)
+        body = await jobs.read(work.cluster, Ref(JOBS, work.namespace, name))
+        return body or await self._make(work, name, self.template, started="never")
+
+    async def _stop(self, work: Work, state: State) -> Outcome | None:
+        """Suspend the Job so that it never runs again; None when the Job controller has let go of its pods.
+
+        It is suspended only once its controller has seen that it may run: else "suspended" could still be the word of
+        the time before, while a pod is on its way.
+        """
+        ref, lead = Ref(JOBS, work.namespace, state.name), f"Job {state.name}"
+        if state.deleting:
+            return Again(_SOON, f"the undo waits until {lead} is deleted")
+        if not state.begun:
+            await work.targets.change(ref, state.uid, [Change(_STARTED, "never", ("false", "never"))])
+            return None
+        if state.ending:
+            return Again(_SOON, f"the undo waits until {lead} has ended")
+        if not state.suspended:
+            if not state.acknowledged:
+                return Again(_SOON, f"the undo waits until the Job controller has seen {lead}")
+            changes = [Change(_SUSPEND, to=True, expects=(False, True)), Change(_STARTED, "true", ("false", "true"))]
+            body = await work.targets.change(ref, state.uid, changes)
+            state = state_of(body)
+        return None if state.stopped else Again(_SOON, f"the undo waits until {lead} is stopped")
+
+    async def _left_to_people(self, work: Work, reason: str, says: str) -> Outcome:
+        metadata = (await self._forward(work))["metadata"]
+        if (metadata.get("labels") or {}).get(SETTLED_LABEL) == "true":
+            return Done(message="taken back by hand")
+        command = f"kubectl label job -n {work.namespace} {metadata['name']} {SETTLED_LABEL}=true"
+        return Wait(reason, f"{says}; put right what it left by hand, then say so: {command}")
+
+    # --- pieces -------------------------------------------------------------------------------------------------------
+
+    def _name(self, work: Work, *, undo: bool = False) -> str:
+        holder, step = work.targets.holder, work.targets.step
+        verb = "undo" if undo else "do"
+        lead = f"{step[:45].rstrip('-')}-undo" if undo else step
+        return jobs.name_of(lead, holder.uid, holder.run, step, work.attempt, verb)
+
+    def _body(self, work: Work, name: str, template: Json, started: str = "false") -> Json:
+        marks = {STARTED_LABEL: started}
+        body = jobs.manifest(template, name, work.targets.holder, self.backoff_limit, marks)
+        body["spec"]["suspend"] = True
+        return body
+
+    async def _make(self, work: Work, name: str, template: Json, started: str = "false") -> Json:
+        """Take the name with a Job that does not run. Conflict means that another process was faster: look again."""
+        body = self._body(work, name, template, started)
+        return await work.cluster.create(JOBS, work.namespace, body, work.targets.holder.account)
+
+
+def _mark(body: Json) -> str:
+    """What is saved of a Job's uid."""
+    return str(body["metadata"]["uid"])[-_DIGITS:]

@@ -1,0 +1,670 @@
+"""`job` in memory: made suspended and let run once, what it waits for, what stops it, what undoes it, and what is left to people."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cutover import jobs
+from cutover.errors import Conflict, Rejected, Superseded
+from cutover.explain import explain
+from cutover.jobs import STARTED_LABEL
+from cutover.plan import parse
+from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, PODS, SERVICE_ACCOUNTS, Ref
+from cutover.requests import RequestVerb
+from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
+from cutover.status import Phase, StepState
+from cutover.steps import Work
+from cutover.steps.job import SETTLED_LABEL, Job
+from cutover.sweep import sweep
+from cutover.targets import Holder, Targets
+from cutover.testing import CrashSwitch, MemoryCluster, run_jobs
+from support.plans import migrating, template
+from support.shop import PLAN, plan, shop
+from support.simulation import Simulation
+
+UP_AND_DOWN = f"{{template: {template('tool:up')}, undo: {template('tool:down')}}}"
+HANGS = f"{{template: {template('tool:hangs')}, undo: {template('tool:down')}}}"
+FAILS = f"{{template: {template('tool:exit-3')}, undo: {template('tool:exit-4')}}}"
+LOOKS = f"{{template: {template('tool:up')}, changesNothing: true}}"
+ONE_WAY = f"{{template: {template('tool:exit-3')}}}"
+
+
+class Bench:
+    """One step, whose command is carried out again and again as the driver does it: what is to be saved is saved in between."""
+
+    def __init__(self, text: str, cluster: MemoryCluster | None = None) -> None:
+        self.kind = Job.model_validate(yaml.safe_load(text))
+        self.cluster = cluster or MemoryCluster()
+        if cluster is None:
+            shop(self.cluster)
+        self.made, self.fence = "", 1
+
+    def work(self, elapsed: float = 0.0, *, fence: int = 0, applied: bool = False) -> Work:
+        fence = fence or self.fence
+        body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
+        self.cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
+        targets = Targets(self.cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "schema")
+        now = self.cluster.clock.now()
+        return Work(
+            self.cluster, targets, "shop", "steps[schema]", now, elapsed=elapsed, applied=applied, made=self.made
+        )
+
+    async def do(self, **work: Any) -> Outcome:
+        """One call."""
+        return self._saved(await self.kind.do(self.work(**work), 0, None))
+
+    async def undo(self, **work: Any) -> Outcome:
+        return self._saved(await self.kind.undo(self.work(**work), None))
+
+    def _saved(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Again) and outcome.made:
+            self.made = outcome.made
+        return outcome
+
+    async def to_the_end(self, verb: str) -> Outcome:
+        """Call after call while the Job controller works, until the command has an outcome, or nothing moves any more."""
+        for _ in range(20):
+            outcome: Outcome = await getattr(self, verb)()
+            if not isinstance(outcome, Again):
+                return outcome
+            if not run_jobs(self.cluster) and outcome.after != 0.0:
+                return outcome
+        raise AssertionError(outcome)
+
+    async def back(self) -> Outcome:
+        """The fence rises before an undo."""
+        self.fence += 1
+        return await self.to_the_end("undo")
+
+    def jobs(self) -> list[Any]:
+        return [body for ref, body in self.cluster.objects.items() if ref.resource == JOBS]
+
+    def job(self, *, undo: bool = False) -> Any:
+        return next(job for job in self.jobs() if ("-undo-" in job["metadata"]["name"]) is undo)
+
+    def ref(self, *, undo: bool = False) -> Ref:
+        return Ref(JOBS, "shop", self.job(undo=undo)["metadata"]["name"])
+
+    def writes(self) -> int:
+        return len(self.cluster.writes)
+
+
+def label(body: Any, name: str) -> str | None:
+    found: str | None = body["metadata"]["labels"].get(name)
+    return found
+
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+
+async def test_it_runs_only_after_its_uid_is_saved() -> None:
+    bench = Bench(UP_AND_DOWN)
+    first = await bench.do()
+    made = bench.job()
+    assert first == Again(0.0, f"Job {made['metadata']['name']} is made", made=made["metadata"]["uid"][-12:])
+    assert made["spec"]["suspend"] is True
+    bench.made = ""  # the save did not come to pass
+    assert await bench.do() == first
+    assert bench.job()["spec"]["suspend"] is True
+    assert isinstance(await bench.do(), Again)
+    assert bench.job()["spec"]["suspend"] is False
+    assert await bench.to_the_end("do") == Done(ready="1/1")
+
+
+async def test_a_second_do_changes_nothing() -> None:
+    bench = Bench(UP_AND_DOWN)
+    await bench.to_the_end("do")
+    before = bench.writes()
+    assert await bench.do() == Done(ready="1/1")
+    assert bench.writes() == before
+
+
+async def test_what_it_is_made_of() -> None:
+    bench = Bench("{changesNothing: true, backoffLimit: 2, template: {metadata: {labels: {team: db}}, spec: "
+                  "{parallelism: 2, template: {spec: {containers: [{name: t, image: x}]}}}}}")  # fmt: skip
+    await bench.do()
+    body = bench.job()
+    pod = body["spec"]["template"]["spec"]
+    assert body["spec"]["backoffLimit"] == 2
+    assert body["spec"]["parallelism"] == 2
+    assert pod["restartPolicy"] == "Never"
+    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("migrator", False)
+    assert body["metadata"]["labels"]["team"] == "db"
+    assert (label(body, PLAN_LABEL), label(body, FENCE_LABEL)) == ("uid-a", "1")
+    assert "ownerReferences" not in body["metadata"]
+
+
+async def test_an_account_that_is_named_keeps_its_token() -> None:
+    bench = Bench("{changesNothing: true, template: {spec: {template: {spec: {serviceAccountName: tool, "
+                  "containers: [{name: t, image: x}]}}}}}")  # fmt: skip
+    await bench.do()
+    pod = bench.job()["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "tool"
+    assert "automountServiceAccountToken" not in pod
+    assert bench.kind.lends("migrator") == {"tool"}
+    assert bench.kind.lends("tool") == frozenset()
+
+
+async def test_names_fit_and_differ() -> None:
+    names = {
+        jobs.name_of("n" * 63, "uid", 1, step, attempt, verb) for step in "ab" for attempt in (1, 2) for verb in "du"
+    }
+    assert len(names) == 8
+    assert all(len(name) <= 63 for name in names)
+
+
+async def test_a_failure_says_the_exit_code_and_no_word_of_the_pod() -> None:
+    bench = Bench(FAILS)
+
+    def tell(pods: MemoryCluster) -> None:
+        for body in pods.objects.values():
+            for status in (body.get("status") or {}).get("containerStatuses", []):
+                if "terminated" in status["state"]:
+                    status["state"]["terminated"]["message"] = "password=s3cret"
+
+    await bench.do()
+    for _ in range(3):
+        outcome = await bench.do()
+        run_jobs(bench.cluster)
+        tell(bench.cluster)
+    outcome = await bench.do()
+    name = bench.job()["metadata"]["name"]
+    assert outcome == Failed(
+        "JobFailed",
+        f"Job {name} failed (BackoffLimitExceeded): container tool exited with code 3 (Error); "
+        f"kubectl logs -n shop job/{name} --all-containers",
+    )
+
+
+async def test_a_reason_that_is_no_word_is_not_told() -> None:
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    failed = {"type": "Failed", "status": "True", "reason": "see http://evil.example/?password=s3cret"}
+    bench.job()["status"]["conditions"] = [failed]
+    outcome = await bench.do()
+    assert isinstance(outcome, Failed)
+    assert "(Unknown)" in outcome.message
+    assert "evil" not in outcome.message
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "made anew"])
+async def test_one_that_vanished_is_never_made_again(again: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    ref, body = bench.ref(), copy.deepcopy(bench.job())
+    bench.cluster.delete(ref)
+    if again:
+        body["metadata"].pop("uid")
+        bench.cluster.put(JOBS, body)
+    before = bench.writes()
+    outcome = await bench.do()
+    says = f"Job {ref.name} is gone, and how it ended is not known; it is never made again"
+    assert outcome == Failed("JobVanished", says)
+    assert bench.writes() == before
+
+
+async def test_one_that_was_seen_to_succeed_may_go() -> None:
+    """Somebody tidies up while the gates of the step are judged."""
+    bench = Bench(UP_AND_DOWN)
+    await bench.to_the_end("do")
+    bench.cluster.delete(bench.ref())
+    assert await bench.do(applied=True) == Done()
+    assert isinstance(await bench.do(), Failed)
+
+
+async def test_it_is_not_let_run_a_second_time() -> None:
+    """Somebody suspends it: a wish to stop, which is not fought."""
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    body = copy.deepcopy(bench.job())
+    body["spec"]["suspend"] = True
+    bench.cluster.put(JOBS, body)
+    run_jobs(bench.cluster)
+    before = bench.writes()
+    outcome = await bench.do()
+    assert isinstance(outcome, Again)
+    assert "was suspended by somebody; to go on: kubectl patch job -n shop" in outcome.message
+    assert bench.writes() == before
+
+
+def _pod_status(bench: Bench, status: dict[str, Any], conditions: list[Any] | None = None) -> None:
+    ref = next(ref for ref in bench.cluster.objects if ref.resource == PODS and ref.name.startswith("schema-"))
+    found = {"phase": "Pending", "containerStatuses": [{"name": "tool", **status}], "conditions": conditions or []}
+    bench.cluster.objects[ref] = bench.cluster.objects[ref] | {"status": found}
+    bench.job()["status"]["ready"] = 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "says"),
+    [
+        ("ImagePullBackOff", "registry says: token abc", "does not start: ImagePullBackOff, image tool:hangs"),
+        ("CreateContainerConfigError", 'secret "db" not found', "CreateContainerConfigError, there is no Secret db"),
+        ("CreateContainerConfigError", 'configmap "db" not found', "there is no ConfigMap db"),
+        (
+            "CreateContainerConfigError",
+            "couldn't find key url in Secret shop/db",
+            "CreateContainerConfigError, Secret db has no key url",
+        ),
+        ("CreateContainerConfigError", "token abc", "does not start: CreateContainerConfigError"),
+        ("ContainerCreating", "", "is being made ready; if that lasts, kubectl describe pod -n shop"),
+    ],
+)
+async def test_why_a_pod_does_not_start(reason: str, message: str, says: str) -> None:
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    _pod_status(bench, {"state": {"waiting": {"reason": reason, "message": message}}})
+    outcome = await bench.do()
+    assert isinstance(outcome, Again)
+    assert outcome.message.endswith(says) or (says in outcome.message and "describe" in says)
+    assert "abc" not in outcome.message
+
+
+async def test_a_pod_that_finds_no_node() -> None:
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    _pod_status(bench, {"state": {}}, [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}])
+    outcome = await bench.do()
+    assert isinstance(outcome, Again)
+    assert "finds no node (Unschedulable)" in outcome.message
+
+
+async def test_a_job_without_pods_says_where_to_look() -> None:
+    bench = Bench(HANGS)
+    await bench.do()
+    await bench.do()
+    outcome = await bench.do(elapsed=60.0)
+    assert isinstance(outcome, Again)
+    assert "no pod was made yet; kubectl describe job -n shop" in outcome.message
+    assert outcome.after == 15.0
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_done_is_undone_once() -> None:
+    bench = Bench(UP_AND_DOWN)
+    await bench.to_the_end("do")
+    assert await bench.back() == Done(ready="1/1")
+    before = bench.writes()
+    assert await bench.undo() == Done(ready="1/1")
+    assert bench.writes() == before
+    assert len(bench.jobs()) == 2
+
+
+async def test_an_undo_that_finds_no_job_takes_its_name() -> None:
+    """So that a process that slept in the middle of making it gets a no."""
+    bench = Bench(UP_AND_DOWN)
+    assert await bench.back() == Done()
+    tombstone = bench.job()
+    assert (tombstone["spec"]["suspend"], label(tombstone, STARTED_LABEL)) == (True, "never")
+    assert len(bench.jobs()) == 1, "nothing has begun, so nothing is undone"
+    with pytest.raises(Conflict):
+        await bench.cluster.create(JOBS, "shop", bench.job(), "migrator")
+    with pytest.raises(Superseded):
+        await bench.do(fence=1)
+
+
+async def test_a_late_start_changes_nothing() -> None:
+    """A process slept in the middle of letting the Job run; another has undone the step meanwhile."""
+    bench = Bench(UP_AND_DOWN)
+    await bench.do()
+    work, patch = bench.work(), bench.cluster.patch
+
+    async def late(ref: Ref, operations: Any, account: str = "") -> Any:
+        bench.cluster.patch = patch  # type: ignore[method-assign]
+        assert await bench.back() == Done()
+        return await patch(ref, operations, account)
+
+    bench.cluster.patch = late  # type: ignore[method-assign]
+    with pytest.raises(Superseded):
+        await bench.kind.do(work, 0, None)
+    assert (bench.job()["spec"]["suspend"], label(bench.job(), STARTED_LABEL)) == (True, "never")
+    assert len(bench.jobs()) == 1
+
+
+async def test_a_job_that_runs_is_stopped_before_its_undo_begins() -> None:
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    bench.fence += 1
+    outcome = await bench.undo()
+    assert isinstance(outcome, Again)
+    assert outcome.message.endswith("is stopped")
+    assert bench.job()["spec"]["suspend"] is True
+    assert len(bench.jobs()) == 1
+    run_jobs(bench.cluster)
+    ref = Ref(PODS, "shop", "lingers")
+    labels = {"batch.kubernetes.io/job-name": bench.ref().name}
+    bench.cluster.put(PODS, {"metadata": {"name": ref.name, "labels": labels}, "status": {"phase": "Running"}})
+    outcome = await bench.undo()
+    assert outcome == Again(2.0, f"the undo waits until pod lingers of Job {bench.ref().name} is gone")
+    assert len(bench.jobs()) == 1
+    bench.cluster.delete(ref)
+    assert await bench.to_the_end("undo") == Done(ready="1/1")
+
+
+async def test_it_is_not_stopped_before_its_controller_has_seen_it() -> None:
+    """Else the controller's word that it is suspended could be of the time before, and a pod on its way."""
+    bench = Bench(HANGS)
+    await bench.do()
+    run_jobs(bench.cluster)  # it is seen suspended
+    await bench.do()  # and let run
+    bench.fence += 1
+    outcome = await bench.undo()
+    assert isinstance(outcome, Again)
+    assert "until the Job controller has seen" in outcome.message
+    assert bench.job()["spec"]["suspend"] is False
+
+
+async def test_one_that_somebody_let_run_counts_as_begun() -> None:
+    bench = Bench(HANGS)
+    await bench.do()
+    body = copy.deepcopy(bench.job())
+    body["spec"]["suspend"] = False
+    bench.cluster.put(JOBS, body)
+    run_jobs(bench.cluster)
+    assert await bench.back() == Done(ready="1/1")
+    assert len(bench.jobs()) == 2
+
+
+async def test_one_that_vanished_is_undone_all_the_same() -> None:
+    """It may have done anything. Its pods are waited for, though nobody owns them."""
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    name = bench.ref().name
+    bench.cluster.delete(bench.ref())
+    bench.fence += 1
+    outcome = await bench.undo()
+    assert outcome == Again(2.0, f"the undo waits until pod {name}-0 of Job {name} is gone")
+    bench.cluster.delete(Ref(PODS, "shop", f"{name}-0"))
+    assert await bench.to_the_end("undo") == Done(ready="1/1")
+    assert label(bench.job(), STARTED_LABEL) == "never"
+
+
+async def test_a_job_that_changes_nothing_is_only_stopped() -> None:
+    bench = Bench(LOOKS)
+    await bench.to_the_end("do")
+    assert await bench.back() == Done()
+    assert len(bench.jobs()) == 1
+
+
+async def test_an_undo_that_fails_is_left_to_people() -> None:
+    bench = Bench(FAILS)
+    await bench.to_the_end("do")
+    outcome = await bench.back()
+    assert isinstance(outcome, Wait)
+    assert outcome.reason == "JobFailed"
+    assert "exited with code 4" in outcome.message
+    command = f"kubectl label job -n shop {bench.ref().name} {SETTLED_LABEL}=true"
+    assert outcome.message.endswith(f"put right what it left by hand, then say so: {command}")
+    bench.job()["metadata"]["labels"][SETTLED_LABEL] = "true"
+    assert await bench.undo() == Done(message="taken back by hand")
+
+
+async def test_an_undo_that_vanished_is_left_to_people() -> None:
+    bench = Bench(f"{{template: {template('tool:up')}, undo: {template('tool:hangs')}}}")
+    await bench.to_the_end("do")
+    assert isinstance(await bench.back(), Again)
+    bench.cluster.delete(bench.ref(undo=True))
+    outcome = await bench.undo()
+    assert isinstance(outcome, Wait)
+    assert outcome.reason == "JobVanished"
+    assert len(bench.jobs()) == 1
+
+
+async def test_without_undo_what_has_begun_is_left_to_people() -> None:
+    bench = Bench(ONE_WAY)
+    await bench.to_the_end("do")
+    outcome = await bench.back()
+    assert isinstance(outcome, Wait)
+    assert outcome.reason == "NoUndo"
+    bench.job()["metadata"]["labels"][SETTLED_LABEL] = "true"
+    assert await bench.undo() == Done(message="taken back by hand")
+
+
+async def test_without_undo_what_has_not_begun_is_nothing() -> None:
+    bench = Bench(ONE_WAY)
+    await bench.do()
+    assert await bench.back() == Done()
+
+
+@pytest.mark.parametrize("what", ["gone", "replaced"])
+async def test_what_goes_away_in_the_middle_is_not_passed_over(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine takes a target that is gone for undone; a Job that is gone has done what it did."""
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    bench.fence += 1
+    read = jobs.read
+
+    async def late(cluster: Any, ref: Ref) -> Any:
+        body = await read(cluster, ref)
+        bench.cluster.delete(ref)
+        if what == "replaced":
+            other: Any = copy.deepcopy(body)
+            other["metadata"].pop("uid")
+            bench.cluster.put(JOBS, other)
+        return body
+
+    monkeypatch.setattr(jobs, "read", late)
+    outcome = await bench.undo()
+    assert isinstance(outcome, Again)
+    assert "a moment ago" in outcome.message
+
+
+# --- beforehand -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_server_is_asked_for_both_jobs() -> None:
+    bench = Bench(UP_AND_DOWN)
+    assert await bench.kind.examine(bench.work()) == []
+
+    def no(ref: Ref, _: Any) -> None:
+        raise Rejected(f'strict decoding error: unknown field "spec.{ref.name[:6]}"')
+
+    bench.cluster.refuse = no
+    problems = await bench.kind.examine(bench.work())
+    assert [problem.where for problem in problems] == ["steps[schema].job.template", "steps[schema].job.undo"]
+    assert problems[0].says == 'the server refuses the Job: unknown field "spec.schema"'
+    assert bench.jobs() == []
+
+
+async def test_what_the_cluster_would_take_away_too_soon_is_refused() -> None:
+    """A policy of the cluster may add it behind our back."""
+    bench = Bench(LOOKS)
+
+    def add(_: Ref, body: Any) -> None:
+        body["spec"]["ttlSecondsAfterFinished"] = 60
+
+    bench.cluster.refuse = add
+    (problem,) = await bench.kind.examine(bench.work())
+    assert "something in the cluster adds ttlSecondsAfterFinished" in problem.says
+
+
+async def _pending(spec: str, change: Any = None) -> str:
+    run = Simulation(plan(spec), put=shop)
+    if change:
+        change(run.cluster)
+    await run.until(lambda: run.phase is Phase.PENDING and bool(run.status.message))
+    return run.status.message
+
+
+def _named(account: str) -> str:
+    pod = f"serviceAccountName: {account}, containers: [{{name: t, image: x}}]"
+    job = f"{{changesNothing: true, template: {{spec: {{template: {{spec: {{{pod}}}}}}}}}}}"
+    return f"steps: [{{name: look, job: {job}}}]"
+
+
+async def test_the_rights_it_takes_word_for_word() -> None:
+    def deny(cluster: MemoryCluster) -> None:
+        cluster.denied |= {(verb, Ref(JOBS, "shop", "")) for verb in ("create", "delete")}
+
+    says = await _pending(migrating("tool:up"), deny)
+    assert "ServiceAccount migrator may not create, delete Jobs; apply this:" in says
+    role = next(yaml.safe_load_all(says.partition("apply this:\n")[2]))
+    assert role["rules"] == [{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "patch", "delete"]}]
+
+
+async def test_which_accounts_a_template_may_name() -> None:
+    """Whoever may make pods could use any account of the namespace; a plan may use those that its own account may."""
+    assert "there is no ServiceAccount admin in namespace shop" in await _pending(_named("admin"))
+
+    def there(cluster: MemoryCluster) -> None:
+        cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "admin"}})
+
+    assert "ServiceAccount admin is not released for migrations" in await _pending(_named("admin"), there)
+
+    def released(cluster: MemoryCluster) -> None:
+        cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "admin", "labels": {MIGRATOR_LABEL: "true"}}})
+        cluster.denied.add(("use", Ref(SERVICE_ACCOUNTS, "shop", "admin")))
+
+    says = await _pending(_named("admin"), released)
+    assert "ServiceAccount migrator may not use ServiceAccount admin; apply this:" in says
+    role = next(yaml.safe_load_all(says.partition("apply this:\n")[2]))
+    rule = {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["admin"], "verbs": ["use"]}
+    assert role["rules"] == [rule]
+
+
+async def test_an_account_that_is_taken_back_in_between_is_not_used() -> None:
+    run = Simulation(plan(_named("tool").replace("steps: [", "steps: [{name: ok, approve: {message: go}}, ")), put=shop)
+    run.cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "tool", "labels": {MIGRATOR_LABEL: "true"}}})
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.cluster.denied.add(("use", Ref(SERVICE_ACCOUNTS, "shop", "tool")))
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: run.phase is Phase.STUCK)
+    assert run.status.failure is not None
+    assert run.status.failure.message == "ServiceAccount migrator may not use ServiceAccount tool"
+    assert run.jobs() == {}
+    run.cluster.denied.clear()
+    assert await run.run() is Phase.ROLLED_BACK
+    assert list(run.jobs().values()) == ["unfinished, started never"]
+
+
+# --- whole plans ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_takes_too_long_is_stopped_and_undone() -> None:
+    spec = migrating("tool:hangs").replace("{name: schema, ", "{name: schema, timeout: 5m, ")
+    run = Simulation(plan(spec), put=shop)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "StageTimedOut"
+    assert sorted(run.jobs().values()) == ["complete, started true", "unfinished, started true"]
+    assert run.leftovers() == []
+
+
+async def test_an_irreversible_job_stops_the_way_back() -> None:
+    spec = f"""
+steps:
+  - {{name: schema, irreversible: true, job: {{template: {template("tool:up")}}}}}
+  - {{name: next, job: {HANGS}}}
+"""
+    run = Simulation(plan(spec), put=shop)
+    await run.until(
+        lambda: run.status.current is not None and run.status.current.step == "next" and len(run.jobs()) > 1
+    )
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "PastPointOfNoReturn"
+    assert [step.state for step in run.status.steps] == [StepState.DONE, StepState.UNDONE]
+
+
+async def test_stuck_goes_on_when_a_person_has_settled_it() -> None:
+    run = Simulation(plan(f"steps: [{{name: schema, job: {FAILS}}}]"), put=shop)
+    await run.until(lambda: run.phase is Phase.STUCK)
+    ref = next(ref for ref in run.cluster.objects if ref.resource == JOBS and "-undo-" not in ref.name)
+    body = copy.deepcopy(run.cluster.objects[ref])
+    body["metadata"]["labels"][SETTLED_LABEL] = "true"
+    run.cluster.put(JOBS, body)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.steps[0].message == "taken back by hand"
+
+
+async def test_a_success_is_rolled_back_by_the_undo_job() -> None:
+    run = Simulation(plan(migrating("tool:up")), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    owned = [body["metadata"]["ownerReferences"] for ref, body in run.cluster.objects.items() if ref.resource == JOBS]
+    assert [[owner["kind"] for owner in owners] for owners in owned] == [["MigrationPlan"]]
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.phase is Phase.UNWINDING and run.status.reason == "RollbackRequested")
+    assert not any(
+        body["metadata"].get("ownerReferences") for ref, body in run.cluster.objects.items() if ref.resource == JOBS
+    ), "while the plan is active a deletion in the foreground must not take them"
+    assert await run.run() is Phase.ROLLED_BACK
+    assert sorted(run.jobs().values()) == ["complete, started true"] * 2
+    assert run.specs() == run.specs_before()
+    assert run.leftovers() == []
+
+
+async def test_a_job_that_runs_when_its_plan_is_abandoned_is_nobodys() -> None:
+    run = Simulation(plan(migrating("tool:hangs")), put=shop)
+    await run.until(lambda: any((body.get("status") or {}).get("active") for body in run.cluster.objects.values()))
+    run.request(RequestVerb.ABANDON)
+    assert await run.run() is Phase.ABANDONED
+    (job,) = (body for ref, body in run.cluster.objects.items() if ref.resource == JOBS)
+    assert job["spec"]["suspend"] is False
+    assert not job["metadata"].get("ownerReferences")
+    assert PLAN_LABEL not in job["metadata"]["labels"]
+
+
+async def test_a_new_run_takes_the_jobs_of_the_last_one_away() -> None:
+    run = Simulation(plan(migrating("tool:exit-3")), put=shop)
+    assert await run.run() is Phase.ROLLED_BACK
+    first = set(run.jobs())
+    body = copy.deepcopy(run.cluster.objects[run.plan])
+    body["spec"] = plan(migrating("tool:up"))["spec"]
+    run.cluster.put(PLANS, body)
+    await run.until(lambda: run.phase is Phase.RUNNING)
+    assert await run.run() is Phase.SUCCEEDED
+    assert list(run.jobs().values()) == ["complete, started true"]
+    assert not first & set(run.jobs())
+
+
+async def test_jobs_of_a_plan_that_is_gone_are_swept() -> None:
+    """Somebody took our finalizer off."""
+    run = Simulation(plan(migrating("tool:hangs")), put=shop)
+    await run.until(lambda: bool(run.jobs()))
+    assert await sweep(run.cluster, ()) == 0
+    assert run.jobs()
+    del run.cluster.objects[run.plan]
+    assert await sweep(run.cluster, ()) == 1
+    assert run.jobs() == {}
+
+
+async def test_the_example_gives_the_rights_that_are_needed(root: Path) -> None:
+    documents = list(yaml.safe_load_all((root / "examples" / "external-migration-tool.yaml").read_text()))
+    lines = list(explain(parse(documents[0]["spec"])))
+    needed = [yaml.safe_load(line)[0] for line in lines[lines.index("rights the account needs:") + 1 :]]
+    assert next(body["rules"] for body in documents if body["kind"] == "Role") == needed
+
+
+async def test_a_plan_without_jobs_asks_for_none() -> None:
+    """What a kind needs costs only the plans that have it."""
+    asked: list[Any] = []
+    run = Simulation(plan("steps: [{name: a, deploy: {workload: {name: shop-v2}, replicas: 1}}]"), put=shop)
+    listed = run.cluster.list
+
+    async def listing(resource: Any, *rest: Any, **options: Any) -> Any:
+        asked.append(resource)
+        return await listed(resource, *rest, **options)
+
+    run.cluster.list = listing  # type: ignore[method-assign]
+    assert await run.run() is Phase.SUCCEEDED
+    assert JOBS not in asked
+
+
+async def test_a_lost_save_of_the_uid_lets_nothing_run_twice() -> None:
+    """Every call dies, in turn, and somebody deletes the Job just then: it has run once at most."""
+    whole = Simulation(plan(migrating("tool:up")), put=shop)
+    await whole.run()
+    for at in range(1, whole.switch.calls + 1):
+        run = Simulation(plan(migrating("tool:up")), switch=CrashSwitch(at, after=True), put=shop)
+        await run.until(lambda run=run: run.crashes > 0)  # type: ignore[misc]
+        for ref in [ref for ref in run.cluster.objects if ref.resource == JOBS and "-undo-" not in ref.name]:
+            run.cluster.delete(ref)
+        await run.run()
+        starts = [ref for verb, ref in run.cluster.effects if ref.resource == JOBS and "-undo-" not in ref.name]
+        assert len(starts) <= 1, (at, starts)
