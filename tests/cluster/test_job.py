@@ -13,7 +13,6 @@ import yaml
 
 from cutover.requests import RequestVerb
 from cutover.status import Phase, Status
-from harness.cluster import ROOT
 from harness.process import until
 from harness.proxy import Exchange, Fault, Hold
 from support.real import Operator, Shop
@@ -284,40 +283,6 @@ def test_a_second_do_and_a_second_undo_change_nothing(tool: Tool, operator: Oper
     tool.shop.request(RequestVerb.ABORT)
     assert tool.shop.until_ended().phase is Phase.ROLLED_BACK
     assert tool.done() == ["up", "down"]
-
-
-# --- the example ------------------------------------------------------------------------------------------------------
-
-
-def _example(shop: Shop) -> dict[str, Any]:
-    plan = next(yaml.safe_load_all((ROOT / "examples/external-migration-tool.yaml").read_text()))
-    spec: dict[str, Any] = plan["spec"]
-    accounts = f"/api/v1/namespaces/{shop.namespace}/serviceaccounts"
-    for manifest in yaml.safe_load_all((ROOT / "examples/external-migration-tool.yaml").read_text()):
-        if manifest["kind"] != "MigrationPlan":
-            manifest["metadata"]["namespace"] = shop.namespace
-            for subject in manifest.get("subjects", []):
-                subject["namespace"] = shop.namespace
-            shop.api.apply(manifest)
-    assert shop.api.find(f"{accounts}/{spec['serviceAccountName']}")
-    return spec
-
-
-@pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
-def test_the_example(tool: Tool, back: bool) -> None:  # noqa: FBT001 -- a parameter of the test
-    """As it stands; its images run as simulated pods, which succeed."""
-    spec = _example(tool.shop)
-    tool.api.create(f"/api/v1/namespaces/{tool.shop.namespace}/secrets", {"metadata": {"name": "checkout-db"}})
-    before = tool.shop.objects()
-    tool.shop.apply(spec)
-    tool.shop.until_phase(Phase.WAITING)
-    tool.shop.request(RequestVerb.ABORT if back else RequestVerb.APPROVE, "" if back else "look")
-    status = tool.shop.until_ended()
-    assert status.phase is (Phase.ROLLED_BACK if back else Phase.SUCCEEDED), status
-    if back:
-        assert tool.shop.objects() == before
-    assert tool.left() == []
-    assert tool.shop.leftovers() == []
 
 
 # --- late -------------------------------------------------------------------------------------------------------------

@@ -74,7 +74,10 @@ def node(name: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {LABEL: "true", "kubernetes.io/hostname": name}},
+        "metadata": {
+            "name": name,
+            "labels": {LABEL: "true", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
+        },
         "spec": {},
         "status": {"capacity": room, "allocatable": room},
     }

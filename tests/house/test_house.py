@@ -15,18 +15,22 @@ import pytest
 import yaml
 
 from cutover import crd
+from cutover.explain import explain
 from cutover.plan import parse
 from harness.cluster import ROOT
 
 SOURCES = sorted((ROOT / "operator").rglob("*.py"))
 DOCUMENTS = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def manifests() -> list[tuple[str, dict[str, Any]]]:
     """Every manifest of the examples, the demo and the documents, with where it stands."""
     found = [
-        (file, file.read_text()) for folder in ("examples", "demo") for file in sorted((ROOT / folder).glob("*.yaml"))
+        (file, file.read_text())
+        for folder in ("examples", "examples/before", "demo")
+        for file in sorted((ROOT / folder).glob("*.yaml"))
     ]
     found += [(file, block) for file in DOCUMENTS for block in _BLOCK.findall(file.read_text())]
     return [
@@ -78,6 +82,15 @@ def test_nothing_is_left_to_do() -> None:
 @pytest.mark.parametrize(("where", "body"), PLANS, ids=[where for where, _ in PLANS])
 def test_every_plan_that_is_shown_is_good(where: str, body: dict[str, Any]) -> None:
     assert parse(body["spec"]).steps, where
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=[file.stem for file in EXAMPLES])
+def test_every_example_says_what_is_there_before_and_gives_the_rights_it_needs(file: Path) -> None:
+    assert f"\n# Before: before/{file.name}\n" in file.read_text()
+    lines = list(explain(parse(yaml.safe_load(file.read_text())["spec"])))
+    needed = [yaml.safe_load(line)[0] for line in lines[lines.index("rights the account needs:") + 1 :]]
+    before = yaml.safe_load_all((file.parent / "before" / file.name).read_text())
+    assert next(body["rules"] for body in before if body["kind"] == "Role") == needed
 
 
 def test_there_are_plans_to_look_at() -> None:

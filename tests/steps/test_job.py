@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +10,7 @@ import yaml
 
 from cutover import jobs
 from cutover.errors import Conflict, Rejected, Superseded
-from cutover.explain import explain
 from cutover.jobs import STARTED_LABEL
-from cutover.plan import parse
 from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, PODS, SERVICE_ACCOUNTS, Ref
 from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
@@ -632,13 +629,6 @@ async def test_jobs_of_a_plan_that_is_gone_are_swept() -> None:
     del run.cluster.objects[run.plan]
     assert await sweep(run.cluster, ()) == 1
     assert run.jobs() == {}
-
-
-async def test_the_example_gives_the_rights_that_are_needed(root: Path) -> None:
-    documents = list(yaml.safe_load_all((root / "examples" / "external-migration-tool.yaml").read_text()))
-    lines = list(explain(parse(documents[0]["spec"])))
-    needed = [yaml.safe_load(line)[0] for line in lines[lines.index("rights the account needs:") + 1 :]]
-    assert next(body["rules"] for body in documents if body["kind"] == "Role") == needed
 
 
 async def test_a_plan_without_jobs_asks_for_none() -> None:
