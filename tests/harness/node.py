@@ -6,7 +6,10 @@ rest (Deployments, ReplicaSets, Jobs, scheduling, Secrets, routing) is done by t
 
 from __future__ import annotations
 
+import itertools
+import socket
 import threading
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +19,44 @@ from harness.node_pod import Pod
 
 NAME: Final = "local"
 LABEL: Final = "harness.cutover.dev/processes"
+
+
+_NETWORKS: Final = range(77, 127)
+_CLAIM: Final = 10299
+"""A port that is taken on the last address of a network says that the network is in use."""
+
+
+class Addresses:
+    """Loopback addresses for pods, from a network that no other process node of this machine uses.
+
+    Raises:
+        OSError: every network is in use.
+    """
+
+    def __init__(self) -> None:
+        self._claim, network = _claimed_network()
+        within = (f"127.{network}.{high}.{low}" for high in range(250) for low in range(1, 251))
+        self._all: Iterator[str] = itertools.cycle(within)
+
+    def __next__(self) -> str:
+        return next(self._all)
+
+    def close(self) -> None:
+        """The network is free for others."""
+        self._claim.close()
+
+
+def _claimed_network() -> tuple[socket.socket, int]:
+    for network in _NETWORKS:
+        claim = socket.socket()
+        try:
+            claim.bind((f"127.{network}.255.254", _CLAIM))
+        except OSError:
+            claim.close()
+        else:
+            claim.listen()
+            return claim, network
+    raise OSError(f"all networks 127.{_NETWORKS[0]} to 127.{_NETWORKS[-1]} are in use by process nodes")
 
 
 def placement() -> dict[str, Any]:
@@ -47,7 +88,7 @@ class ProcessNode:
     def __init__(self, api: Api, folder: Path) -> None:
         self._api, self._folder = api, folder
         self._pods: dict[str, Pod] = {}
-        self._count = 0
+        self._addresses = Addresses()
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="process node", daemon=True)
 
@@ -62,6 +103,7 @@ class ProcessNode:
         self._ending.set()
         for pod in list(self._pods.values()):
             pod.kill()
+        self._addresses.close()
 
     def log(self, namespace: str, pod: str, container: str) -> str:
         """What a container wrote."""
@@ -102,9 +144,7 @@ class ProcessNode:
             return
         if body.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             return
-        self._count += 1
-        address = f"127.77.{self._count // 250 % 250}.{self._count % 250 + 1}"
         name = f"{body['metadata']['namespace']}_{body['metadata']['name']}"
-        pod = Pod(self._api, body, address, self._folder / name)
+        pod = Pod(self._api, body, next(self._addresses), self._folder / name)
         self._pods[uid] = pod
         pod.start()
