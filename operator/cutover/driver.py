@@ -27,7 +27,7 @@ from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
 from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
-from cutover.status import ACTIVE, ENDED, Phase, Status, StepState, settled
+from cutover.status import ACTIVE, Phase, Status, StepState, settled, takes_nothing_back
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,8 @@ class Driver:
             return
         read = read_status(body.get("status"))
         self._mind_the_other(ref, read, memory)
-        over = read.phase in ENDED and read.phase is not Phase.SUCCEEDED
-        if memory.run and read.run is not None and (over or read.run.number != memory.run):
+        run = read.run
+        if memory.run and run and (run.number != memory.run or takes_nothing_back(read.phase, run.keep_until)):
             # We may have slept in the middle of a write, until another process had ended the run and tidied up.
             await snapshots.drop(self._cluster, ref.namespace, memory.uid, memory.run)
 

@@ -253,6 +253,11 @@ class Status:
     conditions: tuple[Condition, ...] = ()
 
 
+def takes_nothing_back(phase: Phase | str | None, keep_until: object) -> bool:
+    """Whether a run has ended for good, so that its snapshots serve nobody: only a success that keeps them may be rolled back."""
+    return phase in ENDED and (phase != Phase.SUCCEEDED or keep_until is None)
+
+
 _SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK})
 """Phases in which nothing moves, so that why is worth a save of its own."""
 

@@ -14,9 +14,7 @@ from cutover.errors import Denied, NotFound
 from cutover.fields import Json
 from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
 from cutover.snapshots import RUN_LABEL, drop, drop_all
-from cutover.status import Phase
-
-_TIDY = (Phase.ROLLED_BACK, Phase.ABANDONED)
+from cutover.status import takes_nothing_back
 
 
 async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
@@ -58,4 +56,5 @@ def _run_of(labels: Json) -> tuple[str, int]:
 
 
 def _has_ended(status: Json, run: int) -> bool:
-    return status.get("phase") in _TIDY and (status.get("run") or {}).get("number") == run
+    last = status.get("run") or {}
+    return takes_nothing_back(status.get("phase"), last.get("keepUntil")) and last.get("number") == run

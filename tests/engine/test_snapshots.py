@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cutover.adapters.kubernetes import as_go_writes
 from cutover.ports import PLANS, SNAPSHOTS, Ref
 from cutover.requests import RequestVerb
@@ -55,14 +57,16 @@ def test_documents_are_written_as_go_writes_them() -> None:
     assert as_go_writes(body) == r'{"a":"\u003ca \u0026 b\u003e \"é\" \u2028\u2029\n","b":[1,null,true]}'
 
 
-async def test_a_new_process_takes_away_what_came_after_the_end() -> None:
-    """Of a run that has ended: a process that died with a snapshot under way. What a success keeps stays."""
-    run = Simulation(plan(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"), put=shop)
+@pytest.mark.parametrize("verb", [RequestVerb.ABORT, RequestVerb.APPROVE])
+async def test_a_new_process_takes_away_what_came_after_the_end(verb: RequestVerb) -> None:
+    """Of a run that has ended and keeps nothing: a process that died with a snapshot under way."""
+    run = Simulation(plan(f"keepSnapshots: 0s\n{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
     (name,) = snapshots(run)
     late = run.cluster.objects[Ref(SNAPSHOTS, run.plan.namespace, name)]
-    run.request(RequestVerb.ABORT)
-    assert await run.run() is Phase.ROLLED_BACK
+    run.request(verb, "ok" if verb is RequestVerb.APPROVE else "")
+    assert await run.run() in (Phase.ROLLED_BACK, Phase.SUCCEEDED)
+    assert snapshots(run) == []
     run.cluster.put(SNAPSHOTS, late)
     assert await sweep(run.cluster, ()) == 1
     assert snapshots(run) == []

@@ -65,6 +65,18 @@ def test_a_snapshot_of_a_process_that_slept_until_the_next_run_goes(begin: Begin
     assert kept == {"2"}
 
 
+def test_a_snapshot_of_a_process_that_slept_until_the_success_goes(begin: Begin) -> None:
+    """The other one has done it all, and taken its snapshots away, because the plan keeps none."""
+    walk = begin("canary", processes=2)
+    walk.run(walk.several(30, 0, lambda: walk.status.current is not None and walk.status.current.step == "deploy"))
+    walk.trouble(0, Fault.LATE, Aim.WRITE, 2)  # the snapshot of the traffic, after the status
+    (late,) = walk.world.flights
+    walk.run(walk.several(200, 1, lambda: walk.over))
+    assert walk.status.phase is Phase.SUCCEEDED
+    walk.run(walk.world.land(late, "answered"))
+    assert [ref for ref in walk.world.cluster.objects if ref.resource == SNAPSHOTS] == []
+
+
 def test_a_claim_that_arrives_after_the_end_fails(begin: Begin) -> None:
     """The process that took over turned back before it had claimed anything, so it had nothing to let go of."""
     walk = begin("canary")
