@@ -6,19 +6,21 @@ weights for a while (header routes, mirrors) that of `branches.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
-from cutover.endpoints import full_host
+from cutover.endpoints import full_host, service_of
 from cutover.errors import PlanError, Problem
 from cutover.fields import ABSENT, Json, Path, Segment, find
 from cutover.model import Label, Model, Name
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
 """The lists of routes of a VirtualService."""
+_ANY_PATH: Final = {"prefix": "/"}
+_WHOLE: Final = 100
 RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 SniHost = Annotated[
     str, StringConstraints(pattern=r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$", max_length=253)
@@ -147,6 +149,41 @@ def routes_of(body: Json) -> Iterator[Route]:
         for route in body["spec"].get(protocol) or ():
             key = "name" if protocol == "http" else "match"
             yield Route(("spec", protocol, {key: route.get(key)}), route)
+
+
+def surprises(body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]]) -> Iterator[str]:
+    """Where Istio takes the routes of these pairs for something else than people may think.
+
+    Args:
+        body: the VirtualService.
+        chosen: the pairs that are meant.
+        subsets: host and name of each that the namespace defines.
+    """
+    everything = list(routes_of(body))
+    namespace = body["metadata"]["namespace"]
+    for route in (pair.route for pair in chosen):
+        above = everything[: everything.index(route)]
+        if taker := next((one for one in above if one.at[1] == route.at[1] and _takes_all(one.body)), None):
+            yield f"route {taker} stands above route {route} and takes every request, so {route} gets none; put it below"
+        entries = route.body["route"]
+        total = sum(number(entry.get("weight", ABSENT)) for entry in entries)
+        if total != _WHOLE:
+            yield (
+                f"the weights of route {route} add up to {total}, and Istio takes each as its share of that sum, "
+                f"not as percent; let them add up to {_WHOLE}"
+            )
+        for aim in (entry["destination"] for entry in entries if entry.get("weight")):
+            host, subset = full_host(aim["host"], namespace), aim.get("subset")
+            if subset and service_of(aim["host"], namespace) and (host, subset) not in subsets:
+                says = f"no DestinationRule of namespace {namespace} defines subset {subset} of host {aim['host']}"
+                yield f"{says}, to which route {route} gives weight: those requests fail; define it"
+
+
+def _takes_all(route: Json) -> bool:
+    """Whether a route matches whatever comes."""
+    return not route.get("match") or any(
+        not entry.keys() - {"name", "uri"} and entry.get("uri", _ANY_PATH) == _ANY_PATH for entry in route["match"]
+    )
 
 
 def _routes(body: Json, service: VirtualService, where: str) -> tuple[list[Route], list[Problem]]:

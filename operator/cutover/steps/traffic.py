@@ -12,12 +12,12 @@ from pydantic import ConfigDict, Field, model_validator
 
 from cutover.branches import Match, Mirror, header_route, mirror
 from cutover.course import Course, Stage, beside, pairs_of, puts, weights_of
-from cutover.endpoints import Side, behind, count_ready, resolve, wanted
+from cutover.endpoints import Side, behind, count_ready, resolve, subsets, wanted
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import ABSENT, Change, Json, Path, find, readable, stand
 from cutover.model import Duration, validations
 from cutover.ports import VIRTUAL_SERVICES, Ref
-from cutover.routes import Destination, Pair, VirtualService, number, pairs
+from cutover.routes import Destination, Pair, VirtualService, number, pairs, surprises
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot
 from cutover.steps.base import Kind, Target, Work, foreign_writer, old_side_not_ready, repaired_too_often
@@ -138,6 +138,8 @@ class Traffic(Kind):
                         f"{self.from_} and {self.to} have no weight in {self._ref(work)}, so there is nothing to shift"
                     )
                     problems.append(Problem(place, f"{says}; give {self.from_} its weight first"))
+            known = await subsets(work.cluster, work.namespace)
+            problems += [Problem(place, says, warning=True) for says in surprises(body, found, known)]
         except NotFound:
             pass  # said by preflight for every target
         except PlanError as error:
