@@ -6,7 +6,7 @@ weights for a while (header routes, mirrors) that of `branches.py`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -29,7 +29,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class VirtualService(Model):
-    """A VirtualService of the plan's namespace, and which of its routes; none named is right when it has exactly one."""
+    """A VirtualService of the plan's namespace, and which of its routes; none named: the only one with both destinations."""
 
     name: Name = Field(description="Name of the VirtualService.")
     routes: tuple[RouteName, ...] = Field(default=(), max_length=16, description="Names of its http routes.")
@@ -75,7 +75,7 @@ class Route:
     """One route of a VirtualService.
 
     Attributes:
-        at: where it stands. It is told from the others by its name, or without one (tcp, tls) by all that it matches.
+        at: where it stands. It is told from the others by its name, or where it has none by all that it matches.
         body: what it says.
     """
 
@@ -123,7 +123,9 @@ def pairs(body: Json, service: VirtualService, old: Destination, new: Destinatio
         PlanError: with all that is not there.
     """
     namespace = body["metadata"]["namespace"]
-    chosen, problems = _routes(body, service, f"{place}.virtualService")
+    chosen, problems = _routes(
+        list(routes_of(body)), service, f"{place}.virtualService", lambda route: _has(route, old, new, namespace)
+    )
     found = []
     for route in chosen:
         ends = []
@@ -147,8 +149,8 @@ def routes_of(body: Json) -> Iterator[Route]:
     """All routes of a VirtualService, in the order in which Istio tries those of one protocol."""
     for protocol in PROTOCOLS:
         for route in body["spec"].get(protocol) or ():
-            key = "name" if protocol == "http" else "match"
-            yield Route(("spec", protocol, {key: route.get(key)}), route)
+            key = {"name": route["name"]} if route.get("name") else {"name": None, "match": route.get("match")}
+            yield Route(("spec", protocol, key), route)
 
 
 def surprises(body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]]) -> Iterator[str]:
@@ -186,16 +188,23 @@ def _takes_all(route: Json) -> bool:
     )
 
 
-def _routes(body: Json, service: VirtualService, where: str) -> tuple[list[Route], list[Problem]]:
+def _routes(
+    routes: list[Route], service: VirtualService, where: str, fits: Callable[[Route], bool]
+) -> tuple[list[Route], list[Problem]]:
     """The routes that are meant; and what is wrong with that."""
-    routes = list(routes_of(body))
     if service.names_any():
         return _named(routes, service, where)
-    if len(routes) == 1:
-        return routes, []
+    fitting = routes if len(routes) == 1 else list(filter(fits, routes))
+    if len(fitting) == 1:
+        return fitting, []
     names = ", ".join(map(str, routes)) or "none"
-    says = f"VirtualService {service.name} has {len(routes)} routes ({names}); say which to shift"
+    says = f"VirtualService {service.name} has {len(routes)} routes ({names}), {len(fitting)} with both; say which to shift"
     return [], [Problem(f"{where}.routes", says)]
+
+
+def _has(route: Route, old: Destination, new: Destination, namespace: str) -> bool:
+    aims = [entry["destination"] for entry in route.body.get("route") or ()]
+    return all(any(_is(aim, side, namespace) for aim in aims) for side in (old, new))
 
 
 def _named(routes: list[Route], service: VirtualService, where: str) -> tuple[list[Route], list[Problem]]:

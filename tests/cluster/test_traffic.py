@@ -217,3 +217,37 @@ def test_a_mirror_is_counted_and_never_answers(checkout: Checkout, back: bool) -
     assert checkout.ask(100) == {"v1" if back else "v2": 100}
     assert (checkout.counted("v1") - old, checkout.counted("v2") - new) == ((100, 0) if back else (0, 100))
     assert shop.leftovers() == []
+
+
+def test_pairs_of_all_protocols_in_one_write(checkout: Checkout) -> None:
+    """Each change of its spec raises the generation of an object by one."""
+    shop = checkout.shop
+    path = f"{shop.routes.rpartition('/')[0]}/checkout"
+    pair = [
+        {"destination": {"host": f"checkout-{version}"}, "weight": 100 * (version == "v1")} for version in ("v1", "v2")
+    ]
+    sni = f"checkout.{shop.namespace}.example"
+    tcp = [{"match": [{"port": 5432}], "route": pair}, {"match": [{"port": 5433}], "route": pair}]
+    shop.api.patch(path, {"spec": {"tcp": tcp, "tls": [{"match": [{"port": 443, "sniHosts": [sni]}], "route": pair}]}})
+    before, began = shop.objects(), shop.api.get(path)["metadata"]["generation"]
+    service = {"name": "checkout", "routes": ["primary"], "tcp": [5433], "tls": [sni]}
+    sides = {"from": {"host": "checkout-v1"}, "to": {"host": "checkout-v2"}}
+    steps = [
+        {"name": "shift", "traffic": {"virtualService": service, **sides, "weights": [50]}},
+        {"name": "ok", "approve": {"message": "go"}},
+    ]
+    shop.apply({"steps": steps})
+    shop.until_phase(Phase.WAITING)
+    body = shop.api.get(path)
+    routes = [body["spec"]["http"][1], *body["spec"]["tcp"], *body["spec"]["tls"]]
+    assert [[entry["weight"] for entry in route["route"]] for route in routes] == [
+        [50, 50],
+        [100, 0],
+        [50, 50],
+        [50, 50],
+    ]
+    assert body["metadata"]["generation"] == began + 1
+    shop.request(RequestVerb.ABORT)
+    assert shop.until_ended().phase is Phase.ROLLED_BACK
+    assert shop.objects() == before
+    assert shop.api.get(path)["metadata"]["generation"] == began + 2

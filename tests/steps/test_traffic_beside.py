@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
-from cutover.ports import VIRTUAL_SERVICES
+from cutover.ports import SERVICES, VIRTUAL_SERVICES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
@@ -137,6 +138,80 @@ async def test_several_routes_get_one_each_and_an_unnamed_one_too() -> None:
     assert names(alone) == ["cutover-shift", ""]
     assert await alone.run() is Phase.SUCCEEDED
     assert names(alone) == [""]
+
+
+RUNBOOK = """
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata:
+  name: app-migration
+spec:
+  http:
+  - match:
+    - headers:
+        canary:
+          exact: "true"
+    route:
+    - destination:
+        host: app-v2
+      weight: 100
+  - route:
+    - destination:
+        host: app-v1
+      weight: 90
+    - destination:
+        host: app-v2
+      weight: 10  # Start with 10% traffic
+"""
+"""A canary with a header as people find it in a runbook. It lacks the hosts that a VirtualService needs."""
+
+
+def runbook(cluster: MemoryCluster) -> None:
+    shop(cluster)
+    for version in ("v1", "v2"):
+        cluster.put(
+            SERVICES, {"metadata": {"name": f"app-{version}"}, "spec": {"selector": {"app": f"shop-{version}"}}}
+        )
+    body = yaml.safe_load(RUNBOOK)
+    body["spec"]["hosts"] = ["app.example"]
+    cluster.put(VIRTUAL_SERVICES, body)
+
+
+def before_the_runbook(cluster: MemoryCluster) -> None:
+    runbook(cluster)
+    body = copy.deepcopy(cluster.objects[MIGRATION])
+    del body["spec"]["http"][0]
+    for entry, weight in zip(body["spec"]["http"][0]["route"], (100, 0), strict=True):
+        entry["weight"] = weight
+    cluster.put(VIRTUAL_SERVICES, body)
+
+
+MIGRATION = Ref(VIRTUAL_SERVICES, "shop", "app-migration")
+APP = """
+steps:
+  - {{name: deploy, deploy: {{workload: {{name: shop-v2}}, replicas: 3}}}}
+  - name: shift
+    traffic: {{virtualService: {{name: app-migration}}, from: {{host: app-v1}}, to: {{host: app-v2}}, {more}}}
+"""
+
+
+async def test_the_manifest_of_a_runbook_is_what_a_plan_brings_about() -> None:
+    run = Simulation(plan(APP.format(more=f"match: [{HEADER}], weights: [10], dwell: 1h")), put=before_the_runbook)
+    await run.until(lambda: run.status.current is not None and run.status.current.weight == 10)
+    header, rest = copy.deepcopy(run.cluster.objects[MIGRATION]["spec"]["http"])
+    assert header.pop("name") == "cutover-shift"
+    (alone,) = header["route"]
+    alone["weight"] = 100  # one destination alone has all of it without saying so
+    assert [header, rest] == yaml.safe_load(RUNBOOK)["spec"]["http"]
+
+
+async def test_the_manifest_of_a_runbook_is_where_a_plan_begins() -> None:
+    """Neither of its routes has a name, and one of them has both versions."""
+    run = Simulation(plan(APP.format(more="weights: [50, 100]")), put=runbook)
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    header, rest = run.cluster.objects[MIGRATION]["spec"]["http"]
+    assert header == yaml.safe_load(RUNBOOK)["spec"]["http"][0]
+    assert [entry["weight"] for entry in rest["route"]] == [0, 100]
 
 
 async def test_who_takes_it_away_wishes_to_stop_and_resume_puts_it_back() -> None:
@@ -336,10 +411,10 @@ def taken(body: Any) -> None:
             "traffic.match: route primary matches header canary itself, by {'prefix': 't'}; name another header",
         ),
         (
-            lambda body: body.update(tcp=[{"match": [{"port": 1}], "route": []}]),
+            lambda body: body.update(tcp=[{"match": [{"port": 1}], "route": body["http"][0]["route"]}]),
             "dwell: 0s",
             "{name: shop}",
-            "virtualService.routes: VirtualService shop has 2 routes (primary, tcp port 1); say which to shift",
+            "virtualService.routes: VirtualService shop has 2 routes (primary, tcp port 1), 2 with both; say which to shift",
         ),
         (
             lambda body: body.update(tcp=[{"match": [{"port": 1}], "route": []}]),
