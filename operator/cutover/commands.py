@@ -269,14 +269,14 @@ class Hand:
         if await self._applied_already(look.cluster):
             return Done(skip=True)
         works = [look.work(at) for at in range(len(self.plan.steps))]
-        problems = await preflight.missing(self.plan, look.cluster, self.metrics, self.ref.namespace, works)
-        if problems:
+        found = await preflight.missing(self.plan, look.cluster, self.metrics, self.ref.namespace, works)
+        if problems := [problem for problem in found if not problem.warning]:
             return Again(None, "; ".join(map(str, problems)))
         for ref in self.all_targets():
             if holder := await look.targets().held_by(ref):
                 return Wait("TargetBusy", f"{ref} is held by plan {holder}; this one starts when that has ended")
         await bind(self.cluster, self.ref, self.body, bound=True)
-        return Done()
+        return Done(message=f"nothing is missing, but mind: {'; '.join(map(str, found))}" if found else "")
 
     async def _applied_already(self, cluster: Cluster) -> bool:
         """Whether a plan made anew (a replace, a restored backup) finds the mark of its own spec on all of its targets."""

@@ -70,13 +70,20 @@ async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | Non
         return f"host {host}: Service {name} has no selector, so its endpoints cannot be counted; give it one"
     if subset is None:
         return Side(name, selector, subset=False)
-    for rule in await cluster.list(DESTINATION_RULES, namespace):
-        if full_host(rule["spec"]["host"], namespace) != full_host(host, namespace):
-            continue
-        for known in rule["spec"].get("subsets") or ():
-            if known["name"] == subset:
-                return Side(name, selector | dict(known.get("labels") or {}), subset=True)
+    labels = (await subsets(cluster, namespace)).get((full_host(host, namespace), subset))
+    if labels is not None:
+        return Side(name, selector | labels, subset=True)
     return f"subset {subset} of host {host} is in no DestinationRule of namespace {namespace}; define it"
+
+
+async def subsets(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dict[str, str]]:
+    """The subsets that the namespace defines, by host and name, with their labels; of two definitions the first counts."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for rule in await cluster.list(DESTINATION_RULES, namespace):
+        for known in rule["spec"].get("subsets") or ():
+            key = full_host(rule["spec"]["host"], namespace), known["name"]
+            found.setdefault(key, dict(known.get("labels") or {}))
+    return found
 
 
 async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[int, ...]:

@@ -16,10 +16,12 @@ class Problem:
     Attributes:
         where: the place as the author wrote it, such as ``steps[shift].traffic.weights``; empty for the whole plan.
         says: one clear sentence with the value and the way out.
+        warning: it stands in nobody's way, and is told when the run begins.
     """
 
     where: str
     says: str
+    warning: bool = False
 
     def __str__(self) -> str:
         """The sentence as people read it."""

@@ -20,6 +20,9 @@ Segment: TypeAlias = str | int | Mapping[str, Json]
 
 Path: TypeAlias = tuple[Segment, ...]
 
+ABOVE: Final = "^"
+"""In the last part of a path: the members of the item above which this one is put where it is not there yet."""
+
 Operation: TypeAlias = dict[str, Json]
 """One operation of a JSON patch (RFC 6902)."""
 
@@ -106,13 +109,14 @@ def find(document: Json, path: Path) -> Found | None:
         last = depth == len(path) - 1
         parent, parent_pointer = node, pointer
         if isinstance(segment, Mapping):
-            if not isinstance(node, Sequence) or isinstance(node, str):
-                return None
-            places = [place for place, item in enumerate(node) if _is_part(segment, item)]
+            members = {key: value for key, value in segment.items() if key != ABOVE}
+            places = _places(node, members)
+            if last and not places and ABOVE in segment:
+                return _not_in_list(node, pointer, segment[ABOVE], tests)
             if len(places) != 1:
                 return None
             pointer += f"/{places[0]}"
-            tests.extend(_tests(pointer, segment))
+            tests.extend(_tests(pointer, members))
             node = node[places[0]]
         elif isinstance(segment, int):
             if not isinstance(node, Sequence) or isinstance(node, str) or not 0 <= segment < len(node):
@@ -131,6 +135,19 @@ def find(document: Json, path: Path) -> Found | None:
     return Found(pointer, node, tuple(tests), parent, parent_pointer)
 
 
+def _places(items: Json, members: Mapping[str, Json]) -> list[int]:
+    """Where in a list the items with these members stand; nowhere, if it is no list."""
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        return []
+    return [place for place, item in enumerate(items) if _is_part(members, item)]
+
+
+def _not_in_list(items: Json, pointer: str, above: Mapping[str, Json], tests: list[Operation]) -> Found | None:
+    """An item that is not there: where it would be put. Its parent, the whole list, is what a write tests."""
+    places = _places(items, above)
+    return Found(f"{pointer}/{places[0]}", ABSENT, tuple(tests), items, pointer) if len(places) == 1 else None
+
+
 def _in_no_map(document: Json, pointer: str, rest: Path, tests: list[Operation]) -> Found | None:
     """A key of a map that is not there. An absent map cannot be tested, so the version of the whole object is."""
     version = (document.get("metadata") or {}).get("resourceVersion")
@@ -138,6 +155,20 @@ def _in_no_map(document: Json, pointer: str, rest: Path, tests: list[Operation])
         return None
     same: Operation = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
     return Found(f"{pointer}/{escape(rest[0])}", ABSENT, (*tests, same), ABSENT, pointer)
+
+
+def in_order(operations: Iterable[Operation]) -> list[Operation]:
+    """All tests first, because each speaks of the object as it is before any of the writes; then values, then items of lists.
+
+    Of these the last comes first: one that is put in or taken out moves all that stand behind it.
+    """
+
+    def order(operation: Operation) -> tuple[int, int]:
+        place = operation["path"].rpartition("/")[2]
+        in_list = place.isdecimal()
+        return (0, 0) if operation["op"] == "test" else (1 + in_list, -int(place) if in_list else 0)
+
+    return sorted(operations, key=order)
 
 
 def stand(document: Json, changes: Iterable[Change]) -> bool:
@@ -157,8 +188,9 @@ def write(found: Found, to: Json) -> list[Operation]:
         operations.append({"op": "test", "path": found.parent_pointer, "value": found.parent})
     else:
         operations.append({"op": "test", "path": found.pointer, "value": found.value})
-    if to is not ABSENT:
-        operations.append({"op": "add", "path": found.pointer, "value": to})
+    if to is not ABSENT:  # to add an item that is there would put a second one before it
+        known_item = isinstance(found.parent, list) and found.value is not ABSENT
+        operations.append({"op": "replace" if known_item else "add", "path": found.pointer, "value": to})
     elif found.value is not ABSENT:
         operations.append({"op": "remove", "path": found.pointer})
     return operations
@@ -227,5 +259,5 @@ def _members(members: Mapping[str, Json]) -> str:
     return ",".join(
         f"{key}.{_members(value)}" if isinstance(value, Mapping) else f"{key}={value}"
         for key, value in members.items()
-        if value is not None
+        if value is not None and key != ABOVE
     )

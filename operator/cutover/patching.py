@@ -50,7 +50,7 @@ def _merge_named(live: dict[str, Json], patch: Json) -> Json:
 
 
 def apply(body: Json, operation: Operation) -> None:
-    """One operation of a JSON patch (RFC 6902: test, add, remove)."""
+    """One operation of a JSON patch (RFC 6902: test, add, replace, remove)."""
     *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
     node = body
     try:
@@ -61,6 +61,12 @@ def apply(body: Json, operation: Operation) -> None:
             case "test":
                 if node[key] != operation["value"]:
                     raise Rejected(f"testing {operation['path']} failed")
+            case "add" if isinstance(node, list):
+                if not 0 <= key <= len(node):
+                    raise Rejected(f"there is no place {operation['path']}")
+                node.insert(key, copy.deepcopy(operation["value"]))
+            case "replace" if isinstance(node, list):
+                node[key] = copy.deepcopy(operation["value"])
             case "add":
                 node[key] = copy.deepcopy(operation["value"])
             case "remove":

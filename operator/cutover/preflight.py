@@ -39,7 +39,7 @@ def at_one_look(cluster: Cluster) -> Cluster:
 async def missing(
     plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, works: Sequence[Work]
 ) -> list[Problem]:
-    """Everything that the plan needs and does not find, in the order of the plan; empty when nothing is missing.
+    """Everything that the plan needs and does not find, in the order of the plan, and what people should know beforehand.
 
     Args:
         plan: what is asked for.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
-from cutover.fields import Change, Json, Operation, Path, escape, find, readable, write
+from cutover.fields import Change, Json, Operation, Path, escape, find, in_order, readable, write
 from cutover.foreign import gone, says
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.snapshots import Snapshot, labels, read, written
@@ -370,11 +370,11 @@ class Targets:
 
 
 def _writes(ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
-    """All tests first, because each speaks of the object as it is before any of the writes; nothing twice (a new map)."""
+    """What brings the fields to their values; nothing twice (a new map)."""
     writes = list[Operation]()
     for change in changes:
         writes += [operation for operation in _operations_of(ref, body, change) if operation not in writes]
-    return sorted(writes, key=lambda operation: operation["op"] != "test")
+    return in_order(writes)
 
 
 def _operations_of(ref: Ref, body: Json, change: Change) -> list[Operation]:

@@ -8,7 +8,7 @@ from cutover.ports import Ref
 from cutover.status import Phase
 from cutover.testing import CrashSwitch
 from support.plans import STORIES, Story, play
-from support.shop import plan, shop
+from support.shop import plan
 from support.simulation import Simulation
 
 
@@ -20,7 +20,7 @@ def effects(run: Simulation) -> list[Ref]:
 async def end(
     story: Story, at: int = 0, *, after: bool = False, lost: bool = False, crowded: bool = False
 ) -> tuple[Simulation, Phase]:
-    run = Simulation(plan(story.spec), switch=CrashSwitch(at, after, lost=lost), put=shop, crowded=crowded)
+    run = Simulation(plan(story.spec), switch=CrashSwitch(at, after, lost=lost), put=story.put, crowded=crowded)
     return run, await play(story, run)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.fields import ABSENT, Path, find, readable, write
+from cutover.fields import ABOVE, ABSENT, Path, find, in_order, readable, write
 from cutover.patching import apply
 
 BODY = {
@@ -100,3 +100,44 @@ def test_a_key_of_a_map_that_is_not_there_is_written_with_it() -> None:
         apply(body, operation)
     assert body["data"] == {"KEY": "value"}
     assert find(body, ("spec", "data", "KEY")) is None, "only one level is made"
+
+
+def item(name: str, above: Any = "one") -> Path:
+    return ("spec", "http", {"name": name, ABOVE: {"name": above}})
+
+
+@pytest.mark.parametrize(("above", "names"), [("one", ["new", "one", None]), (None, ["one", "new", None])])
+def test_an_item_is_put_right_above_another_and_taken_out_again(above: Any, names: list[Any]) -> None:
+    body = copy.deepcopy(BODY)
+    for to, wanted in (({"name": "new"}, names), ({"name": "new", "a": 1}, names), (ABSENT, ["one", None])):
+        found = find(body, item("new", above))
+        assert found is not None
+        for operation in write(found, to):
+            apply(body, operation)
+        routes: Any = body["spec"]["http"]
+        assert [route.get("name") for route in routes] == wanted
+    assert body == BODY
+    assert readable(item("new", above)) == "spec.http[name=new]"
+
+
+def test_there_is_no_place_for_an_item_above_one_that_is_not_there() -> None:
+    assert find(BODY, item("new", "gone")) is None
+    assert find(BODY, (*item("new"), "timeout")) is None
+    found = find(BODY, item("one", "gone"))
+    assert found is not None, "one that is there needs no place"
+
+
+def test_items_that_come_and_go_move_nothing_that_the_same_patch_writes() -> None:
+    body = {"spec": {"http": [{"name": str(number), "weight": 0} for number in range(12)]}}
+    changes: list[tuple[Path, Any]] = [
+        *((("spec", "http", {"name": name}, "weight"), int(name)) for name in ("2", "10", "11")),
+        (item("a", "2"), {"name": "a"}),
+        (item("b", "10"), {"name": "b"}),
+        (("spec", "http", {"name": "9"}), ABSENT),
+    ]
+    operations = [one for path, to in changes if (found := find(body, path)) for one in write(found, to)]
+    for operation in in_order(operations):
+        apply(body, operation)
+    names = [route["name"] for route in body["spec"]["http"]]
+    assert names == ["0", "1", "a", "2", "3", "4", "5", "6", "7", "8", "b", "10", "11"]
+    assert [route["weight"] for route in body["spec"]["http"] if route.get("weight")] == [2, 10, 11]

@@ -10,7 +10,7 @@ import pytest
 from cutover.ports import Ref
 from cutover.saga.turn import Notice
 from support.plans import STORIES, Story, play
-from support.shop import plan, shop
+from support.shop import plan
 from support.simulation import Simulation
 
 FOLDER = Path(__file__).parent / "traces"
@@ -68,7 +68,7 @@ def _value(operation: Any) -> str:
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 async def test_trace(story: Story, request: pytest.FixtureRequest) -> None:
-    run = Simulation(plan(story.spec), put=shop)
+    run = Simulation(plan(story.spec), put=story.put)
     trace = Trace(run)
     await play(story, run)
     text = "\n".join(trace.lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,7 +12,7 @@ from cutover.ports import Ref, Sample
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
-from support.shop import CANARY, ROUTES, plan, shop
+from support.shop import CANARY, ROUTES, plan, shop, shop_of_many_routes, shop_with_a_mirror
 from support.simulation import Simulation
 
 
@@ -20,7 +21,7 @@ class Story:
     """A plan and how it goes.
 
     `fails_at` is the weight at which the gate or guard begins to fail; above 100 is never. With `fails_in` it fails in that
-    step. In a `timed` story the samples
+    step. The cluster holds what `put` puts there. In a `timed` story the samples
     of a guard decide in which step it turns back, and those start again after a crash. With `abort_running` it is aborted while a
     Job runs.
     """
@@ -34,6 +35,7 @@ class Story:
     abort_in: str = ""
     timed: bool = False
     abort_running: bool = False
+    put: Callable[[MemoryCluster], None] = shop
 
 
 GUARDED = """
@@ -137,6 +139,32 @@ steps:
     gates: [{name: errors, interval: 5s, successThreshold: 2, prometheus: {query: errors}, pass: {max: "0.5"}}]
   - {name: old, deploy: {workload: {name: shop-v1}, images: [{container: app, image: "shop-v1:2"}]}}
 """
+MATCHED = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+  - name: shift
+    traffic:
+      virtualService: {name: shop, routes: [primary]}
+      from: {host: shop-v1}
+      to: {host: shop-v2}
+      mirror: {percent: 30, dwell: 30s}
+      match: [{headers: {canary: {exact: "true"}}}, {headers: {cookie: {regex: ".*canary.*"}, tenant: {prefix: beta-}}}]
+      weights: [10, 100]
+      dwell: 1m
+    gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
+MANY_ROUTES = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+  - name: shift
+    traffic:
+      virtualService: {name: shop, routes: [primary, api], tcp: [5432, 5433], tls: [shop.example]}
+      from: {host: shop-v1}
+      to: {host: shop-v2}
+      weights: [25, 100]
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
 _POD = "{template: {spec: {containers: [{name: tool, image: 'IMAGE'}]}}}"
 
 
@@ -193,11 +221,17 @@ STORIES = (
     Story("switched-fails", SWITCHED, Phase.ROLLED_BACK, fails_in="soak"),
     Story("flagged", FLAGGED, Phase.SUCCEEDED),
     Story("flagged-fails", FLAGGED, Phase.ROLLED_BACK, fails_in="soak"),
+    Story("matched", MATCHED, Phase.SUCCEEDED, put=shop_with_a_mirror),
+    Story("matched-mirror-fails", MATCHED, Phase.ROLLED_BACK, fails_in="shift", put=shop_with_a_mirror),
+    Story("matched-gate-fails", MATCHED, Phase.ROLLED_BACK, fails_at=10, put=shop_with_a_mirror),
+    Story("matched-undone", MATCHED, Phase.ROLLED_BACK, fails_in="soak", put=shop_with_a_mirror),
+    Story("many-routes-fails", MANY_ROUTES, Phase.ROLLED_BACK, fails_in="soak", put=shop_of_many_routes),
 )
 
 
 def weight_of_new(run: Simulation) -> int:
-    weight: int = run.cluster.objects[ROUTES]["spec"]["http"][0]["route"][1].get("weight", 0)
+    routes = run.cluster.objects[ROUTES]["spec"]["http"]
+    weight: int = next(route for route in routes if route.get("name") == "primary")["route"][1].get("weight", 0)
     return weight
 
 

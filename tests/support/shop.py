@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import yaml
@@ -112,6 +113,38 @@ def shop(cluster: MemoryCluster) -> None:
     cluster.put(VIRTUAL_SERVICES, virtual_service())
     cluster.exits = exits
     react(cluster)
+
+
+def shop_with_a_mirror(cluster: MemoryCluster) -> None:
+    """The shop, where somebody mirrors a part of the requests elsewhere, and another route stands above."""
+    shop(cluster)
+    body = virtual_service()
+    (primary,) = body["spec"]["http"]
+    primary |= {"mirror": {"host": "recorder", "port": {"number": 80}}, "mirrorPercentage": {"value": 12.5}}
+    body["spec"]["http"].insert(
+        0, {"match": [{"uri": {"prefix": "/help"}}], "route": [{"destination": {"host": "help"}}]}
+    )
+    cluster.put(VIRTUAL_SERVICES, body)
+
+
+def shop_of_many_routes(cluster: MemoryCluster) -> None:
+    """The shop, whose VirtualService has four routes over the pair, and other destinations beside it."""
+    shop(cluster)
+    body = virtual_service()
+    pair = body["spec"]["http"][0]["route"]
+    three = [
+        {"destination": {"host": "other"}, "weight": 40},
+        *({**entry, "weight": 60 - 60 * at} for at, entry in enumerate(pair)),
+    ]
+    body["spec"]["http"].insert(0, {"name": "api", "match": [{"uri": {"prefix": "/api"}}], "route": three})
+    body["spec"]["tcp"] = [
+        {"match": [{"port": 27017}], "route": [{"destination": {"host": "store"}}]},
+        {"match": [{"port": 5432}, {"port": 5433}], "route": copy.deepcopy(pair)},
+    ]
+    body["spec"]["tls"] = [
+        {"match": [{"sniHosts": ["shop.example", "www.shop.example"]}], "route": copy.deepcopy(pair)}
+    ]
+    cluster.put(VIRTUAL_SERVICES, body)
 
 
 def exits(pod: dict[str, Any]) -> int | None:

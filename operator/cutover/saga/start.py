@@ -129,10 +129,12 @@ def _preflight(draft: Draft) -> Turn:
             return ended(draft, None)
         case Done() if not draft.inputs.opening.open:
             return _outside(draft)
-        case Done():
+        case Done(message=mind):
             draft.plan_event(PlanEvent.PASS, Reason.CLAIMING)
             draft.raise_fence()
-            draft.notice("Started", f"run {draft.run.number} begins; nothing is missing")
+            draft.notice(
+                "Started", f"run {draft.run.number} begins; {mind or 'nothing is missing'}", warning=bool(mind)
+            )
             return draft.turn(Command(Verb.CLAIM))
         case Again(after=None, message=message):
             return _still_missing(draft, message)

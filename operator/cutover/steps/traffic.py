@@ -10,15 +10,18 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover.endpoints import Side, behind, count_ready, resolve, wanted
+from cutover.branches import Match, Mirror, header_route, mirror
+from cutover.course import Course, Stage, beside, pairs_of, puts, weights_of
+from cutover.endpoints import Side, behind, count_ready, resolve, subsets, wanted
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import Change, Json, Path, find, stand
-from cutover.model import Duration, show_duration, validations
+from cutover.fields import ABSENT, Change, Json, Path, find, readable, stand
+from cutover.model import Duration, validations
 from cutover.ports import VIRTUAL_SERVICES, Ref
-from cutover.routes import Destination, VirtualService, number, pairs
+from cutover.routes import Destination, Pair, VirtualService, number, pairs, surprises
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot
 from cutover.steps.base import Kind, Target, Work, foreign_writer, old_side_not_ready, repaired_too_often
+from cutover.targets import Foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,24 @@ Weight = Annotated[int, Field(ge=1, le=100)]
 class Traffic(Kind):
     """Shifts traffic to a new version by weight.
 
-    Changes: the weights of `from` and `to` in the named http routes, nothing else; they always add up to what they did.
-    Twice is harmless, because each weight is brought to a value computed from the snapshot. Undo brings both weights back
-    in one write, once the old side is ready to take them. Somebody who lowers the weight of `to` wishes to stop, so that is
-    not fought; a weight raised by somebody else is put back.
+    Changes: the weights of `from` and `to` in the named routes, all of them in one write; they always add up to what they did.
+    Before the first weight, where asked for: a mirror, which the next stage takes away, so that no request reaches the new
+    version twice; and header routes of a name of their own, which the last stage takes away.
+    Twice is harmless, because each field is brought to a value computed from the snapshot. Undo brings all of it back
+    in one write, once the old side is ready to take the traffic. Somebody who lowers the weight of `to`, or takes away what
+    was put beside it, wishes to stop, so that is not fought; a weight raised by somebody else is put back.
     """
 
     model_config = ConfigDict(
         json_schema_extra=validations(
+            (
+                (
+                    "!(has(self.match) && size(self.match) > 0 || has(self.mirror)) "
+                    "|| !(has(self.virtualService.tcp) && size(self.virtualService.tcp) > 0 "
+                    "|| has(self.virtualService.tls) && size(self.virtualService.tls) > 0)"
+                ),
+                "only http routes know headers and mirrors; take tcp and tls into a step of their own",
+            ),
             ("self.weights.isSorted()", "weights must ascend; sort them"),
             (
                 (
@@ -76,7 +89,18 @@ class Traffic(Kind):
         description="Percent for `to` of what the pair holds at the start, ascending. A weight it has already is skipped.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-    dwell: Duration = Field(default=timedelta(), description="How long it stays at each weight.")
+    match: tuple[Match, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Requests that go to the new version from before the first weight until the end of the step.",
+    )
+    mirror: Mirror | None = Field(
+        default=None, description="Mirrors requests to the new version before the first weight."
+    )
+    dwell: Duration = Field(
+        default=timedelta(),
+        description="How long it stays at each weight, and before the first one with `match` alone.",
+    )
     settle: Duration = Field(default=timedelta(), description="How long after each write nothing is judged.")
 
     @model_validator(mode="after")
@@ -86,16 +110,15 @@ class Traffic(Kind):
                 raise ValueError(f"weights must ascend, and {after} comes after {before}; sort them and drop doubles")
         if self.from_ == self.to:
             raise ValueError(f"from and to are both {self.to}; name two different destinations")
-        routes = self.virtual_service.routes
-        twice = sorted({name for name in routes if routes.count(name) > 1})
-        if twice:
-            raise ValueError(f"route {twice[0]} stands in virtualService.routes more than once; keep one")
+        if twice := self.virtual_service.twice():
+            raise ValueError(twice)
+        if (self.match or self.mirror) and (self.virtual_service.tcp or self.virtual_service.tls):
+            raise ValueError("only http routes know headers and mirrors; take tcp and tls into a step of their own")
         return self
 
     def stages(self) -> tuple[StageRule, ...]:
-        """One a weight."""
-        dwell = f" for {show_duration(self.dwell)}" if self.dwell else ""
-        return tuple(StageRule(f"weight {weight}{dwell}", self.dwell, self.settle, weight) for weight in self.weights)
+        """One a weight; before them the mirror and the header routes, after them the end of these."""
+        return tuple(stage.rule for stage in self._course().stages())
 
     def touches(self) -> tuple[Target, ...]:
         """The VirtualService."""
@@ -107,12 +130,16 @@ class Traffic(Kind):
         place = f"{work.place}.traffic"
         try:
             body = await work.cluster.get(self._ref(work))
-            for pair in pairs(body, self.virtual_service, self.from_, self.to, place):
+            found = self._pairs(work, body)
+            self._beside(work, body, found)
+            for pair in found:
                 if pair.total(body) == 0:
                     says = (
                         f"{self.from_} and {self.to} have no weight in {self._ref(work)}, so there is nothing to shift"
                     )
                     problems.append(Problem(place, f"{says}; give {self.from_} its weight first"))
+            known = await subsets(work.cluster, work.namespace)
+            problems += [Problem(place, says, warning=True) for says in surprises(body, found, known)]
         except NotFound:
             pass  # said by preflight for every target
         except PlanError as error:
@@ -138,23 +165,24 @@ class Traffic(Kind):
 
     async def do(self, work: Work, stage: int, looked: _Look | None) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
-        ref, weight = self._ref(work), self.weights[stage]
+        ref, course = self._ref(work), self._course()
+        stages = course.stages()
+        here = stages[stage]
         # On the first write there is no snapshot yet, and asking for one would only cost time.
         known = stage > 0 or work.targets.remembers(ref)
         snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work, looked)
-        changes, skip = self._changes(snapshot, stage)
-        if skip:
-            return Done(skip=True)
-        changes, stop = await self._mind_others(work, changes)
+        weights, others = course.changes(snapshot, here.weights), course.changes_beside(snapshot, stage)
+        weights, stop = await self._mind_others(work, weights, kept=here.share is None)
+        stop = stop or await self._taken_away(work, others, stages[stage - 1] if stage else Stage(here.rule))
         if stop is not None:
             return stop
-        if await self._raises(work, changes):
+        if here.share is not None and await self._raises(work, [*weights, *filter(puts, others)]):
             ready = looked.ready if looked else await self._count(work, snapshot.facts["to"])
-            short = await self._short(work, snapshot, "to", ready, weight / 100)
-            if short:
-                return Again(work.pause(), f"weight {weight} waits: {short}")
-        await work.targets.change(ref, snapshot.uid, changes)
-        return Done()
+            if short := await self._short(work, snapshot, "to", ready, here.share):
+                return Again(work.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
+        if weights or others:
+            await work.targets.change(ref, snapshot.uid, [*weights, *others])
+        return Done(skip=here.share is None or (here.weights > 0 and not weights))
 
     async def look_back(self, work: Work) -> Any:
         """Count the ready endpoints of the old side."""
@@ -162,7 +190,7 @@ class Traffic(Kind):
         return None if snapshot is None else await self._count(work, snapshot.facts["from"])
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
-        """Bring all weights back in one write. A weight somebody else set is taken back too: it is traffic that counts."""
+        """Bring all back in one write. A weight somebody else set is taken back too: it is traffic that counts."""
         ref = self._ref(work)
         snapshot = await work.targets.saved(ref)
         if snapshot is None:
@@ -171,24 +199,23 @@ class Traffic(Kind):
         body = await work.targets.view(ref)
         changes = [
             Change(path, was, (was, found.value if (found := find(body, path)) else was))
-            for path, was in snapshot.values
+            for path, was in weights_of(snapshot)
         ]
         if any(change.to != change.expects[1] for change in changes):
             short = await self._short_of_old(work, snapshot, looked)
             if short:
                 return old_side_not_ready(work, f"traffic cannot go back yet: {short}")
-        await work.targets.change(ref, snapshot.uid, changes)
+        rest = [Change(path, was, (was, ours)) for path, was, ours in beside(snapshot)]
+        try:
+            await work.targets.change(ref, snapshot.uid, [*changes, *rest])
+        except Foreign:  # what somebody else has done beside the weights must not keep the traffic
+            await work.targets.change(ref, snapshot.uid, changes)
+            raise
         return Done()
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
-        """Both weights of each route."""
-        found = []
-        for (old_path, old), (new_path, new) in _pairs_of(snapshot):
-            ours = self._shares(old, new, len(self.weights) - 1)
-            total = number(old) + number(new)
-            found.append(Change(old_path, old, (old, *(total - share for share in ours))))
-            found.append(Change(new_path, new, (new, *ours)))
-        return found
+        """Both weights of each route, and what stood beside them for a while."""
+        return self._course().marks(snapshot)
 
     async def ahead(self, work: Work) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
@@ -204,6 +231,28 @@ class Traffic(Kind):
 
     def _ref(self, work: Work) -> Ref:
         return self.touches()[0].ref(work.namespace)
+
+    def _course(self) -> Course:
+        return Course(str(self.to), self.weights, self.dwell, self.settle, bool(self.match), self.mirror)
+
+    def _pairs(self, work: Work, body: Json) -> list[Pair]:
+        return pairs(body, self.virtual_service, self.from_, self.to, f"{work.place}.traffic")
+
+    def _beside(self, work: Work, body: Json, found: list[Pair]) -> list[tuple[Path, Json]]:
+        """The fields that are set beside the weights for a while, each with its value. Raises PlanError."""
+        if (self.match or self.mirror) and (other := next((pair.route for pair in found if not pair.route.http), None)):
+            says = f"route {other} is not of http, and only http routes know headers and mirrors; drop match and mirror"
+            raise PlanError(Problem(f"{work.place}.traffic.virtualService", says))
+        fields = [field for pair in found if self.mirror for field in mirror(pair, self.mirror.percent)]
+        for pair in found if self.match else ():
+            own = pair.route.body.get("name")
+            name = f"cutover-{work.targets.step}{f'-{own}' if own else ''}"
+            path, route = header_route(pair, name, self.match, f"{work.place}.traffic")
+            if (there := find(body, path)) is None or there.value is not ABSENT:
+                says = f"{self._ref(work)} has a route {name} already, which an abandoned plan may have left"
+                raise PlanError(Problem(f"{work.place}.traffic.match", f"{says}; take it out, or rename the step"))
+            fields.append((path, route))
+        return fields
 
     def _memo(self, work: Work) -> str:
         return f"{work.place}.bearings"
@@ -228,48 +277,52 @@ class Traffic(Kind):
         return bearings
 
     async def _snapshot(self, work: Work, looked: _Look | None) -> Snapshot:
-        """The weights as they are, and what stood behind the two sides at the run's start."""
+        """The fields as they are, and what stood behind the two sides at the run's start."""
         ref, bearings = self._ref(work), await self._bearings(work)
+        if self.match and (kept := await work.targets.saved(ref)):
+            return kept  # taken just before a crash: the header route may stand there already
         body = (looked and looked.body) or await work.cluster.get(ref)
-        paths = [
-            path
-            for pair in pairs(body, self.virtual_service, self.from_, self.to, f"{work.place}.traffic")
-            for path in (pair.old, pair.new)
-        ]
+        found = self._pairs(work, body)
+        weights = [(path, None) for pair in found for path in (pair.old, pair.new)]  # worked out stage by stage
+        paths, ours = zip(*weights, *self._beside(work, body, found), strict=True)
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
-        return await work.targets.snapshot(ref, body, paths, facts)
+        return await work.targets.snapshot(ref, body, paths, facts, ours)
 
-    def _changes(self, snapshot: Snapshot, stage: int) -> tuple[list[Change], bool]:
-        """The weights of a stage, and whether `to` has them from the start."""
-        changes, skip = [], True
-        for (old_path, old), (new_path, new) in _pairs_of(snapshot):
-            total = number(old) + number(new)
-            ours = self._shares(old, new, stage)
-            if not ours:
-                continue
-            skip = False
-            changes.append(Change(old_path, total - ours[-1], (old, *(total - share for share in ours))))
-            changes.append(Change(new_path, ours[-1], (new, *ours)))
-        return changes, skip
+    async def _taken_away(self, work: Work, others: list[Change], before: Stage) -> Hold | None:
+        """Whether somebody has taken away what we put beside the weights, which is a wish to stop."""
+        ours = [change for change in filter(puts, others) if work.applied or before.has(change.path)]
 
-    def _shares(self, old: Json, new: Json, stage: int) -> list[int]:
-        """What `to` has had by the end of a stage, stage by stage; a weight it had from the start is passed over."""
-        total = number(old) + number(new)
-        shares = [_share(total, weight) for weight in self.weights[: stage + 1]]
-        return [share for share in shares if share > number(new)]
+        def gone(body: Json) -> Change | None:
+            return next((one for one in ours if (at := find(body, one.path)) and at.value == one.expects[0]), None)
 
-    async def _mind_others(self, work: Work, changes: list[Change]) -> tuple[list[Change], Hold | None]:
-        """What somebody else has done to the weights meanwhile: the changes as they are to be made, or why to stop."""
-        minded, lowered, raised = self._compare(work, changes, await work.targets.view(self._ref(work)))
+        ref = self._ref(work)
+        if (
+            not ours
+            or work.anew
+            or not gone(await work.targets.view(ref))
+            or not (one := gone(await work.cluster.get(ref)))
+        ):
+            return None
+        says = f"somebody has taken {readable(one.path)} out of {ref}, which this plan had put there"
+        return Hold("TakenAway", f"{says}; resume puts it back, abort takes everything back")
+
+    async def _mind_others(self, work: Work, changes: list[Change], *, kept: bool) -> tuple[list[Change], Hold | None]:
+        """What somebody else has done to the weights meanwhile: the changes as they are to be made, or why to stop.
+
+        With `kept` the weights are those of the stage before.
+        """
+        kept = kept or work.applied
+        minded, lowered, raised = self._compare(work, changes, await work.targets.view(self._ref(work)), kept=kept)
         if lowered:  # a stream may be behind; nobody is held up without a fresh look
-            minded, lowered, raised = self._compare(work, changes, await work.cluster.get(self._ref(work)))
+            body = await work.cluster.get(self._ref(work))
+            minded, lowered, raised = self._compare(work, changes, body, kept=kept)
         if lowered:
             return minded, Hold("LoweredByHand", f"{lowered}; resume raises it again, abort takes everything back")
         if raised and repaired_too_often(work):
             return minded, await foreign_writer(work, self._ref(work), "the weights")
         return minded, None
 
-    def _compare(self, work: Work, changes: list[Change], body: Json) -> tuple[list[Change], str, bool]:
+    def _compare(self, work: Work, changes: list[Change], body: Json, *, kept: bool) -> tuple[list[Change], str, bool]:
         """The changes from what stands there, who has lowered what (empty: nobody), and whether somebody has raised."""
         minded, raised = list[Change](), False
         for old, new in zip(changes[::2], changes[1::2], strict=True):
@@ -281,7 +334,7 @@ class Traffic(Kind):
                 minded += [old, new]
                 continue
             minded += [_also(old, live_old), _also(new, live_new)]
-            before = new.to if work.applied else number(new.expects[-2])
+            before = new.to if kept else number(new.expects[-2])
             if number(live_new) >= new.to:
                 raised = True
             elif not work.anew and number(live_new) != before:
@@ -302,7 +355,7 @@ class Traffic(Kind):
 
     async def _short_of_old(self, work: Work, snapshot: Snapshot, ready: int | None) -> str:
         """What the old side lacks to take back what it had; empty when nothing is lacking."""
-        share = max(number(old) / max(1, number(old) + number(new)) for (_, old), (_, new) in _pairs_of(snapshot))
+        share = max(number(old) / max(1, number(old) + number(new)) for (_, old), (_, new) in pairs_of(snapshot))
         if not share:
             return ""
         counted = await self._count(work, snapshot.facts["from"]) if ready is None else ready
@@ -320,16 +373,6 @@ class Traffic(Kind):
         return f"{side} has {ready} ready endpoints, and needs {needed if not asked else min(needed, asked)}"
 
 
-def _pairs_of(snapshot: Snapshot) -> list[tuple[tuple[Path, Json], tuple[Path, Json]]]:
-    """The fields of a snapshot two by two: the old side's weight and the new one's."""
-    return list(zip(snapshot.values[::2], snapshot.values[1::2], strict=True))
-
-
 def _also(change: Change, live: Json) -> Change:
     """The same change, also from the value that stands there: a weight is traffic, and never left to chance."""
     return Change(change.path, change.to, (*change.expects, live))
-
-
-def _share(total: int, percent: int) -> int:
-    """`percent` of what the pair holds, half rounded up."""
-    return (2 * total * percent + 100) // 200

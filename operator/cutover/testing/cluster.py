@@ -343,4 +343,6 @@ def _number(labels: Json) -> int:
 
 
 def _sums(body: Json) -> list[int]:
-    return [sum(entry.get("weight", 0) for entry in route["route"]) for route in body["spec"]["http"]]
+    """Of the routes that split traffic; one destination alone has all of it, whatever its weight."""
+    routes = [route["route"] for part in ("http", "tcp", "tls") for route in body["spec"].get(part) or ()]
+    return [sum(entry.get("weight", 0) for entry in entries) for entries in routes if len(entries) > 1]
