@@ -112,7 +112,7 @@ def test_its_settings_are_understood(tmp_path: Path) -> None:
         ]
     )
     settings = load(file)
-    assert settings.providers["default"].prometheus.url == "http://prometheus.monitoring:9090"
+    assert settings.providers["default"].server.url == "http://prometheus.monitoring:9090"
     assert settings.namespaces == ("shop",)
     assert settings.lease is not None
     assert (settings.lease.name, settings.lease.duration) == ("cutover", timedelta(seconds=20))
