@@ -14,7 +14,7 @@ import pytest
 import trustme
 import yaml
 
-from cutover.settings import Server, load
+from cutover.settings import Server, Settings, load
 from harness import tools
 from harness.cluster import ROOT
 from harness.kind import AnyCluster
@@ -160,6 +160,19 @@ def test_files_for_the_providers_are_mounted_where_the_settings_look(tmp_path: P
     assert providers["default"].server.read() == {"Authorization": "Bearer s3cret"}
     assert providers["status"].server.read() == {"X-Key": "k1"}
     assert providers["status"].server.max_bytes == 4096
+
+
+def test_the_values_that_are_shown_are_taken(tmp_path: Path) -> None:
+    (shown,) = re.findall(
+        r"^```yaml title=values.yaml\n(.*?)^```", (ROOT / "docs/operating.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    file = tmp_path / "values.yaml"
+    file.write_text(shown)
+    text = helm("template", "cutover", CHART, "--kube-version", tools.KUBERNETES, "--values", str(file))
+    (settings,) = [
+        body["data"]["settings.yaml"] for body in yaml.safe_load_all(text) if body and body["kind"] == "ConfigMap"
+    ]
+    assert sorted(Settings.model_validate(yaml.safe_load(settings)).providers) == ["default", "status"]
 
 
 def test_the_values_of_a_provider_are_the_settings() -> None:

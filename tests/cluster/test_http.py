@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cutover.requests import RequestVerb
 from cutover.status import Phase, Status, Verdict
 from harness.api import Api
-from harness.cluster import Cluster
+from harness.cluster import ROOT, Cluster
 from support.page import Page
 from support.real import DEPLOY, Operator, Shop
 
@@ -32,7 +33,7 @@ def other(
     """An operator with providers of its own. The session's operator sees all namespaces, so it is ended meanwhile."""
     operator.stop()
     server = {"url": page.url, "bearerTokenFile": str(page.token), "timeout": 1, "maxBytes": 4096}
-    providers = {
+    providers = cluster.prometheus.providers | {
         "status": {"http": server},
         "stranger": {"http": {"url": page.url}},
     }
@@ -132,12 +133,36 @@ def test_no_usable_number_is_never_a_pass(store: Shop, other: Operator) -> None:
     _nothing_secret(store, other)
 
 
+@pytest.mark.parametrize("failed", [0, 1], ids=["forward", "backward"])
+def test_the_example(store: Shop, page: Page, failed: int) -> None:
+    """With figures for the latency; there is no load that would have one."""
+    text = (ROOT / "examples/compared-canary.yaml").read_text().replace("checkout-migrator", "migrator")
+    spec = yaml.safe_load(text.replace("checkout-v", "shop-v").replace("{name: checkout}", "{name: shop}"))["spec"]
+    deploy, shift = spec["steps"]
+    deploy["gates"][0]["readiness"]["for"] = shift["traffic"]["dwell"] = "0s"
+    latency, payments = shift["gates"]
+    latency["prometheus"] = {"query": "vector(330)", "baseline": "vector(300)"}
+    latency["interval"] = payments["interval"] = "200ms"
+    before = store.objects()
+    page.document = {"parts": [{"name": "cart", "failed": 7}, {"name": "payments", "failed": failed}]}
+    store.apply(spec)
+    status = store.until_ended()
+    assert status.phase is (Phase.ROLLED_BACK if failed else Phase.SUCCEEDED)
+    if failed:
+        assert status.failure is not None
+        assert status.failure.message == "gate payments: 1 is not <= 0"
+        assert store.objects() == before
+    else:
+        assert store.weights() == [0, 100]
+    assert store.leftovers() == []
+
+
 def test_a_provider_of_the_wrong_kind_is_missing(store: Shop) -> None:
     gate = {"name": "errors", "prometheus": {"provider": "status", "query": "up"}, "pass": {"max": "1"}}
     store.apply({"startDeadline": "1s", "steps": [{"name": "soak", "check": {}, "gates": [gate]}]})
     status = store.until_ended()
     assert status.phase is Phase.REFUSED
-    says = "steps[soak].gates[errors].prometheus.provider: there is no provider status of kind prometheus; the administrator has configured: none"
+    says = "steps[soak].gates[errors].prometheus.provider: there is no provider status of kind prometheus; the administrator has configured: default, down, hasty"
     assert status.message == says
 
 

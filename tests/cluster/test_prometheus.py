@@ -120,6 +120,6 @@ def test_a_ratio_shows_both_values_and_a_baseline_of_nothing_is_no_pass(shop: Sh
 
 def test_both_sides_of_a_ratio_are_of_one_instant(shop: Shop) -> None:
     """The time itself against the time: equal to the last digit, or it fails."""
-    fraction = "1 + 1000 * (time() - floor(time()))"
+    fraction = "1 + 1000 * (vector(time()) - floor(vector(time())))"
     shop.apply(_compared(fraction, fraction, **{"successThreshold": 10, "pass": {"ratio": {"min": "1", "max": "1"}}}))
     assert shop.until_ended().phase is Phase.SUCCEEDED
