@@ -23,6 +23,7 @@ _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _OURS: Final = frozenset(
     {"accept", "connection", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"}
 )
+_SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 def _absolute(path: str) -> str:
@@ -111,6 +112,14 @@ class Credentials(Model):
                 raise ValueError("the name of a header has characters that none may have; use letters, digits and -")
             if name.lower() in _OURS:
                 raise ValueError(f"{name} belongs to the request itself; drop it")
+        return headers
+
+    @field_validator("headers", mode="after")
+    @classmethod
+    def _are_open(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        for name in headers:
+            if name.lower() in _SECRET:
+                raise ValueError(f"{name} is secret; put its value into a file and name that in headerFiles")
         return headers
 
     @model_validator(mode="after")

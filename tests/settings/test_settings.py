@@ -72,6 +72,7 @@ SIMPLE: list[tuple[dict[str, Any], str]] = [
     ({"url": URL, "headers": f"X-Key: {SECRET}"}, "headers: the value is not a mapping; put its fields below it, indented"),
     ({"url": URL, "headers": {"X-Key": f"{SECRET}\n"}}, "headers.X-Key: it is no header's value; give a string of printable ASCII characters"),
     ({"url": URL, "headers": {f"X {SECRET}": "1"}}, "headers: the name of a header has characters that none may have; use letters, digits and -"),
+    ({"url": URL, "headers": {"authorization": f"Bearer {SECRET}"}}, "headers: authorization is secret; put its value into a file and name that in headerFiles"),
     ({"url": URL, "headers": {"Host": "1"}}, "headers: Host belongs to the request itself; drop it"),
     ({"url": URL, "tls": {"insecureSkipVerify": True}}, "tls.insecureSkipVerify: there is no such field here; drop it"),
 ]  # fmt: skip
@@ -86,7 +87,7 @@ def test_one_sentence_a_field(server: dict[str, Any], says: str, tmp_path: Path,
 
 WHOLE: list[tuple[dict[str, Any], str]] = [
     ({"bearerTokenFile": "FILES/token", "basic": {"usernameFile": "FILES/user", "passwordFile": "FILES/token"}}, f"{AT}: bearerTokenFile and basic both say who asks; keep one"),
-    ({"bearerTokenFile": "FILES/token", "headers": {"authorization": SECRET}}, f"{AT}: header Authorization is given twice; keep one"),
+    ({"bearerTokenFile": "FILES/token", "headerFiles": {"authorization": "FILES/token"}}, f"{AT}: header Authorization is given twice; keep one"),
     ({"headers": {"X-Key": SECRET}, "headerFiles": {"x-key": "FILES/token"}}, f"{AT}: header X-Key is given twice; keep one"),
     ({"tls": {"certFile": "FILES/tls.crt"}}, f"{AT}.tls: it has certFile and no keyFile; a certificate needs its key, so give both"),
     ({"tls": {"keyFile": "FILES/tls.key"}}, f"{AT}.tls: it has keyFile and no certFile; a certificate needs its key, so give both"),
