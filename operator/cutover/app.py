@@ -24,7 +24,7 @@ from typing import Any, Final
 import kopf
 
 from cutover.adapters.kubernetes import Kubernetes, connect
-from cutover.adapters.prometheus import Providers
+from cutover.adapters.providers import Providers
 from cutover.adapters.traffic import Answer, trace
 from cutover.driver import Driver
 from cutover.errors import Lost, OutsideError, PlanError

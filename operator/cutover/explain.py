@@ -56,5 +56,4 @@ def _gate(lead: str, gate: Any) -> Iterator[str]:
     if rule.passes_needed > 1:
         parts.append(f"{rule.passes_needed} times in a row, every {show_duration(rule.interval)}")
     yield ", ".join(parts)
-    if source.provider():
-        yield f"       asks {source.provider()}: {' '.join(source.query.split())}"
+    yield from (f"       asks {source.provider()}: {' '.join(question.split())}" for question in source.asks())

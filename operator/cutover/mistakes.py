@@ -23,6 +23,7 @@ _NO_NUMBER: Final = "{given} is not a whole number; write one without quotes"
 _NO_MAPPING: Final = "{given} is not a mapping; put its fields below it, indented"
 _SENTENCES: Final[Mapping[str, str]] = {
     "missing": "is missing; add it",
+    "greater_than": "{given} is too small; it must be above {gt}",
     "greater_than_equal": "{given} is too small; the least is {ge}",
     "less_than_equal": "{given} is too large; the most is {le}",
     "too_short": "is empty; give at least {min_length}",
@@ -34,6 +35,8 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "int_type": _NO_NUMBER,
     "int_parsing": _NO_NUMBER,
     "int_from_float": _NO_NUMBER,
+    "float_type": "{given} is not a number; write one without quotes",
+    "float_parsing": "{given} is not a number; write one without quotes",
     "string_type": "{given} is not a string; put it in quotes",
     "bool_type": "{given} is neither true nor false; write one of them without quotes",
     "bool_parsing": "{given} is neither true nor false; write one of them without quotes",
@@ -45,13 +48,14 @@ _SENTENCES: Final[Mapping[str, str]] = {
 }
 
 
-def sentences(error: ValidationError, spec: Json, model: type[BaseModel]) -> Iterator[Problem]:
-    """One sentence a mistake, in the order of the document."""
+def sentences(error: ValidationError, spec: Json, model: type[BaseModel], hidden: str = "") -> Iterator[Problem]:
+    """One sentence a mistake, in the order of the document. What stands below the key `hidden` is not shown."""
     for entry in error.errors(include_url=False):
         if entry["type"] == "too_short" and len(entry["input"]) >= entry["ctx"]["min_length"]:
             continue  # it counts only the items without mistakes, and those are said already
         location = entry["loc"]
-        yield Problem(_place(location, spec), _says(entry, location, model))
+        given = "the value" if hidden and location[:1] == (hidden,) else _shown(entry["input"])
+        yield Problem(_place(location, spec), _says(entry, location, model, given))
 
 
 def _place(location: Sequence[int | str], spec: Json) -> str:
@@ -69,20 +73,21 @@ def _place(location: Sequence[int | str], spec: Json) -> str:
     return text
 
 
-def _says(entry: Any, location: Sequence[int | str], model: type[BaseModel]) -> str:
-    kind, context, given = entry["type"], entry.get("ctx", {}), entry["input"]
+def _says(entry: Any, location: Sequence[int | str], model: type[BaseModel], given: str) -> str:
+    kind, context = entry["type"], entry.get("ctx", {})
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), sorted(_siblings(location, model)), n=1)
         return f"there is no such field here; {f'did you mean {near[0]}?' if near else 'drop it'}"
     if kind == "value_error":
         says = str(context["error"])
-        return f"{_shown(given)} is not possible: {says}" if says.startswith("write ") else says
+        return f"{given} is not possible: {says}" if says.startswith("write ") else says
     if kind == "string_pattern_mismatch":
-        return f"{_shown(given)} is no valid name; {_PATTERNS.get(context['pattern'], context['pattern'])}"
+        return f"{given} is no valid name; {_PATTERNS.get(context['pattern'], context['pattern'])}"
     sentence = _SENTENCES.get(kind)
     if sentence is None:
-        return f"{_shown(given)} is not possible: {entry['msg']}"
-    return sentence.format(given=_shown(given), **context)
+        return f"{given} is not possible: {entry['msg']}"
+    bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in context.items()}
+    return sentence.format(given=given, **bounds)
 
 
 def _siblings(location: Sequence[int | str], model: type[BaseModel]) -> set[str]:
@@ -90,7 +95,8 @@ def _siblings(location: Sequence[int | str], model: type[BaseModel]) -> set[str]
     schema = model.model_json_schema(by_alias=True)
     node = schema
     for part in location[:-1]:
-        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        named: Json = node.get("properties", {}).get(part) or next(iter(node.get("patternProperties", {}).values()), {})
+        node = node.get("items", {}) if isinstance(part, int) else named
         node = next((choice for choice in node.get("anyOf", ()) if choice.get("type") != "null"), node)
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]

@@ -260,10 +260,7 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
         yield Problem(place, f"a gate has exactly one of {', '.join(keys)}, and {found}")
         return
     source = gate.source
-    if source.needs_bounds and gate.pass_ is None:
-        yield Problem(f"{place}.pass", f"a {source.key} gate needs a bound; add pass with min or max")
-    if not source.needs_bounds and gate.pass_ is not None:
-        yield Problem(f"{place}.pass", f"a {source.key} gate brings its own bound; drop pass")
+    yield from _of_bounds(place, gate)
     if gate.interval < source.shortest:
         least = show_duration(source.shortest)
         yield Problem(f"{place}.interval", f"{show_duration(gate.interval)} is too short; use {least} or more")
@@ -284,6 +281,21 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
                 "ask for fewer samples or raise the step's timeout",
             )
             return
+
+
+def _of_bounds(place: str, gate: Any) -> Iterator[Problem]:
+    source, given = gate.source, gate.pass_
+    if source.needs_bounds and given is None:
+        yield Problem(f"{place}.pass", f"a gate with {source.key} needs a bound; add pass with min or max")
+    elif not source.needs_bounds and given is not None:
+        yield Problem(f"{place}.pass", f"a gate with {source.key} brings its own bound; drop pass")
+    elif given is not None and given.ratio is not None and not source.against():
+        way = f"add {source.key}.baseline" if source.has_baseline else "use min or max; only prometheus has a baseline"
+        yield Problem(f"{place}.pass.ratio", f"there is no baseline to compare with; {way}")
+    elif given is not None and given.ratio is None and source.against():
+        yield Problem(
+            f"{place}.{source.key}.baseline", "pass bounds no ratio to it; write pass.ratio, or drop baseline"
+        )
 
 
 def _too_long(plan: Plan) -> Iterator[Problem]:

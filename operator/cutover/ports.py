@@ -5,7 +5,7 @@ Every method raises only the errors of `errors.py`. Bodies are plain JSON docume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -157,30 +157,41 @@ class Sample:
     Attributes:
         value: a finite number, or None when there was none.
         note: why there was none, in words of ours: no text of the server's answer ever goes into a status.
+        at: the server's time that the number is of, in seconds; None when it did not say.
     """
 
     value: float | None
     note: str = ""
+    at: float | None = None
 
 
 class Metrics(Protocol):
-    """Servers of numbers, configured by the administrator and named by plans."""
+    """Servers of numbers, configured by the administrator and named by plans.
 
-    def knows(self, provider: str) -> bool:
-        """Whether a provider of this name is configured."""
+    No method raises for what a server does: any trouble is a sample without a value, with a note.
+    """
 
-    def names(self) -> Sequence[str]:
-        """Names of all providers, for messages."""
+    def names(self, kind: str) -> Sequence[str]:
+        """Names of all providers of a kind, ``prometheus`` or ``http``, sorted."""
 
-    async def query(self, provider: str, query: str, lookback: float) -> Sample:
+    async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         """One instant query.
 
-        Never raises for what the server does: any trouble is a sample without a value, with a note.
-
         Args:
-            provider: its name in the settings.
+            provider: its name in the settings, of kind prometheus.
             query: PromQL.
             lookback: seconds after which a series that got no new sample counts as gone.
+            at: the server's time to ask about, in seconds; None for its present.
+        """
+
+    async def fetch(self, provider: str, path: str, query: Mapping[str, str], pick: Callable[[Json], Sample]) -> Sample:
+        """One GET of a JSON document.
+
+        Args:
+            provider: its name in the settings, of kind http.
+            path: below the provider's address, beginning with a slash; of characters that need no quoting.
+            query: what follows the question mark; quoted here.
+            pick: finds the number in the document, which goes nowhere else. Called in another thread when it is large.
         """
 
 

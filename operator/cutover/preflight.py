@@ -160,11 +160,10 @@ async def _of_gates(plan: Plan, cluster: Cluster, holder: Holder) -> list[Proble
 
 def _unknown_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
     for place, gate in _gates(plan):
-        name = gate.source.provider()
-        if name and not metrics.knows(name):
-            known = ", ".join(metrics.names()) or "none"
-            says = f"there is no provider {name}; the administrator has configured: {known}"
-            yield Problem(f"{place}.{gate.source.key}.provider", says)
+        name, kind = gate.source.provider(), gate.source.key
+        if name and name not in (known := metrics.names(kind)):
+            says = f"there is no provider {name} of kind {kind}; the administrator has configured: {', '.join(known) or 'none'}"
+            yield Problem(f"{place}.{kind}.provider", says)
 
 
 def _gates(plan: Plan) -> Iterable[tuple[str, Any]]:

@@ -2,32 +2,74 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from cutover.errors import PlanError
+from cutover.credentials import Credentials
+from cutover.errors import PlanError, Problem
+from cutover.fields import Json
 from cutover.mistakes import sentences
 from cutover.model import Duration, Label, Model, Name, show_duration
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
+
+def _address(url: Any) -> Any:
+    parts = urlsplit(url) if isinstance(url, str) and re.fullmatch(r"https?://\S{1,2048}", url) else None
+    if parts is None or not parts.hostname:
+        raise ValueError("write an address such as https://prometheus.monitoring:9090")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the address has a user or a password in it; put them into files and name those in basic")
+    if parts.query or parts.fragment:
+        raise ValueError("the address has a ? or a # in it; end it before, what is asked comes from the plan")
+    return url.rstrip("/")
 
 
-class PrometheusProvider(Model):
-    """One Prometheus, or what speaks its query API."""
+class Server(Credentials):
+    """Where a provider is, who the operator is to it, and how much may be asked of it."""
 
-    url: Url = Field(description="Its address, such as http://prometheus.monitoring:9090.")
-    timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds until a query counts as unanswered.")
+    url: Annotated[str, BeforeValidator(_address)] = Field(
+        description="Its address, such as https://prometheus.monitoring:9090; what is asked is below its path."
+    )
+    timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds until a question counts as unanswered.")
+    max_bytes: int = Field(default=1 << 20, ge=1024, le=16 << 20, description="Bytes that an answer may have.")
+    concurrency: int = Field(default=32, ge=1, le=256, description="Questions that may be under way at once.")
+
+    @model_validator(mode="after")
+    def _certificates_are_used(self) -> Self:
+        if self.tls and not self.url.startswith("https:"):
+            raise ValueError("it has tls, and its url begins with http:; write https:, or drop tls")
+        return self
 
 
 class Provider(Model):
     """A source of numbers that plans may name."""
 
-    prometheus: PrometheusProvider = Field(description="A Prometheus.")
+    prometheus: Server | None = Field(default=None, description="A Prometheus, or what speaks its query API.")
+    http: Server | None = Field(default=None, description="A server that answers with JSON.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.prometheus is None) == (self.http is None):
+            raise ValueError("a provider has exactly one of prometheus and http")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The one key that is set."""
+        return "prometheus" if self.prometheus else "http"
+
+    @property
+    def server(self) -> Server:
+        """What stands below it."""
+        server = self.prometheus or self.http
+        assert server is not None  # noqa: S101 -- the validator saw to it
+        return server
 
 
 class LeaseSettings(Model):
@@ -77,10 +119,36 @@ class Settings(Model):
 
 
 def load(path: Path | None, **overrides: object) -> Settings:
-    """Read the settings file, if there is one; what is given beside it wins. Raises PlanError with every mistake."""
-    document = (yaml.safe_load(path.read_text()) or {}) if path else {}
-    document |= {key: value for key, value in overrides.items() if value is not None}
+    """Read the settings file, if there is one; what is given beside it wins.
+
+    Raises:
+        PlanError: with every mistake, and with every file of credentials that is of no use. It shows no value of a provider.
+    """
+    document = _document(path) | {key: value for key, value in overrides.items() if value is not None}
     try:
-        return Settings.model_validate(document)
+        settings = Settings.model_validate(document)
     except ValidationError as error:
-        raise PlanError(*sentences(error, document, Settings)) from None
+        raise PlanError(*sentences(error, document, Settings, hidden="providers")) from None
+    problems = tuple(
+        Problem(f"providers.{name}.{provider.kind}.{problem.where}", problem.says)
+        for name, provider in settings.providers.items()
+        for problem in provider.server.problems()
+    )
+    if problems:
+        raise PlanError(*problems)
+    return settings
+
+
+def _document(path: Path | None) -> dict[str, Json]:
+    if path is None:
+        return {}
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except yaml.MarkedYAMLError as error:  # its own text quotes the line
+        where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise PlanError(Problem("", f"{path} is not YAML{where}; mend it")) from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise PlanError(Problem("", f"{path} is not YAML; mend it")) from None
+    if not isinstance(document, dict):
+        raise PlanError(Problem("", f"{path} is no mapping; write `providers:` and what belongs below it"))
+    return document

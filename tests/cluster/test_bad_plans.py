@@ -100,7 +100,7 @@ def test_all_that_is_missing_is_said_at_once(shop: Shop) -> None:
         "steps[mesh].traffic: there is no VirtualService other in namespace",
         "steps[mesh].traffic.to: subset green of host shop-v2 is in no DestinationRule of namespace",
         "steps[pods].gates[ready].readiness.workload: there is no Deployment shop-v8",
-        "guards[budget].prometheus.provider: there is no provider other; the administrator has configured: default, down, hasty",
+        "guards[budget].prometheus.provider: there is no provider other of kind prometheus; the administrator has configured: default, down, hasty",
         "ServiceAccount nobody may not patch Deployment shop-v9, Deployment shop-v2, VirtualService shop, VirtualService other; apply this:",
     )
 

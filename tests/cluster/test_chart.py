@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
-from cutover.settings import load
+from cutover.settings import Server, Settings, load
 from harness import tools
 from harness.cluster import ROOT
 from harness.kind import AnyCluster
@@ -85,6 +86,14 @@ def test_a_service_monitor_finds_its_service() -> None:
         ("replicas=two", "'/replicas': got string, want integer"),
         ("lease.duratoin=3s", "additional properties 'duratoin' not allowed"),
         ("providers.x.prometheus.url=prometheus:9090", "'/providers/x/prometheus/url'"),
+        ("providers.x.http.url=https://a:b@status", "'/providers/x/http/url'"),
+        ("providers.x.http.tls.insecureSkipVerify=true", "additional properties 'insecureSkipVerify' not allowed"),
+        (
+            "providers.x.http.tls.certFile=/x",
+            "'/providers/x/http/tls': properties 'keyFile' required, if 'certFile' exists",
+        ),
+        ("providers.x.http.bearerTokenFile=token", "'/providers/x/http/bearerTokenFile'"),
+        ("providerFiles.x.hostPath.path=/", "additional properties 'hostPath' not allowed"),
         ("replica=3", "additional properties 'replica' not allowed"),
     ],
 )
@@ -112,12 +121,70 @@ def test_its_settings_are_understood(tmp_path: Path) -> None:
         ]
     )
     settings = load(file)
-    assert settings.providers["default"].prometheus.url == "http://prometheus.monitoring:9090"
+    assert settings.providers["default"].server.url == "http://prometheus.monitoring:9090"
     assert settings.namespaces == ("shop",)
     assert settings.lease is not None
     assert (settings.lease.name, settings.lease.duration) == ("cutover", timedelta(seconds=20))
     file.write_text(render()["ConfigMap", "cutover-settings"]["data"]["settings.yaml"])
     assert load(file).providers == {}
+
+
+def test_files_for_the_providers_are_mounted_where_the_settings_look(tmp_path: Path) -> None:
+    """A folder a Secret, filled here as the kubelet would fill it."""
+    rendered = render(
+        VALUES,
+        "providerFiles.login.secret.secretName=prometheus-login",
+        "providerFiles.authority.configMap.name=authority",
+        "providers.default.prometheus.bearerTokenFile=/etc/cutover-files/login/token",
+        "providers.status.http.url=https://status.shop",
+        "providers.status.http.maxBytes=4096",
+        "providers.status.http.headerFiles.X-Key=/etc/cutover-files/login/key",
+        "providers.status.http.tls.caFile=/etc/cutover-files/authority/ca.crt",
+    )
+    pod = rendered["Deployment", "cutover"]["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert all(mount["readOnly"] for mount in mounts.values())
+    sources = {path: volumes[mount["name"]] for path, mount in mounts.items()}
+    assert sources["/etc/cutover-files/login"]["secret"] == {"secretName": "prometheus-login"}
+    assert sources["/etc/cutover-files/authority"]["configMap"] == {"name": "authority"}
+    folders = {"login": {"token": b"s3cret", "key": b"k1"}, "authority": {"ca.crt": trustme.CA().cert_pem.bytes()}}
+    for folder, files in folders.items():
+        (tmp_path / folder).mkdir()
+        for name, content in files.items():
+            (tmp_path / folder / name).write_bytes(content)
+    text = rendered["ConfigMap", "cutover-settings"]["data"]["settings.yaml"]
+    file = tmp_path / "settings.yaml"
+    file.write_text(text.replace("/etc/cutover-files", str(tmp_path)))
+    providers = load(file).providers
+    assert providers["default"].server.read() == {"Authorization": "Bearer s3cret"}
+    assert providers["status"].server.read() == {"X-Key": "k1"}
+    assert providers["status"].server.max_bytes == 4096
+
+
+def test_the_values_that_are_shown_are_taken(tmp_path: Path) -> None:
+    (shown,) = re.findall(
+        r"^```yaml title=values.yaml\n(.*?)^```", (ROOT / "docs/operating.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    file = tmp_path / "values.yaml"
+    file.write_text(shown)
+    text = helm("template", "cutover", CHART, "--kube-version", tools.KUBERNETES, "--values", str(file))
+    (settings,) = [
+        body["data"]["settings.yaml"] for body in yaml.safe_load_all(text) if body and body["kind"] == "ConfigMap"
+    ]
+    assert sorted(Settings.model_validate(yaml.safe_load(settings)).providers) == ["default", "status"]
+
+
+def test_the_values_of_a_provider_are_the_settings() -> None:
+    """Neither knows a field that the other does not."""
+    schema = json.loads((Path(CHART) / "values.schema.json").read_text())["$defs"]["server"]["properties"]
+    model = Server.model_json_schema(by_alias=True)
+    assert set(schema) == set(model["properties"])
+    for part in ("basic", "tls"):
+        assert set(schema[part]["properties"]) == set(model["$defs"][part.capitalize()]["properties"])
+    for bounded in ("timeout", "maxBytes", "concurrency"):
+        bounds = ("minimum", "exclusiveMinimum", "maximum")
+        assert [schema[bounded].get(b) for b in bounds] == [model["properties"][bounded].get(b) for b in bounds]
 
 
 def test_it_installs_upgrades_and_goes(cluster: AnyCluster, namespace: str) -> None:

@@ -116,7 +116,7 @@ def test_its_settings_lead_to_the_prometheus_of_this_machine(
     (tmp_path / "settings.yaml").write_text(settings)
     providers = load(tmp_path / "settings.yaml").providers
     assert sorted(providers) == ["default", "down", "hasty"]
-    assert providers["default"].prometheus.url.startswith(f"http://{ADDRESS}:")
+    assert providers["default"].server.url.startswith(f"http://{ADDRESS}:")
 
 
 def test_istio_is_a_release(commands: list[str], plane: Cluster) -> None:

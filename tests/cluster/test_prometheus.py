@@ -95,3 +95,31 @@ def test_a_stale_series_is_no_number(shop: Shop, gauges: object) -> None:
     status = shop.until(lambda s: "no series: nothing is there, or it is stale" in _gate(s, "stale")[1], deadline=30)
     assert status.phase is Phase.RUNNING
     shop.api.delete(f"{shop.plans}/plan")
+
+
+def _compared(query: str, baseline: str, **fields: object) -> dict[str, object]:
+    prometheus = {"query": query, "baseline": baseline}
+    gate = {"name": "ratio", "interval": "200ms", "prometheus": prometheus, "pass": {"ratio": {"max": "1.1"}}, **fields}
+    return {"steps": [{"name": "soak", "check": {}, "gates": [gate]}]}
+
+
+def test_a_ratio_shows_both_values_and_a_baseline_of_nothing_is_no_pass(shop: Shop) -> None:
+    shop.apply(_compared("vector(360)", "vector(300)"), "over")
+    shop.apply(_compared("vector(1)", "vector(0)", noData="Fail"), "zero")
+    shop.apply(_compared("vector(1)", "no_such_series", noData="Fail"), "empty")
+    for name, says in {
+        "over": "1.2 (360 against a baseline of 300) is not <= 1.1",
+        "zero": "the baseline is 0; a ratio needs one above 0",
+        "empty": "the baseline: the query gives no series: nothing is there, or it is stale",
+    }.items():
+        status = shop.until_ended(name)
+        assert status.phase is Phase.ROLLED_BACK
+        assert status.failure is not None
+        assert status.failure.message == f"gate ratio: {says}"
+
+
+def test_both_sides_of_a_ratio_are_of_one_instant(shop: Shop) -> None:
+    """The time itself against the time: equal to the last digit, or it fails."""
+    fraction = "1 + 1000 * (vector(time()) - floor(vector(time())))"
+    shop.apply(_compared(fraction, fraction, **{"successThreshold": 10, "pass": {"ratio": {"min": "1", "max": "1"}}}))
+    assert shop.until_ended().phase is Phase.SUCCEEDED

@@ -1,13 +1,23 @@
-"""Answers of the query API: one finite number, or a note."""
+"""Answers of the query API: one finite number, or a note; and ratios to a baseline."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from cutover.adapters.prometheus import Providers, read
-from cutover.settings import Provider
+from cutover.adapters.prometheus import read
+from cutover.explain import explain
+from cutover.gates import Surroundings
+from cutover.gates.prometheus import Prometheus, compare
+from cutover.gates.verdict import Measurement
+from cutover.plan import parse
+from cutover.ports import Sample
+from cutover.status import Phase
+from cutover.testing import MemoryClock, MemoryCluster, MemoryMetrics
+from support.shop import plan, shop
+from support.simulation import Simulation
 
 
 def vector(*values: str) -> dict[str, Any]:
@@ -34,6 +44,9 @@ def vector(*values: str) -> dict[str, Any]:
             None,
             "histogram",
         ),
+        ({"status": "success", "data": {"resultType": "s3cret", "result": []}}, None, "cannot be read"),
+        ({"status": "success", "data": None}, None, "cannot be read"),
+        (vector("s3cret"), None, "cannot be read"),
         ({"status": "error"}, None, "cannot be read"),
         ([], None, "cannot be read"),
     ],
@@ -44,15 +57,118 @@ def test_read(answer: Any, value: float | None, note: str) -> None:
     assert note in sample.note
 
 
+def test_the_time_of_the_server_comes_along() -> None:
+    answer = vector("1")
+    answer["data"]["result"][0]["value"][0] = 1700000000.25
+    assert read(answer).at == 1700000000.25
+
+
 async def test_nothing_of_an_answer_gets_into_a_note() -> None:
     """A plan's author must not read a foreign server through the operator."""
     sample = read({"status": "success", "data": {"resultType": "vector", "result": []}, "secret": "s3cret"})
     assert "s3cret" not in sample.note
 
 
-async def test_nobody_there() -> None:
-    providers = Providers({"default": Provider.model_validate({"prometheus": {"url": "http://127.0.0.1:9"}})})
-    assert providers.names() == ["default"]
-    assert (await providers.query("default", "up", 60)).note == "Prometheus cannot be reached"
-    assert "no provider" in (await providers.query("other", "up", 60)).note
-    await providers.close()
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "base", "ratio", "says"),
+    [
+        (360, Sample(300), 1.2, "360 against a baseline of 300"),
+        (0, Sample(300), 0.0, "0 against a baseline of 300"),
+        (-1, Sample(2), -0.5, "-1 against a baseline of 2"),
+        (360, Sample(0), None, "the baseline is 0; a ratio needs one above 0"),
+        (0, Sample(0), None, "the baseline is 0; a ratio needs one above 0"),
+        (360, Sample(-0.5), None, "the baseline is -0.5; a ratio needs one above 0"),
+        (360, Sample(None, "the query gives no series"), None, "the baseline: the query gives no series"),
+        (1e300, Sample(1e-300), None, "1e+300 against a baseline of 1e-300 gives no usable ratio"),
+    ],
+)
+def test_compared_with_a_baseline(value: float, base: Sample, ratio: float | None, says: str) -> None:
+    seen = compare(value, base, NOW)
+    assert seen.value == ratio
+    assert (seen.note or seen.of) == says
+
+
+class Recording(MemoryMetrics):
+    """Keeps what was asked, and of which time."""
+
+    def __init__(self, answers: dict[str, Sample]) -> None:
+        super().__init__(answers.__getitem__)
+        self.asked: list[tuple[str, float | None]] = []
+
+    async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
+        self.asked.append((query, at))
+        return await super().query(provider, query, lookback, at)
+
+
+async def measured(answers: dict[str, Sample]) -> tuple[Measurement, list[tuple[str, float | None]]]:
+    metrics = Recording(answers)
+    gate = Prometheus.model_validate({"query": "new[$(window)]", "baseline": "old[$(window)]", "window": "2m"})
+    assert gate.settle() == timedelta(minutes=2)
+    around = Surroundings(MemoryCluster(), metrics, MemoryClock(), "shop", "step", None)
+    return await gate.measure(around), metrics.asked
+
+
+async def test_both_are_of_the_instant_that_the_server_took_for_the_first() -> None:
+    seen, asked = await measured({"new[2m]": Sample(360, at=17.5), "old[2m]": Sample(300, at=17.5)})
+    assert seen.value == 1.2
+    assert asked == [("new[2m]", None), ("old[2m]", 17.5)]
+
+
+async def test_without_the_number_itself_the_baseline_is_not_asked_for() -> None:
+    seen, asked = await measured({"new[2m]": Sample(None, "nothing")})
+    assert (seen.value, seen.note) == (None, "nothing")
+    assert asked == [("new[2m]", None)]
+
+
+SOAK = """
+steps:
+  - name: soak
+    check: {for: 30s}
+    gates:
+      - name: latency
+        interval: 10s
+        prometheus: {query: new, baseline: old}
+        pass: {ratio: {max: "1.1"}}
+"""
+
+
+def answering(new: float, old: float) -> Simulation:
+    run = Simulation(plan(SOAK), put=shop)
+    run.metrics.answer = lambda query: Sample({"new": new, "old": old}[query])
+    return run
+
+
+def gates(run: Simulation) -> list[tuple[str, str, str]]:
+    current = run.status.current
+    return [(gate.value, gate.bound, gate.message) for gate in current.gates] if current else []
+
+
+async def test_a_ratio_passes_and_shows_both_values_and_the_bound() -> None:
+    run = answering(300, 320)
+    says = "0.9375 (300 against a baseline of 320) is <= 1.1"
+    await run.until(lambda: gates(run) == [("0.9375", "<= 1.1", says)])
+    assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_a_ratio_fails_and_shows_both_values_and_the_bound() -> None:
+    run = answering(360, 300)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.failure is not None
+    assert run.status.failure.message == "gate latency: 1.2 (360 against a baseline of 300) is not <= 1.1"
+
+
+async def test_a_baseline_of_nothing_is_never_a_pass() -> None:
+    run = answering(0, 0)
+    await run.until(lambda: gates(run) == [("", "<= 1.1", "the baseline is 0; a ratio needs one above 0")])
+    assert run.status.phase is Phase.RUNNING
+
+
+def test_people_see_both_queries() -> None:
+    lines = list(explain(parse(plan(SOAK)["spec"])))
+    assert [line.strip() for line in lines if "asks" in line] == [
+        "asks default: new",
+        "asks default: old (the baseline)",
+    ]

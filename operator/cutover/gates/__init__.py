@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic import ConfigDict, Field, create_model, model_validator
 
 from cutover.gates.base import Source, Surroundings
+from cutover.gates.http import Http
 from cutover.gates.job import Job
 from cutover.gates.prometheus import Prometheus
 from cutover.gates.readiness import Readiness
@@ -16,10 +17,18 @@ from cutover.model import Decimal, Duration, Label, Model, validations
 
 __all__ = ["SOURCES", "Bounds", "Gate", "Source", "Surroundings"]
 
-SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus, Job)
+SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus, Http, Job)
 
 
-_SOME_BOUND: Final = ("has(self.min) || has(self.max)", "pass has neither min nor max; give at least one")
+_SOME_LIMIT: Final = ("has(self.min) || has(self.max)", "ratio has neither min nor max; give at least one")
+_SOME_BOUND: Final = (
+    "has(self.min) || has(self.max) || has(self.ratio)",
+    "pass has none of min, max and ratio; give at least one",
+)
+_RATIO_ALONE: Final = (
+    "!has(self.ratio) || (!has(self.min) && !has(self.max))",
+    "pass has ratio beside min or max; make two gates of it",
+)
 _IN_ORDER: Final = (
     "!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
     "='min ' + self.min + ' is above max ' + self.max + ', so nothing could pass; swap or widen them'",
@@ -32,40 +41,72 @@ _ONE_SOURCE: Final = (
 _BOUNDED: Final = tuple(
     (
         f"!has(self.{kind.key}) || has(self.pass)",
-        f"='gate ' + self.name + ': a {kind.key} gate needs a bound; add pass with min or max'",
+        f"='gate ' + self.name + ': a gate with {kind.key} needs a bound; add pass with min or max'",
     )
     if kind.needs_bounds
     else (
         f"!has(self.{kind.key}) || !has(self.pass)",
-        f"='gate ' + self.name + ': a {kind.key} gate brings its own bound; drop pass'",
+        f"='gate ' + self.name + ': a gate with {kind.key} brings its own bound; drop pass'",
     )
     for kind in SOURCES
 )
+_COMPARED: Final = tuple(
+    (
+        f"!has(self.{kind.key}) || !has(self.pass) || has(self.{kind.key}.baseline) == has(self.pass.ratio)",
+        f"='gate ' + self.name + ': baseline of {kind.key} and pass.ratio belong together; give both or neither'",
+    )
+    for kind in SOURCES
+    if kind.has_baseline
+)
 
 
-class Bounds(Model):
-    """What a number must keep."""
-
-    model_config = ConfigDict(json_schema_extra=validations(_SOME_BOUND, _IN_ORDER))
-
+class _Limits(Model):
     min: Decimal | None = Field(
         default=None, description='The smallest number that passes, as a string such as "0.99".'
     )
     max: Decimal | None = Field(default=None, description='The largest number that passes, as a string such as "0.5".')
 
     @model_validator(mode="after")
-    def _some_bound(self) -> Bounds:
-        if self.min is None and self.max is None:
-            raise ValueError("it has neither min nor max; give at least one")
+    def _in_order(self) -> Self:
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}, so nothing could pass; swap or widen them")
+        return self
+
+
+class Ratio(_Limits):
+    """What the number, divided by its baseline, must keep."""
+
+    model_config = ConfigDict(json_schema_extra=validations(_SOME_LIMIT, _IN_ORDER))
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("it has neither min nor max; give at least one")
+        return self
+
+
+class Bounds(_Limits):
+    """What a number must keep."""
+
+    model_config = ConfigDict(json_schema_extra=validations(_SOME_BOUND, _RATIO_ALONE, _IN_ORDER))
+
+    ratio: Ratio | None = Field(
+        default=None, description="Bounds of the number divided by its baseline, instead of those of the number."
+    )
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Self:
+        if self.min is None and self.max is None and self.ratio is None:
+            raise ValueError("it has none of min, max and ratio; give at least one")
+        if self.ratio is not None and (self.min, self.max) != (None, None):
+            raise ValueError("it has ratio beside min or max; make two gates of it")
         return self
 
 
 class _GateFields(Model):
     """A check that a stage must pass, or, as a guard, that the whole plan must keep."""
 
-    model_config = ConfigDict(json_schema_extra=validations(_ONE_SOURCE, *_BOUNDED))
+    model_config = ConfigDict(json_schema_extra=validations(_ONE_SOURCE, *_BOUNDED, *_COMPARED))
 
     name: Label = Field(description="Name of the gate, unique within its step.")
     interval: Duration = Field(default=timedelta(seconds=15), description="Time from one sample to the next.")
@@ -90,7 +131,8 @@ class _GateFields(Model):
 
     def rule(self, *, guard: bool = False) -> Rule:
         """The gate as the judge knows it."""
-        source, bounds = self.source, self.pass_ or Bounds.model_construct()
+        source, given = self.source, self.pass_ or Bounds.model_construct()
+        bounds = given.ratio or given
         return Rule(
             name=self.name,
             interval=self.interval,

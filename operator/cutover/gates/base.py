@@ -62,6 +62,7 @@ class Source(Model):
         live: measured in every turn from what is streamed, not only once an interval.
         patient: a number out of bounds is a reason to wait, not a failure, unless the gate is a guard.
         needs_bounds: the gate must say `pass`.
+        has_baseline: it can measure a baseline too, so that `pass` may bound the ratio to it.
         shortest: the least interval.
     """
 
@@ -69,6 +70,7 @@ class Source(Model):
     live: ClassVar[bool] = False
     patient: ClassVar[bool] = False
     needs_bounds: ClassVar[bool] = True
+    has_baseline: ClassVar[bool] = False
     unit: ClassVar[str] = ""
     shortest: ClassVar[timedelta] = timedelta(milliseconds=100)
 
@@ -108,6 +110,14 @@ class Source(Model):
 
     def provider(self) -> str:
         """The administrator's provider it names; empty for none."""
+        return ""
+
+    def asks(self) -> tuple[str, ...]:
+        """What it asks that provider, for people, a line each."""
+        return ()
+
+    def against(self) -> str:
+        """What gives the baseline; empty for none."""
         return ""
 
     async def measure(self, around: Surroundings) -> Measurement | Pending:

@@ -1,9 +1,10 @@
-"""Measures with Prometheus: one number from an instant query."""
+"""Measures with Prometheus: one number from an instant query, or its ratio to that of a second one."""
 
 from __future__ import annotations
 
+import math
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
 from pydantic import Field, field_validator
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator
 from cutover.gates.base import Source, Surroundings
 from cutover.gates.verdict import Measurement
 from cutover.model import Duration, Label, show_duration
+from cutover.ports import Sample
 
 PLACEHOLDERS: Final = ("window", "namespace", "step")
 _PLACEHOLDER: Final = re.compile(r"\$\(([^)]*)\)")
@@ -21,6 +23,7 @@ class Prometheus(Source):
     """One number from an instant query. NaN, infinity, several series, an empty or a stale answer are no number."""
 
     key: ClassVar[str] = "prometheus"
+    has_baseline: ClassVar[bool] = True
 
     provider_: Label = Field(
         default="default", alias="provider", description="Name of a provider that the administrator configured."
@@ -30,12 +33,17 @@ class Prometheus(Source):
         max_length=4096,
         description="PromQL that gives one number. $(window), $(namespace) and $(step) are filled in.",
     )
+    baseline: str = Field(
+        default="",
+        max_length=4096,
+        description="PromQL of what the number is compared with, such as that of the old version; pass.ratio then bounds the ratio of both, seen at the same instant.",
+    )
     window: Duration = Field(
         default=timedelta(minutes=1),
         description="What $(window) stands for. The first sample is taken only when a window has passed since the stage took effect.",
     )
 
-    @field_validator("query")
+    @field_validator("query", "baseline")
     @classmethod
     def _known_placeholders(cls, query: str) -> str:
         unknown = sorted({name for name in _PLACEHOLDER.findall(query) if name not in PLACEHOLDERS})
@@ -48,17 +56,43 @@ class Prometheus(Source):
         """The provider it names."""
         return self.provider_
 
+    def asks(self) -> tuple[str, ...]:
+        """Both queries."""
+        return (self.query, f"{self.baseline} (the baseline)") if self.baseline else (self.query,)
+
+    def against(self) -> str:
+        """The second query."""
+        return self.baseline
+
     def settle(self) -> timedelta:
         """A query over a window still sees the time before the stage until the window has passed."""
-        return self.window if "$(window)" in self.query else timedelta()
+        return self.window if "$(window)" in self.query + self.baseline else timedelta()
 
     async def measure(self, around: Surroundings) -> Measurement:
-        """Ask the provider once."""
+        """Ask the provider once, or for both numbers, the second at the instant that the server took for the first."""
+        seen = await self._ask(around, self.query)
+        if seen.value is None or not self.baseline:
+            return Measurement(seen.value, around.clock.now(), seen.note)
+        base = await self._ask(around, self.baseline, seen.at)
+        return compare(seen.value, base, around.clock.now())
+
+    async def _ask(self, around: Surroundings, query: str, at: float | None = None) -> Sample:
         values = {"window": show_duration(self.window), "namespace": around.namespace, "step": around.step}
-        query = _PLACEHOLDER.sub(lambda match: escape(values[match.group(1)]), self.query)
+        text = _PLACEHOLDER.sub(lambda match: escape(values[match.group(1)]), query)
         lookback = max(2 * around.interval, _LEAST_LOOKBACK)
-        sample = await around.metrics.query(self.provider_, query, lookback.total_seconds())
-        return Measurement(sample.value, around.clock.now(), sample.note)
+        return await around.metrics.query(self.provider_, text, lookback.total_seconds(), at)
+
+
+def compare(value: float, base: Sample, now: datetime) -> Measurement:
+    """The ratio of a number to its baseline. A baseline that is missing, zero or below gives no number."""
+    if base.value is None:
+        return Measurement(None, now, f"the baseline: {base.note}")
+    if base.value <= 0:
+        return Measurement(None, now, f"the baseline is {base.value:.6g}; a ratio needs one above 0")
+    ratio = value / base.value
+    if not math.isfinite(ratio):
+        return Measurement(None, now, f"{value:.6g} against a baseline of {base.value:.6g} gives no usable ratio")
+    return Measurement(ratio, now, of=f"{value:.6g} against a baseline of {base.value:.6g}")
 
 
 def escape(text: str) -> str:

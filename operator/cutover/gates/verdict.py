@@ -55,11 +55,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A number seen at a time; `value` is None when there was none, and `note` says why."""
+    """A number seen at a time.
+
+    Attributes:
+        value: None when there was none, and `note` says why.
+        of: what it was made from, shown beside it.
+    """
 
     value: float | None
     at: datetime
     note: str = ""
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +118,10 @@ def judge(rule: Rule, tally: Tally, now: datetime) -> GateStatus:
 
 def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, str]:
     seen = tally.last
+    shown = f"{value}{rule.unit} ({seen.of})" if seen and seen.of else f"{value}{rule.unit}"
     if tally.failed:
         note = seen.note if seen else ""
-        number = f"{value}{rule.unit} is not {rule.bound}"
+        number = f"{shown} is not {rule.bound}"
         what = note if seen and seen.value is None else f"{number}; {note}" if note else number
         times = f", {tally.fails} times" if tally.fails > 1 else ""
         return Verdict.FAIL, f"{what}{times}"
@@ -125,13 +132,13 @@ def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, 
     if seen.value is None and rule.no_data is NoData.WAIT:
         return Verdict.WAIT, seen.note
     if tally.passes == 0:
-        return Verdict.WAIT, seen.note or f"{value}{rule.unit} is not {rule.bound}"
+        return Verdict.WAIT, seen.note or f"{shown} is not {rule.bound}"
     if not rule.guard and tally.passes < rule.passes_needed:
         return Verdict.WAIT, f"{tally.passes} of {rule.passes_needed} passing samples in a row"
     if rule.hold and tally.since is not None and now - tally.since < rule.hold:
         left = rule.hold - (now - tally.since)
         return Verdict.WAIT, f"passes, and must go on passing for {left.total_seconds():.0f}s"
-    return Verdict.PASS, seen.note if seen.value is None else f"{value}{rule.unit} is {rule.bound}"
+    return Verdict.PASS, seen.note if seen.value is None else f"{shown} is {rule.bound}"
 
 
 def _number(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,26 +31,32 @@ class MemoryClock:
 
 
 class MemoryMetrics:
-    """Providers in memory: a function from a query to a sample, and whether it should be believed."""
+    """Providers in memory: a function from a query to a sample, one from a path to a document, and whether they should be believed."""
 
     def __init__(
-        self, answer: Callable[[str], Sample] = lambda _: Sample(0.0), providers: Sequence[str] = ("default",)
+        self,
+        answer: Callable[[str], Sample] = lambda _: Sample(0.0),
+        providers: Sequence[str] = ("default",),
+        document: Callable[[str], Json] = lambda _: 0,
     ) -> None:
-        self.answer, self._providers = answer, tuple(providers)
+        self.answer, self.document, self._providers = answer, document, tuple(providers)
 
-    def knows(self, provider: str) -> bool:
-        """Whether it is one of ours."""
-        return provider in self._providers
-
-    def names(self) -> Sequence[str]:
-        """All of them."""
+    def names(self, kind: str) -> Sequence[str]:
+        """All of them, of whatever kind."""
+        del kind
         return self._providers
 
-    async def query(self, provider: str, query: str, lookback: float) -> Sample:
+    async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         """What the function says."""
         await asyncio.sleep(0)
-        del provider, lookback
+        del provider, lookback, at
         return self.answer(query)
+
+    async def fetch(self, provider: str, path: str, query: Mapping[str, str], pick: Callable[[Json], Sample]) -> Sample:
+        """What is picked from what the function says."""
+        await asyncio.sleep(0)
+        del provider, query
+        return pick(self.document(path))
 
 
 @dataclass

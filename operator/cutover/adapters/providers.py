@@ -1,0 +1,58 @@
+"""The port `Metrics`: the administrator's providers by name, each asked in the way of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import aiohttp
+
+from cutover.adapters import prometheus
+from cutover.adapters.http import Asker
+from cutover.fields import Json
+from cutover.ports import Sample
+from cutover.settings import Provider
+
+
+class Providers:
+    """All providers, over one set of connections."""
+
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._providers = dict(providers)
+        self._askers = {
+            name: Asker("Prometheus" if provider.prometheus else f"provider {name}", provider.server, self._connections)
+            for name, provider in providers.items()
+        }
+
+    def names(self, kind: str) -> Sequence[str]:
+        """Names of all providers of a kind."""
+        return sorted(name for name, provider in self._providers.items() if provider.kind == kind)
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
+        """One instant query."""
+        if provider not in self.names("prometheus"):
+            return Sample(None, f"there is no provider {provider} of kind prometheus")
+        timeout = self._providers[provider].server.timeout
+        form = {"query": query, "timeout": f"{timeout:g}s", "lookback_delta": f"{lookback:g}s"}
+        if at is not None:
+            form["time"] = f"{at:.3f}"
+        return await self._askers[provider].ask(prometheus.PATH, prometheus.read, form=form)
+
+    async def fetch(self, provider: str, path: str, query: Mapping[str, str], pick: Callable[[Json], Sample]) -> Sample:
+        """One GET of a JSON document."""
+        if provider not in self.names("http"):
+            return Sample(None, f"there is no provider {provider} of kind http")
+        return await self._askers[provider].ask(path, pick, query=query)
+
+    def _connections(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # No cookie of one plan's question goes with another's; how much may be asked is each provider's limit.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session

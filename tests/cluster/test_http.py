@@ -1,0 +1,174 @@
+"""The gate `http` against a real server that asks for a token: forward, backward, in trouble; and what it answers goes nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cutover.requests import RequestVerb
+from cutover.status import Phase, Status, Verdict
+from harness.api import Api
+from harness.cluster import ROOT, Cluster
+from support.page import Page
+from support.real import DEPLOY, Operator, Shop
+
+pytestmark = [pytest.mark.cluster, pytest.mark.local("its server is on this machine")]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    made = Page(tmp_path_factory.mktemp("login") / "token")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def other(
+    cluster: Cluster, operator: Operator, page: Page, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """An operator with providers of its own. The session's operator sees all namespaces, so it is ended meanwhile."""
+    operator.stop()
+    server = {"url": page.url, "bearerTokenFile": str(page.token), "timeout": 1, "maxBytes": 4096}
+    providers = cluster.prometheus.providers | {
+        "status": {"http": server},
+        "stranger": {"http": {"url": page.url}},
+    }
+    made = Operator(cluster, tmp_path_factory.mktemp("other"), providers, name="other")
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def store(api: Api, namespace: str, other: Operator, page: Page) -> Shop:
+    """A shop whose plans the operator with the token carries out."""
+    assert other.alive
+    page.document = {"errors": 0.0, "parts": [{"name": "db", "lag": 2}, {"name": "web", "lag": "none"}]}
+    made = Shop(api, namespace)
+    made.create()
+    return made
+
+
+GATE = '{name: errors, http: {provider: status, path: /status, jsonPath: $.errors}, pass: {max: "0.5"}}'
+SHIFT = """
+  - name: shift
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [10, 50, 100]}
+    gates:
+      - name: errors
+        interval: 200ms
+        successThreshold: 2
+        http: {provider: status, path: /status, query: {app: shop-v2}, jsonPath: $.errors}
+        pass: {max: "0.5"}
+"""
+
+
+def test_a_good_number_lets_it_through_and_a_rotated_token_works(store: Shop, page: Page) -> None:
+    first = "  - {name: first, check: {}, gates: [GATE]}\n".replace("GATE", GATE)
+    store.apply(f"steps:\n{first}  - {{name: look, approve: {{message: go}}}}\n{DEPLOY.strip(chr(10))}{SHIFT}")
+    status = store.until(lambda status: status.phase is Phase.WAITING)
+    page.rotate("second")
+    page.answers = {True: 0, False: 0}
+    store.request(RequestVerb.APPROVE, status.steps[1].name)
+    assert store.until_ended().phase is Phase.SUCCEEDED
+    assert store.weights() == [0, 100]
+    assert page.answers[True] >= 6, "two samples for each of three weights"
+    assert page.answers[False] == 0
+    assert store.leftovers() == []
+
+
+def test_a_bad_number_takes_everything_back_and_nothing_secret_is_said(
+    store: Shop, page: Page, other: Operator
+) -> None:
+    before = store.objects()
+    store.apply(f"steps:{DEPLOY}{SHIFT}".replace("successThreshold: 2", "successThreshold: 1000"))
+    store.until(lambda status: "passing samples in a row" in _says(status, "errors")[1])
+    assert store.weights() == [90, 10]
+    page.document = {"errors": 0.75, "why": "s3cret"}
+    status = store.until_ended()
+    assert status.phase is Phase.ROLLED_BACK
+    assert status.failure is not None
+    assert status.failure.message == "gate errors: 0.75 is not <= 0.5"
+    assert store.objects() == before
+    assert store.leftovers() == []
+    _nothing_secret(store, other)
+
+
+TROUBLES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "html": ("status", {"path": "/html"}, "the answer of provider status is not JSON"),
+    "large": ("status", {"path": "/large"}, "the answer of provider status is too large; the most is 4096 bytes"),
+    "slow": ("status", {"path": "/slow"}, "provider status gave no answer within 1s"),
+    "moved": ("status", {"path": "/moved"}, "provider status answers with another address, which is not followed (HTTP 302)"),
+    "broken": ("status", {"path": "/broken"}, "provider status refuses the query (HTTP 500)"),
+    "stranger": ("stranger", {"path": "/status"}, "provider stranger does not take the operator's credentials (HTTP 401)"),
+    "nothing": ("status", {"path": "/status", "jsonPath": "$.nothing"}, "the JSONPath finds nothing in the answer"),
+    "several": ("status", {"path": "/status", "jsonPath": "$.parts[*].lag"}, "the JSONPath finds several values in the answer, not one"),
+    "text": ("status", {"path": "/status", "jsonPath": "$.parts[?@.name == 'web'].lag"}, "the JSONPath finds a string, not a number"),
+}  # fmt: skip
+
+
+def _says(status: Status, name: str) -> tuple[Verdict, str]:
+    gates = status.current.gates if status.current else ()
+    return next(((gate.verdict, gate.message) for gate in gates if gate.name == name), (Verdict.PASS, ""))
+
+
+def test_no_usable_number_is_never_a_pass(store: Shop, other: Operator) -> None:
+    gates = [
+        {
+            "name": name,
+            "interval": "200ms",
+            "http": {"provider": provider, "jsonPath": "$.errors", **fields},
+            "pass": {"max": "100"},
+        }
+        for name, (provider, fields, _) in TROUBLES.items()
+    ]
+    store.apply({"steps": [{"name": "soak", "check": {}, "gates": gates}]})
+    wanted = {name: (Verdict.WAIT, note) for name, (_, _, note) in TROUBLES.items()}
+    status = store.until(lambda s: {name: _says(s, name) for name in TROUBLES} == wanted, deadline=30)
+    assert status.phase is Phase.RUNNING
+    store.api.delete(f"{store.plans}/plan")
+    _nothing_secret(store, other)
+
+
+@pytest.mark.parametrize("failed", [0, 1], ids=["forward", "backward"])
+def test_the_example(store: Shop, page: Page, failed: int) -> None:
+    """With figures for the latency; there is no load that would have one."""
+    text = (ROOT / "examples/compared-canary.yaml").read_text().replace("checkout-migrator", "migrator")
+    spec = yaml.safe_load(text.replace("checkout-v", "shop-v").replace("{name: checkout}", "{name: shop}"))["spec"]
+    deploy, shift = spec["steps"]
+    deploy["gates"][0]["readiness"]["for"] = shift["traffic"]["dwell"] = "0s"
+    latency, payments = shift["gates"]
+    latency["prometheus"] = {"query": "vector(330)", "baseline": "vector(300)"}
+    latency["interval"] = payments["interval"] = "200ms"
+    before = store.objects()
+    page.document = {"parts": [{"name": "cart", "failed": 7}, {"name": "payments", "failed": failed}]}
+    store.apply(spec)
+    status = store.until_ended()
+    assert status.phase is (Phase.ROLLED_BACK if failed else Phase.SUCCEEDED)
+    if failed:
+        assert status.failure is not None
+        assert status.failure.message == "gate payments: 1 is not <= 0"
+        assert store.objects() == before
+    else:
+        assert store.weights() == [0, 100]
+    assert store.leftovers() == []
+
+
+def test_a_provider_of_the_wrong_kind_is_missing(store: Shop) -> None:
+    gate = {"name": "errors", "prometheus": {"provider": "status", "query": "up"}, "pass": {"max": "1"}}
+    store.apply({"startDeadline": "1s", "steps": [{"name": "soak", "check": {}, "gates": [gate]}]})
+    status = store.until_ended()
+    assert status.phase is Phase.REFUSED
+    says = "steps[soak].gates[errors].prometheus.provider: there is no provider status of kind prometheus; the administrator has configured: default, down, hasty"
+    assert status.message == says
+
+
+def _nothing_secret(store: Shop, other: Operator) -> None:
+    """Neither the token nor anything that the server answered."""
+    assert "s3cret" not in str(store.api.list(store.plans))
+    assert "s3cret" not in str(store.api.list(f"/apis/events.k8s.io/v1/namespaces/{store.namespace}/events"))
+    assert Path(other.log).stat().st_size > 0
+    assert "s3cret" not in other.log.read_text()

@@ -1,0 +1,175 @@
+"""What the administrator writes: each mistake gets one sentence at start, and none of them shows a credential."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import yaml
+
+from cutover.errors import PlanError
+from cutover.settings import Settings, load
+
+SECRET = "s3cret"  # noqa: S105 -- looked for in every sentence
+AT = "providers.default.prometheus"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of credentials, good ones and others."""
+    folder = tmp_path_factory.mktemp("files")
+    authority, other = trustme.CA(), trustme.CA()
+    mine, theirs = authority.issue_cert("operator.example"), other.issue_cert("operator.example")
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    mine.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    mine.private_key_pem.write_to_path(folder / "tls.key")
+    theirs.private_key_pem.write_to_path(folder / "other.key")
+    (folder / "token").write_text(f"{SECRET}\n")
+    (folder / "user").write_text("alice\n")
+    (folder / "empty").write_text("\n")
+    (folder / "two").write_text(f"{SECRET}\nX-Admin: yes\n")
+    (folder / "binary").write_bytes(b"\xff\xfe" + SECRET.encode())
+    (folder / "large").write_text(SECRET * 20000)
+    (folder / "colon").write_text(f"alice:{SECRET}")
+    (folder / "folder").mkdir()
+    return folder
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "settings.yaml"
+    file.write_text(text)
+    return file
+
+
+def said(tmp_path: Path, server: dict[str, Any] | Any, files: Path, kind: str = "prometheus") -> list[str]:
+    """What is said of these settings of one provider; FILES stands for the folder of files."""
+    text = yaml.safe_dump({"providers": {"default": {kind: server}}}).replace("FILES", str(files))
+    with pytest.raises(PlanError) as caught:
+        load(written(tmp_path, text))
+    return [str(problem).replace(str(files), "FILES") for problem in caught.value.problems]
+
+
+URL = "https://prometheus.monitoring:9090"
+SIMPLE: list[tuple[dict[str, Any], str]] = [
+    ({}, "url: is missing; add it"),
+    ({"url": "prometheus:9090"}, "url: the value is not possible: write an address such as https://prometheus.monitoring:9090"),
+    ({"url": f"https://alice:{SECRET}@x"}, "url: the address has a user or a password in it; put them into files and name those in basic"),
+    ({"url": f"https://x/?token={SECRET}"}, "url: the address has a ? or a # in it; end it before, what is asked comes from the plan"),
+    ({"url": URL, "timeout": 0}, "timeout: the value is too small; it must be above 0"),
+    ({"url": URL, "timeout": 61}, "timeout: the value is too large; the most is 60"),
+    ({"url": URL, "timeout": "soon"}, "timeout: the value is not a number; write one without quotes"),
+    ({"url": URL, "maxBytes": 10}, "maxBytes: the value is too small; the least is 1024"),
+    ({"url": URL, "maxBytes": 1 << 30}, "maxBytes: the value is too large; the most is 16777216"),
+    ({"url": URL, "concurrency": 0}, "concurrency: the value is too small; the least is 1"),
+    ({"url": URL, "concurrency": 257}, "concurrency: the value is too large; the most is 256"),
+    ({"url": URL, "bearerToken": SECRET}, "bearerToken: there is no such field here; did you mean bearerTokenFile?"),
+    ({"url": URL, "bearerTokenFile": SECRET}, "bearerTokenFile: it is no absolute path; give the file that holds the value, such as /etc/cutover-files/login/token"),
+    ({"url": URL, "bearerTokenFile": 12345}, "bearerTokenFile: the value is not a string; put it in quotes"),
+    ({"url": URL, "basic": f"alice:{SECRET}"}, "basic: the value is not a mapping; put its fields below it, indented"),
+    ({"url": URL, "basic": {"usernameFile": "/x"}}, "basic.passwordFile: is missing; add it"),
+    ({"url": URL, "headers": f"X-Key: {SECRET}"}, "headers: the value is not a mapping; put its fields below it, indented"),
+    ({"url": URL, "headers": {"X-Key": f"{SECRET}\n"}}, "headers.X-Key: it is no header's value; give a string of printable ASCII characters"),
+    ({"url": URL, "headers": {f"X {SECRET}": "1"}}, "headers: the name of a header has characters that none may have; use letters, digits and -"),
+    ({"url": URL, "headers": {"authorization": f"Bearer {SECRET}"}}, "headers: authorization is secret; put its value into a file and name that in headerFiles"),
+    ({"url": URL, "headers": {"Host": "1"}}, "headers: Host belongs to the request itself; drop it"),
+    ({"url": URL, "tls": {"insecureSkipVerify": True}}, "tls.insecureSkipVerify: there is no such field here; drop it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("server", "says"), SIMPLE, ids=[says.partition(";")[0] for _, says in SIMPLE])
+def test_one_sentence_a_field(server: dict[str, Any], says: str, tmp_path: Path, files: Path) -> None:
+    found = said(tmp_path, server, files)
+    assert found == [f"{AT}.{says}"]
+    assert SECRET not in found[0].partition(": ")[2]
+
+
+WHOLE: list[tuple[dict[str, Any], str]] = [
+    ({"bearerTokenFile": "FILES/token", "basic": {"usernameFile": "FILES/user", "passwordFile": "FILES/token"}}, f"{AT}: bearerTokenFile and basic both say who asks; keep one"),
+    ({"bearerTokenFile": "FILES/token", "headerFiles": {"authorization": "FILES/token"}}, f"{AT}: header Authorization is given twice; keep one"),
+    ({"headers": {"X-Key": SECRET}, "headerFiles": {"x-key": "FILES/token"}}, f"{AT}: header X-Key is given twice; keep one"),
+    ({"tls": {"certFile": "FILES/tls.crt"}}, f"{AT}.tls: it has certFile and no keyFile; a certificate needs its key, so give both"),
+    ({"tls": {"keyFile": "FILES/tls.key"}}, f"{AT}.tls: it has keyFile and no certFile; a certificate needs its key, so give both"),
+    ({"tls": {}}, f"{AT}.tls: it has neither caFile nor certFile; give one, or drop tls"),
+    ({"url": "http://x", "tls": {"caFile": "FILES/ca.crt"}}, f"{AT}: it has tls, and its url begins with http:; write https:, or drop tls"),
+    ({"bearerTokenFile": "FILES/nowhere"}, f"{AT}.bearerTokenFile: FILES/nowhere cannot be read: no such file or directory"),
+    ({"bearerTokenFile": "FILES/folder"}, f"{AT}.bearerTokenFile: FILES/folder cannot be read: is a directory"),
+    ({"bearerTokenFile": "FILES/empty"}, f"{AT}.bearerTokenFile: FILES/empty is empty"),
+    ({"bearerTokenFile": "FILES/two"}, f"{AT}.bearerTokenFile: FILES/two has line breaks or characters other than printable ASCII in it; it must hold the value alone"),
+    ({"bearerTokenFile": "FILES/binary"}, f"{AT}.bearerTokenFile: FILES/binary is no text"),
+    ({"bearerTokenFile": "FILES/large"}, f"{AT}.bearerTokenFile: FILES/large is larger than 65536 bytes, so it is something else"),
+    ({"headerFiles": {"X-Key": "FILES/two"}}, f"{AT}.headerFiles.X-Key: FILES/two has line breaks or characters other than printable ASCII in it; it must hold the value alone"),
+    ({"basic": {"usernameFile": "FILES/colon", "passwordFile": "FILES/token"}}, f"{AT}.basic.usernameFile: FILES/colon has a colon in it, which no user name may have"),
+    ({"tls": {"caFile": "FILES/nowhere"}}, f"{AT}.tls.caFile: FILES/nowhere cannot be read: no such file or directory"),
+    ({"tls": {"caFile": "FILES/token"}}, f"{AT}.tls.caFile: FILES/token holds no certificates in PEM"),
+    ({"tls": {"certFile": "FILES/nowhere", "keyFile": "FILES/tls.key"}}, f"{AT}.tls.certFile: FILES/nowhere cannot be read: no such file or directory"),
+    ({"tls": {"certFile": "FILES/tls.crt", "keyFile": "FILES/other.key"}}, f"{AT}.tls: the key in FILES/other.key is not that of the certificate in FILES/tls.crt"),
+    ({"tls": {"certFile": "FILES/tls.crt", "keyFile": "FILES/token"}}, f"{AT}.tls: FILES/tls.crt and FILES/token are no certificate and key in PEM without a passphrase"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("server", "says"), WHOLE, ids=[says.rpartition(": ")[2] for _, says in WHOLE])
+def test_one_sentence_for_what_does_not_fit_and_for_each_file(
+    server: dict[str, Any], says: str, tmp_path: Path, files: Path
+) -> None:
+    assert said(tmp_path, {"url": URL} | server, files) == [says]
+    assert SECRET not in says
+
+
+def test_all_that_is_of_no_use_is_said_at_once(tmp_path: Path, files: Path) -> None:
+    server = {
+        "url": URL,
+        "basic": {"usernameFile": "FILES/nowhere", "passwordFile": "FILES/empty"},
+        "tls": {"caFile": "FILES/token"},
+    }
+    assert [says.partition(":")[0] for says in said(tmp_path, server, files, "http")] == [
+        "providers.default.http.basic.usernameFile",
+        "providers.default.http.basic.passwordFile",
+        "providers.default.http.tls.caFile",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("providers: {default: {}}", "providers.default: a provider has exactly one of prometheus and http"),
+        (
+            f"providers: {{default: {{prometheus: {{url: {URL}}}, http: {{url: {URL}}}}}}}",
+            "providers.default: a provider has exactly one of prometheus and http",
+        ),
+        (
+            f"providers: {{Default: {{http: {{url: {URL}}}}}}}",
+            "providers.Default.[key]: the value is no valid name; use lower case letters, digits and -, at most 63",
+        ),
+        (f"providers:\n  x: [{SECRET}\n", "FILE is not YAML at line 3; mend it"),
+        (f"{SECRET}\n", "FILE is no mapping; write `providers:` and what belongs below it"),
+        ("\0", "FILE is not YAML; mend it"),
+    ],
+)
+def test_the_file_as_a_whole(text: str, says: str, tmp_path: Path) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(PlanError) as caught:
+        load(file)
+    assert str(caught.value).replace(str(file), "FILE") == says
+
+
+def test_what_is_good_is_taken_and_shows_no_header(files: Path, tmp_path: Path) -> None:
+    server = {
+        "url": f"{URL}/prefix/",
+        "basic": {"usernameFile": "FILES/user", "passwordFile": "FILES/token"},
+        "headers": {"X-Scope-OrgID": SECRET},
+        "headerFiles": {"X-Key": "FILES/token"},
+        "tls": {"caFile": "FILES/ca.crt", "certFile": "FILES/tls.crt", "keyFile": "FILES/tls.key"},
+    }
+    text = yaml.safe_dump({"providers": {"default": {"http": server}}}).replace("FILES", str(files))
+    settings = load(written(tmp_path, text))
+    found = settings.providers["default"].server
+    assert found.url == f"{URL}/prefix"
+    assert (found.timeout, found.max_bytes, found.concurrency) == (10, 1 << 20, 32)
+    assert found.read() == {"X-Scope-OrgID": SECRET, "X-Key": SECRET, "Authorization": "Basic YWxpY2U6czNjcmV0"}
+    assert SECRET not in repr(settings)
+
+
+def test_nothing_is_needed() -> None:
+    assert load(None) == Settings()
