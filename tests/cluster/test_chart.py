@@ -85,6 +85,7 @@ def test_a_service_monitor_finds_its_service() -> None:
         ("replicas=two", "'/replicas': got string, want integer"),
         ("lease.duratoin=3s", "additional properties 'duratoin' not allowed"),
         ("providers.x.prometheus.url=prometheus:9090", "'/providers/x/prometheus/url'"),
+        ("notify.chat.secret=chat", "missing property 'key'"),
         ("replica=3", "additional properties 'replica' not allowed"),
     ],
 )
@@ -118,6 +119,21 @@ def test_its_settings_are_understood(tmp_path: Path) -> None:
     assert (settings.lease.name, settings.lease.duration) == ("cutover", timedelta(seconds=20))
     file.write_text(render()["ConfigMap", "cutover-settings"]["data"]["settings.yaml"])
     assert load(file).providers == {}
+
+
+def test_receivers_of_messages_come_from_secrets(tmp_path: Path) -> None:
+    rendered = render(
+        "notify.chat.secret=cutover-chat", "notify.chat.key=urls", "notify.pager.secret=p", "notify.pager.key=k"
+    )
+    file = tmp_path / "settings.yaml"
+    file.write_text(rendered["ConfigMap", "cutover-settings"]["data"]["settings.yaml"])
+    chat = load(file).notify["chat"].url_file
+    pod = rendered["Deployment", "cutover"]["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert chat.name == "urls"
+    assert volumes[mounts[str(chat.parent)]]["secret"] == {"secretName": "cutover-chat"}
+    assert set(load(file).notify) == {"chat", "pager"}
 
 
 def test_it_installs_upgrades_and_goes(cluster: AnyCluster, namespace: str) -> None:

@@ -32,9 +32,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def sending(timeout: float = 10.0, **files: Path) -> AsyncIterator[tuple[Messages, Told]]:
+async def sending(limit: float = 10.0, **files: Path) -> AsyncIterator[tuple[Messages, Told]]:
     told: Told = []
-    providers = {name: NotifyProvider(url_file=file, timeout=timeout) for name, file in files.items()}
+    providers = {name: NotifyProvider(url_file=file, timeout=limit) for name, file in files.items()}
     made = Messages(providers, lambda name, delivered: told.append((name, delivered)))
     task = asyncio.create_task(made.run())
     yield made, told
@@ -83,7 +83,7 @@ async def test_one_that_never_answers_holds_up_nobody_else(chat: Receiver, tmp_p
     with receiver() as silent:
         silent.code = 0
         files = {"silent": written(tmp_path / "silent", silent.url), "chat": written(tmp_path / "chat", chat.url)}
-        async with sending(timeout=0.2, **files) as (sender, told):
+        async with sending(limit=0.2, **files) as (sender, told):
             before = threading.active_count()
             lost = [sender.post("silent", Message("t", "m"), 0.5) for _ in range(50)]
             assert await over(sender.post("chat", Message("t", "m"), 30)) == [""]
