@@ -78,7 +78,7 @@ async def test_an_undo_waits_for_nobody(desk: Desk) -> None:
     assert [(message.text, message.tone) for _, message in desk.messenger.posted] == [
         ("undone: v2 is there", Tone.WARNING)
     ]
-    assert await Notify(provider="chat", message="a", undo="b").undo(desk.work(attempt=2), None) == Done()
+    assert await Notify(provider="chat", message="a", undo_="b").undo(desk.work(attempt=2), None) == Done()
     assert desk.messenger.posted[-1][1].text == "b"
 
 
