@@ -130,7 +130,9 @@ def test_explain() -> None:
 
 def test_explain_says_who_is_told() -> None:
     text = cutover("explain", "examples/maintenance-mode.yaml").stdout
-    assert "  all along: tells chat when it is Waiting, Unwinding, Held, Stuck, Succeeded, RolledBack, Refused\n" in text
+    assert (
+        "  all along: tells chat when it is Waiting, Unwinding, Held, Stuck, Succeeded, RolledBack, Refused\n" in text
+    )
     assert "     does tell chat: The checkout goes into maintenance now.\n" in text
 
 
