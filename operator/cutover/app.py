@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import kopf
 
+from cutover.adapters.clock import SystemClock
 from cutover.adapters.kubernetes import Kubernetes, connect
 from cutover.adapters.providers import Providers
 from cutover.adapters.traffic import Answer, trace
@@ -33,7 +34,9 @@ from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
 from cutover.runtime.health import STREAM, Contact, Health
 from cutover.runtime.lease import Holding, Lease, NoLease
 from cutover.runtime.logs import set_up
+from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
+from cutover.runtime.notifier import telling
 from cutover.runtime.queue import RESYNC, Queue
 from cutover.runtime.recorder import EventRecorder
 from cutover.saga.tables import Reason
@@ -78,14 +81,6 @@ class _Backoffs:
         return itertools.chain((0.5, 1.0, 2.0), itertools.repeat(4.0))
 
 
-class SystemClock:
-    """The port `Clock`."""
-
-    def now(self) -> datetime:
-        """The present moment, UTC."""
-        return datetime.now(UTC)
-
-
 class Operator:
     """One operator process."""
 
@@ -99,6 +94,7 @@ class Operator:
         self.cluster = Kubernetes(self.log_in, [trace(lambda: None, self._metrics.answered)])
         self._lease = _lease(settings, self.cluster, me)
         self._providers = Providers(settings.providers)
+        self._messages = Messages(settings.notify, self._metrics.sent)
         self._recorder = EventRecorder(self.cluster.record, me[:128], self._metrics.told, self._metrics.dropped)
         self._tasks: set[asyncio.Task[None]] = set()
         self._plans: dict[str, Ref] = {}
@@ -106,7 +102,8 @@ class Operator:
         self._readable = False
         self._logged_in_at = -math.inf
         self._stop = asyncio.Event()
-        ports = Ports(self.cluster, self._providers, self._recorder, SystemClock())
+        told = telling(self.cluster, self._messages)
+        ports = Ports(told, self._providers, self._messages, self._recorder, SystemClock())
         self._driver = Driver(ports, self._spawn, self._queue.add, lambda: bool(self._queue.depth))
         self._health = Health(settings.port, self._not_ready, self._contact, self._metrics.text)
 
@@ -129,9 +126,10 @@ class Operator:
                 async with asyncio.timeout(_LONGEST_END):
                     await self._lease.release()
                     await self._recorder.flush()
+                    await self._messages.flush()
             except TimeoutError:
                 log.warning(
-                    "the API server is too slow to say goodbye to: the Lease expires by itself, events may be missing"
+                    "too slow to say goodbye to: the Lease expires by itself, events and messages may be missing"
                 )
             await self._providers.close()
             await self.cluster.close()
@@ -140,7 +138,8 @@ class Operator:
         """All that acts, and only with the Lease. Kopf comes last: when it stops, it cancels every task younger than itself."""
         await self._lease.acquire()
         self._spawn(self._sweep())
-        await _until_one_ends(self._lease.keep(), self._recorder.run(), self._queue.run(), self._run_kopf())
+        sending = (self._recorder.run(), self._messages.run())
+        await _until_one_ends(self._lease.keep(), *sending, self._queue.run(), self._run_kopf())
 
     def _take_signals(self) -> None:
         """A signal ends `run` at once. Kopf puts handlers of its own in while it starts, so this is done again soon after."""

@@ -17,7 +17,7 @@ from cutover.fields import Change, Json, find, overlap, readable
 from cutover.finalizer import bind
 from cutover.gates import Surroundings
 from cutover.plan import Plan
-from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Metrics, Ref
+from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Messenger, Metrics, Ref
 from cutover.saga.tables import TOUCHED, Reason
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
 from cutover.snapshots import Snapshot
@@ -47,6 +47,7 @@ class Hand:
 
     cluster: Cluster
     metrics: Metrics
+    messenger: Messenger
     ref: Ref
     body: Json
     plan: Plan
@@ -72,6 +73,7 @@ class Hand:
         elapsed = (self.now - current.started_at).total_seconds() if current else 0.0
         return Work(
             cluster=self.cluster,
+            messenger=self.messenger,
             targets=self.targets(name),
             namespace=self.ref.namespace,
             place=f"steps[{name}]",

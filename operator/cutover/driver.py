@@ -314,6 +314,7 @@ class Driver:
         return Hand(
             cluster=self._cluster,
             metrics=self._ports.metrics,
+            messenger=self._ports.messenger,
             ref=ref,
             body=body,
             plan=plan,

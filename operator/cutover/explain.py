@@ -17,6 +17,8 @@ def explain(plan: Plan) -> Iterator[str]:
     yield f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}, every write made as ServiceAccount {plan.service_account_name}"
     for guard in plan.guards:
         yield from _gate("  all along: guard", guard)
+    for notification in plan.notifications:
+        yield f"  all along: tells {notification.provider} when it is {', '.join(notification.phases)}"
     for number, step in enumerate(plan.steps, 1):
         kind, rule = step.kind, step.rule()
         yield f"{number}. {step.name} ({kind.key}){f': {step.description}' if step.description else ''}"

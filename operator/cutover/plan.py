@@ -18,6 +18,7 @@ from cutover.fields import Json
 from cutover.gates import SOURCES, Gate, Source
 from cutover.mistakes import sentences
 from cutover.model import Duration, Label, Model, Name, Text, show_duration, validations
+from cutover.notifications import Notification
 from cutover.ports import Resource
 from cutover.saga.turn import DeletionPolicy, OnFailure, Opening, Rules, StepRule
 from cutover.status import Status
@@ -143,6 +144,12 @@ class Plan(Model):
     windows: tuple[Recurring, ...] = Field(
         default=(), max_length=16, description="When stages may begin, each week; any of them will do."
     )
+    notifications: tuple[Notification, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Who is told when the plan comes into which phase.",
+        json_schema_extra=_LIST_MAP | {"x-kubernetes-list-map-keys": ["provider"]},
+    )
     keep_snapshots: Duration = Field(
         default=timedelta(hours=24),
         description="How long after a success a rollback can still be asked for. Default 24h; 0s is not at all.",
@@ -218,6 +225,11 @@ def _contradictions(plan: Plan) -> Iterator[Problem]:
     yield from _doubles("guards", "guard", [guard.name for guard in plan.guards])
     for guard in plan.guards:
         yield from _of_gate(f"guards[{guard.name}]", guard, None)
+    for name in sorted(_repeated([notification.provider for notification in plan.notifications])):
+        yield Problem("notifications", f"provider {name} is there more than once; put its phases into one list")
+    for notification in plan.notifications:
+        for phase in sorted(_repeated(list(notification.phases))):
+            yield Problem(f"notifications[{notification.provider}].phases", f"{phase} is there twice; keep one")
     for step in plan.steps:
         place = f"steps[{step.name}]"
         given = [key for key in _KEYS if getattr(step, key) is not None]
@@ -238,8 +250,12 @@ def _contradictions(plan: Plan) -> Iterator[Problem]:
     yield from _too_long(plan)
 
 
+def _repeated(names: list[str]) -> set[str]:
+    return {name for name in names if names.count(name) > 1}
+
+
 def _doubles(where: str, what: str, names: list[str]) -> Iterator[Problem]:
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(_repeated(names)):
         yield Problem(where, f"{names.count(name)} {what}s are named {name}; give each a name of its own")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, Protocol
 
 from cutover.fields import Json, Operation
@@ -202,6 +203,56 @@ class Clock(Protocol):
         """The present moment, UTC."""
 
 
+class Tone(StrEnum):
+    """How a message is coloured where it is read."""
+
+    INFO = "info"
+    SUCCESS = "success"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What people are told."""
+
+    title: str
+    text: str
+    tone: Tone = Tone.INFO
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What becomes of one message; whoever sends it writes here.
+
+    Attributes:
+        over: it was delivered, or given up.
+        trouble: why it was given up, in words of ours; empty when it was delivered.
+    """
+
+    over: bool = False
+    trouble: str = ""
+
+
+class Messenger(Protocol):
+    """Receivers of messages, configured by the administrator and named by plans."""
+
+    def knows(self, provider: str) -> bool:
+        """Whether a provider of this name is configured."""
+
+    def names(self) -> Sequence[str]:
+        """Names of all providers, for messages."""
+
+    def post(self, provider: str, message: Message, patience: float) -> Delivery:
+        """Send a message in the background; never blocks, never raises. The messages of one provider keep their order.
+
+        Args:
+            provider: its name in the settings.
+            message: what is sent.
+            patience: seconds after which a message that nobody took is given up.
+        """
+
+
 class Recorder(Protocol):
     """Where people read what happened."""
 
@@ -215,5 +266,6 @@ class Ports:
 
     cluster: Cluster
     metrics: Metrics
+    messenger: Messenger
     recorder: Recorder
     clock: Clock

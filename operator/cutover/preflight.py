@@ -10,8 +10,9 @@ from cutover import rights
 from cutover.errors import NotFound, Problem
 from cutover.fields import Json
 from cutover.plan import Plan
-from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Metrics, Ref, Resource
+from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
 from cutover.steps import Work
+from cutover.steps.base import unknown_receiver
 from cutover.targets import Holder
 
 
@@ -57,6 +58,7 @@ async def missing(
     )
     problems = [problem for part in found for problem in part]
     problems.extend(_unknown_providers(plan, metrics))
+    problems.extend(_unknown_receivers(plan, works[0].messenger))
     return list(dict.fromkeys(problems))
 
 
@@ -164,6 +166,12 @@ def _unknown_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
         if name and name not in (known := metrics.names(kind)):
             says = f"there is no provider {name} of kind {kind}; the administrator has configured: {', '.join(known) or 'none'}"
             yield Problem(f"{place}.{kind}.provider", says)
+
+
+def _unknown_receivers(plan: Plan, messenger: Messenger) -> Iterable[Problem]:
+    for notification in plan.notifications:
+        if says := unknown_receiver(messenger, notification.provider):
+            yield Problem(f"notifications[{notification.provider}].provider", says)
 
 
 def _gates(plan: Plan) -> Iterable[tuple[str, Any]]:

@@ -72,6 +72,13 @@ class Provider(Model):
         return server
 
 
+class NotifyProvider(Model):
+    """Where messages to people go. Its URLs hold credentials, so they stand in a file and nowhere else."""
+
+    url_file: Path = Field(description="File with one apprise URL a line (a mounted Secret); # begins a comment.")
+    timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds until a try counts as unanswered.")
+
+
 class LeaseSettings(Model):
     """Which of several operator processes works. The times are those of client-go, but fewer requests.
 
@@ -106,12 +113,14 @@ class Settings(Model):
     """The operator's settings.
 
     Attributes:
+        notify: who can be told, by the names that plans use.
         namespaces: the namespaces to watch; empty for all.
         port: of ``/livez``, ``/readyz`` and ``/metrics``; 0 takes a free one.
         lease: None for a process that is alone.
     """
 
     providers: Mapping[Label, Provider] = Field(default_factory=dict)
+    notify: Mapping[Label, NotifyProvider] = Field(default_factory=dict)
     namespaces: tuple[str, ...] = ()
     port: int = Field(default=8080, ge=0, le=65535)
     log_format: Literal["json", "text"] = "json"

@@ -128,6 +128,14 @@ def test_explain() -> None:
         assert line in text
 
 
+def test_explain_says_who_is_told() -> None:
+    text = cutover("explain", "examples/maintenance-mode.yaml").stdout
+    assert (
+        "  all along: tells chat when it is Waiting, Unwinding, Held, Stuck, Succeeded, RolledBack, Refused\n" in text
+    )
+    assert "     does tell chat: The checkout goes into maintenance now.\n" in text
+
+
 def test_explain_says_what_a_gate_asks() -> None:
     one = GOOD[: GOOD.index("    - {name: shift")].replace(
         "readiness: {for: 5s}", 'prometheus: {provider: main, query: "up\\n  or vector(1)"}, pass: {max: "1"}'

@@ -94,6 +94,7 @@ def test_a_service_monitor_finds_its_service() -> None:
         ),
         ("providers.x.http.bearerTokenFile=token", "'/providers/x/http/bearerTokenFile'"),
         ("providerFiles.x.hostPath.path=/", "additional properties 'hostPath' not allowed"),
+        ("notify.chat.secret=chat", "missing property 'key'"),
         ("replica=3", "additional properties 'replica' not allowed"),
     ],
 )
@@ -185,6 +186,19 @@ def test_the_values_of_a_provider_are_the_settings() -> None:
     for bounded in ("timeout", "maxBytes", "concurrency"):
         bounds = ("minimum", "exclusiveMinimum", "maximum")
         assert [schema[bounded].get(b) for b in bounds] == [model["properties"][bounded].get(b) for b in bounds]
+def test_receivers_of_messages_come_from_secrets(tmp_path: Path) -> None:
+    rendered = render(
+        "notify.chat.secret=cutover-chat", "notify.chat.key=urls", "notify.pager.secret=p", "notify.pager.key=k"
+    )
+    file = tmp_path / "settings.yaml"
+    file.write_text(rendered["ConfigMap", "cutover-settings"]["data"]["settings.yaml"])
+    chat = load(file).notify["chat"].url_file
+    pod = rendered["Deployment", "cutover"]["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert chat.name == "urls"
+    assert volumes[mounts[str(chat.parent)]]["secret"] == {"secretName": "cutover-chat"}
+    assert set(load(file).notify) == {"chat", "pager"}
 
 
 def test_it_installs_upgrades_and_goes(cluster: AnyCluster, namespace: str) -> None:

@@ -19,7 +19,7 @@ from cutover.steps import Work
 from cutover.steps.job import SETTLED_LABEL, Job
 from cutover.sweep import sweep
 from cutover.targets import Holder, Targets
-from cutover.testing import CrashSwitch, MemoryCluster, run_jobs
+from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger, run_jobs
 from support.plans import migrating, template
 from support.shop import PLAN, plan, shop
 from support.simulation import Simulation
@@ -48,7 +48,15 @@ class Bench:
         targets = Targets(self.cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "schema")
         now = self.cluster.clock.now()
         return Work(
-            self.cluster, targets, "shop", "steps[schema]", now, elapsed=elapsed, applied=applied, made=self.made
+            self.cluster,
+            targets,
+            "shop",
+            "steps[schema]",
+            now,
+            elapsed=elapsed,
+            applied=applied,
+            made=self.made,
+            messenger=MemoryMessenger(),
         )
 
     async def do(self, **work: Any) -> Outcome:

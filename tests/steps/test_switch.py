@@ -15,7 +15,7 @@ from cutover.status import Phase
 from cutover.steps import Work
 from cutover.steps.switch import Switch
 from cutover.targets import Foreign, Holder, Targets
-from cutover.testing import MemoryClock, MemoryCluster
+from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import name_endpoints, pod, react
 from support.shop import FRONT, PLAN, V1, V2, plan, shop
 from support.simulation import Simulation
@@ -54,7 +54,16 @@ def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1, applie
     body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
     cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
     targets = Targets(cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "turn")
-    return Work(cluster, targets, "shop", "steps[turn]", MemoryClock().now(), elapsed, applied=applied)
+    return Work(
+        cluster,
+        targets,
+        "shop",
+        "steps[turn]",
+        MemoryClock().now(),
+        elapsed,
+        applied=applied,
+        messenger=MemoryMessenger(),
+    )
 
 
 def selector(cluster: MemoryCluster) -> Json:

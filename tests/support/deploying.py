@@ -11,7 +11,7 @@ from cutover.saga.turn import Outcome
 from cutover.steps import Work
 from cutover.steps.deploy import Deploy
 from cutover.targets import Holder, Targets
-from cutover.testing import MemoryClock, MemoryCluster
+from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from support.shop import AGENT, PLAN, STORE, V2, shop
 
 STORE_2 = "{workload: {kind: StatefulSet, name: store}, images: [{container: db, image: 'db:2'}]}"
@@ -37,7 +37,7 @@ def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Wor
     body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
     cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
     targets = Targets(cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "roll")
-    return Work(cluster, targets, "shop", "steps[roll]", MemoryClock().now(), elapsed)
+    return Work(cluster, targets, "shop", "steps[roll]", MemoryClock().now(), elapsed, messenger=MemoryMessenger())
 
 
 def status(cluster: MemoryCluster, ref: Ref, **figures: Any) -> None:

@@ -11,7 +11,7 @@ from cutover.saga.turn import Outcome
 from cutover.steps import Work
 from cutover.steps.flags import RESTART, Flags
 from cutover.targets import Holder, Targets
-from cutover.testing import MemoryClock, MemoryCluster
+from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import pod, roll_out
 from support.shop import FLAGS, NAMESPACE, PLAN, V1, shop
 
@@ -43,7 +43,7 @@ def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Wor
     body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
     cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
     targets = Targets(cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "flip")
-    return Work(cluster, targets, NAMESPACE, "steps[flip]", MemoryClock().now(), elapsed)
+    return Work(cluster, targets, NAMESPACE, "steps[flip]", MemoryClock().now(), elapsed, messenger=MemoryMessenger())
 
 
 async def do(cluster: MemoryCluster, step: Flags = FLIP) -> Outcome:

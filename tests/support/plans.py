@@ -112,6 +112,15 @@ steps:
     flags: {configMap: flags, set: {USE_NEW_SCHEMA: "true", DUAL_WRITE: "true"}, reload: [{name: shop-v1}, {name: shop-v2}]}
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
+NOTIFIED = """
+notifications:
+  - {provider: chat, phases: [Running, Waiting, Unwinding, Succeeded, RolledBack]}
+steps:
+  - {name: before, notify: {provider: chat, message: "v2 is coming"}}
+  - {name: deploy, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
+  - {name: after, notify: {provider: chat, message: "v2 is there", undo: "v2 is gone"}}
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
 WALLED = """
 steps:
   - {name: deploy, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
@@ -220,6 +229,8 @@ STORIES = (
     Story("switched", SWITCHED, Phase.SUCCEEDED),
     Story("switched-fails", SWITCHED, Phase.ROLLED_BACK, fails_in="soak"),
     Story("flagged", FLAGGED, Phase.SUCCEEDED),
+    Story("notified", NOTIFIED, Phase.SUCCEEDED),
+    Story("notified-fails", NOTIFIED, Phase.ROLLED_BACK, fails_in="soak"),
     Story("flagged-fails", FLAGGED, Phase.ROLLED_BACK, fails_in="soak"),
     Story("matched", MATCHED, Phase.SUCCEEDED, put=shop_with_a_mirror),
     Story("matched-mirror-fails", MATCHED, Phase.ROLLED_BACK, fails_in="shift", put=shop_with_a_mirror),

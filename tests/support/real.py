@@ -39,6 +39,7 @@ class Operator:
     Args:
         lease: settings of the Lease; without them there is none, and it works beside whatever else works.
         name: of the pod.
+        notify: who can be told.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Operator:
         providers: dict[str, Any],
         lease: dict[str, Any] | None = None,
         name: str = "operator",
+        notify: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.log = name, folder / f"{name}.log"
         settings = folder / f"{name}.yaml"
-        settings.write_text(yaml.safe_dump({"providers": providers, "lease": lease}))
+        settings.write_text(yaml.safe_dump({"providers": providers, "lease": lease, "notify": notify or {}}))
         kubeconfig = cluster.control_plane.operator_kubeconfig(*rights())
         (self._port,) = free_ports(1)
         self._command = [sys.executable, "-m", "cutover.cli", "run", "--settings", str(settings)]

@@ -24,11 +24,13 @@ from cutover.ports import (
     Ref,
 )
 from cutover.requests import RequestVerb, write
+from cutover.runtime.notifier import telling
 from cutover.status import ENDED, Phase, Status
 from cutover.testing import (
     Crash,
     CrashSwitch,
     MemoryCluster,
+    MemoryMessenger,
     MemoryMetrics,
     MemoryRecorder,
     Spawner,
@@ -59,6 +61,9 @@ class Simulation:
         put(self.cluster)
         self.before = copy.deepcopy(self.cluster.objects)
         self.metrics = MemoryMetrics()
+        self.messenger = MemoryMessenger()
+        if not self.switch.lost:  # handing a message over has no answer that could be lost
+            self.messenger.around = self.switch.around
         self.recorder = MemoryRecorder()
         self.clock = self.cluster.clock
         self.crashes = 0
@@ -72,7 +77,7 @@ class Simulation:
     def _start_process(self) -> None:
         self.spawner = Spawner()
         self.woken = False
-        ports = Ports(self.cluster, self.metrics, self.recorder, self.clock)
+        ports = Ports(telling(self.cluster, self.messenger), self.metrics, self.messenger, self.recorder, self.clock)
         self.driver = Driver(ports, self.spawner, self._wake, lambda: self.crowded)
 
     def _wake(self, ref: Ref) -> None:

@@ -22,7 +22,7 @@ from cutover.driver import Driver
 from cutover.errors import Broken, Conflict, Denied, OutsideError, Unavailable
 from cutover.fields import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref
-from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMetrics, MemoryRecorder, Spawner
+from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
 from support.answers import answered
 
 
@@ -123,7 +123,7 @@ class Process(Kubernetes):
         self._heard: dict[str, int | None] = {"plans": None, "targets": None}
         self._lists, self._listed = dict(world.cluster.objects), len(world.log)
         self.spawner = Spawner()
-        things = Ports(self, world.metrics, world.recorder, world.clock)
+        things = Ports(self, world.metrics, MemoryMessenger(), world.recorder, world.clock)
         self.driver = Driver(things, self.spawner, lambda _: self.wake())
 
     def wake(self) -> None:

@@ -1,6 +1,6 @@
 """The operator's own Prometheus metrics, in a registry of their own. Fed at the edges by app.py; no turn knows of them.
 
-Labels are phases, reasons, verbs, kinds and codes: never a plan's name, so their number does not grow with the plans.
+Labels are phases, reasons, verbs, kinds, codes and the administrator's providers: never a plan's name, so their number does not grow with the plans.
 """
 
 from __future__ import annotations
@@ -72,6 +72,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._messages = Counter(
+            "cutover_messages_total",
+            "Messages to people, by what became of them.",
+            ["provider", "result"],
+            registry=registry,
+        )
         self._dropped = Counter("cutover_events_dropped_total", "Events that were not published.", registry=registry)
 
     @contextmanager
@@ -101,6 +107,10 @@ class Metrics:
     def dropped(self) -> None:
         """An event was not published."""
         self._dropped.inc()
+
+    def sent(self, provider: str, delivered: bool) -> None:  # noqa: FBT001 -- what the caller has is a truth value
+        """A message was delivered, or given up."""
+        self._messages.labels(provider, "delivered" if delivered else "dropped").inc()
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """All of them as a scraper that accepts this reads them, and their content type."""

@@ -26,8 +26,8 @@ def forward(draft: Draft) -> Turn:
     match draft.inputs.outcome:
         case None:
             return _do(draft, at, stage)
-        case Done(skip=skip, ready=ready):
-            return _judge(draft, skip=skip, ready=ready)
+        case Done() as done:
+            return _judge(draft, done)
         case Again(after=after, message=message, ready=ready):
             _go(draft, at)
             draft.set(current=replace(draft.current, message=message, ready=ready))
@@ -98,16 +98,16 @@ def _go(draft: Draft, at: int) -> None:
         draft.plan_event(PlanEvent.GO, Reason.PROGRESSING)
 
 
-def _judge(draft: Draft, *, skip: bool, ready: str) -> Turn:
+def _judge(draft: Draft, done: Done) -> Turn:
     """The stage is in effect. It is over when it has dwelt long enough and every gate says Pass."""
     at, stage = position(draft.status), stage_of(draft.status)
     _go(draft, at)
     applied = draft.current.applied_at or draft.now
     gates = (*draft.inputs.gates, *draft.inputs.guards)
-    draft.set(current=replace(draft.current, applied_at=applied, anew=False, ready=ready, message="", gates=gates))
+    draft.set(current=replace(draft.current, applied_at=applied, anew=False, ready=done.ready, message="", gates=gates))
     rule = draft.rules.steps[at].stages[stage]
     rest = applied + max(rule.dwell, rule.settle) - draft.now
-    if not skip:
+    if not done.skip:
         if rest > timedelta():
             draft.set(current=replace(draft.current, message=f"stays until {clock(draft.now + rest)}"))
             return draft.turn(None, rest)
@@ -120,7 +120,7 @@ def _judge(draft: Draft, *, skip: bool, ready: str) -> Turn:
         if not draft.inputs.opening.open:
             return _wait_for_window(draft, at, stage + 1)
         return _announce(draft, at, stage + 1)
-    draft.step_event(at, StepEvent.FINISH)
+    draft.step_event(at, StepEvent.FINISH, done.message)
     if draft.rules.steps[at].irreversible:
         draft.set(point_of_no_return=draft.rules.steps[at].name)
     return start(draft, at + 1)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.fields import Change, Json
 from cutover.model import Model
-from cutover.ports import FIELD_MANAGER, STATEFUL_SETS, Cluster, Ref, Resource
+from cutover.ports import FIELD_MANAGER, STATEFUL_SETS, Cluster, Messenger, Ref, Resource
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
 from cutover.targets import Targets
@@ -66,6 +66,7 @@ class Work:
     earlier: frozenset[Target] = frozenset()
     attempt: int = 1
     made: str = ""
+    messenger: Messenger = field(kw_only=True)
 
     def pause(self, soonest: float = 0.05) -> float:
         """Seconds until the next look at what is not streamed: the longer it takes, the less often."""
@@ -86,6 +87,14 @@ async def refusal(work: Work, ref: Ref, patch: Json) -> str:
     except (Rejected, Denied) as refused:
         return "" if await lacks_the_right(work, ref, refused) else f"the server refuses it: {refused}"
     return ""
+
+
+def unknown_receiver(messenger: Messenger, name: str) -> str:
+    """What is said of a provider of messages that is not there; empty when it is."""
+    if messenger.knows(name):
+        return ""
+    known = ", ".join(messenger.names()) or "none"
+    return f"there is no provider {name} for messages; the administrator has configured: {known}"
 
 
 async def lacks_the_right(work: Work, ref: Ref, refused: Rejected | Denied) -> bool:

@@ -2,7 +2,7 @@
 
 from cutover.testing.cluster import Crash, CrashSwitch, MemoryCluster
 from cutover.testing.controllers import NODES, name_endpoints, pod, react, roll_out, run_jobs, run_pods
-from cutover.testing.ports import MemoryClock, MemoryMetrics, MemoryRecorder, Spawner
+from cutover.testing.ports import MemoryClock, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
 
 __all__ = [
     "NODES",
@@ -10,6 +10,7 @@ __all__ = [
     "CrashSwitch",
     "MemoryClock",
     "MemoryCluster",
+    "MemoryMessenger",
     "MemoryMetrics",
     "MemoryRecorder",
     "Spawner",

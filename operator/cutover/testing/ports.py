@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cutover.fields import Json
-from cutover.ports import Sample
+from cutover.ports import Delivery, Message, Sample
 from cutover.saga.turn import Notice
 
 _START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -57,6 +57,39 @@ class MemoryMetrics:
         await asyncio.sleep(0)
         del provider, query
         return pick(self.document(path))
+
+
+class MemoryMessenger:
+    """Keeps what is posted, as (provider, message). A crash takes along what was on its way.
+
+    Attributes:
+        trouble: why nothing is delivered; empty: all is.
+        slow: what is posted stays under way.
+        around: called with each effect, so that a test can let the process die before or after it.
+    """
+
+    def __init__(self, providers: Sequence[str] = ("chat",)) -> None:
+        self._providers = tuple(providers)
+        self.posted: list[tuple[str, Message]] = []
+        self.deliveries: list[Delivery] = []
+        self.trouble, self.slow = "", False
+        self.around: Callable[[Callable[[], None]], None] = lambda effect: effect()
+
+    def knows(self, provider: str) -> bool:
+        """Whether it is one of ours."""
+        return provider in self._providers
+
+    def names(self) -> Sequence[str]:
+        """All of them."""
+        return self._providers
+
+    def post(self, provider: str, message: Message, patience: float) -> Delivery:
+        """Keep it."""
+        del patience
+        delivery = Delivery(over=not self.slow, trouble=self.trouble)
+        self.around(lambda: self.posted.append((provider, message)))
+        self.deliveries.append(delivery)
+        return delivery
 
 
 @dataclass

@@ -1,0 +1,128 @@
+"""Sends messages to people in the background: a queue a provider, a few tries each, given up in the end. The port `Messenger`.
+
+A provider has one thread at most: one that hangs holds up its own messages and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from cutover.adapters.receivers import Handed, hand_over, in_thread
+from cutover.ports import Delivery, Message
+from cutover.settings import NotifyProvider
+
+log = logging.getLogger(__name__)
+
+_ROOM: Final = 512
+"""Messages of one provider that wait, at most."""
+_PAUSES: Final = (1.0, 2.0)
+"""Seconds from one try to the next; there is one try more than pauses."""
+
+
+@dataclass(slots=True)
+class _Letter:
+    """One message on its way.
+
+    Attributes:
+        expires: when it is given up, by the loop's clock.
+        left: URLs of the receivers that have not taken it; empty before the first try, and then it goes to all.
+    """
+
+    message: Message
+    expires: float
+    delivery: Delivery = field(default_factory=Delivery)
+    left: tuple[str, ...] = ()
+
+
+class Messages:
+    """The port `Messenger`.
+
+    Args:
+        providers: by name.
+        told: hears the provider of every message, and whether it was delivered.
+    """
+
+    def __init__(self, providers: Mapping[str, NotifyProvider], told: Callable[[str, bool], None]) -> None:
+        self._providers, self._told = dict(providers), told
+        self._waiting: dict[str, asyncio.Queue[_Letter]] = {name: asyncio.Queue(_ROOM) for name in providers}
+        self._threads: dict[str, asyncio.Future[Handed]] = {}
+
+    def knows(self, provider: str) -> bool:
+        """Whether a provider of this name is configured."""
+        return provider in self._providers
+
+    def names(self) -> Sequence[str]:
+        """Names of all providers."""
+        return sorted(self._providers)
+
+    def post(self, provider: str, message: Message, patience: float) -> Delivery:
+        """Send a message in the background."""
+        letter = _Letter(message, asyncio.get_running_loop().time() + patience)
+        if provider not in self._providers:
+            letter.delivery.over, letter.delivery.trouble = True, "there is no such provider"
+            return letter.delivery
+        try:
+            self._waiting[provider].put_nowait(letter)
+        except asyncio.QueueFull:
+            self._end(provider, letter, "too many messages are waiting")
+        return letter.delivery
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for name in self._providers:
+                group.create_task(self._send_all(name))
+            await asyncio.Event().wait()
+
+    async def _send_all(self, name: str) -> None:
+        while True:
+            letter = await self._waiting[name].get()
+            self._end(name, letter, await self._deliver(name, letter))
+
+    async def flush(self) -> None:
+        """At the end of the process: wait for what is under way, and try what still waits, once."""
+        await asyncio.gather(*map(self._flush, self._providers))
+
+    async def _flush(self, name: str) -> None:
+        if name in self._threads:
+            await self._threads[name]
+        while not self._waiting[name].empty():
+            letter = self._waiting[name].get_nowait()
+            self._end(name, letter, await self._try(name, letter))
+
+    async def _deliver(self, name: str, letter: _Letter) -> str:
+        """Why it was given up; empty when it was delivered."""
+        clock = asyncio.get_running_loop().time
+        trouble = await self._try(name, letter)
+        for pause in _PAUSES:
+            if not trouble or clock() + pause >= letter.expires:
+                break
+            await asyncio.sleep(pause)
+            trouble = await self._try(name, letter)
+        return trouble
+
+    async def _try(self, name: str, letter: _Letter) -> str:
+        provider = self._providers[name]
+        now = asyncio.get_running_loop().time()
+        if now >= letter.expires:
+            return "the messages before it took too long"
+        try:
+            async with asyncio.timeout(min(provider.timeout, letter.expires - now)):
+                if name in self._threads:  # a thread cannot be ended, so there is never a second one
+                    await asyncio.shield(self._threads[name])
+                self._threads[name] = in_thread(lambda: hand_over(provider.url_file, letter.message, letter.left))
+                handed = await asyncio.shield(self._threads[name])
+        except TimeoutError:
+            return f"there was no answer within {provider.timeout:g}s"
+        letter.left = handed.left
+        return handed.trouble
+
+    def _end(self, name: str, letter: _Letter, trouble: str) -> None:
+        letter.delivery.trouble, letter.delivery.over = trouble, True
+        self._told(name, not trouble)
+        if trouble:
+            log.warning("a message was not delivered", extra={"provider": name, "why": trouble})

@@ -1,0 +1,80 @@
+"""The kind `notify`: tells people."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import Field
+
+from cutover.errors import Problem
+from cutover.model import Label
+from cutover.ports import Delivery, Message, Tone
+from cutover.saga.turn import Again, Done, Outcome, StageRule
+from cutover.steps.base import Kind, Work, unknown_receiver
+
+_PATIENCE: Final = 30.0
+"""Seconds after which the plan goes on, whether somebody took the message or not."""
+
+Said = Annotated[str, Field(min_length=1, max_length=400)]
+
+
+class Notify(Kind):
+    """Posts a message to a provider, and the opposite on the way back.
+
+    It changes nothing in the cluster. Twice is harmless in that a message may come twice: once in each process that does the
+    step, and again where a receiver took it and its answer was lost. A receiver that takes nothing never fails the step.
+    """
+
+    key: ClassVar[str] = "notify"
+    passable: ClassVar[bool] = True
+    bounded: ClassVar[bool] = False
+
+    provider: Label = Field(description="Name of a provider that the administrator has configured under notify.")
+    message: Said = Field(description="What is said.")
+    undo_: Said | None = Field(
+        default=None,
+        alias="undo",
+        description="What is said when the step is undone. Left out: undone, and the message.",
+    )
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the message."""
+        return (StageRule(f"tell {self.provider}: {self.message}"[:512]),)
+
+    async def examine(self, work: Work) -> list[Problem]:
+        """The provider is there."""
+        says = unknown_receiver(work.messenger, self.provider)
+        return [Problem(f"{work.place}.notify.provider", says)] if says else []
+
+    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+        """Post the message, then look what has become of it."""
+        del stage, looked
+        if work.applied and _memo(work, "do") not in work.memory:  # an earlier process has done it
+            return Done()
+        delivery = self._posted(work, "do")
+        if not delivery.over:
+            return Again(work.pause(), f"the message is on its way to {self.provider}")
+        return Done(message=f"not delivered to {self.provider}: {delivery.trouble}" if delivery.trouble else "")
+
+    async def undo(self, work: Work, looked: Any) -> Outcome:
+        """Post the opposite, and wait for nobody: other undos are behind this one."""
+        del looked
+        self._posted(work, "undo")
+        return Done()
+
+    def _posted(self, work: Work, verb: str) -> Delivery:
+        """The delivery of a message; it is posted once in the life of this process."""
+        memo = _memo(work, verb)
+        if memo not in work.memory:
+            plan = work.targets.holder.plan
+            title = f"MigrationPlan {plan.namespace}/{plan.name}: step {work.targets.step}"
+            text, tone = self.message, Tone.INFO
+            if verb == "undo":
+                text, tone = self.undo_ or f"undone: {self.message}", Tone.WARNING
+            work.memory[memo] = work.messenger.post(self.provider, Message(title, text, tone), _PATIENCE)
+        delivery: Delivery = work.memory[memo]
+        return delivery
+
+
+def _memo(work: Work, verb: str) -> str:
+    return f"{work.place}.{work.attempt}.{verb}"

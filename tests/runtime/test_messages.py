@@ -1,0 +1,168 @@
+"""Messages go out in the background, to a receiver that really listens, refuses, is not there, or never answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from cutover.adapters.receivers import urls_of
+from cutover.ports import Delivery, Message
+from cutover.runtime import messages
+from cutover.runtime.messages import Messages
+from cutover.settings import NotifyProvider
+from support.receiver import Receiver, nobody, receiver, written
+
+Told = list[tuple[str, bool]]
+
+
+@pytest.fixture
+def chat() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "_PAUSES", (0.01, 0.02))
+
+
+@asynccontextmanager
+async def sending(limit: float = 10.0, **files: Path) -> AsyncIterator[tuple[Messages, Told]]:
+    told: Told = []
+    providers = {name: NotifyProvider(url_file=file, timeout=limit) for name, file in files.items()}
+    made = Messages(providers, lambda name, delivered: told.append((name, delivered)))
+    task = asyncio.create_task(made.run())
+    yield made, told
+    task.cancel()
+
+
+async def over(*deliveries: Delivery) -> list[str]:
+    """The trouble of each, once all are over."""
+
+    async def wait(reached: Callable[[], bool]) -> None:
+        while not reached():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(wait(lambda: all(delivery.over for delivery in deliveries)), 20)
+    return [delivery.trouble for delivery in deliveries]
+
+
+async def test_they_come_in_order(chat: Receiver, tmp_path: Path) -> None:
+    async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, told):
+        posted = [sender.post("chat", Message(f"t{number}", "*text* <b> {x}"), 30) for number in range(20)]
+        assert not any(delivery.over for delivery in posted), "it never blocks"
+        assert await over(*posted) == [""] * 20
+    assert chat.came == [(f"t{number}", "*text* <b> {x}") for number in range(20)]
+    assert told == [("chat", True)] * 20
+
+
+@pytest.mark.parametrize(("code", "tries"), [(500, 3), (404, 3)])
+async def test_one_that_refuses_is_tried_a_few_times(chat: Receiver, tmp_path: Path, code: int, tries: int) -> None:
+    chat.code = code
+    async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, told):
+        assert await over(sender.post("chat", Message("t", "m"), 30)) == ["1 of 1 receivers did not take it"]
+        assert len(chat.came) == tries
+        chat.code = 200
+        assert await over(sender.post("chat", Message("t2", "m"), 30)) == [""]
+    assert told == [("chat", False), ("chat", True)]
+
+
+async def test_only_those_that_did_not_take_it_are_tried_again(chat: Receiver, tmp_path: Path) -> None:
+    async with sending(chat=written(tmp_path / "chat", nobody(), chat.url, "nothing://x")) as (sender, _):
+        (trouble,) = await over(sender.post("chat", Message("t", "m"), 30))
+    assert trouble == "1 of its URLs are none that apprise knows and 1 of 2 receivers did not take it"
+    assert chat.came == [("t", "m")]
+
+
+async def test_one_that_never_answers_holds_up_nobody_else(chat: Receiver, tmp_path: Path) -> None:
+    with receiver() as silent:
+        silent.code = 0
+        files = {"silent": written(tmp_path / "silent", silent.url), "chat": written(tmp_path / "chat", chat.url)}
+        async with sending(limit=0.2, **files) as (sender, told):
+            before = threading.active_count()
+            lost = [sender.post("silent", Message("t", "m"), 0.5) for _ in range(50)]
+            assert await over(sender.post("chat", Message("t", "m"), 30)) == [""]
+            troubles = await over(*lost)
+            assert "there was no answer within 0.2s" in troubles[0]
+            assert set(troubles[5:]) == {"the messages before it took too long"}
+            assert threading.active_count() - before <= 4, "one thread of ours, one of the receiver a request"
+    assert told.count(("silent", False)) == 50
+
+
+async def test_what_there_is_no_room_for_is_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "_ROOM", 3)
+    told: Told = []
+    sender = Messages({"chat": NotifyProvider(url_file=tmp_path / "none")}, lambda *what: told.append(what))
+    posted = [sender.post("chat", Message("t", "m"), 30) for _ in range(5)]
+    assert [delivery.trouble for delivery in posted if delivery.over] == ["too many messages are waiting"] * 2
+    assert told == [("chat", False)] * 2
+    assert sender.post("pager", Message("t", "m"), 30).trouble == "there is no such provider"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "its file of URLs cannot be read"),
+        (b"\xff\xfe", "its file of URLs cannot be read"),
+        (b"# nothing\n\n", "there is no URL in its file"),
+        (b"hello there\n", "1 of its URLs are none that apprise knows"),
+    ],
+)
+async def test_a_file_that_is_of_no_use(tmp_path: Path, content: bytes | None, says: str) -> None:
+    file = tmp_path / "chat"
+    if content is not None:
+        file.write_bytes(content)
+    async with sending(chat=file) as (sender, _):
+        assert await over(sender.post("chat", Message("t", "m"), 30)) == [says]
+
+
+async def test_a_secret_that_was_changed_counts_at_once(chat: Receiver, tmp_path: Path) -> None:
+    file = written(tmp_path / "chat", nobody())
+    async with sending(chat=file) as (sender, _):
+        assert await over(sender.post("chat", Message("t", "m"), 30)) == ["1 of 1 receivers did not take it"]
+        written(file, chat.url)
+        assert await over(sender.post("chat", Message("t", "m"), 30)) == [""]
+
+
+async def test_no_url_gets_into_a_log(
+    chat: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chat.code = 401
+    file = written(tmp_path / "chat", chat.url, "slack://s3cret/s3cret", "s3cret://s3cret")
+    with caplog.at_level("INFO"):
+        async with sending(chat=file) as (sender, _):
+            (trouble,) = await over(sender.post("chat", Message("t", "m"), 30))
+    assert "a message was not delivered" in caplog.text
+    assert "s3cret" not in caplog.text + trouble + "".join(str(record.__dict__) for record in caplog.records)
+    assert "s3cret" not in "".join(capfd.readouterr())
+
+
+async def test_at_the_end_what_waits_is_tried_once(chat: Receiver, tmp_path: Path) -> None:
+    sender = Messages({"chat": NotifyProvider(url_file=written(tmp_path / "chat", chat.url))}, lambda *_: None)
+    task = asyncio.create_task(sender.run())
+    posted = [sender.post("chat", Message(f"t{number}", "m"), 30) for number in range(4)]
+    await asyncio.sleep(0)
+    task.cancel()
+    await sender.flush()
+    assert [title for title, _ in chat.came] == ["t0", "t1", "t2", "t3"]
+    assert posted[-1].over
+
+
+async def test_the_end_does_not_wait_for_one_that_never_answers(chat: Receiver, tmp_path: Path) -> None:
+    chat.code = 0
+    sender = Messages({"chat": NotifyProvider(url_file=written(tmp_path / "chat", chat.url))}, lambda *_: None)
+    sender.post("chat", Message("t", "m"), 30)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await sender.flush()
+
+
+def test_urls() -> None:
+    assert urls_of("# a\n\n  json://x  \nslack://y\n") == ("json://x", "slack://y")
