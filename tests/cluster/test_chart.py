@@ -186,6 +186,8 @@ def test_the_values_of_a_provider_are_the_settings() -> None:
     for bounded in ("timeout", "maxBytes", "concurrency"):
         bounds = ("minimum", "exclusiveMinimum", "maximum")
         assert [schema[bounded].get(b) for b in bounds] == [model["properties"][bounded].get(b) for b in bounds]
+
+
 def test_receivers_of_messages_come_from_secrets(tmp_path: Path) -> None:
     rendered = render(
         "notify.chat.secret=cutover-chat", "notify.chat.key=urls", "notify.pager.secret=p", "notify.pager.key=k"
