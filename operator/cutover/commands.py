@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from cutover import jobs, preflight, snapshots
+from cutover import impact, jobs, preflight, snapshots
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
 from cutover.fields import Change, Json, find, overlap, readable
 from cutover.finalizer import bind
@@ -275,8 +275,9 @@ class Hand:
         for ref in self.all_targets():
             if holder := await look.targets().held_by(ref):
                 return Wait("TargetBusy", f"{ref} is held by plan {holder}; this one starts when that has ended")
+        found = await impact.weigh(self.plan, look.cluster, self.ref.namespace)
         await bind(self.cluster, self.ref, self.body, bound=True)
-        return Done()
+        return Done(risks=found.risks)
 
     async def _applied_already(self, cluster: Cluster) -> bool:
         """Whether a plan made anew (a replace, a restored backup) finds the mark of its own spec on all of its targets."""
