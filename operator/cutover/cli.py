@@ -237,32 +237,47 @@ def status(
 
             wide.print(screen(name, _status(documents[0])), soft_wrap=not wide.is_terminal)
         case "text":
-            _table(documents, everywhere=everywhere)
+            from cutover.report.screen import table
+
+            rows = [(document["metadata"], _status(document)) for document in documents]
+            wide.print(table(rows, everywhere=everywhere) if rows else "no plans", soft_wrap=not wide.is_terminal)
         case _:
             _fail(f"-o {output} is not known; use text, json, yaml or name", USAGE)
 
 
-def _table(documents: list[Json], *, everywhere: bool) -> None:
-    from rich.table import Table
+@app.command()
+def impact(
+    plan: Annotated[str, typer.Argument(help="Name of a plan, or a YAML file with one; - is standard input.")],
+    namespace: Namespace = None,
+    context: Context = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+) -> None:
+    """Show what a plan meets in the cluster: who owns its targets, what leads to them, capacity. Reads only, as you."""
+    import asyncio
+    from dataclasses import asdict
 
-    if not documents:
-        out.print("no plans")
+    from cutover.kubeconfig import Objects
+    from cutover.survey import lines, survey
+
+    if output not in ("text", "json"):
+        _fail(f"-o {output} is not known; use text or json", USAGE)
+    document = None
+    if plan == "-" or plan.endswith((".yaml", ".yml")):
+        ((_, document), *more) = _read([Path(plan)])
+        if more:
+            _fail(f"{plan} has {1 + len(more)} plans; give one", USAGE)
+    plans = _plans(context, namespace or ((document or {}).get("metadata") or {}).get("namespace"))
+    document = document or plans.get(plan)
+    try:
+        parsed = _parsed(document)
+    except PlanError as error:
+        _fail(f"{plan}: {error}")
+    found = asyncio.run(survey(parsed, _name(document), Objects(plans), plans.namespace))
+    if output == "json":
+        sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
         return
-    table = Table(box=None, pad_edge=False)
-    for head in (*(("NAMESPACE",) if everywhere else ()), "NAME", "PHASE", "STEP", "WEIGHT", "MESSAGE"):
-        table.add_column(head)
-    for document in documents:
-        seen = _status(document)
-        weight = seen.current.weight if seen.current else None
-        cells = (
-            document["metadata"]["name"],
-            str(seen.phase or ""),
-            seen.progress,
-            "" if weight is None else str(weight),
-        )
-        place = (document["metadata"]["namespace"],) if everywhere else ()
-        table.add_row(*place, *cells, escape(seen.message))
-    wide.print(table, soft_wrap=not wide.is_terminal)
+    for line in lines(found):
+        out.print(escape(line))
 
 
 @app.command()

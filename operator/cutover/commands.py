@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from cutover import jobs, preflight, snapshots
+from cutover import impact, jobs, preflight, snapshots
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
 from cutover.fields import Change, Json, find, overlap, readable
 from cutover.finalizer import bind
@@ -277,8 +277,10 @@ class Hand:
         for ref in self.all_targets():
             if holder := await look.targets().held_by(ref):
                 return Wait("TargetBusy", f"{ref} is held by plan {holder}; this one starts when that has ended")
+        weighed = await impact.weigh(self.plan, look.cluster, self.ref.namespace)
         await bind(self.cluster, self.ref, self.body, bound=True)
-        return Done(message=f"nothing is missing, but mind: {'; '.join(map(str, found))}" if found else "")
+        mind = f"nothing is missing, but mind: {'; '.join(map(str, found))}" if found else ""
+        return Done(message=mind, risks=weighed.risks)
 
     async def _applied_already(self, cluster: Cluster) -> bool:
         """Whether a plan made anew (a replace, a restored backup) finds the mark of its own spec on all of its targets."""

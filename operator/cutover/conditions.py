@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import Final
 
 from cutover.saga.tables import Reason
-from cutover.status import ENDED, Condition, Current, Phase, Status, StepState, Verdict
+from cutover.status import ENDED, RISKS, Condition, Current, Phase, Status, StepState, Verdict
 
 _ON_PURPOSE: Final = frozenset({Reason.HELD_BY_PERSON, Reason.SUSPENDED})
 LONGEST_MESSAGE: Final = 8192
 """All that is missing is said at once, and the whole status must stay below 64 KiB."""
 LONGEST_OF_STEP: Final = 1024
-LONGEST_OF_GATE: Final = 200
+LONGEST_OF_GATE: Final = 150
 _MISSING: Final = frozenset({Phase.PENDING, Phase.REFUSED})
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED, Phase.STUCK})
 
@@ -95,4 +95,4 @@ def _conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
                 observed_generation=status.observed_generation,
             )
         )
-    return tuple(made)
+    return (*made, *(risk for risk in status.conditions if risk.type in RISKS))

@@ -1,4 +1,4 @@
-"""What a ConfigMap is to others: which workloads read it and how, what hinders a new value, who else writes it. Pure.
+"""What a ConfigMap is to others: which workloads read it and how, what hinders a new value. Pure.
 
 Used by the `flags` kind; what is written and when is that kind's business.
 """
@@ -52,20 +52,3 @@ def hindrances(body: Json, values: Mapping[str, str]) -> dict[str, str]:
         way_out = "take something out of it, or keep what is large elsewhere"
         found[""] = f"ConfigMap {name} would hold {size} bytes, and the API server takes {LARGEST}; {way_out}"
     return found
-
-
-def owner(body: Json) -> str:
-    """Which tool keeps an object as it stands elsewhere, by the marks it leaves; empty when there is none."""
-    labels, annotations = (body["metadata"].get(part) or {} for part in ("labels", "annotations"))
-    if tracked := annotations.get("argocd.argoproj.io/tracking-id"):
-        return f"Argo CD (application {tracked.partition(':')[0]})"
-    for mark, tool in (
-        ("argocd.argoproj.io/instance", "Argo CD (application {})"),
-        ("kustomize.toolkit.fluxcd.io/name", "Flux (Kustomization {})"),
-        ("helm.toolkit.fluxcd.io/name", "Flux (HelmRelease {})"),
-    ):
-        if mark in labels:
-            return tool.format(labels[mark])
-    if labels.get("app.kubernetes.io/managed-by") == "Helm":
-        return f"Helm (release {annotations.get('meta.helm.sh/release-name', 'unknown')})"
-    return ""

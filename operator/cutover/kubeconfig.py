@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from cutover.errors import Denied, NotFound, OutsideError, Unavailable
 from cutover.fields import Json
-from cutover.ports import PLANS
+from cutover.ports import PLANS, Ref, Resource
 
 _CONNECT, _ANSWER = 5.0, 30.0
 """Seconds until a connection must stand, and from then on until there is an answer."""
@@ -27,6 +27,7 @@ _LONGEST_STREAM = 300
 _PAUSE: Final = 1.0
 """Seconds before a stream that broke is opened anew."""
 _COLLECTION: Final = (PLANS.group, PLANS.version)
+_MISSING: Final = 404
 _GONE: Final = 410
 
 
@@ -135,6 +136,19 @@ class Plans:
             return ""
         return name
 
+    def read(self, path: str) -> Json:
+        """Whatever stands at a path. Raises NotFound."""
+        with self._plainly():
+            try:
+                asked = self._client.param_serialize("GET", path, auth_settings=["BearerToken"])
+                answer = self._client.call_api(*asked, _request_timeout=(_CONNECT, _ANSWER))
+                answer.read()
+                return self._client.response_deserialize(answer, {"200": "object"}).data
+            except client.ApiException as error:
+                if error.status == _MISSING:
+                    raise NotFound(f"there is no {path}") from None
+                raise
+
     # --- errors -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -170,3 +184,28 @@ class Plans:
             case 403:
                 return Denied(f"you may not do this: {says}; ask an administrator for that right")
         return OutsideError(f"the API server says: {says}")
+
+
+class Objects:
+    """Objects of any kind, read one after the other as the user; in the shape of the port `Cluster`."""
+
+    def __init__(self, plans: Plans) -> None:
+        self._plans = plans
+
+    async def get(self, ref: Ref) -> Json:
+        """One object. Raises NotFound."""
+        return self._plans.read(f"{_collection(ref.resource, ref.namespace)}/{ref.name}")
+
+    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+        """All objects of a kind in a namespace; a kind that is not installed has none."""
+        del labels, fresh
+        try:
+            items: Sequence[Json] = self._plans.read(_collection(resource, namespace)).get("items") or []
+        except NotFound:
+            return []
+        return items
+
+
+def _collection(resource: Resource, namespace: str) -> str:
+    root = f"/apis/{resource.api_version}" if resource.group else f"/api/{resource.version}"
+    return f"{root}/namespaces/{namespace}/{resource.plural}"

@@ -1,6 +1,6 @@
 """Patches as the API server applies them: JSON patches, and strategic merge patches of workloads. Pure.
 
-Used by the in-memory server of `testing.py` alone; the real one does this by itself.
+Used by the in-memory server of `testing.py`, and by kinds to tell what a workload will be without asking the server.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
-from cutover import rights
+from cutover import impact, rights
 from cutover.errors import NotFound, Problem
 from cutover.fields import Json
 from cutover.plan import Plan
@@ -17,16 +18,24 @@ from cutover.targets import Holder
 
 
 class _Once:
-    """The API server as it is at one look: each object is read once, however many ask for it."""
+    """The API server as it is at one look: each object and each list is read once, however many ask."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._reads: dict[Ref, asyncio.Task[Json]] = {}
+        self._reads: dict[object, asyncio.Task[Any]] = {}
 
     async def get(self, ref: Ref) -> Json:
-        if ref not in self._reads:
-            self._reads[ref] = asyncio.create_task(self._cluster.get(ref))
-        return await asyncio.shield(self._reads[ref])
+        return await self._once(ref, lambda: self._cluster.get(ref))
+
+    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+        ask = partial(self._cluster.list, resource, namespace, labels, fresh=fresh)
+        found: Sequence[Json] = await self._once((resource, namespace, labels, fresh), ask)
+        return found
+
+    async def _once(self, what: object, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        if what not in self._reads:
+            self._reads[what] = asyncio.create_task(ask())
+        return await asyncio.shield(self._reads[what])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cluster, name)
@@ -55,6 +64,7 @@ async def missing(
         _of_gates(plan, cluster, works[0].targets.holder),
         _accounts(plan, cluster, namespace),
         _rights(plan, cluster, works),
+        _capacity(plan, cluster, namespace),
     )
     problems = [problem for part in found for problem in part]
     problems.extend(_unknown_providers(plan, metrics))
@@ -136,6 +146,10 @@ async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[P
         return []
     role = rights.role(name, namespace, rights.rules(rights.of(no_patch), no_make, no_use))
     return [Problem("serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(says)}; apply this:\n{role}")]
+
+
+async def _capacity(plan: Plan, cluster: Cluster, namespace: str) -> tuple[Problem, ...]:
+    return (await impact.weigh(plan, cluster, namespace)).problems
 
 
 async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -17,6 +18,8 @@ _LOST: Final = (
     "if a null stood below it, kubectl apply has dropped it: take a mapping away with $patch: delete, "
     "or apply with kubectl apply --server-side"
 )
+_DIRECTIVE: Final = "$patch"
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARTS: Final = ("containers", "initContainers")
 _NOT_HERE: Final = {
     "replicas": "replicas do not go into patch; write them beside it, as deploy.replicas",
@@ -73,6 +76,24 @@ def places(patch: Json, at: str = "") -> Iterator[str]:
             yield from places(value, where)
         else:
             yield where
+
+
+def expressions(patch: Json, at: str) -> Iterator[str]:
+    """Where a patch says something, as jq paths: named items of lists are followed too."""
+    if isinstance(patch, dict) and patch and _DIRECTIVE not in patch:
+        for key, value in patch.items():
+            if not (key == "name" and at.endswith(")")):
+                yield from expressions(value, at_key(f"{at} | ." if at.endswith(")") else at, key))
+    elif isinstance(patch, list) and names_of(patch):
+        for item in patch:
+            yield from expressions(item, f"{at}[] | select(.name == {json.dumps(item['name'])})")
+    else:
+        yield at
+
+
+def at_key(at: str, key: str) -> str:
+    """The jq path of a key below another path."""
+    return f"{at.removesuffix('.')}.{key}" if _PLAIN.fullmatch(key) else f"{at}[{json.dumps(key)}]"
 
 
 def parts_of(live: Json) -> dict[str, str]:

@@ -6,6 +6,7 @@ is gathered by `settled`, which blanks it: the driver saves at once only when th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -227,6 +228,15 @@ class Condition:
     observed_generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What may go wrong, as preflight found it. It stops nothing; it is shown as a condition of this type."""
+
+    type: str
+    reason: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """All of `.status`.
@@ -258,8 +268,32 @@ def takes_nothing_back(phase: Phase | str | None, keep_until: object) -> bool:
     return phase in ENDED and (phase != Phase.SUCCEEDED or keep_until is None)
 
 
+_LONGEST_RISK, _LESS_A_STEP = 4096, 56
+"""Characters of what a risk says, and by how much they are fewer for each step, so that the status stays below 64 KiB."""
+_CUT: Final = " ... (cutover impact says all of it)"
 _SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK})
 """Phases in which nothing moves, so that why is worth a save of its own."""
+
+
+RISKS: Final = ("GitOpsDriftRisk", "CapacityRisk")
+
+
+def with_risks(status: Status, risks: Sequence[Risk], now: datetime) -> Status:
+    """The status with these risks as conditions, in place of those that were found before."""
+    before = {condition.type: condition.last_transition_time for condition in status.conditions}
+    longest = _LONGEST_RISK - _LESS_A_STEP * len(status.steps)
+    made = tuple(
+        Condition(
+            type=risk.type,
+            status="True",
+            reason=risk.reason,
+            message=risk.message if len(risk.message) <= longest else risk.message[: longest - len(_CUT)] + _CUT,
+            last_transition_time=before.get(risk.type, now),
+            observed_generation=status.observed_generation,
+        )
+        for risk in risks
+    )
+    return replace(status, conditions=(*(kept for kept in status.conditions if kept.type not in RISKS), *made))
 
 
 def settled(status: Status) -> Status:

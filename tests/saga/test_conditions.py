@@ -9,7 +9,19 @@ import pytest
 
 from cutover.conditions import LONGEST_MESSAGE, present
 from cutover.plan import read_status, write_status
-from cutover.status import Current, Failure, GateStatus, Phase, Run, Status, StepState, StepStatus, Verdict
+from cutover.status import (
+    Current,
+    Failure,
+    GateStatus,
+    Phase,
+    Risk,
+    Run,
+    Status,
+    StepState,
+    StepStatus,
+    Verdict,
+    with_risks,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,6 +64,21 @@ def a_status(phase: Phase, reason: str = "Because") -> Status:
 )
 def test_every_phase(phase: Phase, reason: str, says: str) -> None:
     assert kstatus(a_status(phase, reason)) == says
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_risk_is_nothing_to_kstatus_and_keeps_what_it_was_found_for(phase: Phase) -> None:
+    before = a_status(phase)
+    risky = with_risks(before, [Risk("GitOpsDriftRisk", "OwnedByFlux", "m" * 10_000)], NOW)
+    shown = present(replace(risky, observed_generation=2, phase=phase), NOW + timedelta(hours=1))
+    assert kstatus(shown, generation=2) == kstatus(before)
+    risk = shown.conditions[-1]
+    assert (risk.type, risk.status, risk.observed_generation, len(risk.message)) == ("GitOpsDriftRisk", "True", 1, 4040)
+    assert risk.last_transition_time == NOW
+    assert risk.message.endswith("m ... (cutover impact says all of it)")
+    again = with_risks(shown, [Risk("GitOpsDriftRisk", "OwnedByArgoCD", "m")], NOW + timedelta(hours=2))
+    assert (again.conditions[-1].last_transition_time, again.conditions[-1].reason) == (NOW, "OwnedByArgoCD")
+    assert with_risks(again, (), NOW).conditions == shown.conditions[:-1]
 
 
 def test_a_plan_that_nobody_has_seen_is_in_progress() -> None:

@@ -9,6 +9,7 @@ from cutover.conditions import present
 from cutover.plan import write_status
 from cutover.requests import RequestVerb
 from cutover.status import (
+    RISKS,
     Answer,
     Current,
     Failure,
@@ -16,10 +17,12 @@ from cutover.status import (
     PastRun,
     Phase,
     RequestRecord,
+    Risk,
     Run,
     Status,
     StepState,
     StepStatus,
+    with_risks,
 )
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -86,5 +89,6 @@ def test_the_largest_status() -> None:
             for _ in range(5)
         ),
     )
+    status = with_risks(status, [Risk(kind, "OwnedBySeveral", LONG) for kind in RISKS], NOW)
     size = len(json.dumps(write_status(present(status, NOW))))
     assert 40_000 < size < 64 * 1024, size

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.config_maps import hindrances, owner, reads
+from cutover.config_maps import hindrances, reads
 from cutover.errors import Rejected, Unavailable
 from cutover.fields import ABSENT, Json
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PODS, SNAPSHOTS, Ref, Resource
@@ -491,20 +491,6 @@ def key_ref(key: str, name: str = "flags") -> Json:
 )
 def test_who_reads_a_key(body: Json, how: str) -> None:
     assert reads(body, "flags", {"DUAL_WRITE": "true"}) == how
-
-
-@pytest.mark.parametrize(
-    ("labels", "annotations", "name"),
-    [
-        ({}, {}, ""),
-        ({"app.kubernetes.io/managed-by": "Helm"}, {"meta.helm.sh/release-name": "site"}, "Helm (release site)"),
-        ({"app.kubernetes.io/managed-by": "somebody"}, {}, ""),
-        ({"argocd.argoproj.io/instance": "site"}, {}, "Argo CD (application site)"),
-        ({"helm.toolkit.fluxcd.io/name": "site"}, {}, "Flux (HelmRelease site)"),
-    ],
-)
-def test_who_owns_it(labels: Json, annotations: Json, name: str) -> None:
-    assert owner({"metadata": {"labels": labels, "annotations": annotations}}) == name
 
 
 def test_what_hinders_is_counted_as_the_server_counts() -> None:

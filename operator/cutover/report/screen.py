@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -9,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cutover.status import ENDED, Current, Phase, Status, StepState, Verdict
+from cutover.fields import Json
+from cutover.status import ENDED, RISKS, Current, Phase, Status, StepState, Verdict
 
 _PHASES: Final = {
     Phase.SUCCEEDED: "green",
@@ -41,6 +43,19 @@ def sentence(status: Status) -> str:
     return f"{head}: {says}" if says else head
 
 
+def table(plans: Sequence[tuple[Json, Status]], *, everywhere: bool) -> Table:
+    """Plans, a line each; each given by its metadata and its status."""
+    made = Table(box=None, pad_edge=False)
+    for head in (*(("NAMESPACE",) if everywhere else ()), "NAME", "PHASE", "STEP", "WEIGHT", "MESSAGE"):
+        made.add_column(head)
+    for metadata, seen in plans:
+        weight = seen.current.weight if seen.current else None
+        place = (metadata["namespace"],) if everywhere else ()
+        cells = (metadata["name"], str(seen.phase or ""), seen.progress, "" if weight is None else str(weight))
+        made.add_row(*place, *cells, Text(seen.message))
+    return made
+
+
 def screen(name: str, status: Status, now: datetime | None = None) -> RenderableType:
     """All that there is to see of one plan."""
     now = now or datetime.now(UTC)
@@ -62,6 +77,11 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
         where = f"step {status.failure.step} {status.failure.stage}: " if status.failure.step else ""
         why = "" if status.failure.message in status.message else f": {status.failure.message}"
         parts.append(Text(f"turned back: {where}{status.failure.reason}{why}", style="red"))
+    for risk in (found for found in status.conditions if found.type in RISKS):
+        says = risk.message.partition("\n")
+        parts.append(
+            Text(f"{risk.type}: {says[0]}{' kubectl cutover impact has the rest' if says[2] else ''}", style="yellow")
+        )
     if phase is not None and phase not in ENDED and phase is Phase.WAITING and status.current is not None:
         parts.append(Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow"))
     return Group(*parts)

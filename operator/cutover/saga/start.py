@@ -12,7 +12,7 @@ from cutover.saga.failing import fail
 from cutover.saga.forward import start
 from cutover.saga.tables import PlanEvent, Reason
 from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
-from cutover.status import ACTIVE, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
+from cutover.status import ACTIVE, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus, with_risks
 
 _REMEMBERED = 5
 
@@ -119,6 +119,8 @@ def _restart_preflight(draft: Draft) -> None:
 
 
 def _preflight(draft: Draft) -> Turn:
+    if isinstance(draft.inputs.outcome, Done):
+        draft.status = with_risks(draft.status, draft.inputs.outcome.risks, draft.now)
     match draft.inputs.outcome:
         case None:
             return _examine(draft)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from cutover.requests import Request
-from cutover.status import GateStatus, Status
+from cutover.status import GateStatus, Risk, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,16 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The command is finished. With `skip` there was nothing to do, so there is nothing to judge either."""
+    """The command is finished. With `skip` there was nothing to do, so there is nothing to judge either.
+
+    Attributes:
+        risks: of the look beforehand: what people should know and does not stop the plan.
+    """
 
     skip: bool = False
     ready: str = ""
     message: str = ""
+    risks: tuple[Risk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

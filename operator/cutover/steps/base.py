@@ -165,6 +165,16 @@ class Kind(Model):
         """The same fields on the way forward: to the last value that the step sets."""
         return [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
 
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """Which fields of a target it writes, as jq paths; `body` is the target as it is."""
+        del target, body
+        return []
+
+    def shaped(self, target: Target, spec: Json) -> Json:
+        """What the spec of a workload that it touches will be, as far as it can be told without asking the server."""
+        del target
+        return spec
+
     async def ahead(self, work: Work) -> frozenset[Ref] | None:
         """The workloads its undo rests on, when it could be carried out at this moment; else None."""
         del work

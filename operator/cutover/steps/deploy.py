@@ -14,6 +14,7 @@ from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejec
 from cutover.fields import ABSENT, Change, Json, Path, differences, stand
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
+from cutover.patching import merge
 from cutover.ports import AUTOSCALERS, DAEMON_SETS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
@@ -126,6 +127,21 @@ class Deploy(Kind):
     def rolls_out(self) -> Target:
         """The workload."""
         return Target(self.workload.resource, self.workload.name)
+
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The images, the replicas, and each place at which the patch says something."""
+        del target
+        return list(spec_patch.expressions(self._joined(body["spec"]), ".spec"))
+
+    def shaped(self, target: Target, spec: Json) -> Json:
+        """As merged here; what the server adds to it says nothing about pods."""
+        del target
+        return merge(spec, self._joined(spec))
+
+    def _joined(self, spec: Json) -> Json:
+        parts = spec_patch.parts_of(spec)
+        images = {image.container: image.image for image in self.images if image.container in parts}
+        return spec_patch.joined(self.patch, images, self.replicas, spec)
 
     async def examine(self, work: Work) -> list[Problem]:
         """Nothing else steers the replicas, the server takes the change, and nobody has paused the rollout.
@@ -280,16 +296,15 @@ class Deploy(Kind):
 
     def _wish(self, work: Work, ref: Ref, spec: Json) -> Json:
         parts = spec_patch.parts_of(spec)
-        images = {image.container: image.image for image in self.images}
         place, has = f"{work.place}.deploy", f"it has {', '.join(sorted(parts))}"
         missing = [
-            Problem(f"{place}.images[{name}]", f"{ref} has no container {name}; {has}")
-            for name in images
-            if name not in parts
+            Problem(f"{place}.images[{image.container}]", f"{ref} has no container {image.container}; {has}")
+            for image in self.images
+            if image.container not in parts
         ]
         if missing:
             raise PlanError(*missing)
-        return spec_patch.joined(self.patch, images, self.replicas, spec)
+        return self._joined(spec)
 
     async def _still_carries(self, work: Work, ref: Ref, snapshot: Snapshot) -> str:
         """Why replicas cannot go down yet: the pods carry more weight than before the step. Empty when they may."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -23,11 +24,13 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from cutover.config_maps import hindrances, owner, reads
+from cutover.config_maps import hindrances, reads
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import ABSENT, Change, Json, Path, find
 from cutover.gates.readiness import Workload
 from cutover.model import Name
+from cutover.owners import owner_of
+from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
@@ -117,6 +120,19 @@ class Flags(Kind):
             for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
 
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The keys, and of workloads the annotation."""
+        del body
+        if target.resource == CONFIG_MAPS:
+            return [f".data[{json.dumps(key)}]" for key in self.set_]
+        return [f".spec.template.metadata.annotations[{json.dumps(RESTART)}]"]
+
+    def shaped(self, target: Target, spec: Json) -> Json:
+        """A workload that is restarted gets another template."""
+        if target.resource == CONFIG_MAPS:
+            return spec
+        return merge(spec, {"template": {"metadata": {"annotations": {RESTART: "restarted"}}}})
+
     # --- beforehand ---------------------------------------------------------------------------------------------------
 
     async def examine(self, work: Work) -> list[Problem]:
@@ -184,7 +200,7 @@ class Flags(Kind):
             if rollout.current and rollout.stalled:
                 return Failed("RolloutStalled", f"the restart of {ref} does not progress ({rollout.stalled})")
         outcome = await _judge(work, bodies, {ref: taken[ref].ours[0] for ref in bodies})
-        if isinstance(outcome, Again) and (who := owner(body)):
+        if isinstance(outcome, Again) and (who := owner_of(body)):
             return replace(outcome, message=f"{outcome.message}; {who} owns {flags} and may put it back")
         return outcome
 
@@ -219,7 +235,7 @@ class Flags(Kind):
         body = await work.cluster.get(flags)  # a stream may be behind
         if not (lost := self._lost(body, taken[flags])):
             return ""
-        who, what = owner(body) or "somebody", f"{', '.join(lost)} of {flags}"
+        who, what = owner_of(body) or "somebody", f"{', '.join(lost)} of {flags}"
         return f"{who} has put {what} back while pods restarted; make it leave that alone, or change it there"
 
     def _lost(self, body: Json, snapshot: Snapshot) -> list[str]:

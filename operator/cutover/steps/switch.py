@@ -72,6 +72,11 @@ class Switch(Kind):
         """The Service."""
         return (Target(SERVICES, self.service),)
 
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The selector."""
+        del target, body
+        return [".spec.selector"]
+
     async def examine(self, work: Work) -> list[Problem]:
         """The Service chooses pods, some workload makes such as it is to choose, and the server takes the selector."""
         place, ref = f"{work.place}.switch", self._ref(work)

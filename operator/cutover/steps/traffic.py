@@ -124,6 +124,11 @@ class Traffic(Kind):
         """The VirtualService."""
         return (Target(VIRTUAL_SERVICES, self.virtual_service.name),)
 
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The weights."""
+        del target, body
+        return [".spec.http[].route[].weight"]
+
     async def examine(self, work: Work) -> list[Problem]:
         """The routes and both destinations are there, hold traffic, and resolve to Services."""
         problems: list[Problem] = []

@@ -179,6 +179,8 @@ class MemoryCluster:
         picked: Sequence[Json] = self.switch.around(
             lambda: [self.objects[ref] for ref in self._pick(resource, namespace, labels)]
         )
+        if ("list", Ref(resource, namespace, "")) in self.denied:
+            raise Denied(f"the operator cannot list {resource.plural}")
         return picked
 
     def _pick(

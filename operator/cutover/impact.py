@@ -1,0 +1,292 @@
+"""What a plan means for what else is there: who else writes its targets, whether its pods are let in, who stands around them.
+
+Reads only. `preflight.py` and `commands.py` ask for it before the first step, `survey.py` for people. What the
+asking account may not list is not said, and fails nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from cutover.errors import Denied, NotFound, Problem
+from cutover.fields import Json, names_of
+from cutover.owners import Owner, Tool, drifts, way_out
+from cutover.plan import Plan
+from cutover.ports import (
+    AUTOSCALERS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    LIMIT_RANGES,
+    RESOURCE_QUOTAS,
+    STATEFUL_SETS,
+    WORKLOADS,
+    Ref,
+    Resource,
+)
+from cutover.quotas import Pods, Room, amounts
+from cutover.status import RISKS, Risk
+from cutover.workloads import Rollout
+
+_DRIFT, _CAPACITY = RISKS
+
+
+class Reader(Protocol):
+    """What is needed of the API server; the port `Cluster` is one."""
+
+    async def get(self, ref: Ref) -> Json:
+        """Read one object. Raises NotFound."""
+
+    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+        """All objects of a kind in a namespace; a kind that is not installed has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """One workload as one step changes it.
+
+    Attributes:
+        step: name of the step, and `place` where it stands in the plan.
+        before: its spec before the step, and `after` the one it leaves.
+        pods: what that means for its pods.
+        least: how many of its pods the rollout leaves available, at least.
+    """
+
+    step: str
+    place: str
+    ref: Ref
+    before: Json
+    after: Json
+    pods: Pods
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What was found: what stops the plan, and what people should know."""
+
+    problems: tuple[Problem, ...] = ()
+    risks: tuple[Risk, ...] = ()
+
+
+async def weigh(plan: Plan, reader: Reader, namespace: str) -> Weighed:
+    """Whether the pods of a plan would be let in, and what may go wrong without stopping it."""
+    bodies = await targets(plan, reader, namespace)
+    rollouts = list(rollings(plan, bodies, namespace))
+    if not rollouts:
+        return Weighed(risks=tuple(_drift(plan, bodies)))
+    quotas, ranges, budgets, scalers = await asyncio.gather(
+        *(
+            permitted(reader, kind, namespace)
+            for kind in (RESOURCE_QUOTAS, LIMIT_RANGES, DISRUPTION_BUDGETS, AUTOSCALERS)
+        )
+    )
+    problems, warnings = list[Problem](), list[str]()
+    room = Room(quotas, ranges)
+    for rolling in rollouts:
+        found = room.refuses(rolling.pods)
+        problems += [Problem(rolling.place, f"pods of {rolling.ref} would be refused: {says}") for says in found]
+        if not found:
+            warnings += _slower(rolling, room)
+            warnings += _scaled(rolling, room, scalers)
+        warnings += _disrupted(rolling, budgets)
+        room.take(rolling.pods)
+    risks = [*_drift(plan, bodies)]
+    if warnings:
+        risks.append(Risk(_CAPACITY, "RolloutHindered", "; ".join(dict.fromkeys(warnings))))
+    return Weighed(tuple(problems), tuple(risks))
+
+
+async def targets(plan: Plan, reader: Reader, namespace: str) -> dict[Ref, Json]:
+    """Every target of the plan that is there, in the order of the plan."""
+    refs = list(dict.fromkeys(target.ref(namespace) for step in plan.steps for target in step.kind.touches()))
+
+    async def found(ref: Ref) -> Json:
+        try:
+            return await reader.get(ref)
+        except NotFound:
+            return None
+
+    bodies = await asyncio.gather(*(found(ref) for ref in refs))
+    return {ref: body for ref, body in zip(refs, bodies, strict=True) if body is not None}
+
+
+async def permitted(reader: Reader, resource: Resource, namespace: str) -> Sequence[Json]:
+    """All objects of a kind; none where one may not list them."""
+    try:
+        return await reader.list(resource, namespace, fresh=False)
+    except Denied:
+        return ()
+
+
+# --- who else writes ----------------------------------------------------------------------------------------------------
+
+
+def fields(plan: Plan, bodies: Mapping[Ref, Json]) -> dict[Ref, list[str]]:
+    """Of every target the fields that the plan writes, as jq paths."""
+    found: dict[Ref, list[str]] = {}
+    for step in plan.steps:
+        for target in step.kind.touches():
+            for ref in (ref for ref in bodies if (ref.resource, ref.name) == (target.resource, target.name)):
+                found.setdefault(ref, []).extend(step.kind.fields(target, bodies[ref]))
+    return {ref: list(dict.fromkeys(paths)) for ref, paths in found.items()}
+
+
+def _drift(plan: Plan, bodies: Mapping[Ref, Json]) -> Iterator[Risk]:
+    written = fields(plan, bodies)
+    owned: dict[Owner, dict[Ref, list[str]]] = {}
+    for ref, body in bodies.items():
+        if owner := drifts(body):
+            owned.setdefault(owner, {})[ref] = written[ref]
+    if not owned:
+        return
+    tools = {owner.tool for owner in owned}
+    reason = (
+        {Tool.ARGO_CD: "OwnedByArgoCD", Tool.FLUX: "OwnedByFlux"}[tools.pop()] if len(tools) == 1 else "OwnedBySeveral"
+    )
+    yield Risk(_DRIFT, reason, "\n".join(way_out(owner, refs) for owner, refs in owned.items()))
+
+
+# --- whether pods are let in --------------------------------------------------------------------------------------------
+
+
+def rollings(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> Iterator[Rolling]:
+    """Every workload that a step changes, each step beginning with what those before it leave."""
+    specs = {ref: body["spec"] for ref, body in bodies.items() if ref.resource in WORKLOADS}
+    counts = {ref: Rollout.of(bodies[ref], ref.resource).total for ref in specs}
+    for step in plan.steps:
+        for target in step.kind.touches():
+            ref = target.ref(namespace)
+            if ref not in specs:
+                continue
+            try:
+                rolling = _rolling(step, target, ref, bodies[ref] | {"spec": specs[ref]}, counts[ref])
+            except _UNREADABLE:  # the server's own dry run says what is wrong with such a patch
+                continue
+            if rolling is not None:
+                yield rolling
+                specs[ref], counts[ref] = rolling.after, rolling.pods.passes[-1][0]
+
+
+_UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+def _rolling(step: Any, target: Any, ref: Ref, body: Json, now: int) -> Rolling | None:
+    """What one step does to a workload; None when it does nothing. Raises `_UNREADABLE` for a spec that is none."""
+    before = body["spec"]
+    after = step.kind.shaped(target, before)
+    if after == before:
+        return None
+    wanted = Rollout.of(body | {"spec": after}, ref.resource).wanted
+    pods, least = _passes(ref.resource, before, after, now, wanted)
+    amounts(pods.after, ())
+    names_of(pods.after["containers"])[0]
+    return Rolling(step.name, f"steps[{step.name}].{step.kind.key}", ref, before, after, pods, least)
+
+
+def _passes(resource: Resource, before: Json, after: Json, now: int, wanted: int) -> tuple[Pods, int]:
+    """Through how many pods a rollout goes, and how many it leaves available, as the controllers do it."""
+    old, new = before["template"]["spec"], after["template"]["spec"]
+    if before["template"] == after["template"]:
+        return Pods(old, new, now, ((wanted, 0),), (wanted, 0), created=wanted > now), min(now, wanted)
+    surge, unavailable = _bounds(resource, after, wanted)
+    passes = [(wanted, 0)]
+    if not unavailable and now and wanted:  # one new pod at least must be there before the first old one goes
+        passes = [(1, now), (wanted, 1), (wanted, 0)]
+    pods = Pods(old, new, now, tuple(passes), (wanted, min(surge, now)), created=wanted > 0)
+    return pods, max(0, min(now, wanted) - unavailable)
+
+
+def _bounds(resource: Resource, spec: Json, wanted: int) -> tuple[int, int]:
+    """How many pods a rollout makes beyond those wanted, and how many of those may be missing."""
+    strategy = spec.get("strategy" if resource == DEPLOYMENTS else "updateStrategy") or {}
+    kind, rolling = strategy.get("type", "RollingUpdate"), strategy.get("rollingUpdate") or {}
+    if kind == "Recreate":
+        return 0, wanted
+    if kind == "OnDelete":
+        return 0, 1
+    default = {DEPLOYMENTS: ("25%", "25%"), DAEMON_SETS: (0, 1), STATEFUL_SETS: (0, 1)}[resource]
+    surge = _share(rolling.get("maxSurge", default[0]), wanted, up=True)
+    unavailable = _share(rolling.get("maxUnavailable", default[1]), wanted, up=resource != DEPLOYMENTS)
+    return surge, unavailable if surge or unavailable else 1
+
+
+def _share(value: str | int, of: int, *, up: bool) -> int:
+    if isinstance(value, int):
+        return value
+    share = int(value.removesuffix("%")) * of / 100
+    return math.ceil(share) if up else math.floor(share)
+
+
+def _slower(rolling: Rolling, room: Room) -> Iterator[str]:
+    for says in room.delays(rolling.pods, rolling.pods.wishes):
+        yield f"not all pods of maxSurge of {rolling.ref} are let in, so its rollout takes longer: {says}"
+
+
+def _scaled(rolling: Rolling, room: Room, scalers: Sequence[Json]) -> Iterator[str]:
+    for scaler in scalers_of(rolling.ref, scalers):
+        most = scaler["spec"]["maxReplicas"]
+        for says in room.delays(rolling.pods, (most, 0)):
+            name = scaler["metadata"]["name"]
+            yield f"HorizontalPodAutoscaler {name} may ask for {most} pods of {rolling.ref}, and they would be refused: {says}"
+
+
+def _disrupted(rolling: Rolling, budgets: Sequence[Json]) -> Iterator[str]:
+    if rolling.before["template"] == rolling.after["template"]:
+        return
+    for budget in budgets_of(rolling.before, budgets):
+        name, status = budget["metadata"]["name"], budget.get("status") or {}
+        desired, healthy = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
+        if rolling.pods.now and rolling.least < desired <= healthy:
+            yield (
+                f"PodDisruptionBudget {name} wants {desired} healthy pods, and the rollout of {rolling.ref} may leave "
+                f"{rolling.least}: rollouts do not heed it; set its maxUnavailable lower"
+            )
+        elif status.get("expectedPods") and not status.get("disruptionsAllowed", 0):
+            yield (
+                f"PodDisruptionBudget {name} lets no pod of {rolling.ref} be evicted now ({healthy} healthy, {desired} wanted), "
+                "so a node that is drained meanwhile waits"
+            )
+
+
+def scalers_of(ref: Ref, scalers: Sequence[Json]) -> list[Json]:
+    """HorizontalPodAutoscalers that steer a workload."""
+    aims = ((scaler, scaler["spec"]["scaleTargetRef"]) for scaler in scalers)
+    return [scaler for scaler, aim in aims if (aim.get("kind"), aim.get("name")) == (ref.resource.kind, ref.name)]
+
+
+def budgets_of(spec: Json, budgets: Sequence[Json]) -> list[Json]:
+    """PodDisruptionBudgets that count the pods of a workload's spec."""
+    labels = labels_of(spec)
+    return [budget for budget in budgets if selects(budget["spec"].get("selector"), labels)]
+
+
+def labels_of(spec: Json) -> Mapping[str, str]:
+    """Labels of the pods of a workload's spec."""
+    labels: Mapping[str, str] = spec["template"]["metadata"].get("labels") or {}
+    return labels
+
+
+def selects(selector: Any, labels: Mapping[str, str]) -> bool:
+    """As policy/v1 reads it: an empty selector selects all pods, a missing one none."""
+    if selector is None:
+        return False
+    wanted = selector.get("matchLabels") or {}
+    rules = selector.get("matchExpressions") or ()
+    return all(labels.get(key) == value for key, value in wanted.items()) and all(_rule(rule, labels) for rule in rules)
+
+
+def _rule(rule: Json, labels: Mapping[str, str]) -> bool:
+    key, values = rule["key"], rule.get("values") or ()
+    return bool(
+        {
+            "In": labels.get(key) in values,
+            "NotIn": labels.get(key) not in values,
+            "Exists": key in labels,
+            "DoesNotExist": key not in labels,
+        }[rule["operator"]]
+    )

@@ -1,0 +1,147 @@
+"""Which tool keeps an object as it stands in git, by the marks it leaves, and how it is told to leave some fields alone. Pure.
+
+Used by `impact.py` for every target of a plan, and by the `flags` kind, which names who puts a value back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import yaml
+
+from cutover.fields import Json
+from cutover.ports import Ref
+
+
+class Tool(StrEnum):
+    """What writes an object back to what stands elsewhere."""
+
+    ARGO_CD = "Argo CD"
+    FLUX = "Flux"
+    HELM = "Helm"
+
+
+_MARKS: Final = (
+    (Tool.ARGO_CD, "application", "argocd.argoproj.io/instance", ""),
+    (Tool.FLUX, "Kustomization", "kustomize.toolkit.fluxcd.io/name", "kustomize.toolkit.fluxcd.io/namespace"),
+    (Tool.FLUX, "HelmRelease", "helm.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/namespace"),
+)
+_TRACKING: Final = "argocd.argoproj.io/tracking-id"
+_LEAVES: Final = {
+    "Kustomization": ("kustomize.toolkit.fluxcd.io/reconcile", "disabled"),
+    "HelmRelease": ("helm.toolkit.fluxcd.io/driftDetection", "disabled"),
+}
+"""By what annotation Flux is told to leave one object as it is."""
+_ONLY_ONCE: Final = ("kustomize.toolkit.fluxcd.io/ssa", ("IfNotPresent", "Ignore"))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Owner:
+    """What keeps an object.
+
+    Attributes:
+        kind: as the tool calls it: application, Kustomization, HelmRelease, release.
+        namespace: of that; empty where the marks do not tell.
+    """
+
+    tool: Tool
+    kind: str
+    name: str
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        """As messages name it: ``Argo CD (application shop)``."""
+        return f"{self.tool} ({self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name})"
+
+
+def owner_of(body: Json) -> Owner | None:
+    """What keeps an object as it stands elsewhere; None when nothing has left a mark."""
+    labels, annotations = _labels(body), _annotations(body)
+    if application := _tracked(body, annotations.get(_TRACKING, "")):
+        return Owner(Tool.ARGO_CD, "application", application)
+    for tool, kind, name, namespace in _MARKS:
+        for marks in (labels, annotations):
+            if name in marks:
+                return Owner(tool, kind, marks[name], marks.get(namespace, ""))
+    if labels.get("app.kubernetes.io/managed-by") == "Helm":
+        return Owner(Tool.HELM, "release", annotations.get("meta.helm.sh/release-name", "unknown"))
+    return None
+
+
+def _tracked(body: Json, mark: str) -> str:
+    """The application of ``shop:apps/Deployment:prod/web``; empty when it was copied from another object, as Argo CD has it."""
+    application, _, rest = mark.partition(":")
+    kind, _, name = rest.partition(":")
+    kind = kind.partition("/")[2]
+    metadata = body["metadata"]
+    here = f"{metadata.get('namespace', '')}/{metadata['name']}"
+    return application if name == here and kind == body.get("kind", kind) else ""
+
+
+def drifts(body: Json) -> Owner | None:
+    """Who will write an object back while a plan changes it; None when nobody does, or has been told not to.
+
+    Helm by itself writes only when somebody runs it.
+    """
+    owner, annotations = owner_of(body), _annotations(body)
+    if owner is None or owner.tool is Tool.HELM:
+        return None
+    key, value = _LEAVES.get(owner.kind, ("", ""))
+    if key and value == annotations.get(key, _labels(body).get(key)):
+        return None
+    if owner.kind == "Kustomization" and annotations.get(_ONLY_ONCE[0]) in _ONLY_ONCE[1]:
+        return None
+    return owner
+
+
+def way_out(owner: Owner, fields: Mapping[Ref, Sequence[str]]) -> str:
+    """How a tool is told to leave what a plan writes alone: one sentence, and word for word what to write.
+
+    Args:
+        owner: what keeps these objects.
+        fields: of each object what is written, as jq paths.
+    """
+    objects = ", ".join(map(str, fields))
+    if owner.tool is Tool.ARGO_CD:
+        says = (
+            f"{owner.tool} {owner.kind} {owner.name} owns {objects} and writes back what git says; "
+            "until git says the new values, put this into that Application:"
+        )
+        lists = any(ref.resource.group == "networking.istio.io" for ref in fields)
+        note = "# Argo CD then leaves all of spec.http alone, other edits of it in git too.\n" if lists else ""
+        return f"{says}\n{note}{_ignored(fields)}"
+    key, value = _LEAVES[owner.kind]
+    where = f"{owner.namespace}/" if owner.namespace else ""
+    says = (
+        f"{owner.tool} {owner.kind} {where}{owner.name} owns {objects} and writes back what git says; until git says the "
+        "new values, put this on each of them, and take it off afterwards:"
+    )
+    return f"{says}\n{yaml.safe_dump({'metadata': {'annotations': {key: value}}})}"
+
+
+def _ignored(fields: Mapping[Ref, Sequence[str]]) -> str:
+    ignored = [
+        {
+            **({"group": ref.resource.group} if ref.resource.group else {}),
+            "kind": ref.resource.kind,
+            "name": ref.name,
+            "namespace": ref.namespace,
+            "jqPathExpressions": list(paths),
+        }
+        for ref, paths in fields.items()
+    ]
+    spec = {"ignoreDifferences": ignored, "syncPolicy": {"syncOptions": ["RespectIgnoreDifferences=true"]}}
+    return yaml.safe_dump({"spec": spec}, sort_keys=False, width=1000)
+
+
+def _labels(body: Json) -> Mapping[str, str]:
+    labels: Mapping[str, str] = body["metadata"].get("labels") or {}
+    return labels
+
+
+def _annotations(body: Json) -> Mapping[str, str]:
+    annotations: Mapping[str, str] = body["metadata"].get("annotations") or {}
+    return annotations
