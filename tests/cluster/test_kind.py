@@ -68,7 +68,7 @@ def commands(plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -> list[s
         f"{ROOT}/tests/cluster/test_chart.py",
         f"{ROOT}/tests/cluster/test_manifests.py",
         "-k",
-        "installs or canary",
+        "installs or examples/canary.yaml",
     ]
     options = [f"--kind-bin={kind}", f"--cluster-name={NAME}", "-c", f"{ROOT}/pyproject.toml", f"--rootdir={ROOT}"]
     done = subprocess.run(
