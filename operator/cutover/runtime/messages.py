@@ -49,7 +49,8 @@ class Messages:
     def __init__(self, providers: Mapping[str, NotifyProvider], told: Callable[[str, bool], None]) -> None:
         self._providers, self._told = dict(providers), told
         self._waiting: dict[str, asyncio.Queue[_Letter]] = {name: asyncio.Queue(_ROOM) for name in providers}
-        self._threads: dict[str, asyncio.Future[Handed]] = {}
+        self._in_hand: dict[str, _Letter] = {}
+        self._threads: dict[str, tuple[_Letter, asyncio.Future[Handed]]] = {}
 
     def knows(self, provider: str) -> bool:
         """Whether a provider of this name is configured."""
@@ -80,16 +81,17 @@ class Messages:
 
     async def _send_all(self, name: str) -> None:
         while True:
-            letter = await self._waiting[name].get()
+            letter = self._in_hand[name] = await self._waiting[name].get()
             self._end(name, letter, await self._deliver(name, letter))
+            del self._in_hand[name]
 
     async def flush(self) -> None:
         """At the end of the process: wait for what is under way, and try what still waits, once."""
         await asyncio.gather(*map(self._flush, self._providers))
 
     async def _flush(self, name: str) -> None:
-        if name in self._threads:
-            await self._threads[name]
+        if letter := self._in_hand.pop(name, None):
+            self._end(name, letter, await self._try(name, letter))
         while not self._waiting[name].empty():
             letter = self._waiting[name].get_nowait()
             self._end(name, letter, await self._try(name, letter))
@@ -112,14 +114,23 @@ class Messages:
             return "the messages before it took too long"
         try:
             async with asyncio.timeout(min(provider.timeout, letter.expires - now)):
-                if name in self._threads:  # a thread cannot be ended, so there is never a second one
-                    await asyncio.shield(self._threads[name])
-                self._threads[name] = in_thread(lambda: hand_over(provider.url_file, letter.message, letter.left))
-                handed = await asyncio.shield(self._threads[name])
+                while name in self._threads:  # a thread cannot be ended, so there is never a second one
+                    whose, handed = await self._handed(name)
+                    if whose is letter:  # what an earlier try has begun and did not live to see
+                        return handed.trouble
+                handing = in_thread(lambda: hand_over(provider.url_file, letter.message, letter.left))
+                self._threads[name] = letter, handing
+                return (await self._handed(name))[1].trouble
         except TimeoutError:
             return f"there was no answer within {provider.timeout:g}s"
+
+    async def _handed(self, name: str) -> tuple[_Letter, Handed]:
+        """Wait for the thread of a provider: what it carried, and what became of it."""
+        letter, handing = self._threads[name]
+        handed = await asyncio.shield(handing)
+        self._threads.pop(name, None)
         letter.left = handed.left
-        return handed.trouble
+        return letter, handed
 
     def _end(self, name: str, letter: _Letter, trouble: str) -> None:
         letter.delivery.trouble, letter.delivery.over = trouble, True

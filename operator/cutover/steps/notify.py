@@ -22,7 +22,8 @@ class Notify(Kind):
     """Posts a message to a provider, and the opposite on the way back.
 
     It changes nothing in the cluster. Twice is harmless in that a message may come twice: once in each process that does the
-    step, and again where a receiver took it and its answer was lost. A receiver that takes nothing never fails the step.
+    step, again when the process must read the plan anew just then, and where a receiver took it and its answer was lost. A
+    receiver that takes nothing never fails the step.
     """
 
     key: ClassVar[str] = "notify"
@@ -63,7 +64,7 @@ class Notify(Kind):
         return Done()
 
     def _posted(self, work: Work, verb: str) -> Delivery:
-        """The delivery of a message; it is posted once in the life of this process."""
+        """The delivery of a message; it is posted once as long as this process does not have to read the plan anew."""
         memo = _memo(work, verb)
         if memo not in work.memory:
             plan = work.targets.holder.plan
