@@ -181,6 +181,16 @@ async def test_the_condition_of_a_plan() -> None:
     assert [found.type for found in run.status.conditions] == ["Succeeded", "Ready", "Reconciling", "Stalled"]
 
 
+async def test_what_was_found_for_one_spec_is_not_said_of_the_next_that_is_refused() -> None:
+    run = Simulation(plan(f"steps: [{ROLL}]"), put=shop)
+    mark(run.cluster, V2, ARGO)
+    assert await run.run() is Phase.SUCCEEDED
+    del run.cluster.objects[V2]["metadata"]["annotations"]
+    run.cluster.put(run.plan.resource, plan(f"startDeadline: 0s\nsteps: [{ROLL.replace('shop-v2', 'nowhere')}]"))
+    await run.until(lambda: run.phase is Phase.REFUSED)
+    assert [found.type for found in run.status.conditions] == ["Succeeded", "Ready", "Reconciling", "Stalled"]
+
+
 async def test_it_costs_no_request() -> None:
     calls = []
     for marked in (False, True):
