@@ -80,7 +80,8 @@ def header_route(pair: Pair, name: str, matches: tuple[Match, ...], place: str) 
     they still take.
 
     Raises:
-        PlanError: the route asks for something else in one of the headers, so that nothing could be both.
+        PlanError: the route asks for something else in one of the headers, or for requests without it, so that nothing
+            could be both.
     """
     found, problems = list[Json](), list[Problem]()
     whole: list[Json] = [{}]
@@ -92,6 +93,13 @@ def header_route(pair: Pair, name: str, matches: tuple[Match, ...], place: str) 
                 if wanted[key] != there[key]:
                     says = f"route {pair.route} matches header {key} itself, by {there[key]}; name another header"
                     problems.append(Problem(f"{place}.match", says))
+            without = own.get("withoutHeaders") or {}
+            for key in sorted(wanted.keys() & without.keys()):
+                says = (
+                    f"route {pair.route} takes requests without header {key} only (withoutHeaders: {without[key]}), "
+                    "so none that has it would come to the new version; name another header, or take it out of withoutHeaders"
+                )
+                problems.append(Problem(f"{place}.match", says))
             found.append({**own, "headers": {**there, **wanted}})
     if problems:
         raise PlanError(*dict.fromkeys(problems))

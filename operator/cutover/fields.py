@@ -235,8 +235,10 @@ def deeper_than(levels: int, node: Json) -> bool:
 
 
 def names_of(items: Json) -> list[str]:
-    """Names of the items of a list; empty when one has none, or shares it."""
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):
+    """Names of the items of a list; empty when one has none, or shares it, or has something else for a name."""
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        return []
+    if not all(isinstance(name := item.get("name"), str) and name for item in items):
         return []
     names = [item["name"] for item in items]
     return names if len(set(names)) == len(names) else []

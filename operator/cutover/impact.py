@@ -88,13 +88,15 @@ async def weigh(plan: Plan, reader: Reader, namespace: str) -> Weighed:
     problems, warnings = list[Problem](), list[str]()
     room = Room(quotas, ranges)
     for rolling in rollouts:
-        found = room.refuses(rolling.pods)
+        try:
+            found = room.refuses(rolling.pods)
+            slower = [] if found else [*_slower(rolling, room), *_scaled(rolling, room, scalers)]
+            slower += _disrupted(rolling, budgets)
+            room.take(rolling.pods)
+        except _UNREADABLE:  # a value that only the server can judge must not keep the plan from saying the rest
+            continue
         problems += [Problem(rolling.place, f"pods of {rolling.ref} would be refused: {says}") for says in found]
-        if not found:
-            warnings += _slower(rolling, room)
-            warnings += _scaled(rolling, room, scalers)
-        warnings += _disrupted(rolling, budgets)
-        room.take(rolling.pods)
+        warnings += slower
     risks = [*_drift(plan, bodies)]
     if warnings:
         risks.append(Risk(_CAPACITY, "RolloutHindered", "; ".join(dict.fromkeys(warnings))))
@@ -184,8 +186,18 @@ def _rolling(step: Any, target: Any, ref: Ref, body: Json, now: int) -> Rolling 
     wanted = Rollout.of(body | {"spec": after}, ref.resource).wanted
     pods, least = _passes(ref.resource, before, after, now, wanted)
     amounts(pods.after, ())
-    names_of(pods.after["containers"])[0]
+    _legible(after["template"])
     return Rolling(step.name, f"steps[{step.name}].{step.kind.key}", ref, before, after, pods, least)
+
+
+def _legible(template: Json) -> None:
+    """Raise one of `_UNREADABLE` for a template that is no pod's: a null may have taken away what every pod has."""
+    pod, metadata = template["spec"], template["metadata"]
+    for part in ("labels", "annotations"):
+        (metadata.get(part) or {}).items()
+    names_of(pod["containers"])[0]
+    if inits := pod.get("initContainers"):
+        names_of(inits)[0]
 
 
 def _passes(resource: Resource, before: Json, after: Json, now: int, wanted: int) -> tuple[Pods, int]:
@@ -267,7 +279,7 @@ def budgets_of(spec: Json, budgets: Sequence[Json]) -> list[Json]:
 
 def labels_of(spec: Json) -> Mapping[str, str]:
     """Labels of the pods of a workload's spec."""
-    labels: Mapping[str, str] = spec["template"]["metadata"].get("labels") or {}
+    labels: Mapping[str, str] = (spec["template"].get("metadata") or {}).get("labels") or {}
     return labels
 
 

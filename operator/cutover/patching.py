@@ -30,9 +30,14 @@ def merge(document: Json, patch: Json) -> Json:
             else:
                 merged[key] = merge(merged.get(key), value)
         return copy.deepcopy(merged)
-    if isinstance(patch, list) and patch and all(isinstance(item, dict) and "name" in item for item in patch):
+    if isinstance(patch, list) and patch and all(_named(item) for item in patch):
         return _merge_named({item["name"]: item for item in document or ()}, patch)
     return copy.deepcopy(patch)
+
+
+def _named(item: Json) -> bool:
+    """Whether an item can be found by its name; a name that is no string names nothing."""
+    return isinstance(item, dict) and isinstance(item.get("name"), str)
 
 
 def _merge_named(live: dict[str, Json], patch: Json) -> Json:

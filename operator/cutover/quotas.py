@@ -24,6 +24,8 @@ _BINARY: Final = {unit: Decimal(1024) ** power for power, unit in enumerate(("Ki
 _COMPUTE: Final = ("cpu", "memory")
 _MUST_SAY: Final = frozenset(f"{part}.{name}" for part in ("requests", "limits") for name in _COMPUTE)
 """What each container must say for itself once a quota counts it."""
+_MOST: Final = Decimal(2**63 - 1)
+"""The server takes a larger quantity for this one; it also keeps all sums within what a Decimal reckons exactly."""
 
 
 def quantity(text: str | float) -> Decimal:
@@ -32,7 +34,7 @@ def quantity(text: str | float) -> Decimal:
     if match is None:
         raise ValueError(f"{text!r} is no quantity")
     number, exponent, unit = match.groups()
-    return Decimal(number + (exponent or "")) * {**_UNITS, **_BINARY}[unit or ""]
+    return min(Decimal(number + (exponent or "")) * {**_UNITS, **_BINARY}[unit or ""], _MOST)
 
 
 def shown(amount: Decimal) -> str:

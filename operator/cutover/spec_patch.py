@@ -14,6 +14,8 @@ _LONGEST: Final = 16_384
 """Characters of a patch as JSON."""
 _DEEPEST: Final = 32
 """Mappings and lists inside each other; a pod template needs 12."""
+_SHOWN: Final = 60
+"""Characters of a value in a sentence."""
 _LOST: Final = (
     "if a null stood below it, kubectl apply has dropped it: take a mapping away with $patch: delete, "
     "or apply with kubectl apply --server-side"
@@ -45,11 +47,47 @@ def wrong(patch: Json) -> str:
         node, at = node.get(key, {}), f"{at}.{key}" if at else key
         if not isinstance(node, dict):
             return f"{at} is not a mapping; put its fields below it, indented"
+    if says := _wrong_metadata(patch) or _wrong_containers(node, at):
+        return says
+    return next((f"{where} says nothing; {_LOST}" for where in _empty(patch)), "")
+
+
+def _wrong_metadata(patch: Json) -> str:
+    """A null is right: it takes away what is there, and the server says whether a pod can be without."""
+    node = patch.get("template", {}).get("metadata")
+    parts = {"template.metadata": node}
+    if isinstance(node, dict):
+        parts = {f"template.metadata.{key}": node.get(key) for key in ("labels", "annotations")}
+    return next(
+        (
+            f"{at} is {_shown(value)}, and not a mapping; put its fields below it, indented"
+            for at, value in parts.items()
+            if value is not None and not isinstance(value, dict)
+        ),
+        "",
+    )
+
+
+def _wrong_containers(pod: Json, at: str) -> str:
+    """The server merges containers by their names, and whoever reckons with the outcome tells them apart by those."""
     for part in _PARTS:
-        items = node.get(part, [])
+        items = pod.get(part, [])
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             return f"{at}.{part} is not a list of containers; begin each with a dash and its name"
-    return next((f"{where} says nothing; {_LOST}" for where in _empty(patch)), "")
+        for position, item in enumerate(items):
+            where, name = f"{at}.{part}[{position}]", item.get("name")
+            if item.get(_DIRECTIVE) == "replace":  # an order to drop the live list, not a container
+                continue
+            if name is None or name == "":
+                return f"{where} has no name in {_shown(item)}; containers are merged by it, so add the name of the one that is meant"
+            if not isinstance(name, str):
+                return f"{where}.name is {_shown(name)}, and a name is a string; put it in quotes, or mend it"
+    return ""
+
+
+def _shown(value: Json) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _empty(patch: Json, at: str = "") -> Iterator[str]:
@@ -63,7 +101,7 @@ def _empty(patch: Json, at: str = "") -> Iterator[str]:
 
 
 def images_in(patch: Json) -> set[str]:
-    """Names of the containers whose image a patch sets."""
+    """Names of the containers whose image a patch sets. For a patch in which nothing is `wrong`."""
     pod = patch.get("template", {}).get("spec", {})
     return {item["name"] for part in _PARTS for item in pod.get(part, ()) if "image" in item and "name" in item}
 

@@ -181,6 +181,16 @@ async def test_the_condition_of_a_plan() -> None:
     assert [found.type for found in run.status.conditions] == ["Succeeded", "Ready", "Reconciling", "Stalled"]
 
 
+async def test_what_was_found_for_one_spec_is_not_said_of_the_next_that_is_refused() -> None:
+    run = Simulation(plan(f"steps: [{ROLL}]"), put=shop)
+    mark(run.cluster, V2, ARGO)
+    assert await run.run() is Phase.SUCCEEDED
+    del run.cluster.objects[V2]["metadata"]["annotations"]
+    run.cluster.put(run.plan.resource, plan(f"startDeadline: 0s\nsteps: [{ROLL.replace('shop-v2', 'nowhere')}]"))
+    await run.until(lambda: run.phase is Phase.REFUSED)
+    assert [found.type for found in run.status.conditions] == ["Succeeded", "Ready", "Reconciling", "Stalled"]
+
+
 async def test_it_costs_no_request() -> None:
     calls = []
     for marked in (False, True):
@@ -431,7 +441,7 @@ async def test_a_service_and_routes_have_no_pods(cluster: MemoryCluster) -> None
         "{template: {spec: {containers: [{name: app, resources: {limits: {cpu: much}}}]}}}",
         "{template: {spec: {containers: [{name: app, resources: {limits: {cpu: 1.2.3}}}]}}}",
         "{template: {spec: {containers: [{name: app, resources: lots}]}}}",
-        "{template: {spec: {containers: [{image: x}]}}}",
+        "{template: {metadata: null}}",
         "{strategy: {rollingUpdate: {maxSurge: many}}, template: {metadata: {annotations: {a: b}}}}",
         "{strategy: fast, template: {metadata: {annotations: {a: b}}}}",
     ],
@@ -442,3 +452,30 @@ async def test_what_is_no_pod_is_left_to_the_server_to_refuse(cluster: MemoryClu
     problems, _ = await look(cluster, f"{{name: bad, deploy: {{workload: {{name: shop-v1}}, patch: {patch}}}}}", SCALE)
     assert all(problem.startswith("steps[scale]") for problem in problems)
     assert problems
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "{template: {metadata: null}}",
+        "{template: {metadata: {labels: null}}}",
+        "{template: {metadata: {labels: {app: {a: b}}}}}",
+        "{template: {spec: {volumes: [{name: {a: b}}]}}}",
+        "{template: {spec: {initContainers: [{$patch: replace}, {name: first, image: x}]}}}",
+        "{template: {spec: {containers: [{$patch: replace}, {name: app, image: x}]}}}",
+        "{template: {spec: {priorityClassName: [a]}}}",
+        "{template: {spec: {containers: [{name: app, resources: {requests: {cpu: 1e40}, limits: {cpu: 9e999999}}}]}}}",
+    ],
+)
+async def test_no_value_of_a_patch_stops_the_reckoning(cluster: MemoryCluster, patch: str) -> None:
+    """A later step changes the template, and everything that is asked about pods is there."""
+    rule = {"scopeName": "PriorityClass", "operator": "NotIn", "values": ["high"]}
+    quota(cluster, {"pods": "0", "requests.cpu": "1"}, {}, scopeSelector={"matchExpressions": [rule]})
+    limits = {"min": {"cpu": "1m"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "1"}}
+    ranges(cluster, {"type": "Container", **limits}, {"type": "Pod", **limits})
+    budget(cluster, {"matchLabels": {"app": "shop-v1"}}, desiredHealthy=3, currentHealthy=3, expectedPods=3)
+    aim = {"kind": "Deployment", "name": "shop-v1"}
+    cluster.put(AUTOSCALERS, {"metadata": {"name": "scaler"}, "spec": {"scaleTargetRef": aim, "maxReplicas": 10}})
+    odd = f"{{name: odd, deploy: {{workload: {{name: shop-v1}}, patch: {patch}}}}}"
+    problems, _ = await look(cluster, odd, ROLL.replace("shop-v2", "shop-v1"))
+    assert [problem for problem in problems if problem.startswith("steps[roll]")]

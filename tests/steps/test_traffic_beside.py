@@ -411,6 +411,12 @@ def taken(body: Any) -> None:
             "traffic.match: route primary matches header canary itself, by {'prefix': 't'}; name another header",
         ),
         (
+            lambda body: body["http"][0].update(match=[{"withoutHeaders": {"canary": {"exact": "true"}}}]),
+            f"match: [{HEADER}]",
+            "{name: shop}",
+            "traffic.match: route primary takes requests without header canary only (withoutHeaders: {'exact': 'true'})",
+        ),
+        (
             lambda body: body.update(tcp=[{"match": [{"port": 1}], "route": body["http"][0]["route"]}]),
             "dwell: 0s",
             "{name: shop}",

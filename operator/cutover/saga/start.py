@@ -64,6 +64,7 @@ def _new_run(draft: Draft) -> None:
         point_of_no_return="",
         steps=tuple(StepStatus(name=rule.name, kind=rule.kind) for rule in draft.rules.steps),
     )
+    draft.status = with_risks(draft.status, (), draft.now)  # found for another spec; a run that is refused finds none
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
 
 
