@@ -216,6 +216,7 @@ class Traffic(Kind):
         except Foreign:  # what somebody else has done beside the weights must not keep the traffic
             await work.targets.change(ref, snapshot.uid, changes)
             raise
+        await work.targets.confirm(ref, snapshot.uid, [*changes, *rest])
         return Done()
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
