@@ -24,16 +24,23 @@ class Stage:
     Attributes:
         rule: as the saga knows it.
         weights: how many of the weights have been reached.
-        share: of the traffic, for which the new side must be ready; None: it gets no more than before.
+        share: of the traffic, for which the new side must be ready whenever it gets more than it has.
         mirrored: requests are mirrored to the new side.
         matched: the header routes are there.
+        last: it only takes away what stood beside the weights, so there is nothing to judge.
     """
 
     rule: StageRule
     weights: int = 0
-    share: float | None = None
+    share: float = 0
     mirrored: bool = False
     matched: bool = False
+    last: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the weights are those that stood there before it began."""
+        return self.last or not self.weights
 
     def has(self, path: Path) -> bool:
         """Whether what is put beside the weights at this path is there."""
@@ -67,20 +74,25 @@ class Course:
             rule = self._rule(f"mirror {self.mirror.percent}% to {self.to}", self.mirror.dwell)
             stages.append(Stage(rule, share=self.mirror.percent / 100, mirrored=True))
         if self.matched:
-            stages.append(Stage(self._rule(f"header route to {self.to}", self.dwell), share=0, matched=True))
+            stages.append(Stage(self._rule(f"header route to {self.to}", self.dwell), matched=True))
         for reached, weight in enumerate(self.weights, 1):
             rule = self._rule(f"weight {weight}", self.dwell, weight)
             stages.append(Stage(rule, reached, weight / 100, matched=self.matched))
         if self.matched:
             rule = StageRule(f"take the header route to {self.to} away", weight=self.weights[-1])
-            stages.append(Stage(rule, len(self.weights)))
+            stages.append(Stage(rule, len(self.weights), self.weights[-1] / 100, last=True))
         return stages
 
     def _rule(self, what: str, dwell: timedelta, weight: int | None = None) -> StageRule:
         return StageRule(f"{what} for {show_duration(dwell)}" if dwell else what, dwell, self.settle, weight)
 
     def changes(self, snapshot: Snapshot, reached: int) -> list[Change]:
-        """The weights once so many are reached; none where the new side has had as much from the start."""
+        """The weights once so many are reached; none where the new side has had as much from the start.
+
+        Before the first one they stay what they were, which is watched as well.
+        """
+        if not reached:
+            return [Change(path, was, (was,)) for path, was in weights_of(snapshot)]
         changes = []
         for (old_path, old), (new_path, new) in pairs_of(snapshot):
             if ours := self._shares(old, new, reached):

@@ -43,7 +43,8 @@ class Found:
     Attributes:
         pointer: the JSON pointer (RFC 6901).
         value: what stands there, or ABSENT when only its parent exists.
-        tests: operations that fail when a list item on the way is no longer the one that was named.
+        tests: operations that fail when a list item on the way is no longer the one that was named. A member that must be
+            absent cannot be tested; where a name has one, the version of the whole object is.
         parent: the object or list that holds the field, and `parent_pointer` where it is; ABSENT for a map that is not there,
             as the server keeps none without content: it is made together with its first key.
     """
@@ -96,6 +97,21 @@ def _tests(pointer: str, members: Mapping[str, Json]) -> list[Operation]:
     return found
 
 
+def _absences(document: Json, members: Mapping[str, Json]) -> list[Operation]:
+    """What tests that an item has none of the members that it must not have, as a route without a name."""
+    return [_same_version(document)] if _asks_for_absence(members) else []
+
+
+def _asks_for_absence(members: Mapping[str, Json]) -> bool:
+    return any(_asks_for_absence(value) if isinstance(value, Mapping) else value is None for value in members.values())
+
+
+def _same_version(document: Json) -> Operation:
+    """A test of all that no single test can say: that nobody has written the object since it was read."""
+    version = (document.get("metadata") or {}).get("resourceVersion")
+    return {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+
+
 def find(document: Json, path: Path) -> Found | None:
     """Follow a path through an object.
 
@@ -117,6 +133,7 @@ def find(document: Json, path: Path) -> Found | None:
                 return None
             pointer += f"/{places[0]}"
             tests.extend(_tests(pointer, members))
+            tests.extend(one for one in _absences(document, members) if one not in tests)
             node = node[places[0]]
         elif isinstance(segment, int):
             if not isinstance(node, Sequence) or isinstance(node, str) or not 0 <= segment < len(node):
@@ -150,10 +167,9 @@ def _not_in_list(items: Json, pointer: str, above: Mapping[str, Json], tests: li
 
 def _in_no_map(document: Json, pointer: str, rest: Path, tests: list[Operation]) -> Found | None:
     """A key of a map that is not there. An absent map cannot be tested, so the version of the whole object is."""
-    version = (document.get("metadata") or {}).get("resourceVersion")
-    if len(rest) != 1 or not isinstance(rest[0], str) or version is None:
+    same = _same_version(document)
+    if len(rest) != 1 or not isinstance(rest[0], str) or same["value"] is None:
         return None
-    same: Operation = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
     return Found(f"{pointer}/{escape(rest[0])}", ABSENT, (*tests, same), ABSENT, pointer)
 
 

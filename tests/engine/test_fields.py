@@ -10,7 +10,8 @@ import pytest
 from cutover.fields import ABOVE, ABSENT, Path, find, in_order, readable, write
 from cutover.patching import apply
 
-BODY = {
+BODY: dict[str, Any] = {
+    "metadata": {"resourceVersion": "7"},
     "spec": {
         "a/b~c": 1,
         "http": [
@@ -20,7 +21,7 @@ BODY = {
             },
             {"route": [{"destination": {"host": "a"}}]},
         ],
-    }
+    },
 }
 WEIGHT: Path = ("spec", "http", {"name": "one"}, "route", {"destination": {"host": "a", "subset": None}}, "weight")
 ABSENT_WEIGHT: Path = (
@@ -55,7 +56,7 @@ def test_find(path: Path, pointer: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        ("spec", "nothing", "below"),
+        ("spec", "nothing", "far", "below"),
         ("spec", "http", {"name": "two"}, "route"),
         ("spec", "http", {}, "route"),
         ("spec", "http", 7, "route"),
@@ -100,6 +101,19 @@ def test_a_key_of_a_map_that_is_not_there_is_written_with_it() -> None:
         apply(body, operation)
     assert body["data"] == {"KEY": "value"}
     assert find(body, ("spec", "data", "KEY")) is None, "only one level is made"
+
+
+def test_a_name_that_asks_for_absence_holds_only_for_the_version_that_was_read() -> None:
+    """A patch cannot test that a member is absent, so the position would be all that tells such an item."""
+    same = {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
+    for path in (WEIGHT, ("spec", "http", {"name": None}, "route", {"destination": {"subset": None}}, "weight")):
+        found = find(BODY, path)
+        assert found is not None
+        assert found.tests.count(same) == 1
+    for path in (ABSENT_WEIGHT, ("spec", "a/b~c"), ("spec", "http", {"name": "one"}, "timeout")):
+        found = find(BODY, path)
+        assert found is not None
+        assert same not in found.tests, "others may change what has nothing to do with it"
 
 
 def item(name: str, above: Any = "one") -> Path:

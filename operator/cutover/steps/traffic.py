@@ -177,17 +177,18 @@ class Traffic(Kind):
         known = stage > 0 or work.targets.remembers(ref)
         snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work, looked)
         weights, others = course.changes(snapshot, here.weights), course.changes_beside(snapshot, stage)
-        weights, stop = await self._mind_others(work, weights, kept=here.share is None)
+        weights, stop = await self._mind_others(work, weights, kept=here.kept)
         stop = stop or await self._taken_away(work, others, stages[stage - 1] if stage else Stage(here.rule))
         if stop is not None:
             return stop
-        if here.share is not None and await self._raises(work, [*weights, *filter(puts, others)]):
+        if await self._raises(work, weights[1::2], [*filter(puts, others)]):
             ready = looked.ready if looked else await self._count(work, snapshot.facts["to"])
             if short := await self._short(work, snapshot, "to", ready, here.share):
                 return Again(work.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
         if weights or others:
             await work.targets.change(ref, snapshot.uid, [*weights, *others])
-        return Done(skip=here.share is None or (here.weights > 0 and not weights))
+        again = work.anew or work.applied  # of the last stage only after a person has resumed it
+        return Done(skip=(here.last and not again) or (here.weights > 0 and not weights))
 
     async def look_back(self, work: Work) -> Any:
         """Count the ready endpoints of the old side."""
@@ -216,6 +217,7 @@ class Traffic(Kind):
         except Foreign:  # what somebody else has done beside the weights must not keep the traffic
             await work.targets.change(ref, snapshot.uid, changes)
             raise
+        await work.targets.confirm(ref, snapshot.uid, [*changes, *rest])
         return Done()
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
@@ -335,25 +337,28 @@ class Traffic(Kind):
             if found[0] is None or found[1] is None:
                 return changes, "", False  # said by `targets.change`
             live_old, live_new = found[0].value, found[1].value
-            if number(live_new) == new.to and number(live_old) == old.to:
-                minded += [old, new]
-                continue
             minded += [_also(old, live_old), _also(new, live_new)]
-            before = new.to if kept else number(new.expects[-2])
-            if number(live_new) >= new.to:
+            goal = number(new.to)
+            if number(live_new) == goal and number(live_old) == number(old.to):
+                continue
+            before = goal if kept else number(new.expects[-2])
+            if number(live_new) >= goal:
                 raised = True
             elif not work.anew and number(live_new) != before:
                 ref, weight = self._ref(work), number(live_new)
                 return (
                     minded,
-                    f"somebody has lowered {self.to} to weight {weight} in {ref}, where this plan has {new.to}",
+                    f"somebody has lowered {self.to} to weight {weight} in {ref}, where this plan has {goal}",
                     False,
                 )
         return minded, "", raised
 
-    async def _raises(self, work: Work, changes: list[Change]) -> bool:
+    async def _raises(self, work: Work, weights: list[Change], others: list[Change]) -> bool:
+        """Whether the new side gets more than it has; what takes from it waits for nothing."""
         body = await work.targets.view(self._ref(work))
-        return not stand(body, changes)
+        return not stand(body, others) or any(
+            (found := find(body, weight.path)) is None or number(found.value) < number(weight.to) for weight in weights
+        )
 
     async def _count(self, work: Work, side: dict[str, Any]) -> int:
         return (await count_ready(work.cluster, work.namespace, Side(**side)))[0]

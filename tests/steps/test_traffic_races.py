@@ -1,0 +1,189 @@
+"""`traffic` and somebody who edits the same VirtualService: between a read and a write, and in the stages without a weight."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from cutover.ports import ENDPOINT_SLICES, Ref, Sample
+from cutover.requests import RequestVerb
+from cutover.status import Phase
+from cutover.testing import MemoryCluster
+from steps.test_traffic_beside import HEADER, OURS, edit, names, only, primary, put_with, share, spec
+from support.shop import ROUTES, V2, shop
+from support.simulation import Simulation
+
+# --- routes that are told by what they do not have ----------------------------------------------------------------------
+
+
+def listed(run: Simulation, protocol: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = run.cluster.objects[ROUTES]["spec"][protocol]
+    return found
+
+
+def weigh(run: Simulation, place: int, *weights: int) -> None:
+    """Somebody sets the weights of an http route."""
+    edit(
+        run,
+        lambda body: [
+            entry.update(weight=weight) for entry, weight in zip(body["http"][place]["route"], weights, strict=True)
+        ],
+    )
+
+
+def insert_before_a_write(run: Simulation, protocol: str, weight: int) -> dict[str, Any]:
+    """Somebody puts a route above ours just before the write of that weight, with the same destinations."""
+    match: dict[str, Any] = {"headers": {"vip": {"exact": "1"}}} if protocol == "http" else {"port": 1}
+    other = {"match": [match], "route": copy.deepcopy(listed(run, protocol)[0]["route"])}
+    real = run.cluster.patch
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        writes = any(
+            one["op"] == "add" and one["path"].endswith("/weight") and one["value"] == weight for one in operations
+        )
+        if ref == ROUTES and writes and len(listed(run, protocol)) == 1:
+            edit(run, lambda body: body[protocol].insert(0, other))
+        return await real(ref, operations, account)
+
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    return other
+
+
+UNNAMED = [
+    ("http", put_with(lambda body: body["http"][0].pop("name"))),
+    ("tcp", only("tcp", None)),
+]
+
+
+@pytest.mark.parametrize(("protocol", "put"), UNNAMED)
+async def test_a_route_inserted_above_an_unnamed_one_gets_none_of_its_weights(
+    protocol: str, put: Callable[[MemoryCluster], None]
+) -> None:
+    run = Simulation(spec("dwell: 1m", weights="[10, 50]"), put=put)
+    await run.until(lambda: listed(run, protocol)[0]["route"][1].get("weight") == 10)
+    other = insert_before_a_write(run, protocol, 50)
+    await run.until(lambda: 50 in [route["route"][1].get("weight") for route in listed(run, protocol)])
+    assert listed(run, protocol)[0] == other
+    assert [entry["weight"] for entry in listed(run, protocol)[1]["route"]] == [50, 50]
+
+
+@pytest.mark.parametrize(("protocol", "put"), UNNAMED)
+async def test_neither_does_it_when_the_traffic_goes_back(protocol: str, put: Callable[[MemoryCluster], None]) -> None:
+    run = Simulation(spec("dwell: 1m", weights="[10, 50]"), put=put)
+    await run.until(lambda: listed(run, protocol)[0]["route"][1].get("weight") == 10)
+    other = insert_before_a_write(run, protocol, 100)
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: 100 in [route["route"][0].get("weight") for route in listed(run, protocol)])
+    assert listed(run, protocol)[0] == other
+    assert [entry["weight"] for entry in listed(run, protocol)[1]["route"]] == [100, 0]
+
+
+async def test_what_is_brought_back_is_read_again() -> None:
+    """A write that something else takes back at once brings nobody's traffic back."""
+    run = Simulation(spec("dwell: 1m"), put=shop)
+    await run.until(lambda: share(run) == 10)
+    real = run.cluster.patch
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        body = await real(ref, operations, account)
+        if ref == ROUTES and share(run) == 0:
+            weigh(run, 0, 90, 10)
+        return body
+
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.phase is Phase.STUCK)
+    assert "VirtualService shop does not keep what was written to it" in run.status.message
+
+
+# --- before the first weight, and after the last ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", ["mirror: {percent: 100, dwell: 1h}", f"match: [{HEADER}], dwell: 1h"])
+async def test_a_weight_raised_before_the_first_one_is_put_back_at_once(more: str) -> None:
+    """Also when the new side has lost its endpoints: what takes traffic from it waits for nothing."""
+    run = Simulation(spec(more), put=shop)
+    await run.until(lambda: "mirror" in primary(run) or OURS in names(run))
+    await run.turn()
+    lose_endpoints(run)
+    weigh(run, -1, 50, 50)
+    for _ in range(4):
+        await run.turn()
+    assert share(run) == 0
+    assert run.phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize("more", ["mirror: {percent: 100, dwell: 1h}", f"match: [{HEADER}], dwell: 1h"])
+async def test_a_weight_lowered_before_the_first_one_is_a_wish_to_stop(more: str) -> None:
+    some = put_with(lambda body: [e.update(weight=w) for e, w in zip(body["http"][0]["route"], (80, 20), strict=True)])
+    run = Simulation(spec(more, weights="[50, 100]"), put=some)
+    await run.until(lambda: "mirror" in primary(run) or OURS in names(run))
+    await run.turn()
+    weigh(run, -1, 100, 0)
+    for _ in range(4):
+        await run.turn()
+    assert run.phase is Phase.HELD
+    assert run.status.reason == "LoweredByHand"
+    assert "weight 0 in VirtualService shop, where this plan has 20" in run.status.message
+    run.request(RequestVerb.RESUME)
+    await run.until(lambda: share(run) == 20)
+
+
+async def test_a_weight_that_was_absent_may_be_written_out() -> None:
+    """It is the same weight, so nobody has changed anything."""
+    run = Simulation(
+        spec("mirror: {percent: 100, dwell: 1m}"),
+        put=put_with(lambda body: body["http"][0]["route"][1].pop("weight", 0)),
+    )
+    await run.until(lambda: "mirror" in primary(run))
+    await run.turn()
+    weigh(run, 0, 100, 0)
+    assert await run.run() is Phase.SUCCEEDED, run.status
+
+
+def lose_endpoints(run: Simulation) -> None:
+    """No pod of the new version is ready any more."""
+    run.cluster.rollouts = False
+    run.cluster.report(V2, run.cluster.objects[V2]["status"] | {"readyReplicas": 0, "availableReplicas": 0})
+    for ref, body in list(run.cluster.objects.items()):
+        if ref.resource == ENDPOINT_SLICES and ref.name.startswith("shop-v2"):
+            changed = copy.deepcopy(body)
+            for endpoint in changed["endpoints"]:
+                endpoint["conditions"]["ready"] = False
+            run.cluster.put(ENDPOINT_SLICES, changed)
+
+
+async def lowered_at_the_end(more: str = "") -> Simulation:
+    """A plan that is held in its last stage, as somebody has lowered the weight there."""
+    body = spec(f"match: [{HEADER}], dwell: 1m")
+    if more:
+        body["spec"]["steps"][1] |= yaml.safe_load(more)
+    run = Simulation(body, put=shop, crowded=True)
+    await run.until(lambda: run.status.current is not None and run.status.current.stage == "4/4")
+    weigh(run, 1, 100, 0)
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "LoweredByHand"
+    return run
+
+
+async def test_resuming_the_last_stage_asks_for_endpoints() -> None:
+    run = await lowered_at_the_end()
+    lose_endpoints(run)
+    run.request(RequestVerb.RESUME)
+    for _ in range(5):
+        await run.turn()
+    assert share(run) == 0
+
+
+async def test_resuming_the_last_stage_asks_the_gates() -> None:
+    run = await lowered_at_the_end('gates: [{name: g, prometheus: {query: x}, pass: {max: "1"}}]')
+    run.metrics.answer = lambda _: Sample(5.0)
+    run.request(RequestVerb.RESUME)
+    assert await run.run() is Phase.ROLLED_BACK, run.status
+    assert run.status.failure is not None
+    assert run.status.failure.stage == "4/4"
+    assert run.specs() == run.specs_before()
