@@ -18,6 +18,12 @@ from cutover.fields import ABOVE, Json, Path
 from cutover.model import Duration, Model, validations
 from cutover.routes import Pair
 
+OWN: Final = "cutover-"
+"""How the names of header routes begin."""
+HEADER_ROUTES: Final = f'.spec.http[] | select((.name // "") | startswith("{OWN}"))'
+"""All header routes, as a jq path."""
+MIRROR_FIELDS: Final = (".spec.http[].mirror", ".spec.http[].mirrorPercentage", ".spec.http[].mirrors")
+"""All that a mirror may be written to, as jq paths."""
 _HEADER: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]{0,126}[a-z0-9])?")
 _WAYS: Final = ("exact", "prefix", "regex")
 HeaderText = Annotated[str, StringConstraints(min_length=1, max_length=256)]

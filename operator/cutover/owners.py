@@ -110,8 +110,9 @@ def way_out(owner: Owner, fields: Mapping[Ref, Sequence[str]]) -> str:
             f"{owner.tool} {owner.kind} {owner.name} owns {objects} and writes back what git says; "
             "until git says the new values, put this into that Application:"
         )
-        lists = any(ref.resource.group == "networking.istio.io" for ref in fields)
-        note = "# Argo CD then leaves all of spec.http alone, other edits of it in git too.\n" if lists else ""
+        routes = [path for ref in fields if ref.resource.group == "networking.istio.io" for path in fields[ref]]
+        lists = " and ".join(dict.fromkeys(path.partition("[]")[0].removeprefix(".") for path in routes))
+        note = f"# Argo CD then leaves all of {lists} alone, other edits of it in git too.\n" if lists else ""
         return f"{says}\n{note}{_ignored(fields)}"
     key, value = _LEAVES[owner.kind]
     where = f"{owner.namespace}/" if owner.namespace else ""

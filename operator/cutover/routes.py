@@ -44,6 +44,11 @@ class VirtualService(Model):
         """Whether it says which of the routes are meant."""
         return bool(self.routes or self.tcp or self.tls)
 
+    def protocols(self, body: Json) -> list[str]:
+        """Of which protocols its routes are; where none is named, those of which the VirtualService `body` has any."""
+        named = {"http": self.routes, "tcp": self.tcp, "tls": self.tls}
+        return [one for one in PROTOCOLS if (named[one] if self.names_any() else body["spec"].get(one))]
+
     def twice(self) -> str:
         """What is named more than once; empty when nothing is."""
         for field, what, named in (

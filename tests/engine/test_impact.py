@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from cutover.conditions import present
 from cutover.fields import Json
-from cutover.impact import weigh
+from cutover.impact import fields, weigh
 from cutover.owners import drifts, owner_of
 from cutover.plan import parse
 from cutover.ports import (
@@ -110,6 +111,44 @@ async def test_argo_cd_is_told_what_to_leave_word_for_word(cluster: MemoryCluste
             "syncPolicy": {"syncOptions": ["RespectIgnoreDifferences=true"]},
         }
     }
+
+
+def written(cluster: MemoryCluster, step: str) -> list[str]:
+    """The jq paths of what a step writes of the VirtualService."""
+    found = parse(yaml.safe_load(f"serviceAccountName: migrator\nsteps: [{step}]"))
+    return fields(found, {ROUTES: cluster.objects[ROUTES]})[ROUTES]
+
+
+@pytest.mark.parametrize(
+    ("more", "paths"),
+    [
+        ("virtualService: {name: shop}", ["http"]),
+        ("virtualService: {name: shop, tcp: [5432]}", ["tcp"]),
+        ("virtualService: {name: shop, routes: [primary], tls: [a.example]}", ["http", "tls"]),
+    ],
+)
+def test_weights_are_named_where_they_stand(cluster: MemoryCluster, more: str, paths: list[str]) -> None:
+    shift = f"{{name: shift, traffic: {{{more}, from: {{host: shop-v1}}, to: {{host: shop-v2}}, weights: [10]}}}}"
+    wanted = [f".spec.{one}[].route[].weight" for one in paths]
+    assert written(cluster, shift) == wanted
+
+
+def test_what_stands_beside_the_weights_is_named_too(cluster: MemoryCluster) -> None:
+    more = "match: [{headers: {canary: {exact: 'true'}}}], mirror: {percent: 5}"
+    paths = written(cluster, SHIFT.replace("weights:", f"{more}, weights:"))
+    body = copy.deepcopy(cluster.objects[ROUTES])
+    body["spec"]["http"][0]["mirror"] = {"host": "shop-v2"}
+    body["spec"]["http"].insert(0, {"name": "cutover-shift-primary", "route": [{"destination": {"host": "shop-v2"}}]})
+    program = " | ".join(f"del({path})" for path in paths)  # one by one, as Argo CD does
+    left = jq.compile(f"{program} | .spec.http").input_value(body).first()
+    assert [route.keys() for route in left] == [{"name", "retries", "route"}]
+    assert paths == [
+        ".spec.http[].route[].weight",
+        ".spec.http[].mirror",
+        ".spec.http[].mirrorPercentage",
+        ".spec.http[].mirrors",
+        '.spec.http[] | select((.name // "") | startswith("cutover-"))',
+    ]
 
 
 async def test_flux_is_told_by_its_own_annotation(cluster: MemoryCluster) -> None:

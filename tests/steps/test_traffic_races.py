@@ -14,7 +14,7 @@ from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
 from steps.test_traffic_beside import HEADER, OURS, edit, names, only, primary, put_with, share, spec
-from support.shop import ROUTES, V2, shop
+from support.shop import ROUTES, V2, shop, shop_of_many_routes
 from support.simulation import Simulation
 
 # --- routes that are told by what they do not have ----------------------------------------------------------------------
@@ -98,6 +98,20 @@ async def test_what_is_brought_back_is_read_again() -> None:
     run.request(RequestVerb.ABORT)
     await run.until(lambda: run.phase is Phase.STUCK)
     assert "VirtualService shop does not keep what was written to it" in run.status.message
+
+
+async def test_one_header_route_that_somebody_changed_keeps_no_other() -> None:
+    body = spec(f"match: [{HEADER}], dwell: 1m", service="{name: shop, routes: [primary, api]}")
+    run = Simulation(body, put=shop_of_many_routes)
+    await run.until(lambda: share(run) == 10)
+    await run.turn()
+    edit(run, lambda body: body["http"][0].update(timeout="3s"))
+    await run.until(lambda: run.phase is Phase.STUCK)
+    assert run.status.reason == "ForeignChange"
+    assert names(run) == ["cutover-shift-api", "api", "primary"]
+    edit(run, lambda body: body["http"].pop(0))
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
 
 
 # --- before the first weight, and after the last ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover.branches import Match, Mirror, header_route, mirror
+from cutover.branches import HEADER_ROUTES, MIRROR_FIELDS, OWN, Match, Mirror, header_route, mirror
 from cutover.course import Course, Stage, beside, pairs_of, puts, weights_of
 from cutover.endpoints import Side, behind, count_ready, resolve, subsets, wanted
 from cutover.errors import NotFound, PlanError, Problem
@@ -125,9 +125,11 @@ class Traffic(Kind):
         return (Target(VIRTUAL_SERVICES, self.virtual_service.name),)
 
     def fields(self, target: Target, body: Json) -> list[str]:
-        """The weights."""
-        del target, body
-        return [".spec.http[].route[].weight"]
+        """The weights, and what stands beside them for a while."""
+        del target
+        found = [f".spec.{protocol}[].route[].weight" for protocol in self.virtual_service.protocols(body)]
+        found += MIRROR_FIELDS if self.mirror else ()
+        return [*found, HEADER_ROUTES] if self.match else found
 
     async def examine(self, work: Work) -> list[Problem]:
         """The routes and both destinations are there, hold traffic, and resolve to Services."""
@@ -214,8 +216,10 @@ class Traffic(Kind):
         rest = [Change(path, was, (was, ours)) for path, was, ours in beside(snapshot)]
         try:
             await work.targets.change(ref, snapshot.uid, [*changes, *rest])
-        except Foreign:  # what somebody else has done beside the weights must not keep the traffic
-            await work.targets.change(ref, snapshot.uid, changes)
+        except Foreign:  # what somebody else has done beside the weights keeps neither the traffic nor the rest
+            body = await work.cluster.get(ref)
+            ours = [one for one in rest if (found := find(body, one.path)) and found.value in one.expects]
+            await work.targets.change(ref, snapshot.uid, [*changes, *ours])
             raise
         await work.targets.confirm(ref, snapshot.uid, [*changes, *rest])
         return Done()
@@ -253,7 +257,7 @@ class Traffic(Kind):
         fields = [field for pair in found if self.mirror for field in mirror(pair, self.mirror.percent)]
         for pair in found if self.match else ():
             own = pair.route.body.get("name")
-            name = f"cutover-{work.targets.step}{f'-{own}' if own else ''}"
+            name = f"{OWN}{work.targets.step}{f'-{own}' if own else ''}"
             path, route = header_route(pair, name, self.match, f"{work.place}.traffic")
             if (there := find(body, path)) is None or there.value is not ABSENT:
                 says = f"{self._ref(work)} has a route {name} already, which an abandoned plan may have left"
