@@ -41,6 +41,8 @@ HITS = {"hang": 1}
 def _run(yard: Yard, story: Story, undisturbed: Undisturbed, name: str, trouble: Trouble) -> str:
     """What went wrong; empty when nothing did."""
     problems: list[str]
+    met: list[str] = []
+    runner: Runner | None = None  # while the operator has not begun
     try:
         with yard.site(story.name) as site:
             runner = site.runner
@@ -53,7 +55,7 @@ def _run(yard: Yard, story: Story, undisturbed: Undisturbed, name: str, trouble:
             if not met:
                 problems.append("it met no trouble")
     except (AssertionError, NotReady) as error:
-        problems = [f"{error}\n{runner.process.tail()}"]
+        problems = [f"{error}\n{runner.process.tail() if runner else ''}"]
     return f"{story.name} {name}: {'; '.join(problems)} after {met}" if problems else ""
 
 

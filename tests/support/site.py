@@ -160,7 +160,7 @@ class Runner:
             opened = {path.rpartition("/")[2] for path in self.proxy.opened[before:]}
             return opened >= {"migrationplans", "deployments", "virtualservices"}
 
-        until("the operator streams", streams)
+        until("the operator streams", streams, deadline=90)  # many begin at once
 
     def close(self) -> None:
         self.proxy.disarm()
