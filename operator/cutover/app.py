@@ -31,6 +31,7 @@ from cutover.driver import Driver
 from cutover.errors import Lost, OutsideError, PlanError
 from cutover.fields import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
+from cutover.runtime.giving_up import until_it_ends
 from cutover.runtime.health import STREAM, Contact, Health
 from cutover.runtime.lease import Holding, Lease, NoLease
 from cutover.runtime.logs import set_up
@@ -151,12 +152,14 @@ class Operator:
         namespaces = self.settings.namespaces
         while True:
             try:
-                return await kopf.operator(
-                    registry=self._registry(),
-                    settings=self._kopf,
-                    standalone=True,
-                    clusterwide=not namespaces,
-                    namespaces=namespaces,
+                return await until_it_ends(
+                    kopf.operator(
+                        registry=self._registry(),
+                        settings=self._kopf,
+                        standalone=True,
+                        clusterwide=not namespaces,
+                        namespaces=namespaces,
+                    )
                 )
             except Exception as broken:  # noqa: BLE001 -- what Kopf raises then is not public
                 log.warning("the streams broke off, and are begun anew", extra={"why": str(broken)})

@@ -103,6 +103,11 @@ def _half(story: Story, undisturbed: dict[str, Undisturbed]) -> range:
     return range(1, count + 1) if story is CANARY else range(count * 2 // 3, count + 1)
 
 
+def _surely(half: range) -> range:
+    """Those that this run makes too: how many there are differs from run to run."""
+    return half[: len(half) * 3 // 4]
+
+
 def test_some_requests_meet_trouble(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
     chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
     cases = [
@@ -111,7 +116,7 @@ def test_some_requests_meet_trouble(yard: Yard, undisturbed: dict[str, Undisturb
             name,
             _on_requests(
                 fault,
-                set(chosen.sample(_half(story, undisturbed)[:-4], HITS.get(name, 3))),
+                set(chosen.sample(_surely(_half(story, undisturbed)), HITS.get(name, 3))),
                 writes_only=name == "conflict",
             ),
         )

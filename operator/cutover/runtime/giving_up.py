@@ -1,0 +1,60 @@
+"""Notices that Kopf has given up without ending, and raises: called by `app.py`, which then begins the streams anew.
+
+Kopf ends when one of its own tasks fails, as on an error in a stream. It may hang in that: a stream that just logs in again waits for
+an authenticator that has ended already (https://github.com/nolar/kopf/issues/1276 tells of operators without streams).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+_SAYS_SO: Final = "kopf._core.reactor.running"
+"""Kopf's logger for tasks of its own that have failed; nothing else there is an error."""
+_PATIENCE: Final = 10.0
+"""Seconds; what still streams is closed within five."""
+
+
+class GivenUp(Exception):
+    """Kopf has given up, and does not end."""
+
+
+class _Hears(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Kopf logs in the thread of the loop."""
+        del record
+        self.said.set()
+
+
+async def until_it_ends(kopf: Coroutine[Any, Any, None], patience: float = _PATIENCE) -> None:
+    """Run Kopf to its end, and raise what it raises.
+
+    Args:
+        kopf: the operator, not begun yet.
+        patience: seconds from a failure to the end.
+
+    Raises:
+        GivenUp: it has failed and did not end within that time. Its tasks are left as they are: they take no cancellation.
+    """
+    hears, logger = _Hears(), logging.getLogger(_SAYS_SO)
+    running, said = asyncio.ensure_future(kopf), asyncio.ensure_future(hears.said.wait())
+    logger.addHandler(hears)
+    try:
+        await asyncio.wait({running, said}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running}, timeout=patience)
+    except asyncio.CancelledError:
+        running.cancel()
+        await asyncio.wait({running}, timeout=patience)
+        raise
+    finally:
+        logger.removeHandler(hears)
+        said.cancel()
+    if not running.done():
+        raise GivenUp(f"they did not end within {patience:g}s of a failure")
+    running.result()
