@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from cutover import impact, jobs, preflight, snapshots
+from cutover import jobs, preflight, snapshots
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
 from cutover.fields import Change, Json, find, overlap, readable
 from cutover.finalizer import bind
@@ -104,7 +104,7 @@ class Hand:
 
     def all_targets(self) -> list[Ref]:
         """Every object of the plan once, in the order in which they are claimed."""
-        return sorted({target.ref(self.ref.namespace) for step in self.plan.steps for target in step.kind.touches()})
+        return sorted(self.plan.targets(self.ref.namespace))
 
     def written(self, at: int) -> bool:
         """Whether this process has seen the snapshots of a step in this run: all of them are taken before the first write."""
@@ -272,15 +272,14 @@ class Hand:
             return Done(skip=True)
         works = [look.work(at) for at in range(len(self.plan.steps))]
         found = await preflight.missing(self.plan, look.cluster, self.metrics, self.ref.namespace, works)
-        if problems := [problem for problem in found if not problem.warning]:
+        if problems := [problem for problem in found.problems if not problem.warning]:
             return Again(None, "; ".join(map(str, problems)))
         for ref in self.all_targets():
             if holder := await look.targets().held_by(ref):
                 return Wait("TargetBusy", f"{ref} is held by plan {holder}; this one starts when that has ended")
-        weighed = await impact.weigh(self.plan, look.cluster, self.ref.namespace)
         await bind(self.cluster, self.ref, self.body, bound=True)
-        mind = f"nothing is missing, but mind: {'; '.join(map(str, found))}" if found else ""
-        return Done(message=mind, risks=weighed.risks)
+        mind = f"nothing is missing, but mind: {'; '.join(map(str, found.problems))}" if found.problems else ""
+        return Done(message=mind, risks=found.risks)
 
     async def _applied_already(self, cluster: Cluster) -> bool:
         """Whether a plan made anew (a replace, a restored backup) finds the mark of its own spec on all of its targets."""

@@ -7,7 +7,7 @@ and by `switch`, which knows no mesh and counts pods alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,8 @@ from cutover.ports import (
 from cutover.workloads import Rollout, pod_ready
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
+PROTOCOLS: Final = ("http", "tcp", "tls")
+"""The lists of routes of a VirtualService."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
         common = set.intersection(*(set(side.selector.items()) for side in sides))
         pods, known = await asyncio.gather(cluster.list(PODS, namespace, _selector(common), fresh=False), entries)
         running = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
-        counts = [sum(_selects(side.selector, labels) for labels in running) for side in sides]
+        counts = [sum(selects(side.selector, labels) for labels in running) for side in sides]
     else:
         names = ",".join(sorted({side.service for side in sides}))
         slices, known = await asyncio.gather(
@@ -140,26 +142,30 @@ async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
 
 
 async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[str, int]:
-    """Weight that pods with these labels are given, by the name of the VirtualService; those that give none are left out.
-
-    A destination that stands alone in its route has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight).
-    """
+    """Weight that pods with these labels are given, by the name of the VirtualService; those that give none are left out."""
     found: dict[str, int] = {}
     reached: dict[tuple[str, str | None], bool] = {}
     for body in await cluster.list(VIRTUAL_SERVICES, namespace, fresh=fresh):
-        routes = [route for part in ("http", "tcp", "tls") for route in body["spec"].get(part) or ()]
-        for entries in (route.get("route") or () for route in routes):
-            for entry in entries:
-                weight = 100 if len(entries) == 1 else entry.get("weight", 0)
-                aim = entry.get("destination") or {}
-                key = aim.get("host", ""), aim.get("subset") or None
-                if weight and key not in reached:
-                    side = await resolve(cluster, namespace, *key)
-                    reached[key] = isinstance(side, Side) and _selects(side.selector, labels)
-                if weight and reached[key]:
-                    name = body["metadata"]["name"]
-                    found[name] = found.get(name, 0) + weight
+        for aim, weight in destinations(body):
+            key = aim.get("host", ""), aim.get("subset") or None
+            if weight and key not in reached:
+                side = await resolve(cluster, namespace, *key)
+                reached[key] = isinstance(side, Side) and selects(side.selector, labels)
+            if weight and reached[key]:
+                name = body["metadata"]["name"]
+                found[name] = found.get(name, 0) + weight
     return found
+
+
+def destinations(body: Json) -> Iterator[tuple[Json, int]]:
+    """Every destination of a VirtualService, with its weight.
+
+    One that stands alone in its route has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight).
+    """
+    for route in (route for protocol in PROTOCOLS for route in body["spec"].get(protocol) or ()):
+        entries = route.get("route") or ()
+        for entry in entries:
+            yield entry.get("destination") or {}, 100 if len(entries) == 1 else entry.get("weight", 0)
 
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
@@ -175,7 +181,7 @@ async def _workloads(cluster: Cluster, namespace: str, *sides: Side) -> list[tup
         for resource, bodies in zip(WORKLOADS, found, strict=True)
         for body in bodies
         for labels in (body["spec"]["template"]["metadata"].get("labels") or {},)
-        if any(_selects(side.selector, labels) for side in sides)
+        if any(selects(side.selector, labels) for side in sides)
     ]
 
 
@@ -195,8 +201,9 @@ def _selector(labels: Iterable[tuple[str, str]]) -> str:
 
 
 def _entries(entries: Sequence[Json], selector: Mapping[str, str]) -> int:
-    return sum(_selects(selector, entry["spec"].get("labels") or {}) for entry in entries)
+    return sum(selects(selector, entry["spec"].get("labels") or {}) for entry in entries)
 
 
-def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether pods with these labels are chosen, as a Service chooses them."""
     return all(labels.get(key) == value for key, value in selector.items())

@@ -99,15 +99,15 @@ def _tests(pointer: str, members: Mapping[str, Json]) -> list[Operation]:
 
 def _absences(document: Json, members: Mapping[str, Json]) -> list[Operation]:
     """What tests that an item has none of the members that it must not have, as a route without a name."""
-    return [_same_version(document)] if _asks_for_absence(members) else []
+    return [same_version(document)] if _asks_for_absence(members) else []
 
 
 def _asks_for_absence(members: Mapping[str, Json]) -> bool:
     return any(_asks_for_absence(value) if isinstance(value, Mapping) else value is None for value in members.values())
 
 
-def _same_version(document: Json) -> Operation:
-    """A test of all that no single test can say: that nobody has written the object since it was read."""
+def same_version(document: Json) -> Operation:
+    """A test of the whole object: nobody has written it since it was read."""
     version = (document.get("metadata") or {}).get("resourceVersion")
     return {"op": "test", "path": "/metadata/resourceVersion", "value": version}
 
@@ -167,7 +167,7 @@ def _not_in_list(items: Json, pointer: str, above: Mapping[str, Json], tests: li
 
 def _in_no_map(document: Json, pointer: str, rest: Path, tests: list[Operation]) -> Found | None:
     """A key of a map that is not there. An absent map cannot be tested, so the version of the whole object is."""
-    same = _same_version(document)
+    same = same_version(document)
     if len(rest) != 1 or not isinstance(rest[0], str) or same["value"] is None:
         return None
     return Found(f"{pointer}/{escape(rest[0])}", ABSENT, (*tests, same), ABSENT, pointer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cutover.errors import Conflict, NotFound, OutsideError, Rejected
-from cutover.fields import Json, Operation
+from cutover.fields import Json, Operation, same_version
 from cutover.ports import FINALIZER, NAMESPACES, Cluster, Ref
 from cutover.status import ACTIVE
 
@@ -47,6 +47,6 @@ async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:
 
 
 def _finalizer(body: Json, present: list[str], *, bound: bool) -> Iterator[Operation]:
-    yield {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]}
+    yield same_version(body)
     wanted = [*present, FINALIZER] if bound else [name for name in present if name != FINALIZER]
     yield {"op": "add", "path": "/metadata/finalizers", "value": wanted}

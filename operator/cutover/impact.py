@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from cutover.endpoints import selects
 from cutover.errors import Denied, NotFound, Problem
 from cutover.fields import Json, names_of
 from cutover.owners import Owner, Tool, drifts, way_out
@@ -28,9 +29,9 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.quotas import Pods, Room, amounts
+from cutover.quotas import Pods, Room, amounts, meets
 from cutover.status import RISKS, Risk
-from cutover.workloads import Rollout
+from cutover.workloads import Rollout, scalers_of
 
 _DRIFT, _CAPACITY = RISKS
 
@@ -105,7 +106,7 @@ async def weigh(plan: Plan, reader: Reader, namespace: str) -> Weighed:
 
 async def targets(plan: Plan, reader: Reader, namespace: str) -> dict[Ref, Json]:
     """Every target of the plan that is there, in the order of the plan."""
-    refs = list(dict.fromkeys(target.ref(namespace) for step in plan.steps for target in step.kind.touches()))
+    refs = plan.targets(namespace)
 
     async def found(ref: Ref) -> Json:
         try:
@@ -131,9 +132,10 @@ async def permitted(reader: Reader, resource: Resource, namespace: str) -> Seque
 def fields(plan: Plan, bodies: Mapping[Ref, Json]) -> dict[Ref, list[str]]:
     """Of every target the fields that the plan writes, as jq paths."""
     found: dict[Ref, list[str]] = {}
+    known = {(ref.resource, ref.name): ref for ref in bodies}
     for step in plan.steps:
         for target in step.kind.touches():
-            for ref in (ref for ref in bodies if (ref.resource, ref.name) == (target.resource, target.name)):
+            if ref := known.get((target.resource, target.name)):
                 found.setdefault(ref, []).extend(step.kind.fields(target, bodies[ref]))
     return {ref: list(dict.fromkeys(paths)) for ref, paths in found.items()}
 
@@ -265,16 +267,10 @@ def _disrupted(rolling: Rolling, budgets: Sequence[Json]) -> Iterator[str]:
             )
 
 
-def scalers_of(ref: Ref, scalers: Sequence[Json]) -> list[Json]:
-    """HorizontalPodAutoscalers that steer a workload."""
-    aims = ((scaler, scaler["spec"]["scaleTargetRef"]) for scaler in scalers)
-    return [scaler for scaler, aim in aims if (aim.get("kind"), aim.get("name")) == (ref.resource.kind, ref.name)]
-
-
 def budgets_of(spec: Json, budgets: Sequence[Json]) -> list[Json]:
     """PodDisruptionBudgets that count the pods of a workload's spec."""
     labels = labels_of(spec)
-    return [budget for budget in budgets if selects(budget["spec"].get("selector"), labels)]
+    return [budget for budget in budgets if _selected(budget["spec"].get("selector"), labels)]
 
 
 def labels_of(spec: Json) -> Mapping[str, str]:
@@ -283,22 +279,9 @@ def labels_of(spec: Json) -> Mapping[str, str]:
     return labels
 
 
-def selects(selector: Any, labels: Mapping[str, str]) -> bool:
+def _selected(selector: Any, labels: Mapping[str, str]) -> bool:
     """As policy/v1 reads it: an empty selector selects all pods, a missing one none."""
-    if selector is None:
-        return False
-    wanted = selector.get("matchLabels") or {}
-    rules = selector.get("matchExpressions") or ()
-    return all(labels.get(key) == value for key, value in wanted.items()) and all(_rule(rule, labels) for rule in rules)
-
-
-def _rule(rule: Json, labels: Mapping[str, str]) -> bool:
-    key, values = rule["key"], rule.get("values") or ()
-    return bool(
-        {
-            "In": labels.get(key) in values,
-            "NotIn": labels.get(key) not in values,
-            "Exists": key in labels,
-            "DoesNotExist": key not in labels,
-        }[rule["operator"]]
+    return selector is not None and (
+        selects(selector.get("matchLabels") or {}, labels)
+        and all(meets(rule, labels.get(rule["key"])) for rule in selector.get("matchExpressions") or ())
     )

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
-from cutover.fields import Json, Operation, deeper_than, escape
+from cutover.fields import Json, Operation, deeper_than, escape, same_version
 from cutover.pods import word
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
 from cutover.snapshots import RUN_LABEL
@@ -111,6 +111,10 @@ Template = Annotated[
     Field(max_length=2, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
 ]
 """A Job without a name, as the jobTemplate of a CronJob: `metadata` (labels, annotations) and `spec`."""
+BackoffLimit = Annotated[
+    int,
+    Field(ge=0, le=100, description="How many failed pods of one Job are replaced before it has failed. Default 0."),
+]
 
 
 def account_of(template: Json, default: str) -> str:
@@ -303,5 +307,5 @@ async def _patch(cluster: Cluster, holder: Holder, body: Json, operations: list[
     if (metadata.get("ownerReferences") or []) != owners:
         operations.append({"op": "add", "path": "/metadata/ownerReferences", "value": owners})
     if operations:
-        seen: Operation = {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
-        await cluster.patch(Ref(JOBS, holder.namespace, metadata["name"]), [seen, *operations], holder.account)
+        ref = Ref(JOBS, holder.namespace, metadata["name"])
+        await cluster.patch(ref, [same_version(body), *operations], holder.account)

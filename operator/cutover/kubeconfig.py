@@ -194,18 +194,13 @@ class Objects:
 
     async def get(self, ref: Ref) -> Json:
         """One object. Raises NotFound."""
-        return self._plans.read(f"{_collection(ref.resource, ref.namespace)}/{ref.name}")
+        return self._plans.read(f"{ref.resource.path(ref.namespace)}/{ref.name}")
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
         """All objects of a kind in a namespace; a kind that is not installed has none."""
         del labels, fresh
         try:
-            items: Sequence[Json] = self._plans.read(_collection(resource, namespace)).get("items") or []
+            items: Sequence[Json] = self._plans.read(resource.path(namespace)).get("items") or []
         except NotFound:
             return []
         return items
-
-
-def _collection(resource: Resource, namespace: str) -> str:
-    root = f"/apis/{resource.api_version}" if resource.group else f"/api/{resource.version}"
-    return f"{root}/namespaces/{namespace}/{resource.plural}"

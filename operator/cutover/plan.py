@@ -19,7 +19,7 @@ from cutover.gates import SOURCES, Gate, Source
 from cutover.mistakes import sentences
 from cutover.model import Duration, Label, Model, Name, Text, show_duration, validations
 from cutover.notifications import Notification
-from cutover.ports import Resource
+from cutover.ports import Ref, Resource
 from cutover.saga.turn import DeletionPolicy, OnFailure, Opening, Rules, StepRule
 from cutover.status import Status
 from cutover.steps import KINDS, Kind
@@ -178,6 +178,10 @@ class Plan(Model):
     def parts(self) -> tuple[Kind | Source, ...]:
         """All that may write: what the steps do, and what measures for gates and guards."""
         return (*(part for step in self.steps for part in step.parts()), *(guard.source for guard in self.guards))
+
+    def targets(self, namespace: str) -> list[Ref]:
+        """Every object that its steps change, once, in the order of the steps."""
+        return list(dict.fromkeys(target.ref(namespace) for step in self.steps for target in step.kind.touches()))
 
     def makes(self) -> list[Resource]:
         """Kinds of objects that it makes, as its account."""

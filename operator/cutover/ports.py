@@ -41,6 +41,11 @@ class Resource:
         """As manifests spell it, such as ``apps/v1``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    def path(self, namespace: str) -> str:
+        """Where the API server has its objects of a namespace; empty: of all."""
+        root = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
+        return f"{root}/namespaces/{namespace}/{self.plural}" if namespace else f"{root}/{self.plural}"
+
 
 PLANS: Final = Resource(GROUP, VERSION, "migrationplans", "MigrationPlan")
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")

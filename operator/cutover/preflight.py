@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from cutover import impact, rights
 from cutover.errors import NotFound, Problem
@@ -16,19 +16,21 @@ from cutover.steps import Work
 from cutover.steps.base import unknown_receiver
 from cutover.targets import Holder
 
+R = TypeVar("R", bound=impact.Reader)
+
 
 class _Once:
     """The API server as it is at one look: each object and each list is read once, however many ask."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, reader: impact.Reader) -> None:
+        self._reader = reader
         self._reads: dict[object, asyncio.Task[Any]] = {}
 
     async def get(self, ref: Ref) -> Json:
-        return await self._once(ref, lambda: self._cluster.get(ref))
+        return await self._once(ref, lambda: self._reader.get(ref))
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        ask = partial(self._cluster.list, resource, namespace, labels, fresh=fresh)
+        ask = partial(self._reader.list, resource, namespace, labels, fresh=fresh)
         found: Sequence[Json] = await self._once((resource, namespace, labels, fresh), ask)
         return found
 
@@ -38,17 +40,17 @@ class _Once:
         return await asyncio.shield(self._reads[what])
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._cluster, name)
+        return getattr(self._reader, name)
 
 
-def at_one_look(cluster: Cluster) -> Cluster:
-    """The same cluster, where each object is read once. Not for anybody who writes."""
-    return cast("Cluster", _Once(cluster))
+def at_one_look(reader: R) -> R:
+    """The same API server, where each object is read once. Not for anybody who writes."""
+    return cast("R", _Once(reader))
 
 
 async def missing(
     plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, works: Sequence[Work]
-) -> list[Problem]:
+) -> impact.Weighed:
     """Everything that the plan needs and does not find, in the order of the plan, and what people should know beforehand.
 
     Args:
@@ -58,18 +60,17 @@ async def missing(
         namespace: of the plan and all its targets.
         works: what each step would get to work with, in order.
     """
-    found = await asyncio.gather(
+    parts = asyncio.gather(
         account(cluster, namespace, plan.service_account_name),
         *(_of_step(step, cluster, work) for step, work in zip(plan.steps, works, strict=True)),
         _of_gates(plan, cluster, works[0].targets.holder),
         _accounts(plan, cluster, namespace),
         _rights(plan, cluster, works),
-        _capacity(plan, cluster, namespace),
     )
-    problems = [problem for part in found for problem in part]
-    problems.extend(_unknown_providers(plan, metrics))
-    problems.extend(_unknown_receivers(plan, works[0].messenger))
-    return list(dict.fromkeys(problems))
+    found, weighed = await asyncio.gather(parts, impact.weigh(plan, cluster, namespace))
+    unknown = (_unknown_providers(plan, metrics), _unknown_receivers(plan, works[0].messenger))
+    problems = (problem for part in (*found, weighed.problems, *unknown) for problem in part)
+    return impact.Weighed(tuple(dict.fromkeys(problems)), weighed.risks)
 
 
 async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
@@ -122,7 +123,7 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
 async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[Problem]:
     """Whether the account may write all that the plan writes, for do and undo; what is missing as the Role to create."""
     name, namespace = plan.service_account_name, works[0].namespace
-    refs = list(dict.fromkeys(target.ref(namespace) for step in plan.steps for target in step.kind.touches()))
+    refs = plan.targets(namespace)
     makes, lends = plan.makes(), plan.lends()
 
     async def denied(wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
@@ -146,10 +147,6 @@ async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[P
         return []
     role = rights.role(name, namespace, rights.rules(rights.of(no_patch), no_make, no_use))
     return [Problem("serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(says)}; apply this:\n{role}")]
-
-
-async def _capacity(plan: Plan, cluster: Cluster, namespace: str) -> tuple[Problem, ...]:
-    return (await impact.weigh(plan, cluster, namespace)).problems
 
 
 async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:

@@ -231,14 +231,19 @@ def _in_scope(rule: Json, pod: Json, ranges: Sequence[Json]) -> bool:
         case "NotBestEffort":
             return says
         case "PriorityClass":
-            has, values = pod.get("priorityClassName", ""), rule.get("values") or ()
-            return {
-                "Exists": bool(has),
-                "DoesNotExist": not has,
-                "In": has in values,
-                "NotIn": has not in values,
-            }[rule["operator"]]
+            return meets(rule, pod.get("priorityClassName") or None)
     return False
+
+
+def meets(rule: Json, has: str | None) -> bool:
+    """Whether a value, None where there is none, is as a requirement of a selector or a scope says."""
+    values = rule.get("values") or ()
+    return {
+        "In": has in values,
+        "NotIn": has not in values,
+        "Exists": has is not None,
+        "DoesNotExist": has is None,
+    }[str(rule["operator"])]
 
 
 def _figure(name: str) -> str:

@@ -12,13 +12,11 @@ from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
-from cutover.endpoints import full_host, service_of
+from cutover.endpoints import PROTOCOLS, full_host, service_of
 from cutover.errors import PlanError, Problem
 from cutover.fields import ABSENT, Json, Path, Segment, find
 from cutover.model import Label, Model, Name
 
-PROTOCOLS: Final = ("http", "tcp", "tls")
-"""The lists of routes of a VirtualService."""
 _ANY_PATH: Final = {"prefix": "/"}
 _WHOLE: Final = 100
 RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]

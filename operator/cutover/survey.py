@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cutover.endpoints import service_of
+from cutover.endpoints import destinations, selects, service_of
 from cutover.errors import PlanError
 from cutover.fields import Json
 from cutover.impact import (
@@ -20,8 +20,6 @@ from cutover.impact import (
     labels_of,
     permitted,
     rollings,
-    scalers_of,
-    selects,
     targets,
     weigh,
 )
@@ -38,7 +36,9 @@ from cutover.ports import (
     Ref,
     Resource,
 )
+from cutover.preflight import at_one_look
 from cutover.quotas import amounts, shown
+from cutover.workloads import scalers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Impact:
 
 async def survey(plan: Plan, name: str, reader: Reader, namespace: str) -> Impact:
     """Look at everything around the targets of a plan of this name."""
+    reader = at_one_look(reader)
     bodies = await targets(plan, reader, namespace)
     found = await weigh(plan, reader, namespace)
     kinds = (SERVICES, VIRTUAL_SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, PLANS, LIMIT_RANGES)
@@ -93,12 +94,11 @@ async def survey(plan: Plan, name: str, reader: Reader, namespace: str) -> Impac
         zip(kinds, await asyncio.gather(*(permitted(reader, kind, namespace) for kind in kinds)), strict=True)
     )
     written = fields(plan, bodies)
-    wanted = dict.fromkeys(target.ref(namespace) for step in plan.steps for target in step.kind.touches())
     return Impact(
         targets=tuple(
             _around(ref, body, written[ref], listed, _others(ref, name, listed[PLANS])) for ref, body in bodies.items()
         ),
-        missing=tuple(str(ref) for ref in wanted if ref not in bodies),
+        missing=tuple(str(ref) for ref in plan.targets(namespace) if ref not in bodies),
         capacity=tuple(_need(rolling, listed[LIMIT_RANGES]) for rolling in rollings(plan, bodies, namespace)),
         problems=tuple(map(str, found.problems)),
         risks={risk.type: risk.message for risk in found.risks},
@@ -114,11 +114,11 @@ def _around(
         services = [
             service["metadata"]["name"]
             for service in listed[SERVICES]
-            if service["spec"].get("selector") and selects({"matchLabels": service["spec"]["selector"]}, labels)
+            if service["spec"].get("selector") and selects(service["spec"]["selector"], labels)
         ]
         budgets = [budget["metadata"]["name"] for budget in budgets_of(body["spec"], listed[DISRUPTION_BUDGETS])]
     elif ref.resource == VIRTUAL_SERVICES:
-        services = list(dict.fromkeys(service for service, _ in _destinations(body, ref.namespace)))
+        services = list(dict.fromkeys(_service(aim, ref.namespace) for aim, _ in destinations(body)))
     behind = [ref.name] if ref.resource == SERVICES else services if ref.resource in WORKLOADS else []
     return Around(
         target=str(ref),
@@ -137,18 +137,13 @@ def _around(
 
 def _routes_to(services: Sequence[str], routes: Sequence[Json], namespace: str) -> Iterator[str]:
     for body in routes:
-        weights = [weight for service, weight in _destinations(body, namespace) if service in services]
+        weights = [weight for aim, weight in destinations(body) if _service(aim, namespace) in services]
         if weights:
             yield f"{body['metadata']['name']} (weight {', '.join(map(str, weights))})"
 
 
-def _destinations(body: Json, namespace: str) -> Iterator[tuple[str, int]]:
-    """Services that a VirtualService sends to, each with its weight; one that stands alone in its route has all of it."""
-    for route in (route for part in ("http", "tcp", "tls") for route in body["spec"].get(part) or ()):
-        entries = route.get("route") or ()
-        for entry in entries:
-            service = service_of((entry.get("destination") or {}).get("host", ""), namespace)
-            yield service, 100 if len(entries) == 1 else entry.get("weight", 0)
+def _service(aim: Json, namespace: str) -> str:
+    return service_of(aim.get("host", ""), namespace)
 
 
 def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
@@ -162,7 +157,7 @@ def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
             other = parse(document["spec"])
         except PlanError:
             continue
-        if ref in {target.ref(ref.namespace) for step in other.steps for target in step.kind.touches()}:
+        if ref in other.targets(ref.namespace):
             found.append(f"{called} ({(document.get('status') or {}).get('phase', 'not seen yet')})")
     return tuple(found)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
-from cutover.fields import Change, Json, Operation, Path, escape, find, in_order, readable, write
+from cutover.fields import Change, Json, Operation, Path, escape, find, in_order, readable, same_version, write
 from cutover.foreign import gone, says
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.snapshots import Snapshot, labels, read, written
@@ -144,9 +144,7 @@ class Targets:
 
     def _claiming(self, body: Json) -> list[Operation]:
         metadata = body["metadata"]
-        operations: list[Operation] = [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
-        ]
+        operations = [same_version(body)]
         if metadata.get("labels") is None:
             operations.append({"op": "add", "path": "/metadata/labels", "value": {}})
         operations.append({"op": "add", "path": _PLAN_AT, "value": self.holder.uid})
@@ -176,7 +174,7 @@ class Targets:
                 if fenced:
                     self._fence_of(body)
                 operations: list[Operation] = [
-                    {"op": "test", "path": "/metadata/resourceVersion", "value": body["metadata"]["resourceVersion"]},
+                    same_version(body),
                     {"op": "remove", "path": _PLAN_AT},
                 ]
                 if FENCE_LABEL in labels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -104,6 +104,12 @@ class Rollout:
     def text(self) -> str:
         """Ready of wanted, such as ``2/3``."""
         return f"{self.ready_new}/{self.wanted}"
+
+
+def scalers_of(ref: Ref, scalers: Iterable[Json]) -> list[Json]:
+    """HorizontalPodAutoscalers that steer a workload."""
+    aims = ((scaler, scaler["spec"]["scaleTargetRef"]) for scaler in scalers)
+    return [scaler for scaler, aim in aims if (aim.get("kind"), aim.get("name")) == (ref.resource.kind, ref.name)]
 
 
 def selector(body: Json) -> str:

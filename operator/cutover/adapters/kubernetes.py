@@ -160,7 +160,7 @@ class Kubernetes:
         if not fresh:
             params["resourceVersion"] = "0"
         try:
-            answer = await self._request("GET", _collection(resource, namespace), params=params)
+            answer = await self._request("GET", resource.path(namespace), params=params)
         except NotFound as gone:
             if resource == PLANS:
                 raise Unavailable(str(gone)) from gone
@@ -195,7 +195,7 @@ class Kubernetes:
         if dry_run:
             params["dryRun"] = "All"
         headers = _as(namespace, account) if account else None
-        made = await self._request("POST", _collection(resource, namespace), headers=headers, params=params, body=text)
+        made = await self._request("POST", resource.path(namespace), headers=headers, params=params, body=text)
         if resource not in STREAMED or dry_run:
             return made
         return self._keep(Ref(resource, namespace, made["metadata"]["name"]), made, ours=True)
@@ -217,7 +217,7 @@ class Kubernetes:
         """
         session = self._session or await self.open()
         params = {"watch": "true", "fieldSelector": f"metadata.name={ref.name}", "resourceVersion": version}
-        url, timeout = self._server + _collection(ref.resource, ref.namespace), aiohttp.ClientTimeout(sock_connect=5)
+        url, timeout = self._server + ref.resource.path(ref.namespace), aiohttp.ClientTimeout(sock_connect=5)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
             async with session.get(url, params=params, timeout=timeout) as response:
                 async for line in response.content:
@@ -229,7 +229,7 @@ class Kubernetes:
     async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
         """Delete what a selector picks."""
         params = {"labelSelector": labels, "propagationPolicy": "Background"}
-        await self._request("DELETE", _collection(resource, namespace), params=params)
+        await self._request("DELETE", resource.path(namespace), params=params)
 
     async def save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:
         """Replace `.status` at a version: the server takes nothing else from this PUT."""
@@ -382,13 +382,8 @@ def _as(namespace: str, account: str) -> dict[str, str]:
     return {"Impersonate-User": _user(namespace, account)}
 
 
-def _collection(resource: Resource, namespace: str) -> str:
-    root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-    return f"{root}/namespaces/{namespace}/{resource.plural}" if namespace else f"{root}/{resource.plural}"
-
-
 def _path(ref: Ref) -> str:
-    return f"{_collection(ref.resource, ref.namespace)}/{ref.name}"
+    return f"{ref.resource.path(ref.namespace)}/{ref.name}"
 
 
 def _version(body: Json) -> int:

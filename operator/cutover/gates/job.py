@@ -13,7 +13,7 @@ from cutover.errors import Conflict, Denied, OutsideError, Problem, Rejected
 from cutover.fields import Json
 from cutover.gates.base import Pending, Source, Surroundings
 from cutover.gates.verdict import Measurement
-from cutover.jobs import GATE_LABEL, Template
+from cutover.jobs import GATE_LABEL, BackoffLimit, Template
 from cutover.model import Duration, show_duration
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
 from cutover.snapshots import RUN_LABEL
@@ -38,12 +38,7 @@ class Job(Source):
     template: Template = Field(
         description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec. It must change nothing."
     )
-    backoff_limit: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="How many failed pods of one Job are replaced before it has failed. Default 0.",
-    )
+    backoff_limit: BackoffLimit = 0
     timeout: Duration = Field(
         default=timedelta(minutes=5), description="A Job that takes longer is stopped and gives no number. Default 5m."
     )

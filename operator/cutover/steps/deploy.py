@@ -19,7 +19,7 @@ from cutover.ports import AUTOSCALERS, DAEMON_SETS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
 from cutover.steps.base import Kind, Target, Work, foreign_writer, lacks_the_right, needs_hands, repaired_too_often
-from cutover.workloads import Rollout
+from cutover.workloads import Rollout, scalers_of
 
 _LOOK_AGAIN: Final = 30.0
 """Seconds; the workload is streamed, so this only mends a lost event."""
@@ -157,19 +157,14 @@ class Deploy(Kind):
     async def _steered(self, work: Work, ref: Ref) -> list[Problem]:
         if self.replicas is None:
             return []
-        scalers = [
-            scaler["metadata"]["name"]
-            for scaler in await work.cluster.list(AUTOSCALERS, work.namespace)
-            if scaler["spec"]["scaleTargetRef"].get("kind") == ref.resource.kind
-            and scaler["spec"]["scaleTargetRef"].get("name") == ref.name
-        ]
+        scalers = await work.cluster.list(AUTOSCALERS, work.namespace)
         return [
             Problem(
                 f"{work.place}.deploy.replicas",
-                f"HorizontalPodAutoscaler {name} steers the replicas of {ref}; "
+                f"HorizontalPodAutoscaler {scaler['metadata']['name']} steers the replicas of {ref}; "
                 "leave replicas out, or delete the autoscaler first",
             )
-            for name in scalers
+            for scaler in scalers_of(ref, scalers)
         ]
 
     async def _refused(self, work: Work, ref: Ref) -> list[Problem]:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from cutover import jobs, pods
 from cutover.errors import NotFound, Problem
 from cutover.fields import Change, Json
-from cutover.jobs import STARTED_LABEL, State, Template, state_of
+from cutover.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
 from cutover.model import validations
 from cutover.ports import JOBS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
@@ -64,12 +64,7 @@ class Job(Kind):
     changes_nothing: bool = Field(
         default=False, description="The Job only looks (a smoke test), so there is nothing to take back."
     )
-    backoff_limit: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="How many failed pods of one Job are replaced before it has failed. Default 0.",
-    )
+    backoff_limit: BackoffLimit = 0
 
     @model_validator(mode="after")
     def _one_way_back(self) -> Job:

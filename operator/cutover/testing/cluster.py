@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cutover.endpoints import PROTOCOLS
 from cutover.errors import Broken, Conflict, Denied, NotFound, Unavailable
 from cutover.fields import Json, Operation
 from cutover.patching import apply, merge, tidy
@@ -346,5 +347,5 @@ def _number(labels: Json) -> int:
 
 def _sums(body: Json) -> list[int]:
     """Of the routes that split traffic; one destination alone has all of it, whatever its weight."""
-    routes = [route["route"] for part in ("http", "tcp", "tls") for route in body["spec"].get(part) or ()]
+    routes = [route["route"] for part in PROTOCOLS for route in body["spec"].get(part) or ()]
     return [sum(entry.get("weight", 0) for entry in entries) for entries in routes if len(entries) > 1]
