@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from support.serving import Requests, Serving
 
 
-class Answers:
+class Answers(Serving):
     """A stand-in for Prometheus that says one number and remembers when it first said a bad one."""
 
     def __init__(self) -> None:
@@ -16,7 +16,7 @@ class Answers:
         self.said_bad: float | None = None
         answers = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Requests):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
@@ -24,16 +24,9 @@ class Answers:
                 value = "0.9" if answers.bad else "0.1"
                 result = [{"metric": {}, "value": [time.time(), value]}]
                 body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.reply(body)
                 if answers.bad and answers.said_bad is None:
                     answers.said_bad = time.time()
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__init__(Handler)
+        self.url = f"http://127.0.0.1:{self.port}"

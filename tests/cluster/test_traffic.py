@@ -7,7 +7,6 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from cutover.status import Phase
 from harness.cluster import ROOT, Cluster
 from harness.process import until
 from support.real import Shop
+from support.serving import Requests, Serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
 
@@ -53,34 +53,22 @@ spec:
 """Somebody mirrors already, and a weight is left out: both must come back as they are."""
 
 
-class Backend:
+class Backend(Serving):
     """A server that says what version it is, and counts what reaches it."""
 
     def __init__(self, version: str) -> None:
         self.count = 0
         backend, lock = self, threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Requests):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
                 with lock:
                     backend.count += 1
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(version)))
-                self.end_headers()
-                self.wfile.write(version.encode())
+                self.reply(version.encode())
 
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 class Checkout:

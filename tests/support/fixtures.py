@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -13,36 +11,25 @@ from harness.api import Api
 from harness.cluster import Cluster
 from harness.kind import AnyCluster, OnKind
 from support.real import AnyOperator, Operator, Shop
+from support.serving import Requests, Serving
 from support.site import Undisturbed, Yard, side_by_side
 from support.stories import STORIES
 
 
-class Gauges:
+class Gauges(Serving):
     """A server of metrics for Prometheus to scrape; tests set its lines."""
 
     def __init__(self) -> None:
         self.lines: dict[str, float] = {}
         gauges = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Requests):
             def do_GET(self) -> None:
                 body = "".join(f"{name} {value}\n" for name, value in dict(gauges.lines).items()).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.end_headers()
-                self.wfile.write(body)
+                self.reply(body, Content_Type="text/plain; version=0.0.4")
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.address = f"127.0.0.1:{self.port}"
 
 
 @pytest.fixture(scope="session")

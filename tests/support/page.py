@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from support.serving import Requests, Serving
 
-class Page:
+
+class Page(Serving):
     """Serves until it is closed.
 
     Attributes:
@@ -24,24 +25,15 @@ class Page:
         self.rotate("first")
         page = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Requests):
             def do_GET(self) -> None:
                 known = self.headers.get("Authorization") == f"Bearer {page.expected}"
                 page.answers[known] += 1
                 code, body = page.answer(self.path.partition("?")[0]) if known else (401, b"who are you, s3cret?")
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Location", "http://127.0.0.1:9/s3cret")
-                self.end_headers()
-                self.wfile.write(body)
+                self.reply(body, code, Location="http://127.0.0.1:9/s3cret")
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__init__(Handler)
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def rotate(self, token: str) -> None:
         """From now on another token is the right one, and stands in the file."""
@@ -58,5 +50,4 @@ class Page:
 
     def close(self) -> None:
         self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().close()

@@ -6,14 +6,14 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from harness.process import free_ports
+from support.serving import Requests, Serving
 
 
-class Receiver:
+class Receiver(Serving):
     """One receiver.
 
     Attributes:
@@ -26,24 +26,17 @@ class Receiver:
         self._over = threading.Event()
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Requests):
             def do_POST(self) -> None:
                 body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 receiver.came.append((body["title"], body["message"]))
                 if not receiver.code:
                     receiver._over.wait()
                     return
-                self.send_response(receiver.code)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.reply(b"", receiver.code)
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"json://user:s3cret@127.0.0.1:{self._server.server_port}/hook?rto=2&cto=2"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__init__(Handler)
+        self.url = f"json://user:s3cret@127.0.0.1:{self.port}/hook?rto=2&cto=2"
 
     def of(self, plan: str) -> list[str]:
         """What came about a plan, without its name."""
@@ -52,8 +45,7 @@ class Receiver:
 
     def close(self) -> None:
         self._over.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().close()
 
 
 @contextmanager
