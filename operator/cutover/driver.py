@@ -18,11 +18,11 @@ from cutover.commands import Hand, Recollection
 from cutover.conditions import present
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
-from cutover.finalizer import bind, terminating
+from cutover.finalizer import bind, is_bound, must_be_bound, terminating
 from cutover.gates.watch import Spawn, Watch
 from cutover.memory import Memory, looked_at
 from cutover.plan import Plan, read_status, write_status
-from cutover.ports import FINALIZER, PLANS, Ports, Ref
+from cutover.ports import PLANS, Ports, Ref
 from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
@@ -160,6 +160,7 @@ class Driver:
     # --- the turn -----------------------------------------------------------------------------------------------------
 
     async def _turn(self, ref: Ref, body: Json, memory: Memory) -> timedelta | None:
+        body = await self._keep_bound(ref, body, memory)
         if memory.strange(ref.name, body["spec"]):  # no event tells that a CRD was put back
             body = await self._cluster.get(ref)
             memory = self._recall(ref, body)
@@ -177,12 +178,7 @@ class Driver:
             outcome = await self._save_and_act(ref, memory, plan, turn)
             if outcome is None:
                 break
-            after, ours = self._cluster.seen(ref), memory.status
-            if after is None:
-                return None
-            body, memory = after, self._recall(ref, after)  # the command may have written the plan itself
-            if memory.status is not ours:  # this outcome answers a command that is no longer the one in hand
-                raise Superseded("another process has saved the plan meanwhile")
+            body = self._news(ref, memory)  # the command may have written the plan itself
             last, turn = turn.command, await self._advance(body, memory, plan, rules, (turn.command, outcome))
             if self._others_wait() and _goes_on(last, turn.command) and (round_ or (last and last.stage)):
                 await self._save(ref, memory, turn.status)
@@ -192,13 +188,39 @@ class Driver:
             return timedelta()  # the last command is neither announced nor done yet
         return self._next(memory, turn, plan)
 
+    async def _keep_bound(self, ref: Ref, body: Json, memory: Memory) -> Json:
+        """Set our finalizer again on an active plan that somebody has written without it, as `kubectl replace` does.
+
+        Nothing is saved or done before: without it a deletion would take the plan away with nothing undone.
+        """
+        if not must_be_bound(memory.status, body):
+            return body
+        if body["metadata"]["resourceVersion"] != memory.version:
+            raise Conflict(f"{ref} has changed in the middle of a turn")
+        await bind(self._cluster, ref, body, bound=True)
+        return self._news(ref, memory)
+
+    def _news(self, ref: Ref, memory: Memory) -> Json:
+        """The plan as it is after a write of ours to it; what it says of the run is what we know.
+
+        Raises:
+            NotFound: it is gone.
+            Superseded: another process has saved it meanwhile, so what we were about is no longer in hand.
+        """
+        body, ours = self._cluster.seen(ref), memory.status
+        if body is None:
+            raise NotFound(f"{ref} is gone")
+        if self._recall(ref, body) is not memory or memory.status is not ours:
+            raise Superseded("another process has saved the plan meanwhile")
+        return body
+
     async def _stop(self, ref: Ref, body: Json, memory: Memory, why: str) -> timedelta | None:
         """An active plan whose spec cannot be read: nothing is done to any target."""
         deleting = "deletionTimestamp" in body["metadata"]
         inputs = Inputs(
             requests=requests.read(body["metadata"].get("annotations") or {}),
             deleting=deleting,
-            bound=_bound(body),
+            bound=is_bound(body),
             terminating=deleting and await terminating(self._cluster, ref.namespace),
         )
         turn = unreadable(memory.status, why, inputs, self._clock.now())
@@ -212,7 +234,9 @@ class Driver:
     async def _refuse(self, ref: Ref, body: Json, memory: Memory, rules: Rules, error: PlanError) -> None:
         """A spec that cannot be read, of a plan that is not active."""
         inputs = Inputs(
-            outcome=Failed("Invalid", str(error)), deleting="deletionTimestamp" in body["metadata"], bound=_bound(body)
+            outcome=Failed("Invalid", str(error)),
+            deleting="deletionTimestamp" in body["metadata"],
+            bound=is_bound(body),
         )
         turn = advance(rules, memory.status, inputs, self._clock.now())
         await self._save(ref, memory, turn.status)
@@ -246,7 +270,7 @@ class Driver:
             deleting=deleting,
             suspended=plan.suspend,
             taken_over=active_run not in (0, memory.fenced_run),
-            bound=_bound(body),
+            bound=is_bound(body),
             opening=plan.opening(now),
             terminating=deleting and status.phase in ACTIVE and await terminating(self._cluster, hand.ref.namespace),
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
@@ -290,6 +314,7 @@ class Driver:
         body = self._cluster.seen(ref)
         if body is None:
             raise NotFound(f"{ref} is gone")
+        body = await self._keep_bound(ref, body, memory)
         command, looking = turn.command, None
         must = settled(present(turn.status, self._clock.now())) != settled(memory.saved)
         if must and command is not None and command.verb in (Verb.DO, Verb.UNDO):
@@ -374,7 +399,3 @@ def _takes_effect(outcome: Outcome | None) -> bool:
 def _goes_on(last: Command | None, command: Command | None) -> bool:
     """From one stage to the next."""
     return last is not None and command is not None and last.verb is command.verb is Verb.DO and last != command
-
-
-def _bound(body: Json) -> bool:
-    return FINALIZER in (body["metadata"].get("finalizers") or ())

@@ -24,7 +24,7 @@ from cutover.ports import (
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing.controllers import react
-from support.shop import NAMESPACE, V1, V2, plan, shop
+from support.shop import CANARY, NAMESPACE, V1, V2, plan, shop
 from support.simulation import Simulation
 
 DEPLOY = """
@@ -255,3 +255,72 @@ async def test_a_claim_still_under_way_is_late_when_the_run_ends_while_it_claims
     with pytest.raises(Rejected):
         await patch(*held[0])
     assert run.leftovers() == []
+
+
+async def at_weight_10(run: Simulation) -> None:
+    await run.until(lambda: run.status.current is not None and run.status.current.weight == 10)
+
+
+def without_finalizers(body: Any) -> None:
+    """As `kubectl replace` leaves a plan, and Argo CD with Replace=true."""
+    body["metadata"].pop("finalizers")
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_an_active_plan_that_was_replaced_is_bound_again(readable: bool) -> None:  # noqa: FBT001
+    """Before anything else is saved or done; then its deletion takes all back, as ever."""
+    run = Simulation(plan(CANARY), put=shop)
+    await at_weight_10(run)
+    spec = run.cluster.objects[run.plan]["spec"]
+    edit(run, run.plan, without_finalizers)
+    if not readable:
+        edit(run, run.plan, lambda body: body["spec"].update(unknown=1))
+    run.cluster.writes.clear()
+    await run.turn()
+    assert run.bound
+    assert run.cluster.writes[0] == ("patch", run.plan)
+    edit(run, run.plan, lambda body: body.update(spec=spec))
+    run.cluster.delete(run.plan)
+    await run.until(lambda: run.over)
+    assert run.specs() == run.specs_before()
+    assert run.leftovers() == []
+
+
+async def test_a_finalizer_that_is_lost_in_the_middle_of_a_turn_is_there_before_the_next_save() -> None:
+    """Between the look that has set it, and the status that says Running."""
+    run = Simulation(plan(CANARY), put=shop)
+    patch, save = run.cluster.patch, run.cluster.save_status
+    unbound = list[Any]()
+
+    async def drop(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        done = await patch(ref, operations, account)
+        if finalizer_written(ref, run, operations):
+            run.cluster.patch = patch  # type: ignore[method-assign]
+            edit(run, run.plan, without_finalizers)
+        return done
+
+    async def look(ref: Ref, version: str, status: Any) -> Any:
+        if status["phase"] == "Running" and not run.bound:
+            unbound.append(status)
+        return await save(ref, version, status)
+
+    run.cluster.patch, run.cluster.save_status = drop, look  # type: ignore[method-assign]
+    await at_weight_10(run)
+    assert run.bound
+    assert unbound == []
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_one_that_was_replaced_can_be_left(deleted: bool) -> None:  # noqa: FBT001
+    """One that is being deleted gets no finalizer any more; what keeps it there is somebody else's."""
+    run = Simulation(plan(f"deletionPolicy: Orphan\n{CANARY}"), put=shop)
+    await at_weight_10(run)
+    if deleted:
+        edit(run, run.plan, lambda body: body["metadata"].update(finalizers=["foregroundDeletion"]))
+        run.cluster.delete(run.plan)
+    else:
+        edit(run, run.plan, without_finalizers)
+        run.request(RequestVerb.ABANDON)
+    await run.until(lambda: run.phase is Phase.ABANDONED and (deleted or not run.bound))
+    await run.turn()
+    assert run.leftovers() == ([f"finalizer of {run.plan}"] if deleted else [])

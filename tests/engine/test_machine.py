@@ -44,6 +44,7 @@ _LEAST = {
     "was Stuck": 0.01,
     "was Waiting": 0.05,
     "applied again": 0.1,
+    "replaced": 0.1,
     "fault: late": 0.05,
     **{f"fault: {fault}": 0.02 for fault in Fault if fault is not Fault.LATE},
 }
@@ -207,7 +208,15 @@ class Machine(Walk, RuleBasedStateMachine):
     def suspends(self, on: bool) -> None:  # noqa: FBT001 -- drawn
         self.edit(self.world.plan, lambda body: body["spec"].update(suspend=on))
 
-    @precondition(lambda self: self.there and self.wish == "delete" and not self.stopped)
+    @precondition(lambda self: self.active and not self.stopped and self.bound)
+    @rule(turns=st.integers(0, 2))
+    def replaces_it(self, turns: int) -> None:
+        """As `kubectl replace` does: the same spec, and no finalizer."""
+        self.world.counts["replaced"] += 1
+        self.edit(self.world.plan, lambda body: body["metadata"].pop("finalizers"))
+        self.run(self.several(turns))
+
+    @precondition(lambda self: self.there and self.wish == "delete" and not self.stopped and not self.unguarded)
     @rule()
     def deletes(self) -> None:
         self.delete()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
+from cutover.finalizer import is_bound
 from cutover.plan import parse
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.requests import PREFIX, RequestVerb
@@ -103,6 +104,15 @@ class Walk:
     @property
     def active(self) -> bool:
         return self.there and self.status.phase in ACTIVE
+
+    @property
+    def bound(self) -> bool:
+        return is_bound(self.world.cluster.objects[self.world.plan])
+
+    @property
+    def unguarded(self) -> bool:
+        """Its finalizer was taken off, and nobody has seen that yet: a deletion in that very moment takes it away at once."""
+        return self.active and not self.bound and self.status.reason != Reason.RECLAIMING
 
     def who(self, at: int) -> int:
         return min(at, len(self.world.processes) - 1)
@@ -309,6 +319,7 @@ class Walk:
         waits = phase in (Phase.HELD, Phase.WAITING) or reason == Reason.HELD_BY_PERSON
         assert waits or (phase is Phase.STUCK and self.ledger.edited), f"nothing happens any more: {status}"
         if self.wish == "delete" and not self.stopped:
+            assert not self.unguarded
             self.delete()
         elif phase is Phase.STUCK or self.wish == "abandon" or (late and helped > _HELP - 3):
             self.ask(RequestVerb.ABORT if phase is Phase.PENDING else RequestVerb.ABANDON)
