@@ -217,6 +217,10 @@ class Targets:
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
+    def snapshot_of(self, ref: Ref) -> Ref:
+        """What keeps the snapshot that this step takes of an object in this run."""
+        return Ref(SNAPSHOTS, ref.namespace, self._snapshot_name(ref))
+
     def _snapshot_name(self, ref: Ref) -> str:
         what = hashlib.sha256(f"{self.step}/{ref.resource.kind}/{ref.name}".encode()).hexdigest()[:10]
         return f"cutover-{self.holder.uid[:8]}-{self.holder.run}-{what}"
@@ -226,7 +230,7 @@ class Targets:
         name = self._snapshot_name(ref)
         if name not in self.memory:
             try:
-                body = await self.cluster.get(Ref(SNAPSHOTS, ref.namespace, name))
+                body = await self.cluster.get(self.snapshot_of(ref))
             except NotFound:
                 return None
             self.memory[name] = read(body)

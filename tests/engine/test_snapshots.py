@@ -80,3 +80,35 @@ async def test_a_new_process_leaves_what_is_needed() -> None:
     assert await run.run() is Phase.SUCCEEDED
     assert await sweep(run.cluster, ()) == 0
     assert len(snapshots(run)) == 1
+
+
+SHIFT = f"{DEPLOY}  - {{name: shift, traffic: {{virtualService: {{name: shop}}, from: {{host: shop-v1}}, to: {{host: shop-v2}}, weights: [50], dwell: 10m}}}}\n"
+
+
+@pytest.mark.parametrize("step", ["deploy", "shift"])
+async def test_one_that_is_lost_in_mid_step_is_not_taken_anew(step: str) -> None:
+    """It would be of what the step has made, and the rollback would pretend. Put back, the plan goes on."""
+    run = Simulation(plan(SHIFT), put=shop)
+    run.cluster.rollouts = step != "deploy"
+    at = ("deploy", "shift").index(step)
+    await run.until(lambda: len(run.status.steps) > at and run.status.steps[at].written)
+    (lost,) = [ref for ref, body in run.cluster.objects.items() if body.get("data", {}).get("step") == step]
+    kept = run.cluster.objects[lost]
+    changed = run.specs()
+    run.cluster.delete(lost)
+    run.restart()
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "SnapshotLost"
+    assert f"ControllerRevision {lost.name}, the snapshot of " in run.status.message
+    assert run.specs() == changed
+    assert lost not in run.cluster.objects
+    run.cluster.rollouts = True
+    run.request(RequestVerb.RESUME)
+    await run.until(lambda: run.phase is Phase.HELD)
+    run.cluster.put(SNAPSHOTS, kept)
+    run.request(RequestVerb.RESUME)
+    await run.until(lambda: run.status.current is not None and run.status.current.weight == 50)
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+    assert run.leftovers() == []

@@ -18,6 +18,7 @@ from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.requests import PREFIX, RequestVerb
 from cutover.saga.tables import Reason
 from cutover.saga.wishes import failed_step
+from cutover.snapshots import labels
 from cutover.status import ACTIVE, ENDED, Phase, Status
 from cutover.sweep import sweep
 from cutover.testing import MemoryCluster, react
@@ -123,6 +124,17 @@ class Walk:
     def image(self) -> str:
         return str(self.world.cluster.objects[V2]["spec"]["template"]["spec"]["containers"][1]["image"])
 
+    def taken(self) -> list[Ref]:
+        """Snapshots of this run that its saved status knows of; one that died before it could say so takes it anew."""
+        names = {step.name for step in self.status.steps if step.written}
+        return [
+            ref
+            for ref, body in self.world.cluster.objects.items()
+            if ref.resource == SNAPSHOTS
+            and body["data"]["step"] in names
+            and body["metadata"]["labels"] == labels(*self._run_of_now())
+        ]
+
     def _run_of_now(self) -> tuple[str, int]:
         return self.world.uid, self.status.run.number if self.status.run else 0
 
@@ -194,6 +206,11 @@ class Walk:
     def delete(self) -> None:
         self.stopped = True
         self.world.cluster.delete(self.world.plan)
+        self.world.hear()
+
+    def lose(self, ref: Ref) -> None:
+        self.world.cluster.delete(ref)
+        self.world.counts["snapshot deleted"] += 1
         self.world.hear()
 
     def set_image(self, image: str) -> None:
@@ -317,7 +334,8 @@ class Walk:
         status, late = self.status, helped > _HELP // 2
         phase, reason = status.phase, status.reason
         waits = phase in (Phase.HELD, Phase.WAITING) or reason == Reason.HELD_BY_PERSON
-        assert waits or (phase is Phase.STUCK and self.ledger.edited), f"nothing happens any more: {status}"
+        lost = self.world.counts["snapshot deleted"]
+        assert waits or (phase is Phase.STUCK and (self.ledger.edited or lost)), f"nothing happens any more: {status}"
         if self.wish == "delete" and not self.stopped:
             assert not self.unguarded
             self.delete()
@@ -383,6 +401,7 @@ class Walk:
         FIGURES.update({"walks": 1, "turns": world.counts["turns"], "crashes": world.counts["crashes"]})
         FIGURES[f"ended {end}"] += 1
         FIGURES.update(f"was {phase}" for phase in phases)
+        FIGURES["SnapshotLost"] += self.ledger.reasons["SnapshotLost"] > 0
         FIGURES["turned back in mid-traffic"] += self.ledger.split
         FIGURES[f"ended {end} after a crash"] += world.counts["crashes"] > 0
         FIGURES.update({name: count for name, count in world.counts.items() if name not in ("turns", "crashes")})
