@@ -218,7 +218,7 @@ class Hand:
             case Verb.RELEASE:
                 return await self._release()
             case Verb.SWEEP:
-                await self._drop_snapshots(but_this=True)
+                await self._drop_former_snapshots()
                 await self._drop_snapshots()
                 return Done()
             case Verb.UNBIND:
@@ -292,7 +292,7 @@ class Hand:
     async def _claim(self) -> Outcome:
         targets = self.targets()
         if self.status.history:
-            await self._drop_snapshots(but_this=True)
+            await self._drop_former_snapshots()
             await jobs.drop_former(self.cluster, targets.holder)
         try:
             for ref in self.all_targets():
@@ -305,9 +305,13 @@ class Hand:
             return Wait("TargetBusy", str(no))
         return Done()
 
-    async def _drop_snapshots(self, *, but_this: bool = False) -> None:
+    async def _drop_snapshots(self) -> None:
         holder = self.targets().holder
-        await snapshots.drop(self.cluster, holder.namespace, holder.uid, holder.run, but_this=but_this)
+        await snapshots.drop(self.cluster, holder.namespace, holder.uid, holder.run)
+
+    async def _drop_former_snapshots(self) -> None:
+        holder = self.targets().holder
+        await snapshots.drop_former(self.cluster, holder.namespace, holder.uid, holder.run)
 
     async def _give_snapshots(self, *, owned: bool) -> None:
         holder = self.targets().holder

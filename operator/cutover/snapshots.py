@@ -61,9 +61,22 @@ def labels(uid: str, run: int) -> dict[str, str]:
     return {PLAN_LABEL: uid, RUN_LABEL: str(run)}
 
 
-async def drop(cluster: Cluster, namespace: str, uid: str, run: int, *, but_this: bool = False) -> None:
-    """Delete the snapshots of one run of a plan, or those of every other."""
-    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{RUN_LABEL}{'!=' if but_this else '='}{run}")
+def former(run: int) -> str:
+    """Selects what was made in the runs before this one.
+
+    By their numbers, and not as all that is of another run: a deletion may come late, when a newer run lives on what it has made.
+    """
+    return f"{RUN_LABEL}<{run}"
+
+
+async def drop(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
+    """Delete the snapshots of one run of a plan."""
+    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{RUN_LABEL}={run}")
+
+
+async def drop_former(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
+    """Delete the snapshots of the runs before this one. However late, it does no harm."""
+    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{former(run)}")
 
 
 async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:

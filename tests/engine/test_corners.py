@@ -299,10 +299,10 @@ async def test_a_finalizer_that_is_lost_in_the_middle_of_a_turn_is_there_before_
             edit(run, run.plan, without_finalizers)
         return done
 
-    async def look(ref: Ref, version: str, status: Any) -> Any:
+    async def look(ref: Ref, resource_version: str, status: Any) -> Any:
         if status["phase"] == "Running" and not run.bound:
             unbound.append(status)
-        return await save(ref, version, status)
+        return await save(ref, resource_version, status)
 
     run.cluster.patch, run.cluster.save_status = drop, look  # type: ignore[method-assign]
     await at_weight_10(run)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cutover.adapters.kubernetes import as_go_writes
-from cutover.ports import PLANS, SNAPSHOTS, Ref
+from cutover.errors import Unavailable
+from cutover.ports import JOBS, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.sweep import sweep
+from support.plans import migrating
 from support.shop import V2, plan, shop
 from support.simulation import Simulation
 
@@ -112,3 +116,71 @@ async def test_one_that_is_lost_in_mid_step_is_not_taken_anew(step: str) -> None
     assert await run.run() is Phase.ROLLED_BACK
     assert run.specs() == run.specs_before()
     assert run.leftovers() == []
+
+
+def apply_again(run: Simulation, spec: str) -> None:
+    """Another spec, after the end."""
+    body = plan(spec)
+    run.cluster.put(PLANS, body | {"metadata": run.cluster.objects[run.plan]["metadata"] | body["metadata"]})
+
+
+@pytest.mark.parametrize("what", [SNAPSHOTS, JOBS], ids=lambda what: what.plural)
+async def test_a_late_deletion_takes_nothing_from_a_newer_run(what: Resource) -> None:
+    """A process sleeps where it clears away what the runs before its own have made, until the run after that is on its way."""
+    spec = migrating("tool:hangs")
+    run, late = Simulation(plan(spec), put=shop), list[Any]()
+    delete_all = run.cluster.delete_all
+
+    async def sleep(resource: Resource, namespace: str, labels: str) -> None:
+        if resource == what and not late:
+            late.append((resource, namespace, labels))
+            raise Unavailable("no answer")
+        await delete_all(resource, namespace, labels)
+
+    def made() -> list[Ref]:
+        return [ref for ref in run.cluster.objects if ref.resource == what]
+
+    async def until_it_migrates(number: int) -> None:
+        def reached() -> bool:
+            at, step = run.status.run, run.status.current
+            return (
+                at is not None
+                and at.number == number
+                and step is not None
+                and step.step == "schema"
+                and bool(run.status.steps[1].made)
+            )
+
+        await run.until(reached)
+
+    await until_it_migrates(1)
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    run.cluster.delete_all = sleep  # type: ignore[method-assign]
+    apply_again(run, spec.replace("replicas: 1", "replicas: 2"))
+    await run.until(lambda: bool(late))
+    run.cluster.delete_all = delete_all  # type: ignore[method-assign]
+    run.restart()
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.phase is Phase.ROLLED_BACK and not run.bound)
+    apply_again(run, spec.replace("replicas: 1", "replicas: 3"))
+    await until_it_migrates(3)
+    before = made()
+    assert before
+    await delete_all(*late[0])
+    assert made() == before
+    run.restart()
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+    assert run.leftovers() == []
+
+
+async def test_what_earlier_runs_have_made_goes_with_the_claims_of_the_next() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    (old,) = snapshots(run)
+    apply_again(run, f"{DEPLOY.replace('replicas: 3', 'replicas: 4')}  - {{name: ok, approve: {{message: go}}}}\n")
+    await run.until(lambda: run.phase is Phase.WAITING)
+    (new,) = snapshots(run)
+    assert new != old
