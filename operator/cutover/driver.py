@@ -11,9 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
-from cutover import requests, snapshots
+from cutover import requests, snapshots, unread
 from cutover.commands import Hand, Recollection
 from cutover.conditions import present
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
@@ -161,17 +162,17 @@ class Driver:
 
     async def _turn(self, ref: Ref, body: Json, memory: Memory) -> timedelta | None:
         body = await self._keep_bound(ref, body, memory)
-        if memory.strange(ref.name, body["spec"]):  # no event tells that a CRD was put back
+        if memory.strange(ref.name, body["spec"], bound=is_bound(body)):  # no event tells that a CRD was put back
             body = await self._cluster.get(ref)
             memory = self._recall(ref, body)
-            if why := memory.strange(ref.name, body["spec"]):
-                return await self._stop(ref, body, memory, why)
+            if why := memory.strange(ref.name, body["spec"], bound=is_bound(body)):
+                return await self._without_spec(ref, body, memory, partial(unreadable, message=why))
         plan, spec_hash = memory.read_spec(ref.name, body["spec"])
         generation = body["metadata"]["generation"]
         if isinstance(plan, PlanError):
             rules = Rules(steps=(), generation=generation, spec_hash=spec_hash, start_deadline=timedelta())
-            await self._refuse(ref, body, memory, rules, plan)
-            return None
+            invalid = Failed("Invalid", str(plan))
+            return await self._without_spec(ref, body, memory, partial(advance, rules), invalid)
         rules = plan.rules(generation, spec_hash)
         turn = await self._advance(body, memory, plan, rules)
         for round_ in range(_ROUNDS):
@@ -214,35 +215,30 @@ class Driver:
             raise Superseded("another process has saved the plan meanwhile")
         return body
 
-    async def _stop(self, ref: Ref, body: Json, memory: Memory, why: str) -> timedelta | None:
-        """An active plan whose spec cannot be read: nothing is done to any target."""
-        deleting = "deletionTimestamp" in body["metadata"]
-        inputs = Inputs(
-            requests=requests.read(body["metadata"].get("annotations") or {}),
-            deleting=deleting,
-            bound=is_bound(body),
-            terminating=deleting and await terminating(self._cluster, ref.namespace),
-        )
-        turn = unreadable(memory.status, why, inputs, self._clock.now())
-        memory.status = turn.status
-        await self._save(ref, memory, turn.status)
-        self._tell(body, turn)
-        if turn.command is not None:  # the claims of a plan that has ended are void
-            await bind(self._cluster, ref, self._cluster.seen(ref) or body, bound=False)
-        return turn.look_again
-
-    async def _refuse(self, ref: Ref, body: Json, memory: Memory, rules: Rules, error: PlanError) -> None:
-        """A spec that cannot be read, of a plan that is not active."""
-        inputs = Inputs(
-            outcome=Failed("Invalid", str(error)),
-            deleting="deletionTimestamp" in body["metadata"],
-            bound=is_bound(body),
-        )
-        turn = advance(rules, memory.status, inputs, self._clock.now())
-        await self._save(ref, memory, turn.status)
-        self._tell(body, turn)
-        if turn.command is not None:  # the finalizer comes off; claims of a plan that has ended are void
-            await bind(self._cluster, ref, self._cluster.seen(ref) or body, bound=False)
+    async def _without_spec(
+        self, ref: Ref, body: Json, memory: Memory, judge: Callable[..., Turn], outcome: Outcome | None = None
+    ) -> timedelta | None:
+        """A plan whose spec cannot be read: nothing is done to any target, but that one which was abandoned lets go of them."""
+        answered: Verb | None = None
+        while True:
+            deleting = "deletionTimestamp" in body["metadata"]
+            inputs = Inputs(
+                outcome=outcome,
+                answered=answered,
+                requests=requests.read(body["metadata"].get("annotations") or {}),
+                deleting=deleting,
+                bound=is_bound(body),
+                terminating=deleting and await terminating(self._cluster, ref.namespace),
+            )
+            turn = judge(status=memory.status, inputs=inputs, now=self._clock.now())
+            memory.status = turn.status
+            await self._save(ref, memory, turn.status)
+            self._tell(body, turn)
+            if turn.command is None:
+                return turn.look_again
+            body, answered = self._cluster.seen(ref) or body, turn.command.verb
+            outcome = await unread.carry_out(self._cluster, ref, body, memory.status, turn.command)
+            body = self._news(ref, memory)
 
     async def _advance(
         self,

@@ -163,6 +163,37 @@ async def test_an_unreadable_spec_can_be_left(ending: str) -> None:
     told = [notice.message for notice in run.recorder.notices if notice.reason == "Abandoned"]
     assert len(told) == 1
     assert "not undone: deploy" in told[0]
+    assert run.leftovers() == []
+
+
+@pytest.mark.parametrize("spec", ["unreadable", "another"])
+async def test_one_that_is_left_without_its_spec_lets_go_though_the_process_dies(spec: str) -> None:
+    """After the status that says so; the next process must not begin another run before."""
+    run = Simulation(plan(APPROVE), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    change = {"unreadable": {"unknown": 1}, "another": {"deploy": {"workload": {"name": V1.name}, "replicas": 4}}}
+    edit(run, run.plan, lambda body: body["spec"]["steps"][0].update(change[spec]))
+    await run.turn()
+    assert run.status.reason == "UnreadableSpec"
+
+    def told(verb: str, _: Ref, content: Any) -> None:
+        if verb == "status" and content["phase"] == "Abandoned" and run.switch.at == 0:
+            run.switch.at = run.switch.calls + 1
+
+    run.cluster.told = told
+    run.request(RequestVerb.ABANDON)
+    for _ in range(8):
+        after = await run.turn()
+        run.clock.pass_time(after or timedelta(seconds=1))
+    assert run.crashes == 1
+    assert PLAN_LABEL not in run.cluster.objects[V2]["metadata"]["labels"]
+    assert run.status.run is not None
+    assert run.status.run.number == 2
+    assert not [ref for ref, body in run.cluster.objects.items() if ref.resource == SNAPSHOTS and _of_run(body) == "1"]
+
+
+def _of_run(body: Any) -> str:
+    return str(body["metadata"]["labels"]["cutover.dev/run"])
 
 
 async def test_retry_after_a_timeout_gets_all_of_the_time_anew() -> None:
