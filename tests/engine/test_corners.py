@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cutover.errors import Denied, Rejected, Unavailable
+from cutover.errors import Denied, PlanError, Problem, Rejected, Unavailable
 from cutover.fields import Operation
 from cutover.ports import (
     APPLIED_LABEL,
@@ -22,7 +22,7 @@ from cutover.ports import (
     Sample,
 )
 from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status import Answer, Phase
 from cutover.testing.controllers import react
 from support.shop import CANARY, NAMESPACE, V1, V2, plan, shop
 from support.simulation import Simulation
@@ -355,3 +355,66 @@ async def test_one_that_was_replaced_can_be_left(deleted: bool) -> None:  # noqa
     await run.until(lambda: run.phase is Phase.ABANDONED and (deleted or not run.bound))
     await run.turn()
     assert run.leftovers() == ([f"finalizer of {run.plan}"] if deleted else [])
+
+
+def answers(run: Simulation) -> list[tuple[str, str]]:
+    return [(record.verb, str(record.answer)) for record in run.status.requests]
+
+
+async def test_requests_to_a_plan_that_is_invalid_are_answered() -> None:
+    run = Simulation(plan("steps: [{name: a, check: {}}, {name: a, check: {}}]"), put=shop)
+    run.request(RequestVerb.ABORT)
+    await run.turn()
+    assert (run.phase, run.status.reason) == (Phase.REFUSED, "Invalid")
+    assert answers(run) == [("abort", "Ignored")]
+    run.request(RequestVerb.RETRY)
+    run.request(RequestVerb.RESUME)
+    await run.turn()
+    assert (run.phase, run.status.reason) == (Phase.REFUSED, "Invalid")
+    assert dict(answers(run)) == {"abort": "Ignored", "resume": "Rejected", "retry": "Accepted"}
+
+
+@pytest.mark.parametrize("hash_stays", [True, False])
+async def test_a_success_that_cannot_be_read_any_more(hash_stays: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """Its rollback is answered by a no, and its snapshots go when their time is over.
+
+    A newer operator does not read what an older one did; a newer CRD puts another default in, which is another spec.
+    """
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    if hash_stays:
+
+        def parse(_: Any) -> Any:
+            raise PlanError(Problem("steps", "no longer so"))
+
+        monkeypatch.setattr("cutover.memory.parse", parse)
+    else:
+        edit(run, run.plan, lambda body: body["spec"].update(unknown=1))
+    run.restart()
+    assert await run.turn() is not None, "no event will come"
+    run.request(RequestVerb.ROLLBACK)
+    after = await run.turn()
+    assert run.phase is (Phase.SUCCEEDED if hash_stays else Phase.REFUSED)
+    (record,) = run.status.requests
+    assert record.answer is Answer.REJECTED
+    assert ("the spec cannot be read" in record.message) is hash_stays
+    assert [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]
+    assert after is not None
+    run.clock.pass_time(after)
+    assert await run.turn() is None
+    assert not [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]
+    assert run.status.run is not None
+    assert run.status.run.keep_until is None
+    assert run.leftovers() == []
+
+
+async def test_snapshots_go_in_time_though_the_next_spec_is_refused() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    edit(run, run.plan, lambda body: body["spec"]["steps"][0]["deploy"].update(workload={"name": "nobody"}))
+    after: timedelta | None = timedelta()
+    while after is not None:
+        run.clock.pass_time(after)
+        after = await run.turn()
+    assert run.phase is Phase.REFUSED
+    assert not [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]

@@ -74,7 +74,7 @@ def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
     if keep is not None and not draft.inputs.deleting:
         if keep > draft.now:
             return draft.turn(None, keep - draft.now)
-        match draft.inputs.outcome:
+        match draft.inputs.outcome if draft.inputs.answered is Verb.SWEEP else None:
             case None:
                 return draft.turn(Command(Verb.SWEEP))
             case Done():
