@@ -314,8 +314,9 @@ class Hand:
         await snapshots.drop_former(self.cluster, holder.namespace, holder.uid, holder.run)
 
     async def _give_snapshots(self, *, owned: bool) -> None:
-        holder = self.targets().holder
-        await snapshots.give(self.cluster, self.ref, holder.uid, holder.run, owned=owned)
+        targets = self.targets()
+        marks = snapshots.labels(targets.holder.uid, targets.holder.run)
+        await snapshots.give(self.cluster, self.ref, marks, owned=owned, still_ours=targets.still_ours)
 
     async def _reclaim(self) -> Outcome:
         """Claim every target once more, if each field still has the value that the run left; else claim none."""

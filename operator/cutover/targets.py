@@ -98,12 +98,12 @@ class Targets:
                 return
             if holder not in (None, self.holder.uid) and (plan := await self._active_plan(ref.namespace, holder)):
                 raise Busy(f"{ref} is held by plan {plan}")
-            await self._still_ours()
+            await self.still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it")
 
-    async def _still_ours(self) -> None:
+    async def still_ours(self) -> None:
         """Ask live whether this run goes on and nobody else has taken it over: no fence guards an object without marks.
 
         Asked after the object was read and before it is written at that version, so a process that slept meanwhile fails
@@ -295,7 +295,7 @@ class Targets:
             if not operations:
                 return body
             if PLAN_LABEL not in (body["metadata"].get("labels") or {}):
-                await self._still_ours()
+                await self.still_ours()
             try:
                 return await self.cluster.patch(ref, operations, self.holder.account)
             except Rejected as rejected:
@@ -365,7 +365,7 @@ class Targets:
                 return
             if holder is not None:
                 raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
-            await self._still_ours()
+            await self.still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it again")

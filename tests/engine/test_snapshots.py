@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from cutover.ports import JOBS, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.sweep import sweep
+from cutover.testing.controllers import react
 from support.plans import migrating
 from support.shop import V2, plan, shop
 from support.simulation import Simulation
@@ -184,3 +187,60 @@ async def test_what_earlier_runs_have_made_goes_with_the_claims_of_the_next() ->
     await run.until(lambda: run.phase is Phase.WAITING)
     (new,) = snapshots(run)
     assert new != old
+
+
+@pytest.mark.parametrize("asleep_in", ["list", "patch"])
+async def test_who_slept_at_the_end_gives_nothing_to_a_plan_that_is_rolled_back(asleep_in: str) -> None:
+    """The other process ends the run, and a rollback takes the owner off again: a foreground deletion would take them first."""
+    run = Simulation(plan(DEPLOY), put=shop)
+    asleep, awake = asyncio.Event(), asyncio.Event()
+    request = getattr(run.cluster, asleep_in)
+
+    async def sleep(what: Any, *rest: Any, **more: Any) -> Any:
+        if SNAPSHOTS in (what, getattr(what, "resource", None)) and not asleep.is_set():
+            asleep.set()
+            await awake.wait()
+        return await request(what, *rest, **more)
+
+    setattr(run.cluster, asleep_in, sleep)
+
+    first = run.driver
+
+    async def turns() -> None:
+        while not asleep.is_set():
+            after = await first.turn(run.plan)
+            react(run.cluster)
+            run.clock.pass_time(after or timedelta())
+
+    sleeper = asyncio.ensure_future(turns())
+    await asyncio.wait_for(asleep.wait(), 10)
+    run.restart()
+    assert await run.run() is Phase.SUCCEEDED
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.phase is Phase.UNWINDING and run.status.reason != "Reclaiming")
+    (kept,) = [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]
+    saves = [write for write in run.cluster.writes if write[0] == "status"]
+    awake.set()
+    await sleeper
+    assert not run.cluster.objects[kept]["metadata"].get("ownerReferences")
+    assert saves == [write for write in run.cluster.writes if write[0] == "status"], "it has seen that it is late"
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.leftovers() == []
+
+
+async def test_one_that_is_written_meanwhile_is_given_at_once_all_the_same() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    patch, tries = run.cluster.patch, list[timedelta]()
+    begun = run.clock.now()
+
+    async def meddle(ref: Ref, *rest: Any) -> Any:
+        if ref.resource == SNAPSHOTS:
+            tries.append(run.clock.now() - begun)
+            if len(tries) == 1:
+                run.cluster.put(SNAPSHOTS, run.cluster.objects[ref])
+        return await patch(ref, *rest)
+
+    run.cluster.patch = meddle  # type: ignore[method-assign]
+    assert await run.run() is Phase.SUCCEEDED
+    first, second = tries
+    assert second - first < timedelta(seconds=1)
