@@ -10,7 +10,7 @@ import pytest
 
 from cutover.adapters.kubernetes import as_go_writes
 from cutover.errors import Unavailable
-from cutover.ports import JOBS, PLANS, SNAPSHOTS, Ref, Resource
+from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.sweep import sweep
@@ -37,6 +37,7 @@ async def test_a_plan_that_may_not_let_go_of_its_targets_keeps_no_snapshot() -> 
     run.request(RequestVerb.ABANDON)
     await run.until(lambda: run.phase is Phase.ABANDONED and not run.bound)
     assert snapshots(run) == []
+    assert PLAN_LABEL in run.cluster.objects[V2]["metadata"]["labels"]
 
 
 async def test_snapshots_that_were_orphaned_go_with_their_plan() -> None:

@@ -207,6 +207,8 @@ class MemoryCluster:
         tidy(body)
         if ref.resource not in (PLANS, SNAPSHOTS) and not account:
             raise Broken(f"{ref} is written without an account")
+        if ("patch", ref) in self.denied:
+            raise Denied(f"{account or 'the operator'} cannot patch {ref}")
         _possible(ref, before, body, strict=self.strict)
         if body == before:
             return before
