@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from cutover.adapters.kubernetes import as_go_writes
-from cutover.errors import Unavailable
+from cutover.errors import Denied, Unavailable
 from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
 from cutover.status import Phase
-from cutover.sweep import sweep
+from cutover.sweep import sweep, sweep_at_last
 from cutover.testing.controllers import react
 from support.plans import migrating
 from support.shop import V2, plan, shop
@@ -77,6 +77,24 @@ async def test_a_new_process_takes_away_what_came_after_the_end(verb: RequestVer
     assert snapshots(run) == []
     run.cluster.put(SNAPSHOTS, late)
     assert await sweep(run.cluster, ()) == 1
+    assert snapshots(run) == []
+
+
+async def test_a_new_process_sweeps_as_soon_as_it_gets_an_answer() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    run.cluster.delete(run.plan)
+    assert snapshots(run)
+    ask, refusals = run.cluster.list, [Unavailable("away"), Denied("not yet")]
+
+    async def away(*where: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await ask(*where)
+
+    run.cluster.list = away  # type: ignore[method-assign, assignment]
+    await sweep_at_last(run.cluster, (), pause=0)
+    assert refusals == []
     assert snapshots(run) == []
 
 
