@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from cutover.adapters.kubernetes import as_go_writes
 from cutover.errors import Denied, Unavailable
+from cutover.fields import Operation
 from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
 from cutover.status import Phase
@@ -252,12 +254,12 @@ async def test_one_that_is_written_meanwhile_is_given_at_once_all_the_same() -> 
     patch, tries = run.cluster.patch, list[timedelta]()
     begun = run.clock.now()
 
-    async def meddle(ref: Ref, *rest: Any) -> Any:
+    async def meddle(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
         if ref.resource == SNAPSHOTS:
             tries.append(run.clock.now() - begun)
             if len(tries) == 1:
                 run.cluster.put(SNAPSHOTS, run.cluster.objects[ref])
-        return await patch(ref, *rest)
+        return await patch(ref, operations, account)
 
     run.cluster.patch = meddle  # type: ignore[method-assign]
     assert await run.run() is Phase.SUCCEEDED
