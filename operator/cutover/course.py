@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from cutover.branches import Mirror
 from cutover.fields import Change, Json, Path
@@ -15,6 +16,8 @@ from cutover.model import show_duration
 from cutover.routes import number
 from cutover.saga.turn import StageRule
 from cutover.snapshots import Snapshot
+
+_ALL: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,19 @@ class Course:
             found.append(Change(old_path, old, (old, *(total - share for share in ours))))
             found.append(Change(new_path, new, (new, *ours)))
         return found
+
+    def too_coarse(self, total: int) -> str:
+        """Which of the weights cannot be told from another in what a pair holds together; empty when all can."""
+        last, before = 0, 0
+        for weight in self.weights:
+            share = _share(total, weight)
+            if share == last:
+                as_much = f"as much as weight {before}" if share else "nothing"
+                return f"weight {weight} of that would be {share}, which is {as_much}"
+            if share == total and weight < _ALL:
+                return f"weight {weight} of that would be {share}, which is all of it"
+            last, before = share, weight
+        return ""
 
     def _shares(self, old: Json, new: Json, reached: int) -> list[int]:
         """What the new side has had once so many weights are reached; one it had from the start is passed over."""
