@@ -408,7 +408,7 @@ async def test_a_definition_that_drops_the_percent_is_seen_before() -> None:
         one["requestMirror"].pop("percent", None)
         for rule in body["spec"].get("rules", ())
         for one in rule.get("filters", ())
-    ]  # type: ignore[assignment, return-value]
+    ]  # type: ignore[assignment]
     assert await run.run() is Phase.REFUSED
     assert run.status.message == (
         "steps[shift].traffic: HTTPRoute shop would not keep all that is written to it; "
