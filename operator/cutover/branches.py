@@ -1,4 +1,4 @@
-"""What people write of that which the `traffic` kind puts beside the weights for a while: headers and mirrors. Pure.
+"""What people write of that which the `traffic` kind puts beside the weights for a while: headers, mirrors, cookies. Pure.
 
 How an object spells it is the business of `virtual_services.py` and `http_routes.py`: fields with the value that they get, so
 that `targets.py` writes, compares and restores them as any other field.
@@ -18,6 +18,7 @@ from cutover.model import Duration, Model, validations
 _HEADER: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]{0,126}[a-z0-9])?")
 _WAYS: Final = ("exact", "prefix", "regex")
 HeaderText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+CookieName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$", min_length=1, max_length=64)]
 
 
 class HeaderValue(Model):
@@ -68,3 +69,27 @@ class Mirror(Model):
 
     percent: int = Field(default=100, ge=1, le=100, description="Percent of the requests. Default 100.")
     dwell: Duration = Field(default=timedelta(), description="How long, before the first weight.")
+
+
+class Stickiness(Model):
+    """A visitor stays on the version that answered first: its answer sets a cookie, and the cookie decides from then on."""
+
+    cookie: CookieName = Field(description="Name of the cookie. Its value is another one for each run and step.")
+    max_age: Duration = Field(
+        default=timedelta(days=1), description="How long a visitor stays at most; 1s at least. Default 24h."
+    )
+
+    @field_validator("max_age")
+    @classmethod
+    def _a_second(cls, given: timedelta) -> timedelta:
+        if given < timedelta(seconds=1):
+            raise ValueError("a cookie lives for whole seconds; write 1s or more")
+        return given
+
+    def sets(self, value: str) -> str:
+        """The header that sets it, for all paths of the host."""
+        return f"{self.cookie}={value}; Path=/; Max-Age={int(self.max_age.total_seconds())}; HttpOnly; SameSite=Lax"
+
+    def match(self, value: str) -> Match:
+        """Requests that carry it with this value."""
+        return Match(headers={"cookie": HeaderValue(regex=rf"^(.*;\s*)?{self.cookie}={value}(\s*;.*)?$")})

@@ -18,10 +18,12 @@ from cutover.errors import PlanError, Problem
 from cutover.fields import ABOVE, Json, Path
 from cutover.model import Name
 from cutover.ports import HTTP_ROUTES, Resource
-from cutover.routes import Aim, Pair, Route, Routing, not_there
+from cutover.routes import Aim, Branch, Pair, Route, Routing, not_there, sets_one
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
 """What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
+_SET_COOKIE: Final = "Set-Cookie"
+_ANSWERS, _ANSWERS_FIELD = "ResponseHeaderModifier", "responseHeaderModifier"
 _REFERENCE: Final = ("group", "kind", "name", "namespace", "port")
 _PATH: Final = {"type": "PathPrefix", "value": "/"}
 _LONGEST: Final = 200
@@ -99,41 +101,51 @@ class HttpRoute(Routing):
                         f"most specific match wins; let rule {other} match one header more if it is to keep them"
                     )
 
-    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool) -> list[str]:
+    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """What is written of it, as jq paths; header rules are known by the headers that they match."""
         del body
         found = [".spec.rules[].backendRefs[].weight"]
         found += [".spec.rules[].filters"] if mirrors else []
-        for one in match:
-            names = " and ".join(f"index({json.dumps(name)})" for name in one.headers)
+        found += [".spec.rules[].backendRefs[].filters"] if sticks else []
+        for headers in [*(one.headers for one in match), *([("cookie",)] if sticks else [])]:
+            names = " and ".join(f"index({json.dumps(name)})" for name in headers)
             found.append(f".spec.rules[] | select(any(.matches[]?; [.headers[]?.name] | {names}))")
         return found
 
-    def header_route(
-        self, body: Json, pair: Pair, step: str, match: tuple[Match, ...], place: str
-    ) -> tuple[Path, Json]:
+    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
         """It is known by all that it matches, and takes its requests because that is more specific."""
-        del step
         found, problems = list[Json](), list[Problem]()
         for own in pair.route.body.get("matches") or [{"path": _PATH}]:
             there = {header["name"].lower(): header for header in own.get("headers") or ()}
-            for one in match:
-                wanted = {name: _header(name, value) for name, value in one.headers.items()}
-                for name in sorted(wanted.keys() & there.keys()):
-                    if _asks(wanted[name]) != _asks(there[name]):
+            for one in wanted.match:
+                asked = {name: _header(name, value) for name, value in one.headers.items()}
+                for name in sorted(asked.keys() & there.keys()):
+                    if _asks(asked[name]) != _asks(there[name]):
                         says = f"rule {pair.route} matches header {name} itself, by {there[name]['value']}; name another header"
-                        problems.append(Problem(f"{place}.match", says))
-                added = [wanted[name] for name in sorted(wanted) if name not in there]
+                        problems.append(Problem(place, says))
+                added = [asked[name] for name in sorted(asked) if name not in there]
                 found.append({**own, "headers": [*there.values(), *added]})
         *list_of_rules, itself = pair.route.at
         path = (*list_of_rules, {"matches": found, ABOVE: itself})
         if not problems and not not_there(body, path):
             says = f"HTTPRoute {self.name} has a rule already that matches what rule {pair.route} matches and these headers"
-            problems.append(Problem(f"{place}.match", f"{says}; take it out, or match another header"))
+            problems.append(Problem(place, f"{says}; take it out, or match another header"))
         if problems:
             raise PlanError(*dict.fromkeys(problems))
         rule = {key: value for key, value in pair.route.body.items() if key != "name"}
-        return path, {**rule, "matches": found, "backendRefs": [{**pair.new.entry, "weight": 1}]}
+        return path, {**rule, "matches": found, "backendRefs": [{**wanted.aim.entry, "weight": 1}]}
+
+    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+        """A filter of the reference, or one more header in the one that is there: it may stand there only once."""
+        filters = list(aim.entry.get("filters") or ())
+        at = next((at for at, one in enumerate(filters) if one["type"] == _ANSWERS), len(filters))
+        says = filters[at][_ANSWERS_FIELD] if at < len(filters) else {}
+        for way in ("add", "set"):
+            if any(header["name"].lower() == _SET_COOKIE.lower() for header in says.get(way) or ()):
+                raise PlanError(Problem(place, sets_one(aim.host)))
+        added = [*(says.get("add") or ()), {"name": _SET_COOKIE, "value": sets}]
+        filters[at : at + 1] = [{"type": _ANSWERS, _ANSWERS_FIELD: {**says, "add": added}}]
+        return (*aim.at[:-1], "filters"), filters
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
         """One more filter beside those that are there. Releases before 1.3 know no percent, so all of them are none."""

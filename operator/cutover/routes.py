@@ -93,6 +93,21 @@ class Pair:
         return self.old.weight + self.new.weight
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A route to be put right above that of a pair, for some of the requests that that one takes.
+
+    Attributes:
+        name: what tells it from others: the step's name, and what it is for.
+        aim: where all these requests go.
+        match: what they have.
+    """
+
+    name: str
+    aim: Aim
+    match: tuple[Match, ...]
+
+
 class Routing(Model):
     """An object of the plan's namespace that splits traffic, and which of its routes are meant.
 
@@ -155,27 +170,28 @@ class Routing(Model):
         """
         raise NotImplementedError
 
-    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool) -> list[str]:
+    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """What is written of an object, as jq paths: the weights, and what is put beside them for a while."""
         raise NotImplementedError
 
-    def header_route(
-        self, body: Json, pair: Pair, step: str, match: tuple[Match, ...], place: str
-    ) -> tuple[Path, Json]:
+    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
         """A route right above the one of a pair that takes the requests with the headers out of what that one takes.
 
         In all else it is a copy, so retries, timeouts and rewrites hold for these requests too.
 
         Args:
             body: the object.
-            pair: the pair; all these requests go to its new side.
-            step: the step's name.
-            match: the headers.
-            place: of the step's fields, for problems.
+            pair: the pair.
+            wanted: the headers, and where the requests go.
+            place: of the step's field that asks for it, for problems.
 
         Raises:
             PlanError: no request could be both, or the route stands there already.
         """
+        raise NotImplementedError
+
+    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+        """The field that lets answers of a destination set a cookie. Raises PlanError where they set one already."""
         raise NotImplementedError
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
@@ -261,6 +277,11 @@ def _is(aim: Aim, side: Destination, namespace: str) -> bool:
 def not_there(body: Json, path: Path) -> bool:
     """Whether nothing stands at a path, and something could be put there."""
     return (found := find(body, path)) is not None and found.value is ABSENT
+
+
+def sets_one(host: str) -> str:
+    """What is said where the answers of a destination set a cookie already."""
+    return f"answers of {host} are given a header Set-Cookie there already; let the application set that cookie itself"
 
 
 def number(weight: Json) -> int:

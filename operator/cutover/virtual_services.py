@@ -13,7 +13,7 @@ from cutover.errors import PlanError, Problem
 from cutover.fields import ABOVE, ABSENT, Json, Path, Segment
 from cutover.model import Name
 from cutover.ports import VIRTUAL_SERVICES, Resource
-from cutover.routes import Aim, Pair, Port, Route, Routing, not_there, number
+from cutover.routes import Aim, Branch, Pair, Port, Route, Routing, not_there, number, sets_one
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
 """Its lists of routes."""
@@ -21,6 +21,7 @@ _OWN: Final = "cutover-"
 """How the names of header routes begin."""
 _HEADER_ROUTES: Final = f'.spec.http[] | select((.name // "") | startswith("{_OWN}"))'
 _MIRROR_FIELDS: Final = (".spec.http[].mirror", ".spec.http[].mirrorPercentage", ".spec.http[].mirrors")
+_SET_COOKIE: Final = "set-cookie"
 _ANY_PATH: Final = {"prefix": "/"}
 _WHOLE: Final = 100
 RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
@@ -125,46 +126,55 @@ class VirtualService(Routing):
                     says = f"no DestinationRule of namespace {namespace} defines subset {aim.subset} of host {aim.host}"
                     yield f"{says}, to which route {route} gives weight: those requests fail; define it"
 
-    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool) -> list[str]:
+    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """What is written of it, as jq paths; where no route is named, of every protocol that it has routes of."""
         named = {"http": self.routes, "tcp": self.tcp, "tls": self.tls}
         protocols = [one for one in PROTOCOLS if (named[one] if any(named.values()) else body["spec"].get(one))]
         found = [f".spec.{protocol}[].route[].weight" for protocol in protocols]
         found += _MIRROR_FIELDS if mirrors else ()
-        return [*found, _HEADER_ROUTES] if match else found
+        found += [".spec.http[].route[].headers"] if sticks else []
+        return [*found, _HEADER_ROUTES] if match or sticks else found
 
-    def header_route(
-        self, body: Json, pair: Pair, step: str, match: tuple[Match, ...], place: str
-    ) -> tuple[Path, Json]:
+    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
         """It is known by its name. What routes further up take they still take."""
         found, problems = list[Json](), list[Problem]()
         whole: list[Json] = [{}]
         for own in pair.route.body.get("match") or whole:
-            for one in match:
-                wanted = {key: value.model_dump(exclude_none=True) for key, value in one.headers.items()}
+            for one in wanted.match:
+                asked = {key: value.model_dump(exclude_none=True) for key, value in one.headers.items()}
                 there = own.get("headers") or {}
-                for key in sorted(wanted.keys() & there.keys()):
-                    if wanted[key] != there[key]:
+                for key in sorted(asked.keys() & there.keys()):
+                    if asked[key] != there[key]:
                         says = f"route {pair.route} matches header {key} itself, by {there[key]}; name another header"
-                        problems.append(Problem(f"{place}.match", says))
+                        problems.append(Problem(place, says))
                 without = own.get("withoutHeaders") or {}
-                for key in sorted(wanted.keys() & without.keys()):
+                for key in sorted(asked.keys() & without.keys()):
                     says = (
                         f"route {pair.route} takes requests without header {key} only (withoutHeaders: {without[key]}), "
                         "so none that has it would come to the new version; name another header, or take it out of withoutHeaders"
                     )
-                    problems.append(Problem(f"{place}.match", says))
-                found.append({**own, "headers": {**there, **wanted}})
+                    problems.append(Problem(place, says))
+                found.append({**own, "headers": {**there, **asked}})
         *list_of_routes, itself = pair.route.at
         named = pair.route.body.get("name")
-        name = f"{_OWN}{step}{f'-{named}' if named else ''}"
+        name = f"{_OWN}{wanted.name}{f'-{named}' if named else ''}"
         path = (*list_of_routes, {"name": name, ABOVE: itself})
         if not problems and not not_there(body, path):
             says = f"VirtualService {self.name} has a route {name} already, which an abandoned plan may have left"
-            problems.append(Problem(f"{place}.match", f"{says}; take it out, or rename the step"))
+            problems.append(Problem(place, f"{says}; take it out, or rename the step"))
         if problems:
             raise PlanError(*dict.fromkeys(problems))
-        return path, {**pair.route.body, "name": name, "match": found, "route": [dict(pair.new.entry)]}
+        return path, {**pair.route.body, "name": name, "match": found, "route": [dict(wanted.aim.entry)]}
+
+    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+        """One more header of the answers; what else is said of headers there stays."""
+        headers = aim.entry.get("headers") or {}
+        answers = headers.get("response") or {}
+        for way in ("add", "set"):
+            if any(name.lower() == _SET_COOKIE for name in answers.get(way) or ()):
+                raise PlanError(Problem(place, sets_one(aim.host)))
+        added = {**(answers.get("add") or {}), _SET_COOKIE: sets}
+        return (*aim.at[:-1], "headers"), {**headers, "response": {**answers, "add": added}}
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
         """A mirror that the route has is replaced meanwhile; those of a list stay beside ours."""

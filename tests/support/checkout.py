@@ -100,6 +100,17 @@ class Checkout:
                 found[str(error.code)] += 1
         return found
 
+    def visit(self, cookie: str, times: int = 1) -> tuple[list[str], str]:
+        """What a visitor gets who brings this cookie and any that the answers set: the versions, and the cookie then."""
+        found = []
+        for _ in range(times):
+            headers = {"host": f"checkout.{self.shop.namespace}.example", **({"cookie": cookie} if cookie else {})}
+            with urllib.request.urlopen(urllib.request.Request(self.url, headers=headers), timeout=5) as answer:
+                found.append(answer.read().decode())
+                given = answer.headers.get_all("set-cookie") or []
+            cookie = given[-1].partition(";")[0] if given else cookie
+        return found, cookie
+
     def counted(self, version: str) -> int:
         return sum(backend.count for backend in self.backends[version])
 

@@ -183,6 +183,22 @@ steps:
       weights: [25, 100]
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
+_STICKY = """
+steps:
+  - {{name: deploy, deploy: {{workload: {{name: shop-v2}}, replicas: 3}}}}
+  - name: shift
+    traffic:
+      {where}
+      from: {{host: shop-v1}}
+      to: {{host: shop-v2}}
+      weights: [10, 100]
+      stickiness: {{cookie: visit, maxAge: 1h}}
+      dwell: 1m
+    gates: [{{name: errors, interval: 10s, prometheus: {{query: errors}}, pass: {{max: "0.5"}}}}]
+"""
+STICKY, STICKY_RULES = (
+    _STICKY.format(where=where) for where in ("virtualService: {name: shop}", "httpRoute: {name: shop}")
+)
 ROUTED = """
 steps:
   - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
@@ -263,6 +279,9 @@ STORIES = (
     Story("routed", ROUTED, Phase.SUCCEEDED, put=shop_with_an_http_route),
     Story("routed-gate-fails", ROUTED, Phase.ROLLED_BACK, fails_at=10, put=shop_with_an_http_route),
     Story("routed-undone", ROUTED, Phase.ROLLED_BACK, fails_in="soak", put=shop_with_an_http_route),
+    Story("sticky", STICKY, Phase.SUCCEEDED),
+    Story("sticky-gate-fails", STICKY, Phase.ROLLED_BACK, fails_at=100),
+    Story("sticky-rules-gate-fails", STICKY_RULES, Phase.ROLLED_BACK, fails_at=10, put=shop_with_an_http_route),
     Story("many-routes-fails", MANY_ROUTES, Phase.ROLLED_BACK, fails_in="soak", put=shop_of_many_routes),
 )
 

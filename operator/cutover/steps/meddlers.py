@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cutover.course import Stage, puts
 from cutover.fields import Change, Json, find, readable, stand
 from cutover.ports import Ref
 from cutover.routes import Destination, number
@@ -15,9 +14,8 @@ from cutover.saga.turn import Hold
 from cutover.steps.base import Work, foreign_writer, repaired_too_often
 
 
-async def taken_away(work: Work, ref: Ref, others: list[Change], before: Stage) -> Hold | None:
+async def taken_away(work: Work, ref: Ref, ours: list[Change]) -> Hold | None:
     """Whether somebody has taken away what we put beside the weights, which is a wish to stop."""
-    ours = [change for change in filter(puts, others) if work.applied or before.has(change.path)]
 
     def gone(body: Json) -> Change | None:
         return next((one for one in ours if (at := find(body, one.path)) and at.value == one.expects[0]), None)

@@ -9,15 +9,15 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover.branches import Match, Mirror
-from cutover.course import Course, Stage, beside, puts, weights_of
+from cutover.branches import Match, Mirror, Stickiness
+from cutover.course import ROLES, Course, Role, beside, puts, weights_of
 from cutover.endpoints import Side, behind, count_ready, subsets
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.fields import Change, Json, Path, find, in_order, write
 from cutover.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.model import Duration, validations
 from cutover.ports import Ref
-from cutover.routes import Destination, Pair, Routing, pairs
+from cutover.routes import Branch, Destination, Pair, Routing, pairs
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.snapshots import Snapshot
 from cutover.steps import meddlers, sides
@@ -42,7 +42,8 @@ class Traffic(Kind):
 
     Changes: the weights of `from` and `to` in the named routes, all of them in one write; they always add up to what they did.
     Before the first weight, where asked for: a mirror, which the next stage takes away, so that no request reaches the new
-    version twice; and header routes of a name of their own, which the last stage takes away.
+    version twice; and header routes, which the last stage takes away. With the first weight: a cookie of each side and routes
+    that keep whoever brings it, of the old side until it has nothing left, of the new one until the last stage.
     Twice is harmless, because each field is brought to a value computed from the snapshot. Undo brings all of it back
     in one write, once the old side is ready to take the traffic. Somebody who lowers the weight of `to`, or takes away what
     was put beside it, wishes to stop, so that is not fought; a weight raised by somebody else is put back.
@@ -60,7 +61,7 @@ class Traffic(Kind):
             ),
             (
                 (
-                    "!(has(self.match) && size(self.match) > 0 || has(self.mirror)) || !has(self.virtualService) "
+                    "!(has(self.match) && size(self.match) > 0 || has(self.mirror) || has(self.stickiness)) || !has(self.virtualService) "
                     "|| !(has(self.virtualService.tcp) && size(self.virtualService.tcp) > 0 "
                     "|| has(self.virtualService.tls) && size(self.virtualService.tls) > 0)"
                 ),
@@ -101,6 +102,10 @@ class Traffic(Kind):
     mirror: Mirror | None = Field(
         default=None, description="Mirrors requests to the new version before the first weight."
     )
+    stickiness: Stickiness | None = Field(
+        default=None,
+        description="Visitors stay on the version that answered first, from the first weight until the end.",
+    )
     dwell: Duration = Field(
         default=timedelta(),
         description="How long it stays at each weight, and before the first one with `match` alone.",
@@ -122,13 +127,17 @@ class Traffic(Kind):
             )
         if twice := self.where.twice():
             raise ValueError(twice)
-        if (self.match or self.mirror) and not self.where.only_http():
+        if self._asks_for_http and not self.where.only_http():
             raise ValueError("only http routes know headers and mirrors; take tcp and tls into a step of their own")
         if self.http_route and (subset := self.from_.subset or self.to.subset):
             raise ValueError(no_subset(subset))
         if self.http_route and (says := no_prefix(self.match)):
             raise ValueError(says)
         return self
+
+    @property
+    def _asks_for_http(self) -> bool:
+        return bool(self.match or self.mirror or self.stickiness)
 
     @property
     def where(self) -> Routing:
@@ -146,7 +155,8 @@ class Traffic(Kind):
     def fields(self, target: Target, body: Json) -> list[str]:
         """The weights, and what stands beside them for a while."""
         del target
-        return self.where.fields(body, self.match, mirrors=self.mirror is not None)
+        mirrors, sticks = self.mirror is not None, self.stickiness is not None
+        return self.where.fields(body, self.match, mirrors=mirrors, sticks=sticks)
 
     async def examine(self, work: Work) -> list[Problem]:
         """The routes and both destinations are there, hold traffic, and resolve to Services."""
@@ -156,7 +166,7 @@ class Traffic(Kind):
             body = await work.cluster.get(self._ref(work))
             found = self._pairs(work, body)
             fields = self._beside(work, body, found)
-            problems += await self._tried(work, body, fields) or self._too_few(work, found)
+            problems += [*await self._tried(work, body, fields), *self._too_few(work, found)]
             known = await subsets(work.cluster, work.namespace)
             surprises = self.where.surprises(body, found, known, self.match)
             problems += [Problem(place, says, warning=True) for says in surprises]
@@ -186,14 +196,14 @@ class Traffic(Kind):
     async def do(self, work: Work, stage: int, looked: _Look | None) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
         ref, course = self._ref(work), self._course()
-        stages = course.stages()
-        here = stages[stage]
+        here = course.stages()[stage]
         # On the first write there is no snapshot yet, and asking for one would only cost time.
         known = stage > 0 or work.targets.remembers(ref)
         snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work, looked)
         weights, others = course.changes(snapshot, here.weights), course.changes_beside(snapshot, stage)
         weights, stop = await meddlers.mind(work, ref, self.to, weights, kept=here.kept)
-        stop = stop or await meddlers.taken_away(work, ref, others, stages[stage - 1] if stage else Stage(here.rule))
+        standing = course.standing(snapshot, stage, applied=work.applied)
+        stop = stop or await meddlers.taken_away(work, ref, standing)
         if stop is not None:
             return stop
         if await meddlers.raises(work, ref, weights[1::2], [*filter(puts, others)]):
@@ -226,7 +236,7 @@ class Traffic(Kind):
             short = await sides.short_of_old(work, snapshot, self.from_, looked)
             if short:
                 return old_side_not_ready(work, f"traffic cannot go back yet: {short}")
-        rest = [Change(path, was, (was, ours)) for path, was, ours in beside(snapshot)]
+        rest = [Change(one.path, one.was, (one.was, one.ours)) for one in beside(snapshot)]
         try:
             await work.targets.change(ref, snapshot.uid, [*changes, *rest])
         except Foreign:  # what somebody else has done beside the weights keeps neither the traffic nor the rest
@@ -257,22 +267,54 @@ class Traffic(Kind):
         return self.touches()[0].ref(work.namespace)
 
     def _course(self) -> Course:
-        return Course(str(self.to), self.weights, self.dwell, self.settle, bool(self.match), self.mirror)
+        return Course(
+            str(self.to),
+            self.weights,
+            self.dwell,
+            self.settle,
+            bool(self.match),
+            self.mirror,
+            self.stickiness is not None,
+        )
 
     def _pairs(self, work: Work, body: Json) -> list[Pair]:
         return pairs(body, self.where, self.from_, self.to, f"{work.place}.traffic")
 
-    def _beside(self, work: Work, body: Json, found: list[Pair]) -> list[tuple[Path, Json]]:
-        """The fields that are set beside the weights for a while, each with its value. Raises PlanError."""
-        place = f"{work.place}.traffic"
-        if (self.match or self.mirror) and (other := next((pair.route for pair in found if not pair.route.http), None)):
+    def _beside(self, work: Work, body: Json, found: list[Pair]) -> list[tuple[Role, Path, Json]]:
+        """The fields that are set beside the weights for a while, each with its value. Raises PlanError.
+
+        Of routes that come in one write the last stands highest: the headers of a match go before a cookie.
+        """
+        place, where = f"{work.place}.traffic", self.where
+        if self._asks_for_http and (other := next((pair.route for pair in found if not pair.route.http), None)):
             says = f"route {other} is not of http, and only http routes know headers and mirrors; drop match and mirror"
             raise PlanError(Problem(f"{place}.virtualService", says))
-        fields = [field for pair in found if self.mirror for field in self.where.mirror(pair, self.mirror.percent)]
-        if self.match:
-            fields += [self.where.header_route(body, pair, work.targets.step, self.match, place) for pair in found]
-        if says := self.where.too_many(body, fields):
+        fields = list[tuple[Role, Path, Json]]()
+        for pair in found:
+            fields += [
+                (Role.MIRROR, *field) for field in (where.mirror(pair, self.mirror.percent) if self.mirror else ())
+            ]
+            fields += self._stickiness(work, body, pair)
+            if self.match:
+                wanted = Branch(work.targets.step, pair.new, self.match)
+                fields.append((Role.MATCH, *where.branch(body, pair, wanted, f"{place}.match")))
+        if says := where.too_many(body, [field[1:] for field in fields]):
             raise PlanError(Problem(place, says))
+        return fields
+
+    def _stickiness(self, work: Work, body: Json, pair: Pair) -> list[tuple[Role, Path, Json]]:
+        """For each side the cookie that its answers set, and the route of those who bring it.
+
+        The value is of this run and step alone: a cookie of any other means nothing.
+        """
+        fields, place = list[tuple[Role, Path, Json]](), f"{work.place}.traffic.stickiness"
+        holder, step = work.targets.holder, work.targets.step
+        for role, side, aim in ((Role.KEEPS_OLD, "from", pair.old), (Role.KEEPS_NEW, "to", pair.new)):
+            if self.stickiness:
+                value = f"{holder.uid[:8]}-{holder.run}-{step}-{side}"
+                wanted = Branch(f"{step}-stays-{side}", aim, (self.stickiness.match(value),))
+                fields.append((role, *self.where.cookie(aim, self.stickiness.sets(value), place)))
+                fields.append((role, *self.where.branch(body, pair, wanted, place)))
         return fields
 
     def _too_few(self, work: Work, found: list[Pair]) -> list[Problem]:
@@ -289,7 +331,7 @@ class Traffic(Kind):
                 problems.append(Problem(f"{work.place}.traffic.weights", f"{where}, and {says}; {out}"))
         return problems
 
-    async def _tried(self, work: Work, body: Json, fields: list[tuple[Path, Json]]) -> list[Problem]:
+    async def _tried(self, work: Work, body: Json, fields: list[tuple[Role, Path, Json]]) -> list[Problem]:
         """Whether the server takes what is put beside the weights, and keeps all of it: a definition that is older drops some.
 
         Istio's keep what we write since their first version, and are not asked.
@@ -297,7 +339,7 @@ class Traffic(Kind):
         if not fields or not self.where.drops:
             return []
         place, ref = f"{work.place}.traffic", self._ref(work)
-        found = [(at, value) for path, value in fields if (at := find(body, path)) is not None]
+        found = [(at, value) for _, path, value in fields if (at := find(body, path)) is not None]
         writes = [one for at, value in found for one in write(at, value) if one["op"] != "test"]
         try:
             after = await work.cluster.try_out(ref, in_order(writes), work.targets.holder.account)
@@ -305,7 +347,7 @@ class Traffic(Kind):
             return []  # said by preflight with all other rights
         except Rejected as refused:
             return [Problem(place, f"the server refuses {ref} with what is asked: {refused}")]
-        kept = all((at := find(after, path)) is not None and at.value == value for path, value in fields)
+        kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
         return [] if kept else [Problem(place, f"{ref} would not keep all that is written to it; {self.where.drops}")]
 
     async def _bearings(self, work: Work) -> sides.Bearings:
@@ -314,11 +356,13 @@ class Traffic(Kind):
     async def _snapshot(self, work: Work, looked: _Look | None) -> Snapshot:
         """The fields as they are, and what stood behind the two sides at the run's start."""
         ref, bearings = self._ref(work), await self._bearings(work)
-        if self.match and (kept := await work.targets.saved(ref)):
-            return kept  # taken just before a crash: the header route may stand there already
+        if (self.match or self.stickiness) and (kept := await work.targets.saved(ref)):
+            return kept  # taken just before a crash: what is to be put there may stand there already
         body = (looked and looked.body) or await work.cluster.get(ref)
         found = self._pairs(work, body)
         weights = [(aim.at, None) for pair in found for aim in (pair.old, pair.new)]  # worked out stage by stage
-        paths, ours = zip(*weights, *self._beside(work, body, found), strict=True)
+        fields = self._beside(work, body, found)
+        paths, ours = zip(*weights, *(field[1:] for field in fields), strict=True)
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
+        facts[ROLES] = [role for role, _, _ in fields]
         return await work.targets.snapshot(ref, body, paths, facts, ours)
