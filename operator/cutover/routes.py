@@ -219,9 +219,12 @@ def pairs(body: Json, routing: Routing, old: Destination, new: Destination, plac
     """
     namespace, where = body["metadata"]["namespace"], f"{place}.{routing.field}"
     whole = f"{routing.resource.kind} {routing.name}"
-    chosen, problems = _chosen(
-        list(routing.routes_of(body)), routing, where, lambda route: _has(route, old, new, namespace)
-    )
+    routes = list(routing.routes_of(body))
+    chosen, problems = _chosen(routes, routing, where, lambda route: _has(route, old, new, namespace))
+    if problems and not any(
+        _has(route, old, new, namespace) for route in routes
+    ):  # those that hand on say where to look
+        chosen += [route for route in routes if route not in chosen and routing.elsewhere(route, namespace)]
     found = []
     for route in chosen:
         if says := routing.elsewhere(route, namespace):

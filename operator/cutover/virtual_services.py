@@ -103,6 +103,16 @@ class VirtualService(Routing):
                 problems.append(Problem(f"{where}.{field}", says))
         return list(chosen.values()), problems
 
+    def elsewhere(self, route: Route, namespace: str) -> str:
+        """A route may delegate to another VirtualService, which has the destinations and no hosts."""
+        handed = route.body.get("delegate")
+        if not handed:
+            return ""
+        says = f"hands its requests to VirtualService {handed['name']}"
+        if (where := handed.get("namespace") or namespace) != namespace:
+            return f"{says} of namespace {where}; make a plan there that names it"
+        return f"{says}; name that one instead"
+
     def surprises(
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
     ) -> Iterator[str]:

@@ -148,3 +148,65 @@ def test_pairs_of_all_protocols_in_one_write(checkout: Checkout) -> None:
     assert shop.until_ended().phase is Phase.ROLLED_BACK
     assert shop.objects() == before
     assert shop.api.get(path)["metadata"]["generation"] == began + 2
+
+
+DELEGATED = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: front, namespace: NAMESPACE}
+spec:
+  hosts: [checkout.NAMESPACE.example]
+  gateways: [istio-system/gateway]
+  http:
+    - name: help
+      match: [{uri: {prefix: /help}}]
+      route: [{destination: {host: checkout-v1}}]
+    - name: rest
+      delegate: {name: checkout}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: checkout, namespace: NAMESPACE}
+spec:
+  http:
+    - name: primary
+      route:
+        - {destination: {host: checkout-v1}, weight: 100}
+        - {destination: {host: checkout-v2}}
+"""
+"""Requests to the host of the one go through the routes of the other, which has no hosts."""
+
+
+def test_a_delegate_splits_what_its_root_hands_on(shop: Shop, cluster: Cluster) -> None:
+    """The root is refused, by name; named itself, the delegate is shifted as any other, and by header."""
+    path = f"{shop.routes.rpartition('/')[0]}/checkout"
+    checkout = Checkout(shop, cluster, DELEGATED, cluster.mesh.gateway_url, path)
+    checkout.start()
+    checkout.add("v2")
+    before = shop.objects()
+    spec = example("canary-by-header.yaml", [])
+    traffic = spec["steps"][0]["traffic"]
+    traffic["virtualService"] = {"name": "front"}
+    shop.apply({**spec, "startDeadline": "1s"}, "root")
+    status = shop.until_ended("root")
+    assert status.phase is Phase.REFUSED
+    assert (
+        "route rest of VirtualService front hands its requests to VirtualService checkout; name that one"
+        in status.message
+    )
+    traffic |= {"virtualService": {"name": "checkout"}, "weights": [50], "dwell": "30s"}
+    shop.apply(spec)
+    shop.until(lambda s: s.current is not None and s.current.weight == 50 and s.current.applied_at is not None)
+    assert names(checkout) == ["cutover-shift-primary", "primary"]
+    assert checkout.ask(50, canary="true") == {"v2": 50}
+    assert checkout.ask(20, "/help", canary="true") == {"v1": 20}
+    split = checkout.ask(400)
+    assert split.total() == 400
+    assert 140 <= split["v2"] <= 260, split
+    shop.request(RequestVerb.ABORT)
+    assert shop.until_ended().phase is Phase.ROLLED_BACK
+    checkout.spec()
+    assert checkout.ask(50, canary="true") == {"v1": 50}
+    assert shop.objects() == before
+    assert shop.leftovers() == []
+    checkout.stop()
