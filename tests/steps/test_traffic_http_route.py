@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cutover.errors import Denied
 from cutover.ports import DEPLOYMENTS, HTTP_ROUTES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
@@ -414,6 +415,23 @@ async def test_a_definition_that_drops_the_percent_is_seen_before() -> None:
         "steps[shift].traffic: HTTPRoute shop would not keep all that is written to it; "
         "a mirror has a percent since Gateway API 1.3: install that, or mirror 100 percent"
     )
+
+
+async def test_what_the_server_says_against_it_is_said_before() -> None:
+    def refuse(ref: Ref, body: Any) -> None:
+        if ref == RULES and len(body["spec"]["rules"]) > 2:
+            raise Denied("policy no-more-rules says no")
+
+    run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
+    run.cluster.refuse = refuse
+    assert await run.run() is Phase.REFUSED
+    says = "steps[shift].traffic: the server refuses HTTPRoute shop with what is asked: policy no-more-rules says no"
+    assert run.status.message == says
+    run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
+    run.cluster.denied.add(("patch", RULES))
+    assert await run.run() is Phase.REFUSED
+    assert "serviceAccountName: ServiceAccount migrator may not patch HTTPRoute shop; apply this:" in run.status.message
+    assert "steps[shift]" not in run.status.message
 
 
 async def test_a_cluster_without_the_gateway_api_says_so() -> None:

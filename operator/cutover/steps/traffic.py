@@ -21,7 +21,7 @@ from cutover.routes import Branch, Destination, Pair, Routing, pairs
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.snapshots import Snapshot
 from cutover.steps import meddlers, sides
-from cutover.steps.base import Kind, Target, Work, old_side_not_ready
+from cutover.steps.base import Kind, Target, Work, lacks_the_right, old_side_not_ready
 from cutover.targets import Foreign
 from cutover.virtual_services import VirtualService
 
@@ -343,9 +343,9 @@ class Traffic(Kind):
         writes = [one for at, value in found for one in write(at, value) if one["op"] != "test"]
         try:
             after = await work.cluster.try_out(ref, in_order(writes), work.targets.holder.account)
-        except Denied:
-            return []  # said by preflight with all other rights
-        except Rejected as refused:
+        except (Rejected, Denied) as refused:
+            if await lacks_the_right(work, ref, refused):
+                return []  # said by preflight with all other rights
             return [Problem(place, f"the server refuses {ref} with what is asked: {refused}")]
         kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
         return [] if kept else [Problem(place, f"{ref} would not keep all that is written to it; {self.where.drops}")]
