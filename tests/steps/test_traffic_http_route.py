@@ -279,6 +279,7 @@ async def test_rules_that_take_from_another_are_told() -> None:
             {"matches": [{"headers": [{"name": "canary", "value": "no"}], "queryParams": [{"name": "q", "value": "1"}]}], **other},
             {"matches": [{"headers": two}], **other},
         ]  # fmt: skip
+        body["spec"]["rules"].append({"matches": [{}], **other})
 
     run = Simulation(spec("match: [{headers: {canary: {exact: 'true'}, beta: {exact: 'on'}}}]"), put=put_with(change))
     assert await told(run) == [
