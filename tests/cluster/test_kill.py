@@ -10,9 +10,8 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ import yaml
 
 from cutover.plan import read_status
 from cutover.status import ENDED, Phase, Status
-from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.process import Process, until
+from support.changes import Changes
 from support.real import Operator, Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
@@ -34,48 +33,6 @@ PLANS = "/apis/cutover.dev/v1alpha1/namespaces/shop/migrationplans"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/shop/deployments"
 ROUTES = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices"
 ENTRIES = "/apis/networking.istio.io/v1/namespaces/shop/workloadentries"
-
-
-class Changes:
-    """Every value that a watch has told of some objects; nothing is missed, because a new stream begins where the last ended."""
-
-    def __init__(self, api: Api, path: str, value: Callable[[Any], Any]) -> None:
-        self._api, self._path, self._value = api, path, value
-        self._told: list[tuple[int, str, Any]] = []
-        self._ending = threading.Event()
-        self.values, self._version = self._now()
-        threading.Thread(target=self._watch, args=(self._version,), daemon=True).start()
-
-    def _now(self) -> tuple[dict[str, Any], int]:
-        listed = self._api.get(self._path)
-        values = {body["metadata"]["name"]: self._value(body) for body in listed["items"]}
-        return values, int(listed["metadata"]["resourceVersion"])
-
-    def _watch(self, version: int) -> None:
-        while not self._ending.is_set():
-            for _, body in self._api.watch(self._path, seconds=30, version=str(version)):
-                version = int(body["metadata"]["resourceVersion"])
-                self._told.append((version, body["metadata"]["name"], self._value(body)))
-
-    def begin(self) -> None:
-        """Forget what was before."""
-        self.values, self._version = self._now()
-
-    def all(self) -> dict[str, list[Any]]:
-        """Of each object the value it had at the beginning and every other one after it."""
-        last = {
-            body["metadata"]["name"]: int(body["metadata"]["resourceVersion"]) for body in self._api.list(self._path)
-        }
-        known = {name: version for name, version in last.items() if version > self._version}
-        until("the watch has told of it", lambda: known.items() <= {name: at for at, name, _ in self._told}.items())
-        found = {name: [value] for name, value in self.values.items()}
-        for version, name, value in list(self._told):
-            if version > self._version and found[name][-1] != value:
-                found[name].append(value)
-        return found
-
-    def end(self) -> None:
-        self._ending.set()
 
 
 def _weights(body: Any) -> list[list[int]]:

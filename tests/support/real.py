@@ -112,6 +112,7 @@ class Shop:
         self.apps = f"/apis/apps/v1/namespaces/{namespace}"
         self.deployments = f"{self.apps}/deployments"
         self.routes = f"/apis/networking.istio.io/v1/namespaces/{namespace}/virtualservices/shop"
+        self.http_routes = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes"
 
     def create(self, *, pods: int = 3) -> None:
         for manifest in self.manifests(pods):
@@ -216,7 +217,7 @@ class Shop:
         found = {}
         workloads = [f"{self.apps}/{plural}" for plural in ("deployments", "statefulsets", "daemonsets")]
         core = [f"/api/v1/namespaces/{self.namespace}/{plural}" for plural in ("services", "configmaps")]
-        for path in (*workloads, self.routes.rpartition("/")[0], *core):
+        for path in (*workloads, self.routes.rpartition("/")[0], self.http_routes, *core):
             for body in self.api.list(path):
                 metadata = body["metadata"]
                 if metadata["name"] == "kube-root-ca.crt" or metadata["name"].startswith("istio-ca-"):
@@ -258,6 +259,7 @@ metadata: {name: migrator, namespace: NAMESPACE}
 rules:
   - {apiGroups: ["apps"], resources: ["deployments", "statefulsets", "daemonsets"], verbs: ["patch"]}
   - {apiGroups: ["networking.istio.io"], resources: ["virtualservices"], verbs: ["patch"]}
+  - {apiGroups: ["gateway.networking.k8s.io"], resources: ["httproutes"], verbs: ["patch"]}
   - {apiGroups: [""], resources: ["services", "configmaps"], verbs: ["patch"]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
