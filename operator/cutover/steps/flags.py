@@ -33,7 +33,7 @@ from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, needs_hands, refusal
+from cutover.steps.base import Duty, Kind, Target, Work, needs_hands, refusal
 from cutover.targets import Foreign
 from cutover.workloads import Rollout, ending, fingerprint, selector
 
@@ -47,6 +47,10 @@ _SOONEST: Final = 0.1
 """Seconds between looks at pods on their way out, at least."""
 _LONGEST: Final = 40
 """Characters of one value in what is shown to people."""
+_CLOSED: Final[Mapping[str, Duty]] = {
+    **dict.fromkeys(("true", "on", "yes", "1", "enabled"), Duty.CLOSES),
+    **dict.fromkeys(("false", "off", "no", "0", "disabled"), Duty.OPENS),
+}
 
 Value = Annotated[str, Field(max_length=16_384)]
 
@@ -101,6 +105,11 @@ class Flags(Kind):
         values = ", ".join(f"{key}={_shown(value)}" for key, value in self.set_.items())
         restarts = "".join(f", restart {_named(workload)}" for workload in self.reload)
         return (StageRule(f"set {values} in ConfigMap {self.config_map}{restarts}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """Another configuration; a key named after maintenance says by its value whether that begins or ends."""
+        said = {_CLOSED.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
+        return frozenset({Duty.CONFIGURES, *(duty for duty in said if duty)})
 
     def touches(self) -> tuple[Target, ...]:
         """The ConfigMap, then the workloads."""
