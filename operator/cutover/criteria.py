@@ -6,7 +6,7 @@ because nobody looked. Called by the driver at the end of a run; the lines stand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -52,7 +52,7 @@ def _turned_back(status: Status) -> str:
 def _data(plan: Plan, status: Status, run: Run) -> _Judgement:
     del status, run
     if steps := [step.name for step in plan.steps if Duty.SCRIPT in step.kind.duties()]:
-        says = f"{_steps(steps)} may change data"
+        says = f"{steps_named(steps)} may change data"
     else:
         says = f"no step is there to change data ({', '.join(dict.fromkeys(step.kind.key for step in plan.steps))})"
     way = "let the Job of a gate compare counts and checksums, and read its log"
@@ -85,7 +85,7 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
         return Result.NOT_MEASURED, "no step has a gate; add gates"
     parts = [f"{_times(seen.passed)} a gate said Pass at the end of a stage; the plan has {gates}"] if gates else []
     if well := [step.name for step in status.steps if step.name in tests and step.state is StepState.DONE]:
-        parts.append(f"{_steps(well)} ended well")
+        parts.append(f"{steps_named(well)} ended well")
     tally = "; ".join(parts)
     if failure is not None and (failure.reason == Reason.GATE_FAILED or failure.step in tests):
         return Result.NOT_MET, "; ".join((f"step {failure.step} {failure.stage}: {failure.message}", *parts))
@@ -194,7 +194,8 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def _steps(names: list[str]) -> str:
+def steps_named(names: Sequence[str]) -> str:
+    """One step or several, by name."""
     return f"step{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 

@@ -9,10 +9,11 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 import yaml
+from rich.console import Console
 from rich.markup import escape
 
 from cutover.cli.base import (
@@ -24,6 +25,7 @@ from cutover.cli.base import (
     Namespace,
     Stopped,
     app,
+    err,
     fail,
     out,
     plans_of,
@@ -35,6 +37,10 @@ from cutover.errors import PlanError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+_WHOLE: Final = 10_000
+"""Columns where nothing is wrapped, so that each line can be found by its words."""
 
 
 @app.command()
@@ -102,6 +108,41 @@ def impact(
         return
     for line in lines(found):
         out.print(escape(line))
+
+
+@app.command()
+def report(
+    name: Name,
+    namespace: Namespace = None,
+    context: Context = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    html: Annotated[Path | None, typer.Option(help="Write it as one HTML file, with a timeline.")] = None,
+) -> None:
+    """Show what a run proved: success criteria, checklist, timeline. The exit code says how it ended, as that of watch."""
+    from datetime import UTC, datetime
+
+    from cutover.report.account import account, document
+
+    if output not in ("text", "json", "yaml"):
+        fail(f"-o {output} is not known; use text, json or yaml", USAGE)
+    plans = plans_of(context, namespace)
+    body = plans.get(name)
+    told = account(body, plans.events(body["metadata"]["uid"]), datetime.now(UTC))
+    if html is not None:
+        from cutover.report.page import page
+
+        html.write_text(page(told), encoding="utf-8")
+        err.print(f"written to {html}", markup=False)
+    if output == "json":
+        sys.stdout.write(json.dumps(document(told), indent=2, ensure_ascii=False) + "\n")
+    elif output == "yaml":
+        yaml.safe_dump(document(told), sys.stdout, sort_keys=False, allow_unicode=True)
+    elif html is None:
+        from cutover.report.terminal import report as shown
+
+        console = wide if wide.is_terminal else Console(width=_WHOLE, highlight=False)
+        console.print(shown(told))
+    raise typer.Exit(EXIT.get(str(told.status.phase), 0))
 
 
 @app.command()

@@ -87,8 +87,10 @@ def lint(files: Files) -> None:
 
 @app.command()
 def explain(files: Files) -> None:
-    """Show what plans would do: steps, stages, every write, the way back, the rights needed."""
+    """Show what plans would do: steps, stages, every write, the way back, the rights needed; and what of a checklist they prove."""
     from cutover.explain import explain as lines
+    from cutover.report.checklist import checklist
+    from cutover.report.checklist import lines as checked
 
     for where, document in read(files):
         try:
@@ -97,4 +99,7 @@ def explain(files: Files) -> None:
             fail(f"{where}: {error}")
         out.print(f"[bold]{escape(name_of(document))}[/]")
         for line in lines(plan):
+            out.print(escape(line))
+        out.print("checklist:")
+        for line in checked(checklist(plan)):
             out.print(escape(line))
