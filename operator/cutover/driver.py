@@ -29,7 +29,7 @@ from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
 from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
-from cutover.status import ACTIVE, Phase, Status, StepState, settled, takes_nothing_back
+from cutover.status import ACTIVE, ENDED, Phase, Status, StepState, settled, takes_nothing_back
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +255,8 @@ class Driver:
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )
         turn = advance(rules, status, inputs, now)
-        turn = replace(turn, status=with_report(plan, turn.status))  # saved with the end itself
+        if status.phase not in ENDED:  # saved with the end itself, and never added to one that is there
+            turn = replace(turn, status=with_report(plan, turn.status))
         memory.status = turn.status
         return turn
 

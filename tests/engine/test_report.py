@@ -62,6 +62,20 @@ async def test_it_is_saved_with_the_end_itself_and_stays() -> None:
     assert run.status.report == first
 
 
+async def test_an_end_that_is_there_is_not_judged_later() -> None:
+    """An operator that begins to write reports leaves thousands of plans alone that ended before."""
+    run = start()
+    await run.run()
+    del run.cluster.objects[run.plan]["status"]["report"]
+    run.cluster.put(PLANS, run.cluster.objects[run.plan])
+    run.restart()
+    run.cluster.effects.clear()
+    saved = run.cluster.objects[run.plan]["metadata"]["resourceVersion"]
+    await run.turn()
+    assert run.cluster.objects[run.plan]["metadata"]["resourceVersion"] == saved
+    assert run.status.report == ()
+
+
 async def test_what_was_seen_is_told() -> None:
     run = start()
     await run.run()

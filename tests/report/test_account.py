@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from cutover.conditions import present
@@ -107,6 +108,7 @@ def test_all_three_say_the_same() -> None:
         assert says in shown
         assert says in read.text
     assert json.loads(json.dumps(made)) == made
+    assert yaml.safe_load(yaml.safe_dump(made)) == made
     assert [step["name"] for step in made["steps"]] == ["step-0", "step-1", "step-2"]
     assert made["phase"] == "Succeeded"
 
@@ -116,8 +118,11 @@ def test_no_text_gets_into_the_page_as_anything_else() -> None:
     failure = Failure(step=EVIL, reason="GateFailed", message=EVIL)
     body = a_plan(message=EVIL, failure=failure, history=(past,))
     body["metadata"]["namespace"] = EVIL
+    body["status"]["steps"][0]["kind"] = EVIL
     told = account(body, (an_event(EVIL),), NOW)
     read = Read(page(told))
+    titles = [attrs["title"] for _, attrs in read.tags if attrs.get("title")]
+    assert titles[0] == f"step-0 ({EVIL}): Done, began 12:00:00 UTC, 1m"
     assert read.text.count(EVIL) == 4
     assert {tag for tag, _ in read.tags} <= {
         *(

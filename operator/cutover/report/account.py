@@ -127,7 +127,7 @@ def document(told: Account) -> Json:
         "plan": told.name,
         "namespace": told.namespace,
         **{key: shown[key] for key in kept if key in shown},
-        "checklist": [asdict(line) for line in told.checklist],
+        "checklist": [asdict(line) | {"state": str(line.state)} for line in told.checklist],
         "events": [asdict(event) | {"at": event.at.isoformat()} for event in told.events],
         **({"noReport": told.no_report} if told.no_report else {}),
         **({"noChecklist": told.unknown} if told.unknown else {}),
