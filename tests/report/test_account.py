@@ -14,9 +14,10 @@ from rich.console import Console
 
 from cutover.conditions import present
 from cutover.criteria import with_report
-from cutover.plan import hash_of, parse, write_status
+from cutover.plan import hash_of, parse, read_status, write_status
 from cutover.report.account import TITLES, account, document, took
 from cutover.report.page import page
+from cutover.report.screen import screen
 from cutover.report.terminal import report
 from cutover.status import Aim, Failure, PastRun, Phase, Run, Status, StepState, StepStatus
 
@@ -188,6 +189,14 @@ def test_one_that_nobody_has_seen() -> None:
     body["status"] = {"observedGeneration": -1}
     assert "not seen yet by the operator" in text(body)
     assert "judged when its run has ended" in Read(page(account(body, (), NOW))).text
+
+
+def test_the_screen_of_a_plan_says_how_many_were_met() -> None:
+    body = a_plan(phase=Phase.ROLLED_BACK, failure=Failure(reason="Aborted", message="aborted"))
+    console = Console(width=100, highlight=False)
+    with console.capture() as shown:
+        console.print(screen("plan", read_status(body["status"])))
+    assert "criteria: 0 of 7 met, 1 not; kubectl cutover report plan has the evidence\n" in shown.get()
 
 
 def test_a_run_that_did_nothing() -> None:

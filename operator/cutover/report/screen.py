@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cutover.fields import Json
-from cutover.status import ENDED, RISKS, Current, Phase, Status, StepState, Verdict
+from cutover.status import ENDED, RISKS, Current, Phase, Result, Status, StepState, Verdict
 
 PHASES: Final = {
     Phase.SUCCEEDED: "green",
@@ -77,6 +77,11 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
         where = f"step {status.failure.step} {status.failure.stage}: " if status.failure.step else ""
         why = "" if status.failure.message in status.message else f": {status.failure.message}"
         parts.append(Text(f"turned back: {where}{status.failure.reason}{why}", style="red"))
+    if status.report:
+        met = sum(line.result is Result.MET for line in status.report)
+        failed = sum(line.result is Result.NOT_MET for line in status.report)
+        says = f"criteria: {met} of {len(status.report)} met{f', {failed} not' if failed else ''}"
+        parts.append(Text(f"{says}; kubectl cutover report {name} has the evidence", style="dim"))
     for risk in (found for found in status.conditions if found.type in RISKS):
         says = risk.message.partition("\n")
         parts.append(
