@@ -7,7 +7,7 @@ import functools
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Operator:
         lease: settings of the Lease; without them there is none, and it works beside whatever else works.
         name: of the pod.
         notify: who can be told.
+        program: how it is called.
     """
 
     def __init__(
@@ -50,14 +51,14 @@ class Operator:
         lease: dict[str, Any] | None = None,
         name: str = "operator",
         notify: dict[str, Any] | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "cutover.cli", "run"),
     ) -> None:
         self.name, self.log = name, folder / f"{name}.log"
         settings = folder / f"{name}.yaml"
         settings.write_text(yaml.safe_dump({"providers": providers, "lease": lease, "notify": notify or {}}))
         kubeconfig = cluster.control_plane.operator_kubeconfig(*rights())
         (self._port,) = free_ports(1)
-        self._command = [sys.executable, "-m", "cutover.cli", "run", "--settings", str(settings)]
-        self._command += ["--port", str(self._port)]
+        self._command = [*program, "--settings", str(settings), "--port", str(self._port)]
         self._env = {"KUBECONFIG": str(kubeconfig), "POD_NAME": name}
         self._process: Process | None = None
 

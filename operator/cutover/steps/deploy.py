@@ -18,7 +18,16 @@ from cutover.ports import AUTOSCALERS, DAEMON_SETS, Ref
 from cutover.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, foreign_writer, lacks_the_right, needs_hands, repaired_too_often
+from cutover.steps.base import (
+    Duty,
+    Kind,
+    Target,
+    Work,
+    foreign_writer,
+    lacks_the_right,
+    needs_hands,
+    repaired_too_often,
+)
 from cutover.workloads import Rollout, scalers_of
 
 _LOOK_AGAIN: Final = 30.0
@@ -119,6 +128,10 @@ class Deploy(Kind):
             parts.append(f"replicas {self.replicas}")
         parts.extend(spec_patch.places(self.patch))
         return (StageRule(f"roll out {', '.join(parts)}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """Another version, or none of it any more."""
+        return frozenset({Duty.CONFIGURES if self.replicas != 0 else Duty.RETIRES})
 
     def touches(self) -> tuple[Target, ...]:
         """The workload."""
