@@ -6,6 +6,7 @@ it: else it would not be what was written when it is read back. A rule's name is
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -94,10 +95,10 @@ class HttpRoute(Routing):
                         f"rule {above} stands above rule {route} and matches {_shown_match(own)} as well, "
                         f"so {route} gets none of these requests; put it below"
                     )
-            for at, other in enumerate(everything):
-                if at != place and _loses(other, route, match, above=at < place):
+            for other, one in itertools.product(everything, match):
+                if other is not route and _loses(other, route, one, above=other in everything[:place]):
                     yield (
-                        f"requests with the headers of match that rule {other} takes go to {pair.new.host} too, because the "
+                        f"rule {other} loses requests with header {' and '.join(one.headers)} to rule {route}, because the "
                         f"most specific match wins; let rule {other} match one header more if it is to keep them"
                     )
 
@@ -229,20 +230,15 @@ def _matches(route: Route) -> list[dict[str, Json]]:
     return [_filled(match) for match in route.body.get("matches") or [{}]]
 
 
-def _loses(other: Route, route: Route, match: tuple[Match, ...], *, above: bool) -> bool:
-    """Whether a header rule of one rule is more specific than another rule to which that one gives way."""
-    for plain in _matches(route):
-        for one in match:
-            added = {name: _asks(_header(name, value)) for name, value in one.headers.items()}
-            ours = {**plain, "headers": {**plain["headers"], **added}}
-            if any(
-                _meets(ours, theirs)
-                and _outranks(theirs, plain, above=above)
-                and not _outranks(theirs, ours, above=above)
-                for theirs in _matches(other)
-            ):
-                return True
-    return False
+def _loses(other: Route, route: Route, match: Match, *, above: bool) -> bool:
+    """Whether a header rule made of one rule is more specific than another rule to which that one gives way."""
+    added = {name: _asks(_header(name, value)) for name, value in match.headers.items()}
+    return any(
+        _meets(ours, theirs) and _outranks(theirs, plain, above=above) and not _outranks(theirs, ours, above=above)
+        for plain in _matches(route)
+        for ours in ({**plain, "headers": {**plain["headers"], **added}},)
+        for theirs in _matches(other)
+    )
 
 
 def _meets(one: Json, other: Json) -> bool:

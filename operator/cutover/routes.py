@@ -166,7 +166,7 @@ class Routing(Model):
             body: the object.
             chosen: the pairs that are meant.
             subsets: host and name of each that the namespace defines.
-            match: the headers of requests that go to the new side before.
+            match: the headers of requests that will have routes of their own.
         """
         raise NotImplementedError
 

@@ -168,7 +168,8 @@ class Traffic(Kind):
             fields = self._beside(work, body, found)
             problems += [*await self._tried(work, body, fields), *self._too_few(work, found)]
             known = await subsets(work.cluster, work.namespace)
-            surprises = self.where.surprises(body, found, known, self.match)
+            match = (*self.match, *([self.stickiness.match("")] if self.stickiness else ()))
+            surprises = self.where.surprises(body, found, known, match)
             problems += [Problem(place, says, warning=True) for says in surprises]
         except NotFound:
             pass  # said by preflight for every target
