@@ -11,6 +11,7 @@ import pytest
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from harness.cluster import Cluster
+from harness.process import until
 from support.checkout import Checkout
 from support.real import Shop
 
