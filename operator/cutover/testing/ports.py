@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -72,6 +72,7 @@ class MemoryMessenger:
         self._providers = tuple(providers)
         self.posted: list[tuple[str, Message]] = []
         self.deliveries: list[Delivery] = []
+        self._keys: dict[Hashable, Delivery] = {}
         self.trouble, self.slow = "", False
         self.around: Callable[[Callable[[], None]], None] = lambda effect: effect()
 
@@ -83,12 +84,24 @@ class MemoryMessenger:
         """All of them."""
         return self._providers
 
-    def post(self, provider: str, message: Message, patience: float) -> Delivery:
-        """Keep it."""
+    def restart(self) -> None:
+        """The process died: a new one knows of no key."""
+        self._keys.clear()
+
+    def delivery(self, key: Hashable) -> Delivery | None:
+        """What was posted under a key since the last start."""
+        return self._keys.get(key)
+
+    def post(self, provider: str, message: Message, patience: float, key: Hashable = None) -> Delivery:
+        """Keep it, once a key."""
         del patience
+        if key is not None and (known := self._keys.get(key)):
+            return known
         delivery = Delivery(over=not self.slow, trouble=self.trouble)
         self.around(lambda: self.posted.append((provider, message)))
         self.deliveries.append(delivery)
+        if key is not None:
+            self._keys[key] = delivery
         return delivery
 
 
