@@ -79,7 +79,7 @@ class Course:
             rule = self._rule(f"weight {weight}", self.dwell, weight)
             stages.append(Stage(rule, reached, weight / 100, matched=self.matched))
         if self.matched:
-            rule = StageRule(f"take the header route to {self.to} away", weight=self.weights[-1])
+            rule = StageRule(f"take the header route to {self.to} away", weight=self.weights[-1], cleans=True)
             stages.append(Stage(rule, len(self.weights), self.weights[-1] / 100, last=True))
         return stages
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import yaml
 
-from cutover.ports import SERVICES, VIRTUAL_SERVICES, Ref
+from cutover.ports import PLANS, SERVICES, VIRTUAL_SERVICES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
@@ -50,6 +51,13 @@ def edit(run: Simulation, change: Callable[[Any], object]) -> None:
     run.cluster.put(VIRTUAL_SERVICES, body)
 
 
+def change_plan(run: Simulation, **fields: object) -> None:
+    """What a person does to the spec of the plan."""
+    body = copy.deepcopy(run.cluster.objects[run.plan])
+    body["spec"] |= fields
+    run.cluster.put(PLANS, body)
+
+
 def http(run: Simulation) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = run.cluster.objects[ROUTES]["spec"]["http"]
     return found
@@ -87,6 +95,24 @@ async def test_the_header_route_stands_through_all_weights_and_goes_at_the_end()
     run.cluster.changed = changed
     assert await run.run() is Phase.SUCCEEDED
     assert seen == [(False, 0), (True, 0), (True, 10), (True, 100), (False, 100)]
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_the_header_route_goes_although_the_window_is_over(suspended: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    body = spec(f"match: [{HEADER}], dwell: 1m", weights="[100]")
+    body["spec"]["window"] = {"start": "2026-01-01T11:00:00Z", "end": "2026-01-01T12:01:30Z"}
+    run = Simulation(body, put=shop)
+    await until_weight(run, 100)
+    if suspended:
+        change_plan(run, suspend=True)
+        await run.until(lambda: run.phase is Phase.HELD)
+        run.clock.pass_time(timedelta(hours=1))
+        await run.turn()
+        assert OURS in names(run)
+        change_plan(run, suspend=False)
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert run.clock.now() > datetime(2026, 1, 1, 12, 1, 30, tzinfo=UTC)
+    assert names(run) == ["primary"]
 
 
 async def test_it_is_a_copy_that_asks_for_both() -> None:
