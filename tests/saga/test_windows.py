@@ -217,11 +217,11 @@ def test_held_and_announced_what_only_cleans_up_is_not_done_until_the_plan_goes_
     walk = Walk(CLEANING).to("shift", 1)
     assert walk.go(Done(), opening=OVER) == "do shift 2"
     assert walk.go(opening=OVER, suspended=True) == ""
-    assert walk.status.phase is Phase.HELD
+    assert walk.is_(Phase.HELD)
     walk.now += timedelta(hours=1)
     assert walk.go(opening=OVER, suspended=True) == ""
     assert walk.go(opening=OVER) == "do shift 2"
-    assert walk.status.phase is Phase.RUNNING
+    assert walk.is_(Phase.RUNNING)
 
 
 @pytest.mark.parametrize(
