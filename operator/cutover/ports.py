@@ -183,6 +183,9 @@ class Metrics(Protocol):
     def names(self, kind: str) -> Sequence[str]:
         """Names of all providers of a kind, ``prometheus`` or ``http``, sorted."""
 
+    def usable(self, provider: str) -> bool:
+        """Whether the operator has what it takes to show a provider who it is; where it has not, its log says why."""
+
     async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         """One instant query.
 

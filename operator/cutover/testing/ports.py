@@ -31,7 +31,11 @@ class MemoryClock:
 
 
 class MemoryMetrics:
-    """Providers in memory: a function from a query to a sample, one from a path to a document, and whether they should be believed."""
+    """Providers in memory: a function from a query to a sample, one from a path to a document, and whether they should be believed.
+
+    Attributes:
+        unusable: names of providers whose credentials are of no use.
+    """
 
     def __init__(
         self,
@@ -40,11 +44,16 @@ class MemoryMetrics:
         document: Callable[[str], Json] = lambda _: 0,
     ) -> None:
         self.answer, self.document, self._providers = answer, document, tuple(providers)
+        self.unusable: set[str] = set()
 
     def names(self, kind: str) -> Sequence[str]:
         """All of them, of whatever kind."""
         del kind
         return self._providers
+
+    def usable(self, provider: str) -> bool:
+        """Whether it was not said to be otherwise."""
+        return provider not in self.unusable
 
     async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         """What the function says."""
