@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.ports import PLANS, SERVICES, VIRTUAL_SERVICES, Ref
+from cutover.ports import DEPLOYMENTS, PLANS, SERVICES, VIRTUAL_SERVICES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
-from support.shop import ROUTES, plan, shop, shop_of_many_routes, virtual_service
+from cutover.testing.controllers import react
+from support.shop import ROUTES, V2, plan, shop, shop_of_many_routes, virtual_service
 from support.simulation import Simulation
 
 HEADER = "{headers: {canary: {exact: 'true'}}}"
@@ -317,9 +318,44 @@ async def test_mirrors_that_are_there_stay_beside_it() -> None:
 
 async def test_it_ends_also_where_the_first_weight_is_passed_over() -> None:
     put = put_with(lambda body: [entry.update(weight=50) for entry in body["http"][0]["route"]])
-    run = Simulation(spec("mirror: {percent: 10}", weights="[20, 50]"), put=put)
+    run = Simulation(spec("mirror: {percent: 10, dwell: 1m}", weights="[20, 50]"), put=put)
+    seen: list[tuple[str, bool, int]] = []
+
+    def changed(ref: Ref, *_: Any) -> None:
+        if ref == ROUTES and run.status.current is not None and run.status.current.step == "shift":
+            seen.append((run.status.current.intent, "mirror" in primary(run), share(run)))
+
+    run.cluster.changed = changed
     assert await run.run() is Phase.SUCCEEDED
+    assert seen == [("mirror 10% to shop-v2 for 1m", True, 50), ("weight 20", False, 50)]
     assert run.cluster.objects[ROUTES]["spec"] == run.before[ROUTES]["spec"]
+
+
+@pytest.mark.parametrize(("percent", "needed"), [(33, 0), (34, 2), (100, 3)])
+async def test_a_mirror_waits_for_as_many_endpoints_as_its_share_needs(percent: int, needed: int) -> None:
+    """One of three pods of the new version is ready, and the old one has three."""
+
+    def put(cluster: MemoryCluster) -> None:
+        shop(cluster)
+        cluster.rollouts = False
+        body = copy.deepcopy(cluster.objects[V2])
+        body["spec"]["replicas"] = 3
+        cluster.put(DEPLOYMENTS, body)
+        cluster.report(V2, {"observedGeneration": cluster.objects[V2]["metadata"]["generation"], "readyReplicas": 1})
+        react(cluster)
+
+    body = spec(f"mirror: {{percent: {percent}, dwell: 1h}}")
+    del body["spec"]["steps"][0]
+    run = Simulation(body, put=put)
+    await run.until(lambda: run.status.current is not None and run.status.current.step == "shift")
+    for _ in range(3):
+        await run.turn()
+    assert ("mirror" in primary(run)) == (not needed)
+    current = run.driver._memories[run.plan].status.current
+    assert current is not None
+    if needed:
+        says = f"mirror {percent}% to shop-v2 waits: shop-v2 has 1 ready endpoints, and needs {needed}"
+        assert current.message == says
 
 
 async def test_who_takes_the_mirror_away_wishes_to_stop() -> None:
