@@ -7,16 +7,18 @@ any other field.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from cutover.errors import PlanError, Problem
-from cutover.fields import ABOVE, Json, Path
+from cutover.fields import ABOVE, ABSENT, Json, Path, find
+from cutover.foreign import command
 from cutover.model import Duration, Model, validations
-from cutover.routes import Pair
+from cutover.ports import Ref
+from cutover.routes import Pair, routes_of
 
 OWN: Final = "cutover-"
 """How the names of header routes begin."""
@@ -112,6 +114,34 @@ def header_route(pair: Pair, name: str, matches: tuple[Match, ...], place: str) 
     *list_of_routes, itself = pair.route.at
     route = {**pair.route.body, "name": name, "match": found, "route": [dict(pair.entry)]}
     return (*list_of_routes, {"name": name, ABOVE: itself}), route
+
+
+def left_behind(ref: Ref, body: Json, pairs: Iterable[Pair]) -> Iterator[tuple[str, bool]]:
+    """What an abandoned plan must have left: header routes, told by their names, and mirrors to the new side.
+
+    Yields:
+        A sentence with the command that takes it away, and whether it is a mirror. A step that mirrors itself would take
+        that for the user's and bring it back.
+    """
+    for route in routes_of(body):
+        if route.http and str(route).startswith(OWN) and (found := find(body, route.at)):
+            says = f"route {route} of {ref} looks like a header route that an abandoned plan has left"
+            yield f"{says}; take it away: {command(ref, (found, ABSENT))}", False
+    for pair in pairs:
+        if ours := [(found, rest) for path, rest in _mirrors_of(pair) if (found := find(body, path))]:
+            says = f"route {pair.route} of {ref} mirrors requests to {pair.entry['destination']['host']} already"
+            yield f"{says}, as an abandoned plan may have left it; take it away: {command(ref, *ours)}", True
+
+
+def _mirrors_of(pair: Pair) -> Iterator[tuple[Path, Json]]:
+    """The fields of a route that mirror to the new side, and what they are without that."""
+    aim, body = pair.entry["destination"], pair.route.body
+    if body.get("mirror") == aim:
+        yield from (((*pair.route.at, key), ABSENT) for key in ("mirror", "mirrorPercentage") if key in body)
+    there = body.get("mirrors") or []
+    others = [one for one in there if one.get("destination") != aim]
+    if others != there:
+        yield (*pair.route.at, "mirrors"), others or ABSENT
 
 
 def mirror(pair: Pair, percent: int) -> list[tuple[Path, Json]]:

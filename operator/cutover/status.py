@@ -271,8 +271,8 @@ def takes_nothing_back(phase: Phase | str | None, keep_until: object) -> bool:
 _LONGEST_RISK, _LESS_A_STEP = 4096, 56
 """Characters of what a risk says, and by how much they are fewer for each step, so that the status stays below 64 KiB."""
 _CUT: Final = " ... (cutover impact says all of it)"
-_SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK})
-"""Phases in which nothing moves, so that why is worth a save of its own."""
+_SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK, Phase.ABANDONED})
+"""Phases in which nothing moves, so that why, and what was left, is worth a save of its own."""
 
 
 RISKS: Final = ("GitOpsDriftRisk", "CapacityRisk")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover.branches import HEADER_ROUTES, MIRROR_FIELDS, OWN, Match, Mirror, header_route, mirror
+from cutover.branches import HEADER_ROUTES, MIRROR_FIELDS, OWN, Match, Mirror, header_route, left_behind, mirror
 from cutover.course import Course, Stage, beside, pairs_of, puts, weights_of
 from cutover.endpoints import Side, behind, count_ready, resolve, subsets, wanted
 from cutover.errors import NotFound, PlanError, Problem
@@ -139,6 +139,8 @@ class Traffic(Kind):
             body = await work.cluster.get(self._ref(work))
             found = self._pairs(work, body)
             self._beside(work, body, found)
+            for says, mirrors in left_behind(self._ref(work), body, found) if work.targets.may_take(body) else ():
+                problems.append(Problem(place, says, warning=not (mirrors and self.mirror)))
             for pair in found:
                 if pair.total(body) == 0:
                     says = (
@@ -259,7 +261,8 @@ class Traffic(Kind):
             own = pair.route.body.get("name")
             name = f"{OWN}{work.targets.step}{f'-{own}' if own else ''}"
             path, route = header_route(pair, name, self.match, f"{work.place}.traffic")
-            if (there := find(body, path)) is None or there.value is not ABSENT:
+            there = find(body, path)
+            if (there is None or there.value is not ABSENT) and work.targets.may_take(body):
                 says = f"{self._ref(work)} has a route {name} already, which an abandoned plan may have left"
                 raise PlanError(Problem(f"{work.place}.traffic.match", f"{says}; take it out, or rename the step"))
             fields.append((path, route))
