@@ -190,6 +190,19 @@ async def test_changed_at_the_moment_of_any_save_it_tells_once(
     assert at > len(expected)
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize(("name", "expected"), [("notified", FORWARD), ("notified-fails", BACKWARD)])
+async def test_no_answer_to_any_call_tells_no_step_twice(name: str, expected: list[str], after: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    whole = Simulation(plan(NOTIFIED), put=shop)
+    await play(story(name), whole)
+    for at in range(1, whole.switch.calls + 1):
+        run = Simulation(plan(NOTIFIED), switch=CrashSwitch(at, after, lost=True), put=shop)
+        assert await play(story(name), run) is whole.phase, at
+        assert [one for one in told(run) if one.startswith("step ")] == [
+            one for one in expected if one.startswith("step ")
+        ], at
+
+
 async def test_nobody_takes_anything_and_the_plan_ends_as_ever() -> None:
     run = Simulation(plan(NOTIFIED), put=shop)
     run.messenger.trouble = "there was no answer within 10s"
