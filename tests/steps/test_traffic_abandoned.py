@@ -138,7 +138,7 @@ async def test_the_next_plan_is_told_of_a_header_route_that_is_not_its_own() -> 
     run = await abandoned(MATCH)
     await next_plan(run, MATCH, step="again")
     await run.until(lambda: len(names(run)) > 2)
-    says = f"steps[again].traffic: route {OURS} of VirtualService shop looks like a header route that an abandoned plan has left"
+    says = f"steps[again].traffic: route {OURS} of VirtualService shop looks like one that an abandoned plan has left"
     assert says in of_started(run)
     run.request(RequestVerb.ABORT)
     assert await run.run() is Phase.ROLLED_BACK

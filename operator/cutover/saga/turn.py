@@ -71,7 +71,11 @@ class StepRule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the saga may know of a plan."""
+    """What the saga may know of a plan.
+
+    Attributes:
+        way: digest of what the steps do.
+    """
 
     steps: tuple[StepRule, ...]
     generation: int
@@ -81,6 +85,7 @@ class Rules:
     on_failure: OnFailure = OnFailure.ROLLBACK
     deletion: DeletionPolicy = DeletionPolicy.ROLLBACK
     keep_snapshots: timedelta = timedelta()
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
