@@ -11,12 +11,13 @@ import pytest
 
 from cutover.errors import Rejected
 from cutover.patching import apply, tidy
-from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, VIRTUAL_SERVICES
+from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, VIRTUAL_SERVICES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
+from steps import test_traffic_http_route as http_route
 from steps.test_traffic_beside import HEADER, OURS, change_plan, edit, names, primary, put_with, spec
-from support.shop import ROUTES, plan, shop
+from support.shop import ROUTES, RULES, plan, shop, shop_with_an_http_route
 from support.simulation import Simulation
 
 THEIRS = {"destination": {"host": "recorder"}, "percentage": {"value": 0.5}}
@@ -44,16 +45,16 @@ def beside(run: Simulation) -> bool:
     return bool(run.cluster.objects[ROUTES]["spec"] != run.before[ROUTES]["spec"])
 
 
-def do_as_it_says(run: Simulation, text: str) -> None:
+def do_as_it_says(run: Simulation, text: str, ref: Ref = ROUTES) -> None:
     """What a person does who copies the command out of a message."""
     command = shlex.split(text[text.index("kubectl ") :])
-    assert command[:6] == ["kubectl", "patch", "virtualservice", "shop", "-n", "shop"]
+    assert command[:6] == ["kubectl", "patch", ref.resource.kind.lower(), "shop", "-n", "shop"]
     assert command[6:8] == ["--type=json", "-p"]
-    body = copy.deepcopy(run.cluster.objects[ROUTES])
+    body = copy.deepcopy(run.cluster.objects[ref])
     for operation in json.JSONDecoder().raw_decode(command[8])[0]:
         apply(body, operation)
     tidy(body)
-    run.cluster.put(VIRTUAL_SERVICES, body)
+    run.cluster.put(ref.resource, body)
 
 
 def of_started(run: Simulation) -> str:
@@ -189,3 +190,27 @@ async def test_what_a_plan_that_goes_on_has_put_there_is_not_called_left(more: s
     await next_plan(run, f"{more}, settle: 0s")
     await run.until(lambda: run.status.reason == "TargetBusy")
     assert "is held by plan other" in run.status.message
+
+
+async def test_a_mirror_of_an_http_route_is_not_taken_for_the_users_either() -> None:
+    body = http_route.spec("mirror: {dwell: 1m}, dwell: 1m")
+    run = Simulation(body, put=shop_with_an_http_route)
+    await run.until(lambda: run.cluster.objects[RULES]["spec"] != run.before[RULES]["spec"])
+    run.request(RequestVerb.ABANDON)
+    assert await run.run() is Phase.ABANDONED
+    left = run.status.message
+    steps = copy.deepcopy(body["spec"]["steps"])
+    steps[0]["description"] = "once more"
+    change_plan(run, steps=steps)
+    await run.turn()
+    assert await run.run() is Phase.REFUSED
+    assert (
+        "of HTTPRoute shop mirrors requests to shop-v2 already, as an abandoned plan may have left it"
+        in run.status.message
+    )
+    refused = run.status.message
+    for says in (left, refused):
+        there = copy.deepcopy(run.cluster.objects[RULES])
+        do_as_it_says(run, says, RULES)
+        assert run.cluster.objects[RULES]["spec"] == run.before[RULES]["spec"]
+        run.cluster.put(RULES.resource, there)
