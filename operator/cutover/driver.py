@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -17,6 +18,7 @@ from typing import Any, Final
 from cutover import requests, snapshots, unread
 from cutover.commands import Hand, Recollection
 from cutover.conditions import present
+from cutover.criteria import with_report
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
 from cutover.finalizer import bind, is_bound, must_be_bound, terminating
@@ -28,7 +30,7 @@ from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
 from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
-from cutover.status import ACTIVE, Phase, Status, StepState, settled, takes_nothing_back
+from cutover.status import ACTIVE, ENDED, Phase, Status, StepState, settled, takes_nothing_back
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +121,8 @@ class Driver:
         Harmless would be to go on as well, because every take-over raises the fence. But two that take over from each other
         with every turn get nowhere.
         """
-        if settled(read) not in (settled(memory.saved), settled(memory.status)):
+        ours = present(memory.status, self._clock.now())  # as it would have been saved
+        if settled(read) not in (settled(memory.saved), settled(ours)):
             self._quiet[ref] = self._clock.now() + QUIET
 
     # --- memory -------------------------------------------------------------------------------------------------------
@@ -171,8 +174,7 @@ class Driver:
         generation = body["metadata"]["generation"]
         if isinstance(plan, PlanError):
             rules = Rules(steps=(), generation=generation, spec_hash=spec_hash, start_deadline=timedelta())
-            invalid = Failed("Invalid", str(plan))
-            return await self._without_spec(ref, body, memory, partial(advance, rules), invalid)
+            return await self._without_spec(ref, body, memory, partial(advance, rules), Failed("Invalid", str(plan)))
         rules = plan.rules(generation, spec_hash)
         turn = await self._advance(body, memory, plan, rules)
         for round_ in range(_ROUNDS):
@@ -190,10 +192,7 @@ class Driver:
         return self._next(memory, turn, plan)
 
     async def _keep_bound(self, ref: Ref, body: Json, memory: Memory) -> Json:
-        """Set our finalizer again on an active plan that somebody has written without it, as `kubectl replace` does.
-
-        Nothing is saved or done before: without it a deletion would take the plan away with nothing undone.
-        """
+        """Set our finalizer again, before all else, on an active plan that was written without it, as `kubectl replace` does."""
         if not must_be_bound(memory.status, body):
             return body
         if body["metadata"]["resourceVersion"] != memory.version:
@@ -272,6 +271,8 @@ class Driver:
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )
         turn = advance(rules, status, inputs, now)
+        if status.phase not in ENDED:  # saved with the end itself, and never added to one that is there
+            turn = replace(turn, status=with_report(plan, turn.status))
         memory.status = turn.status
         return turn
 
