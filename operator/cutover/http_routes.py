@@ -16,10 +16,10 @@ from pydantic import Field
 
 from cutover.branches import HeaderValue, Match
 from cutover.errors import PlanError, Problem
-from cutover.fields import ABOVE, Json, Path
+from cutover.fields import ABOVE, ABSENT, Json, Path
 from cutover.model import Name
 from cutover.ports import HTTP_ROUTES, Resource
-from cutover.routes import Aim, Branch, Pair, Route, Routing, not_there, sets_one
+from cutover.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
 """What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
@@ -150,10 +150,21 @@ class HttpRoute(Routing):
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
         """One more filter beside those that are there. Releases before 1.3 know no percent, so all of them are none."""
-        reference = {key: pair.new.entry[key] for key in _REFERENCE if key in pair.new.entry}
+        reference = _reference(pair)
         share = {"percent": percent} if percent < 100 else {}  # noqa: PLR2004 -- all of them
         ours = {"type": "RequestMirror", "requestMirror": {"backendRef": reference, **share}}
         return [((*pair.route.at, "filters"), [*(pair.route.body.get("filters") or ()), ours])]
+
+    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+        """Mirrors to the new side; header rules have no names by which they could be told."""
+        del body
+        for pair in chosen:
+            there = pair.route.body.get("filters") or []
+            others = [one for one in there if (one.get("requestMirror") or {}).get("backendRef") != _reference(pair)]
+            if others != there:
+                says = f"rule {pair.route} of HTTPRoute {self.name} mirrors requests to {pair.new.host} already"
+                fields = (((*pair.route.at, "filters"), others or ABSENT),)
+                yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
 
     def too_many(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
         """Why there is no room for what is to be put there; empty when there is."""
@@ -173,6 +184,11 @@ class HttpRoute(Routing):
             if count > most:
                 return f"HTTPRoute {self.name} would have {count} {what}, and the most is {most}; make two HTTPRoutes of it"
         return ""
+
+
+def _reference(pair: Pair) -> Json:
+    """The new side, as a mirror names it."""
+    return {key: pair.new.entry[key] for key in _REFERENCE if key in pair.new.entry}
 
 
 def no_subset(subset: str) -> str:
