@@ -83,10 +83,9 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
         tally = f"criteria: {met} of {len(status.report)} met{f', {failed} not' if failed else ''}"
         parts.append(Text(f"{tally}; kubectl cutover report {name} has the evidence", style="dim"))
     for risk in (found for found in status.conditions if found.type in RISKS):
-        says = risk.message.partition("\n")
-        parts.append(
-            Text(f"{risk.type}: {says[0]}{' kubectl cutover impact has the rest' if says[2] else ''}", style="yellow")
-        )
+        first, more, _ = risk.message.partition("\n")
+        rest = " kubectl cutover impact has the rest" if more else ""
+        parts.append(Text(f"{risk.type}: {first}{rest}", style="yellow"))
     if phase is not None and phase not in ENDED and phase is Phase.WAITING and status.current is not None:
         parts.append(Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow"))
     return Group(*parts)
