@@ -80,8 +80,8 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
     if status.report:
         met = sum(line.result is Result.MET for line in status.report)
         failed = sum(line.result is Result.NOT_MET for line in status.report)
-        tally = f"criteria: {met} of {len(status.report)} met{f', {failed} not' if failed else ''}"
-        parts.append(Text(f"{tally}; kubectl cutover report {name} has the evidence", style="dim"))
+        says = f"criteria: {met} of {len(status.report)} met{f', {failed} not' if failed else ''}"
+        parts.append(Text(f"{says}; kubectl cutover report {name} has the evidence", style="dim"))
     for risk in (found for found in status.conditions if found.type in RISKS):
         first, more, _ = risk.message.partition("\n")
         rest = " kubectl cutover impact has the rest" if more else ""
