@@ -237,6 +237,22 @@ async def test_claims_of_a_try_that_died_do_not_stay() -> None:
     assert PLAN_LABEL not in (run.cluster.objects[V2]["metadata"].get("labels") or {})
 
 
+async def test_a_claim_with_a_fence_of_somebody_else_is_given_up() -> None:
+    """The process dies between its claim and the next save."""
+    run = Simulation(plan(DEPLOY), put=shop)
+
+    def told(verb: str, ref: Ref, _: Any) -> None:
+        if verb == "patch" and ref == V2 and run.switch.at == 0:
+            run.switch.at = run.switch.calls + 1
+
+    run.cluster.told = told
+    await run.until(lambda: run.crashes == 1)
+    edit(run, V2, lambda body: body["metadata"]["labels"].update({FENCE_LABEL: "1000000000"}))
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.reason == "ClaimLost"
+    assert run.leftovers() == []
+
+
 async def test_a_claim_still_under_way_is_late_when_the_run_ends_while_it_claims() -> None:
     run, held = Simulation(plan(DEPLOY), put=shop), list[tuple[Ref, Sequence[Operation], str]]()
     patch = run.cluster.patch

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from cutover.errors import Unavailable
 from cutover.runtime.queue import Queue
 
 Turn = Callable[[str], Awaitable[timedelta | None]]
