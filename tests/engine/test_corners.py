@@ -218,6 +218,34 @@ async def test_resume_while_suspended_is_not_lost() -> None:
     assert await run.run() is Phase.SUCCEEDED
 
 
+async def test_a_server_that_wants_peace_is_not_asked_again_at_once() -> None:
+    """A save that it did not answer may have taken effect; the next turn reads the plan first."""
+    run = Simulation(plan(APPROVE), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.request(RequestVerb.APPROVE, "ok")
+    save = run.cluster.save_status
+
+    async def busy(ref: Ref, resource_version: str, status: Any) -> Any:
+        await save(ref, resource_version, status)
+        raise Unavailable("HTTP 429", 30.0)
+
+    run.cluster.save_status = busy  # type: ignore[method-assign]
+    get, read = run.cluster.get, list[Ref]()
+
+    async def counted(ref: Ref) -> Any:
+        read.append(ref)
+        return await get(ref)
+
+    run.cluster.get = counted  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await run.driver.turn(run.plan)
+    assert read == []
+    run.cluster.save_status = save  # type: ignore[method-assign]
+    await run.driver.turn(run.plan)
+    assert read[0] == run.plan
+    assert await run.run() is Phase.SUCCEEDED
+
+
 async def test_claims_of_a_try_that_died_do_not_stay() -> None:
     """Both targets are claimed, the process dies, one of them is deleted."""
     spec = DEPLOY + "  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 1}}\n"
