@@ -217,6 +217,28 @@ async def test_an_inserted_container_moves_nothing(cluster: MemoryCluster) -> No
     ]
 
 
+async def test_an_item_put_where_ours_was_gets_nothing(cluster: MemoryCluster) -> None:
+    """It comes between the read and the write, has the same value, and only its name tells it from ours."""
+    await targets(cluster).claim(V2)
+    real, meddled = cluster.patch, list[Ref]()
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        if not meddled:
+            body = copy.deepcopy(cluster.objects[V2])
+            pod = body["spec"]["template"]["spec"]
+            pod["containers"].insert(1, {"name": "copy", "image": "shop-v2:1"})
+            meddled.append(cluster.put(DEPLOYMENTS, body))
+        return await real(ref, operations, account)
+
+    cluster.patch = patch  # type: ignore[method-assign]
+    await targets(cluster).change(V2, uid(cluster), [Change(IMAGE, "shop:2", ("shop-v2:1", "shop:2"))])
+    assert [item["image"] for item in cluster.objects[V2]["spec"]["template"]["spec"]["containers"]] == [
+        "proxy:1",
+        "shop-v2:1",
+        "shop:2",
+    ]
+
+
 async def test_a_snapshot_is_taken_once(cluster: MemoryCluster) -> None:
     body = copy.deepcopy(cluster.objects[V2])
     first = await targets(cluster).snapshot(V2, body, [REPLICAS, ("spec", "paused")], {"ready": 3})
