@@ -350,6 +350,32 @@ def test_what_is_approved_is_what_waits(step: str, digest: str, answer: Answer, 
     assert walk.status.current.approved is (answer is Answer.ACCEPTED)
 
 
+def test_a_busy_target_is_waited_for_without_a_deadline() -> None:
+    walk = Walk()
+    for _ in range(3):
+        assert walk.go() == "examine"
+        assert walk.go(Wait("TargetBusy", "Deployment shop is held by plan other")) == ""
+        assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "TargetBusy")
+        assert walk.turn.look_again == timedelta(seconds=30)
+        walk.now += timedelta(hours=1)
+    walk.go()
+    walk.go(Again(None, "no Deployment shop"))
+    assert walk.is_(Phase.PENDING), "only now what is missing has its deadline"
+    walk.now += timedelta(minutes=2)
+    walk.go()
+    walk.go(Again(None, "no Deployment shop"))
+    assert walk.is_(Phase.REFUSED)
+
+
+def test_a_target_that_gets_busy_while_it_is_claimed_sends_the_plan_back() -> None:
+    walk = Walk()
+    walk.go()
+    assert walk.go(Done()) == "claim"
+    assert walk.go(Wait("TargetBusy", "Deployment shop is held by plan other")) == "unbind"
+    assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "TargetBusy")
+    assert walk.turn.look_again == timedelta(seconds=30)
+
+
 def test_hold_stops_the_dwell() -> None:
     walk = Walk().to("shift")
     walk.go(Done())
