@@ -17,6 +17,7 @@ from cutover.ports import (
     FENCE_LABEL,
     PLAN_LABEL,
     PLANS,
+    SERVICE_ACCOUNTS,
     SNAPSHOTS,
     Ref,
     Sample,
@@ -244,6 +245,18 @@ async def test_a_server_that_wants_peace_is_not_asked_again_at_once() -> None:
     await run.driver.turn(run.plan)
     assert read[0] == run.plan
     assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_the_account_is_asked_for_before_the_first_write_of_a_step() -> None:
+    """It was released for migrations when the plan began, and the API server would still let the operator act as it."""
+    late = "  - {name: late, deploy: {workload: {name: shop-v1}, replicas: 4}}\n"
+    run = Simulation(plan(f"onFailure: Hold{APPROVE}{late}"), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    edit(run, Ref(SERVICE_ACCOUNTS, NAMESPACE, "migrator"), lambda body: body["metadata"].update(labels={}))
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "AccountUnusable"
+    assert run.cluster.objects[V1]["spec"]["replicas"] == 3
 
 
 async def test_claims_of_a_try_that_died_do_not_stay() -> None:
