@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cutover import requests, snapshots
 from cutover.commands import Hand, Recollection
 from cutover.conditions import present
+from cutover.criteria import with_report
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
 from cutover.finalizer import bind, terminating
@@ -27,7 +29,7 @@ from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
 from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
-from cutover.status import ACTIVE, Phase, Status, StepState, settled, takes_nothing_back
+from cutover.status import ACTIVE, ENDED, Phase, Status, StepState, settled, takes_nothing_back
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +124,8 @@ class Driver:
         Harmless would be to go on as well, because every take-over raises the fence. But two that take over from each other
         with every turn get nowhere.
         """
-        if settled(read) not in (settled(memory.saved), settled(memory.status)):
+        ours = present(memory.status, self._clock.now())  # as it would have been saved
+        if settled(read) not in (settled(memory.saved), settled(ours)):
             self._quiet[ref] = self._clock.now() + QUIET
 
     # --- memory -------------------------------------------------------------------------------------------------------
@@ -256,6 +259,8 @@ class Driver:
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )
         turn = advance(rules, status, inputs, now)
+        if status.phase not in ENDED:  # saved with the end itself, and never added to one that is there
+            turn = replace(turn, status=with_report(plan, turn.status))
         memory.status = turn.status
         return turn
 

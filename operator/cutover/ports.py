@@ -67,11 +67,12 @@ AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "
 VIRTUAL_SERVICES: Final = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")
 DESTINATION_RULES: Final = Resource("networking.istio.io", "v1", "destinationrules", "DestinationRule")
 WORKLOAD_ENTRIES: Final = Resource("networking.istio.io", "v1", "workloadentries", "WorkloadEntry")
+HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
 """What runs pods from a template."""
 
-STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES, SERVICES, CONFIG_MAPS, JOBS)
+STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES, HTTP_ROUTES, SERVICES, CONFIG_MAPS, JOBS)
 """Kinds of targets, and what we make. Of these, and only while they carry `PLAN_LABEL`, every change is streamed to us."""
 
 
@@ -120,6 +121,9 @@ class Cluster(Protocol):
             Rejected, NotFound, Conflict, Denied: nothing was done.
             Unavailable: it may have been done.
         """
+
+    async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
+        """What an object would be after a JSON patch, fields dropped that the server does not know. Nothing is changed."""
 
     async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
         """What an object would be after a strategic merge patch. Nothing is changed.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from cutover import impact, rights
-from cutover.errors import NotFound, Problem
+from cutover.errors import NotFound, NotInstalled, Problem
 from cutover.fields import Json
 from cutover.plan import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
@@ -115,6 +115,9 @@ async def _of_step(step: Any, cluster: Cluster, work: Work) -> list[Problem]:
 async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     try:
         await cluster.get(ref)
+    except NotInstalled:
+        says = f"the cluster does not know the kind {ref.resource.kind} ({ref.resource.api_version}); install its definition"
+        return [Problem(place, says)]
     except NotFound:
         return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or mend the name")]
     return []

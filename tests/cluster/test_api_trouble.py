@@ -45,7 +45,7 @@ def _run(yard: Yard, story: Story, undisturbed: Undisturbed, name: str, trouble:
     met: list[str] = []
     runner: Runner | None = None  # while the operator has not begun
     try:
-        with yard.site(story.name) as site:
+        with yard.site(story.name, more=story.more) as site:
             runner = site.runner
             pid = runner.process.pid
             with trouble(runner, story) as met:

@@ -289,6 +289,19 @@ async def test_mirrors_that_are_there_stay_beside_it() -> None:
     assert primary(run)["mirrors"] == [theirs]
 
 
+async def test_a_delegate_has_no_hosts_and_is_shifted_as_any_other() -> None:
+    def put(cluster: MemoryCluster) -> None:
+        shop(cluster)
+        body = virtual_service()
+        del body["spec"]["hosts"]
+        cluster.put(VIRTUAL_SERVICES, body)
+
+    run = Simulation(spec(f"match: [{HEADER}]", after=SOAK), put=put)
+    await until_weight(run, 100)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+
+
 async def test_it_ends_also_where_the_first_weight_is_passed_over() -> None:
     put = put_with(lambda body: [entry.update(weight=50) for entry in body["http"][0]["route"]])
     run = Simulation(spec("mirror: {percent: 10}", weights="[20, 50]"), put=put)
@@ -415,6 +428,29 @@ def taken(body: Any) -> None:
             f"match: [{HEADER}]",
             "{name: shop}",
             "traffic.match: route primary takes requests without header canary only (withoutHeaders: {'exact': 'true'})",
+        ),
+        (
+            lambda body: body.update(http=[{"name": "root", "delegate": {"name": "shop-routes"}}]),
+            "dwell: 0s",
+            "{name: shop}",
+            (
+                "traffic.virtualService: route root of VirtualService shop hands its requests to VirtualService shop-routes; "
+                "name that one instead"
+            ),
+        ),
+        (
+            lambda body: body.update(
+                http=[
+                    {"name": "a", "match": [{"uri": {"prefix": "/a"}}], "delegate": {"name": "x", "namespace": "team"}},
+                    {"route": [{"destination": {"host": "shop-v1"}}]},
+                ]
+            ),
+            "dwell: 0s",
+            "{name: shop}",
+            (
+                "traffic.virtualService: route a of VirtualService shop hands its requests to VirtualService x of namespace team; "
+                "make a plan there that names it"
+            ),
         ),
         (
             lambda body: body.update(tcp=[{"match": [{"port": 1}], "route": body["http"][0]["route"]}]),

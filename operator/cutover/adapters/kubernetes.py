@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 
 from cutover.adapters.connection import Credentials, connect
-from cutover.errors import Conflict, Denied, NotFound, OutsideError, Rejected, Unavailable
+from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
 from cutover.fields import Json, Operation
 from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
 
@@ -173,6 +173,11 @@ class Kubernetes:
             self._drop(ref)
             raise
         return self._keep(ref, body, ours=True)
+
+    async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
+        """Ask what a JSON patch would make of an object; the answer is not remembered."""
+        headers, params = _JSON_PATCH | _as(ref.namespace, account), {"fieldManager": FIELD_MANAGER, "dryRun": "All"}
+        return await self._request("PATCH", _path(ref), headers=headers, params=params, body=list(operations))
 
     async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
         """Ask what a strategic merge patch would make of an object; the answer is not remembered."""
@@ -337,7 +342,7 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
         409: Conflict,
         422: Rejected,
     }
-    make = known.get(status)
+    make = NotInstalled if status == 404 and not answer else known.get(status)  # noqa: PLR2004 -- a page, not a Status
     return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
 
 

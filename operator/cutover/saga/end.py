@@ -107,7 +107,7 @@ def _roll_back(draft: Draft) -> Turn:
     by = next((record.by for record in draft.status.requests if record.verb == RequestVerb.ROLLBACK), "")
     why = f"rolled back on request{f' of {by}' if by else ''}"
     draft.plan_event(PlanEvent.ROLL_BACK, Reason.RECLAIMING, "looks whether everything is as the run left it")
-    draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why))
+    draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why), report=())
     draft.raise_fence()
     return draft.turn(Command(Verb.RECLAIM))
 

@@ -9,6 +9,7 @@ from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, clock, fence_if_taken_over, moment, position, seconds, stage_of
 from cutover.saga.end import let_go
 from cutover.saga.failing import fail
+from cutover.saga.seeing import note_judged
 from cutover.saga.tables import PlanEvent, Reason, StepEvent
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Turn, Verb, Wait
 from cutover.saga.wishes import digest_of, failed_step, gates_skipped, hold
@@ -119,7 +120,9 @@ def _judge(draft: Draft, done: Done) -> Turn:
     if stage + 1 < len(draft.rules.steps[at].stages):
         if not draft.inputs.opening.open:
             return _wait_for_window(draft, at, stage + 1)
+        note_judged(draft, done)
         return _announce(draft, at, stage + 1)
+    note_judged(draft, done)
     draft.step_event(at, StepEvent.FINISH, done.message)
     if draft.rules.steps[at].irreversible:
         draft.set(point_of_no_return=draft.rules.steps[at].name)

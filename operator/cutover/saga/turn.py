@@ -69,7 +69,11 @@ class StepRule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the saga may know of a plan."""
+    """What the saga may know of a plan.
+
+    Attributes:
+        way: digest of what the steps do.
+    """
 
     steps: tuple[StepRule, ...]
     generation: int
@@ -79,6 +83,7 @@ class Rules:
     on_failure: OnFailure = OnFailure.ROLLBACK
     deletion: DeletionPolicy = DeletionPolicy.ROLLBACK
     keep_snapshots: timedelta = timedelta()
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from cutover.errors import Problem
 from cutover.model import Label
 from cutover.ports import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
-from cutover.steps.base import Kind, Work, unknown_receiver
+from cutover.steps.base import Duty, Kind, Work, unknown_receiver
 
 _PATIENCE: Final = 30.0
 """Seconds after which the plan goes on, whether somebody took the message or not."""
@@ -41,6 +41,10 @@ class Notify(Kind):
     def stages(self) -> tuple[StageRule, ...]:
         """One: the message."""
         return (StageRule(f"tell {self.provider}: {self.message}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """It tells people."""
+        return frozenset({Duty.TELLS})
 
     async def examine(self, work: Work) -> list[Problem]:
         """The provider is there."""
