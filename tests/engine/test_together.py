@@ -142,14 +142,18 @@ def test_without_a_gap_nothing_is_missed(begin: Begin) -> None:
         walk.run(process.list_anew(stream))
     assert all(process.seen(ref) for ref in (V2, ROUTES, walk.world.plan))
 
+    ours = process.seen(V2)
+    assert ours is not None
+    other = ours | {"metadata": ours["metadata"] | {"uid": "made anew"}}
+
     async def late(*_: object) -> set[Ref]:
-        walk.edit(V2, lambda body: body["metadata"].update(annotations={"edited": "meanwhile"}))
+        process.note(V2, other)
         return set()
 
     process.there = late  # type: ignore[assignment, method-assign]
     walk.run(process.missed.look(DEPLOYMENTS))
-    assert process.seen(V2) is not None
-    walk.edit(V2, lambda body: body["metadata"].pop("annotations"))
+    assert process.seen(V2) is other
+    process.note(V2, ours)
 
 
 def at_the_first_weight(begin: Begin) -> Walk:
