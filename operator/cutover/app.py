@@ -92,12 +92,14 @@ class Operator:
         self._kopf = _kopf_settings()
         me = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._queue: Queue[Ref] = Queue(self._turn, lambda ref: self._phase(ref) not in ACTIVE)
-        self._metrics = Metrics(self._phases, lambda: self._queue.depth, lambda: self._lease.held)
+        self._providers = Providers(settings.providers)
+        self._metrics = Metrics(
+            self._phases, lambda: self._queue.depth, lambda: self._lease.held, self._providers.health
+        )
         self._contact = Contact()
         self.cluster = Kubernetes(self.log_in, [trace(lambda: None, self._metrics.answered)])
         self._missed = Missed(self.cluster, settings.namespaces, self._note_missed)
         self._lease = _lease(settings, self.cluster, me)
-        self._providers = Providers(settings.providers)
         self._messages = Messages(settings.notify, self._metrics.sent)
         self._recorder = EventRecorder(self.cluster.record, me[:128], self._metrics.told, self._metrics.dropped)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,6 +122,7 @@ class Operator:
             Lost: another process holds the Lease.
         """
         self._take_signals()
+        self._providers.health()  # the log says at once what a plan would have to wait for
         self._spawn(self._until_readable())
         try:
             await until_one_ends(self._stop.wait(), self._health.run(), self._work(), patience=_LONGEST_END)
@@ -132,9 +135,7 @@ class Operator:
                     await self._recorder.flush()
                     await self._messages.flush()
             except TimeoutError:
-                log.warning(
-                    "too slow to say goodbye to: the Lease expires by itself, events and messages may be missing"
-                )
+                log.warning("too slow to say goodbye: the Lease expires by itself, events and messages may be lost")
             await self._providers.close()
             await self.cluster.close()
 

@@ -104,7 +104,7 @@ class Course:
         if self.matched or self.sticky:
             away = f"take the header route to {self.to} away" if self.matched else ""
             free = "let visitors go where the weights say" if self.sticky else ""
-            rule = StageRule(" and ".join(filter(None, (away, free))), weight=self.weights[-1])
+            rule = StageRule(" and ".join(filter(None, (away, free))), weight=self.weights[-1], cleans=True)
             stages.append(Stage(rule, len(self.weights), self.weights[-1] / _ALL, last=True))
         return stages
 

@@ -6,6 +6,7 @@ it: else it would not be what was written when it is read back. A rule's name is
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -15,10 +16,10 @@ from pydantic import Field
 
 from cutover.branches import HeaderValue, Match
 from cutover.errors import PlanError, Problem
-from cutover.fields import ABOVE, Json, Path
+from cutover.fields import ABOVE, ABSENT, Json, Path
 from cutover.model import Name
 from cutover.ports import HTTP_ROUTES, Resource
-from cutover.routes import Aim, Branch, Pair, Route, Routing, not_there, sets_one
+from cutover.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
 """What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
@@ -94,10 +95,10 @@ class HttpRoute(Routing):
                         f"rule {above} stands above rule {route} and matches {_shown_match(own)} as well, "
                         f"so {route} gets none of these requests; put it below"
                     )
-            for at, other in enumerate(everything):
-                if at != place and _loses(other, route, match, above=at < place):
+            for other, one in itertools.product(everything, match):
+                if other is not route and _loses(other, route, one, above=other in everything[:place]):
                     yield (
-                        f"requests with the headers of match that rule {other} takes go to {pair.new.host} too, because the "
+                        f"rule {other} loses requests with header {' and '.join(one.headers)} to rule {route}, because the "
                         f"most specific match wins; let rule {other} match one header more if it is to keep them"
                     )
 
@@ -149,10 +150,21 @@ class HttpRoute(Routing):
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
         """One more filter beside those that are there. Releases before 1.3 know no percent, so all of them are none."""
-        reference = {key: pair.new.entry[key] for key in _REFERENCE if key in pair.new.entry}
+        reference = _reference(pair)
         share = {"percent": percent} if percent < 100 else {}  # noqa: PLR2004 -- all of them
         ours = {"type": "RequestMirror", "requestMirror": {"backendRef": reference, **share}}
         return [((*pair.route.at, "filters"), [*(pair.route.body.get("filters") or ()), ours])]
+
+    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+        """Mirrors to the new side; header rules have no names by which they could be told."""
+        del body
+        for pair in chosen:
+            there = pair.route.body.get("filters") or []
+            others = [one for one in there if (one.get("requestMirror") or {}).get("backendRef") != _reference(pair)]
+            if others != there:
+                says = f"rule {pair.route} of HTTPRoute {self.name} mirrors requests to {pair.new.host} already"
+                fields = (((*pair.route.at, "filters"), others or ABSENT),)
+                yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
 
     def too_many(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
         """Why there is no room for what is to be put there; empty when there is."""
@@ -172,6 +184,11 @@ class HttpRoute(Routing):
             if count > most:
                 return f"HTTPRoute {self.name} would have {count} {what}, and the most is {most}; make two HTTPRoutes of it"
         return ""
+
+
+def _reference(pair: Pair) -> Json:
+    """The new side, as a mirror names it."""
+    return {key: pair.new.entry[key] for key in _REFERENCE if key in pair.new.entry}
 
 
 def no_subset(subset: str) -> str:
@@ -229,20 +246,15 @@ def _matches(route: Route) -> list[dict[str, Json]]:
     return [_filled(match) for match in route.body.get("matches") or [{}]]
 
 
-def _loses(other: Route, route: Route, match: tuple[Match, ...], *, above: bool) -> bool:
-    """Whether a header rule of one rule is more specific than another rule to which that one gives way."""
-    for plain in _matches(route):
-        for one in match:
-            added = {name: _asks(_header(name, value)) for name, value in one.headers.items()}
-            ours = {**plain, "headers": {**plain["headers"], **added}}
-            if any(
-                _meets(ours, theirs)
-                and _outranks(theirs, plain, above=above)
-                and not _outranks(theirs, ours, above=above)
-                for theirs in _matches(other)
-            ):
-                return True
-    return False
+def _loses(other: Route, route: Route, match: Match, *, above: bool) -> bool:
+    """Whether a header rule made of one rule is more specific than another rule to which that one gives way."""
+    added = {name: _asks(_header(name, value)) for name, value in match.headers.items()}
+    return any(
+        _meets(ours, theirs) and _outranks(theirs, plain, above=above) and not _outranks(theirs, ours, above=above)
+        for plain in _matches(route)
+        for ours in ({**plain, "headers": {**plain["headers"], **added}},)
+        for theirs in _matches(other)
+    )
 
 
 def _meets(one: Json, other: Json) -> bool:

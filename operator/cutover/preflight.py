@@ -68,7 +68,7 @@ async def missing(
         _rights(plan, cluster, works),
     )
     found, weighed = await asyncio.gather(parts, impact.weigh(plan, cluster, namespace))
-    unknown = (_unknown_providers(plan, metrics), _unknown_receivers(plan, works[0].messenger))
+    unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, works[0].messenger))
     problems = (problem for part in (*found, weighed.problems, *unknown) for problem in part)
     return impact.Weighed(tuple(dict.fromkeys(problems)), weighed.risks)
 
@@ -174,12 +174,16 @@ async def _of_gates(plan: Plan, cluster: Cluster, holder: Holder) -> list[Proble
     return problems
 
 
-def _unknown_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
+def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
+    """Providers that are not there, or that the operator cannot ask."""
     for place, gate in _gates(plan):
         name, kind = gate.source.provider(), gate.source.key
         if name and name not in (known := metrics.names(kind)):
             says = f"there is no provider {name} of kind {kind}; the administrator has configured: {', '.join(known) or 'none'}"
             yield Problem(f"{place}.{kind}.provider", says)
+        elif name and not metrics.usable(name):
+            says = f"the operator's credentials for provider {name} cannot be used"
+            yield Problem(f"{place}.{kind}.provider", f"{says}; its log tells the administrator which file to mend")
 
 
 def _unknown_receivers(plan: Plan, messenger: Messenger) -> Iterable[Problem]:

@@ -108,6 +108,21 @@ class Branch:
     match: tuple[Match, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an abandoned plan must have left, by the look of it.
+
+    Attributes:
+        says: what stands there.
+        fields: where, each with what is there without it.
+        mirrors: it is a mirror to the new side, which a step that mirrors itself would take for the user's.
+    """
+
+    says: str
+    fields: tuple[tuple[Path, Json], ...]
+    mirrors: bool = False
+
+
 class Routing(Model):
     """An object of the plan's namespace that splits traffic, and which of its routes are meant.
 
@@ -166,7 +181,7 @@ class Routing(Model):
             body: the object.
             chosen: the pairs that are meant.
             subsets: host and name of each that the namespace defines.
-            match: the headers of requests that go to the new side before.
+            match: the headers of requests that will have routes of their own.
         """
         raise NotImplementedError
 
@@ -196,6 +211,10 @@ class Routing(Model):
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
         """The fields of a route that mirror its requests to the new side; other mirrors that a list names stay beside it."""
+        raise NotImplementedError
+
+    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+        """What an abandoned plan must have left, before the first step."""
         raise NotImplementedError
 
     def too_many(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:

@@ -357,8 +357,8 @@ def takes_nothing_back(phase: Phase | str | None, keep_until: object) -> bool:
     return phase in ENDED and (phase != Phase.SUCCEEDED or keep_until is None)
 
 
-_SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK})
-"""Phases in which nothing moves, so that why is worth a save of its own."""
+_SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK, Phase.ABANDONED})
+"""Phases in which nothing moves, so that why, and what was left, is worth a save of its own."""
 
 
 RISKS: Final = ("GitOpsDriftRisk", "CapacityRisk")

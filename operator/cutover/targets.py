@@ -153,6 +153,10 @@ class Targets:
         operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
         return operations
 
+    def may_take(self, body: Json) -> bool:
+        """Whether no other plan has claimed an object: what stands in it is then nobody's work under way."""
+        return (body["metadata"].get("labels") or {}).get(PLAN_LABEL) in (None, self.holder.uid)
+
     async def held_by(self, ref: Ref) -> str:
         """The active plan other than ours that holds an object; empty when it is free. Raises NotFound."""
         body = await self.cluster.get(ref)

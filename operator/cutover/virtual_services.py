@@ -13,7 +13,7 @@ from cutover.errors import PlanError, Problem
 from cutover.fields import ABOVE, ABSENT, Json, Path, Segment
 from cutover.model import Name
 from cutover.ports import VIRTUAL_SERVICES, Resource
-from cutover.routes import Aim, Branch, Pair, Port, Route, Routing, not_there, number, sets_one
+from cutover.routes import Aim, Branch, Left, Pair, Port, Route, Routing, not_there, number, sets_one
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
 """Its lists of routes."""
@@ -192,6 +192,28 @@ class VirtualService(Routing):
         if others := pair.route.body.get("mirrors"):
             return [((*pair.route.at, "mirrors"), [*others, {"destination": aim, "percentage": share}])]
         return [((*pair.route.at, "mirror"), aim), ((*pair.route.at, "mirrorPercentage"), share)]
+
+    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+        """Header routes, known by their names, and mirrors to the new side."""
+        for route in self.routes_of(body):
+            if route.http and str(route).startswith(_OWN):
+                says = f"route {route} of VirtualService {self.name} looks like one that an abandoned plan has left"
+                yield Left(says, ((route.at, ABSENT),))
+        for pair in chosen:
+            if fields := tuple(_without_mirror(pair)):
+                says = f"route {pair.route} of VirtualService {self.name} mirrors requests to {pair.new.host} already"
+                yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
+
+
+def _without_mirror(pair: Pair) -> Iterator[tuple[Path, Json]]:
+    """The fields of a route that mirror to the new side, and what they are without that."""
+    aim, body = pair.new.entry["destination"], pair.route.body
+    if body.get("mirror") == aim:
+        yield from (((*pair.route.at, key), ABSENT) for key in ("mirror", "mirrorPercentage") if key in body)
+    there = body.get("mirrors") or []
+    others = [one for one in there if one.get("destination") != aim]
+    if others != there:
+        yield (*pair.route.at, "mirrors"), others or ABSENT
 
 
 def _aim(at: Path, entry: Json) -> Aim:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from cutover.requests import RequestVerb
-from cutover.status import Phase, Status
+from cutover.status import Phase
 from harness.cluster import Cluster
+from harness.process import until
 from support.checkout import Checkout
 from support.real import Shop
 
@@ -70,13 +71,15 @@ def checkout(shop: Shop, cluster: Cluster, where: str) -> Iterator[Checkout]:
     made.stop()
 
 
-def at_weight(checkout: Checkout, weight: int, name: str = "plan") -> None:
+def at_weight(checkout: Checkout, weight: int) -> None:
     """The weight is written, and the gateway knows it."""
 
-    def written(status: Status) -> bool:
-        return status.current is not None and status.current.weight == weight and status.current.applied_at is not None
+    def written() -> bool:
+        spec = checkout.spec()
+        last = spec["http"][-1]["route"] if "http" in spec else spec["rules"][-1]["backendRefs"]
+        return [entry.get("weight", 0) for entry in last] == [100 - weight, weight]
 
-    checkout.shop.until(written, name)
+    until(f"weight {weight} is written", written, deadline=60)
     checkout.spec()
 
 
@@ -118,16 +121,16 @@ def test_a_visitor_stays_until_its_version_has_nothing_left(checkout: Checkout, 
 def test_a_cookie_of_another_run_means_nothing(checkout: Checkout, where: str) -> None:
     shop = checkout.shop
     shop.apply(sticky(where, [50]), "first")
-    at_weight(checkout, 50, "first")
+    at_weight(checkout, 50)
     visitors = newcomers(checkout)
     shop.request(RequestVerb.ABORT, name="first")
     assert shop.until_ended("first").phase is Phase.ROLLED_BACK
     shop.apply(sticky(where, [50]), "second")
-    at_weight(checkout, 50, "second")
+    at_weight(checkout, 50)
     for cookie in visitors.values():
         answers = Counter(checkout.visit(cookie)[0][0] for _ in range(100))
         assert 20 <= answers["v2"] <= 80, answers
-    assert shop.until_ended("second").phase is Phase.SUCCEEDED
+    assert shop.until_ended("second", deadline=60).phase is Phase.SUCCEEDED
     checkout.spec()
     assert checkout.visit("", 1)[1] == "", "nobody sets a cookie any more"
     assert shop.leftovers() == []

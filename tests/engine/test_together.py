@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -88,6 +89,21 @@ def test_a_claim_that_arrives_after_the_end_fails(begin: Begin) -> None:
     assert walk.status.phase is Phase.ROLLED_BACK
     walk.run(walk.world.land(late, "answered"))
     assert marked(walk) == []
+
+
+def test_an_answer_is_taken_for_no_other_command(begin: Begin) -> None:
+    """The answer to the first weight comes when the other process is letting go: nothing has been let go of by that."""
+    walk = begin("canary", processes=2)
+    walk.run(walk.several(30, 0, lambda: walk.status.current is not None and walk.status.current.step == "deploy"))
+    walk.trouble(0, Fault.LATE_ANSWER, Aim.TARGET, 1)
+    (late,) = walk.world.flights
+    walk.run(walk.several(200, 1, lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [0, 100]))
+    walk.run(walk.pass_time(timedelta(minutes=1)))
+    walk.trouble(1, Fault.LATE, Aim.TARGET, 1)
+    assert walk.status.reason == "Releasing"
+    walk.run(walk.world.land(late, "answered"))
+    assert walk.status.reason == "Releasing"
+    assert {V2.name, ROUTES.name} <= set(marked(walk))
 
 
 def test_one_target_that_may_not_be_let_go_of_keeps_no_other(begin: Begin) -> None:

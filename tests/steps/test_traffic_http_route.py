@@ -279,16 +279,17 @@ async def test_rules_that_take_from_another_are_told() -> None:
             {"matches": [{"headers": [{"name": "canary", "value": "no"}], "queryParams": [{"name": "q", "value": "1"}]}], **other},
             {"matches": [{"headers": two}], **other},
         ]  # fmt: skip
+        body["spec"]["rules"].append({"matches": [{}], **other})
 
     run = Simulation(spec("match: [{headers: {canary: {exact: 'true'}, beta: {exact: 'on'}}}]"), put=put_with(change))
     assert await told(run) == [
         "steps[shift].traffic: rule /x stands above rule /, /x and matches /x as well, so /, /x gets none of these requests; put it below",
         (
-            "requests with the headers of match that rule /x takes go to shop-v2 too, because the most specific match wins; "
+            "rule /x loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
             "let rule /x match one header more if it is to keep them"
         ),
         (
-            "requests with the headers of match that rule / with tenant takes go to shop-v2 too, because the most specific match wins; "
+            "rule / with tenant loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
             "let rule / with tenant match one header more if it is to keep them"
         ),
     ]

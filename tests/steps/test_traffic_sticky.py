@@ -255,6 +255,23 @@ async def test_a_filter_that_may_stand_there_only_once_gets_one_header_more() ->
     assert rules(run)[-1]["backendRefs"][1]["filters"] == [theirs]
 
 
+async def test_rules_that_lose_to_a_cookie_are_told() -> None:
+    def put(cluster: MemoryCluster) -> None:
+        shop_with_an_http_route(cluster)
+        body = http_route()
+        tenant = {"headers": [{"name": "tenant", "value": "a"}], "queryParams": [{"name": "q", "value": "1"}]}
+        other = {"backendRefs": [{"name": "help", "port": 80}]}
+        body["spec"]["rules"][:0] = [{"matches": [tenant], **other}, {"matches": [{"method": "GET"}], **other}]
+        body["spec"]["rules"].append({"matches": [{"queryParams": [{"name": "q", "value": "2"}]}], **other})
+        cluster.put(HTTP_ROUTES, body)
+
+    run = Simulation(spec("dwell: 0s", where=RULE), put=put)
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    (started,) = (notice for notice in run.recorder.notices if notice.reason == "Started")
+    assert [word for word in started.message.split() if word == "loses"] == ["loses"]
+    assert "rule / loses requests with header cookie to rule /, because the most specific match wins" in started.message
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 

@@ -96,6 +96,10 @@ def _let_go_of_abandoned(draft: Draft) -> Turn:
             return draft.turn(None, seconds(after))
         case Wait() | Failed() | Hold() if not draft.inputs.deleting:
             return draft.turn(None, STUCK_EVERY)
+        case Done(message=left) if left:
+            draft.set(message=f"{draft.status.message}; {left}")
+            draft.notice("Left", left, warning=True)
+            return draft.unbind()
         case _:
             return draft.unbind()
 

@@ -21,6 +21,7 @@ class StageRule:
         settle: how long after it took effect nothing is judged yet.
         weight: percent of the new side, to be shown; None for most kinds.
         asks: it is approved by a person, so the status shows the digest of what is approved.
+        cleans: it only takes away what earlier stages have put beside for a while, so it never waits for a window.
     """
 
     intent: str
@@ -28,6 +29,7 @@ class StageRule:
     settle: timedelta = timedelta()
     weight: int | None = None
     asks: bool = False
+    cleans: bool = False
 
 
 class OnFailure(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
@@ -14,6 +15,7 @@ from cutover.course import ROLES, Course, Role, beside, puts, weights_of
 from cutover.endpoints import Side, behind, count_ready, subsets
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.fields import Change, Json, Path, find, in_order, write
+from cutover.foreign import command
 from cutover.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.model import Duration, validations
 from cutover.ports import Ref
@@ -165,10 +167,15 @@ class Traffic(Kind):
         try:
             body = await work.cluster.get(self._ref(work))
             found = self._pairs(work, body)
-            fields = self._beside(work, body, found)
+            free = work.targets.may_take(
+                body
+            )  # else it waits for a plan that goes on, and that takes away what is its own
+            fields = self._beside(work, body, found) if free else []
             problems += [*await self._tried(work, body, fields), *self._too_few(work, found)]
+            problems += self._left(work, body, found) if free else ()
             known = await subsets(work.cluster, work.namespace)
-            surprises = self.where.surprises(body, found, known, self.match)
+            match = (*self.match, *([self.stickiness.match("")] if self.stickiness else ()))
+            surprises = self.where.surprises(body, found, known, match)
             problems += [Problem(place, says, warning=True) for says in surprises]
         except NotFound:
             pass  # said by preflight for every target
@@ -316,6 +323,13 @@ class Traffic(Kind):
                 fields.append((role, *self.where.cookie(aim, self.stickiness.sets(value), place)))
                 fields.append((role, *self.where.branch(body, pair, wanted, place)))
         return fields
+
+    def _left(self, work: Work, body: Json, found: list[Pair]) -> Iterator[Problem]:
+        """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
+        for left in self.where.left_behind(body, found):
+            fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
+            says = f"{left.says}; take it away: {command(self._ref(work), *fields)}"
+            yield Problem(f"{work.place}.traffic", says, warning=not (left.mirrors and self.mirror))
 
     def _too_few(self, work: Work, found: list[Pair]) -> list[Problem]:
         """Weights that cannot express what is asked."""
