@@ -60,6 +60,7 @@ class Driver:
         self._memories: dict[Ref, Memory] = {}
         self._quiet: dict[Ref, datetime] = {}
         self._deleted: dict[Ref, list[str]] = {}
+        self._unsure: dict[Ref, Memory] = {}
 
     def deleted(self, ref: Ref, uid: str) -> None:
         """A stream says that a plan was deleted. An answer 404 says less: a server that starts may give it for a moment."""
@@ -77,6 +78,9 @@ class Driver:
         while uids := self._deleted.get(ref):  # snapshots it did not own, or that were orphaned, are nobody's now
             await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
             uids.pop()
+        if ref in self._unsure:
+            await self._reread(ref, self._unsure[ref])
+            del self._unsure[ref]
         body = self._cluster.seen(ref)
         if body is None:
             self._deleted.pop(ref, None)
@@ -97,8 +101,8 @@ class Driver:
             self._forget(ref)
             return None
         except Unavailable:
-            # A save without an answer may have taken effect.
-            await self._reread(ref, memory)
+            # A save without an answer may have taken effect: the next turn begins with a read, when the server may want one.
+            self._unsure[ref] = memory
             raise
 
     async def _reread(self, ref: Ref, memory: Memory) -> None:
