@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import jq
+import jq  # type: ignore[import-not-found]  # a compiled module without types
 import pytest
 
 from cutover.errors import PlanError
