@@ -379,5 +379,5 @@ class Hand:
     async def _outdate_claims(self) -> None:
         """The run turned back while it claimed: a claim sent by a process that sleeps fails on an object written since."""
         for ref in self.all_targets():
-            with suppress(Busy, NotFound, Denied, Rejected):
+            with suppress(Busy, Foreign, NotFound, Denied, Rejected):
                 await self.targets().claim(ref)

@@ -61,6 +61,7 @@ class Driver:
         self._memories: dict[Ref, Memory] = {}
         self._quiet: dict[Ref, datetime] = {}
         self._deleted: dict[Ref, list[str]] = {}
+        self._unsure: dict[Ref, Memory] = {}
 
     def deleted(self, ref: Ref, uid: str) -> None:
         """A stream says that a plan was deleted. An answer 404 says less: a server that starts may give it for a moment."""
@@ -78,6 +79,9 @@ class Driver:
         while uids := self._deleted.get(ref):  # snapshots it did not own, or that were orphaned, are nobody's now
             await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
             uids.pop()
+        if ref in self._unsure:
+            await self._reread(ref, self._unsure[ref])
+            del self._unsure[ref]
         body = self._cluster.seen(ref)
         if body is None:
             self._deleted.pop(ref, None)
@@ -98,8 +102,8 @@ class Driver:
             self._forget(ref)
             return None
         except Unavailable:
-            # A save without an answer may have taken effect.
-            await self._reread(ref, memory)
+            # A save without an answer may have taken effect: the next turn begins with a read, when the server may want one.
+            self._unsure[ref] = memory
             raise
 
     async def _reread(self, ref: Ref, memory: Memory) -> None:
@@ -171,11 +175,12 @@ class Driver:
             if why := memory.strange(ref.name, body["spec"], bound=is_bound(body)):
                 return await self._without_spec(ref, body, memory, partial(unreadable, message=why))
         plan, spec_hash = memory.read_spec(ref.name, body["spec"])
-        generation = body["metadata"]["generation"]
         if isinstance(plan, PlanError):
-            rules = Rules(steps=(), generation=generation, spec_hash=spec_hash, start_deadline=timedelta())
+            rules = Rules(
+                steps=(), generation=body["metadata"]["generation"], spec_hash=spec_hash, start_deadline=timedelta()
+            )
             return await self._without_spec(ref, body, memory, partial(advance, rules), Failed("Invalid", str(plan)))
-        rules = plan.rules(generation, spec_hash)
+        rules = plan.rules(body["metadata"]["generation"], spec_hash)
         turn = await self._advance(body, memory, plan, rules)
         for round_ in range(_ROUNDS):
             outcome = await self._save_and_act(ref, memory, plan, turn)
@@ -252,7 +257,7 @@ class Driver:
         status = memory.status
         metadata = body["metadata"]
         active_run = status.run.number if status.run and status.phase in ACTIVE else 0
-        hand = self._hand(_ref(body), body, memory, plan)
+        hand = self._hand(Ref(PLANS, metadata["namespace"], metadata["name"]), body, memory, plan)
         deleting = "deletionTimestamp" in metadata
         inputs = Inputs(
             outcome=outcome,
@@ -383,10 +388,6 @@ class Driver:
 def _between_claims(status: Status) -> bool:
     """The targets are ours and are to stay so: a run on its way forward."""
     return status.phase in _FORWARD and status.reason not in (Reason.CLAIMING, Reason.RELEASING)
-
-
-def _ref(body: Json) -> Ref:
-    return Ref(PLANS, body["metadata"]["namespace"], body["metadata"]["name"])
 
 
 def _takes_effect(outcome: Outcome | None) -> bool:
