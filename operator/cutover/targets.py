@@ -216,7 +216,7 @@ class Targets:
             return None
         fence = int(text)
         if fence > self.holder.fence:
-            await self._still_ours()
+            await self.still_ours()
             raise Foreign("ClaimLost", fenced_by_hand(ref, fence, self.holder.fence))
         return fence
 
