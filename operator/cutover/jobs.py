@@ -81,9 +81,16 @@ def _of_metadata(metadata: Json) -> Iterator[tuple[str, str]]:
     for key in sorted(metadata.keys() - {"labels", "annotations"}):
         yield f"metadata.{key}", "only labels and annotations go into a template; take it out"
     for part in ("labels", "annotations"):
-        for key in metadata.get(part) or {}:
-            if key.startswith(_OURS):
+        entries = metadata.get(part) or {}
+        if not isinstance(entries, dict):
+            yield f"metadata.{part}", 'it is no mapping of strings; write key: "value" below it'
+            continue
+        for key, value in entries.items():
+            if str(key).startswith(_OURS):
                 yield f"metadata.{part}", f"{key} is for Cutover to set; take it out"
+            if not isinstance(key, str) or not isinstance(value, str):
+                wrong_one = value if isinstance(key, str) else key
+                yield f"metadata.{part}.{key}", f"{wrong_one!r} is not a string; put it in quotes"
 
 
 def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
