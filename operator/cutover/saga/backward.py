@@ -32,21 +32,37 @@ def _in_hand(draft: Draft) -> int:
 
 def _next(draft: Draft) -> Turn:
     """The undo that is to be done now: announced if it is not yet."""
-    steps, rules = draft.status.steps, draft.rules.steps
-    wall = max(
-        (at for at, step in enumerate(steps) if rules[at].irreversible and step.state is StepState.DONE), default=-1
-    )
-    left = [at for at in reversed(range(wall + 1, len(steps))) if steps[at].state in TOUCHED]
+    steps, wall = draft.status.steps, _wall(draft)
+    left = _left(draft)
     if not left:
         _loosen(draft)
         return _stop_short(draft, wall) if wall >= 0 else let_go(draft, "everything is undone")
-    at = next((at for at in left if at in draft.inputs.ready_to_undo), left[0])
+    at = _ahead(draft, left[0])
     if steps[at].state is not StepState.UNDOING or at != _in_hand(draft):
         return _begin(draft, at)
     if draft.inputs.deleting and draft.now - draft.current.started_at >= NO_PROGRESS:
         return abandon(draft, Reason.DELETED, f"the undo of step {steps[at].name} made no progress")
     fence_if_taken_over(draft)
     return draft.turn(Command(Verb.UNDO, at))
+
+
+def _wall(draft: Draft) -> int:
+    """The last step that is done and cannot be undone; -1 when there is none."""
+    walls = zip(draft.status.steps, draft.rules.steps, strict=True)
+    return max(
+        (at for at, (step, rule) in enumerate(walls) if rule.irreversible and step.state is StepState.DONE), default=-1
+    )
+
+
+def _left(draft: Draft) -> list[int]:
+    """What is to be undone, the last step first; nothing before the wall is."""
+    steps = draft.status.steps
+    return [at for at in reversed(range(_wall(draft) + 1, len(steps))) if steps[at].state in TOUCHED]
+
+
+def _ahead(draft: Draft, otherwise: int) -> int:
+    """The undo that may be taken ahead of its turn now."""
+    return next((at for at in _left(draft) if at in draft.inputs.ready_to_undo), otherwise)
 
 
 def _begin(draft: Draft, at: int) -> Turn:
@@ -77,7 +93,7 @@ def _look_at(draft: Draft, at: int) -> Turn:
         case Again(after=after, message=message, ready=ready):
             _loosen(draft)
             draft.set(current=replace(draft.current, message=message, ready=ready))
-            if draft.inputs.ready_to_undo - {at}:
+            if _ahead(draft, at) != at:
                 return _next(draft)
             left = NO_PROGRESS - (draft.now - draft.current.started_at) if draft.inputs.deleting else None
             return draft.turn(None, seconds(after), left)
