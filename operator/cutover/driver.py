@@ -18,7 +18,7 @@ from cutover.commands import Hand, Recollection
 from cutover.conditions import present
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
-from cutover.finalizer import bind, terminating
+from cutover.finalizer import bind, deleted_at, terminating
 from cutover.gates.watch import Spawn, Watch
 from cutover.memory import Memory, looked_at
 from cutover.plan import Plan, read_status, write_status
@@ -194,12 +194,12 @@ class Driver:
 
     async def _stop(self, ref: Ref, body: Json, memory: Memory, why: str) -> timedelta | None:
         """An active plan whose spec cannot be read: nothing is done to any target."""
-        deleting = "deletionTimestamp" in body["metadata"]
+        deleted = deleted_at(body)
         inputs = Inputs(
             requests=requests.read(body["metadata"].get("annotations") or {}),
-            deleting=deleting,
+            deleted_at=deleted,
             bound=_bound(body),
-            terminating=deleting and await terminating(self._cluster, ref.namespace),
+            terminating=deleted is not None and await terminating(self._cluster, ref.namespace),
         )
         turn = unreadable(memory.status, why, inputs, self._clock.now())
         memory.status = turn.status
@@ -211,9 +211,7 @@ class Driver:
 
     async def _refuse(self, ref: Ref, body: Json, memory: Memory, rules: Rules, error: PlanError) -> None:
         """A spec that cannot be read, of a plan that is not active."""
-        inputs = Inputs(
-            outcome=Failed("Invalid", str(error)), deleting="deletionTimestamp" in body["metadata"], bound=_bound(body)
-        )
+        inputs = Inputs(outcome=Failed("Invalid", str(error)), deleted_at=deleted_at(body), bound=_bound(body))
         turn = advance(rules, memory.status, inputs, self._clock.now())
         await self._save(ref, memory, turn.status)
         self._tell(body, turn)
@@ -234,7 +232,7 @@ class Driver:
         metadata = body["metadata"]
         active_run = status.run.number if status.run and status.phase in ACTIVE else 0
         hand = self._hand(_ref(body), body, memory, plan)
-        deleting = "deletionTimestamp" in metadata
+        deleted = deleted_at(body)
         inputs = Inputs(
             outcome=outcome,
             answered=command.verb if command else None,
@@ -243,12 +241,14 @@ class Driver:
             gates=await self._gates(hand, memory, rules, now if _takes_effect(outcome) else None),
             guards=await self._guards(hand, memory),
             requests=requests.read(metadata.get("annotations") or {}),
-            deleting=deleting,
+            deleted_at=deleted,
             suspended=plan.suspend,
             taken_over=active_run not in (0, memory.fenced_run),
             bound=_bound(body),
             opening=plan.opening(now),
-            terminating=deleting and status.phase in ACTIVE and await terminating(self._cluster, hand.ref.namespace),
+            terminating=deleted is not None
+            and status.phase in ACTIVE
+            and await terminating(self._cluster, hand.ref.namespace),
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )
         turn = advance(rules, status, inputs, now)

@@ -213,7 +213,7 @@ def test_again_says_when() -> None:
     [
         ({"gates": (gate(Verdict.FAIL),)}, "GateFailed"),
         ({"guards": (gate(Verdict.FAIL, guard=True),)}, "GuardFailed"),
-        ({"deleting": True}, "Deleted"),
+        ({"deleted_at": NOW}, "Deleted"),
         ({"requests": (Request(RequestVerb.ABORT, "t", "alice"),)}, "Aborted"),
         ({"outcome": Failed("Rejected", "no")}, "Rejected"),
     ],
@@ -311,7 +311,7 @@ def test_hold_stops_the_dwell() -> None:
 def test_deleted_before_the_first_step() -> None:
     walk = Walk()
     walk.go()
-    assert walk.go(deleting=True) == ""
+    assert walk.go(deleted_at=NOW) == ""
     assert walk.is_(Phase.REFUSED)
 
 

@@ -106,11 +106,12 @@ def rules(draw: st.DrawFn) -> Rules:
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rules(), st.lists(happenings, max_size=70))
 def test_promises(rules: Rules, walk: list[Happening]) -> None:
-    status, now, deleting, bound = Status(), datetime(2026, 1, 1, tzinfo=UTC), False, False
+    status, now, bound = Status(), datetime(2026, 1, 1, tzinfo=UTC), False
+    deleted_at: datetime | None = None
     command: Command | None = None
     for happening in walk:
-        deleting = deleting or happening.delete
         now += timedelta(seconds=happening.seconds)
+        deleted_at = deleted_at or (now if happening.delete else None)
         before = status
         if happening.crash:
             status, command = settled(status), None
@@ -122,7 +123,7 @@ def test_promises(rules: Rules, walk: list[Happening]) -> None:
             trouble=happening.trouble,
             requests=tuple(sorted(happening.requests, key=lambda request: list(RequestVerb).index(request.verb))),
             taken_over=happening.crash,
-            deleting=deleting,
+            deleted_at=deleted_at,
             suspended=happening.suspended,
             opening=happening.opening,
             bound=bound,
@@ -185,7 +186,7 @@ def _finishes(rules: Rules, status: Status, now: datetime, *, bound: bool) -> No
     verb: Verb | None = None
     for _ in range(60):
         now += timedelta(minutes=2)
-        inputs = Inputs(outcome=outcome, answered=verb, deleting=True, bound=bound)
+        inputs = Inputs(outcome=outcome, answered=verb, deleted_at=now, bound=bound)
         turn = advance(rules, status, inputs, now)
         status, outcome = turn.status, Done() if turn.command else None
         verb = turn.command.verb if turn.command else None

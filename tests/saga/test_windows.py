@@ -175,6 +175,6 @@ def test_a_step_fails_when_no_window_is_left() -> None:
 
 def test_an_unwinding_never_waits() -> None:
     walk = begun()
-    assert walk.go(deleting=True, opening=OVER).startswith("undo")
+    assert walk.go(deleted_at=NOW, opening=OVER).startswith("undo")
     assert walk.turn.command is not None
     assert walk.turn.command.verb is Verb.UNDO

@@ -200,6 +200,7 @@ class Inputs:
         requests: the request annotations as they stand.
         taken_over: this process has not acted on this run before, so the fence must rise before it does.
         bound: our finalizer is on the plan.
+        deleted_at: when somebody deleted the plan; None when nobody has.
         terminating: the namespace is being deleted.
         opening: of the plan's windows.
         ready_to_undo: positions of steps that may be undone ahead of their turn now.
@@ -212,13 +213,18 @@ class Inputs:
     gates: tuple[GateStatus, ...] = ()
     guards: tuple[GateStatus, ...] = ()
     requests: tuple[Request, ...] = ()
-    deleting: bool = False
+    deleted_at: datetime | None = None
     suspended: bool = False
     taken_over: bool = False
     bound: bool = False
     terminating: bool = False
     opening: Opening = Opening()
     ready_to_undo: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def deleting(self) -> bool:
+        """Whether the plan is being deleted."""
+        return self.deleted_at is not None
 
 
 @dataclass(frozen=True, slots=True)
