@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from cutover.requests import RequestVerb
 from cutover.saga.draft import Draft, fence_if_taken_over, position, seconds
@@ -40,8 +41,6 @@ def _next(draft: Draft) -> Turn:
     at = _ahead(draft, left[0])
     if steps[at].state is not StepState.UNDOING or at != _in_hand(draft):
         return _begin(draft, at)
-    if draft.inputs.deleting and draft.now - draft.current.started_at >= NO_PROGRESS:
-        return abandon(draft, Reason.DELETED, f"the undo of step {steps[at].name} made no progress")
     fence_if_taken_over(draft)
     return draft.turn(Command(Verb.UNDO, at))
 
@@ -92,10 +91,12 @@ def _look_at(draft: Draft, at: int) -> Turn:
             return _next(draft)
         case Again(after=after, message=message, ready=ready):
             _loosen(draft)
-            draft.set(current=replace(draft.current, message=message, ready=ready))
+            draft.set(current=replace(_moved(draft, ready), message=message, ready=ready))
             if _ahead(draft, at) != at:
                 return _next(draft)
-            left = NO_PROGRESS - (draft.now - draft.current.started_at) if draft.inputs.deleting else None
+            left = _patience(draft)
+            if left is not None and left <= timedelta():
+                return abandon(draft, Reason.DELETED, f"the undo of step {step.name} made no progress")
             return draft.turn(None, seconds(after), left)
         case (
             Wait(reason=reason, message=message)
@@ -114,6 +115,22 @@ def _look_at(draft: Draft, at: int) -> Turn:
             )
             return draft.turn(None, STUCK_EVERY)
     return draft.turn()
+
+
+def _moved(draft: Draft, ready: str) -> Current:
+    """The undo in hand, and when it has come further than ever; a pod that gets ready again and again is no progress."""
+    reached = int(ready.partition("/")[0] or 0)
+    if reached <= draft.current.furthest:
+        return draft.current
+    return replace(draft.current, furthest=reached, moved_at=draft.now)
+
+
+def _patience(draft: Draft) -> timedelta | None:
+    """How long the undo of a deleted plan may still come no further; None when nobody has deleted the plan."""
+    if draft.inputs.deleted_at is None:
+        return None
+    since = draft.current.moved_at or draft.current.started_at
+    return NO_PROGRESS - (draft.now - max(since, draft.inputs.deleted_at))
 
 
 def _loosen(draft: Draft) -> None:

@@ -242,4 +242,4 @@ PREFLIGHT_EVERY: Final = (1, 2, 4, 5)
 BUSY_EVERY: Final = timedelta(seconds=30)
 STUCK_EVERY: Final = timedelta(seconds=60)
 NO_PROGRESS: Final = timedelta(minutes=10)
-"""How long one undo of a plan that was deleted may take, before the finalizer comes off all the same."""
+"""How long an undo of a plan that was deleted may come no further, before the finalizer comes off all the same."""
