@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from cutover import jobs, preflight, snapshots
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
-from cutover.fields import Change, Json, find, overlap, readable
+from cutover.fields import Json, find, readable
 from cutover.finalizer import bind
 from cutover.gates import Surroundings
+from cutover.keeping import expected, keep
 from cutover.plan import Plan
 from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Messenger, Metrics, Ref
 from cutover.saga.tables import TOUCHED, Reason
@@ -127,7 +128,7 @@ class Hand:
             if seen is not None and (seen["metadata"].get("labels") or {}).get(PLAN_LABEL) == uid:
                 continue
             try:
-                await self.targets().claim_again(ref, await self._expected(ref))
+                await self.targets().claim_again(ref, await expected(self.plan, self.status, self.work, ref))
             except NotFound:
                 return Failed("TargetGone", f"{ref} is gone")
             except Foreign as foreign:
@@ -139,19 +140,6 @@ class Hand:
             except Conflict:
                 continue  # it is being written right now; its next event brings us back
         return None
-
-    async def _expected(self, ref: Ref) -> list[Change]:
-        """The fields this run has written on an object so far, each as the last step that touched it knows it."""
-        found: list[Change] = []
-        for at in reversed(range(len(self.plan.steps))):
-            if self.status.steps[at].state not in TOUCHED or ref not in self._targets_of(at):
-                continue
-            snapshot = await self.targets(self.plan.steps[at].name).saved(ref)
-            if snapshot is not None:
-                for change in self.plan.steps[at].kind.marks(snapshot):
-                    if not any(overlap(change.path, known.path) for known in found):
-                        found.append(change)
-        return found
 
     async def ready_to_undo(self) -> frozenset[int]:
         """Steps whose undo may be taken ahead of those after them: these are passable and touch nothing it rests on."""
@@ -241,6 +229,8 @@ class Hand:
                 await self._drop_snapshots(but_this=True)
                 await self._drop_snapshots()
                 return Done()
+            case Verb.KEEP:
+                return await keep(self.plan, self.status, self.work)
             case Verb.UNBIND:
                 await bind(self.cluster, self.ref, self.body, bound=False)
                 return Done()
@@ -345,7 +335,7 @@ class Hand:
         """What is no longer as the run left it; empty when all is."""
         for ref in self.all_targets():
             body = await self.cluster.get(ref)
-            for change in await self._expected(ref):
+            for change in await expected(self.plan, self.status, self.work, ref):
                 found = find(body, change.path)
                 if found is None or found.value != change.expects[-1]:
                     return f"{readable(change.path)} of {ref} is no longer what this run left"
@@ -394,6 +384,6 @@ def _over(command: Command, reason: str, message: str) -> Outcome:
 def _foreign(command: Command, foreign: Foreign) -> Outcome:
     if command.verb is Verb.UNDO and foreign.reason == "TargetReplaced":
         return Done(message=f"passed over: {foreign}")
-    if command.verb is Verb.DO and foreign.reason == "ClaimLost":
+    if command.verb in (Verb.DO, Verb.KEEP) and foreign.reason == "ClaimLost":
         return Hold(foreign.reason, f"{foreign}; mend it and resume")
     return _over(command, foreign.reason, str(foreign))

@@ -169,6 +169,7 @@ class StepStatus:
     Attributes:
         written: it has written to its target, so there is a snapshot. Saved along with the next thing that is saved.
         made: what this attempt has made, in the kind's own words of at most 32 bytes; saved before that may take effect.
+        anew: it is done, and what it left is brought about once more, whatever stands there now.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -178,6 +179,7 @@ class StepStatus:
     attempt: int = 0
     written: bool = False
     made: str = ""
+    anew: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
     message: str = ""

@@ -161,7 +161,8 @@ def _check(rules: Rules, before: Status, status: Status, command: Command | None
 
 def _check_forward(status: Status, states: list[StepState], command: Command) -> None:
     assert status.phase in (Phase.RUNNING, Phase.WAITING, Phase.HELD)
-    assert states[command.step] in (StepState.DOING, StepState.WAITING), "a command is announced"
+    known = {StepState.DOING, StepState.WAITING} | ({StepState.FAILED} if status.phase is Phase.HELD else set())
+    assert states[command.step] in known, "a command is announced"
     assert status.current is not None
     assert status.current.step == status.steps[command.step].name
     assert status.current.stage.startswith(f"{command.stage + 1}/")

@@ -53,7 +53,8 @@ class StepRule:
         undoes: there is something to undo.
         retries: attempts after the first, each made once the last one is undone.
         irreversible: once it is done, unwinding never passes it.
-        keeps: a stage in effect is looked after also while the plan is held (the weights of traffic).
+        keeps: a stage in effect is looked after also while the plan is held, and what the last one left until the end of
+            the run (the weights of traffic).
     """
 
     name: str
@@ -143,6 +144,7 @@ class Verb(StrEnum):
     CLAIM = "claim"  # mark every target as ours, all or none
     DO = "do"
     UNDO = "undo"
+    KEEP = "keep"  # see that what steps that are done have left, and is looked after, still stands
     RECLAIM = "reclaim"  # after the end: mark every target again, if all is as the run left it
     RELEASE = "release"  # take the marks away; after a success keep the snapshots for a while, else drop them
     SWEEP = "sweep"  # drop snapshots that were kept long enough
