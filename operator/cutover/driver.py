@@ -277,7 +277,7 @@ class Driver:
     async def _guards(self, hand: Hand, memory: Memory) -> tuple[Any, ...]:
         status, plan = memory.status, hand.plan
         watched = status.phase in (Phase.RUNNING, Phase.WAITING) or (
-            status.phase is Phase.HELD and plan.on_failure is OnFailure.ROLLBACK and status.failure is None
+            status.phase is Phase.HELD and plan.on_failure is OnFailure.ROLLBACK
         )
         if not watched or status.run is None or status.current is None:
             memory.guards.stop()

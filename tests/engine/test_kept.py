@@ -183,3 +183,16 @@ async def test_held_because_of_somebody_else_nothing_is_written(reason: str) -> 
     set_weights(run, 5, 95)
     await run.turn()
     assert weights(run) == [5, 95]
+
+
+async def test_a_guard_takes_the_traffic_back_also_where_the_step_holds_for_its_own_failure() -> None:
+    """The guard is the plan's, and the plan says Rollback."""
+    guard = 'guards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]\n'
+    run = await shifted(guard + GATED)
+    run.metrics.answer = lambda query: Sample(0.9 if query == "errors" else 0.1)
+    await run.until(lambda: held_for(run, "GateFailed"))
+    run.metrics.answer = lambda _: Sample(0.9)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "GuardFailed"
+    assert weights(run) == [100, 0]
