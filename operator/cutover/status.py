@@ -51,7 +51,6 @@ class StepState(StrEnum):
     UNDOING = "Undoing"
     UNDONE = "Undone"
     FAILED = "Failed"
-    SKIPPED = "Skipped"
 
 
 class Verdict(StrEnum):

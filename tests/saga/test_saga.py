@@ -369,6 +369,10 @@ def test_the_step_table_is_the_law(state: StepState, event: StepEvent) -> None:
             draft.step_event(0, event)
 
 
+def test_each_state_of_a_step_is_reached() -> None:
+    assert {StepState.PENDING, *STEP.values()} == set(StepState)
+
+
 def test_active_and_ended_are_all_but_pending() -> None:
     assert set(Phase) - {Phase.PENDING} == ACTIVE | ENDED
     assert not ACTIVE & ENDED
