@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from answers import Answers
 
-from harness.cluster import Cluster
+from harness.cluster import ROOT, Cluster
 from harness.process import until
 from support.real import Operator
 
@@ -24,7 +25,8 @@ def ground(folder: Path) -> Iterator[tuple[Cluster, Operator, Answers]]:
         cluster.start(("mesh",))
         cluster.mesh.processes["istiod"].stop()  # its webhook is none of our time
         cluster.api.delete("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator")
-        operator = Operator(cluster, folder, {"default": {"prometheus": {"url": answers.url}}})
+        providers = {"default": {"prometheus": {"url": answers.url}}}
+        operator = Operator(cluster, folder, providers, program=[str(_installed(folder / "image"))])
         operator.start()
         try:
             until("the operator is ready", operator.ready)
@@ -33,6 +35,18 @@ def ground(folder: Path) -> Iterator[tuple[Cluster, Operator, Answers]]:
             operator.stop()
     finally:
         cluster.stop()
+
+
+def _installed(folder: Path) -> Path:
+    """The operator's program with the packages that its image holds, as the Dockerfile installs them; the command line needs more."""
+    options = ["--quiet", "--frozen", "--no-dev", "--no-editable", "--compile-bytecode"]
+    subprocess.run(
+        [os.environ.get("UV", "uv"), "sync", *options],  # `uv run` says where it is
+        cwd=ROOT,
+        env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(folder)},
+        check=True,
+    )
+    return folder / "bin" / "cutover-operator"
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -1,7 +1,7 @@
-"""What the `traffic` kind puts beside the weights for a while: header routes to the new version, and mirrors to it. Pure.
+"""What people write of that which the `traffic` kind puts beside the weights for a while: headers, mirrors, cookies. Pure.
 
-Both are fields of a VirtualService with the value that they get, so that `targets.py` writes, compares and restores them as
-any other field.
+How an object spells it is the business of `virtual_services.py` and `http_routes.py`: fields with the value that they get, so
+that `targets.py` writes, compares and restores them as any other field.
 """
 
 from __future__ import annotations
@@ -13,20 +13,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from cutover.errors import PlanError, Problem
-from cutover.fields import ABOVE, Json, Path
 from cutover.model import Duration, Model, validations
-from cutover.routes import Pair
 
-OWN: Final = "cutover-"
-"""How the names of header routes begin."""
-HEADER_ROUTES: Final = f'.spec.http[] | select((.name // "") | startswith("{OWN}"))'
-"""All header routes, as a jq path."""
-MIRROR_FIELDS: Final = (".spec.http[].mirror", ".spec.http[].mirrorPercentage", ".spec.http[].mirrors")
-"""All that a mirror may be written to, as jq paths."""
 _HEADER: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]{0,126}[a-z0-9])?")
 _WAYS: Final = ("exact", "prefix", "regex")
 HeaderText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+CookieName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$", min_length=1, max_length=64)]
 
 
 class HeaderValue(Model):
@@ -79,44 +71,25 @@ class Mirror(Model):
     dwell: Duration = Field(default=timedelta(), description="How long, before the first weight.")
 
 
-def header_route(pair: Pair, name: str, matches: tuple[Match, ...], place: str) -> tuple[Path, Json]:
-    """A route right above the one of a pair that takes the requests with the headers out of what that one takes.
+class Stickiness(Model):
+    """A visitor stays on the version that answered first: its answer sets a cookie, and the cookie decides from then on."""
 
-    In all else it is a copy, so retries, timeouts and rewrites hold for these requests too, and what routes further up take
-    they still take.
+    cookie: CookieName = Field(description="Name of the cookie. Its value is another one for each run and step.")
+    max_age: Duration = Field(
+        default=timedelta(days=1), description="How long a visitor stays at most; 1s at least. Default 24h."
+    )
 
-    Raises:
-        PlanError: the route asks for something else in one of the headers, or for requests without it, so that nothing
-            could be both.
-    """
-    found, problems = list[Json](), list[Problem]()
-    whole: list[Json] = [{}]
-    for own in pair.route.body.get("match") or whole:
-        for match in matches:
-            wanted = {key: value.model_dump(exclude_none=True) for key, value in match.headers.items()}
-            there = own.get("headers") or {}
-            for key in sorted(wanted.keys() & there.keys()):
-                if wanted[key] != there[key]:
-                    says = f"route {pair.route} matches header {key} itself, by {there[key]}; name another header"
-                    problems.append(Problem(f"{place}.match", says))
-            without = own.get("withoutHeaders") or {}
-            for key in sorted(wanted.keys() & without.keys()):
-                says = (
-                    f"route {pair.route} takes requests without header {key} only (withoutHeaders: {without[key]}), "
-                    "so none that has it would come to the new version; name another header, or take it out of withoutHeaders"
-                )
-                problems.append(Problem(f"{place}.match", says))
-            found.append({**own, "headers": {**there, **wanted}})
-    if problems:
-        raise PlanError(*dict.fromkeys(problems))
-    *list_of_routes, itself = pair.route.at
-    route = {**pair.route.body, "name": name, "match": found, "route": [dict(pair.entry)]}
-    return (*list_of_routes, {"name": name, ABOVE: itself}), route
+    @field_validator("max_age")
+    @classmethod
+    def _a_second(cls, given: timedelta) -> timedelta:
+        if given < timedelta(seconds=1):
+            raise ValueError("a cookie lives for whole seconds; write 1s or more")
+        return given
 
+    def sets(self, value: str) -> str:
+        """The header that sets it, for all paths of the host."""
+        return f"{self.cookie}={value}; Path=/; Max-Age={int(self.max_age.total_seconds())}; HttpOnly; SameSite=Lax"
 
-def mirror(pair: Pair, percent: int) -> list[tuple[Path, Json]]:
-    """The fields of a route that mirror its requests to the new side; mirrors that a list names already stay beside it."""
-    aim, share = pair.entry["destination"], {"value": percent}
-    if others := pair.route.body.get("mirrors"):
-        return [((*pair.route.at, "mirrors"), [*others, {"destination": aim, "percentage": share}])]
-    return [((*pair.route.at, "mirror"), aim), ((*pair.route.at, "mirrorPercentage"), share)]
+    def match(self, value: str) -> Match:
+        """Requests that carry it with this value."""
+        return Match(headers={"cookie": HeaderValue(regex=rf"^(.*;\s*)?{self.cookie}={value}(\s*;.*)?$")})

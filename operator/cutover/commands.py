@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from cutover import jobs, preflight, snapshots
+from cutover import jobs, leftovers, preflight, snapshots
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
 from cutover.fields import Json, find, readable
 from cutover.finalizer import bind
@@ -365,14 +365,15 @@ class Hand:
         for ref in self.all_targets():
             with suppress(*refused):
                 await targets.release(ref, mark, fenced=not abandoned)
+        left = await leftovers.said(self.plan, self.status, self.targets) if abandoned else ""
         if not (succeeded and self.plan.keep_snapshots):
             await self._drop_snapshots()
-        return Done()
+        return Done(message=left)
 
     async def _outdate_claims(self) -> None:
         """The run turned back while it claimed: a claim sent by a process that sleeps fails on an object written since."""
         for ref in self.all_targets():
-            with suppress(Busy, NotFound, Denied, Rejected):
+            with suppress(Busy, Foreign, NotFound, Denied, Rejected):
                 await self.targets().claim(ref)
 
 

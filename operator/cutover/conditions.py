@@ -11,34 +11,18 @@ from datetime import datetime
 from typing import Final
 
 from cutover.saga.tables import Reason
+from cutover.sizes import bounded, clip, longest_message
 from cutover.status import ENDED, RISKS, Condition, Current, Phase, Status, StepState, Verdict
 
 _ON_PURPOSE: Final = frozenset({Reason.HELD_BY_PERSON, Reason.SUSPENDED})
-LONGEST_MESSAGE: Final = 8192
-"""All that is missing is said at once, and the whole status must stay below 64 KiB."""
-LONGEST_OF_STEP: Final = 1024
-LONGEST_OF_GATE: Final = 150
-_MISSING: Final = frozenset({Phase.PENDING, Phase.REFUSED})
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED, Phase.STUCK})
 
 
 def present(status: Status, now: datetime) -> Status:
-    """The status with everything that is derived from the rest."""
-    shown = replace(
-        status,
-        progress=_progress(status),
-        message=_message(status)[: LONGEST_MESSAGE if status.phase in _MISSING else LONGEST_OF_STEP * 2],
-        current=_bounded(status.current),
-    )
+    """The status with everything that is derived from the rest, each text as short as it must be."""
+    shown = bounded(status)
+    shown = replace(shown, progress=_progress(shown), message=clip(_message(shown), longest_message(shown)))
     return replace(shown, conditions=_conditions(shown, now))
-
-
-def _bounded(current: Current | None) -> Current | None:
-    """Messages may quote what stands in an object, and a field can be a whole pod."""
-    if current is None:
-        return None
-    gates = tuple(replace(gate, message=gate.message[:LONGEST_OF_GATE]) for gate in current.gates)
-    return replace(current, message=current.message[:LONGEST_OF_STEP], gates=gates)
 
 
 def _progress(status: Status) -> str:
@@ -90,7 +74,7 @@ def _conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
                 type=kind,
                 status=value,
                 reason=why,
-                message=status.message[:512] or f"the plan is {status.phase}",
+                message=clip(status.message, 512) or f"the plan is {status.phase}",
                 last_transition_time=since,
                 observed_generation=status.observed_generation,
             )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
+from typing import Final
 
 from cutover.branches import Mirror
 from cutover.fields import Change, Json, Path
@@ -15,6 +17,29 @@ from cutover.model import show_duration
 from cutover.routes import number
 from cutover.saga.turn import StageRule
 from cutover.snapshots import Snapshot
+
+ROLES: Final = "roles"
+"""Among the facts of a snapshot: of each field beside the weights what it is for. One that an older release took has none."""
+_ALL: Final = 100
+
+
+class Role(StrEnum):
+    """What something that is put beside the weights is for."""
+
+    MIRROR = "mirror"
+    MATCH = "match"
+    KEEPS_OLD = "keepsOld"
+    KEEPS_NEW = "keepsNew"
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """One field that is put beside the weights for a while: what it was, and what it is meanwhile."""
+
+    role: Role
+    path: Path
+    was: Json
+    ours: Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +50,20 @@ class Stage:
         rule: as the saga knows it.
         weights: how many of the weights have been reached.
         share: of the traffic, for which the new side must be ready whenever it gets more than it has.
-        mirrored: requests are mirrored to the new side.
-        matched: the header routes are there.
+        roles: of what is put beside the weights, and is there.
         last: it only takes away what stood beside the weights, so there is nothing to judge.
     """
 
     rule: StageRule
     weights: int = 0
     share: float = 0
-    mirrored: bool = False
-    matched: bool = False
+    roles: frozenset[Role] = frozenset()
     last: bool = False
 
     @property
     def kept(self) -> bool:
         """Whether the weights are those that stood there before it began."""
         return self.last or not self.weights
-
-    def has(self, path: Path) -> bool:
-        """Whether what is put beside the weights at this path is there."""
-        return self.matched if is_route(path) else self.mirrored
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +77,7 @@ class Course:
         settle: how long after each write nothing is judged.
         matched: header routes stand from before the first weight until the end.
         mirror: comes before all else, and the next stage takes it away.
+        sticky: visitors stay on their side from the first weight until the end; on the old one only while it has some.
     """
 
     to: str
@@ -66,21 +86,26 @@ class Course:
     settle: timedelta
     matched: bool
     mirror: Mirror | None
+    sticky: bool = False
 
     def stages(self) -> list[Stage]:
         """The stages in their order."""
         stages = []
         if self.mirror:
             rule = self._rule(f"mirror {self.mirror.percent}% to {self.to}", self.mirror.dwell)
-            stages.append(Stage(rule, share=self.mirror.percent / 100, mirrored=True))
-        if self.matched:
-            stages.append(Stage(self._rule(f"header route to {self.to}", self.dwell), matched=True))
+            stages.append(Stage(rule, share=self.mirror.percent / 100, roles=frozenset({Role.MIRROR})))
+        always = {Role.MATCH} if self.matched else set[Role]()
+        if always:
+            stages.append(Stage(self._rule(f"header route to {self.to}", self.dwell), roles=frozenset(always)))
         for reached, weight in enumerate(self.weights, 1):
+            keeps = {Role.KEEPS_NEW, *([Role.KEEPS_OLD] if weight < _ALL else [])} if self.sticky else set[Role]()
             rule = self._rule(f"weight {weight}", self.dwell, weight)
-            stages.append(Stage(rule, reached, weight / 100, matched=self.matched))
-        if self.matched:
-            rule = StageRule(f"take the header route to {self.to} away", weight=self.weights[-1])
-            stages.append(Stage(rule, len(self.weights), self.weights[-1] / 100, last=True))
+            stages.append(Stage(rule, reached, weight / _ALL, frozenset(always | keeps)))
+        if self.matched or self.sticky:
+            away = f"take the header route to {self.to} away" if self.matched else ""
+            free = "let visitors go where the weights say" if self.sticky else ""
+            rule = StageRule(" and ".join(filter(None, (away, free))), weight=self.weights[-1], cleans=True)
+            stages.append(Stage(rule, len(self.weights), self.weights[-1] / _ALL, last=True))
         return stages
 
     def _rule(self, what: str, dwell: timedelta, weight: int | None = None) -> StageRule:
@@ -103,23 +128,46 @@ class Course:
 
     def changes_beside(self, snapshot: Snapshot, stage: int) -> list[Change]:
         """What a stage has beside the weights, and what the one before it had and it takes away."""
-        stages = self.stages()
-        here, before = stages[stage], stages[max(0, stage - 1)]
+        here, before = self._around(stage)
         return [
-            Change(path, ours if here.has(path) else was, (was, ours))
-            for path, was, ours in beside(snapshot)
-            if here.has(path) or before.has(path)
+            Change(one.path, one.ours if one.role in here else one.was, (one.was, one.ours))
+            for one in beside(snapshot)
+            if one.role in here or one.role in before
         ]
+
+    def standing(self, snapshot: Snapshot, stage: int, *, applied: bool) -> list[Change]:
+        """What has been put there before and stays; once a stage is `applied`, all that it has."""
+        here, before = self._around(stage)
+        stays = here if applied else here & before
+        return [Change(one.path, one.ours, (one.was, one.ours)) for one in beside(snapshot) if one.role in stays]
+
+    def _around(self, stage: int) -> tuple[frozenset[Role], frozenset[Role]]:
+        """What stands in a stage, and in the one before it."""
+        stages = self.stages()
+        return stages[stage].roles, stages[stage - 1].roles if stage else frozenset()
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """The way back of each field, from every value it may have; the last of them is what the end leaves."""
-        found = [Change(path, was, (was, ours, was)) for path, was, ours in beside(snapshot)]
+        found = [Change(one.path, one.was, (one.was, one.ours, one.was)) for one in beside(snapshot)]
         for (old_path, old), (new_path, new) in pairs_of(snapshot):
             ours = self._shares(old, new, len(self.weights))
             total = number(old) + number(new)
             found.append(Change(old_path, old, (old, *(total - share for share in ours))))
             found.append(Change(new_path, new, (new, *ours)))
         return found
+
+    def too_coarse(self, total: int) -> str:
+        """Which of the weights cannot be told from another in what a pair holds together; empty when all can."""
+        last, before = 0, 0
+        for weight in self.weights:
+            share = _share(total, weight)
+            if share == last:
+                as_much = f"as much as weight {before}" if share else "nothing"
+                return f"weight {weight} of that would be {share}, which is {as_much}"
+            if share == total and weight < _ALL:
+                return f"weight {weight} of that would be {share}, which is all of it"
+            last, before = share, weight
+        return ""
 
     def _shares(self, old: Json, new: Json, reached: int) -> list[int]:
         """What the new side has had once so many weights are reached; one it had from the start is passed over."""
@@ -139,15 +187,14 @@ def pairs_of(snapshot: Snapshot) -> list[tuple[tuple[Path, Json], tuple[Path, Js
     return list(zip(weights[::2], weights[1::2], strict=True))
 
 
-def beside(snapshot: Snapshot) -> list[tuple[Path, Json, Json]]:
-    """The other fields of a snapshot: path, what it was, what it is for a while."""
+def beside(snapshot: Snapshot) -> list[Extra]:
+    """The other fields of a snapshot."""
     fields = zip(snapshot.values, snapshot.ours, strict=False)
-    return [(path, was, ours) for (path, was), ours in fields if path[-1] != "weight"]
-
-
-def is_route(path: Path) -> bool:
-    """Whether it is a header route; else it is a field of a mirror."""
-    return isinstance(path[-1], Mapping)
+    others = [(path, was, ours) for (path, was), ours in fields if path[-1] != "weight"]
+    roles = snapshot.facts.get(ROLES) or [
+        Role.MATCH if isinstance(path[-1], Mapping) else Role.MIRROR for path, _, _ in others
+    ]
+    return [Extra(Role(role), *field) for role, field in zip(roles, others, strict=True)]
 
 
 def puts(change: Change) -> bool:

@@ -149,16 +149,6 @@ class Credentials(Model):
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         return headers
 
-    def problems(self) -> list[Problem]:
-        """All that is of no use in the files as they are now."""
-        found: list[Problem] = []
-        for read in (self.read, *((self.tls.context,) if self.tls else ())):
-            try:
-                read()
-            except PlanError as error:
-                found.extend(error.problems)
-        return found
-
     def _files(self) -> Iterator[tuple[str, str]]:
         if self.bearer_token_file:
             yield "bearerTokenFile", self.bearer_token_file

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cutover import requests, snapshots
 from cutover.commands import Hand, Recollection
 from cutover.conditions import present
+from cutover.criteria import with_report
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
 from cutover.finalizer import bind, deleted_at, terminating
@@ -27,7 +29,7 @@ from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
 from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
-from cutover.status import ACTIVE, Phase, Status, StepState, settled, takes_nothing_back
+from cutover.status import ACTIVE, ENDED, Phase, Status, StepState, settled, takes_nothing_back
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Driver:
         self._memories: dict[Ref, Memory] = {}
         self._quiet: dict[Ref, datetime] = {}
         self._deleted: dict[Ref, list[str]] = {}
+        self._unsure: dict[Ref, Memory] = {}
 
     def deleted(self, ref: Ref, uid: str) -> None:
         """A stream says that a plan was deleted. An answer 404 says less: a server that starts may give it for a moment."""
@@ -75,6 +78,9 @@ class Driver:
         while uids := self._deleted.get(ref):  # snapshots it did not own, or that were orphaned, are nobody's now
             await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
             uids.pop()
+        if ref in self._unsure:
+            await self._reread(ref, self._unsure[ref])
+            del self._unsure[ref]
         body = self._cluster.seen(ref)
         if body is None:
             self._deleted.pop(ref, None)
@@ -95,8 +101,8 @@ class Driver:
             self._forget(ref)
             return None
         except Unavailable:
-            # A save without an answer may have taken effect.
-            await self._reread(ref, memory)
+            # A save without an answer may have taken effect: the next turn begins with a read, when the server may want one.
+            self._unsure[ref] = memory
             raise
 
     async def _reread(self, ref: Ref, memory: Memory) -> None:
@@ -118,7 +124,8 @@ class Driver:
         Harmless would be to go on as well, because every take-over raises the fence. But two that take over from each other
         with every turn get nowhere.
         """
-        if settled(read) not in (settled(memory.saved), settled(memory.status)):
+        ours = present(memory.status, self._clock.now())  # as it would have been saved
+        if settled(read) not in (settled(memory.saved), settled(ours)):
             self._quiet[ref] = self._clock.now() + QUIET
 
     # --- memory -------------------------------------------------------------------------------------------------------
@@ -252,6 +259,8 @@ class Driver:
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )
         turn = advance(rules, status, inputs, now)
+        if status.phase not in ENDED:  # saved with the end itself, and never added to one that is there
+            turn = replace(turn, status=with_report(plan, turn.status))
         memory.status = turn.status
         return turn
 

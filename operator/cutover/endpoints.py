@@ -1,13 +1,13 @@
 """How many ready endpoints a destination has, counted as Istio counts them: the pods of the Service and its WorkloadEntries.
 
-Reads only. Used by the `traffic` kind before it raises a weight and by its preflight, by `deploy` before it takes pods away,
-and by `switch`, which knows no mesh and counts pods alone.
+Reads only. Used by the `traffic` kind before it raises a weight and by its preflight, by `routings.py`, and by `switch`, which
+knows no mesh and counts pods alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,6 @@ from cutover.ports import (
     ENDPOINT_SLICES,
     PODS,
     SERVICES,
-    VIRTUAL_SERVICES,
     WORKLOAD_ENTRIES,
     WORKLOADS,
     Cluster,
@@ -28,8 +27,6 @@ from cutover.ports import (
 from cutover.workloads import Rollout, pod_ready
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
-PROTOCOLS: Final = ("http", "tcp", "tls")
-"""The lists of routes of a VirtualService."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,33 +136,6 @@ async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
     """Pods that the workloads behind a destination ask for."""
     return sum(Rollout.of(body, resource).wanted for resource, body in await _workloads(cluster, namespace, side))
-
-
-async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[str, int]:
-    """Weight that pods with these labels are given, by the name of the VirtualService; those that give none are left out."""
-    found: dict[str, int] = {}
-    reached: dict[tuple[str, str | None], bool] = {}
-    for body in await cluster.list(VIRTUAL_SERVICES, namespace, fresh=fresh):
-        for aim, weight in destinations(body):
-            key = aim.get("host", ""), aim.get("subset") or None
-            if weight and key not in reached:
-                side = await resolve(cluster, namespace, *key)
-                reached[key] = isinstance(side, Side) and selects(side.selector, labels)
-            if weight and reached[key]:
-                name = body["metadata"]["name"]
-                found[name] = found.get(name, 0) + weight
-    return found
-
-
-def destinations(body: Json) -> Iterator[tuple[Json, int]]:
-    """Every destination of a VirtualService, with its weight.
-
-    One that stands alone in its route has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight).
-    """
-    for route in (route for protocol in PROTOCOLS for route in body["spec"].get(protocol) or ()):
-        entries = route.get("route") or ()
-        for entry in entries:
-            yield entry.get("destination") or {}, 100 if len(entries) == 1 else entry.get("weight", 0)
 
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:

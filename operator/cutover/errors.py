@@ -60,6 +60,10 @@ class NotFound(OutsideError):
     """404: the object, or its whole kind, is not there. Nothing was done."""
 
 
+class NotInstalled(NotFound):
+    """404 of no object: the server knows no such kind."""
+
+
 class Conflict(OutsideError):
     """409: the object is not at the version named by the precondition, or exists already. Nothing was done."""
 

@@ -6,8 +6,8 @@ import json
 import shlex
 from typing import Final
 
-from cutover.fields import ABSENT, Change, Found, Json, readable
-from cutover.ports import Ref
+from cutover.fields import ABSENT, Change, Found, Json, Operation, in_order, readable
+from cutover.ports import FENCE_LABEL, Ref
 
 _LONGEST: Final = 160
 """Characters of one value in a message, and of the value in a command; what is longer is edited by hand."""
@@ -19,7 +19,7 @@ def says(ref: Ref, change: Change, found: Found) -> str:
     set_to = " or ".join(dict.fromkeys(_shown(value) for value in ours if value != was)) or _shown(was)
     return (
         f"{readable(change.path)} of {ref} is {_shown(found.value)}, was {_shown(was)} before, and this plan set {set_to}; "
-        f"somebody else changed it. To have it as it was: {_command(ref, found, was)}"
+        f"somebody else changed it. To have it as it was: {command(ref, (found, was))}"
     )
 
 
@@ -31,15 +31,31 @@ def gone(ref: Ref, change: Change) -> str:
     )
 
 
-def _command(ref: Ref, found: Found, was: Json) -> str:
-    """A patch that brings the value back; the position in it is that of this moment."""
-    if was is ABSENT:
-        patch: Json = [{"op": "remove", "path": found.pointer}]
-    else:
-        patch = [{"op": "add", "path": found.pointer, "value": was}]
+def fenced_by_hand(ref: Ref, fence: int, ours: int) -> str:
+    """The fence is higher than any that this plan has written."""
+    return (
+        f"the label {FENCE_LABEL} of {ref} is {fence}, and this plan set {ours} at most; somebody else changed it. To have it as it "
+        f"was: kubectl label {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --overwrite {FENCE_LABEL}={ours}"
+    )
+
+
+def command(ref: Ref, *fields: tuple[Found, Json]) -> str:
+    """A patch that brings fields of one object back to what they were.
+
+    The positions in it are those of this moment; it fails where an item that has a name is no longer at its own.
+    """
+    patch = list[Operation]()
+    for found, was in fields:
+        names = (test for test in found.tests if not test["path"].startswith("/metadata/"))
+        patch += [test for test in names if test not in patch]
+        if was is ABSENT:
+            patch.append({"op": "remove", "path": found.pointer})
+            continue
+        patch.append({"op": "add", "path": found.pointer, "value": was})
         if found.parent is ABSENT or len(json.dumps(was)) > _LONGEST:
             return _edit(ref)
-    return f"kubectl patch {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --type=json -p {shlex.quote(json.dumps(patch))}"
+    text = shlex.quote(json.dumps(in_order(patch)))
+    return f"kubectl patch {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --type=json -p {text}"
 
 
 def _edit(ref: Ref) -> str:

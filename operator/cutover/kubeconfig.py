@@ -126,6 +126,20 @@ class Plans:
             return True
         return False
 
+    def events(self, uid: str) -> Sequence[Json]:
+        """Events about the plan of this uid that are still there; none when the user may not list them."""
+        with contextlib.suppress(Denied), self._plainly():
+            items: Sequence[Json] = self._api.list_namespaced_custom_object(
+                "events.k8s.io",
+                "v1",
+                self.namespace,
+                "events",
+                field_selector=f"regarding.uid={uid}",
+                _request_timeout=(_CONNECT, _ANSWER),
+            )["items"]
+            return items
+        return ()
+
     def user(self) -> str:
         """The user's name as the API server knows it; empty when it does not say."""
         try:

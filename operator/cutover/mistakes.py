@@ -16,6 +16,7 @@ _PATTERNS: Final = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use lower case letters, digits and -, at most 63",
     r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$": "use the name of an object: lower case letters, digits, - and ., at most 253",
     r"^\S+$": "take the blanks out",
+    r"^[A-Za-z0-9_-]{1,64}$": "use letters, digits, - and _, at most 64",
     r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use the value of a label: letters, digits, -, _ and ., at most 63",
 }
 _NO_LIST: Final = "{given} is not a list; begin each item with a dash"

@@ -13,7 +13,7 @@ from typing import Final
 import yaml
 
 from cutover.fields import Json
-from cutover.ports import Ref
+from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Ref
 
 
 class Tool(StrEnum):
@@ -110,7 +110,7 @@ def way_out(owner: Owner, fields: Mapping[Ref, Sequence[str]]) -> str:
             f"{owner.tool} {owner.kind} {owner.name} owns {objects} and writes back what git says; "
             "until git says the new values, put this into that Application:"
         )
-        routes = [path for ref in fields if ref.resource.group == "networking.istio.io" for path in fields[ref]]
+        routes = [path for ref in fields if ref.resource in (VIRTUAL_SERVICES, HTTP_ROUTES) for path in fields[ref]]
         lists = " and ".join(dict.fromkeys(path.partition("[]")[0].removeprefix(".") for path in routes))
         note = f"# Argo CD then leaves all of {lists} alone, other edits of it in git too.\n" if lists else ""
         return f"{says}\n{note}{_ignored(fields)}"

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -202,7 +203,14 @@ class Plan(Model):
             on_failure=self.on_failure,
             deletion=self.deletion_policy,
             keep_snapshots=self.keep_snapshots,
+            way=self.way,
         )
+
+    @cached_property
+    def way(self) -> str:
+        """Digest of what the steps do, in their order: the way there and back, whatever gates and times are around it."""
+        does = [[step.name, step.kind.key, step.kind.model_dump(mode="json", by_alias=True)] for step in self.steps]
+        return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def parse(spec: Json) -> Plan:

@@ -5,7 +5,7 @@ Every method raises only the errors of `errors.py`. Bodies are plain JSON docume
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -67,11 +67,12 @@ AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "
 VIRTUAL_SERVICES: Final = Resource("networking.istio.io", "v1", "virtualservices", "VirtualService")
 DESTINATION_RULES: Final = Resource("networking.istio.io", "v1", "destinationrules", "DestinationRule")
 WORKLOAD_ENTRIES: Final = Resource("networking.istio.io", "v1", "workloadentries", "WorkloadEntry")
+HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
 """What runs pods from a template."""
 
-STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES, SERVICES, CONFIG_MAPS, JOBS)
+STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES, HTTP_ROUTES, SERVICES, CONFIG_MAPS, JOBS)
 """Kinds of targets, and what we make. Of these, and only while they carry `PLAN_LABEL`, every change is streamed to us."""
 
 
@@ -120,6 +121,9 @@ class Cluster(Protocol):
             Rejected, NotFound, Conflict, Denied: nothing was done.
             Unavailable: it may have been done.
         """
+
+    async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
+        """What an object would be after a JSON patch, fields dropped that the server does not know. Nothing is changed."""
 
     async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
         """What an object would be after a strategic merge patch. Nothing is changed.
@@ -182,6 +186,9 @@ class Metrics(Protocol):
 
     def names(self, kind: str) -> Sequence[str]:
         """Names of all providers of a kind, ``prometheus`` or ``http``, sorted."""
+
+    def usable(self, provider: str) -> bool:
+        """Whether the operator has what it takes to show a provider who it is; where it has not, its log says why."""
 
     async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         """One instant query.
@@ -251,14 +258,18 @@ class Messenger(Protocol):
     def names(self) -> Sequence[str]:
         """Names of all providers, for messages."""
 
-    def post(self, provider: str, message: Message, patience: float) -> Delivery:
+    def post(self, provider: str, message: Message, patience: float, key: Hashable = None) -> Delivery:
         """Send a message in the background; never blocks, never raises. The messages of one provider keep their order.
 
         Args:
             provider: its name in the settings.
             message: what is sent.
             patience: seconds after which a message that nobody took is given up.
+            key: what was posted under it before in this process is not sent again; that delivery is returned.
         """
+
+    def delivery(self, key: Hashable) -> Delivery | None:
+        """What was posted under a key by this process; None when nothing was, or so long ago that it is forgotten."""
 
 
 class Recorder(Protocol):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from cutover import impact, rights
-from cutover.errors import NotFound, Problem
+from cutover.errors import NotFound, NotInstalled, Problem
 from cutover.fields import Json
 from cutover.plan import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
@@ -68,7 +68,7 @@ async def missing(
         _rights(plan, cluster, works),
     )
     found, weighed = await asyncio.gather(parts, impact.weigh(plan, cluster, namespace))
-    unknown = (_unknown_providers(plan, metrics), _unknown_receivers(plan, works[0].messenger))
+    unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, works[0].messenger))
     problems = (problem for part in (*found, weighed.problems, *unknown) for problem in part)
     return impact.Weighed(tuple(dict.fromkeys(problems)), weighed.risks)
 
@@ -115,6 +115,9 @@ async def _of_step(step: Any, cluster: Cluster, work: Work) -> list[Problem]:
 async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     try:
         await cluster.get(ref)
+    except NotInstalled:
+        says = f"the cluster does not know the kind {ref.resource.kind} ({ref.resource.api_version}); install its definition"
+        return [Problem(place, says)]
     except NotFound:
         return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or mend the name")]
     return []
@@ -171,12 +174,16 @@ async def _of_gates(plan: Plan, cluster: Cluster, holder: Holder) -> list[Proble
     return problems
 
 
-def _unknown_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
+def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
+    """Providers that are not there, or that the operator cannot ask."""
     for place, gate in _gates(plan):
         name, kind = gate.source.provider(), gate.source.key
         if name and name not in (known := metrics.names(kind)):
             says = f"there is no provider {name} of kind {kind}; the administrator has configured: {', '.join(known) or 'none'}"
             yield Problem(f"{place}.{kind}.provider", says)
+        elif name and not metrics.usable(name):
+            says = f"the operator's credentials for provider {name} cannot be used"
+            yield Problem(f"{place}.{kind}.provider", f"{says}; its log tells the administrator which file to mend")
 
 
 def _unknown_receivers(plan: Plan, messenger: Messenger) -> Iterable[Problem]:

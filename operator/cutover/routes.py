@@ -1,63 +1,25 @@
-"""Where weights stand in a VirtualService: its routes, and the destinations in them as Istio reads them. Pure.
+"""What the objects that split traffic have in common: routes, and in each of them destinations with weights. Pure.
 
-Used by the `traffic` kind; what stands behind a destination is the business of `endpoints.py`, and what is put beside the
-weights for a while (header routes, mirrors) that of `branches.py`.
+`virtual_services.py` and `http_routes.py` say how one object each spells that, `routings.py` lists them; the `traffic` kind
+uses what is here. What stands behind a destination is the business of `endpoints.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from cutover.endpoints import PROTOCOLS, full_host, service_of
+from cutover.branches import Match
+from cutover.endpoints import full_host
 from cutover.errors import PlanError, Problem
-from cutover.fields import ABSENT, Json, Path, Segment, find
+from cutover.fields import ABSENT, Json, Path, find
 from cutover.model import Label, Model, Name
+from cutover.ports import Resource
 
-_ANY_PATH: Final = {"prefix": "/"}
-_WHOLE: Final = 100
-RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-SniHost = Annotated[
-    str, StringConstraints(pattern=r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$", max_length=253)
-]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class VirtualService(Model):
-    """A VirtualService of the plan's namespace, and which of its routes; none named: the only one with both destinations."""
-
-    name: Name = Field(description="Name of the VirtualService.")
-    routes: tuple[RouteName, ...] = Field(default=(), max_length=16, description="Names of its http routes.")
-    tcp: tuple[Port, ...] = Field(
-        default=(), max_length=16, description="Its tcp routes, which have no names, by a port that they match."
-    )
-    tls: tuple[SniHost, ...] = Field(
-        default=(), max_length=16, description="Its tls routes, which have no names, by an SNI host that they match."
-    )
-
-    def names_any(self) -> bool:
-        """Whether it says which of the routes are meant."""
-        return bool(self.routes or self.tcp or self.tls)
-
-    def protocols(self, body: Json) -> list[str]:
-        """Of which protocols its routes are; where none is named, those of which the VirtualService `body` has any."""
-        named = {"http": self.routes, "tcp": self.tcp, "tls": self.tls}
-        return [one for one in PROTOCOLS if (named[one] if self.names_any() else body["spec"].get(one))]
-
-    def twice(self) -> str:
-        """What is named more than once; empty when nothing is."""
-        for field, what, named in (
-            ("routes", "route", self.routes),
-            ("tcp", "port", self.tcp),
-            ("tls", "host", self.tls),
-        ):
-            for one in named:
-                if named.count(one) > 1:
-                    return f"{what} {one} stands in virtualService.{field} more than once; keep one"
-        return ""
 
 
 class Destination(Model):
@@ -74,50 +36,199 @@ class Destination(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class Aim:
+    """One destination of a route, as it stands there.
+
+    Attributes:
+        host: as it is written; empty for what is no Service and never ours to shift.
+        weight: the weight it has.
+        at: where that weight stands.
+        entry: what is said of it beside the weight.
+    """
+
+    host: str
+    subset: str | None
+    port: int | None
+    weight: int
+    at: Path
+    entry: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """One route of a VirtualService.
+    """One route of an object.
 
     Attributes:
         at: where it stands. It is told from the others by its name, or where it has none by all that it matches.
         body: what it says.
+        called: how messages name it.
+        names: what a plan may call it by.
+        aims: its destinations.
+        http: whether it is one of http; only those know headers and mirrors.
     """
 
     at: Path
     body: Json
-
-    @property
-    def http(self) -> bool:
-        """Whether it is one of http; only those know headers and mirrors."""
-        return self.at[1] == "http"
+    called: str
+    names: frozenset[str | int]
+    aims: tuple[Aim, ...]
+    http: bool = True
 
     def __str__(self) -> str:
-        """As messages name it: ``primary``, ``(unnamed)``, ``tcp port 5432``, ``tls db.example``."""
-        if self.http:
-            return self.body.get("name") or "(unnamed)"
-        known = sorted({str(one) for entry in self.body.get("match") or () for one in _told_by(self.at[1], entry)})
-        return f"{self.at[1]}{' port' if known and self.at[1] == 'tcp' else ''} {' '.join(known) or '(any)'}"
+        """As messages name it."""
+        return self.called
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The two weights of one route, and what the new side's entry says beside its weight."""
+    """The two destinations of one route between which weight is shifted."""
 
     route: Route
-    old: Path
-    new: Path
-    entry: Json
+    old: Aim
+    new: Aim
 
-    def total(self, body: Json) -> int:
-        """What both have together now."""
-        return sum(number(found.value) if (found := find(body, path)) else 0 for path in (self.old, self.new))
+    @property
+    def total(self) -> int:
+        """What both have together."""
+        return self.old.weight + self.new.weight
 
 
-def pairs(body: Json, service: VirtualService, old: Destination, new: Destination, place: str) -> list[Pair]:
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A route to be put right above that of a pair, for some of the requests that that one takes.
+
+    Attributes:
+        name: what tells it from others: the step's name, and what it is for.
+        aim: where all these requests go.
+        match: what they have.
+    """
+
+    name: str
+    aim: Aim
+    match: tuple[Match, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an abandoned plan must have left, by the look of it.
+
+    Attributes:
+        says: what stands there.
+        fields: where, each with what is there without it.
+        mirrors: it is a mirror to the new side, which a step that mirrors itself would take for the user's.
+    """
+
+    says: str
+    fields: tuple[tuple[Path, Json], ...]
+    mirrors: bool = False
+
+
+class Routing(Model):
+    """An object of the plan's namespace that splits traffic, and which of its routes are meant.
+
+    Attributes:
+        resource: what it is.
+        field: the key of a step that names it.
+        word: what its routes are called, and with an s the field that names them.
+        drops: why it may not keep all that is put beside the weights, and the way out; empty where it always does.
+    """
+
+    resource: ClassVar[Resource]
+    field: ClassVar[str]
+    word: ClassVar[str]
+    drops: ClassVar[str] = ""
+
+    name: Name
+
+    @classmethod
+    def routes_of(cls, body: Json) -> Iterator[Route]:
+        """All its routes, in the order in which they stand there."""
+        raise NotImplementedError
+
+    @classmethod
+    def gives(cls, route: Route) -> Iterator[tuple[Aim, int]]:
+        """The destinations of a route, each with the weight that it is really given."""
+        return ((aim, aim.weight) for aim in route.aims)
+
+    def twice(self) -> str:
+        """What is named more than once; empty when nothing is."""
+        return ""
+
+    def only_http(self) -> bool:
+        """Whether it names nothing but http routes, as far as can be told without looking."""
+        return True
+
+    def named(self, routes: list[Route], where: str) -> tuple[list[Route], list[Problem]] | None:
+        """The routes that are named, and what is wrong with that; None when none is."""
+        raise NotImplementedError
+
+    def which(self, routes: Iterable[Route]) -> str:
+        """How to say which of these routes is meant."""
+        del routes
+        return "say which to shift"
+
+    def elsewhere(self, route: Route, namespace: str) -> str:
+        """Where the destinations of a route stand instead of in itself; empty when it has them."""
+        del route, namespace
+        return ""
+
+    def surprises(
+        self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
+    ) -> Iterator[str]:
+        """Where these routes do something else than people may think.
+
+        Args:
+            body: the object.
+            chosen: the pairs that are meant.
+            subsets: host and name of each that the namespace defines.
+            match: the headers of requests that will have routes of their own.
+        """
+        raise NotImplementedError
+
+    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
+        """What is written of an object, as jq paths: the weights, and what is put beside them for a while."""
+        raise NotImplementedError
+
+    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
+        """A route right above the one of a pair that takes the requests with the headers out of what that one takes.
+
+        In all else it is a copy, so retries, timeouts and rewrites hold for these requests too.
+
+        Args:
+            body: the object.
+            pair: the pair.
+            wanted: the headers, and where the requests go.
+            place: of the step's field that asks for it, for problems.
+
+        Raises:
+            PlanError: no request could be both, or the route stands there already.
+        """
+        raise NotImplementedError
+
+    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+        """The field that lets answers of a destination set a cookie. Raises PlanError where they set one already."""
+        raise NotImplementedError
+
+    def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
+        """The fields of a route that mirror its requests to the new side; other mirrors that a list names stay beside it."""
+        raise NotImplementedError
+
+    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+        """What an abandoned plan must have left, before the first step."""
+        raise NotImplementedError
+
+    def too_many(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
+        """Why the object has no room for what is to be put beside the weights; empty when it has."""
+        del body, fields
+        return ""
+
+
+def pairs(body: Json, routing: Routing, old: Destination, new: Destination, place: str) -> list[Pair]:
     """Where the weights of both sides stand now.
 
     Args:
-        body: the VirtualService as it is.
-        service: which of its routes are meant.
+        body: the object as it is.
+        routing: which of its routes are meant.
         old: the side that gives traffic away.
         new: the side that gets it.
         place: of the step's fields, for problems.
@@ -125,141 +236,76 @@ def pairs(body: Json, service: VirtualService, old: Destination, new: Destinatio
     Raises:
         PlanError: with all that is not there.
     """
-    namespace = body["metadata"]["namespace"]
-    chosen, problems = _routes(
-        list(routes_of(body)), service, f"{place}.virtualService", lambda route: _has(route, old, new, namespace)
-    )
+    namespace, where = body["metadata"]["namespace"], f"{place}.{routing.field}"
+    whole = f"{routing.resource.kind} {routing.name}"
+    routes = list(routing.routes_of(body))
+    chosen, problems = _chosen(routes, routing, where, lambda route: _has(route, old, new, namespace))
+    if problems and not any(
+        _has(route, old, new, namespace) for route in routes
+    ):  # those that hand on say where to look
+        chosen += [route for route in routes if route not in chosen and routing.elsewhere(route, namespace)]
     found = []
     for route in chosen:
+        if says := routing.elsewhere(route, namespace):
+            problems.append(Problem(where, f"{routing.word} {route} of {whole} {says}"))
+            continue
+        if find(body, route.at) is None:
+            says = f"{whole} has another {routing.word} that matches just what {routing.word} {route} matches"
+            problems.append(Problem(where, f"{says}, and they cannot be told apart; give each a name, or drop one"))
+            continue
         ends = []
         for field, side in (("from", old), ("to", new)):
-            matching = [entry for entry in route.body.get("route") or () if _is(entry["destination"], side, namespace)]
+            matching = [aim for aim in route.aims if _is(aim, side, namespace)]
             if len(matching) == 1:
                 ends.append(matching[0])
                 continue
             count = f"{len(matching)} destinations" if matching else "no destination"
-            says = f"route {route} of VirtualService {service.name} has {count} {side}"
+            says = f"{routing.word} {route} of {whole} has {count} {side}"
             problems.append(Problem(f"{place}.{field}", f"{says}; add it with weight 0, or name the one that is there"))
         if len(ends) == 2:  # noqa: PLR2004 -- both sides
-            paths = [_weight_path(route, entry["destination"]) for entry in ends]
-            found.append(Pair(route, paths[0], paths[1], {key: ends[1][key] for key in ends[1] if key != "weight"}))
+            found.append(Pair(route, *ends))
     if problems:
         raise PlanError(*problems)
     return found
 
 
-def routes_of(body: Json) -> Iterator[Route]:
-    """All routes of a VirtualService, in the order in which Istio tries those of one protocol."""
-    for protocol in PROTOCOLS:
-        for route in body["spec"].get(protocol) or ():
-            key = {"name": route["name"]} if route.get("name") else {"name": None, "match": route.get("match")}
-            yield Route(("spec", protocol, key), route)
-
-
-def surprises(body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]]) -> Iterator[str]:
-    """Where Istio takes the routes of these pairs for something else than people may think.
-
-    Args:
-        body: the VirtualService.
-        chosen: the pairs that are meant.
-        subsets: host and name of each that the namespace defines.
-    """
-    everything = list(routes_of(body))
-    namespace = body["metadata"]["namespace"]
-    for route in (pair.route for pair in chosen):
-        above = everything[: everything.index(route)]
-        if taker := next((one for one in above if one.at[1] == route.at[1] and _takes_all(one.body)), None):
-            yield f"route {taker} stands above route {route} and takes every request, so {route} gets none; put it below"
-        entries = route.body["route"]
-        total = sum(number(entry.get("weight", ABSENT)) for entry in entries)
-        if total != _WHOLE:
-            yield (
-                f"the weights of route {route} add up to {total}, and Istio takes each as its share of that sum, "
-                f"not as percent; let them add up to {_WHOLE}"
-            )
-        for aim in (entry["destination"] for entry in entries if entry.get("weight")):
-            host, subset = full_host(aim["host"], namespace), aim.get("subset")
-            if subset and service_of(aim["host"], namespace) and (host, subset) not in subsets:
-                says = f"no DestinationRule of namespace {namespace} defines subset {subset} of host {aim['host']}"
-                yield f"{says}, to which route {route} gives weight: those requests fail; define it"
-
-
-def _takes_all(route: Json) -> bool:
-    """Whether a route matches whatever comes."""
-    return not route.get("match") or any(
-        not entry.keys() - {"name", "uri"} and entry.get("uri", _ANY_PATH) == _ANY_PATH for entry in route["match"]
-    )
-
-
-def _routes(
-    routes: list[Route], service: VirtualService, where: str, fits: Callable[[Route], bool]
+def _chosen(
+    routes: list[Route], routing: Routing, where: str, fits: Callable[[Route], bool]
 ) -> tuple[list[Route], list[Problem]]:
     """The routes that are meant; and what is wrong with that."""
-    if service.names_any():
-        return _named(routes, service, where)
+    if (named := routing.named(routes, where)) is not None:
+        return named
     fitting = routes if len(routes) == 1 else list(filter(fits, routes))
     if len(fitting) == 1:
         return fitting, []
     names = ", ".join(map(str, routes)) or "none"
-    says = f"VirtualService {service.name} has {len(routes)} routes ({names}), {len(fitting)} with both; say which to shift"
-    return [], [Problem(f"{where}.routes", says)]
+    whole = f"{routing.resource.kind} {routing.name} has {len(routes)} {routing.word}s"
+    says = f"{whole} ({names}), {len(fitting)} with both; {routing.which(fitting or routes)}"
+    return [], [Problem(f"{where}.{routing.word}s", says)]
 
 
 def _has(route: Route, old: Destination, new: Destination, namespace: str) -> bool:
-    aims = [entry["destination"] for entry in route.body.get("route") or ()]
-    return all(any(_is(aim, side, namespace) for aim in aims) for side in (old, new))
+    return all(any(_is(aim, side, namespace) for aim in route.aims) for side in (old, new))
 
 
-def _named(routes: list[Route], service: VirtualService, where: str) -> tuple[list[Route], list[Problem]]:
-    chosen: dict[int, Route] = {}
-    problems = []
-    for field, protocol, named in (
-        ("routes", "http", service.routes),
-        ("tcp", "tcp", service.tcp),
-        ("tls", "tls", service.tls),
-    ):
-        there = [(at, route) for at, route in enumerate(routes) if route.at[1] == protocol]
-        for one in named:
-            found = [(at, route) for at, route in there if one in _names(route)]
-            if len(found) == 1:
-                chosen[found[0][0]] = found[0][1]  # once, though a port and another may both lead to it
-                continue
-            known = ", ".join(sorted({str(name) for _, route in there for name in _names(route)})) or "none"
-            what = {"http": "named", "tcp": "for port", "tls": "for host"}[protocol]
-            count = f"{len(found)} {protocol} routes" if found else f"no {protocol} route"
-            says = f"VirtualService {service.name} has {count} {what} {one}; it has {known}"
-            problems.append(Problem(f"{where}.{field}", says))
-    return list(chosen.values()), problems
-
-
-def _names(route: Route) -> set[Json]:
-    """What a plan may call it by."""
-    if route.http:
-        return {route.body["name"]} if route.body.get("name") else set()
-    return {one for entry in route.body.get("match") or () for one in _told_by(route.at[1], entry)}
-
-
-def _told_by(protocol: Segment, entry: Json) -> list[Json]:
-    """What one entry of a match is known by: its port (tcp), or its SNI hosts (tls)."""
-    if protocol == "tls":
-        return list(entry.get("sniHosts") or ())
-    return [entry["port"]] if "port" in entry else []
-
-
-def _is(live: Json, side: Destination, namespace: str) -> bool:
+def _is(aim: Aim, side: Destination, namespace: str) -> bool:
     return (
-        full_host(live["host"], namespace) == full_host(side.host, namespace)
-        and (live.get("subset") or None) == side.subset
-        and (side.port is None or (live.get("port") or {}).get("number") == side.port)
+        full_host(aim.host, namespace) == full_host(side.host, namespace)
+        and aim.subset == side.subset
+        and (side.port is None or aim.port == side.port)
     )
 
 
-def _weight_path(route: Route, destination: Json) -> Path:
-    """The weight beside exactly this destination, absent members included."""
-    exactly = {"host": destination["host"], "subset": destination.get("subset"), "port": destination.get("port")}
-    return (*route.at, "route", {"destination": exactly}, "weight")
+def not_there(body: Json, path: Path) -> bool:
+    """Whether nothing stands at a path, and something could be put there."""
+    return (found := find(body, path)) is not None and found.value is ABSENT
+
+
+def sets_one(host: str) -> str:
+    """What is said where the answers of a destination set a cookie already."""
+    return f"answers of {host} are given a header Set-Cookie there already; let the application set that cookie itself"
 
 
 def number(weight: Json) -> int:
-    """A weight that is left out is 0 beside other destinations (Istio API, HTTPRouteDestination.weight)."""
+    """A weight that is left out is 0 beside other destinations of a VirtualService; an HTTPRoute always says it."""
     return 0 if weight is ABSENT else int(weight)

@@ -131,21 +131,14 @@ def load(path: Path | None, **overrides: object) -> Settings:
     """Read the settings file, if there is one; what is given beside it wins.
 
     Raises:
-        PlanError: with every mistake, and with every file of credentials that is of no use. It shows no value of a provider.
+        PlanError: with every mistake. It shows no value of a provider. What stands in files of credentials is no mistake of
+            these settings: they are read at each use, and one provider that cannot be asked stops no other plan.
     """
     document = _document(path) | {key: value for key, value in overrides.items() if value is not None}
     try:
-        settings = Settings.model_validate(document)
+        return Settings.model_validate(document)
     except ValidationError as error:
         raise PlanError(*sentences(error, document, Settings, hidden="providers")) from None
-    problems = tuple(
-        Problem(f"providers.{name}.{provider.kind}.{problem.where}", problem.says)
-        for name, provider in settings.providers.items()
-        for problem in provider.server.problems()
-    )
-    if problems:
-        raise PlanError(*problems)
-    return settings
 
 
 def _document(path: Path | None) -> dict[str, Json]:

@@ -6,7 +6,6 @@ is gathered by `settled`, which blanks it: the driver saves at once only when th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -73,6 +72,7 @@ class Run:
         held_at: when the clocks were stopped; None while they go.
         finished_at: when the run ended.
         keep_until: until when the snapshots of a Succeeded run are kept for `rollback`; None when there are none.
+        way: digest of what its steps do, so that a run that did the same can be told among the earlier ones.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -86,6 +86,7 @@ class Run:
     held_at: datetime | None = None
     finished_at: datetime | None = None
     keep_until: datetime | None = None
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,7 @@ class GateStatus:
         bound: what it must keep, such as ``<= 0.5``.
         passes: consecutive passing samples, out of `needed`.
         fails: failing samples counted towards the threshold.
+        compared: the value is the ratio to a baseline, and the message has both numbers.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -119,6 +121,7 @@ class GateStatus:
     needed: int = 1
     fails: int = 0
     guard: bool = False
+    compared: bool = False
     message: str = ""
 
 
@@ -209,7 +212,12 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastRun:
-    """How an earlier run ended."""
+    """How an earlier run ended.
+
+    Attributes:
+        way: as of `Run`.
+        done: how many of its steps were done before it turned back.
+    """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
     number: int
@@ -218,6 +226,84 @@ class PastRun:
     message: str
     started_at: datetime
     finished_at: datetime | None = None
+    way: str = ""
+    done: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What a gate that compares with a baseline has said last.
+
+    Attributes:
+        step: empty for a guard.
+        says: both numbers, their ratio and its bound.
+    """
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    step: str = ""
+    gate: str
+    passed: bool = False
+    says: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What this run has seen of its gates and guards so far. Its report rests on it.
+
+    Attributes:
+        passed: how often a gate said Pass at the end of a stage.
+        skipped: how often one was taken as passed instead, on request.
+        failed: how often one has failed.
+        guarded: stages at whose end every guard said Pass.
+        guard_failed: what the last guard said that failed.
+        done: steps that were done before the run turned back, if it did.
+        held: how often the plan was held; guards are not judged then, unless a pair shares the traffic.
+        compared: of the gates that compare, the latest ones.
+    """
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    passed: int = 0
+    skipped: int = 0
+    failed: int = 0
+    guarded: int = 0
+    guard_failed: str = ""
+    done: int = 0
+    held: int = 0
+    compared: tuple[Compared, ...] = ()
+
+
+class Aim(StrEnum):
+    """What makes a migration a success."""
+
+    DATA = "ZeroDataLoss"
+    WINDOW = "WithinWindow"
+    VALIDATIONS = "ValidationsPassed"
+    PERFORMANCE = "PerformanceKept"
+    ROLLBACK = "RollbackRehearsed"
+    DOWNTIME = "NoUnexpectedDowntime"
+    DEPENDENCIES = "DependenciesUpdated"
+
+
+class Result(StrEnum):
+    """Whether it was reached."""
+
+    MET = "Met"
+    NOT_MET = "NotMet"
+    NOT_MEASURED = "NotMeasured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """One line of the report.
+
+    Attributes:
+        evidence: what was seen; where nothing was, how to have it measured.
+    """
+
+    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    criterion: Aim
+    result: Result
+    evidence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +336,7 @@ class Status:
         observed_generation: -1 until the operator has seen the plan (the CRD's default).
         point_of_no_return: the last step that is done and cannot be undone; unwinding never passes it.
         history: the runs before this one, the latest first.
+        report: of a run that has ended and had begun a step, one line for each `Aim`.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -265,6 +352,8 @@ class Status:
     steps: tuple[StepStatus, ...] = ()
     requests: tuple[RequestRecord, ...] = ()
     history: tuple[PastRun, ...] = ()
+    seen: Seen | None = None
+    report: tuple[Criterion, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
 
@@ -273,32 +362,11 @@ def takes_nothing_back(phase: Phase | str | None, keep_until: object) -> bool:
     return phase in ENDED and (phase != Phase.SUCCEEDED or keep_until is None)
 
 
-_LONGEST_RISK, _LESS_A_STEP = 4096, 56
-"""Characters of what a risk says, and by how much they are fewer for each step, so that the status stays below 64 KiB."""
-_CUT: Final = " ... (cutover impact says all of it)"
-_SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK})
-"""Phases in which nothing moves, so that why is worth a save of its own."""
+_SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK, Phase.ABANDONED})
+"""Phases in which nothing moves, so that why, and what was left, is worth a save of its own."""
 
 
 RISKS: Final = ("GitOpsDriftRisk", "CapacityRisk")
-
-
-def with_risks(status: Status, risks: Sequence[Risk], now: datetime) -> Status:
-    """The status with these risks as conditions, in place of those that were found before."""
-    before = {condition.type: condition.last_transition_time for condition in status.conditions}
-    longest = _LONGEST_RISK - _LESS_A_STEP * len(status.steps)
-    made = tuple(
-        Condition(
-            type=risk.type,
-            status="True",
-            reason=risk.reason,
-            message=risk.message if len(risk.message) <= longest else risk.message[: longest - len(_CUT)] + _CUT,
-            last_transition_time=before.get(risk.type, now),
-            observed_generation=status.observed_generation,
-        )
-        for risk in risks
-    )
-    return replace(status, conditions=(*(kept for kept in status.conditions if kept.type not in RISKS), *made))
 
 
 def settled(status: Status) -> Status:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cutover.endpoints import destinations, selects, service_of
+from cutover.endpoints import selects, service_of
 from cutover.errors import PlanError
 from cutover.fields import Json
 from cutover.impact import (
@@ -31,13 +31,13 @@ from cutover.ports import (
     LIMIT_RANGES,
     PLANS,
     SERVICES,
-    VIRTUAL_SERVICES,
     WORKLOADS,
     Ref,
     Resource,
 )
 from cutover.preflight import at_one_look
 from cutover.quotas import amounts, shown
+from cutover.routings import ROUTINGS, destinations
 from cutover.workloads import scalers_of
 
 
@@ -48,6 +48,7 @@ class Around:
     Attributes:
         owner: what keeps it as it stands elsewhere; empty when nothing does.
         fields: what the plan writes of it, as jq paths.
+        routes: by their kind, those that lead to it, with the weight they give.
         plans: other plans that write it too, each with its phase.
     """
 
@@ -55,7 +56,7 @@ class Around:
     owner: str = ""
     fields: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
-    routes: tuple[str, ...] = ()
+    routes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     autoscalers: tuple[str, ...] = ()
     budgets: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
@@ -89,7 +90,7 @@ async def survey(plan: Plan, name: str, reader: Reader, namespace: str) -> Impac
     reader = at_one_look(reader)
     bodies = await targets(plan, reader, namespace)
     found = await weigh(plan, reader, namespace)
-    kinds = (SERVICES, VIRTUAL_SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, PLANS, LIMIT_RANGES)
+    kinds = (SERVICES, *ROUTINGS, AUTOSCALERS, DISRUPTION_BUDGETS, PLANS, LIMIT_RANGES)
     listed = dict(
         zip(kinds, await asyncio.gather(*(permitted(reader, kind, namespace) for kind in kinds)), strict=True)
     )
@@ -117,15 +118,16 @@ def _around(
             if service["spec"].get("selector") and selects(service["spec"]["selector"], labels)
         ]
         budgets = [budget["metadata"]["name"] for budget in budgets_of(body["spec"], listed[DISRUPTION_BUDGETS])]
-    elif ref.resource == VIRTUAL_SERVICES:
-        services = list(dict.fromkeys(_service(aim, ref.namespace) for aim, _ in destinations(body)))
+    elif ref.resource in ROUTINGS:
+        aims = (aim for aim, _ in destinations(ref.resource, body))
+        services = list(dict.fromkeys(service_of(aim.host, ref.namespace) for aim in aims))
     behind = [ref.name] if ref.resource == SERVICES else services if ref.resource in WORKLOADS else []
     return Around(
         target=str(ref),
         owner=str(owner_of(body) or ""),
         fields=tuple(written),
         services=tuple(services),
-        routes=tuple(_routes_to(behind, listed[VIRTUAL_SERVICES], ref.namespace)),
+        routes={kind.kind: tuple(_routes_to(behind, kind, listed[kind], ref.namespace)) for kind in ROUTINGS},
         autoscalers=tuple(
             f"{scaler['metadata']['name']} ({scaler['spec'].get('minReplicas', 1)} to {scaler['spec']['maxReplicas']})"
             for scaler in scalers_of(ref, listed[AUTOSCALERS])
@@ -135,15 +137,12 @@ def _around(
     )
 
 
-def _routes_to(services: Sequence[str], routes: Sequence[Json], namespace: str) -> Iterator[str]:
+def _routes_to(services: Sequence[str], resource: Resource, routes: Sequence[Json], namespace: str) -> Iterator[str]:
     for body in routes:
-        weights = [weight for aim, weight in destinations(body) if _service(aim, namespace) in services]
+        given = destinations(resource, body)
+        weights = [weight for aim, weight in given if service_of(aim.host, namespace) in services]
         if weights:
             yield f"{body['metadata']['name']} (weight {', '.join(map(str, weights))})"
-
-
-def _service(aim: Json, namespace: str) -> str:
-    return service_of(aim.get("host", ""), namespace)
 
 
 def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
@@ -176,7 +175,7 @@ def lines(found: Impact) -> Iterator[str]:
         for head, items in (
             ("writes", around.fields),
             ("Services", around.services),
-            ("VirtualServices", around.routes),
+            *((f"{kind}s", items) for kind, items in around.routes.items()),
             ("HorizontalPodAutoscalers", around.autoscalers),
             ("PodDisruptionBudgets", around.budgets),
             ("other plans", around.plans),

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
 from cutover.fields import Change, Json, Operation, Path, escape, find, in_order, readable, same_version, write
-from cutover.foreign import gone, says
+from cutover.foreign import fenced_by_hand, gone, says
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.snapshots import Snapshot, labels, read, written
 from cutover.status import ACTIVE
@@ -88,13 +89,14 @@ class Targets:
         Raises:
             Busy: another active plan holds it.
             Superseded: this run is over, or another process has it.
+            Foreign: somebody wrote a fence of their own on it.
             NotFound: it is gone.
             Conflict: it changed at every try.
         """
         for _ in range(_TRIES):
             body = await self.cluster.get(ref)
             holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
-            if holder == self.holder.uid and self._fence_of(body) == self.holder.fence:
+            if holder == self.holder.uid and await self._fence_of(ref, body) == self.holder.fence:
                 return
             if holder not in (None, self.holder.uid) and (plan := await self._active_plan(ref.namespace, holder)):
                 raise Busy(f"{ref} is held by plan {plan}")
@@ -151,6 +153,10 @@ class Targets:
         operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
         return operations
 
+    def may_take(self, body: Json) -> bool:
+        """Whether no other plan has claimed an object: what stands in it is then nobody's work under way."""
+        return (body["metadata"].get("labels") or {}).get(PLAN_LABEL) in (None, self.holder.uid)
+
     async def held_by(self, ref: Ref) -> str:
         """The active plan other than ours that holds an object; empty when it is free. Raises NotFound."""
         body = await self.cluster.get(ref)
@@ -172,7 +178,8 @@ class Targets:
                 if labels.get(PLAN_LABEL) != self.holder.uid:
                     return
                 if fenced:
-                    self._fence_of(body)
+                    with suppress(Foreign):  # a number that is nobody's keeps no claim
+                        await self._fence_of(ref, body)
                 operations: list[Operation] = [
                     same_version(body),
                     {"op": "remove", "path": _PLAN_AT},
@@ -197,14 +204,20 @@ class Targets:
                 return str(plan["metadata"]["name"]) if phase in ACTIVE else ""
         return ""
 
-    def _fence_of(self, body: Json) -> int | None:
-        """The number on an object; None when somebody took it away or wrote no number."""
+    async def _fence_of(self, ref: Ref, body: Json) -> int | None:
+        """The number on an object; None when somebody took it away or wrote no number.
+
+        Raises:
+            Superseded: it is higher than ours, and of another process that has this plan.
+            Foreign: it is higher than ours, and the plan is still in our hands: somebody wrote it there.
+        """
         text = (body["metadata"].get("labels") or {}).get(FENCE_LABEL, "")
         if not text.isdecimal():
             return None
         fence = int(text)
         if fence > self.holder.fence:
-            raise Superseded(f"fence {fence} stands where ours is {self.holder.fence}")
+            await self._still_ours()
+            raise Foreign("ClaimLost", fenced_by_hand(ref, fence, self.holder.fence))
         return fence
 
     async def fence(self, ref: Ref) -> None:
@@ -287,7 +300,7 @@ class Targets:
         body, refused = self.cluster.seen(ref), ""
         for _ in range(_TRIES):
             body = body or await self.cluster.get(ref)
-            operations = self._operations(ref, uid, body, changes)
+            operations = await self._operations(ref, uid, body, changes)
             if not operations:
                 return body
             if PLAN_LABEL not in (body["metadata"].get("labels") or {}):
@@ -298,7 +311,7 @@ class Targets:
                 # A failed test, a missing path and an invalid object look alike: only another read can tell.
                 refused, before = str(rejected), operations
                 body = await self.cluster.get(ref)
-                if self._operations(ref, uid, body, changes) == before:
+                if await self._operations(ref, uid, body, changes) == before:
                     raise Rejected(f"the server refuses {ref}: {refused}") from rejected
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to write it: {refused}")
 
@@ -309,10 +322,10 @@ class Targets:
             Rejected: one has not, and the value it has is of ours or the snapshot's: something puts it back.
             Foreign, Superseded, NotFound, Unavailable: as for `change`.
         """
-        if self._operations(ref, uid, await self.cluster.get(ref), changes):
+        if await self._operations(ref, uid, await self.cluster.get(ref), changes):
             raise Rejected(f"{ref} does not keep what was written to it; find out who puts it back")
 
-    def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
+    async def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
         metadata = body["metadata"]
         if metadata["uid"] != uid:
             raise Foreign("TargetReplaced", f"{ref} was deleted and made anew")
@@ -321,7 +334,7 @@ class Targets:
             return self._claiming_again(ref, body, changes)
         if holder != self.holder.uid:
             raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
-        fence = self._fence_of(body)
+        fence = await self._fence_of(ref, body)
         if fence is None:
             return self._claiming_again(ref, body, changes)
         writes = _writes(ref, body, changes)

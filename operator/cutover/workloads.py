@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -168,3 +169,18 @@ def pod_ready(pod: Json) -> bool:
         return False
     conditions = pod.get("status", {}).get("conditions", ())
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def fingerprint(pod: Json) -> str:
+    """The same as long as the same containers run in it; empty when one does not run: it will read what stands by then."""
+    status = pod.get("status") or {}
+    containers = status.get("containerStatuses") or ()
+    if not containers or any("running" not in (container.get("state") or {}) for container in containers):
+        return ""
+    restarts = sum(one.get("restartCount", 0) for one in (*containers, *(status.get("initContainerStatuses") or ())))
+    return hashlib.sha256(f"{pod['metadata']['uid']} {restarts}".encode()).hexdigest()[:12]
+
+
+def ending(pod: Json) -> bool:
+    """Whether it is on its way out."""
+    return "deletionTimestamp" in pod["metadata"]

@@ -126,6 +126,29 @@ async def test_a_token_that_is_gone_is_said_without_its_place(tmp_path: Path, ca
     assert SECRET not in str(vars(record))
 
 
+async def test_a_file_that_is_mended_is_used_and_the_log_says_both_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cutover")
+    token, seen = tmp_path / "token", Seen()
+    async with serving(seen.handle) as url, asking(url, bearerTokenFile=str(token)) as providers:
+        for _ in range(3):
+            assert not providers.usable("default")
+            assert "cannot be used" in (await ask(providers)).note
+        assert providers.health() == {"default": False, "status": False}
+        token.write_text("mended")
+        assert providers.usable("default")
+        assert (await ask(providers)).value == 7.0
+        assert providers.health() == {"default": True, "status": True}
+    assert [headers["Authorization"] for headers in seen.headers] == ["Bearer mended"]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("cutover")] == [
+        "the credentials for Prometheus cannot be used",
+        "the credentials for provider status cannot be used",
+        "the credentials for Prometheus can be used again",
+        "the credentials for provider status can be used again",
+    ]
+
+
 def as_server(authority: trustme.CA, trusted: trustme.CA | None = None) -> ssl.SSLContext:
     """What a server needs to be known by an authority, and, with `trusted`, to ask who comes."""
     made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

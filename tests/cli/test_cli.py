@@ -14,8 +14,10 @@ import termios
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cutover.kubeconfig import Plans
+from cutover.requests import RequestVerb
 from cutover.status import Phase
 from harness.kind import AnyCluster
 from harness.process import free_ports, until
@@ -123,6 +125,8 @@ def test_explain() -> None:
         "until gate pods: readiness >= 100%, for 5s",
         "does weight 50 for 2m",
         "the way back: undo shift, undo deploy",
+        "proven   Prepare rollback scripts: the way back is part of the plan: undo shift, undo deploy",
+        "planned  Update application configuration: step deploy",
         "resources: [virtualservices], resourceNames: [shop], verbs: [patch]",
     ):
         assert line in text
@@ -260,6 +264,53 @@ def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: AnyCluster) -> None:
     assert followed.returncode == 0, followed
     assert "Succeeded 3/3" in followed.stdout
     assert next(r for r in shop.status().requests if r.verb == "approve").by == shop.user
+
+
+@pytest.mark.cluster
+def test_what_a_run_proved(shop: Shop, cluster: AnyCluster, tmp_path: Path) -> None:
+    def report(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return cutover("report", "plan", *arguments, "-n", shop.namespace, kubeconfig=cluster.kubeconfig)
+
+    assert "there is no MigrationPlan plan in namespace" in report().stderr
+    guard = "{name: errors, interval: 500ms, prometheus: {query: vector(0)}, pass: {max: '1'}}"
+    ratio = (
+        "{name: slow, interval: 500ms, prometheus: {query: vector(2), baseline: vector(4)}, pass: {ratio: {max: '1'}}}"
+    )
+    steps = f"steps:{DEPLOY}{SHIFT}    gates: [{ratio}]\n  - {{name: ok, approve: {{message: really}}}}\n"
+    shop.apply(f"timeout: 1h\nguards: [{guard}]\n{steps}")
+    shop.until_phase(Phase.WAITING)
+    going_on = report()
+    assert going_on.returncode == 0, going_on
+    assert "the plan is Waiting; it is judged when its run has ended" in going_on.stdout
+    shop.request(RequestVerb.APPROVE, "ok")
+    assert shop.until_ended().phase is Phase.SUCCEEDED
+    done = report()
+    assert done.returncode == 0, done
+    for line in (
+        "All validations passed: 5 times a gate said Pass at the end of a stage; the plan has 2",
+        "Performance kept or improved: step shift gate slow: 0.5 (2 against a baseline of 4) is <= 1",
+        "No unexpected downtime: guard errors: all said Pass at the end of each of 6 stages, and none failed in between",
+        "Completed within the window: the first step began ",
+        "Run pre-migration validation: nothing was missing when run 1 began",
+    ):
+        assert line in done.stdout
+    file = tmp_path / "report.html"
+    told = report("-o", "json", "--html", str(file))
+    found = json.loads(told.stdout)
+    assert found["report"] == shop.api.get(f"{shop.plans}/plan")["status"]["report"]
+    results = {line["criterion"]: line["result"] for line in found["report"]}
+    assert results["NoUnexpectedDowntime"] == results["PerformanceKept"] == results["WithinWindow"] == "Met"
+    assert results["ZeroDataLoss"] == results["RollbackRehearsed"] == "NotMeasured"
+    assert "Succeeded" in [event["reason"] for event in found["events"]]
+    assert "All validations passed" in file.read_text()
+    assert "step shift 4/4: weight 100" in file.read_text()
+    shop.request(RequestVerb.ROLLBACK)
+    shop.until(lambda status: status.phase is Phase.ROLLED_BACK)
+    back = report()
+    assert back.returncode == 2
+    assert "Rollback rehearsed and ready: run 1 did all of these very steps (3)" in back.stdout
+    assert yaml.safe_load(report("-o", "yaml").stdout)["phase"] == "RolledBack"
+    assert report("-o", "wide").returncode == 64
 
 
 @pytest.mark.cluster

@@ -136,6 +136,9 @@ def test_files_for_the_providers_are_mounted_where_the_settings_look(tmp_path: P
         VALUES,
         "providerFiles.login.secret.secretName=prometheus-login",
         "providerFiles.authority.configMap.name=authority",
+        "providerFiles.must.secret.secretName=s",
+        "providerFiles.must.secret.optional=false",
+        "providerFiles.mixed.projected.sources[0].secret.name=s",
         "providers.default.prometheus.bearerTokenFile=/etc/cutover-files/login/token",
         "providers.status.http.url=https://status.shop",
         "providers.status.http.maxBytes=4096",
@@ -147,8 +150,10 @@ def test_files_for_the_providers_are_mounted_where_the_settings_look(tmp_path: P
     mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
     assert all(mount["readOnly"] for mount in mounts.values())
     sources = {path: volumes[mount["name"]] for path, mount in mounts.items()}
-    assert sources["/etc/cutover-files/login"]["secret"] == {"secretName": "prometheus-login"}
-    assert sources["/etc/cutover-files/authority"]["configMap"] == {"name": "authority"}
+    assert sources["/etc/cutover-files/login"]["secret"] == {"secretName": "prometheus-login", "optional": True}
+    assert sources["/etc/cutover-files/authority"]["configMap"] == {"name": "authority", "optional": True}
+    assert sources["/etc/cutover-files/must"]["secret"] == {"secretName": "s", "optional": False}
+    assert sources["/etc/cutover-files/mixed"]["projected"] == {"sources": [{"secret": {"name": "s"}}]}
     folders = {"login": {"token": b"s3cret", "key": b"k1"}, "authority": {"ca.crt": trustme.CA().cert_pem.bytes()}}
     for folder, files in folders.items():
         (tmp_path / folder).mkdir()
@@ -199,7 +204,7 @@ def test_receivers_of_messages_come_from_secrets(tmp_path: Path) -> None:
     mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert chat.name == "urls"
-    assert volumes[mounts[str(chat.parent)]]["secret"] == {"secretName": "cutover-chat"}
+    assert volumes[mounts[str(chat.parent)]]["secret"] == {"secretName": "cutover-chat", "optional": True}
     assert set(load(file).notify) == {"chat", "pager"}
 
 

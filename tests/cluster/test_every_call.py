@@ -36,7 +36,7 @@ class Case:
 def _crash(yard: Yard, story: Story, expected: End, number: int, moment: str) -> Case:
     hit = f"{story.name} {moment} "
     try:
-        with yard.site(story.name) as site:
+        with yard.site(story.name, more=story.more) as site:
             runner, struck = site.runner, threading.Event()
             watches = 0
 

@@ -36,6 +36,7 @@ def other(
     providers = cluster.prometheus.providers | {
         "status": {"http": server},
         "stranger": {"http": {"url": page.url}},
+        "late": {"http": server | {"bearerTokenFile": f"{page.token}-late"}},
     }
     made = Operator(cluster, tmp_path_factory.mktemp("other"), providers, name="other")
     made.start()
@@ -164,6 +165,21 @@ def test_a_provider_of_the_wrong_kind_is_missing(store: Shop) -> None:
     assert status.phase is Phase.REFUSED
     says = "steps[soak].gates[errors].prometheus.provider: there is no provider status of kind prometheus; the administrator has configured: default, down, hasty"
     assert status.message == says
+
+
+def test_a_token_that_is_not_there_keeps_only_the_plan_that_needs_it_and_counts_once_it_is(
+    store: Shop, page: Page, other: Operator
+) -> None:
+    """The operator has started without it: the other plans of this file are proof."""
+    late = Path(f"{page.token}-late")
+    gate = GATE.replace("provider: status", "provider: late")
+    store.apply(f"steps:\n  - {{name: soak, check: {{}}, gates: [{gate}]}}")
+    status = store.until(lambda status: status.phase is Phase.PENDING and bool(status.message))
+    says = "the operator's credentials for provider late cannot be used; its log tells the administrator which file to mend"
+    assert status.message == f"steps[soak].gates[errors].http.provider: {says}"
+    assert f"providers.late.http.bearerTokenFile: {late} cannot be read" in other.log.read_text()
+    late.write_text(page.token.read_text())
+    assert store.until_ended().phase is Phase.SUCCEEDED
 
 
 def _nothing_secret(store: Shop, other: Operator) -> None:

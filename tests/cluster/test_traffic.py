@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-import urllib.error
-import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
 from cutover.requests import RequestVerb
 from cutover.status import Phase
-from harness.cluster import ROOT, Cluster
+from harness.cluster import Cluster
 from harness.process import until
+from support.checkout import Checkout, example
 from support.real import Shop
-from support.serving import Requests, Serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
 
 CHECKOUT = """
-apiVersion: v1
-kind: Service
-metadata: {name: checkout-v1, namespace: NAMESPACE}
-spec: {selector: {app: checkout-v1}, ports: [{name: http, port: 80}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: checkout-v2, namespace: NAMESPACE}
-spec: {selector: {app: checkout-v2}, ports: [{name: http, port: 80}]}
----
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: checkout, namespace: NAMESPACE}
@@ -53,98 +38,22 @@ spec:
 """Somebody mirrors already, and a weight is left out: both must come back as they are."""
 
 
-class Backend(Serving):
-    """A server that says what version it is, and counts what reaches it."""
-
-    def __init__(self, version: str) -> None:
-        self.count = 0
-        backend, lock = self, threading.Lock()
-
-        class Handler(Requests):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                with lock:
-                    backend.count += 1
-                self.reply(version.encode())
-
-        super().__init__(Handler)
-
-
-class Checkout:
-    """Two versions behind the gateway: two backends of the old one, one of the new."""
-
-    def __init__(self, shop: Shop, cluster: Cluster) -> None:
-        self.shop, self.cluster = shop, cluster
-        self.backends: dict[str, list[Backend]] = {"v1": [], "v2": []}
-
-    def start(self) -> None:
-        for manifest in yaml.safe_load_all(CHECKOUT.replace("NAMESPACE", self.shop.namespace)):
-            self.shop.api.apply(manifest)
-        for version in ("v1", "v1", "v2"):
-            self.add(version)
-        until("the gateway serves the old version", lambda: self.ask(1) == {"v1": 1})
-
-    def add(self, version: str) -> None:
-        """One more endpoint of a version."""
-        backend = Backend(version)
-        self.backends[version].append(backend)
-        name = f"{version}-{len(self.backends[version])}"
-        self.shop.api.apply({
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "WorkloadEntry",
-            "metadata": {"name": name, "namespace": self.shop.namespace},
-            "spec": {"address": "127.0.0.1", "labels": {"app": f"checkout-{version}"}, "ports": {"http": backend.port}},
-        })  # fmt: skip
-
-    def stop(self) -> None:
-        for backend in (one for some in self.backends.values() for one in some):
-            backend.close()
-
-    def ask(self, times: int, path: str = "/", **headers: str) -> Counter[str]:
-        """Requests through the gateway, and which version has answered how many; a code that is not 200 counts as itself."""
-        found = Counter[str]()
-        for _ in range(times):
-            request = urllib.request.Request(f"{self.cluster.mesh.gateway_url}{path}")
-            for name, value in {"host": f"checkout.{self.shop.namespace}.example", **headers}.items():
-                request.add_header(name, value)
-            try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
-                    found[answer.read().decode()] += 1
-            except urllib.error.HTTPError as error:
-                found[str(error.code)] += 1
-        return found
-
-    def counted(self, version: str) -> int:
-        return sum(backend.count for backend in self.backends[version])
-
-    def routes(self) -> Any:
-        """The http routes as they are, known to the gateway."""
-        self.cluster.mesh.wait_synced()
-        path = f"{self.shop.routes.rpartition('/')[0]}/checkout"
-        return self.shop.api.get(path)["spec"]["http"]
-
-    def names(self) -> list[str]:
-        return [route["name"] for route in self.routes()]
-
-
 @pytest.fixture
 def checkout(shop: Shop, cluster: Cluster) -> Iterator[Checkout]:
-    made = Checkout(shop, cluster)
+    path = f"{shop.routes.rpartition('/')[0]}/checkout"
+    made = Checkout(shop, cluster, CHECKOUT, cluster.mesh.gateway_url, path)
     made.start()
     yield made
     made.stop()
 
 
-def example(name: str, gates: list[Any]) -> dict[str, Any]:
-    """A plan of the examples that loses no time, and is judged by these gates."""
-    spec: dict[str, Any] = yaml.safe_load((ROOT / "examples" / name).read_text())["spec"]
-    del spec["serviceAccountName"]
-    (step,) = spec["steps"]
-    step["gates"] = gates
-    step["traffic"].pop("dwell")
-    step["traffic"].get("mirror", {}).pop("dwell", None)
-    return spec
+def routes(checkout: Checkout) -> Any:
+    """The http routes as they are, known to the gateway."""
+    return checkout.spec()["http"]
+
+
+def names(checkout: Checkout) -> list[str]:
+    return [route["name"] for route in routes(checkout)]
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
@@ -154,8 +63,8 @@ def test_requests_with_the_header_reach_the_new_version(checkout: Checkout, back
     before = shop.objects()
     shop.apply(example("canary-by-header.yaml", []))
     shop.until(lambda s: s.current is not None and s.current.weight == 100)
-    until("half of the weight is written", lambda: checkout.routes()[2]["route"][1].get("weight") == 50)
-    assert checkout.names() == ["help", "cutover-shift-primary", "primary"]
+    until("half of the weight is written", lambda: routes(checkout)[2]["route"][1].get("weight") == 50)
+    assert names(checkout) == ["help", "cutover-shift-primary", "primary"]
     assert checkout.ask(100, canary="true") == {"v2": 100}
     assert checkout.ask(20, canary="false").keys() == {"v1", "v2"}
     assert checkout.ask(20, "/help", canary="true") == {"v1": 20}, "what stands further up still takes what it took"
@@ -169,7 +78,7 @@ def test_requests_with_the_header_reach_the_new_version(checkout: Checkout, back
     else:
         checkout.add("v2")
         assert shop.until_ended().phase is Phase.SUCCEEDED
-    assert checkout.names() == ["help", "primary"]
+    assert names(checkout) == ["help", "primary"]
     assert checkout.ask(50, canary="true") == checkout.ask(50) == {"v1" if back else "v2": 50}
     assert shop.leftovers() == []
 
@@ -179,7 +88,7 @@ def test_a_mirror_is_counted_and_never_answers(checkout: Checkout, back: bool) -
     """A gate that has no data keeps the plan at the mirror, until a person skips it."""
     shop = checkout.shop
     checkout.add("v2")
-    before, was = shop.objects(), checkout.routes()
+    before, was = shop.objects(), routes(checkout)
     shop.apply(
         example(
             "mirror-then-canary.yaml",
@@ -187,7 +96,7 @@ def test_a_mirror_is_counted_and_never_answers(checkout: Checkout, back: bool) -
         )
     )
     shop.until(lambda s: s.current is not None and bool(s.current.gates))
-    assert checkout.routes()[1]["mirror"] == {"host": "checkout-v2"}
+    assert routes(checkout)[1]["mirror"] == {"host": "checkout-v2"}
     old, new = checkout.counted("v1"), checkout.counted("v2")
     assert checkout.ask(100) == {"v1": 100}
     until("every request is mirrored", lambda: checkout.counted("v2") - new == 100)
@@ -199,7 +108,7 @@ def test_a_mirror_is_counted_and_never_answers(checkout: Checkout, back: bool) -
     else:
         shop.request(RequestVerb.SKIP, "shift")
         assert shop.until_ended().phase is Phase.SUCCEEDED
-    now = checkout.routes()
+    now = routes(checkout)
     assert [{**route, "route": None} for route in now] == [{**route, "route": None} for route in was]
     old, new = checkout.counted("v1"), checkout.counted("v2")
     assert checkout.ask(100) == {"v1" if back else "v2": 100}
@@ -210,7 +119,7 @@ def test_a_mirror_is_counted_and_never_answers(checkout: Checkout, back: bool) -
 def test_pairs_of_all_protocols_in_one_write(checkout: Checkout) -> None:
     """Each change of its spec raises the generation of an object by one."""
     shop = checkout.shop
-    path = f"{shop.routes.rpartition('/')[0]}/checkout"
+    path = checkout.path
     pair = [
         {"destination": {"host": f"checkout-{version}"}, "weight": 100 * (version == "v1")} for version in ("v1", "v2")
     ]
@@ -239,3 +148,65 @@ def test_pairs_of_all_protocols_in_one_write(checkout: Checkout) -> None:
     assert shop.until_ended().phase is Phase.ROLLED_BACK
     assert shop.objects() == before
     assert shop.api.get(path)["metadata"]["generation"] == began + 2
+
+
+DELEGATED = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: front, namespace: NAMESPACE}
+spec:
+  hosts: [checkout.NAMESPACE.example]
+  gateways: [istio-system/gateway]
+  http:
+    - name: help
+      match: [{uri: {prefix: /help}}]
+      route: [{destination: {host: checkout-v1}}]
+    - name: rest
+      delegate: {name: checkout}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: checkout, namespace: NAMESPACE}
+spec:
+  http:
+    - name: primary
+      route:
+        - {destination: {host: checkout-v1}, weight: 100}
+        - {destination: {host: checkout-v2}}
+"""
+"""Requests to the host of the one go through the routes of the other, which has no hosts."""
+
+
+def test_a_delegate_splits_what_its_root_hands_on(shop: Shop, cluster: Cluster) -> None:
+    """The root is refused, by name; named itself, the delegate is shifted as any other, and by header."""
+    path = f"{shop.routes.rpartition('/')[0]}/checkout"
+    checkout = Checkout(shop, cluster, DELEGATED, cluster.mesh.gateway_url, path)
+    checkout.start()
+    before = shop.objects()
+    spec = example("canary-by-header.yaml", [])
+    traffic = spec["steps"][0]["traffic"]
+    traffic["virtualService"] = {"name": "front"}
+    shop.apply({**spec, "startDeadline": "1s"}, "root")
+    status = shop.until_ended("root")
+    assert status.phase is Phase.REFUSED
+    assert (
+        "route rest of VirtualService front hands its requests to VirtualService checkout; name that one"
+        in status.message
+    )
+    traffic |= {"virtualService": {"name": "checkout"}, "weights": [50, 100]}
+    shop.apply(spec)
+    shop.until(lambda s: s.current is not None and s.current.weight == 100)  # which waits for a second endpoint
+    until("half of the weight is written", lambda: routes(checkout)[-1]["route"][1].get("weight") == 50)
+    assert names(checkout) == ["cutover-shift-primary", "primary"]
+    assert checkout.ask(50, canary="true") == {"v2": 50}
+    assert checkout.ask(20, "/help", canary="true") == {"v1": 20}
+    split = checkout.ask(400)
+    assert split.total() == 400
+    assert 140 <= split["v2"] <= 260, split
+    shop.request(RequestVerb.ABORT)
+    assert shop.until_ended().phase is Phase.ROLLED_BACK
+    checkout.spec()
+    assert checkout.ask(50, canary="true") == {"v1": 50}
+    assert shop.objects() == before
+    assert shop.leftovers() == []
+    checkout.stop()

@@ -76,7 +76,7 @@ def _at_random(yard: Yard, story: Story, undisturbed: Undisturbed, seed: int) ->
     """What went wrong; empty when nothing did."""
     chosen, told = random.Random(f"{story.name} {seed}"), list[str]()  # noqa: S311 -- repeatable on purpose
     try:
-        with yard.site(story.name, operators=2) as site, _unrest(site, chosen, acts=12) as told:
+        with yard.site(story.name, more=story.more, operators=2) as site, _unrest(site, chosen, acts=12) as told:
             site.play(story, deadline=90)
             problems = site.end().differs_from(undisturbed.end)
     except (AssertionError, NotReady) as error:
@@ -178,7 +178,7 @@ def _late_write(yard: Yard, story: Story, undisturbed: Undisturbed, number: int,
     what = f"{story.name}{', aborted' if abort else ''}{', done' if done else ''} "
     code = 0
     try:
-        with yard.site(story.name, operators=1) as site:
+        with yard.site(story.name, more=story.more, operators=1) as site:
             sleeper, other = site.runner, site.add_operator()
             hold = Hold(lambda: sleeper.process.signal(signal.SIGSTOP), answer=done)
             writes = 0

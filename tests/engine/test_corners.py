@@ -17,6 +17,7 @@ from cutover.ports import (
     FENCE_LABEL,
     PLAN_LABEL,
     PLANS,
+    SERVICE_ACCOUNTS,
     SNAPSHOTS,
     Ref,
     Sample,
@@ -218,6 +219,46 @@ async def test_resume_while_suspended_is_not_lost() -> None:
     assert await run.run() is Phase.SUCCEEDED
 
 
+async def test_a_server_that_wants_peace_is_not_asked_again_at_once() -> None:
+    """A save that it did not answer may have taken effect; the next turn reads the plan first."""
+    run = Simulation(plan(APPROVE), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.request(RequestVerb.APPROVE, "ok")
+    save = run.cluster.save_status
+
+    async def busy(ref: Ref, resource_version: str, status: Any) -> Any:
+        await save(ref, resource_version, status)
+        raise Unavailable("HTTP 429", 30.0)
+
+    run.cluster.save_status = busy  # type: ignore[method-assign]
+    get, read = run.cluster.get, list[Ref]()
+
+    async def counted(ref: Ref) -> Any:
+        read.append(ref)
+        return await get(ref)
+
+    run.cluster.get = counted  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await run.driver.turn(run.plan)
+    assert read == []
+    run.cluster.save_status = save  # type: ignore[method-assign]
+    await run.driver.turn(run.plan)
+    assert read[0] == run.plan
+    assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_the_account_is_asked_for_before_the_first_write_of_a_step() -> None:
+    """It was released for migrations when the plan began, and the API server would still let the operator act as it."""
+    late = "  - {name: late, deploy: {workload: {name: shop-v1}, replicas: 4}}\n"
+    run = Simulation(plan(f"onFailure: Hold{APPROVE}{late}"), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    edit(run, Ref(SERVICE_ACCOUNTS, NAMESPACE, "migrator"), lambda body: body["metadata"].update(labels={}))
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "AccountUnusable"
+    assert run.cluster.objects[V1]["spec"]["replicas"] == 3
+
+
 async def test_claims_of_a_try_that_died_do_not_stay() -> None:
     """Both targets are claimed, the process dies, one of them is deleted."""
     spec = DEPLOY + "  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 1}}\n"
@@ -235,6 +276,22 @@ async def test_claims_of_a_try_that_died_do_not_stay() -> None:
     run.cluster.delete(V1)
     await run.until(lambda: run.phase is Phase.REFUSED)
     assert PLAN_LABEL not in (run.cluster.objects[V2]["metadata"].get("labels") or {})
+
+
+async def test_a_claim_with_a_fence_of_somebody_else_is_given_up() -> None:
+    """The process dies between its claim and the next save."""
+    run = Simulation(plan(DEPLOY), put=shop)
+
+    def told(verb: str, ref: Ref, _: Any) -> None:
+        if verb == "patch" and ref == V2 and run.switch.at == 0:
+            run.switch.at = run.switch.calls + 1
+
+    run.cluster.told = told
+    await run.until(lambda: run.crashes == 1)
+    edit(run, V2, lambda body: body["metadata"]["labels"].update({FENCE_LABEL: "1000000000"}))
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.reason == "ClaimLost"
+    assert run.leftovers() == []
 
 
 async def test_a_claim_still_under_way_is_late_when_the_run_ends_while_it_claims() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cutover.ports import Ref
-from cutover.status import Phase
+from cutover.status import Aim, Phase
 from cutover.testing import CrashSwitch
 from support.plans import STORIES, Story, play
 from support.shop import plan
@@ -15,6 +15,13 @@ from support.simulation import Simulation
 def effects(run: Simulation) -> list[Ref]:
     """Writes that changed the spec of a target: each must happen once, whatever dies when."""
     return [ref for verb, ref in run.cluster.effects if verb == "spec"]
+
+
+def told(run: Simulation) -> list[object]:
+    """The report, without the moments it names, and what it rests on."""
+    timed = (Aim.WINDOW, Aim.ROLLBACK)
+    lines = [(line.criterion, line.result, line.criterion in timed or line.evidence) for line in run.status.report]
+    return [*lines, run.status.seen]
 
 
 async def end(
@@ -28,6 +35,7 @@ async def end(
 async def test_ends_as_told(story: Story) -> None:
     run, phase = await end(story)
     assert phase is story.end, run.status
+    assert [line.criterion for line in run.status.report] == list(Aim)
     assert run.leftovers() == []
     if phase is Phase.ROLLED_BACK:
         assert run.specs() == run.specs_before()
@@ -50,6 +58,7 @@ async def test_dies_at_every_call(story: Story, after: bool) -> None:  # noqa: F
         assert run.leftovers() == [], at
         if not story.timed:
             assert [step.state for step in run.status.steps] == [step.state for step in whole.status.steps], at
+            assert told(run) == told(whole), at
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -77,3 +86,4 @@ async def test_gets_no_answer_at_every_call(story: Story, after: bool) -> None: 
         assert run.leftovers() == [], at
         if not story.timed:
             assert effects(run) == effects(whole), at
+            assert told(run) == told(whole), at

@@ -119,11 +119,25 @@ async def test_the_write_of_a_process_that_was_overtaken_has_no_effect(cluster: 
     assert cluster.objects[V2]["spec"]["replicas"] == 0
 
 
+async def test_a_fence_that_somebody_else_wrote_is_a_lost_claim_and_not_another_process(cluster: MemoryCluster) -> None:
+    """The plan is still in our hands, so reading it again would bring the same, for ever."""
+    mine = targets(cluster, 2)
+    await mine.claim(V2)
+    labels(cluster)[FENCE_LABEL] = "1000000000"
+    for act in (mine.change(V2, uid(cluster), [change(3)]), mine.confirm(V2, uid(cluster), []), mine.claim(V2)):
+        with pytest.raises(Foreign, match=r"--overwrite cutover\.dev/fence=2") as foreign:
+            await act
+        assert foreign.value.reason == "ClaimLost"
+    assert cluster.objects[V2]["spec"]["replicas"] == 0
+    await mine.release(V2)
+    assert PLAN_LABEL not in labels(cluster)
+
+
 async def test_a_patch_already_on_its_way_fails_on_the_count(cluster: MemoryCluster) -> None:
     """The paused process computed its patch before; the server refuses it after."""
     await targets(cluster).claim(V2)
     late = targets(cluster, 1)
-    operations = late._operations(V2, uid(cluster), cluster.objects[V2], [change(3)])
+    operations = await late._operations(V2, uid(cluster), cluster.objects[V2], [change(3)])
     await targets(cluster, 2).fence(V2)
     with pytest.raises(Rejected):
         await cluster.patch(V2, operations, "migrator")
@@ -199,6 +213,28 @@ async def test_an_inserted_container_moves_nothing(cluster: MemoryCluster) -> No
     assert [item["image"] for item in cluster.objects[V2]["spec"]["template"]["spec"]["containers"]] == [
         "new:1",
         "proxy:1",
+        "shop:2",
+    ]
+
+
+async def test_an_item_put_where_ours_was_gets_nothing(cluster: MemoryCluster) -> None:
+    """It comes between the read and the write, has the same value, and only its name tells it from ours."""
+    await targets(cluster).claim(V2)
+    real, meddled = cluster.patch, list[Ref]()
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        if not meddled:
+            body = copy.deepcopy(cluster.objects[V2])
+            pod = body["spec"]["template"]["spec"]
+            pod["containers"].insert(1, {"name": "copy", "image": "shop-v2:1"})
+            meddled.append(cluster.put(DEPLOYMENTS, body))
+        return await real(ref, operations, account)
+
+    cluster.patch = patch  # type: ignore[method-assign]
+    await targets(cluster).change(V2, uid(cluster), [Change(IMAGE, "shop:2", ("shop-v2:1", "shop:2"))])
+    assert [item["image"] for item in cluster.objects[V2]["spec"]["template"]["spec"]["containers"]] == [
+        "proxy:1",
+        "shop-v2:1",
         "shop:2",
     ]
 

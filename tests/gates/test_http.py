@@ -119,3 +119,15 @@ async def test_an_unknown_provider_is_missing_before_the_first_step() -> None:
 def test_people_see_what_is_asked() -> None:
     lines = list(explain(parse(plan(SOAK)["spec"])))
     assert "       asks default: GET /status?minutes=5, $.errors" in lines
+
+
+async def test_a_provider_that_cannot_be_asked_keeps_the_plan_pending_until_it_can() -> None:
+    run = Simulation(plan(SOAK), put=shop)
+    run.metrics.unusable.add("default")
+    await run.until(lambda: bool(run.status.message))
+    says = "the operator's credentials for provider default cannot be used; its log tells the administrator which file to mend"
+    assert (run.phase, run.status.reason) == (Phase.PENDING, "Preflight")
+    assert run.status.message == f"steps[soak].gates[errors].http.provider: {says}"
+    assert run.specs() == run.specs_before()
+    run.metrics.unusable.clear()
+    await run.until(lambda: run.phase is Phase.RUNNING)

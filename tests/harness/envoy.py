@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness import tools
 
-NODE = "router~127.0.0.1~gw.default~default.svc.cluster.local"
+SYSTEM: Final = "istio-system"
+LABELS: Final = {"istio": "ingressgateway"}
+NODE = f"router~127.0.0.1~gw.{SYSTEM}~{SYSTEM}.svc.cluster.local"
 
 
 def bootstrap(admin: int, xds: int) -> dict[str, Any]:
@@ -28,9 +30,9 @@ def bootstrap(admin: int, xds: int) -> dict[str, Any]:
     }
     metadata = {
         "CLUSTER_ID": "Kubernetes",
-        "NAMESPACE": "default",
+        "NAMESPACE": SYSTEM,
         "ISTIO_VERSION": "1.31.0",
-        "LABELS": {"istio": "ingressgateway"},
+        "LABELS": LABELS,
     }
     return {
         "node": {"id": NODE, "cluster": "gateway", "metadata": metadata},

@@ -17,7 +17,8 @@ import yaml
 from harness import tools
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
-from harness.control_plane import ControlPlane
+from harness.control_plane import ControlPlane, install
+from harness.mesh import gateway_crds
 from harness.process import until
 from harness.prometheus import Prometheus
 
@@ -159,6 +160,7 @@ class OnKind:
         try:
             self._created.load_docker_image(f"{_REPOSITORY}:{_TAG}")
             self._attach()
+            install(self.api, *gateway_crds())  # istiod looks for them when it starts
             for release, chart in ISTIO_CHARTS.items():
                 self._helm(release, istio_chart(chart), "istio-system", ISTIO_VALUES)
             self.prometheus.start()

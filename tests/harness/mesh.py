@@ -1,4 +1,4 @@
-"""Istio without containers: istiod and one gateway Envoy as processes, Istio's CRDs, its validation webhook."""
+"""Istio without containers: istiod and one gateway Envoy as processes, the CRDs of Istio and the Gateway API, the webhook."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import yaml
 
 from harness import tools
 from harness.control_plane import ControlPlane, install, load
-from harness.envoy import NODE, bootstrap
+from harness.envoy import LABELS, NODE, SYSTEM, bootstrap
 from harness.process import Process, free_ports, until
 
-SYSTEM: Final = "istio-system"
 GATEWAY: Final = f"{SYSTEM}/gateway"
 """What a VirtualService names in `gateways` to be served here."""
+
+_HOST: Final = f"gateway.{SYSTEM}.svc.cluster.local"
+_PORT: Final = 80
 
 _MESH = {
     "enableAutoMtls": False,
@@ -49,13 +51,19 @@ class Mesh:
         self._control_plane, self.folder, self._detached, self._report = control_plane, folder, detached, report
         self.processes: dict[str, Process] = {}
 
-    def attach(self, gateway_port: int, admin_port: int, istiod_port: int) -> None:
+    def attach(self, gateway_port: int, admin_port: int, istiod_port: int, route_port: int) -> None:
         """Use one that runs already."""
         self.gateway_port, self.admin_port, self.istiod_port = gateway_port, admin_port, istiod_port
+        self.route_port = route_port
 
     @property
     def gateway_url(self) -> str:
         return f"http://127.0.0.1:{self.gateway_port}"
+
+    @property
+    def routes_url(self) -> str:
+        """Where the same Envoy serves the HTTPRoutes."""
+        return f"http://127.0.0.1:{self.route_port}"
 
     @property
     def envoy_admin(self) -> str:
@@ -72,12 +80,13 @@ class Mesh:
             self._monitoring,
             self.gateway_port,
             self.admin_port,
-        ) = free_ports(7)
+            self.route_port,
+        ) = free_ports(8)
         api = self._control_plane.api
-        install(api, *crds())
+        install(api, *crds(), *gateway_crds())
         api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
         self.start_istiod()
-        install(api, self._webhook(), self._gateway_object())
+        install(api, self._webhook(), self._gateway_object(), *self._gateway_of_the_gateway_api())
         self.start_envoy()
         until("the webhook refuses what is wrong", self._webhook_works, process=self.processes["istiod"])
 
@@ -161,8 +170,48 @@ class Mesh:
             "apiVersion": "networking.istio.io/v1",
             "kind": "Gateway",
             "metadata": {"name": "gateway", "namespace": SYSTEM},
-            "spec": {"selector": {"istio": "ingressgateway"}, "servers": [server]},
+            "spec": {"selector": LABELS, "servers": [server]},
         }
+
+    def _gateway_of_the_gateway_api(self) -> list[dict[str, Any]]:
+        """The Gateway that an HTTPRoute names, bound to the same Envoy by the host of a service whose one endpoint that is.
+
+        Istio makes no pods for a Gateway that says its address. It cannot say on which of them a port is bound.
+        """
+        port = {"number": _PORT, "name": "http", "protocol": "HTTP", "targetPort": self.route_port}
+        place = {"name": "gateway", "namespace": SYSTEM}
+        listener = {"name": "http", "port": _PORT, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}
+        group = "gateway.networking.k8s.io/v1"
+        return [
+            {
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "ServiceEntry",
+                "metadata": place,
+                "spec": {
+                    "hosts": [_HOST],
+                    "ports": [port],
+                    "resolution": "STATIC",
+                    "location": "MESH_INTERNAL",
+                    "endpoints": [{"address": "127.0.0.1", "labels": LABELS}],
+                },
+            },
+            {
+                "apiVersion": group,
+                "kind": "GatewayClass",
+                "metadata": {"name": "istio"},
+                "spec": {"controllerName": "istio.io/gateway-controller"},
+            },
+            {
+                "apiVersion": group,
+                "kind": "Gateway",
+                "metadata": place,
+                "spec": {
+                    "gatewayClassName": "istio",
+                    "addresses": [{"type": "Hostname", "value": _HOST}],
+                    "listeners": [listener],
+                },
+            },
+        ]
 
     def _webhook(self) -> dict[str, Any]:
         rule = {
@@ -220,6 +269,17 @@ def crds() -> list[dict[str, Any]]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(source.read_text())
     return load(kept)
+
+
+def gateway_crds() -> list[dict[str, Any]]:
+    """The standard CRDs of the Gateway API, of the release that Istio is built with, read once from its module."""
+    kept = tools.cache() / f"pilot-discovery-{tools.ISTIO}" / "gateway-crds.yaml"
+    if not kept.exists():
+        folder = tools.module_dir("istio", "sigs.k8s.io/gateway-api") / "config/crd/standard"
+        text = "---\n".join(file.read_text() for file in sorted(folder.glob("*.yaml")))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(text)
+    return [body for body in load(kept) if body["kind"] == "CustomResourceDefinition"]
 
 
 def _ok(url: str) -> bool:

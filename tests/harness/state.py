@@ -36,7 +36,7 @@ def attach(state: dict[str, Any]) -> Cluster:
         raise RuntimeError("the cluster that was left running has ended since; begin anew with `make cluster`")
     cluster = Cluster(Path(state["folder"]), detached=True)
     cluster.control_plane.attach(state["api"], state["token"])
-    cluster.mesh.attach(state["gateway_port"], state["admin_port"], state["istiod_port"])
+    cluster.mesh.attach(state["gateway_port"], state["admin_port"], state["istiod_port"], state["route_port"])
     cluster.prometheus.attach(state["prometheus"], next(pid for name, pid, _ in state["pids"] if name == "prometheus"))
     return cluster
 
@@ -54,6 +54,7 @@ def write_state(cluster: Cluster, before: Sequence[Process] = ()) -> dict[str, A
         "gateway_port": cluster.mesh.gateway_port,
         "admin_port": cluster.mesh.admin_port,
         "istiod_port": cluster.mesh.istiod_port,
+        "route_port": cluster.mesh.route_port,
         "pids": [[process.name, process.pid, started_at(process.pid)] for process in (*before, *cluster.processes())],
         "kubeconfig": str(cluster.kubeconfig),
         "api": cluster.control_plane.url,

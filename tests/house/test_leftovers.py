@@ -103,7 +103,7 @@ def test_up_says_which_part_is_gone(
 def test_what_is_written_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUTOVER_KUBECTL", str(home / "kubectl"))  # this test is not worth a build
     cluster = Cluster(home / "cluster", detached=True, report=lambda _: None)
-    cluster.mesh.attach(1, 2, 3)
+    cluster.mesh.attach(1, 2, 3, 4)
     process = Process("load", ["sleep", "600"], log=home / "log")
     process.start()
     try:

@@ -106,6 +106,23 @@ async def test_what_there_is_no_room_for_is_dropped_and_counted(
     assert sender.post("pager", Message("t", "m"), 30).trouble == "there is no such provider"
 
 
+async def test_what_was_posted_under_a_key_is_not_sent_again_while_it_is_remembered(
+    chat: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "_REMEMBERED", 2)
+    async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, _):
+        assert sender.delivery("a") is None
+        first = sender.post("chat", Message("a", "m"), 30, "a")
+        assert sender.post("chat", Message("a", "m"), 30, "a") is first
+        assert await over(first) == [""]
+        assert sender.post("chat", Message("a", "m"), 30, "a") is first is sender.delivery("a")
+        await over(*(sender.post("chat", Message(key, "m"), 30, key) for key in ("b", "c")))
+        assert sender.delivery("a") is None
+        assert sender.delivery("b") is not None
+        assert await over(sender.post("chat", Message("a", "m"), 30, "a"), sender.post("chat", Message("d", "m"), 30))
+    assert [title for title, _ in chat.came] == ["a", "b", "c", "a", "d"]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

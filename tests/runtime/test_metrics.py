@@ -22,7 +22,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
             found.name,
             *(
                 found.labels[key]
-                for key in ("error", "phase", "reason", "verb", "resource", "code")
+                for key in ("error", "phase", "reason", "verb", "resource", "code", "provider")
                 if key in found.labels
             ),
         ): found.value
@@ -32,7 +32,9 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
 
 
 def test_what_is_counted() -> None:
-    metrics = Metrics(lambda: ["Running", "Running", ""], lambda: 4, lambda: True)
+    metrics = Metrics(
+        lambda: ["Running", "Running", ""], lambda: 4, lambda: True, lambda: {"default": True, "status": False}
+    )
     with metrics.turn():
         pass
     with pytest.raises(Unavailable), metrics.turn():
@@ -55,13 +57,15 @@ def test_what_is_counted() -> None:
     assert seen["cutover_target_writes_total", "virtualservices.networking.istio.io", "200"] == 1
     assert seen["cutover_transitions_total", "GateFailed"] == 1
     assert seen["cutover_events_dropped_total",] == 1
+    assert seen["cutover_provider_usable", "default"] == 1
+    assert seen["cutover_provider_usable", "status"] == 0
 
 
 def test_every_metric_stands_in_the_table_of_the_documents() -> None:
-    text, _ = Metrics(list, lambda: 0, lambda: False).text("text/plain")
+    text, _ = Metrics(list, lambda: 0, lambda: False, dict).text("text/plain")
     names = {line.split()[2] for line in text.decode().splitlines() if line.startswith("# TYPE cutover_")}
     table = (ROOT / "docs" / "operating.md").read_text()
-    assert len(names) == 11
+    assert len(names) == 12
     assert {name for name in names if f"| `{name}` |" not in table} == set()
 
 

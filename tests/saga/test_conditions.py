@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cutover.conditions import LONGEST_MESSAGE, present
+from cutover.conditions import present
 from cutover.plan import read_status, write_status
+from cutover.sizes import with_risks
 from cutover.status import (
     Current,
     Failure,
@@ -20,7 +21,6 @@ from cutover.status import (
     StepState,
     StepStatus,
     Verdict,
-    with_risks,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -134,7 +134,7 @@ def test_the_largest_status_is_small_enough_and_comes_back_as_it_was() -> None:
             a_status(Phase.RUNNING),
             steps=steps,
             current=current,
-            message="m" * LONGEST_MESSAGE,
+            message="m" * 8192,
             failure=Failure(step="s", stage="1/1", reason="r", message="m" * 1024),
         ),
         NOW,

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from cutover.requests import Request, RequestVerb
-from cutover.saga.turn import Done, Failed, OnFailure, Rules
+from cutover.saga.turn import Done, Failed, Rules
 from cutover.status import Answer, Phase, Verdict
 from saga.test_saga import RULES, Walk, gate
 
@@ -26,15 +26,6 @@ def with_deploy(**changes: object) -> Rules:
 
 
 @pytest.mark.parametrize("irreversible", [False, True])
-def test_a_guard_holds_after_the_point_of_no_return(*, irreversible: bool) -> None:
-    walk = Walk(with_deploy(irreversible=irreversible)).to("shift")
-    said = walk.go(guards=GUARD)
-    assert walk.status.failure is not None
-    assert walk.status.failure.reason == "GuardFailed"
-    assert (said, walk.status.phase) == (("", Phase.HELD) if irreversible else ("undo shift", Phase.UNWINDING))
-
-
-@pytest.mark.parametrize("irreversible", [False, True])
 def test_a_held_plan_past_it_stays_held_whatever_its_guards_say(*, irreversible: bool) -> None:
     walk = Walk(with_deploy(irreversible=irreversible)).to("shift")
     walk.go(Done())
@@ -43,37 +34,6 @@ def test_a_held_plan_past_it_stays_held_whatever_its_guards_say(*, irreversible:
     walk.go(guards=GUARD)
     assert walk.status.phase is (Phase.HELD if irreversible else Phase.UNWINDING)
     assert (walk.status.reason == "HeldByPerson") is irreversible
-
-
-# --- retries, time ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("policy", list(OnFailure))
-@pytest.mark.parametrize("judged", [{"gates": FAILING}, {"guards": GUARD}])
-def test_what_fails_by_a_gate_or_a_guard_is_never_tried_again(policy: OnFailure, judged: dict[str, object]) -> None:
-    """The policy is followed at once, however many retries are left."""
-    walk = Walk(replace(with_deploy(retries=3, on_failure=policy), on_failure=policy)).to("deploy")
-    said = walk.go(Done(), **judged)
-    if policy is OnFailure.HOLD:
-        assert (said, walk.status.phase) == ("", Phase.HELD)
-        assert walk.go() == ""
-    else:
-        assert (said, walk.status.phase) == ("undo deploy", Phase.UNWINDING)
-        assert walk.go(Done()) == "release"
-    assert walk.status.steps[0].attempt == 1
-
-
-def test_a_timeout_bounds_a_stage_beyond_its_dwell() -> None:
-    stages = tuple(replace(stage, dwell=timedelta(minutes=10)) for stage in RULES.steps[0].stages)
-    walk = Walk(with_deploy(stages=stages, timeout=timedelta(minutes=1))).to("deploy")
-    for passed in (0, 9, 1.9):
-        walk.now += timedelta(minutes=passed)
-        walk.go(Done(), gates=PASSING)
-        assert walk.is_(Phase.RUNNING)
-    walk.now += timedelta(minutes=0.1)
-    assert walk.go(gates=PASSING) == "undo deploy"
-    assert walk.status.failure is not None
-    assert walk.status.failure.reason == "StageTimedOut"
 
 
 # --- what is remembered -------------------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ def rules(draw: st.DrawFn) -> Rules:
             irreversible=draw(st.sampled_from([False, False, True])),
             on_failure=draw(st.sampled_from(OnFailure)),
             keeps=rule.kind == "traffic",
+            stages=(*rule.stages[:-1], replace(rule.stages[-1], cleans=draw(st.booleans()))),
         )
         for rule in RULES.steps
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from cutover.model import Model
-from cutover.saga.turn import Again, Done, Opening, Verb
+from cutover.requests import Request, RequestVerb
+from cutover.saga.turn import Again, Done, Opening, StageRule, Verb
 from cutover.status import Phase, StepState
 from cutover.windows import Recurring, Window, opening
-from saga.test_saga import NOW, Walk
+from saga.test_saga import NOW, RULES, Walk
 
 CLOSED = Opening(open=False, opens_at=NOW + timedelta(hours=2))
 OVER = Opening(open=False)
@@ -171,6 +174,74 @@ def test_a_step_fails_when_no_window_is_left() -> None:
     assert walk.go(Done(), opening=OVER).startswith("undo shift")
     assert walk.status.failure is not None
     assert walk.status.failure.reason == "WindowOver"
+
+
+CLEANING = replace(
+    RULES,
+    steps=(
+        RULES.steps[0],
+        replace(RULES.steps[1], stages=(*RULES.steps[1].stages, StageRule("tidy up", weight=100, cleans=True))),
+        RULES.steps[2],
+    ),
+)
+"""The second step ends with a stage that only cleans up."""
+
+
+@pytest.mark.parametrize("outside", [CLOSED, OVER])
+def test_a_stage_that_only_cleans_up_waits_for_no_window(outside: Opening) -> None:
+    walk = Walk(CLEANING).to("shift", 1)
+    assert walk.go(Done(), opening=outside) == "do shift 2"
+    assert walk.status.phase is Phase.RUNNING
+    assert walk.status.current is not None
+    assert not walk.status.current.unbegun
+    said = walk.go(Done(skip=True), opening=outside)
+    assert (said, walk.status.reason) == (("", "OutsideWindow") if outside is CLOSED else ("undo shift", "WindowOver"))
+    assert walk.status.steps[2].state is not StepState.PENDING, "the step is done, and it is the next one that waits"
+
+
+def test_one_that_waited_already_goes_on() -> None:
+    """As another version of this program has saved it."""
+    walk = Walk().to("shift")
+    walk.go(Done())
+    walk.now += timedelta(minutes=1)
+    walk.go(Done(), opening=CLOSED)
+    assert walk.status.steps[1].state is StepState.WAITING
+    stages = (RULES.steps[1].stages[0], StageRule("tidy up", weight=100, cleans=True))
+    walk.rules = replace(RULES, steps=(RULES.steps[0], replace(RULES.steps[1], stages=stages), RULES.steps[2]))
+    assert walk.go(opening=CLOSED) == "do shift 0"
+    assert walk.go(Done(), opening=CLOSED) == "do shift 1"
+    assert (walk.status.phase, walk.status.steps[1].state) == (Phase.RUNNING, StepState.DOING)
+
+
+def test_held_and_announced_what_only_cleans_up_is_not_done_until_the_plan_goes_on() -> None:
+    walk = Walk(CLEANING).to("shift", 1)
+    assert walk.go(Done(), opening=OVER) == "do shift 2"
+    assert walk.go(opening=OVER, suspended=True) == ""
+    assert walk.is_(Phase.HELD)
+    walk.now += timedelta(hours=1)
+    assert walk.go(opening=OVER, suspended=True) == ""
+    assert walk.go(opening=OVER) == "do shift 2"
+    assert walk.is_(Phase.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("stop", "go_on"),
+    [
+        ({"suspended": True}, {}),
+        ({"requests": (Request(RequestVerb.HOLD, "1"),)}, {"requests": (Request(RequestVerb.RESUME, "2"),)}),
+    ],
+    ids=["suspended", "held"],
+)
+def test_who_stops_a_plan_keeps_what_only_the_next_stage_takes_away(
+    stop: dict[str, Any], go_on: dict[str, Any]
+) -> None:
+    walk = Walk(CLEANING).to("shift", 1)
+    assert walk.go(Again(1.0, "not yet")) == ""
+    assert walk.go(opening=OVER, **stop) == ""
+    assert walk.go(Done(), opening=OVER, **stop) == "", "a late answer"
+    assert walk.status.phase is Phase.HELD
+    assert walk.go(opening=OVER, **go_on) == "do shift 1"
+    assert walk.go(Done(), opening=OVER) == "do shift 2"
 
 
 def test_an_unwinding_never_waits() -> None:

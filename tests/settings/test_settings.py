@@ -1,4 +1,4 @@
-"""What the administrator writes: each mistake gets one sentence at start, and none of them shows a credential."""
+"""What the administrator writes: each mistake gets one sentence, that of a file in the log, and none shows a credential."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import trustme
 import yaml
 
+from cutover.adapters.providers import Providers
 from cutover.errors import PlanError
 from cutover.settings import Settings, load
 
@@ -43,12 +44,26 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def said(tmp_path: Path, server: dict[str, Any] | Any, files: Path, kind: str = "prometheus") -> list[str]:
-    """What is said of these settings of one provider; FILES stands for the folder of files."""
-    text = yaml.safe_dump({"providers": {"default": {kind: server}}}).replace("FILES", str(files))
+def loaded(tmp_path: Path, server: dict[str, Any], files: Path, kind: str = "prometheus") -> Settings:
+    """These settings of one provider; FILES stands for the folder of files."""
+    return load(
+        written(tmp_path, yaml.safe_dump({"providers": {"default": {kind: server}}}).replace("FILES", str(files)))
+    )
+
+
+def said(tmp_path: Path, server: dict[str, Any], files: Path) -> list[str]:
+    """What is said at start of settings that cannot be read."""
     with pytest.raises(PlanError) as caught:
-        load(written(tmp_path, text))
+        loaded(tmp_path, server, files)
     return [str(problem).replace(str(files), "FILES") for problem in caught.value.problems]
+
+
+def logged(settings: Settings, files: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log says of files that cannot be used; the operator starts all the same."""
+    providers = Providers(settings.providers)
+    for _ in range(2):
+        assert providers.health() == {"default": False}
+    return [record.why.replace(str(files), "FILES") for record in caplog.records]  # type: ignore[attr-defined]
 
 
 URL = "https://prometheus.monitoring:9090"
@@ -93,6 +108,8 @@ WHOLE: list[tuple[dict[str, Any], str]] = [
     ({"tls": {"keyFile": "FILES/tls.key"}}, f"{AT}.tls: it has keyFile and no certFile; a certificate needs its key, so give both"),
     ({"tls": {}}, f"{AT}.tls: it has neither caFile nor certFile; give one, or drop tls"),
     ({"url": "http://x", "tls": {"caFile": "FILES/ca.crt"}}, f"{AT}: it has tls, and its url begins with http:; write https:, or drop tls"),
+]  # fmt: skip
+OF_FILES: list[tuple[dict[str, Any], str]] = [
     ({"bearerTokenFile": "FILES/nowhere"}, f"{AT}.bearerTokenFile: FILES/nowhere cannot be read: no such file or directory"),
     ({"bearerTokenFile": "FILES/folder"}, f"{AT}.bearerTokenFile: FILES/folder cannot be read: is a directory"),
     ({"bearerTokenFile": "FILES/empty"}, f"{AT}.bearerTokenFile: FILES/empty is empty"),
@@ -110,20 +127,27 @@ WHOLE: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("server", "says"), WHOLE, ids=[says.rpartition(": ")[2] for _, says in WHOLE])
-def test_one_sentence_for_what_does_not_fit_and_for_each_file(
-    server: dict[str, Any], says: str, tmp_path: Path, files: Path
-) -> None:
+def test_one_sentence_for_what_does_not_fit(server: dict[str, Any], says: str, tmp_path: Path, files: Path) -> None:
     assert said(tmp_path, {"url": URL} | server, files) == [says]
     assert SECRET not in says
 
 
-def test_all_that_is_of_no_use_is_said_at_once(tmp_path: Path, files: Path) -> None:
+@pytest.mark.parametrize(("server", "says"), OF_FILES, ids=[says.rpartition(": ")[2] for _, says in OF_FILES])
+def test_a_file_stops_no_start_and_the_log_has_one_sentence_for_it(
+    server: dict[str, Any], says: str, tmp_path: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert logged(loaded(tmp_path, {"url": URL} | server, files), files, caplog) == [says]
+    assert SECRET not in str([vars(record) for record in caplog.records])
+
+
+def test_all_that_is_of_no_use_is_said_at_once(tmp_path: Path, files: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = {
         "url": URL,
         "basic": {"usernameFile": "FILES/nowhere", "passwordFile": "FILES/empty"},
         "tls": {"caFile": "FILES/token"},
     }
-    assert [says.partition(":")[0] for says in said(tmp_path, server, files, "http")] == [
+    found = logged(loaded(tmp_path, server, files, "http"), files, caplog)
+    assert [says.partition(":")[0] for says in found] == [
         "providers.default.http.basic.usernameFile",
         "providers.default.http.basic.passwordFile",
         "providers.default.http.tls.caFile",

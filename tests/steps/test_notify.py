@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from cutover.ports import Delivery, Message, Tone
+from cutover.ports import Delivery, Message, Ref, Tone
 from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done
 from cutover.status import Phase, StepState
@@ -23,11 +24,10 @@ TELL = Notify(provider="chat", message="v2 is there")
 
 
 class Desk:
-    """One process that does the step."""
+    """One process that does the step. What kinds remember of a run is lost from one command to the next."""
 
     def __init__(self) -> None:
         self.messenger = MemoryMessenger()
-        self.memory: dict[str, Any] = {}
 
     def work(self, *, applied: bool = False, attempt: int = 1) -> Work:
         cluster = MemoryCluster()
@@ -40,7 +40,6 @@ class Desk:
             cluster.clock.now(),
             applied=applied,
             attempt=attempt,
-            memory=self.memory,
             messenger=self.messenger,
         )
 
@@ -158,6 +157,50 @@ async def test_dies_at_every_call(name: str, expected: list[str], after: bool) -
     if after:
         assert lost, "a process that dies right after a save has told nobody"
         assert doubled, "a step that has posted and was not saved as done posts again"
+
+
+def changed_before_save(run: Simulation, at: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Somebody changes the plan right before the n-th save of its status; the list that is returned gets an item a save."""
+    save, saves = run.cluster.save_status, list[int]()
+
+    async def meddled(ref: Ref, version: str, status: Any) -> Any:
+        saves.append(len(saves) + 1)
+        if len(saves) == at:
+            body = copy.deepcopy(run.cluster.objects[ref])
+            body["metadata"]["annotations"] = {"somebody": "was here"}
+            run.cluster.put(ref.resource, body)
+        return await save(ref, version, status)
+
+    monkeypatch.setattr(run.cluster, "save_status", meddled)
+    return saves
+
+
+@pytest.mark.parametrize(("name", "expected"), [("notified", FORWARD), ("notified-fails", BACKWARD)])
+async def test_changed_at_the_moment_of_any_save_it_tells_once(
+    name: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save fails, and the process has to read the plan anew: what it has posted it does not post again."""
+    at, saves = 0, [0]
+    while at < len(saves):
+        at += 1
+        run = Simulation(plan(NOTIFIED), put=shop)
+        saves = changed_before_save(run, at, monkeypatch)
+        await play(story(name), run)
+        assert told(run) == expected, at
+    assert at > len(expected)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize(("name", "expected"), [("notified", FORWARD), ("notified-fails", BACKWARD)])
+async def test_no_answer_to_any_call_tells_no_step_twice(name: str, expected: list[str], after: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    whole = Simulation(plan(NOTIFIED), put=shop)
+    await play(story(name), whole)
+    for at in range(1, whole.switch.calls + 1):
+        run = Simulation(plan(NOTIFIED), switch=CrashSwitch(at, after, lost=True), put=shop)
+        assert await play(story(name), run) is whole.phase, at
+        assert [one for one in told(run) if one.startswith("step ")] == [
+            one for one in expected if one.startswith("step ")
+        ], at
 
 
 async def test_nobody_takes_anything_and_the_plan_ends_as_ever() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import yaml
 
-from cutover.ports import SERVICES, VIRTUAL_SERVICES, Ref
+from cutover.ports import DEPLOYMENTS, PLANS, SERVICES, VIRTUAL_SERVICES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
-from support.shop import ROUTES, plan, shop, shop_of_many_routes, virtual_service
+from cutover.testing.controllers import react
+from support.shop import ROUTES, V2, plan, shop, shop_of_many_routes, virtual_service
 from support.simulation import Simulation
 
 HEADER = "{headers: {canary: {exact: 'true'}}}"
@@ -48,6 +50,13 @@ def edit(run: Simulation, change: Callable[[Any], object]) -> None:
     body = copy.deepcopy(run.cluster.objects[ROUTES])
     change(body["spec"])
     run.cluster.put(VIRTUAL_SERVICES, body)
+
+
+def change_plan(run: Simulation, **fields: object) -> None:
+    """What a person does to the spec of the plan."""
+    body = copy.deepcopy(run.cluster.objects[run.plan])
+    body["spec"] |= fields
+    run.cluster.put(PLANS, body)
 
 
 def http(run: Simulation) -> list[dict[str, Any]]:
@@ -87,6 +96,24 @@ async def test_the_header_route_stands_through_all_weights_and_goes_at_the_end()
     run.cluster.changed = changed
     assert await run.run() is Phase.SUCCEEDED
     assert seen == [(False, 0), (True, 0), (True, 10), (True, 100), (False, 100)]
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_the_header_route_goes_although_the_window_is_over(suspended: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    body = spec(f"match: [{HEADER}], dwell: 1m", weights="[100]")
+    body["spec"]["window"] = {"start": "2026-01-01T11:00:00Z", "end": "2026-01-01T12:01:30Z"}
+    run = Simulation(body, put=shop)
+    await until_weight(run, 100)
+    if suspended:
+        change_plan(run, suspend=True)
+        await run.until(lambda: run.phase is Phase.HELD)
+        run.clock.pass_time(timedelta(hours=1))
+        await run.turn()
+        assert OURS in names(run)
+        change_plan(run, suspend=False)
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert run.clock.now() > datetime(2026, 1, 1, 12, 1, 30, tzinfo=UTC)
+    assert names(run) == ["primary"]
 
 
 async def test_it_is_a_copy_that_asks_for_both() -> None:
@@ -289,11 +316,59 @@ async def test_mirrors_that_are_there_stay_beside_it() -> None:
     assert primary(run)["mirrors"] == [theirs]
 
 
+async def test_a_delegate_has_no_hosts_and_is_shifted_as_any_other() -> None:
+    def put(cluster: MemoryCluster) -> None:
+        shop(cluster)
+        body = virtual_service()
+        del body["spec"]["hosts"]
+        cluster.put(VIRTUAL_SERVICES, body)
+
+    run = Simulation(spec(f"match: [{HEADER}]", after=SOAK), put=put)
+    await until_weight(run, 100)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+
+
 async def test_it_ends_also_where_the_first_weight_is_passed_over() -> None:
     put = put_with(lambda body: [entry.update(weight=50) for entry in body["http"][0]["route"]])
-    run = Simulation(spec("mirror: {percent: 10}", weights="[20, 50]"), put=put)
+    run = Simulation(spec("mirror: {percent: 10, dwell: 1m}", weights="[20, 50]"), put=put)
+    seen: list[tuple[str, bool, int]] = []
+
+    def changed(ref: Ref, *_: Any) -> None:
+        if ref == ROUTES and run.status.current is not None and run.status.current.step == "shift":
+            seen.append((run.status.current.intent, "mirror" in primary(run), share(run)))
+
+    run.cluster.changed = changed
     assert await run.run() is Phase.SUCCEEDED
+    assert seen == [("mirror 10% to shop-v2 for 1m", True, 50), ("weight 20", False, 50)]
     assert run.cluster.objects[ROUTES]["spec"] == run.before[ROUTES]["spec"]
+
+
+@pytest.mark.parametrize(("percent", "needed"), [(33, 0), (34, 2), (100, 3)])
+async def test_a_mirror_waits_for_as_many_endpoints_as_its_share_needs(percent: int, needed: int) -> None:
+    """One of three pods of the new version is ready, and the old one has three."""
+
+    def put(cluster: MemoryCluster) -> None:
+        shop(cluster)
+        cluster.rollouts = False
+        body = copy.deepcopy(cluster.objects[V2])
+        body["spec"]["replicas"] = 3
+        cluster.put(DEPLOYMENTS, body)
+        cluster.report(V2, {"observedGeneration": cluster.objects[V2]["metadata"]["generation"], "readyReplicas": 1})
+        react(cluster)
+
+    body = spec(f"mirror: {{percent: {percent}, dwell: 1h}}")
+    del body["spec"]["steps"][0]
+    run = Simulation(body, put=put)
+    await run.until(lambda: run.status.current is not None and run.status.current.step == "shift")
+    for _ in range(3):
+        await run.turn()
+    assert ("mirror" in primary(run)) == (not needed)
+    current = run.driver._memories[run.plan].status.current
+    assert current is not None
+    if needed:
+        says = f"mirror {percent}% to shop-v2 waits: shop-v2 has 1 ready endpoints, and needs {needed}"
+        assert current.message == says
 
 
 async def test_who_takes_the_mirror_away_wishes_to_stop() -> None:
@@ -415,6 +490,29 @@ def taken(body: Any) -> None:
             f"match: [{HEADER}]",
             "{name: shop}",
             "traffic.match: route primary takes requests without header canary only (withoutHeaders: {'exact': 'true'})",
+        ),
+        (
+            lambda body: body.update(http=[{"name": "root", "delegate": {"name": "shop-routes"}}]),
+            "dwell: 0s",
+            "{name: shop}",
+            (
+                "traffic.virtualService: route root of VirtualService shop hands its requests to VirtualService shop-routes; "
+                "name that one instead"
+            ),
+        ),
+        (
+            lambda body: body.update(
+                http=[
+                    {"name": "a", "match": [{"uri": {"prefix": "/a"}}], "delegate": {"name": "x", "namespace": "team"}},
+                    {"route": [{"destination": {"host": "shop-v1"}}]},
+                ]
+            ),
+            "dwell: 0s",
+            "{name: shop}",
+            (
+                "traffic.virtualService: route a of VirtualService shop hands its requests to VirtualService x of namespace team; "
+                "make a plan there that names it"
+            ),
         ),
         (
             lambda body: body.update(tcp=[{"match": [{"port": 1}], "route": body["http"][0]["route"]}]),

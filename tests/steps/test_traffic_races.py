@@ -59,8 +59,8 @@ UNNAMED = [
 ]
 
 
-@pytest.mark.parametrize(("protocol", "put"), UNNAMED)
-async def test_a_route_inserted_above_an_unnamed_one_gets_none_of_its_weights(
+@pytest.mark.parametrize(("protocol", "put"), [*UNNAMED, ("http", shop)])
+async def test_a_route_inserted_above_gets_none_of_its_weights(
     protocol: str, put: Callable[[MemoryCluster], None]
 ) -> None:
     run = Simulation(spec("dwell: 1m", weights="[10, 50]"), put=put)
@@ -71,7 +71,7 @@ async def test_a_route_inserted_above_an_unnamed_one_gets_none_of_its_weights(
     assert [entry["weight"] for entry in listed(run, protocol)[1]["route"]] == [50, 50]
 
 
-@pytest.mark.parametrize(("protocol", "put"), UNNAMED)
+@pytest.mark.parametrize(("protocol", "put"), [*UNNAMED, ("http", shop)])
 async def test_neither_does_it_when_the_traffic_goes_back(protocol: str, put: Callable[[MemoryCluster], None]) -> None:
     run = Simulation(spec("dwell: 1m", weights="[10, 50]"), put=put)
     await run.until(lambda: listed(run, protocol)[0]["route"][1].get("weight") == 10)
@@ -80,6 +80,26 @@ async def test_neither_does_it_when_the_traffic_goes_back(protocol: str, put: Ca
     await run.until(lambda: 100 in [route["route"][0].get("weight") for route in listed(run, protocol)])
     assert listed(run, protocol)[0] == other
     assert [entry["weight"] for entry in listed(run, protocol)[1]["route"]] == [100, 0]
+
+
+async def test_destinations_that_change_places_before_a_write_keep_their_weights() -> None:
+    """At 50/50 only the destination that stands beside a weight tells one from the other."""
+    run = Simulation(spec("dwell: 1m", weights="[50, 100]"), put=shop)
+    await run.until(lambda: share(run) == 50)
+    real, meddled = run.cluster.patch, list[Ref]()
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        if ref == ROUTES and not meddled and any(one["path"].endswith("/weight") for one in operations):
+            meddled.append(ref)
+            edit(run, lambda body: body["http"][0]["route"].reverse())
+        return await real(ref, operations, account)
+
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    await run.until(lambda: bool(meddled) and share(run) != 50)
+    assert {entry["destination"]["host"]: entry["weight"] for entry in primary(run)["route"]} == {
+        "shop-v1": 0,
+        "shop-v2": 100,
+    }
 
 
 async def test_what_is_brought_back_is_read_again() -> None:
@@ -171,17 +191,70 @@ def lose_endpoints(run: Simulation) -> None:
             run.cluster.put(ENDPOINT_SLICES, changed)
 
 
-async def lowered_at_the_end(more: str = "") -> Simulation:
-    """A plan that is held in its last stage, as somebody has lowered the weight there."""
+async def announced(stage: str, more: str = "") -> Simulation:
+    """A plan with a header route and two weights. That stage is announced and not begun; the first weight is in effect."""
     body = spec(f"match: [{HEADER}], dwell: 1m")
     if more:
         body["spec"]["steps"][1] |= yaml.safe_load(more)
     run = Simulation(body, put=shop, crowded=True)
-    await run.until(lambda: run.status.current is not None and run.status.current.stage == "4/4")
-    weigh(run, 1, 100, 0)
+    await run.until(lambda: run.status.current is not None and run.status.current.stage == stage)
+    return run
+
+
+async def lowered_at_the_end(more: str = "", lowered: int = 0) -> Simulation:
+    """A plan that is held in its last stage, as somebody has lowered the weight there."""
+    run = await announced("4/4", more)
+    weigh(run, 1, 100 - lowered, lowered)
     await run.until(lambda: run.phase is Phase.HELD)
     assert run.status.reason == "LoweredByHand"
     return run
+
+
+async def test_lowered_at_the_end_to_what_it_had_before_the_last_weight_it_is_a_wish_to_stop_too() -> None:
+    """The last stage raises nothing, so nothing that is less can be the weight that it begins with."""
+    run = await lowered_at_the_end(lowered=10)
+    assert share(run) == 10
+    assert "lowered shop-v2 to weight 10 in VirtualService shop, where this plan has 100" in run.status.message
+
+
+@pytest.mark.parametrize("stage", ["2/4", "3/4"], ids=["in effect", "announced"])
+async def test_who_takes_the_header_route_away_in_a_stage_or_between_two_wishes_to_stop(stage: str) -> None:
+    run = await announced(stage)
+    weight = share(run)
+    edit(run, lambda body: body["http"].pop(0))
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "TakenAway"
+    assert (names(run), share(run)) == (["primary"], weight)
+    run.request(RequestVerb.RESUME)
+    await run.until(lambda: OURS in names(run))
+    assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_what_the_last_stage_takes_away_anybody_may_take_away_before_it() -> None:
+    run = await announced("4/4")
+    edit(run, lambda body: body["http"].pop(0))
+    assert await run.run() is Phase.SUCCEEDED
+    assert names(run) == ["primary"]
+
+
+@pytest.mark.parametrize("stage", ["2/4", "3/4"], ids=["in effect", "announced"])
+async def test_a_view_from_before_the_header_route_holds_nobody(stage: str) -> None:
+    """A stream may be behind: what another process has put there since is not missed in it."""
+    old: list[Any] = []
+    run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=shop, crowded=True)
+    run.cluster.changed = lambda ref, before, _: (
+        old.append(before) if ref == ROUTES and not old and OURS in names(run) else None
+    )
+    await run.until(lambda: run.status.current is not None and run.status.current.stage == stage)
+    seen = run.cluster.seen
+    run.cluster.seen = lambda ref: old[0] if ref == ROUTES else seen(ref)  # type: ignore[method-assign]
+    before = len(run.cluster.writes)
+    await run.turn()
+    assert (("patch", ROUTES) in run.cluster.writes[before:]) is (stage == "3/4"), "it goes on"
+    assert run.phase is Phase.RUNNING, run.status
+    assert OURS in names(run)
+    run.cluster.seen = seen  # type: ignore[method-assign]
+    assert await run.run() is Phase.SUCCEEDED
 
 
 async def test_resuming_the_last_stage_asks_for_endpoints() -> None:

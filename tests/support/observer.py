@@ -45,6 +45,11 @@ class _Watching:
         raise NotImplementedError
 
 
+def _weights(entries: Any) -> tuple[int, ...]:
+    """Of one route; a destination that stands alone has all of it, whatever its weight."""
+    return (100,) if len(entries) == 1 else tuple(entry.get("weight", 0) for entry in entries)
+
+
 class Observer(_Watching):
     """The values that the fields had one after the other, each named once for as long as it stood.
 
@@ -66,9 +71,7 @@ class Observer(_Watching):
             if kind == "deployments":
                 value = (spec["replicas"], tuple(part["image"] for part in spec["template"]["spec"]["containers"]))
             else:
-                value = tuple(
-                    tuple(entry.get("weight", 0) for entry in route.get("route", ())) for route in spec.get("http", ())
-                )
+                value = tuple(_weights(route.get("route", ())) for route in spec.get("http", ()))
             if not seen or seen[-1] != value:
                 seen.append(value)
         self._versions[namespace, name] = int(metadata["resourceVersion"])

@@ -12,7 +12,16 @@ from cutover.ports import Ref, Sample
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
-from support.shop import CANARY, ROUTES, plan, shop, shop_of_many_routes, shop_with_a_mirror
+from support.shop import (
+    CANARY,
+    ROUTES,
+    RULES,
+    plan,
+    shop,
+    shop_of_many_routes,
+    shop_with_a_mirror,
+    shop_with_an_http_route,
+)
 from support.simulation import Simulation
 
 
@@ -174,6 +183,37 @@ steps:
       weights: [25, 100]
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
+_STICKY = """
+steps:
+  - {{name: deploy, deploy: {{workload: {{name: shop-v2}}, replicas: 3}}}}
+  - name: shift
+    traffic:
+      {where}
+      from: {{host: shop-v1}}
+      to: {{host: shop-v2}}
+      weights: [10, 100]
+      stickiness: {{cookie: visit, maxAge: 1h}}
+      dwell: 1m
+    gates: [{{name: errors, interval: 10s, prometheus: {{query: errors}}, pass: {{max: "0.5"}}}}]
+"""
+STICKY, STICKY_RULES = (
+    _STICKY.format(where=where) for where in ("virtualService: {name: shop}", "httpRoute: {name: shop}")
+)
+ROUTED = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+  - name: shift
+    traffic:
+      httpRoute: {name: shop}
+      from: {host: shop-v1}
+      to: {host: shop-v2}
+      mirror: {percent: 30, dwell: 30s}
+      match: [{headers: {canary: {exact: "true"}}}, {headers: {cookie: {regex: ".*canary.*"}}}]
+      weights: [10, 100]
+      dwell: 1m
+    gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
+  - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
+"""
 _POD = "{template: {spec: {containers: [{name: tool, image: 'IMAGE'}]}}}"
 
 
@@ -236,14 +276,22 @@ STORIES = (
     Story("matched-mirror-fails", MATCHED, Phase.ROLLED_BACK, fails_in="shift", put=shop_with_a_mirror),
     Story("matched-gate-fails", MATCHED, Phase.ROLLED_BACK, fails_at=10, put=shop_with_a_mirror),
     Story("matched-undone", MATCHED, Phase.ROLLED_BACK, fails_in="soak", put=shop_with_a_mirror),
+    Story("routed", ROUTED, Phase.SUCCEEDED, put=shop_with_an_http_route),
+    Story("routed-gate-fails", ROUTED, Phase.ROLLED_BACK, fails_at=10, put=shop_with_an_http_route),
+    Story("routed-undone", ROUTED, Phase.ROLLED_BACK, fails_in="soak", put=shop_with_an_http_route),
+    Story("sticky", STICKY, Phase.SUCCEEDED),
+    Story("sticky-gate-fails", STICKY, Phase.ROLLED_BACK, fails_at=100),
+    Story("sticky-rules-gate-fails", STICKY_RULES, Phase.ROLLED_BACK, fails_at=10, put=shop_with_an_http_route),
     Story("many-routes-fails", MANY_ROUTES, Phase.ROLLED_BACK, fails_in="soak", put=shop_of_many_routes),
 )
 
 
 def weight_of_new(run: Simulation) -> int:
+    if RULES in run.cluster.objects:
+        return int(run.cluster.objects[RULES]["spec"]["rules"][-1]["backendRefs"][1]["weight"])
     routes = run.cluster.objects[ROUTES]["spec"]["http"]
-    weight: int = next(route for route in routes if route.get("name") == "primary")["route"][1].get("weight", 0)
-    return weight
+    entries = next(route for route in routes if route.get("name") == "primary")["route"]
+    return int(entries[1].get("weight", 0))
 
 
 async def play(story: Story, run: Simulation) -> Phase:

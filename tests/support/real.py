@@ -7,7 +7,7 @@ import functools
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Operator:
         lease: settings of the Lease; without them there is none, and it works beside whatever else works.
         name: of the pod.
         notify: who can be told.
+        program: how it is called.
     """
 
     def __init__(
@@ -50,14 +51,14 @@ class Operator:
         lease: dict[str, Any] | None = None,
         name: str = "operator",
         notify: dict[str, Any] | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "cutover.cli", "run"),
     ) -> None:
         self.name, self.log = name, folder / f"{name}.log"
         settings = folder / f"{name}.yaml"
         settings.write_text(yaml.safe_dump({"providers": providers, "lease": lease, "notify": notify or {}}))
         kubeconfig = cluster.control_plane.operator_kubeconfig(*rights())
         (self._port,) = free_ports(1)
-        self._command = [sys.executable, "-m", "cutover.cli", "run", "--settings", str(settings)]
-        self._command += ["--port", str(self._port)]
+        self._command = [*program, "--settings", str(settings), "--port", str(self._port)]
         self._env = {"KUBECONFIG": str(kubeconfig), "POD_NAME": name}
         self._process: Process | None = None
 
@@ -111,6 +112,7 @@ class Shop:
         self.apps = f"/apis/apps/v1/namespaces/{namespace}"
         self.deployments = f"{self.apps}/deployments"
         self.routes = f"/apis/networking.istio.io/v1/namespaces/{namespace}/virtualservices/shop"
+        self.http_routes = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes"
 
     def create(self, *, pods: int = 3) -> None:
         for manifest in self.manifests(pods):
@@ -215,7 +217,7 @@ class Shop:
         found = {}
         workloads = [f"{self.apps}/{plural}" for plural in ("deployments", "statefulsets", "daemonsets")]
         core = [f"/api/v1/namespaces/{self.namespace}/{plural}" for plural in ("services", "configmaps")]
-        for path in (*workloads, self.routes.rpartition("/")[0], *core):
+        for path in (*workloads, self.routes.rpartition("/")[0], self.http_routes, *core):
             for body in self.api.list(path):
                 metadata = body["metadata"]
                 if metadata["name"] == "kube-root-ca.crt" or metadata["name"].startswith("istio-ca-"):
@@ -257,6 +259,7 @@ metadata: {name: migrator, namespace: NAMESPACE}
 rules:
   - {apiGroups: ["apps"], resources: ["deployments", "statefulsets", "daemonsets"], verbs: ["patch"]}
   - {apiGroups: ["networking.istio.io"], resources: ["virtualservices"], verbs: ["patch"]}
+  - {apiGroups: ["gateway.networking.k8s.io"], resources: ["httproutes"], verbs: ["patch"]}
   - {apiGroups: [""], resources: ["services", "configmaps"], verbs: ["patch"]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

@@ -11,12 +11,15 @@ from cutover.ports import (
     CONFIG_MAPS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    DESTINATION_RULES,
+    HTTP_ROUTES,
     NAMESPACES,
     PLANS,
     SERVICE_ACCOUNTS,
     SERVICES,
     STATEFUL_SETS,
     VIRTUAL_SERVICES,
+    WORKLOAD_ENTRIES,
     Ref,
 )
 from cutover.testing import MemoryCluster
@@ -29,6 +32,7 @@ V2 = Ref(DEPLOYMENTS, NAMESPACE, "shop-v2")
 STORE = Ref(STATEFUL_SETS, NAMESPACE, "store")
 AGENT = Ref(DAEMON_SETS, NAMESPACE, "agent")
 ROUTES = Ref(VIRTUAL_SERVICES, NAMESPACE, "shop")
+RULES = Ref(HTTP_ROUTES, NAMESPACE, "shop")
 FRONT = Ref(SERVICES, NAMESPACE, "front")
 FLAGS = Ref(CONFIG_MAPS, NAMESPACE, "flags")
 
@@ -64,6 +68,30 @@ spec:
       route:
         - {{destination: {{host: shop-v1, port: {{number: 80}}}}, weight: {old}}}
         - {{destination: {{host: shop-v2, port: {{number: 80}}}}, weight: {new}}}
+""")
+    return manifest
+
+
+def http_route(old: int = 100, new: int = 0) -> dict[str, Any]:
+    """Without names, as the first releases have it, and with what a gateway says of it."""
+    manifest: dict[str, Any] = yaml.safe_load(f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: shop, namespace: {NAMESPACE}}}
+spec:
+  hostnames: [shop.example]
+  parentRefs: [{{name: gateway}}]
+  rules:
+    - matches: [{{path: {{value: /help}}}}]
+      backendRefs: [{{name: help, port: 80}}]
+    - filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: recorder, port: 80}}, percent: 12}}}}]
+      backendRefs:
+        - {{name: shop-v1, port: 80, weight: {old}}}
+        - {{name: shop-v2, port: 80, weight: {new}}}
+status:
+  parents:
+    - parentRef: {{name: gateway}}
+      conditions: [{{type: Accepted, status: "True"}}, {{type: ResolvedRefs, status: "True"}}]
 """)
     return manifest
 
@@ -125,6 +153,14 @@ def shop_with_a_mirror(cluster: MemoryCluster) -> None:
         0, {"match": [{"uri": {"prefix": "/help"}}], "route": [{"destination": {"host": "help"}}]}
     )
     cluster.put(VIRTUAL_SERVICES, body)
+
+
+def shop_with_an_http_route(cluster: MemoryCluster) -> None:
+    """The shop without Istio, where somebody mirrors a part of the requests elsewhere."""
+    shop(cluster)
+    cluster.delete(ROUTES)
+    cluster.unknown |= {VIRTUAL_SERVICES, DESTINATION_RULES, WORKLOAD_ENTRIES}
+    cluster.put(HTTP_ROUTES, http_route())
 
 
 def shop_of_many_routes(cluster: MemoryCluster) -> None:

@@ -76,6 +76,7 @@ class Simulation:
 
     def _start_process(self) -> None:
         self.spawner = Spawner()
+        self.messenger.restart()
         self.woken = False
         ports = Ports(telling(self.cluster, self.messenger), self.metrics, self.messenger, self.recorder, self.clock)
         self.driver = Driver(ports, self.spawner, self._wake, lambda: self.crowded)

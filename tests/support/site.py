@@ -45,7 +45,7 @@ class Yard:
 
     def undisturbed(self, story: Story) -> Undisturbed:
         """Run a story to which nothing happens."""
-        with self.site(story.name) as site:
+        with self.site(story.name, more=story.more) as site:
             site.runner.proxy.arm(lambda _: None)
             site.play(story)
             made = site.runner.proxy.exchanges
@@ -75,12 +75,14 @@ class Yard:
             process.kill()
 
     @contextmanager
-    def site(self, name: str, *, operators: int = 1) -> Iterator[Site]:
-        """A fresh namespace with a shop; its operators run through their proxies when it is handed out."""
+    def site(self, name: str, *, more: str = "", operators: int = 1) -> Iterator[Site]:
+        """A fresh namespace with a shop and what else is asked for; its operators run through their proxies when it is handed out."""
         namespace = f"{name}-{secrets.token_hex(3)}"
         self.cluster.control_plane.make_namespace(namespace)
         made = Site(self, namespace)
         try:
+            for manifest in yaml.safe_load_all(more.replace("NAMESPACE", namespace)):
+                self.api.apply(manifest)
             made.shop.create(pods=2)
             made.before = made.objects()
             for _ in range(operators):
@@ -102,13 +104,17 @@ class End:
     before: dict[str, Any]
     history: dict[str, list[Any]]
     snapshots: int
+    jobs: tuple[str, ...]
+    jobs_did: tuple[str, ...]
     leftovers: tuple[str, ...]
 
     def differs_from(self, other: End) -> list[str]:
         """In what the story went otherwise than this other run of it, or is wrong in itself."""
         found = [f"left behind: {name}" for name in self.leftovers]
-        for what in ("phase", "steps", "objects", "history", "snapshots"):
+        for what in ("phase", "steps", "objects", "history", "snapshots", "jobs", "jobs_did"):
             ours, theirs = getattr(self, what), getattr(other, what)
+            if what == "objects":
+                ours, theirs = _apart(ours, theirs)
             if ours != theirs:
                 found.append(f"{what}: {ours} instead of {theirs}")
         if found and self.failure != other.failure:
@@ -173,6 +179,7 @@ class Site:
 
     def __init__(self, yard: Yard, namespace: str) -> None:
         self.yard, self.shop = yard, Shop(yard.api, namespace)
+        self.ledger = yard.folder / f"{namespace}.ledger"
         self.before: dict[str, Any] = {}
         self.runners: list[Runner] = []
 
@@ -192,13 +199,18 @@ class Site:
 
     def play(self, story: Story, deadline: float = 60.0) -> None:
         """Apply the plan, play the people, wait for the end."""
-        self.shop.apply(story.spec)
+        self.ledger.touch()
+        self.shop.apply(story.spec.replace("LEDGER", str(self.ledger)))
         story.people(self.shop)
         self.shop.until_ended(deadline=deadline)
 
     def objects(self) -> dict[str, Any]:
-        """All that a plan may touch, without the namespace's name."""
+        """All that a plan may touch, without what is the namespace's or the plan's own: names, uid, hash."""
         text = json.dumps(self.shop.objects()).replace(self.shop.namespace, "NAMESPACE")
+        for plan in self.yard.api.list(self.shop.plans):
+            text = text.replace(plan["metadata"]["uid"][:8], "UID")
+            if run := plan.get("status", {}).get("run"):
+                text = text.replace(run["specHash"][:32], "HASH")
         found: dict[str, Any] = json.loads(text)
         return found
 
@@ -223,6 +235,14 @@ class Site:
             for body in self.yard.api.list(f"{self.shop.apps}/controllerrevisions")
         ]
 
+    def jobs(self) -> tuple[str, ...]:
+        """Each Job that is there, named as its plan names it for all plans, and what became of it."""
+        found = []
+        for job in self.yard.api.list(f"/apis/batch/v1/namespaces/{self.shop.namespace}/jobs"):
+            ended = [entry["type"] for entry in job["status"].get("conditions") or () if entry["status"] == "True"]
+            found.append(f"{job['metadata']['name'].rpartition('-')[0]}: {', '.join(sorted(ended))}")
+        return tuple(sorted(found))
+
     def end(self) -> End:
         """What is there now."""
         status = self.shop.status()
@@ -237,8 +257,16 @@ class Site:
             before=self.before,
             history=self.yard.observer.history(self.shop.namespace),
             snapshots=len(kept),
+            jobs=self.jobs(),
+            jobs_did=tuple(self.ledger.read_text().split()),
             leftovers=tuple(left),
         )
+
+
+def _apart(one: dict[str, Any], other: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both without what is the same in them."""
+    differ = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+    return {name: one.get(name) for name in differ}, {name: other.get(name) for name in differ}
 
 
 def unclaimed(objects: dict[str, Any]) -> dict[str, Any]:

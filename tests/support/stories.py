@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import yaml
 
 from cutover.requests import RequestVerb
 from cutover.status import Phase
+from harness.node import placement
 from harness.process import until
 from support.real import Shop
+from support.tool import ROLE
 
 
 def _nobody(_: Shop) -> None:
@@ -20,13 +25,16 @@ class Story:
     """A plan over the shop.
 
     Attributes:
+        spec: of the plan. LEDGER in it is a file of its own, in which its Jobs write what they do.
         people: what people do while it runs; they wait on the watch for the moment.
+        more: manifests of what it needs beside the shop.
     """
 
     name: str
     spec: str
     end: Phase
     people: Callable[[Shop], None] = _nobody
+    more: str = ""
 
 
 _DEPLOY = """
@@ -62,6 +70,50 @@ steps:{_DEPLOY}
 """
 
 
+def _job(script: str) -> dict[str, Any]:
+    container = {"name": "tool", "image": "tool:1", "command": ["sh", "-c", script]}
+    return {"spec": {"template": {"spec": {**placement(), "containers": [container]}}}}
+
+
+_JOB = yaml.safe_dump(
+    {"template": _job("echo up >> LEDGER"), "undo": _job("echo down >> LEDGER")}, default_flow_style=True
+)
+_EVERY_KIND = f"""
+steps:
+  - {{name: flip, flags: {{configMap: flags, set: {{USE_NEW_SCHEMA: "true"}}, reload: [{{name: reader}}]}}}}
+  - name: schema
+    job: {_JOB.replace(chr(10), " ")}{_DEPLOY}
+  - {{name: front, switch: {{service: front, selector: {{app: shop-v2}}}}}}
+  - name: shift
+    traffic:
+      {{{_PAIR}, weights: [50, 100], mirror: {{percent: 50}}, match: [{{headers: {{x-canary: {{exact: always}}}}}}]}}
+  - name: soak
+    check: {{for: 200ms}}
+    gates: [{{name: errors, interval: 1s, prometheus: {{query: vector(ERRORS)}}, pass: {{max: "0.5"}}}}]
+"""
+_MORE = f"""
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: flags, namespace: NAMESPACE}}
+data: {{USE_NEW_SCHEMA: "false"}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: reader, namespace: NAMESPACE}}
+spec:
+  replicas: 1
+  selector: {{matchLabels: {{app: reader}}}}
+  template:
+    metadata: {{labels: {{app: reader}}}}
+    spec: {{containers: [{{name: app, image: "reader:1", envFrom: [{{configMapRef: {{name: flags}}}}]}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: front, namespace: NAMESPACE}}
+spec: {{selector: {{app: shop-v1}}, ports: [{{name: http, port: 80}}]}}
+---{ROLE}"""
+
+
 def _hold_approve_abort(shop: Shop) -> None:
     shop.until_phase(Phase.WAITING)
     shop.request(RequestVerb.HOLD)
@@ -77,4 +129,6 @@ CANARY = Story("canary", _CANARY, Phase.SUCCEEDED)
 FAILING = Story("canary-fails", _FAILING, Phase.ROLLED_BACK)
 PEOPLE = Story("people", _PEOPLE, Phase.ROLLED_BACK, _hold_approve_abort)
 BACK_AND_FORTH = Story("there-and-back", _BACK_AND_FORTH, Phase.SUCCEEDED)
-STORIES = (CANARY, FAILING, PEOPLE, BACK_AND_FORTH)
+EVERY_KIND = Story("every-kind", _EVERY_KIND.replace("ERRORS", "0"), Phase.SUCCEEDED, more=_MORE)
+EVERY_KIND_FAILING = Story("every-kind-fails", _EVERY_KIND.replace("ERRORS", "0.9"), Phase.ROLLED_BACK, more=_MORE)
+STORIES = (CANARY, FAILING, PEOPLE, BACK_AND_FORTH, EVERY_KIND, EVERY_KIND_FAILING)

@@ -10,7 +10,7 @@ import yaml
 from harness import node
 from support.real import Shop
 
-_ROLE = """
+ROLE = """
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: jobs, namespace: NAMESPACE}
@@ -32,7 +32,7 @@ class Tool:
         self.ledger.touch()
         self.jobs_path = f"/apis/batch/v1/namespaces/{shop.namespace}/jobs"
         self.pods_path = f"/api/v1/namespaces/{shop.namespace}/pods"
-        for manifest in yaml.safe_load_all(_ROLE.replace("NAMESPACE", shop.namespace)):
+        for manifest in yaml.safe_load_all(ROLE.replace("NAMESPACE", shop.namespace)):
             self.api.apply(manifest)
 
     def template(self, script: str, **container: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from cutover.credentials import Tls
-from cutover.errors import PlanError
+from cutover.errors import PlanError, Problem
 from cutover.fields import Json
 from cutover.ports import Sample
 from cutover.settings import Server
@@ -33,12 +33,14 @@ class Asker:
 
     Args:
         name: as notes call it.
+        place: of its settings, as the log names them.
         server: where it is.
         session: of all providers, for its connections.
     """
 
-    def __init__(self, name: str, server: Server, session: Callable[[], aiohttp.ClientSession]) -> None:
-        self._name, self._server, self._session = name, server, session
+    def __init__(self, name: str, place: str, server: Server, session: Callable[[], aiohttp.ClientSession]) -> None:
+        self._name, self._place, self._server, self._session = name, place, server, session
+        self._said: tuple[Problem, ...] = ()
         self._room = asyncio.Semaphore(server.concurrency)
         self._certificates = _Certificates(server.tls) if server.tls else None
 
@@ -61,8 +63,7 @@ class Asker:
                 return Sample(None, f"{self._name} gave no answer within {self._server.timeout:g}s")
             most = self._server.concurrency
             return Sample(None, f"{self._name} was not asked, because {most} questions to it were under way already")
-        except PlanError as error:
-            log.warning("the credentials for %s cannot be used", self._name, extra={"why": str(error)})
+        except PlanError:
             return Sample(None, f"the operator's credentials for {self._name} cannot be used; its log says why")
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
             return Sample(None, f"the TLS connection to {self._name} cannot be made")
@@ -70,8 +71,7 @@ class Asker:
             return Sample(None, f"{self._name} cannot be reached")
 
     async def _ask(self, url: URL, form: Mapping[str, str] | None, read: Callable[[Json], Sample]) -> Sample:
-        headers = {"Accept": "application/json"} | self._server.read()
-        trusted = self._certificates.context() if self._certificates else True
+        headers, trusted = self._who()
         method = "GET" if form is None else "POST"
         request = self._session().request(method, url, data=form, headers=headers, ssl=trusted, allow_redirects=False)
         async with request as response:
@@ -87,6 +87,40 @@ class Asker:
         if len(text) > _QUICK:
             return await asyncio.to_thread(self._read, text, read)
         return self._read(text, read)
+
+    def usable(self) -> bool:
+        """Whether the files of its credentials are of use as they are now."""
+        try:
+            self._who()
+        except PlanError:
+            return False
+        return True
+
+    def _who(self) -> tuple[dict[str, str], ssl.SSLContext | bool]:
+        """The headers to send and whom to trust now. The log says what cannot be used, and when all can again: once each.
+
+        Raises:
+            PlanError: with every file that is of no use.
+        """
+        headers, problems = {"Accept": "application/json"}, list[Problem]()
+        trusted: ssl.SSLContext | bool = True
+        try:
+            headers |= self._server.read()
+        except PlanError as error:
+            problems.extend(error.problems)
+        try:
+            trusted = self._certificates.context() if self._certificates else True
+        except PlanError as error:
+            problems.extend(error.problems)
+        found = tuple(Problem(f"{self._place}.{problem.where}", problem.says) for problem in problems)
+        if self._said and not found:
+            log.info("the credentials for %s can be used again", self._name, extra={"where": self._place})
+        for problem in found if found != self._said else ():
+            log.warning("the credentials for %s cannot be used", self._name, extra={"why": str(problem)})
+        self._said = found
+        if found:
+            raise PlanError(*found)
+        return headers, trusted
 
     def _refusal(self, code: int) -> str:
         if code in {401, 403}:

@@ -20,13 +20,26 @@ class Providers:
         self._session: aiohttp.ClientSession | None = None
         self._providers = dict(providers)
         self._askers = {
-            name: Asker("Prometheus" if provider.prometheus else f"provider {name}", provider.server, self._connections)
+            name: Asker(
+                "Prometheus" if provider.prometheus else f"provider {name}",
+                f"providers.{name}.{provider.kind}",
+                provider.server,
+                self._connections,
+            )
             for name, provider in providers.items()
         }
 
     def names(self, kind: str) -> Sequence[str]:
         """Names of all providers of a kind."""
         return sorted(name for name, provider in self._providers.items() if provider.kind == kind)
+
+    def usable(self, provider: str) -> bool:
+        """Whether the files of its credentials, as they are now, are of use; the log says what is not, once."""
+        return self._askers[provider].usable()
+
+    def health(self) -> dict[str, bool]:
+        """Which of all are usable."""
+        return {name: asker.usable() for name, asker in self._askers.items()}
 
     async def close(self) -> None:
         """Let go of all connections."""

@@ -144,6 +144,7 @@ class _GateFields(Model):
             hold=source.hold(),
             guard=guard,
             patient=source.patient and not guard,
+            compared=given.ratio is not None,
             unit=source.unit,
         )
 

@@ -30,6 +30,7 @@ class Rule:
         fails_allowed: failing samples that fail the gate: counted over a whole stage for a gate, consecutive for a guard.
         hold: how long it must have passed without a break.
         patient: a sample out of bounds is not a failure, only a reason to wait (readiness: pods that are not ready yet).
+        compared: the number is the ratio to a baseline.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rule:
     hold: timedelta = timedelta()
     guard: bool = False
     patient: bool = False
+    compared: bool = False
     unit: str = ""
 
     @property
@@ -112,6 +114,7 @@ def judge(rule: Rule, tally: Tally, now: datetime) -> GateStatus:
         needed=rule.passes_needed,
         fails=tally.fails,
         guard=rule.guard,
+        compared=rule.compared,
         message=message,
     )
 

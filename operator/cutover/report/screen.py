@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cutover.fields import Json
-from cutover.status import ENDED, RISKS, Current, Phase, Status, StepState, Verdict
+from cutover.status import ENDED, RISKS, Current, Phase, Result, Status, StepState, Verdict
 
-_PHASES: Final = {
+PHASES: Final = {
     Phase.SUCCEEDED: "green",
     Phase.RUNNING: "cyan",
     Phase.WAITING: "yellow",
@@ -22,7 +22,7 @@ _PHASES: Final = {
     Phase.UNWINDING: "magenta",
     Phase.ROLLED_BACK: "magenta",
 }
-_MARKS: Final = {
+MARKS: Final = {
     StepState.PENDING: ("·", "dim"),
     StepState.DOING: ("▸", "cyan"),
     StepState.WAITING: ("?", "yellow"),
@@ -62,7 +62,7 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
     head = Text.assemble(
         (name, "bold"),
         "  ",
-        (str(phase or "not seen yet by the operator"), f"bold {_PHASES.get(phase, 'red') if phase else 'dim'}"),
+        (str(phase or "not seen yet by the operator"), f"bold {PHASES.get(phase, 'red') if phase else 'dim'}"),
         f"  step {status.progress}" if status.progress else "",
         f"  run {status.run.number}" if status.run else "",
     )
@@ -76,11 +76,15 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
         where = f"step {status.failure.step} {status.failure.stage}: " if status.failure.step else ""
         why = "" if status.failure.message in status.message else f": {status.failure.message}"
         parts.append(Text(f"turned back: {where}{status.failure.reason}{why}", style="red"))
+    if status.report:
+        met = sum(line.result is Result.MET for line in status.report)
+        failed = sum(line.result is Result.NOT_MET for line in status.report)
+        says = f"criteria: {met} of {len(status.report)} met{f', {failed} not' if failed else ''}"
+        parts.append(Text(f"{says}; kubectl cutover report {name} has the evidence", style="dim"))
     for risk in (found for found in status.conditions if found.type in RISKS):
-        says = risk.message.partition("\n")
-        parts.append(
-            Text(f"{risk.type}: {says[0]}{' kubectl cutover impact has the rest' if says[2] else ''}", style="yellow")
-        )
+        first, more, _ = risk.message.partition("\n")
+        rest = " kubectl cutover impact has the rest" if more else ""
+        parts.append(Text(f"{risk.type}: {first}{rest}", style="yellow"))
     if phase is not None and phase not in ENDED and phase is Phase.WAITING and status.current is not None:
         parts.append(Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow"))
     return Group(*parts)
@@ -89,7 +93,7 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
 def _steps(status: Status, now: datetime) -> Table:
     table = Table.grid(padding=(0, 2))
     for step in status.steps:
-        mark, style = _MARKS[step.state]
+        mark, style = MARKS[step.state]
         current = status.current if status.current is not None and status.current.step == step.name else None
         taken = (step.finished_at or now) - step.started_at if step.started_at else None
         table.add_row(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _ROOM: Final = 512
 """Messages of one provider that wait, at most."""
+_REMEMBERED: Final = 2048
+"""Messages posted under a key that are told from new ones, at most; they are asked for again within seconds, or never."""
 _PAUSES: Final = (1.0, 2.0)
 """Seconds from one try to the next; there is one try more than pauses."""
 
@@ -51,6 +54,7 @@ class Messages:
         self._waiting: dict[str, asyncio.Queue[_Letter]] = {name: asyncio.Queue(_ROOM) for name in providers}
         self._in_hand: dict[str, _Letter] = {}
         self._threads: dict[str, tuple[_Letter, asyncio.Future[Handed]]] = {}
+        self._posted: OrderedDict[Hashable, Delivery] = OrderedDict()
 
     def knows(self, provider: str) -> bool:
         """Whether a provider of this name is configured."""
@@ -60,8 +64,22 @@ class Messages:
         """Names of all providers."""
         return sorted(self._providers)
 
-    def post(self, provider: str, message: Message, patience: float) -> Delivery:
-        """Send a message in the background."""
+    def delivery(self, key: Hashable) -> Delivery | None:
+        """What was posted under a key."""
+        return self._posted.get(key)
+
+    def post(self, provider: str, message: Message, patience: float, key: Hashable = None) -> Delivery:
+        """Send a message in the background, once a key."""
+        if key is not None and (known := self._posted.get(key)):
+            return known
+        delivery = self._post(provider, message, patience)
+        if key is not None:
+            self._posted[key] = delivery
+            if len(self._posted) > _REMEMBERED:
+                self._posted.popitem(last=False)
+        return delivery
+
+    def _post(self, provider: str, message: Message, patience: float) -> Delivery:
         letter = _Letter(message, asyncio.get_running_loop().time() + patience)
         if provider not in self._providers:
             letter.delivery.over, letter.delivery.trouble = True, "there is no such provider"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -30,13 +30,21 @@ class Metrics:
         phases: the phase of each plan that is known; empty for one that has none yet.
         depth: plans that wait for a turn.
         held: whether this process works, and does not stand by.
+        usable: whether the credentials for each provider of numbers can be used, by its name.
     """
 
-    def __init__(self, phases: Callable[[], Iterable[str]], depth: Callable[[], int], held: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        phases: Callable[[], Iterable[str]],
+        depth: Callable[[], int],
+        held: Callable[[], bool],
+        usable: Callable[[], Mapping[str, bool]],
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that says when it began
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(_Plans(phases))
+        registry.register(_Providers(usable))
         gauge = Gauge("cutover_queue_depth", "Plans that wait for a turn.", registry=registry)
         gauge.set_function(depth)
         gauge = Gauge("cutover_lease_held", "1 in the process that works, 0 in one that stands by.", registry=registry)
@@ -132,4 +140,22 @@ class _Plans(Collector):
         )
         for phase in Phase:
             family.add_metric([phase], tally[phase])
+        yield family
+
+
+class _Providers(Collector):
+    """Reads the files of credentials only when somebody asks; in between they may have been mended."""
+
+    def __init__(self, usable: Callable[[], Mapping[str, bool]]) -> None:
+        self._usable = usable
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One gauge a provider."""
+        family = GaugeMetricFamily(
+            "cutover_provider_usable",
+            "1 when the credentials for a provider of numbers can be used, 0 when the log says why not.",
+            labels=["provider"],
+        )
+        for name, usable in self._usable().items():
+            family.add_metric([name], usable)
         yield family

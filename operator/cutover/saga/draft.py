@@ -21,7 +21,7 @@ from cutover.saga.turn import (
     Turn,
     Verb,
 )
-from cutover.status import ENDED, Current, Phase, Run, Status, StepState
+from cutover.status import ENDED, Current, Phase, Run, Seen, Status, StepState
 
 
 @dataclass(slots=True)
@@ -84,6 +84,8 @@ class Draft:
             self.set_run(spent=run.spent + (self.now - run.since).total_seconds(), since=None)
         elif to is Phase.RUNNING and run.since is None:
             self.set_run(since=self.now)
+        if to is Phase.HELD:
+            self.saw(held=self.seen.held + 1)
         if to in ENDED and event is not PlanEvent.DECLINE:
             self.set_run(finished_at=self.now)
         self.set(phase=to, reason=str(reason), message=message)
@@ -100,6 +102,18 @@ class Draft:
         if to in (StepState.DONE, StepState.FAILED, StepState.UNDONE):
             step = replace(step, finished_at=self.now)
         self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
+        if to is StepState.DONE:
+            done = sum(other.state is StepState.DONE for other in self.status.steps)
+            self.saw(done=max(done, self.seen.done))
+
+    @property
+    def seen(self) -> Seen:
+        """What the run has seen so far."""
+        return self.status.seen or Seen()
+
+    def saw(self, **changes: object) -> None:
+        """Keep something of what was seen."""
+        self.set(seen=replace(self.seen, **changes))  # type: ignore[arg-type]
 
     def written(self, at: int) -> None:
         """A step has come as far as its target."""

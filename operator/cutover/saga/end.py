@@ -101,6 +101,10 @@ def _let_go_of_abandoned(draft: Draft) -> Turn:
             return draft.turn(None, seconds(after))
         case Wait() | Failed() | Hold() if not draft.inputs.deleting:
             return draft.turn(None, STUCK_EVERY)
+        case Done(message=left) if left:
+            draft.set(message=f"{draft.status.message}; {left}")
+            draft.notice("Left", left, warning=True)
+            return draft.unbind()
         case _:
             return draft.unbind()
 
@@ -112,7 +116,7 @@ def _roll_back(draft: Draft) -> Turn:
     by = next((record.by for record in draft.status.requests if record.verb == RequestVerb.ROLLBACK), "")
     why = f"rolled back on request{f' of {by}' if by else ''}"
     draft.plan_event(PlanEvent.ROLL_BACK, Reason.RECLAIMING, "looks whether everything is as the run left it")
-    draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why))
+    draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why), report=())
     draft.raise_fence()
     return draft.turn(Command(Verb.RECLAIM))
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from cutover.requests import RequestVerb
 from cutover.saga.draft import Draft, duration, position, stage_of
 from cutover.saga.end import give_up
+from cutover.saga.seeing import note_failed
 from cutover.saga.tables import PlanEvent, Reason, StepEvent
 from cutover.saga.turn import DeletionPolicy, Failed, Hold, OnFailure
 from cutover.saga.wishes import gates_skipped, hold
@@ -122,6 +123,7 @@ def fail(
     """
     where = draft.status.current
     step, stage = (where.step, where.stage) if where else ("", "")
+    note_failed(draft, reason, message)
     draft.set(failure=Failure(step=step, stage=stage, reason=str(reason), message=message[:1024]))
     at = position(draft.status) if where else -1
     on = policy is OnFailure.HOLD

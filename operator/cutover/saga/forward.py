@@ -9,6 +9,7 @@ from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, clock, fence_if_taken_over, moment, position, seconds, stage_of
 from cutover.saga.end import let_go
 from cutover.saga.failing import fail
+from cutover.saga.seeing import note_judged
 from cutover.saga.tables import PlanEvent, Reason, StepEvent
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Turn, Verb, Wait
 from cutover.saga.wishes import digest_of, failed_step, gates_skipped, hold
@@ -58,7 +59,7 @@ def _keep(draft: Draft) -> Turn | None:
 def _do(draft: Draft, at: int, stage: int) -> Turn:
     """The stage once more; or for the first time, once a window is open."""
     if draft.current.unbegun:
-        if not draft.inputs.opening.open:
+        if not _may_begin(draft, at, stage):
             return _wait_for_window(draft, at, stage)
         _go(draft, at)
     fence_if_taken_over(draft)
@@ -108,7 +109,7 @@ def _keep_in_hand(draft: Draft) -> Turn:
 def _go(draft: Draft, at: int) -> None:
     """A step that waited for a person, or for a window that is open now, does no longer."""
     waited_outside = draft.status.reason == Reason.OUTSIDE
-    if waited_outside and not draft.inputs.opening.open:
+    if waited_outside and not _may_begin(draft, at, stage_of(draft.status) + (not draft.current.unbegun)):
         return
     if waited_outside or draft.current.unbegun:  # only now its time begins
         draft.set(current=replace(draft.current, started_at=draft.now, unbegun=False, message=""))
@@ -136,9 +137,11 @@ def _judge(draft: Draft, done: Done) -> Turn:
             draft.set(current=replace(draft.current, message=f"gate {waiting.name}: {waiting.message}"))
             return draft.turn()
     if stage + 1 < len(draft.rules.steps[at].stages):
-        if not draft.inputs.opening.open:
+        if not _may_begin(draft, at, stage + 1):
             return _wait_for_window(draft, at, stage + 1)
+        note_judged(draft, done)
         return _announce(draft, at, stage + 1)
+    note_judged(draft, done)
     draft.step_event(at, StepEvent.FINISH, done.message)
     if draft.rules.steps[at].irreversible:
         draft.set(point_of_no_return=draft.rules.steps[at].name)
@@ -169,13 +172,18 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
             started_at=draft.now,
             digest=digest_of(draft.rules, draft.run.number, rule.name) if intent.asks else "",
             skipped=stage > 0 and gates_skipped(draft.status),
-            unbegun=not draft.inputs.opening.open,
+            unbegun=not _may_begin(draft, at, stage),
         )
     )
     if draft.current.unbegun:
         return _wait_for_window(draft, at, stage)
     draft.notice("StageStarted", f"step {rule.name} {place}: {intent.intent}")
     return draft.turn(Command(Verb.DO, at, stage))
+
+
+def _may_begin(draft: Draft, at: int, stage: int) -> bool:
+    """Whether a stage may begin now; to take the whole step back, because its end falls outside, would help nobody."""
+    return draft.inputs.opening.open or draft.rules.steps[at].stages[stage].cleans
 
 
 def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:

@@ -12,7 +12,8 @@ from cutover.saga.failing import fail
 from cutover.saga.forward import start
 from cutover.saga.tables import PlanEvent, Reason
 from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
-from cutover.status import ACTIVE, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus, with_risks
+from cutover.sizes import with_risks
+from cutover.status import ACTIVE, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
 
 _REMEMBERED = 5
 
@@ -55,10 +56,13 @@ def _new_run(draft: Draft) -> None:
         started_at=draft.now,
         fence=before.fence if before else 0,
         keep_until=before.keep_until if before else None,  # until the claim has dropped the snapshots of that run
+        way=draft.rules.way,
     )
     draft.set(
         run=run,
         history=_history(draft.status),
+        seen=None,
+        report=(),
         failure=None,
         current=None,
         point_of_no_return="",
@@ -80,6 +84,8 @@ def _history(status: Status) -> tuple[PastRun, ...]:
         message=status.message[:256],
         started_at=run.started_at,
         finished_at=run.finished_at,
+        way=run.way,
+        done=status.seen.done if status.seen else 0,
     )
     return (past, *status.history)[:_REMEMBERED]
 

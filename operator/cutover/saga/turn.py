@@ -21,6 +21,7 @@ class StageRule:
         settle: how long after it took effect nothing is judged yet.
         weight: percent of the new side, to be shown; None for most kinds.
         asks: it is approved by a person, so the status shows the digest of what is approved.
+        cleans: it only takes away what earlier stages have put beside for a while, so it never waits for a window.
     """
 
     intent: str
@@ -28,6 +29,7 @@ class StageRule:
     settle: timedelta = timedelta()
     weight: int | None = None
     asks: bool = False
+    cleans: bool = False
 
 
 class OnFailure(StrEnum):
@@ -70,7 +72,11 @@ class StepRule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the saga may know of a plan."""
+    """What the saga may know of a plan.
+
+    Attributes:
+        way: digest of what the steps do.
+    """
 
     steps: tuple[StepRule, ...]
     generation: int
@@ -80,6 +86,7 @@ class Rules:
     on_failure: OnFailure = OnFailure.ROLLBACK
     deletion: DeletionPolicy = DeletionPolicy.ROLLBACK
     keep_snapshots: timedelta = timedelta()
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

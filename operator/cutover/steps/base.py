@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
@@ -21,6 +22,18 @@ _SELDOMEST: Final = 2.0
 """Seconds between looks at what is not streamed, at most."""
 _MOST_REPAIRS: Final = 5
 """What somebody else set is put back so many times within a minute, before a person must settle who is right."""
+
+
+class Duty(StrEnum):
+    """What a step can be there for, beside what it changes; the checklist and the report ask."""
+
+    CONFIGURES = "brings the application to another configuration"
+    SCRIPT = "runs what may change data"
+    LOOKS = "changes nothing, and proves something"
+    TELLS = "tells people"
+    CLOSES = "begins maintenance mode"
+    OPENS = "ends maintenance mode"
+    RETIRES = "takes the old version away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +147,10 @@ class Kind(Model):
     def stages(self) -> tuple[StageRule, ...]:
         """The stages, from the spec alone; at least one."""
         raise NotImplementedError
+
+    def duties(self) -> frozenset[Duty]:
+        """What it is there for."""
+        return frozenset()
 
     def touches(self) -> tuple[Target, ...]:
         """The objects it writes, which are claimed before the first step."""

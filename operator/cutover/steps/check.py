@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cutover.model import Duration, show_duration
 from cutover.saga.turn import Done, Outcome, StageRule
-from cutover.steps.base import Kind, Work
+from cutover.steps.base import Duty, Kind, Work
 
 
 class Check(Kind):
@@ -28,6 +28,10 @@ class Check(Kind):
         """One: the watching."""
         span = f" for {show_duration(self.for_)}" if self.for_ else ""
         return (StageRule(f"watch the gates{span}", self.for_),)
+
+    def duties(self) -> frozenset[Duty]:
+        """Its gates prove something."""
+        return frozenset({Duty.LOOKS})
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Nothing; the gates do it."""

@@ -9,16 +9,25 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cutover import spec_patch
-from cutover.endpoints import carried
 from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
 from cutover.fields import ABSENT, Change, Json, Path, differences, stand
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
 from cutover.patching import merge
 from cutover.ports import AUTOSCALERS, DAEMON_SETS, Ref
+from cutover.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, foreign_writer, lacks_the_right, needs_hands, repaired_too_often
+from cutover.steps.base import (
+    Duty,
+    Kind,
+    Target,
+    Work,
+    foreign_writer,
+    lacks_the_right,
+    needs_hands,
+    repaired_too_often,
+)
 from cutover.workloads import Rollout, scalers_of
 
 _LOOK_AGAIN: Final = 30.0
@@ -119,6 +128,10 @@ class Deploy(Kind):
             parts.append(f"replicas {self.replicas}")
         parts.extend(spec_patch.places(self.patch))
         return (StageRule(f"roll out {', '.join(parts)}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """Another version, or none of it any more."""
+        return frozenset({Duty.CONFIGURES if self.replicas != 0 else Duty.RETIRES})
 
     def touches(self) -> tuple[Target, ...]:
         """The workload."""
@@ -314,7 +327,7 @@ class Deploy(Kind):
         before = snapshot.facts.get("carried", 0)
         if sum(now.values()) <= before:
             return ""
-        given = ", ".join(f"{weight} by VirtualService {name}" for name, weight in sorted(now.items()))
+        given = ", ".join(f"{weight} by {giver}" for giver, weight in sorted(now.items()))
         return (
             f"{ref} cannot go from {spec.get('replicas', 1)} to {least} replicas while it is given weight {given} "
             f"({before} before this step); give the weight back to where it was"

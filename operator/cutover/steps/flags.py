@@ -15,7 +15,6 @@ loses it when every pod carries that.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,9 +33,9 @@ from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, needs_hands, refusal
+from cutover.steps.base import Duty, Kind, Target, Work, needs_hands, refusal
 from cutover.targets import Foreign
-from cutover.workloads import Rollout, selector
+from cutover.workloads import Rollout, ending, fingerprint, selector
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""
@@ -48,6 +47,10 @@ _SOONEST: Final = 0.1
 """Seconds between looks at pods on their way out, at least."""
 _LONGEST: Final = 40
 """Characters of one value in what is shown to people."""
+_CLOSED: Final[Mapping[str, Duty]] = {
+    **dict.fromkeys(("true", "on", "yes", "1", "enabled"), Duty.CLOSES),
+    **dict.fromkeys(("false", "off", "no", "0", "disabled"), Duty.OPENS),
+}
 
 Value = Annotated[str, Field(max_length=16_384)]
 
@@ -102,6 +105,11 @@ class Flags(Kind):
         values = ", ".join(f"{key}={_shown(value)}" for key, value in self.set_.items())
         restarts = "".join(f", restart {_named(workload)}" for workload in self.reload)
         return (StageRule(f"set {values} in ConfigMap {self.config_map}{restarts}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """Another configuration; a key named after maintenance says by its value whether that begins or ends."""
+        said = {_CLOSED.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
+        return frozenset({Duty.CONFIGURES, *(duty for duty in said if duty)})
 
     def touches(self) -> tuple[Target, ...]:
         """The ConfigMap, then the workloads."""
@@ -222,7 +230,7 @@ class Flags(Kind):
         keys = [("data", key) for key in self.set_]
         taken = {refs[0]: await work.targets.snapshot(refs[0], bodies[0], keys, ours=tuple(self.set_.values()))}
         for ref, body, running in zip(refs[1:], bodies[1:], pods, strict=True):
-            facts = {"running": sorted({_fingerprint(pod) for pod in running} - {""})}
+            facts = {"running": sorted({fingerprint(pod) for pod in running} - {""})}
             taken[ref] = await work.targets.snapshot(ref, body, [_MARK], facts, [_token(work)])
         return taken
 
@@ -297,8 +305,8 @@ class Flags(Kind):
         body = await work.targets.view(ref)
         if _mark(body) == ours:
             pods, known = await _pods(work, body), snapshot.facts["running"]
-            old = [pod for pod in pods if _mark_of(pod) not in (ours, second.to) and not _ending(pod)]
-            return [off] if all(_fingerprint(pod) in known for pod in old) else [second]
+            old = [pod for pod in pods if _mark_of(pod) not in (ours, second.to) and not ending(pod)]
+            return [off] if all(fingerprint(pod) in known for pod in old) else [second]
         if _mark(body) == second.to:
             all_new = {_mark_of(pod) for pod in await _pods(work, body)} <= {second.to}
             return [off] if all_new and Rollout.of(body, ref.resource).complete else [second]
@@ -353,20 +361,6 @@ async def _pods(work: Work, body: Json) -> list[Json]:
     """Pods of a workload that run or will, read now."""
     pods = await work.cluster.list(PODS, work.namespace, selector(body))
     return [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
-
-
-def _fingerprint(pod: Json) -> str:
-    """The same as long as the same containers run in it; empty when one does not run: it will read what stands by then."""
-    status = pod.get("status") or {}
-    containers = status.get("containerStatuses") or ()
-    if not containers or any("running" not in (container.get("state") or {}) for container in containers):
-        return ""
-    restarts = sum(one.get("restartCount", 0) for one in (*containers, *(status.get("initContainerStatuses") or ())))
-    return hashlib.sha256(f"{pod['metadata']['uid']} {restarts}".encode()).hexdigest()[:12]
-
-
-def _ending(pod: Json) -> bool:
-    return "deletionTimestamp" in pod["metadata"]
 
 
 def _mark(workload: Json) -> Json:

@@ -13,7 +13,7 @@ from cutover.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
 from cutover.model import validations
 from cutover.ports import JOBS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
-from cutover.steps.base import Kind, Work
+from cutover.steps.base import Duty, Kind, Work
 from cutover.targets import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"
@@ -75,6 +75,10 @@ class Job(Kind):
     def stages(self) -> tuple[StageRule, ...]:
         """One: the Job."""
         return (StageRule(f"run a Job of {jobs.images_of(self.template)}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """A test, or a script."""
+        return frozenset({Duty.LOOKS if self.changes_nothing else Duty.SCRIPT})
 
     def makes(self) -> tuple[Resource, ...]:
         """Jobs."""

@@ -10,7 +10,7 @@ from cutover.errors import Problem
 from cutover.model import Label
 from cutover.ports import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
-from cutover.steps.base import Kind, Work, unknown_receiver
+from cutover.steps.base import Duty, Kind, Work, unknown_receiver
 
 _PATIENCE: Final = 30.0
 """Seconds after which the plan goes on, whether somebody took the message or not."""
@@ -21,9 +21,9 @@ Said = Annotated[str, Field(min_length=1, max_length=400)]
 class Notify(Kind):
     """Posts a message to a provider, and the opposite on the way back.
 
-    It changes nothing in the cluster. Twice is harmless in that a message may come twice: once in each process that does the
-    step, again when the process must read the plan anew just then, and where a receiver took it and its answer was lost. A
-    receiver that takes nothing never fails the step.
+    It changes nothing in the cluster. A process posts it once an attempt, however often it has to read the plan anew. Twice is
+    harmless in that a message may come twice: once of each process that does the step, and where a receiver took it and its
+    answer was lost. A receiver that takes nothing never fails the step.
     """
 
     key: ClassVar[str] = "notify"
@@ -42,6 +42,10 @@ class Notify(Kind):
         """One: the message."""
         return (StageRule(f"tell {self.provider}: {self.message}"[:512]),)
 
+    def duties(self) -> frozenset[Duty]:
+        """It tells people."""
+        return frozenset({Duty.TELLS})
+
     async def examine(self, work: Work) -> list[Problem]:
         """The provider is there."""
         says = unknown_receiver(work.messenger, self.provider)
@@ -50,9 +54,9 @@ class Notify(Kind):
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
         """Post the message, then look what has become of it."""
         del stage, looked
-        if work.applied and _memo(work, "do") not in work.memory:  # an earlier process has done it
+        if work.applied and work.messenger.delivery(_key(work, "do")) is None:  # an earlier process has done it
             return Done()
-        delivery = self._posted(work, "do")
+        delivery = self._post(work, "do")
         if not delivery.over:
             return Again(work.pause(), f"the message is on its way to {self.provider}")
         return Done(message=f"not delivered to {self.provider}: {delivery.trouble}" if delivery.trouble else "")
@@ -60,22 +64,20 @@ class Notify(Kind):
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Post the opposite, and wait for nobody: other undos are behind this one."""
         del looked
-        self._posted(work, "undo")
+        self._post(work, "undo")
         return Done()
 
-    def _posted(self, work: Work, verb: str) -> Delivery:
-        """The delivery of a message; it is posted once as long as this process does not have to read the plan anew."""
-        memo = _memo(work, verb)
-        if memo not in work.memory:
-            plan = work.targets.holder.plan
-            title = f"MigrationPlan {plan.namespace}/{plan.name}: step {work.targets.step}"
-            text, tone = self.message, Tone.INFO
-            if verb == "undo":
-                text, tone = self.undo_ or f"undone: {self.message}", Tone.WARNING
-            work.memory[memo] = work.messenger.post(self.provider, Message(title, text, tone), _PATIENCE)
-        delivery: Delivery = work.memory[memo]
-        return delivery
+    def _post(self, work: Work, verb: str) -> Delivery:
+        """Post the message, if this process has not; what becomes of it."""
+        plan = work.targets.holder.plan
+        title = f"MigrationPlan {plan.namespace}/{plan.name}: step {work.targets.step}"
+        text, tone = self.message, Tone.INFO
+        if verb == "undo":
+            text, tone = self.undo_ or f"undone: {self.message}", Tone.WARNING
+        return work.messenger.post(self.provider, Message(title, text, tone), _PATIENCE, _key(work, verb))
 
 
-def _memo(work: Work, verb: str) -> str:
-    return f"{work.place}.{work.attempt}.{verb}"
+def _key(work: Work, verb: str) -> tuple[str | int, ...]:
+    """Not of `work.memory`, which is lost when the plan was changed while it was saved: a message cannot be looked for."""
+    holder = work.targets.holder
+    return holder.uid, holder.run, work.targets.step, work.attempt, verb

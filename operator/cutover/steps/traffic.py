@@ -1,36 +1,31 @@
-"""The kind `traffic`: shifts weight between two destinations of a VirtualService, one weight at a time."""
+"""The kind `traffic`: shifts weight between two destinations of a VirtualService or an HTTPRoute, one weight at a time."""
 
 from __future__ import annotations
 
 import asyncio
-import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover.branches import HEADER_ROUTES, MIRROR_FIELDS, OWN, Match, Mirror, header_route, mirror
-from cutover.course import Course, Stage, beside, pairs_of, puts, weights_of
-from cutover.endpoints import Side, behind, count_ready, resolve, subsets, wanted
-from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import ABSENT, Change, Json, Path, find, readable, stand
+from cutover.branches import Match, Mirror, Stickiness
+from cutover.course import ROLES, Course, Role, beside, puts, weights_of
+from cutover.endpoints import Side, behind, count_ready, subsets
+from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
+from cutover.fields import Change, Json, Path, find, in_order, write
+from cutover.foreign import command
+from cutover.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.model import Duration, validations
-from cutover.ports import VIRTUAL_SERVICES, Ref
-from cutover.routes import Destination, Pair, VirtualService, number, pairs, surprises
-from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
+from cutover.ports import Ref
+from cutover.routes import Branch, Destination, Pair, Routing, pairs
+from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, foreign_writer, old_side_not_ready, repaired_too_often
+from cutover.steps import meddlers, sides
+from cutover.steps.base import Kind, Target, Work, lacks_the_right, old_side_not_ready
 from cutover.targets import Foreign
-
-
-@dataclass(frozen=True, slots=True)
-class _Bearings:
-    """What stands behind the two sides, and how many ready endpoints the old one had at the run's start."""
-
-    old: Side
-    new: Side
-    old_ready: int
+from cutover.virtual_services import VirtualService
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,8 @@ class Traffic(Kind):
 
     Changes: the weights of `from` and `to` in the named routes, all of them in one write; they always add up to what they did.
     Before the first weight, where asked for: a mirror, which the next stage takes away, so that no request reaches the new
-    version twice; and header routes of a name of their own, which the last stage takes away.
+    version twice; and header routes, which the last stage takes away. With the first weight: a cookie of each side and routes
+    that keep whoever brings it, of the old side until it has nothing left, of the new one until the last stage.
     Twice is harmless, because each field is brought to a value computed from the snapshot. Undo brings all of it back
     in one write, once the old side is ready to take the traffic. Somebody who lowers the weight of `to`, or takes away what
     was put beside it, wishes to stop, so that is not fought; a weight raised by somebody else is put back.
@@ -58,8 +54,16 @@ class Traffic(Kind):
     model_config = ConfigDict(
         json_schema_extra=validations(
             (
+                "has(self.virtualService) != has(self.httpRoute)",
+                "exactly one of virtualService and httpRoute says where the weights stand",
+            ),
+            (
+                ("!has(self.httpRoute) || !has(self.from.subset) && !has(self.to.subset)"),
+                "Gateway API knows no subsets; make a Service for each version, and name that",
+            ),
+            (
                 (
-                    "!(has(self.match) && size(self.match) > 0 || has(self.mirror)) "
+                    "!(has(self.match) && size(self.match) > 0 || has(self.mirror) || has(self.stickiness)) || !has(self.virtualService) "
                     "|| !(has(self.virtualService.tcp) && size(self.virtualService.tcp) > 0 "
                     "|| has(self.virtualService.tls) && size(self.virtualService.tls) > 0)"
                 ),
@@ -80,7 +84,10 @@ class Traffic(Kind):
     goes_ahead: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
 
-    virtual_service: VirtualService = Field(description="Where the weights stand.")
+    virtual_service: VirtualService | None = Field(
+        default=None, description="Where the weights stand, with Istio's own API. Exactly one of this and httpRoute."
+    )
+    http_route: HttpRoute | None = Field(default=None, description="Where the weights stand, with the Gateway API.")
     from_: Destination = Field(alias="from", description="The destination that gives traffic away.")
     to: Destination = Field(description="The destination that gets it.")
     weights: tuple[Weight, ...] = Field(
@@ -97,6 +104,10 @@ class Traffic(Kind):
     mirror: Mirror | None = Field(
         default=None, description="Mirrors requests to the new version before the first weight."
     )
+    stickiness: Stickiness | None = Field(
+        default=None,
+        description="Visitors stay on the version that answered first, from the first weight until the end.",
+    )
     dwell: Duration = Field(
         default=timedelta(),
         description="How long it stays at each weight, and before the first one with `match` alone.",
@@ -110,26 +121,44 @@ class Traffic(Kind):
                 raise ValueError(f"weights must ascend, and {after} comes after {before}; sort them and drop doubles")
         if self.from_ == self.to:
             raise ValueError(f"from and to are both {self.to}; name two different destinations")
-        if twice := self.virtual_service.twice():
+        given = [one for one in (self.virtual_service, self.http_route) if one is not None]
+        if len(given) != 1:
+            found = "both; keep one" if given else "none; add one"
+            raise ValueError(
+                f"exactly one of virtualService and httpRoute says where the weights stand, and it has {found}"
+            )
+        if twice := self.where.twice():
             raise ValueError(twice)
-        if (self.match or self.mirror) and (self.virtual_service.tcp or self.virtual_service.tls):
+        if self._asks_for_http and not self.where.only_http():
             raise ValueError("only http routes know headers and mirrors; take tcp and tls into a step of their own")
+        if self.http_route and (subset := self.from_.subset or self.to.subset):
+            raise ValueError(no_subset(subset))
+        if self.http_route and (says := no_prefix(self.match)):
+            raise ValueError(says)
         return self
+
+    @property
+    def _asks_for_http(self) -> bool:
+        return bool(self.match or self.mirror or self.stickiness)
+
+    @property
+    def where(self) -> Routing:
+        """The object in which the weights stand."""
+        return self.virtual_service or self.http_route  # type: ignore[return-value]  # one of them, as the model says
 
     def stages(self) -> tuple[StageRule, ...]:
         """One a weight; before them the mirror and the header routes, after them the end of these."""
         return tuple(stage.rule for stage in self._course().stages())
 
     def touches(self) -> tuple[Target, ...]:
-        """The VirtualService."""
-        return (Target(VIRTUAL_SERVICES, self.virtual_service.name),)
+        """The object in which the weights stand."""
+        return (Target(self.where.resource, self.where.name),)
 
     def fields(self, target: Target, body: Json) -> list[str]:
         """The weights, and what stands beside them for a while."""
         del target
-        found = [f".spec.{protocol}[].route[].weight" for protocol in self.virtual_service.protocols(body)]
-        found += MIRROR_FIELDS if self.mirror else ()
-        return [*found, HEADER_ROUTES] if self.match else found
+        mirrors, sticks = self.mirror is not None, self.stickiness is not None
+        return self.where.fields(body, self.match, mirrors=mirrors, sticks=sticks)
 
     async def examine(self, work: Work) -> list[Problem]:
         """The routes and both destinations are there, hold traffic, and resolve to Services."""
@@ -138,21 +167,22 @@ class Traffic(Kind):
         try:
             body = await work.cluster.get(self._ref(work))
             found = self._pairs(work, body)
-            self._beside(work, body, found)
-            for pair in found:
-                if pair.total(body) == 0:
-                    says = (
-                        f"{self.from_} and {self.to} have no weight in {self._ref(work)}, so there is nothing to shift"
-                    )
-                    problems.append(Problem(place, f"{says}; give {self.from_} its weight first"))
+            free = work.targets.may_take(
+                body
+            )  # else it waits for a plan that goes on, and that takes away what is its own
+            fields = self._beside(work, body, found) if free else []
+            problems += [*await self._tried(work, body, fields), *self._too_few(work, found)]
+            problems += self._left(work, body, found) if free else ()
             known = await subsets(work.cluster, work.namespace)
-            problems += [Problem(place, says, warning=True) for says in surprises(body, found, known)]
+            match = (*self.match, *([self.stickiness.match("")] if self.stickiness else ()))
+            surprises = self.where.surprises(body, found, known, match)
+            problems += [Problem(place, says, warning=True) for says in surprises]
         except NotFound:
             pass  # said by preflight for every target
         except PlanError as error:
             problems.extend(error.problems)
         try:
-            work.memory.pop(self._memo(work), None)
+            sides.forget(work)
             await self._bearings(work)
         except PlanError as error:
             problems.extend(error.problems)
@@ -173,19 +203,19 @@ class Traffic(Kind):
     async def do(self, work: Work, stage: int, looked: _Look | None) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
         ref, course = self._ref(work), self._course()
-        stages = course.stages()
-        here = stages[stage]
+        here = course.stages()[stage]
         # On the first write there is no snapshot yet, and asking for one would only cost time.
         known = stage > 0 or work.targets.remembers(ref)
         snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work, looked)
         weights, others = course.changes(snapshot, here.weights), course.changes_beside(snapshot, stage)
-        weights, stop = await self._mind_others(work, weights, kept=here.kept)
-        stop = stop or await self._taken_away(work, others, stages[stage - 1] if stage else Stage(here.rule))
+        weights, stop = await meddlers.mind(work, ref, self.to, weights, kept=here.kept)
+        standing = course.standing(snapshot, stage, applied=work.applied)
+        stop = stop or await meddlers.taken_away(work, ref, standing)
         if stop is not None:
             return stop
-        if await self._raises(work, weights[1::2], [*filter(puts, others)]):
-            ready = looked.ready if looked else await self._count(work, snapshot.facts["to"])
-            if short := await self._short(work, snapshot, "to", ready, here.share):
+        if await meddlers.raises(work, ref, weights[1::2], [*filter(puts, others)]):
+            ready = looked.ready if looked else await sides.count(work, snapshot.facts["to"])
+            if short := await sides.short(work, snapshot, ("to", self.to), ready, here.share):
                 return Again(work.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
         if weights or others:
             await work.targets.change(ref, snapshot.uid, [*weights, *others])
@@ -195,7 +225,7 @@ class Traffic(Kind):
     async def look_back(self, work: Work) -> Any:
         """Count the ready endpoints of the old side."""
         snapshot = await work.targets.saved(self._ref(work))
-        return None if snapshot is None else await self._count(work, snapshot.facts["from"])
+        return None if snapshot is None else await sides.count(work, snapshot.facts["from"])
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Bring all back in one write. A weight somebody else set is taken back too: it is traffic that counts."""
@@ -210,10 +240,10 @@ class Traffic(Kind):
             for path, was in weights_of(snapshot)
         ]
         if any(change.to != change.expects[1] for change in changes):
-            short = await self._short_of_old(work, snapshot, looked)
+            short = await sides.short_of_old(work, snapshot, self.from_, looked)
             if short:
                 return old_side_not_ready(work, f"traffic cannot go back yet: {short}")
-        rest = [Change(path, was, (was, ours)) for path, was, ours in beside(snapshot)]
+        rest = [Change(one.path, one.was, (one.was, one.ours)) for one in beside(snapshot)]
         try:
             await work.targets.change(ref, snapshot.uid, [*changes, *rest])
         except Foreign:  # what somebody else has done beside the weights keeps neither the traffic nor the rest
@@ -233,10 +263,10 @@ class Traffic(Kind):
         snapshot = await work.targets.saved(self._ref(work))
         if snapshot is None:
             return frozenset()
-        if await self._short_of_old(work, snapshot, None):
+        if await sides.short_of_old(work, snapshot, self.from_, None):
             return None
-        sides = [Side(**snapshot.facts[which]) for which in ("from", "to")]
-        return frozenset(await behind(work.cluster, work.namespace, *sides))
+        both = [Side(**snapshot.facts[which]) for which in ("from", "to")]
+        return frozenset(await behind(work.cluster, work.namespace, *both))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
@@ -244,149 +274,109 @@ class Traffic(Kind):
         return self.touches()[0].ref(work.namespace)
 
     def _course(self) -> Course:
-        return Course(str(self.to), self.weights, self.dwell, self.settle, bool(self.match), self.mirror)
+        return Course(
+            str(self.to),
+            self.weights,
+            self.dwell,
+            self.settle,
+            bool(self.match),
+            self.mirror,
+            self.stickiness is not None,
+        )
 
     def _pairs(self, work: Work, body: Json) -> list[Pair]:
-        return pairs(body, self.virtual_service, self.from_, self.to, f"{work.place}.traffic")
+        return pairs(body, self.where, self.from_, self.to, f"{work.place}.traffic")
 
-    def _beside(self, work: Work, body: Json, found: list[Pair]) -> list[tuple[Path, Json]]:
-        """The fields that are set beside the weights for a while, each with its value. Raises PlanError."""
-        if (self.match or self.mirror) and (other := next((pair.route for pair in found if not pair.route.http), None)):
+    def _beside(self, work: Work, body: Json, found: list[Pair]) -> list[tuple[Role, Path, Json]]:
+        """The fields that are set beside the weights for a while, each with its value. Raises PlanError.
+
+        Of routes that come in one write the last stands highest: the headers of a match go before a cookie.
+        """
+        place, where = f"{work.place}.traffic", self.where
+        if self._asks_for_http and (other := next((pair.route for pair in found if not pair.route.http), None)):
             says = f"route {other} is not of http, and only http routes know headers and mirrors; drop match and mirror"
-            raise PlanError(Problem(f"{work.place}.traffic.virtualService", says))
-        fields = [field for pair in found if self.mirror for field in mirror(pair, self.mirror.percent)]
-        for pair in found if self.match else ():
-            own = pair.route.body.get("name")
-            name = f"{OWN}{work.targets.step}{f'-{own}' if own else ''}"
-            path, route = header_route(pair, name, self.match, f"{work.place}.traffic")
-            if (there := find(body, path)) is None or there.value is not ABSENT:
-                says = f"{self._ref(work)} has a route {name} already, which an abandoned plan may have left"
-                raise PlanError(Problem(f"{work.place}.traffic.match", f"{says}; take it out, or rename the step"))
-            fields.append((path, route))
+            raise PlanError(Problem(f"{place}.virtualService", says))
+        fields = list[tuple[Role, Path, Json]]()
+        for pair in found:
+            fields += [
+                (Role.MIRROR, *field) for field in (where.mirror(pair, self.mirror.percent) if self.mirror else ())
+            ]
+            fields += self._stickiness(work, body, pair)
+            if self.match:
+                wanted = Branch(work.targets.step, pair.new, self.match)
+                fields.append((Role.MATCH, *where.branch(body, pair, wanted, f"{place}.match")))
+        if says := where.too_many(body, [field[1:] for field in fields]):
+            raise PlanError(Problem(place, says))
         return fields
 
-    def _memo(self, work: Work) -> str:
-        return f"{work.place}.bearings"
+    def _stickiness(self, work: Work, body: Json, pair: Pair) -> list[tuple[Role, Path, Json]]:
+        """For each side the cookie that its answers set, and the route of those who bring it.
 
-    async def _bearings(self, work: Work) -> _Bearings:
-        """What the sides are, remembered since the run's start; a process that took over looks again."""
-        known = work.memory.get(self._memo(work))
-        if isinstance(known, _Bearings):
-            return known
-        sides, problems = list[Side](), list[Problem]()
-        for field, side in (("from", self.from_), ("to", self.to)):
-            resolved = await resolve(work.cluster, work.namespace, side.host, side.subset)
-            if isinstance(resolved, Side):
-                sides.append(resolved)
-            else:
-                problems.append(Problem(f"{work.place}.traffic.{field}", resolved))
-        if problems:
-            raise PlanError(*problems)
-        old, new = sides
-        bearings = _Bearings(old, new, (await count_ready(work.cluster, work.namespace, old))[0])
-        work.memory[self._memo(work)] = bearings
-        return bearings
+        The value is of this run and step alone: a cookie of any other means nothing.
+        """
+        fields, place = list[tuple[Role, Path, Json]](), f"{work.place}.traffic.stickiness"
+        holder, step = work.targets.holder, work.targets.step
+        for role, side, aim in ((Role.KEEPS_OLD, "from", pair.old), (Role.KEEPS_NEW, "to", pair.new)):
+            if self.stickiness:
+                value = f"{holder.uid[:8]}-{holder.run}-{step}-{side}"
+                wanted = Branch(f"{step}-stays-{side}", aim, (self.stickiness.match(value),))
+                fields.append((role, *self.where.cookie(aim, self.stickiness.sets(value), place)))
+                fields.append((role, *self.where.branch(body, pair, wanted, place)))
+        return fields
+
+    def _left(self, work: Work, body: Json, found: list[Pair]) -> Iterator[Problem]:
+        """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
+        for left in self.where.left_behind(body, found):
+            fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
+            says = f"{left.says}; take it away: {command(self._ref(work), *fields)}"
+            yield Problem(f"{work.place}.traffic", says, warning=not (left.mirrors and self.mirror))
+
+    def _too_few(self, work: Work, found: list[Pair]) -> list[Problem]:
+        """Weights that cannot express what is asked."""
+        problems = []
+        for pair in found:
+            both = f"{self.from_} and {self.to}"
+            if pair.total == 0:
+                says = f"{both} have no weight in {self._ref(work)}, so there is nothing to shift"
+                problems.append(Problem(f"{work.place}.traffic", f"{says}; give {self.from_} its weight first"))
+            elif says := self._course().too_coarse(pair.total):
+                where = f"{both} hold {pair.total} together in {self.where.word} {pair.route} of {self._ref(work)}"
+                out = "give them weights that add up to 100"
+                problems.append(Problem(f"{work.place}.traffic.weights", f"{where}, and {says}; {out}"))
+        return problems
+
+    async def _tried(self, work: Work, body: Json, fields: list[tuple[Role, Path, Json]]) -> list[Problem]:
+        """Whether the server takes what is put beside the weights, and keeps all of it: a definition that is older drops some.
+
+        Istio's keep what we write since their first version, and are not asked.
+        """
+        if not fields or not self.where.drops:
+            return []
+        place, ref = f"{work.place}.traffic", self._ref(work)
+        found = [(at, value) for _, path, value in fields if (at := find(body, path)) is not None]
+        writes = [one for at, value in found for one in write(at, value) if one["op"] != "test"]
+        try:
+            after = await work.cluster.try_out(ref, in_order(writes), work.targets.holder.account)
+        except (Rejected, Denied) as refused:
+            if await lacks_the_right(work, ref, refused):
+                return []  # said by preflight with all other rights
+            return [Problem(place, f"the server refuses {ref} with what is asked: {refused}")]
+        kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
+        return [] if kept else [Problem(place, f"{ref} would not keep all that is written to it; {self.where.drops}")]
+
+    async def _bearings(self, work: Work) -> sides.Bearings:
+        return await sides.bearings(work, self.from_, self.to)
 
     async def _snapshot(self, work: Work, looked: _Look | None) -> Snapshot:
         """The fields as they are, and what stood behind the two sides at the run's start."""
         ref, bearings = self._ref(work), await self._bearings(work)
-        if self.match and (kept := await work.targets.saved(ref)):
-            return kept  # taken just before a crash: the header route may stand there already
+        if (self.match or self.stickiness) and (kept := await work.targets.saved(ref)):
+            return kept  # taken just before a crash: what is to be put there may stand there already
         body = (looked and looked.body) or await work.cluster.get(ref)
         found = self._pairs(work, body)
-        weights = [(path, None) for pair in found for path in (pair.old, pair.new)]  # worked out stage by stage
-        paths, ours = zip(*weights, *self._beside(work, body, found), strict=True)
+        weights = [(aim.at, None) for pair in found for aim in (pair.old, pair.new)]  # worked out stage by stage
+        fields = self._beside(work, body, found)
+        paths, ours = zip(*weights, *(field[1:] for field in fields), strict=True)
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
+        facts[ROLES] = [role for role, _, _ in fields]
         return await work.targets.snapshot(ref, body, paths, facts, ours)
-
-    async def _taken_away(self, work: Work, others: list[Change], before: Stage) -> Hold | None:
-        """Whether somebody has taken away what we put beside the weights, which is a wish to stop."""
-        ours = [change for change in filter(puts, others) if work.applied or before.has(change.path)]
-
-        def gone(body: Json) -> Change | None:
-            return next((one for one in ours if (at := find(body, one.path)) and at.value == one.expects[0]), None)
-
-        ref = self._ref(work)
-        if (
-            not ours
-            or work.anew
-            or not gone(await work.targets.view(ref))
-            or not (one := gone(await work.cluster.get(ref)))
-        ):
-            return None
-        says = f"somebody has taken {readable(one.path)} out of {ref}, which this plan had put there"
-        return Hold("TakenAway", f"{says}; resume puts it back, abort takes everything back")
-
-    async def _mind_others(self, work: Work, changes: list[Change], *, kept: bool) -> tuple[list[Change], Hold | None]:
-        """What somebody else has done to the weights meanwhile: the changes as they are to be made, or why to stop.
-
-        With `kept` the weights are those of the stage before.
-        """
-        kept = kept or work.applied
-        minded, lowered, raised = self._compare(work, changes, await work.targets.view(self._ref(work)), kept=kept)
-        if lowered:  # a stream may be behind; nobody is held up without a fresh look
-            body = await work.cluster.get(self._ref(work))
-            minded, lowered, raised = self._compare(work, changes, body, kept=kept)
-        if lowered:
-            return minded, Hold("LoweredByHand", f"{lowered}; resume raises it again, abort takes everything back")
-        if raised and repaired_too_often(work):
-            return minded, await foreign_writer(work, self._ref(work), "the weights")
-        return minded, None
-
-    def _compare(self, work: Work, changes: list[Change], body: Json, *, kept: bool) -> tuple[list[Change], str, bool]:
-        """The changes from what stands there, who has lowered what (empty: nobody), and whether somebody has raised."""
-        minded, raised = list[Change](), False
-        for old, new in zip(changes[::2], changes[1::2], strict=True):
-            found = [find(body, change.path) for change in (old, new)]
-            if found[0] is None or found[1] is None:
-                return changes, "", False  # said by `targets.change`
-            live_old, live_new = found[0].value, found[1].value
-            minded += [_also(old, live_old), _also(new, live_new)]
-            goal = number(new.to)
-            if number(live_new) == goal and number(live_old) == number(old.to):
-                continue
-            before = goal if kept else number(new.expects[-2])
-            if number(live_new) >= goal:
-                raised = True
-            elif not work.anew and number(live_new) != before:
-                ref, weight = self._ref(work), number(live_new)
-                return (
-                    minded,
-                    f"somebody has lowered {self.to} to weight {weight} in {ref}, where this plan has {goal}",
-                    False,
-                )
-        return minded, "", raised
-
-    async def _raises(self, work: Work, weights: list[Change], others: list[Change]) -> bool:
-        """Whether the new side gets more than it has; what takes from it waits for nothing."""
-        body = await work.targets.view(self._ref(work))
-        return not stand(body, others) or any(
-            (found := find(body, weight.path)) is None or number(found.value) < number(weight.to) for weight in weights
-        )
-
-    async def _count(self, work: Work, side: dict[str, Any]) -> int:
-        return (await count_ready(work.cluster, work.namespace, Side(**side)))[0]
-
-    async def _short_of_old(self, work: Work, snapshot: Snapshot, ready: int | None) -> str:
-        """What the old side lacks to take back what it had; empty when nothing is lacking."""
-        share = max(number(old) / max(1, number(old) + number(new)) for (_, old), (_, new) in pairs_of(snapshot))
-        if not share:
-            return ""
-        counted = await self._count(work, snapshot.facts["from"]) if ready is None else ready
-        return await self._short(work, snapshot, "from", counted, share)
-
-    async def _short(self, work: Work, snapshot: Snapshot, which: str, ready: int, share: float) -> str:
-        """What a side lacks to take a share of the traffic; empty when it is ready for it."""
-        needed = max(1, math.ceil(share * snapshot.facts["fromReady"]))
-        if ready >= needed:
-            return ""
-        asked = await wanted(work.cluster, work.namespace, Side(**snapshot.facts[which]))
-        if 0 < asked <= ready:
-            return ""
-        side = self.to if which == "to" else self.from_
-        return f"{side} has {ready} ready endpoints, and needs {needed if not asked else min(needed, asked)}"
-
-
-def _also(change: Change, live: Json) -> Change:
-    """The same change, also from the value that stands there: a weight is traffic, and never left to chance."""
-    return Change(change.path, change.to, (*change.expects, live))

@@ -14,21 +14,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cutover.endpoints import PROTOCOLS
-from cutover.errors import Broken, Conflict, Denied, NotFound, Unavailable
+from cutover.errors import Broken, Conflict, Denied, NotFound, NotInstalled, Unavailable
 from cutover.fields import Json, Operation
 from cutover.patching import apply, merge, tidy
 from cutover.ports import (
     FENCE_LABEL,
+    HTTP_ROUTES,
     JOBS,
     NAMESPACES,
     PLAN_LABEL,
     PLANS,
     SNAPSHOTS,
-    VIRTUAL_SERVICES,
     Ref,
     Resource,
 )
+from cutover.routings import ROUTINGS
 from cutover.testing.ports import MemoryClock
 
 
@@ -78,6 +78,7 @@ class MemoryCluster:
         changed: called with each object that is no longer what it was: before and after, None for not there.
         effects: those among them that changed a spec (of a ConfigMap its data), as ("spec", object).
         denied: (verb, object) that no account may do.
+        unknown: kinds that are not installed.
         refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
         strict: refuse weights that no longer add up to what they did.
         rollouts: the controllers bring rollouts to their end.
@@ -92,6 +93,7 @@ class MemoryCluster:
         self.changed: Callable[[Ref, Json | None, Json | None], None] = lambda *_: None
         self.effects: list[tuple[str, Ref]] = []
         self.denied: set[tuple[str, Ref]] = set()
+        self.unknown: set[Resource] = set()
         self.refuse: Callable[[Ref, Json], None] = lambda *_: None
         self.strict, self.rollouts = True, True
         self.exits: Callable[[Json], int | None] = lambda _: 0
@@ -104,6 +106,7 @@ class MemoryCluster:
     def put(self, resource: Resource, body: Json) -> Ref:
         """Create or replace an object, as a person would."""
         body = copy.deepcopy(body)
+        _fill_in(resource, body)
         metadata = body["metadata"]
         ref = Ref(resource, metadata.setdefault("namespace", "shop"), metadata["name"])
         old = self.objects.get(ref)
@@ -163,6 +166,8 @@ class MemoryCluster:
         return self.switch.around(lambda: self._get(ref))
 
     def _get(self, ref: Ref) -> Json:
+        if ref.resource in self.unknown:
+            raise NotInstalled(f"there is no kind {ref.resource.kind}")
         if ref not in self.objects:
             raise NotFound(f"{ref} not found")
         return self.objects[ref]  # nobody changes a body in place, so nothing need be copied
@@ -199,12 +204,29 @@ class MemoryCluster:
         await asyncio.sleep(0)
         return self.switch.around(lambda: self._patch(ref, operations, account))
 
-    def _patch(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
-        before = self._get(ref)
-        body = copy.deepcopy(before)
+    async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
+        """What a JSON patch would make of an object."""
+        await asyncio.sleep(0)
+
+        def effect() -> Json:
+            if ("patch", ref) in self.denied:
+                raise Denied(f"{account} cannot patch {ref}")
+            body = self._patched(ref, operations)
+            self.refuse(ref, body)
+            return body
+
+        return self.switch.around(effect)
+
+    def _patched(self, ref: Ref, operations: Sequence[Operation]) -> Json:
+        body = copy.deepcopy(self._get(ref))
         for operation in operations:
             apply(body, operation)
         tidy(body)
+        _fill_in(ref.resource, body)
+        return body
+
+    def _patch(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
+        before, body = self._get(ref), self._patched(ref, operations)
         if ref.resource not in (PLANS, SNAPSHOTS) and not account:
             raise Broken(f"{ref} is written without an account")
         _possible(ref, before, body, strict=self.strict)
@@ -332,8 +354,24 @@ def _possible(ref: Ref, before: Json, after: Json, *, strict: bool) -> None:
         raise Broken(f"{ref} is changed without a claim")
     if was.get(PLAN_LABEL) == labels.get(PLAN_LABEL) and _number(labels) < _number(was):
         raise Broken(f"the fence of {ref} is lowered")
-    if strict and ref.resource == VIRTUAL_SERVICES and _sums(before) != _sums(after):
-        raise Broken(f"the weights of {ref} add up to {_sums(after)} instead of {_sums(before)}")
+    if strict and ref.resource in ROUTINGS and _sums(ref, before) != _sums(ref, after):
+        raise Broken(f"the weights of {ref} add up to {_sums(ref, after)} instead of {_sums(ref, before)}")
+
+
+def _fill_in(resource: Resource, body: Json) -> None:
+    """What the definition of an HTTPRoute fills in where it is left out."""
+    rules = body["spec"].get("rules") or () if resource == HTTP_ROUTES else ()
+    for rule in rules:
+        for match in rule.setdefault("matches", [{}]):
+            match["path"] = {"type": "PathPrefix", "value": "/"} | match.get("path", {})
+            for header in match.get("headers", ()):
+                header.setdefault("type", "Exact")
+        mirrors = [one["requestMirror"]["backendRef"] for one in rule.get("filters", ()) if "requestMirror" in one]
+        for reference in (*rule.get("backendRefs", ()), *mirrors):
+            reference.setdefault("group", "")
+            reference.setdefault("kind", "Service")
+        for reference in rule.get("backendRefs", ()):
+            reference.setdefault("weight", 1)
 
 
 def _content(body: Json) -> tuple[Json, Json]:
@@ -345,7 +383,7 @@ def _number(labels: Json) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _sums(body: Json) -> list[int]:
+def _sums(ref: Ref, body: Json) -> list[int]:
     """Of the routes that split traffic; one destination alone has all of it, whatever its weight."""
-    routes = [route["route"] for part in PROTOCOLS for route in body["spec"].get(part) or ()]
-    return [sum(entry.get("weight", 0) for entry in entries) for entries in routes if len(entries) > 1]
+    routes = ROUTINGS[ref.resource].routes_of(body)
+    return [sum(aim.weight for aim in route.aims) for route in routes if len(route.aims) > 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,7 +31,11 @@ class MemoryClock:
 
 
 class MemoryMetrics:
-    """Providers in memory: a function from a query to a sample, one from a path to a document, and whether they should be believed."""
+    """Providers in memory: a function from a query to a sample, one from a path to a document, and whether they should be believed.
+
+    Attributes:
+        unusable: names of providers whose credentials are of no use.
+    """
 
     def __init__(
         self,
@@ -40,11 +44,16 @@ class MemoryMetrics:
         document: Callable[[str], Json] = lambda _: 0,
     ) -> None:
         self.answer, self.document, self._providers = answer, document, tuple(providers)
+        self.unusable: set[str] = set()
 
     def names(self, kind: str) -> Sequence[str]:
         """All of them, of whatever kind."""
         del kind
         return self._providers
+
+    def usable(self, provider: str) -> bool:
+        """Whether it was not said to be otherwise."""
+        return provider not in self.unusable
 
     async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         """What the function says."""
@@ -72,6 +81,7 @@ class MemoryMessenger:
         self._providers = tuple(providers)
         self.posted: list[tuple[str, Message]] = []
         self.deliveries: list[Delivery] = []
+        self._keys: dict[Hashable, Delivery] = {}
         self.trouble, self.slow = "", False
         self.around: Callable[[Callable[[], None]], None] = lambda effect: effect()
 
@@ -83,12 +93,24 @@ class MemoryMessenger:
         """All of them."""
         return self._providers
 
-    def post(self, provider: str, message: Message, patience: float) -> Delivery:
-        """Keep it."""
+    def restart(self) -> None:
+        """The process died: a new one knows of no key."""
+        self._keys.clear()
+
+    def delivery(self, key: Hashable) -> Delivery | None:
+        """What was posted under a key since the last start."""
+        return self._keys.get(key)
+
+    def post(self, provider: str, message: Message, patience: float, key: Hashable = None) -> Delivery:
+        """Keep it, once a key."""
         del patience
+        if key is not None and (known := self._keys.get(key)):
+            return known
         delivery = Delivery(over=not self.slow, trouble=self.trouble)
         self.around(lambda: self.posted.append((provider, message)))
         self.deliveries.append(delivery)
+        if key is not None:
+            self._keys[key] = delivery
         return delivery
 
 

@@ -1,0 +1,61 @@
+"""What all verbs share: the program itself, its screens, its exit codes, the options that several verbs have."""
+
+# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from cutover.fields import Json
+    from cutover.kubeconfig import Plans
+    from cutover.status import Status
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Cutover does whole migrations in Kubernetes step by step, and takes them back when a gate fails.",
+)
+out = Console(highlight=False, soft_wrap=True)
+wide = Console(highlight=False)
+"""For tables and screens: on a terminal they keep to its width, where the lines of `out` run on and can be copied whole."""
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+USAGE, TIMED_OUT = 64, 124
+EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Held": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}
+
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig.")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+Name = Annotated[str, typer.Argument(help="Name of the plan.")]
+Stopped = Annotated[  # not the rule: people mend what is wrong, and want to see the plan go on
+    bool,
+    typer.Option("--until-stopped", help="End also when the plan is Held or Stuck, with exit code 3; for scripts."),
+]
+Files = Annotated[list[Path], typer.Argument(help="YAML files with plans; - is standard input.")]
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End with a sentence and an exit code."""
+    err.print(f"[red]error:[/] {escape(message)}")
+    raise typer.Exit(code)
+
+
+def plans_of(context: str | None, namespace: str | None) -> Plans:
+    """The plans of a cluster, as the kubeconfig says."""
+    from cutover.kubeconfig import Plans
+
+    try:
+        return Plans(context, namespace)
+    except ValueError as error:
+        fail(f"there is no usable kubeconfig: {error}", USAGE)
+
+
+def status_of(document: Json) -> Status:
+    """What stands in `.status` of a plan."""
+    from cutover.plan import read_status
+
+    return read_status(document.get("status"))

@@ -1,0 +1,186 @@
+"""Verbs that show what stands in a cluster."""
+
+# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from cutover.cli.base import (
+    EXIT,
+    TIMED_OUT,
+    USAGE,
+    Context,
+    Name,
+    Namespace,
+    Stopped,
+    app,
+    err,
+    fail,
+    out,
+    plans_of,
+    status_of,
+    wide,
+)
+from cutover.cli.files import name_of, parsed, read
+from cutover.errors import PlanError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+_WHOLE: Final = 10_000
+"""Columns where nothing is wrapped, so that each line can be found by its words."""
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of the plan; left out, all of the namespace.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Plans of all namespaces.")] = False,  # noqa: FBT002
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json, yaml or name.")] = "text",
+) -> None:
+    """Show where a plan is, or list plans."""
+    plans = plans_of(context, namespace)
+    documents = [plans.get(name)] if name else plans.list(everywhere=everywhere)
+    match output:
+        case "json":
+            sys.stdout.write(json.dumps(documents[0] if name else documents, indent=2) + "\n")
+        case "yaml":
+            yaml.safe_dump(documents[0] if name else documents, sys.stdout, sort_keys=False)
+        case "name":
+            for document in documents:
+                sys.stdout.write(f"migrationplan/{document['metadata']['name']}\n")
+        case "text" if name:
+            from cutover.report.screen import screen
+
+            wide.print(screen(name, status_of(documents[0])), soft_wrap=not wide.is_terminal)
+        case "text":
+            from cutover.report.screen import table
+
+            rows = [(document["metadata"], status_of(document)) for document in documents]
+            wide.print(table(rows, everywhere=everywhere) if rows else "no plans", soft_wrap=not wide.is_terminal)
+        case _:
+            fail(f"-o {output} is not known; use text, json, yaml or name", USAGE)
+
+
+@app.command()
+def impact(
+    plan: Annotated[str, typer.Argument(help="Name of a plan, or a YAML file with one; - is standard input.")],
+    namespace: Namespace = None,
+    context: Context = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+) -> None:
+    """Show what a plan meets in the cluster: who owns its targets, what leads to them, capacity. Reads only, as you."""
+    import asyncio
+    from dataclasses import asdict
+
+    from cutover.kubeconfig import Objects
+    from cutover.survey import lines, survey
+
+    if output not in ("text", "json"):
+        fail(f"-o {output} is not known; use text or json", USAGE)
+    document = None
+    if plan == "-" or plan.endswith((".yaml", ".yml")):
+        ((_, document), *more) = read([Path(plan)])
+        if more:
+            fail(f"{plan} has {1 + len(more)} plans; give one", USAGE)
+    plans = plans_of(context, namespace or ((document or {}).get("metadata") or {}).get("namespace"))
+    document = document or plans.get(plan)
+    try:
+        asked = parsed(document)
+    except PlanError as error:
+        fail(f"{plan}: {error}")
+    found = asyncio.run(survey(asked, name_of(document), Objects(plans), plans.namespace))
+    if output == "json":
+        sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+        return
+    for line in lines(found):
+        out.print(escape(line))
+
+
+@app.command()
+def report(
+    name: Name,
+    namespace: Namespace = None,
+    context: Context = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    html: Annotated[Path | None, typer.Option(help="Write it as one HTML file, with a timeline.")] = None,
+) -> None:
+    """Show what a run proved: success criteria, checklist, timeline. The exit code says how it ended, as that of watch."""
+    from datetime import UTC, datetime
+
+    from cutover.report.account import account, document
+
+    if output not in ("text", "json", "yaml"):
+        fail(f"-o {output} is not known; use text, json or yaml", USAGE)
+    plans = plans_of(context, namespace)
+    body = plans.get(name)
+    told = account(body, plans.events(body["metadata"]["uid"]), datetime.now(UTC))
+    if html is not None:
+        from cutover.report.page import page
+
+        html.write_text(page(told), encoding="utf-8")
+        err.print(f"written to {html}", markup=False)
+    if output == "json":
+        sys.stdout.write(json.dumps(document(told), indent=2, ensure_ascii=False) + "\n")
+    elif output == "yaml":
+        yaml.safe_dump(document(told), sys.stdout, sort_keys=False, allow_unicode=True)
+    elif html is None:
+        from cutover.report.terminal import report as shown
+
+        console = wide if wide.is_terminal else Console(width=_WHOLE, highlight=False)
+        console.print(shown(told))
+    raise typer.Exit(EXIT.get(str(told.status.phase), 0))
+
+
+@app.command()
+def watch(
+    name: Name,
+    namespace: Namespace = None,
+    context: Context = None,
+    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds, with exit code 124.")] = None,
+    until_stopped: Stopped = False,  # noqa: FBT002 -- an option of the command line
+) -> None:
+    """Follow a plan to its end; the exit code says how it ended. On a terminal redrawn in place, else a line a change."""
+    from rich.live import Live
+
+    from cutover.report.screen import screen, sentence
+    from cutover.status import ENDED, Phase
+
+    ends = ENDED | {Phase.HELD, Phase.STUCK} if until_stopped else ENDED
+    plans = plans_of(context, namespace)
+    seen = status_of(plans.get(name))
+    deadline = time.monotonic() + timeout if timeout is not None else math.inf
+
+    def left() -> float:
+        return min(deadline - time.monotonic(), 300.0)
+
+    def redrawn() -> RenderableType:
+        return screen(name, seen)
+
+    last = ""
+    with Live(console=wide, get_renderable=redrawn, refresh_per_second=2) if wide.is_terminal else nullcontext():
+        for document in plans.watch(name, left):
+            if document is None:
+                fail(f"MigrationPlan {name} was deleted")
+            seen = status_of(document)
+            line = sentence(seen)
+            if line != last and not wide.is_terminal:
+                out.print(escape(line))
+            last = line
+            if seen.phase in ends:
+                raise typer.Exit(EXIT[str(seen.phase)])
+            if time.monotonic() > deadline:
+                fail(f"plan {name} is still {seen.phase} after {timeout:g}s", TIMED_OUT)

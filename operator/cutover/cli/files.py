@@ -1,0 +1,105 @@
+"""Plans in files, and the verbs that need no cluster."""
+
+# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+import yaml
+from rich.markup import escape
+
+from cutover.cli.base import USAGE, Files, app, err, fail, out
+from cutover.errors import PlanError, Problem
+
+if TYPE_CHECKING:
+    from cutover.fields import Json
+
+
+def read(files: list[Path]) -> list[tuple[str, Json]]:
+    """All plans in the files, each with where it stands."""
+    found = []
+    for file in files:
+        try:
+            text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
+            for number, document in enumerate(yaml.safe_load_all(text), 1):
+                if isinstance(document, dict) and document.get("kind") == "MigrationPlan":
+                    found.append((f"{file}#{number}" if number > 1 else str(file), document))
+        except OSError as error:
+            fail(f"{file}: {error.strerror}", USAGE)
+        except UnicodeDecodeError as error:
+            fail(f"{file} is not a text in UTF-8: {error.reason} at byte {error.start}", USAGE)
+        except yaml.YAMLError as error:
+            says = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+            fail(f"{file} is not YAML: {says}", USAGE)
+    if not found:
+        fail("there is no MigrationPlan in these files", USAGE)
+    return found
+
+
+def parsed(document: Json) -> Any:
+    """The plan. Raises PlanError with every mistake in the document."""
+    from cutover.plan import parse
+    from cutover.ports import PLANS
+
+    problems = []
+    if document.get("apiVersion") != PLANS.api_version:
+        problems.append(Problem("apiVersion", f"{document.get('apiVersion')!r} is not known; use {PLANS.api_version}"))
+    if not name_of(document):
+        problems.append(Problem("metadata.name", "is missing; give the plan a name"))
+    if not isinstance(document.get("spec"), dict):
+        problems.append(Problem("spec", "is missing; add it"))
+    elif document.get("apiVersion") == PLANS.api_version:
+        try:
+            plan = parse(document["spec"])
+        except PlanError as error:
+            problems += error.problems
+    if problems:
+        raise PlanError(*problems)
+    return plan
+
+
+def name_of(document: Json) -> str:
+    """The name, or what the server makes one of; empty when it has neither."""
+    metadata = document.get("metadata")
+    name = (metadata.get("name") or metadata.get("generateName")) if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+@app.command()
+def lint(files: Files) -> None:
+    """Say every mistake in plans, without a cluster."""
+    wrong = 0
+    for where, document in read(files):
+        try:
+            parsed(document)
+        except PlanError as error:
+            wrong += len(error.problems)
+            for problem in error.problems:
+                err.print(f"[bold]{escape(where)}[/]: {escape(str(problem))}")
+    if wrong:
+        err.print(f"[red]{wrong} mistake{'s' if wrong > 1 else ''}[/]")
+        raise typer.Exit(1)
+    out.print("[green]no mistakes[/]")
+
+
+@app.command()
+def explain(files: Files) -> None:
+    """Show what plans would do: steps, stages, every write, the way back, the rights needed; and what of a checklist they prove."""
+    from cutover.explain import explain as lines
+    from cutover.report.checklist import checklist
+    from cutover.report.checklist import lines as checked
+
+    for where, document in read(files):
+        try:
+            plan = parsed(document)
+        except PlanError as error:
+            fail(f"{where}: {error}")
+        out.print(f"[bold]{escape(name_of(document))}[/]")
+        for line in lines(plan):
+            out.print(escape(line))
+        out.print("checklist:")
+        for line in checked(checklist(plan)):
+            out.print(escape(line))

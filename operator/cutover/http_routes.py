@@ -1,0 +1,307 @@
+"""How an HTTPRoute of the Gateway API spells its routes, and what stands beside their weights for a while. Pure.
+
+Its definition fills in what is left out (a weight of 1, the path ``/``, the kind Service), so whatever is put there says all of
+it: else it would not be what was written when it is read back. A rule's name is never written: older releases know none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from cutover.branches import HeaderValue, Match
+from cutover.errors import PlanError, Problem
+from cutover.fields import ABOVE, ABSENT, Json, Path
+from cutover.model import Name
+from cutover.ports import HTTP_ROUTES, Resource
+from cutover.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one
+
+_MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
+"""What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
+_SET_COOKIE: Final = "Set-Cookie"
+_ANSWERS, _ANSWERS_FIELD = "ResponseHeaderModifier", "responseHeaderModifier"
+_REFERENCE: Final = ("group", "kind", "name", "namespace", "port")
+_PATH: Final = {"type": "PathPrefix", "value": "/"}
+_LONGEST: Final = 200
+
+
+class HttpRoute(Routing):
+    """An HTTPRoute of the plan's namespace, and which of its rules; none named: the only one with both destinations."""
+
+    resource: ClassVar[Resource] = HTTP_ROUTES
+    field: ClassVar[str] = "httpRoute"
+    word: ClassVar[str] = "rule"
+    drops: ClassVar[str] = "a mirror has a percent since Gateway API 1.3: install that, or mirror 100 percent"
+
+    name: Name = Field(description="Name of the HTTPRoute.")
+    rules: tuple[Name, ...] = Field(default=(), max_length=16, description="Names of its rules.")
+
+    @classmethod
+    def routes_of(cls, body: Json) -> Iterator[Route]:
+        """All its rules, in the order in which they stand there; which of them a request takes, the most specific match says."""
+        for rule in body["spec"].get("rules") or ():
+            name = rule.get("name")
+            at: Path = ("spec", "rules", {"name": name} if name else {"matches": rule.get("matches")})
+            entries = rule.get("backendRefs") or ()
+            aims = tuple(_aim(at, entry, entries) for entry in entries)
+            yield Route(at, rule, name or _shown(rule), frozenset({name} if name else ()), aims)
+
+    def twice(self) -> str:
+        """What is named more than once; empty when nothing is."""
+        doubles = (name for name in self.rules if self.rules.count(name) > 1)
+        name = next(doubles, "")
+        return f"rule {name} stands in httpRoute.rules more than once; keep one" if name else ""
+
+    def named(self, routes: list[Route], where: str) -> tuple[list[Route], list[Problem]] | None:
+        """The rules that are named, and what is wrong with that; None when none is."""
+        if not self.rules:
+            return None
+        chosen, problems = [], []
+        for name in self.rules:
+            found = [route for route in routes if name in route.names]
+            if len(found) == 1:
+                chosen += found
+                continue
+            known = ", ".join(sorted(str(one) for route in routes for one in route.names)) or "none"
+            count = f"{len(found)} rules" if found else "no rule"
+            problems.append(
+                Problem(f"{where}.rules", f"HTTPRoute {self.name} has {count} named {name}; it has {known}")
+            )
+        return chosen, problems
+
+    def which(self, routes: Iterable[Route]) -> str:
+        """How to say which of these rules is meant; rules have names since Gateway API 1.4."""
+        if all(route.names for route in routes):
+            return "say which to shift"
+        return "give the rules names and say which to shift, or make an HTTPRoute of each"
+
+    def surprises(
+        self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
+    ) -> Iterator[str]:
+        """Gateways that do not serve it, rules that get nothing, and rules that a header rule takes requests from."""
+        del subsets
+        yield from _unserved(body)
+        everything = list(self.routes_of(body))
+        for pair in chosen:
+            route, place = pair.route, everything.index(pair.route)
+            for own in _matches(route):
+                if above := next((one for one in everything[:place] if own in _matches(one)), None):
+                    yield (
+                        f"rule {above} stands above rule {route} and matches {_shown_match(own)} as well, "
+                        f"so {route} gets none of these requests; put it below"
+                    )
+            for other, one in itertools.product(everything, match):
+                if other is not route and _loses(other, route, one, above=other in everything[:place]):
+                    yield (
+                        f"rule {other} loses requests with header {' and '.join(one.headers)} to rule {route}, because the "
+                        f"most specific match wins; let rule {other} match one header more if it is to keep them"
+                    )
+
+    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
+        """What is written of it, as jq paths; header rules are known by the headers that they match."""
+        del body
+        found = [".spec.rules[].backendRefs[].weight"]
+        found += [".spec.rules[].filters"] if mirrors else []
+        found += [".spec.rules[].backendRefs[].filters"] if sticks else []
+        for headers in [*(one.headers for one in match), *([("cookie",)] if sticks else [])]:
+            names = " and ".join(f"index({json.dumps(name)})" for name in headers)
+            found.append(f".spec.rules[] | select(any(.matches[]?; [.headers[]?.name] | {names}))")
+        return found
+
+    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
+        """It is known by all that it matches, and takes its requests because that is more specific."""
+        found, problems = list[Json](), list[Problem]()
+        for own in pair.route.body.get("matches") or [{"path": _PATH}]:
+            there = {header["name"].lower(): header for header in own.get("headers") or ()}
+            for one in wanted.match:
+                asked = {name: _header(name, value) for name, value in one.headers.items()}
+                for name in sorted(asked.keys() & there.keys()):
+                    if _asks(asked[name]) != _asks(there[name]):
+                        says = f"rule {pair.route} matches header {name} itself, by {there[name]['value']}; name another header"
+                        problems.append(Problem(place, says))
+                added = [asked[name] for name in sorted(asked) if name not in there]
+                found.append({**own, "headers": [*there.values(), *added]})
+        *list_of_rules, itself = pair.route.at
+        path = (*list_of_rules, {"matches": found, ABOVE: itself})
+        if not problems and not not_there(body, path):
+            says = f"HTTPRoute {self.name} has a rule already that matches what rule {pair.route} matches and these headers"
+            problems.append(Problem(place, f"{says}; take it out, or match another header"))
+        if problems:
+            raise PlanError(*dict.fromkeys(problems))
+        rule = {key: value for key, value in pair.route.body.items() if key != "name"}
+        return path, {**rule, "matches": found, "backendRefs": [{**wanted.aim.entry, "weight": 1}]}
+
+    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+        """A filter of the reference, or one more header in the one that is there: it may stand there only once."""
+        filters = list(aim.entry.get("filters") or ())
+        at = next((at for at, one in enumerate(filters) if one["type"] == _ANSWERS), len(filters))
+        says = filters[at][_ANSWERS_FIELD] if at < len(filters) else {}
+        for way in ("add", "set"):
+            if any(header["name"].lower() == _SET_COOKIE.lower() for header in says.get(way) or ()):
+                raise PlanError(Problem(place, sets_one(aim.host)))
+        added = [*(says.get("add") or ()), {"name": _SET_COOKIE, "value": sets}]
+        filters[at : at + 1] = [{"type": _ANSWERS, _ANSWERS_FIELD: {**says, "add": added}}]
+        return (*aim.at[:-1], "filters"), filters
+
+    def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
+        """One more filter beside those that are there. Releases before 1.3 know no percent, so all of them are none."""
+        reference = _reference(pair)
+        share = {"percent": percent} if percent < 100 else {}  # noqa: PLR2004 -- all of them
+        ours = {"type": "RequestMirror", "requestMirror": {"backendRef": reference, **share}}
+        return [((*pair.route.at, "filters"), [*(pair.route.body.get("filters") or ()), ours])]
+
+    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+        """Mirrors to the new side; header rules have no names by which they could be told."""
+        del body
+        for pair in chosen:
+            there = pair.route.body.get("filters") or []
+            others = [one for one in there if (one.get("requestMirror") or {}).get("backendRef") != _reference(pair)]
+            if others != there:
+                says = f"rule {pair.route} of HTTPRoute {self.name} mirrors requests to {pair.new.host} already"
+                fields = (((*pair.route.at, "filters"), others or ABSENT),)
+                yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
+
+    def too_many(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
+        """Why there is no room for what is to be put there; empty when there is."""
+        given = list(fields)
+        added = [value for path, value in given if isinstance(path[-1], Mapping)]
+        filters = [len(value) for path, value in given if path[-1] == "filters"]
+        rules = [*(body["spec"].get("rules") or ()), *added]
+        counts = [len(rule.get("matches") or [{}]) for rule in rules]
+        headers = [len(match.get("headers") or ()) for rule in added for match in rule["matches"]]
+        for what, count, most in (
+            ("rules", len(rules), _MOST_RULES),
+            ("matches in one rule", max(counts[len(counts) - len(added) :], default=0), _MOST_MATCHES),
+            ("matches in all rules", sum(counts), _MOST_OF_ALL),
+            ("headers in one match", max(headers, default=0), _MOST_HEADERS),
+            ("filters in one rule", max(filters, default=0), _MOST_FILTERS),
+        ):
+            if count > most:
+                return f"HTTPRoute {self.name} would have {count} {what}, and the most is {most}; make two HTTPRoutes of it"
+        return ""
+
+
+def _reference(pair: Pair) -> Json:
+    """The new side, as a mirror names it."""
+    return {key: pair.new.entry[key] for key in _REFERENCE if key in pair.new.entry}
+
+
+def no_subset(subset: str) -> str:
+    """What is said of a subset."""
+    return f"Gateway API knows no subsets, and it names {subset}; make a Service for each version, and name that"
+
+
+def no_prefix(matches: Iterable[Match]) -> str:
+    """What is said of a header that is matched by its beginning, which Gateway API cannot; empty when none is."""
+    for match in matches:
+        for name, value in match.headers.items():
+            if value.prefix is not None:
+                regex = re.escape(value.prefix).replace("\\-", "-")
+                return f"Gateway API knows no prefix of header {name}; write regex: '{regex}.*'"
+    return ""
+
+
+def _aim(at: Path, entry: Json, entries: Iterable[Json]) -> Aim:
+    """Its weight stands beside exactly this reference. A port may be missing where it is no Service, and a namespace always."""
+    members = {key: entry[key] for key in _REFERENCE if key in entry}
+    if sum(members.items() <= other.items() for other in entries) > 1:
+        members = {"namespace": None, **members}
+    host = ""
+    if not entry.get("group") and entry.get("kind", "Service") == "Service":
+        namespace = entry.get("namespace")
+        host = f"{entry['name']}.{namespace}.svc.cluster.local" if namespace else entry["name"]
+    rest = {key: entry[key] for key in entry if key != "weight"}
+    return Aim(host, None, entry.get("port"), entry.get("weight", 1), (*at, "backendRefs", members, "weight"), rest)
+
+
+# --- what it matches --------------------------------------------------------------------------------------------------
+
+
+def _header(name: str, value: HeaderValue) -> Json:
+    if value.regex is not None:
+        return {"type": "RegularExpression", "name": name, "value": value.regex}
+    return {"type": "Exact", "name": name, "value": value.exact}
+
+
+def _asks(header: Json) -> tuple[str, str]:
+    return header.get("type", "Exact"), header["value"]
+
+
+def _filled(match: Json) -> dict[str, Json]:
+    """A match in a form in which two that ask for the same are the same."""
+    return {
+        "path": {**_PATH, **(match.get("path") or {})},
+        "method": match.get("method"),
+        "headers": {header["name"].lower(): _asks(header) for header in match.get("headers") or ()},
+        "query": {query["name"]: _asks(query) for query in match.get("queryParams") or ()},
+    }
+
+
+def _matches(route: Route) -> list[dict[str, Json]]:
+    return [_filled(match) for match in route.body.get("matches") or [{}]]
+
+
+def _loses(other: Route, route: Route, match: Match, *, above: bool) -> bool:
+    """Whether a header rule made of one rule is more specific than another rule to which that one gives way."""
+    added = {name: _asks(_header(name, value)) for name, value in match.headers.items()}
+    return any(
+        _meets(ours, theirs) and _outranks(theirs, plain, above=above) and not _outranks(theirs, ours, above=above)
+        for plain in _matches(route)
+        for ours in ({**plain, "headers": {**plain["headers"], **added}},)
+        for theirs in _matches(other)
+    )
+
+
+def _meets(one: Json, other: Json) -> bool:
+    """Whether a request may be both; they are only compared where their paths are the same."""
+    return (
+        one["path"] == other["path"]
+        and one["method"] == other["method"]
+        and all(
+            _alike(one[part].get(name), asked) for part in ("headers", "query") for name, asked in other[part].items()
+        )
+    )
+
+
+def _alike(one: tuple[str, str] | None, other: tuple[str, str]) -> bool:
+    """Whether one value may fulfil both; what an expression says nobody can tell."""
+    return one is None or one == other or "RegularExpression" in (one[0], other[0])
+
+
+def _outranks(one: Json, other: Json, *, above: bool) -> bool:
+    """Whether a match takes a request before another of the same path and method: more headers, more parameters, then the order."""
+    ranks = [(len(match["headers"]), len(match["query"])) for match in (one, other)]
+    return ranks[0] > ranks[1] or (ranks[0] == ranks[1] and above)
+
+
+def _shown(rule: Json) -> str:
+    """A rule without a name, as messages name it: by what it matches."""
+    return ", ".join(_shown_match(_filled(match)) for match in rule.get("matches") or [{}])
+
+
+def _shown_match(match: Json) -> str:
+    parts = [match["method"], match["path"]["value"], *(f"with {name}" for name in match["headers"])]
+    return " ".join(part for part in parts if part)
+
+
+# --- who serves it ----------------------------------------------------------------------------------------------------
+
+
+def _unserved(body: Json) -> Iterator[str]:
+    """What the gateways themselves say against it."""
+    name = body["metadata"]["name"]
+    parents = (body.get("status") or {}).get("parents") or ()
+    if not parents:
+        yield f"no gateway serves HTTPRoute {name} (status.parents is empty), so its weights move nothing; mend its parentRefs"
+    for parent in parents:
+        for condition in parent.get("conditions") or ():
+            if condition["type"] in ("Accepted", "ResolvedRefs") and condition["status"] == "False":
+                reference = parent.get("parentRef") or {}
+                who = f"{reference.get('kind', 'Gateway')} {reference.get('name', '')}"
+                why = f"{condition.get('reason', '')}: {condition.get('message', '')}"
+                yield f"{who} says {condition['type']}=False of HTTPRoute {name}: {why[:_LONGEST]}"

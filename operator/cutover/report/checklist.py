@@ -1,0 +1,302 @@
+"""The checklist of a migration, computed and not ticked: each line with the step or figure that proves it, or that it is missing.
+
+Pure. From the plan alone it says what is planned; from the status too, what was done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from cutover.criteria import steps_named
+from cutover.plan import Plan
+from cutover.saga.draft import moment
+from cutover.status import ENDED, Aim, Phase, Result, Status, StepState
+from cutover.steps.base import Duty
+from cutover.windows import Day
+
+
+class State(StrEnum):
+    """What there is to say of a line."""
+
+    PROVEN = "Proven"
+    PLANNED = "Planned"
+    MISSING = "Missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the checklist.
+
+    Attributes:
+        part: before, during or after the migration.
+        proof: the step or figure; of a line that is missing, why, and what would do.
+    """
+
+    part: str
+    line: str
+    state: State
+    proof: str
+
+
+_Found = tuple[State, str]
+
+
+class _Look:
+    """A plan and how far it is."""
+
+    def __init__(self, plan: Plan, status: Status) -> None:
+        self.plan, self.status = plan, status
+        self.states = {step.name: step for step in status.steps}
+        self.begun = any(step.attempt for step in status.steps)
+        changing = [at for at, step in enumerate(plan.steps) if step.writes() and Duty.LOOKS not in step.kind.duties()]
+        scripts = [at for at, step in enumerate(plan.steps) if Duty.SCRIPT in step.kind.duties()]
+        self.last_change = max(changing, default=-1)
+        self.first_script = min(scripts, default=len(plan.steps))
+
+    def steps(self, names: Sequence[str], missing: str) -> _Found:
+        """Proven when all of these steps are done."""
+        if not names:
+            return State.MISSING, missing
+        says = steps_named(names)
+        states = [(name, self.states[name].state) for name in names if name in self.states]
+        undone = [f"{name} is {state}" for name, state in states if state is not StepState.DONE]
+        if states and not undone:
+            return State.PROVEN, says
+        if not states or not self.begun:
+            return State.PLANNED, says
+        state = State.MISSING if self.status.phase in ENDED else State.PLANNED
+        return state, f"step {undone[0]}" if len(names) == 1 else f"{says}: {', '.join(undone)}"
+
+    def for_duty(self, duty: Duty, missing: str) -> _Found:
+        """Proven by the steps that are there for it."""
+        return self.steps([step.name for step in self.plan.steps if duty in step.kind.duties()], missing)
+
+    def called(self, word: str, missing: str) -> _Found:
+        """Proven by steps that run something and say by their name or description that it is this."""
+        named = [
+            step.name
+            for step in self.plan.steps
+            if step.kind.makes() and word in f"{step.name} {step.description}".lower()
+        ]
+        return self.steps(named, missing)
+
+    def looking(self, since: int) -> list[str]:
+        """Steps from this one on that run a Job which only looks, themselves or as a gate."""
+        return [
+            step.name
+            for step in self.plan.steps[since:]
+            if (step.kind.makes() and Duty.LOOKS in step.kind.duties())
+            or any(gate.source.makes() for gate in step.gates)
+        ]
+
+    def measured(self, words: str, missing: str) -> _Found:
+        """Proven by guards and gates that ask a provider for such a number."""
+        pattern = re.compile(words, re.IGNORECASE)
+        guards = [guard.name for guard in self.plan.guards if _asks(guard, pattern)]
+        steps = [step.name for step in self.plan.steps if any(_asks(gate, pattern) for gate in step.gates)]
+        if not guards:
+            return self.steps(steps, missing)
+        ended_well = self.status.phase is Phase.SUCCEEDED
+        says = f"guard {', '.join(guards)}, all along{f'; {steps_named(steps)}' if steps else ''}"
+        return State.PROVEN if ended_well else State.PLANNED if self.status.phase not in ENDED else State.MISSING, says
+
+
+def _asks(gate: Any, pattern: re.Pattern[str]) -> bool:
+    return bool(gate.source.provider()) and bool(pattern.search(" ".join((gate.name, *gate.source.asks()))))
+
+
+def checklist(plan: Plan, status: Status | None = None) -> tuple[Line, ...]:
+    """All lines, in their order; without a status what the plan alone can say."""
+    look = _Look(plan, status or Status())
+    return tuple(Line(part, line, *judge(look)) for part, lines in _LINES.items() for line, judge in lines.items())
+
+
+# --- before the migration -------------------------------------------------------------------------------------------------
+
+
+def _backup(look: _Look) -> _Found:
+    return look.called(
+        "backup", "no step copies data: let a Job named backup come first; of objects each changed field is kept"
+    )
+
+
+def _staging(look: _Look) -> _Found:
+    del look
+    return State.MISSING, "what happened elsewhere is not known here: apply the same plan in another namespace first"
+
+
+def _way_back(look: _Look) -> _Found:
+    if walls := [step.name for step in look.plan.steps if step.irreversible]:
+        return State.MISSING, f"there is no way back before {steps_named(walls)} (irreversible)"
+    back = [step.name for step in reversed(look.plan.steps) if step.kind.undoes]
+    rehearsed = any(line.criterion is Aim.ROLLBACK and line.result is Result.MET for line in look.status.report)
+    says = f"the way back is part of the plan: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
+    return State.PROVEN, f"{says}; it was rehearsed" if rehearsed else says
+
+
+def _scheduled(look: _Look) -> _Found:
+    plan = look.plan
+    spans = [f"{moment(plan.window.start)} to {moment(plan.window.end)}"] if plan.window else []
+    for one in plan.windows:
+        days = "each day" if set(one.days) == set(Day) else ", ".join(one.days)
+        spans.append(f"{days} {one.from_:%H:%M} to {one.to:%H:%M} {one.time_zone}")
+    return (State.PROVEN, "; ".join(spans)) if spans else (State.MISSING, "add window or windows")
+
+
+def _notified(look: _Look) -> _Found:
+    told = [f"{one.provider} when it is {', '.join(one.phases)}" for one in look.plan.notifications]
+    state, says = look.for_duty(Duty.TELLS, "add notifications, or a notify step")
+    if not told:
+        return state, says
+    also = f"; {says}" if state is not State.MISSING else ""
+    return State.PROVEN, f"the plan tells {'; '.join(told)}{also}"
+
+
+def _documented(look: _Look) -> _Found:
+    bare = [step.name for step in look.plan.steps if not step.description]
+    if bare:
+        return State.MISSING, f"{steps_named(bare)}: no description; what stands elsewhere is not known here"
+    return State.PROVEN, "each step has a description"
+
+
+def _watched(look: _Look) -> _Found:
+    asking = [f"guard {guard.name}" for guard in look.plan.guards if guard.source.provider()]
+    asking += [
+        f"gate {gate.name} of {step.name}" for step in look.plan.steps for gate in step.gates if gate.source.provider()
+    ]
+    if not asking:
+        return State.MISSING, "no gate and no guard asks a provider for a number"
+    return State.PROVEN, f"numbers are asked for by {', '.join(dict.fromkeys(asking))}"
+
+
+# --- during the migration -------------------------------------------------------------------------------------------------
+
+
+def _closed(look: _Look) -> _Found:
+    return look.for_duty(
+        Duty.CLOSES, "no flags step sets a key named after maintenance; without a break none is needed"
+    )
+
+
+def _preflight(look: _Look) -> _Found:
+    run, status = look.status.run, look.status
+    if look.begun and run is not None:
+        return State.PROVEN, f"nothing was missing when run {run.number} began, {moment(run.started_at)}"
+    if status.phase is Phase.REFUSED:
+        return State.MISSING, status.message
+    return State.PLANNED, "objects, rights, routes and capacity are looked at before the first step"
+
+
+def _scripts(look: _Look) -> _Found:
+    return look.for_duty(Duty.SCRIPT, "no step runs a Job that changes something")
+
+
+def _integrity(look: _Look) -> _Found:
+    if look.first_script == len(look.plan.steps):
+        return State.MISSING, "no step runs what may change data, and none looks at data"
+    names = look.looking(look.first_script)[:1]
+    return look.steps(
+        names, "no Job looks at the data afterwards: add a gate with job, or a job step with changesNothing"
+    )
+
+
+def _validated(look: _Look) -> _Found:
+    steps = look.plan.steps[max(0, look.last_change) :]
+    names = [step.name for step in steps if step.gates or Duty.LOOKS in step.kind.duties()]
+    return look.steps(names, "nothing is judged at or after the last change: add a gate, or a check")
+
+
+def _configured(look: _Look) -> _Found:
+    return look.for_duty(Duty.CONFIGURES, "no step changes a configuration or a version")
+
+
+def _cleared(look: _Look) -> _Found:
+    return look.called("cache", "no Job is named after a cache; without one none need be cleared")
+
+
+# --- after the migration --------------------------------------------------------------------------------------------------
+
+
+def _smoked(look: _Look) -> _Found:
+    return look.steps(
+        look.looking(max(0, look.last_change)), "no Job looks at the result: add a gate with job to the last step"
+    )
+
+
+def _errors(look: _Look) -> _Found:
+    return look.measured(r"error|fail|5\.\.|5xx", "no guard or gate asks for errors; a guard is judged all along")
+
+
+def _performance(look: _Look) -> _Found:
+    line = next((line for line in look.status.report if line.criterion is Aim.PERFORMANCE), None)
+    if line is not None and line.result is not Result.NOT_MEASURED:
+        return State.PROVEN if line.result is Result.MET else State.MISSING, line.evidence
+    words = r"latency|duration|quantile|slow|p9\d|throughput"
+    return look.measured(words, "no guard or gate asks for latency or throughput")
+
+
+def _consistent(look: _Look) -> _Found:
+    if look.first_script == len(look.plan.steps):
+        return State.MISSING, "no step runs what may change data, and none compares data"
+    names = look.looking(max(look.first_script, look.last_change))[-1:]
+    return look.steps(names, "no Job looks at the data after the last change")
+
+
+def _opened(look: _Look) -> _Found:
+    closing = [step.name for step in look.plan.steps if Duty.CLOSES in step.kind.duties()]
+    way = f"{steps_named(closing)} begins it and nothing ends it" if closing else "no step begins one"
+    return look.for_duty(Duty.OPENS, way)
+
+
+def _lessons(look: _Look) -> _Found:
+    del look
+    return State.MISSING, "that is for people; kubectl cutover report --html keeps what was seen"
+
+
+def _cleanup(look: _Look) -> _Found:
+    return look.for_duty(Duty.RETIRES, "no step takes the old version away: add a deploy with replicas: 0 after a wait")
+
+
+_LINES: Final[dict[str, dict[str, Callable[[_Look], _Found]]]] = {
+    "Before": {
+        "Backup all affected data": _backup,
+        "Test migration in staging": _staging,
+        "Prepare rollback scripts": _way_back,
+        "Schedule maintenance window": _scheduled,
+        "Notify stakeholders": _notified,
+        "Update documentation": _documented,
+        "Prepare monitoring dashboards": _watched,
+    },
+    "During": {
+        "Enable maintenance mode": _closed,
+        "Run pre-migration validation": _preflight,
+        "Execute migration scripts": _scripts,
+        "Verify data integrity": _integrity,
+        "Run post-migration validation": _validated,
+        "Update application configuration": _configured,
+        "Clear caches": _cleared,
+    },
+    "After": {
+        "Smoke test critical paths": _smoked,
+        "Monitor error rates": _errors,
+        "Check performance metrics": _performance,
+        "Verify data consistency": _consistent,
+        "Remove maintenance mode": _opened,
+        "Document lessons learned": _lessons,
+        "Schedule cleanup tasks": _cleanup,
+    },
+}
+
+
+def lines(found: Sequence[Line]) -> Iterator[str]:
+    """For where nothing can be coloured: a line each, indented with two blanks a level."""
+    part = ""
+    for one in found:
+        if one.part != part:
+            part = one.part
+            yield f"  {part.lower()} the migration"
+        yield f"    {one.state.lower():7}  {one.line}: {one.proof}"

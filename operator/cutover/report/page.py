@@ -1,0 +1,184 @@
+"""The report as one HTML file: nothing is loaded from elsewhere, no script, readable in light and dark and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from cutover.report.account import TITLES, Account, Bar, took
+from cutover.report.checklist import State
+from cutover.report.html import Html, style, tag
+from cutover.saga.draft import clock, moment
+from cutover.status import Phase, Result, StepState
+
+_GOOD, _BAD, _OPEN, _BACK, _DIM = "good", "bad", "open", "back", "dim"
+_PHASES: Final = {
+    Phase.SUCCEEDED: _GOOD,
+    Phase.ROLLED_BACK: _BACK,
+    Phase.UNWINDING: _BACK,
+    Phase.REFUSED: _BAD,
+    Phase.ABANDONED: _BAD,
+    Phase.STUCK: _BAD,
+}
+_RESULTS: Final = {
+    Result.MET: ("✓", "Met", _GOOD),
+    Result.NOT_MET: ("✗", "Not met", _BAD),
+    Result.NOT_MEASURED: ("?", "Not measured", _OPEN),
+}
+_STATES: Final = {
+    State.PROVEN: ("✓", "Proven", _GOOD),
+    State.PLANNED: ("·", "Planned", _DIM),
+    State.MISSING: ("-", "Missing", _OPEN),
+}
+_STEPS: Final = {
+    StepState.DONE: ("✓", _GOOD),
+    StepState.FAILED: ("✗", _BAD),
+    StepState.UNDONE: ("↺", _BACK),
+    StepState.UNDOING: ("◂", _BACK),
+}
+_UNDER_WAY: Final = ("▸", _OPEN)
+_LEGEND: Final = "✓ done, ↺ undone, ✗ failed, ▸ ◂ under way"
+_SHEET: Final = """
+:root{color-scheme:light dark;--page:#fff;--card:#f6f7f9;--line:#d9dde3;--text:#1b1f24;--soft:#5b6470;
+--good:#1a7f37;--bad:#c62828;--open:#8a5a00;--back:#7b3fa0;--dim:#5b6470}
+@media (prefers-color-scheme:dark){:root{--page:#14171a;--card:#1d2126;--line:#363c44;--text:#e6e9ec;--soft:#9aa4af;
+--good:#56d364;--bad:#ff7b72;--open:#e3b341;--back:#d2a8ff;--dim:#9aa4af}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--text);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+main{max-width:60rem;margin:0 auto;padding:1.5rem 1rem 3rem}
+h1{font-size:1.6rem;margin:0;line-height:1.2}h2{font-size:1.15rem;margin:2rem 0 .5rem}h3{font-size:1rem;margin:1rem 0 .25rem;color:var(--soft)}
+p{margin:.25rem 0}.soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}.open{color:var(--open)}
+.back{color:var(--back)}.dim{color:var(--dim)}
+.badge{display:inline-block;border:1px solid currentColor;border-radius:1rem;padding:0 .7rem;font-weight:600}
+ul{list-style:none;margin:0;padding:0}
+li{display:grid;grid-template-columns:9.5rem 1fr;gap:.25rem 1rem;padding:.5rem 0;border-top:1px solid var(--line)}
+li b{font-weight:600}.mark{font-weight:600;white-space:nowrap}
+.bars{display:grid;gap:.3rem;margin:.5rem 0}
+.row{display:grid;grid-template-columns:minmax(6rem,14rem) 1fr 5rem;gap:.75rem;align-items:center}
+.row .took{text-align:right;font-variant-numeric:tabular-nums}
+.track{position:relative;height:1.1rem;background:var(--card);border-radius:.2rem;overflow:hidden}
+.bar{position:absolute;top:0;bottom:0;min-width:3px;background:currentColor;border-radius:.2rem}
+.times{display:flex;justify-content:space-between}
+details{margin-top:.5rem}summary{cursor:pointer;color:var(--soft)}
+.warn{color:var(--open)}
+@media (max-width:36rem){li{grid-template-columns:1fr;gap:0}
+.row{grid-template-columns:1fr auto;gap:0 .75rem}.row .track,.row .times{grid-column:1/-1;grid-row:2}}
+@media print{details{display:block}}
+"""
+
+
+def page(told: Account) -> str:
+    """The whole file."""
+    title = f"Migration {told.name}: {told.status.phase or 'not seen yet'}"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),
+        tag("title", title),
+        style(_SHEET),
+    )
+    parts = (*_head(told), *_criteria(told), *_timeline(told), *_checklist(told), *_events(told), *_history(told))
+    return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
+
+
+def _head(told: Account) -> Iterator[Html]:
+    status, run = told.status, told.status.run
+    kind = _PHASES.get(status.phase, _OPEN) if status.phase else _DIM
+    yield tag("h1", told.name)
+    begin, end = told.span
+    ran = f"{moment(begin)} to {moment(end)}, {took(end - begin)}" if told.bars else ""
+    where = f"namespace {told.namespace}{f', run {run.number}' if run else ''}"
+    yield tag("p", ", ".join(part for part in (where, ran) if part), class_="soft")
+    yield tag("p", tag("span", str(status.phase or "not seen yet by the operator"), class_=f"badge {kind}"))
+    if status.message:
+        yield tag("p", status.message)
+
+
+def _item(mark: str, word: str, kind: str, title: str, says: str) -> Html:
+    return tag("li", tag("span", f"{mark} {word}", class_=f"mark {kind}"), tag("span", tag("b", f"{title}: "), says))
+
+
+def _criteria(told: Account) -> Iterator[Html]:
+    yield tag("h2", "Success criteria")
+    if told.no_report:
+        yield tag("p", told.no_report, class_="soft")
+        return
+    lines = told.status.report
+    yield tag("ul", *(_item(*_RESULTS[line.result], TITLES[line.criterion], line.evidence) for line in lines))
+
+
+def _checklist(told: Account) -> Iterator[Html]:
+    yield tag("h2", "Checklist")
+    if told.unknown:
+        yield tag("p", told.unknown, class_="soft")
+    for part in dict.fromkeys(line.part for line in told.checklist):
+        yield tag("h3", f"{part} the migration")
+        lines = (line for line in told.checklist if line.part == part)
+        yield tag("ul", *(_item(*_STATES[line.state], line.line, line.proof) for line in lines))
+
+
+def _timeline(told: Account) -> Iterator[Html]:
+    if not (bars := told.bars):
+        return
+    begin, end = told.span
+    yield tag("h2", "Timeline")
+    times = tag("span", tag("span", clock(begin)), tag("span", clock(end)), class_="times soft")
+    head = tag("div", tag("span"), times, tag("span"), class_="row")
+    yield tag("div", head, *map(_bar, bars), class_="bars")
+    yield tag("p", _LEGEND, class_="soft")
+
+
+def _bar(bar: Bar) -> Html:
+    step, (mark, kind) = bar.step, _STEPS.get(bar.step.state, _UNDER_WAY)
+    begin = step.started_at or step.finished_at
+    says = f"{step.name} ({step.kind}): {step.state}, began {clock(begin) if begin else 'never'}, {took(bar.took)}"
+    where = f"left:{min(bar.begin, 0.997):.2%};width:{bar.length:.2%}"
+    return tag(
+        "div",
+        tag("span", tag("span", mark, class_=kind), f" {step.name}"),
+        tag(
+            "span",
+            tag("span", class_=f"bar {kind}", style=where),
+            class_="track",
+            role="img",
+            aria_label=says,
+            title=says,
+        ),
+        tag("span", took(bar.took), class_="took soft"),
+        class_="row",
+    )
+
+
+def _events(told: Account) -> Iterator[Html]:
+    if not told.events:
+        return
+    lines = (
+        tag(
+            "li",
+            tag("span", clock(event.at), class_="soft"),
+            tag("span", tag("b", f"{event.reason}: ", class_="warn" if event.warning else ""), event.note),
+        )
+        for event in told.events
+    )
+    yield tag("h2", "Events")
+    yield tag("details", tag("summary", f"all {len(told.events)} that the API server still has"), tag("ul", *lines))
+
+
+def _history(told: Account) -> Iterator[Html]:
+    if not told.status.history:
+        return
+    yield tag("h2", "Earlier runs")
+    yield tag(
+        "ul",
+        *(
+            _item(
+                "",
+                str(past.phase),
+                _PHASES.get(past.phase, _OPEN),
+                f"run {past.number}, {moment(past.started_at)}",
+                past.message,
+            )
+            for past in told.status.history
+        ),
+    )

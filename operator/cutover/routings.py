@@ -1,0 +1,42 @@
+"""All objects that split traffic, and what they give to whom.
+
+Reads only. Used by `deploy` before it takes pods away, by the survey, and where weights are watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from cutover.endpoints import Side, resolve, selects
+from cutover.fields import Json
+from cutover.http_routes import HttpRoute
+from cutover.ports import Cluster, Ref, Resource
+from cutover.routes import Aim, Routing
+from cutover.virtual_services import VirtualService
+
+ROUTINGS: Final[Mapping[Resource, type[Routing]]] = {one.resource: one for one in (VirtualService, HttpRoute)}
+
+
+def destinations(resource: Resource, body: Json) -> Iterator[tuple[Aim, int]]:
+    """Every destination of an object that splits traffic, with the weight that it is given."""
+    routing = ROUTINGS[resource]
+    for route in routing.routes_of(body):
+        yield from routing.gives(route)
+
+
+async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[Ref, int]:
+    """Weight that pods with these labels are given, by the object; those that give none are left out."""
+    found: dict[Ref, int] = {}
+    reached: dict[tuple[str, str | None], bool] = {}
+    for resource in ROUTINGS:
+        for body in await cluster.list(resource, namespace, fresh=fresh):
+            for aim, weight in destinations(resource, body):
+                key = aim.host, aim.subset
+                if weight and key not in reached:
+                    side = await resolve(cluster, namespace, *key)
+                    reached[key] = isinstance(side, Side) and selects(side.selector, labels)
+                if weight and reached[key]:
+                    ref = Ref(resource, namespace, body["metadata"]["name"])
+                    found[ref] = found.get(ref, 0) + weight
+    return found

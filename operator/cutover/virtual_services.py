@@ -1,0 +1,255 @@
+"""How a VirtualService of Istio spells its routes, and what stands beside their weights for a while. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field, StringConstraints
+
+from cutover.branches import Match
+from cutover.endpoints import full_host, service_of
+from cutover.errors import PlanError, Problem
+from cutover.fields import ABOVE, ABSENT, Json, Path, Segment
+from cutover.model import Name
+from cutover.ports import VIRTUAL_SERVICES, Resource
+from cutover.routes import Aim, Branch, Left, Pair, Port, Route, Routing, not_there, number, sets_one
+
+PROTOCOLS: Final = ("http", "tcp", "tls")
+"""Its lists of routes."""
+_OWN: Final = "cutover-"
+"""How the names of header routes begin."""
+_HEADER_ROUTES: Final = f'.spec.http[] | select((.name // "") | startswith("{_OWN}"))'
+_MIRROR_FIELDS: Final = (".spec.http[].mirror", ".spec.http[].mirrorPercentage", ".spec.http[].mirrors")
+_SET_COOKIE: Final = "set-cookie"
+_ANY_PATH: Final = {"prefix": "/"}
+_WHOLE: Final = 100
+RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+SniHost = Annotated[
+    str, StringConstraints(pattern=r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$", max_length=253)
+]
+
+
+class VirtualService(Routing):
+    """A VirtualService of the plan's namespace, and which of its routes; none named: the only one with both destinations."""
+
+    resource: ClassVar[Resource] = VIRTUAL_SERVICES
+    field: ClassVar[str] = "virtualService"
+    word: ClassVar[str] = "route"
+
+    name: Name = Field(description="Name of the VirtualService.")
+    routes: tuple[RouteName, ...] = Field(default=(), max_length=16, description="Names of its http routes.")
+    tcp: tuple[Port, ...] = Field(
+        default=(), max_length=16, description="Its tcp routes, which have no names, by a port that they match."
+    )
+    tls: tuple[SniHost, ...] = Field(
+        default=(), max_length=16, description="Its tls routes, which have no names, by an SNI host that they match."
+    )
+
+    @classmethod
+    def routes_of(cls, body: Json) -> Iterator[Route]:
+        """All its routes, in the order in which Istio tries those of one protocol."""
+        for protocol in PROTOCOLS:
+            for route in body["spec"].get(protocol) or ():
+                key = {"name": route["name"]} if route.get("name") else {"name": None, "match": route.get("match")}
+                at = ("spec", protocol, key)
+                names = frozenset(_names(protocol, route))
+                aims = tuple(_aim(at, entry) for entry in route.get("route") or ())
+                yield Route(at, route, _called(protocol, route, names), names, aims, protocol == "http")
+
+    @classmethod
+    def gives(cls, route: Route) -> Iterator[tuple[Aim, int]]:
+        """One that stands alone has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight)."""
+        for aim in route.aims:
+            yield aim, _WHOLE if len(route.aims) == 1 else aim.weight
+
+    def twice(self) -> str:
+        """What is named more than once; empty when nothing is."""
+        for field, what, named in (
+            ("routes", "route", self.routes),
+            ("tcp", "port", self.tcp),
+            ("tls", "host", self.tls),
+        ):
+            for one in named:
+                if named.count(one) > 1:
+                    return f"{what} {one} stands in virtualService.{field} more than once; keep one"
+        return ""
+
+    def only_http(self) -> bool:
+        """Whether it names no route of tcp or tls."""
+        return not (self.tcp or self.tls)
+
+    def named(self, routes: list[Route], where: str) -> tuple[list[Route], list[Problem]] | None:
+        """The routes that are named, and what is wrong with that; None when none is."""
+        if not (self.routes or self.tcp or self.tls):
+            return None
+        chosen: dict[int, Route] = {}
+        problems = []
+        for field, protocol, named in (
+            ("routes", "http", self.routes),
+            ("tcp", "tcp", self.tcp),
+            ("tls", "tls", self.tls),
+        ):
+            there = [(at, route) for at, route in enumerate(routes) if route.at[1] == protocol]
+            for one in named:
+                found = [(at, route) for at, route in there if one in route.names]
+                if len(found) == 1:
+                    chosen[found[0][0]] = found[0][1]  # once, though a port and another may both lead to it
+                    continue
+                known = ", ".join(sorted({str(name) for _, route in there for name in route.names})) or "none"
+                what = {"http": "named", "tcp": "for port", "tls": "for host"}[protocol]
+                count = f"{len(found)} {protocol} routes" if found else f"no {protocol} route"
+                says = f"VirtualService {self.name} has {count} {what} {one}; it has {known}"
+                problems.append(Problem(f"{where}.{field}", says))
+        return list(chosen.values()), problems
+
+    def elsewhere(self, route: Route, namespace: str) -> str:
+        """A route may delegate to another VirtualService, which has the destinations and no hosts."""
+        handed = route.body.get("delegate")
+        if not handed:
+            return ""
+        says = f"hands its requests to VirtualService {handed['name']}"
+        if (where := handed.get("namespace") or namespace) != namespace:
+            return f"{says} of namespace {where}; make a plan there that names it"
+        return f"{says}; name that one instead"
+
+    def surprises(
+        self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
+    ) -> Iterator[str]:
+        """Where Istio takes the routes of these pairs for something else than people may think."""
+        del match
+        everything = list(self.routes_of(body))
+        namespace = body["metadata"]["namespace"]
+        for route in (pair.route for pair in chosen):
+            above = everything[: everything.index(route)]
+            if taker := next((one for one in above if one.at[1] == route.at[1] and _takes_all(one.body)), None):
+                yield f"route {taker} stands above route {route} and takes every request, so {route} gets none; put it below"
+            total = sum(aim.weight for aim in route.aims)
+            if total != _WHOLE:
+                yield (
+                    f"the weights of route {route} add up to {total}, and Istio takes each as its share of that sum, "
+                    f"not as percent; let them add up to {_WHOLE}"
+                )
+            for aim in (aim for aim in route.aims if aim.weight):
+                defined = (full_host(aim.host, namespace), aim.subset) in subsets
+                if aim.subset and service_of(aim.host, namespace) and not defined:
+                    says = f"no DestinationRule of namespace {namespace} defines subset {aim.subset} of host {aim.host}"
+                    yield f"{says}, to which route {route} gives weight: those requests fail; define it"
+
+    def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
+        """What is written of it, as jq paths; where no route is named, of every protocol that it has routes of."""
+        named = {"http": self.routes, "tcp": self.tcp, "tls": self.tls}
+        protocols = [one for one in PROTOCOLS if (named[one] if any(named.values()) else body["spec"].get(one))]
+        found = [f".spec.{protocol}[].route[].weight" for protocol in protocols]
+        found += _MIRROR_FIELDS if mirrors else ()
+        found += [".spec.http[].route[].headers"] if sticks else []
+        return [*found, _HEADER_ROUTES] if match or sticks else found
+
+    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
+        """It is known by its name. What routes further up take they still take."""
+        found, problems = list[Json](), list[Problem]()
+        whole: list[Json] = [{}]
+        for own in pair.route.body.get("match") or whole:
+            for one in wanted.match:
+                asked = {key: value.model_dump(exclude_none=True) for key, value in one.headers.items()}
+                there = own.get("headers") or {}
+                for key in sorted(asked.keys() & there.keys()):
+                    if asked[key] != there[key]:
+                        says = f"route {pair.route} matches header {key} itself, by {there[key]}; name another header"
+                        problems.append(Problem(place, says))
+                without = own.get("withoutHeaders") or {}
+                for key in sorted(asked.keys() & without.keys()):
+                    says = (
+                        f"route {pair.route} takes requests without header {key} only (withoutHeaders: {without[key]}), "
+                        "so none that has it would come to the new version; name another header, or take it out of withoutHeaders"
+                    )
+                    problems.append(Problem(place, says))
+                found.append({**own, "headers": {**there, **asked}})
+        *list_of_routes, itself = pair.route.at
+        named = pair.route.body.get("name")
+        name = f"{_OWN}{wanted.name}{f'-{named}' if named else ''}"
+        path = (*list_of_routes, {"name": name, ABOVE: itself})
+        if not problems and not not_there(body, path):
+            says = f"VirtualService {self.name} has a route {name} already, which an abandoned plan may have left"
+            problems.append(Problem(place, f"{says}; take it out, or rename the step"))
+        if problems:
+            raise PlanError(*dict.fromkeys(problems))
+        return path, {**pair.route.body, "name": name, "match": found, "route": [dict(wanted.aim.entry)]}
+
+    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+        """One more header of the answers; what else is said of headers there stays."""
+        headers = aim.entry.get("headers") or {}
+        answers = headers.get("response") or {}
+        for way in ("add", "set"):
+            if any(name.lower() == _SET_COOKIE for name in answers.get(way) or ()):
+                raise PlanError(Problem(place, sets_one(aim.host)))
+        added = {**(answers.get("add") or {}), _SET_COOKIE: sets}
+        return (*aim.at[:-1], "headers"), {**headers, "response": {**answers, "add": added}}
+
+    def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
+        """A mirror that the route has is replaced meanwhile; those of a list stay beside ours."""
+        aim, share = pair.new.entry["destination"], {"value": percent}
+        if others := pair.route.body.get("mirrors"):
+            return [((*pair.route.at, "mirrors"), [*others, {"destination": aim, "percentage": share}])]
+        return [((*pair.route.at, "mirror"), aim), ((*pair.route.at, "mirrorPercentage"), share)]
+
+    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+        """Header routes, known by their names, and mirrors to the new side."""
+        for route in self.routes_of(body):
+            if route.http and str(route).startswith(_OWN):
+                says = f"route {route} of VirtualService {self.name} looks like one that an abandoned plan has left"
+                yield Left(says, ((route.at, ABSENT),))
+        for pair in chosen:
+            if fields := tuple(_without_mirror(pair)):
+                says = f"route {pair.route} of VirtualService {self.name} mirrors requests to {pair.new.host} already"
+                yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
+
+
+def _without_mirror(pair: Pair) -> Iterator[tuple[Path, Json]]:
+    """The fields of a route that mirror to the new side, and what they are without that."""
+    aim, body = pair.new.entry["destination"], pair.route.body
+    if body.get("mirror") == aim:
+        yield from (((*pair.route.at, key), ABSENT) for key in ("mirror", "mirrorPercentage") if key in body)
+    there = body.get("mirrors") or []
+    others = [one for one in there if one.get("destination") != aim]
+    if others != there:
+        yield (*pair.route.at, "mirrors"), others or ABSENT
+
+
+def _aim(at: Path, entry: Json) -> Aim:
+    """Its weight stands beside exactly this destination, absent members included."""
+    aim = entry.get("destination") or {}
+    exactly = {"host": aim.get("host"), "subset": aim.get("subset"), "port": aim.get("port")}
+    weight = (*at, "route", {"destination": exactly}, "weight")
+    rest = {key: entry[key] for key in entry if key != "weight"}
+    port = (aim.get("port") or {}).get("number")
+    return Aim(aim.get("host", ""), aim.get("subset") or None, port, number(entry.get("weight", ABSENT)), weight, rest)
+
+
+def _takes_all(route: Json) -> bool:
+    """Whether a route matches whatever comes."""
+    return not route.get("match") or any(
+        not entry.keys() - {"name", "uri"} and entry.get("uri", _ANY_PATH) == _ANY_PATH for entry in route["match"]
+    )
+
+
+def _called(protocol: str, route: Json, names: Iterable[str | int]) -> str:
+    """As messages name it: ``primary``, ``(unnamed)``, ``tcp port 5432``, ``tls db.example``."""
+    if protocol == "http":
+        return route.get("name") or "(unnamed)"
+    known = sorted(map(str, names))
+    return f"{protocol}{' port' if known and protocol == 'tcp' else ''} {' '.join(known) or '(any)'}"
+
+
+def _names(protocol: str, route: Json) -> set[Json]:
+    """What a plan may call it by."""
+    if protocol == "http":
+        return {route["name"]} if route.get("name") else set()
+    return {one for entry in route.get("match") or () for one in _told_by(protocol, entry)}
+
+
+def _told_by(protocol: Segment, entry: Json) -> list[Json]:
+    """What one entry of a match is known by: its port (tcp), or its SNI hosts (tls)."""
+    if protocol == "tls":
+        return list(entry.get("sniHosts") or ())
+    return [entry["port"]] if "port" in entry else []

@@ -1,0 +1,160 @@
+"""Each line of the checklist, in each state it can be in, from plans and statuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+
+from cutover.plan import Plan, parse
+from cutover.report.checklist import State, checklist, lines
+from cutover.status import Aim, Criterion, Phase, Result, Run, Status, StepState, StepStatus
+
+NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
+_POD = '{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}'
+
+
+def job(name: str, more: str) -> str:
+    return f"  - {{name: {name}, description: x, job: {{template: {_POD}, {more}}}}}\n"
+
+
+UNDONE = f"undo: {_POD}"
+FULL = f"""
+serviceAccountName: migrator
+windows: [{{from: "22:00", to: "04:00", timeZone: Europe/Berlin}}, {{days: [Sat], from: "10:00", to: "11:00"}}]
+notifications: [{{provider: chat, phases: [Succeeded]}}]
+guards: [{{name: errors, prometheus: {{query: rate_of_5xx}}, pass: {{max: "1"}}}}]
+steps:
+  - {{name: announce, description: x, notify: {{provider: chat, message: it begins}}}}
+{job("backup", UNDONE)}  - {{name: close, description: x, flags: {{configMap: flags, set: {{MAINTENANCE_MODE: "true"}}}}}}
+{job("schema", UNDONE)}{job("verify", "changesNothing: true")}  - name: deploy
+    description: x
+    deploy: {{workload: {{name: shop}}, images: [{{container: app, image: "shop:2"}}]}}
+    gates: [{{name: latency, prometheus: {{query: p99}}, pass: {{max: "1"}}}}]
+{job("warm-cache", UNDONE)}  - {{name: open, description: x, flags: {{configMap: flags, set: {{MAINTENANCE_MODE: "off"}}}}}}
+  - {{name: retire, description: x, deploy: {{workload: {{name: old}}, replicas: 0}}, gates: [{{name: p, readiness: {{percent: 100}}}}]}}
+{job("smoke", "changesNothing: true")}"""
+BARE = "serviceAccountName: migrator\nsteps: [{name: shift, irreversible: true, wait: {for: 1m}}]"
+
+
+def a_plan(text: str) -> Plan:
+    return parse(yaml.safe_load(text))
+
+
+def a_status(plan: Plan, phase: Phase, **states: StepState) -> Status:
+    steps = tuple(
+        StepStatus(name=step.name, kind=step.kind.key, state=states.get(step.name, StepState.DONE), attempt=1)
+        for step in plan.steps
+    )
+    run = Run(number=3, generation=1, spec_hash="h", started_at=NOW)
+    return Status(phase=phase, run=run, steps=steps)
+
+
+def found(text: str, status: Status | None = None) -> dict[str, tuple[State, str]]:
+    return {line.line: (line.state, line.proof) for line in checklist(a_plan(text), status)}
+
+
+PLANNED = {
+    "Backup all affected data": "step backup",
+    "Enable maintenance mode": "step close",
+    "Execute migration scripts": "steps backup, schema, warm-cache",
+    "Verify data integrity": "step verify",
+    "Update application configuration": "steps close, deploy, open",
+    "Clear caches": "step warm-cache",
+    "Run post-migration validation": "steps retire, smoke",
+    "Smoke test critical paths": "step smoke",
+    "Verify data consistency": "step smoke",
+    "Remove maintenance mode": "step open",
+    "Schedule cleanup tasks": "step retire",
+    "Monitor error rates": "guard errors, all along",
+    "Check performance metrics": "step deploy",
+}
+ALREADY = {
+    "Schedule maintenance window": "each day 22:00 to 04:00 Europe/Berlin; Sat 10:00 to 11:00 UTC",
+    "Notify stakeholders": "the plan tells chat when it is Succeeded; step announce",
+    "Update documentation": "each step has a description",
+    "Prepare monitoring dashboards": "numbers are asked for by guard errors, gate latency of deploy",
+}
+NEVER = {"Test migration in staging", "Document lessons learned"}
+
+
+def test_it_has_the_lines_of_the_checklist() -> None:
+    parts = [line.part for line in checklist(a_plan(FULL))]
+    assert [parts.count(part) for part in ("Before", "During", "After")] == [7, 7, 7]
+    names = PLANNED.keys() | ALREADY.keys() | NEVER | {"Prepare rollback scripts", "Run pre-migration validation"}
+    assert {line.line for line in checklist(a_plan(FULL))} == names
+
+
+def test_before_it_runs_a_plan_says_what_it_plans() -> None:
+    told = found(FULL)
+    for line, proof in PLANNED.items():
+        assert told[line] == (State.PLANNED, proof)
+    for line, proof in ALREADY.items():
+        assert told[line] == (State.PROVEN, proof)
+    for line in NEVER:
+        assert told[line][0] is State.MISSING
+    assert told["Run pre-migration validation"][0] is State.PLANNED
+    assert told["Prepare rollback scripts"][0] is State.PROVEN
+
+
+def test_steps_that_are_done_prove_it() -> None:
+    told = found(FULL, a_status(a_plan(FULL), Phase.SUCCEEDED))
+    for line, proof in (PLANNED | ALREADY).items():
+        assert told[line] == (State.PROVEN, proof)
+    says = "nothing was missing when run 3 began, 2026-01-01 22:30 UTC"
+    assert told["Run pre-migration validation"] == (State.PROVEN, says)
+    for line in NEVER:
+        assert told[line][0] is State.MISSING
+
+
+def test_what_was_taken_back_proves_nothing() -> None:
+    plan = a_plan(FULL)
+    told = found(FULL, a_status(plan, Phase.ROLLED_BACK, **{step.name: StepState.UNDONE for step in plan.steps}))
+    for line in PLANNED:
+        assert told[line][0] is State.MISSING, line
+    assert told["Backup all affected data"] == (State.MISSING, "step backup is Undone")
+    assert told["Run post-migration validation"][1] == "steps retire, smoke: retire is Undone, smoke is Undone"
+
+
+def test_what_is_still_to_come_is_planned() -> None:
+    status = a_status(a_plan(FULL), Phase.RUNNING, smoke=StepState.PENDING, retire=StepState.DOING)
+    told = found(FULL, status)
+    assert told["Smoke test critical paths"] == (State.PLANNED, "step smoke is Pending")
+    assert told["Schedule cleanup tasks"] == (State.PLANNED, "step retire is Doing")
+    assert told["Enable maintenance mode"][0] is State.PROVEN
+    assert told["Monitor error rates"] == (State.PLANNED, "guard errors, all along")
+
+
+def test_a_bare_plan_misses_all_of_it_and_says_what_would_do() -> None:
+    told = found(BARE, a_status(a_plan(BARE), Phase.SUCCEEDED))
+    missing = {line for line, (state, _) in told.items() if state is State.MISSING}
+    assert missing == told.keys() - {"Run pre-migration validation"}
+    assert told["Prepare rollback scripts"][1] == "there is no way back before step shift (irreversible)"
+    assert told["Remove maintenance mode"][1] == "no step begins one"
+    assert all(proof for _, proof in told.values())
+
+
+def test_maintenance_that_nothing_ends_is_missing() -> None:
+    text = FULL.replace('MAINTENANCE_MODE: "off"', 'OTHER: "off"')
+    assert found(text)["Remove maintenance mode"] == (State.MISSING, "step close begins it and nothing ends it")
+
+
+@pytest.mark.parametrize(("result", "state"), [(Result.MET, State.PROVEN), (Result.NOT_MET, State.MISSING)])
+def test_performance_is_what_the_report_says(result: Result, state: State) -> None:
+    line = Criterion(criterion=Aim.PERFORMANCE, result=result, evidence="0.9 against 1")
+    status = replace(a_status(a_plan(FULL), Phase.SUCCEEDED), report=(line,))
+    assert found(FULL, status)["Check performance metrics"] == (state, "0.9 against 1")
+
+
+def test_a_refused_plan_says_what_was_missing() -> None:
+    status = Status(phase=Phase.REFUSED, message="there is no Deployment shop")
+    assert found(BARE, status)["Run pre-migration validation"] == (State.MISSING, "there is no Deployment shop")
+
+
+def test_as_lines() -> None:
+    told = list(lines(checklist(a_plan(FULL))))
+    assert told[0] == "  before the migration"
+    assert told[1] == "    planned  Backup all affected data: step backup"
+    assert len(told) == 24

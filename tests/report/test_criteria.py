@@ -1,0 +1,249 @@
+"""From a plan and the status at its end to the report: a table. What the engine puts into the status is in `engine/test_report.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from cutover.criteria import with_report
+from cutover.plan import Plan, parse
+from cutover.saga.seeing import REMEMBERED
+from cutover.sizes import with_risks
+from cutover.status import (
+    Aim,
+    Answer,
+    Compared,
+    Failure,
+    PastRun,
+    Phase,
+    RequestRecord,
+    Result,
+    Risk,
+    Run,
+    Seen,
+    Status,
+    StepState,
+    StepStatus,
+)
+
+NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
+DEPLOY = "{name: deploy, deploy: {workload: {name: shop}, replicas: 2}}"
+GATED = (
+    "{name: deploy, deploy: {workload: {name: shop}, replicas: 2}, gates: [{name: pods, readiness: {percent: 100}}]}"
+)
+JOB = '{name: schema, job: {template: {spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}, undo: {spec: {template: {spec: {containers: [{name: a, image: "a:0"}]}}}}}}'
+TEST = '{name: smoke, job: {changesNothing: true, template: {spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}}}'
+RATIO = "{name: soak, check: {for: 1m}, gates: [{name: slow, prometheus: {query: a, baseline: b}, pass: {ratio: {max: '1'}}}]}"
+GUARD = "guards: [{name: errors, prometheus: {query: a}, pass: {max: '1'}}]"
+FAILED = Failure(step="deploy", stage="1/1", reason="GateFailed", message="gate pods: 0 is not >= 100%")
+ABORTED = Failure(step="deploy", stage="1/1", reason="Aborted", message="aborted by bob")
+ON_REQUEST = Failure(reason="RollbackRequested", message="rolled back on request of bob")
+
+
+def a_plan(*steps: str, more: str = "") -> Plan:
+    text = f"serviceAccountName: migrator\n{more}\nsteps: [{', '.join(steps)}]"
+    return parse(yaml.safe_load(text))
+
+
+def an_end(plan: Plan, **changes: Any) -> Status:
+    steps = tuple(
+        StepStatus(
+            name=step.name, kind=step.kind.key, state=StepState.DONE, attempt=1, started_at=NOW - timedelta(minutes=9)
+        )
+        for step in plan.steps
+    )
+    run = Run(
+        number=4,
+        generation=1,
+        spec_hash="h",
+        way=plan.way,
+        started_at=NOW - timedelta(minutes=10),
+        finished_at=NOW,
+        spent=540,
+    )
+    return replace(Status(phase=Phase.SUCCEEDED, run=run, steps=steps), **changes)
+
+
+@dataclass
+class Case:
+    aim: Aim
+    result: Result
+    says: str
+    steps: tuple[str, ...] = (DEPLOY,)
+    more: str = ""
+    end: dict[str, Any] = field(default_factory=dict)
+
+
+def back(failure: Failure, seen: Seen | None = None) -> dict[str, Any]:
+    return {"phase": Phase.ROLLED_BACK, "failure": failure, "seen": seen}
+
+
+def said(count: int, *, passed: bool = True) -> tuple[Compared, ...]:
+    return tuple(
+        Compared(
+            step="soak", gate="slow" if not at else f"g{at}", passed=passed, says="0.9 (9 against a baseline of 10)"
+        )
+        for at in range(count)
+    )
+
+
+NIGHT = 'window: {start: "2026-01-01T22:00:00Z", end: "2026-01-01T23:00:00Z"}'
+PASSED = Seen(passed=3, done=1)
+CASES = [
+    Case(Aim.DATA, Result.NOT_MEASURED, "no step is there to change data (deploy), and nothing here counts rows"),
+    Case(Aim.DATA, Result.NOT_MEASURED, "step schema may change data, and nothing here counts rows", (DEPLOY, JOB)),
+    Case(Aim.DATA, Result.NOT_MEASURED, "no step is there to change data (deploy, job)", (DEPLOY, TEST)),
+    Case(Aim.WINDOW, Result.NOT_MEASURED, "the plan names no window: add window, or timeout"),
+    Case(Aim.WINDOW, Result.MET, "began 2026-01-01 22:21 UTC, the run ended 2026-01-01 22:30 UTC, inside", more=NIGHT),
+    Case(Aim.WINDOW, Result.NOT_MET, "but outside the plan's window", more=NIGHT.replace("23:00", "22:25")),
+    Case(Aim.WINDOW, Result.MET, "inside the plan's window", more='windows: [{from: "22:00", to: "02:00"}]'),
+    Case(Aim.WINDOW, Result.NOT_MET, "but outside the plan's", more='windows: [{from: "20:00", to: "22:29"}]'),
+    Case(Aim.WINDOW, Result.MET, "it was Running for 9m of the 1h that timeout allows", more="timeout: 1h"),
+    Case(Aim.WINDOW, Result.NOT_MET, "it was not completed: aborted by bob", more=NIGHT, end=back(ABORTED)),
+    Case(Aim.WINDOW, Result.NOT_MET, "it was taken back again on request", more=NIGHT, end=back(ON_REQUEST)),
+    Case(Aim.VALIDATIONS, Result.NOT_MEASURED, "no step has a gate; add gates"),
+    Case(Aim.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end={"seen": PASSED}),
+    Case(Aim.VALIDATIONS, Result.MET, "step smoke ended well", (TEST,)),
+    Case(Aim.VALIDATIONS, Result.NOT_MEASURED, "there was nothing to do", (GATED,), end={"seen": Seen(done=1)}),
+    Case(Aim.VALIDATIONS, Result.NOT_MET, "step deploy 1/1: gate pods: 0 is not", (GATED,), end=back(FAILED, PASSED)),
+    Case(
+        Aim.VALIDATIONS,
+        Result.NOT_MET,
+        "step smoke 1/1: the Job failed",
+        (TEST,),
+        end=back(Failure(step="smoke", stage="1/1", reason="JobFailed", message="the Job failed")),
+    ),
+    Case(Aim.VALIDATIONS, Result.NOT_MEASURED, "because aborted by bob; 3 times", (GATED,), end=back(ABORTED, PASSED)),
+    Case(Aim.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end=back(ON_REQUEST, PASSED)),
+    Case(
+        Aim.VALIDATIONS,
+        Result.NOT_MET,
+        "once a gate was taken as passed because alice asked for it; 3 times",
+        (GATED,),
+        end={
+            "seen": replace(PASSED, skipped=1),
+            "requests": (RequestRecord(verb="skip", token="t" * 8, answer=Answer.ACCEPTED, at=NOW, run=4, by="alice"),),
+        },
+    ),
+    Case(
+        Aim.VALIDATIONS,
+        Result.MET,
+        "; twice a gate had failed before, and its step was done again",
+        (GATED,),
+        end={"seen": replace(PASSED, failed=2)},
+    ),
+    Case(Aim.PERFORMANCE, Result.NOT_MEASURED, "give one prometheus.baseline and pass.ratio", (GATED,)),
+    Case(
+        Aim.PERFORMANCE,
+        Result.MET,
+        "step soak gate slow: 0.9 (9 against a baseline of 10)",
+        (RATIO,),
+        end={"seen": Seen(compared=said(1))},
+    ),
+    Case(Aim.PERFORMANCE, Result.NOT_MEASURED, "not judged: step soak gate slow", (RATIO,), end={"seen": Seen()}),
+    Case(
+        Aim.PERFORMANCE,
+        Result.NOT_MET,
+        "step soak gate slow: 0.9",
+        (RATIO,),
+        end={"seen": Seen(compared=said(1, passed=False))},
+    ),
+    Case(
+        Aim.PERFORMANCE,
+        Result.NOT_MEASURED,
+        "not to the end, because aborted by bob; step soak gate slow",
+        (RATIO,),
+        end=back(ABORTED, Seen(compared=said(1))),
+    ),
+    Case(
+        Aim.PERFORMANCE,
+        Result.MET,
+        "of 1 more that passed the numbers are not kept",
+        (RATIO,),
+        end={"seen": Seen(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)))},
+    ),
+    Case(Aim.ROLLBACK, Result.NOT_MEASURED, "no run of these very steps was rolled back; to rehearse it"),
+    Case(Aim.ROLLBACK, Result.MET, "run 4 did all of these very steps (1)", end=back(ON_REQUEST, Seen(done=1))),
+    Case(Aim.ROLLBACK, Result.NOT_MEASURED, "when 0 of these 1 steps were done", end=back(ABORTED)),
+    Case(Aim.DOWNTIME, Result.NOT_MEASURED, "nothing was judged all along; add a guard"),
+    Case(Aim.DOWNTIME, Result.MET, "guard errors: all said Pass", more=GUARD, end={"seen": Seen(guarded=2)}),
+    Case(Aim.DOWNTIME, Result.NOT_MEASURED, "nothing to do", more=GUARD, end={"seen": Seen()}),
+    Case(Aim.DOWNTIME, Result.NOT_MEASURED, "it was held twice", more=GUARD, end={"seen": Seen(guarded=2, held=2)}),
+    Case(
+        Aim.DOWNTIME, Result.NOT_MET, "guard errors: 9", more=GUARD, end={"seen": Seen(guard_failed="guard errors: 9")}
+    ),
+    Case(
+        Aim.DOWNTIME, Result.NOT_MEASURED, "not judged on the way back", more=GUARD, end=back(ABORTED, Seen(guarded=2))
+    ),
+    Case(Aim.DEPENDENCIES, Result.NOT_MEASURED, "who depends on Deployment shop is not known here"),
+    Case(Aim.DEPENDENCIES, Result.NOT_MEASURED, "no step writes an object", (TEST,)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.aim}: {case.says}" for case in CASES])
+def test_the_table(case: Case) -> None:
+    plan = a_plan(*case.steps, more=case.more)
+    status = with_report(plan, an_end(plan, **case.end))
+    assert [line.criterion for line in status.report] == list(Aim)
+    line = next(line for line in status.report if line.criterion is case.aim)
+    assert line.result is case.result, line
+    assert case.says in line.evidence
+    assert with_report(plan, status) is status, "told once, it stays"
+
+
+def test_every_criterion_has_every_result_it_can_have() -> None:
+    found = {(case.aim, case.result) for case in CASES}
+    never = {(aim, result) for aim in (Aim.DATA, Aim.DEPENDENCIES) for result in (Result.MET, Result.NOT_MET)}
+    assert found == {(aim, result) for aim in Aim for result in Result} - never - {(Aim.ROLLBACK, Result.NOT_MET)}
+
+
+@pytest.mark.parametrize(
+    ("way", "phase", "done", "result"),
+    [
+        ("", Phase.ROLLED_BACK, 1, Result.MET),
+        ("other", Phase.ROLLED_BACK, 1, Result.NOT_MEASURED),
+        ("", Phase.SUCCEEDED, 1, Result.NOT_MEASURED),
+        ("", Phase.ABANDONED, 1, Result.NOT_MEASURED),
+        ("", Phase.ROLLED_BACK, 0, Result.NOT_MEASURED),
+    ],
+)
+def test_which_earlier_runs_are_a_rehearsal(way: str, phase: Phase, done: int, result: Result) -> None:
+    plan = a_plan(DEPLOY)
+    past = PastRun(number=2, phase=phase, reason="", message="", started_at=NOW, way=way or plan.way, done=done)
+    status = with_report(plan, an_end(plan, history=(past,)))
+    line = next(line for line in status.report if line.criterion is Aim.ROLLBACK)
+    assert line.result is result
+
+
+def test_the_way_is_what_the_steps_do() -> None:
+    plan = a_plan(GATED)
+    same = (
+        a_plan(DEPLOY),
+        a_plan(GATED, more="timeout: 1h"),
+        a_plan(GATED.replace("{name: deploy,", "{name: deploy, retries: 1,")),
+    )
+    other = (
+        a_plan(GATED.replace("2", "3", 1)),
+        a_plan(DEPLOY, TEST),
+        a_plan(DEPLOY.replace("name: deploy", "name: roll")),
+    )
+    assert {one.way for one in same} == {plan.way}
+    assert plan.way not in {one.way for one in other}
+    assert len({one.way for one in other}) == 3
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.HELD, Phase.STUCK, Phase.UNWINDING, Phase.WAITING])
+def test_no_end_no_report(phase: Phase) -> None:
+    plan = a_plan(DEPLOY)
+    assert with_report(plan, an_end(plan, phase=phase)).report == ()
+
+
+def test_what_git_says_stands_beside_the_dependencies() -> None:
+    plan = a_plan(DEPLOY)
+    risk = Risk("GitOpsDriftRisk", "OwnedByArgoCD", "Deployment shop is written by Application shop\nand more")
+    status = with_report(plan, with_risks(an_end(plan), [risk], NOW))
+    assert status.report[-1].evidence.endswith("; GitOpsDriftRisk: Deployment shop is written by Application shop")

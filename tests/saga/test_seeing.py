@@ -1,0 +1,103 @@
+"""What is kept of gates and guards once their stage is over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from cutover.requests import Request, RequestVerb
+from cutover.saga import unreadable
+from cutover.saga.seeing import REMEMBERED
+from cutover.saga.turn import Done, Inputs, Opening
+from cutover.status import GateStatus, Phase, Seen, Verdict
+from saga.test_saga import NOW, Walk
+
+CLOSED = Opening(open=False, opens_at=NOW + timedelta(hours=2))
+PASS = GateStatus(name="errors", verdict=Verdict.PASS, message="0.1 is <= 0.5")
+WAIT = replace(PASS, verdict=Verdict.WAIT)
+GUARD = replace(PASS, name="budget", guard=True)
+
+
+def seen(walk: Walk) -> Seen:
+    return walk.status.seen or Seen()
+
+
+def test_a_stage_that_waits_for_a_window_is_counted_when_it_ends() -> None:
+    walk = Walk().to("shift")
+    before = seen(walk)
+    walk.go(Done())
+    walk.now += timedelta(minutes=1)
+    for _ in range(3):
+        walk.go(opening=CLOSED)
+        walk.go(Done(), opening=CLOSED, gates=(PASS, PASS), guards=(GUARD,))
+        assert seen(walk) == before
+        walk.now += timedelta(minutes=30)
+    walk.go()
+    assert walk.go(Done(), gates=(PASS, PASS), guards=(GUARD,)) == "do shift 1"
+    assert (seen(walk).passed, seen(walk).guarded) == (2, 1)
+
+
+def test_a_stage_without_anything_to_do_was_not_judged() -> None:
+    walk = Walk().to("shift")
+    assert walk.go(Done(skip=True), gates=(PASS,), guards=(GUARD,)) == "do shift 1"
+    assert (seen(walk).passed, seen(walk).guarded) == (0, 0)
+
+
+def test_the_last_stage_of_a_step_counts_too() -> None:
+    walk = Walk().to("deploy")
+    assert walk.go(Done(), gates=(PASS,)) == "do shift 0"
+    assert (seen(walk).passed, seen(walk).done, seen(walk).guarded) == (1, 1, 0)
+
+
+def test_of_skipped_gates_those_that_passed_have_passed() -> None:
+    walk = Walk().to("deploy")
+    skip = Request(RequestVerb.SKIP, "t", "alice", "deploy")
+    assert walk.go(Done(), gates=(PASS, WAIT, WAIT), requests=(skip,)) == "do shift 0"
+    assert (seen(walk).passed, seen(walk).skipped) == (1, 2)
+
+
+def test_of_comparisons_the_last_word_counts_and_the_latest_are_kept() -> None:
+    walk = Walk().to("shift")
+    many = tuple(replace(PASS, name=f"gate-{at}", compared=True) for at in range(REMEMBERED))
+    walk.go(Done(), gates=(*many, PASS))
+    walk.now += timedelta(minutes=1)
+    assert walk.go(Done(), gates=(*many, PASS)) == "do shift 1"
+    assert [one.gate for one in seen(walk).compared] == [gate.name for gate in many]
+    other = replace(GUARD, compared=True, message="1 is <= 2")
+    again = replace(many[3], message="0.3 is <= 0.5")
+    assert walk.go(Done(), gates=(again,), guards=(other,)) == "do look 0"
+    kept = seen(walk).compared
+    assert len(kept) == REMEMBERED
+    assert [(one.step, one.gate, one.says) for one in kept[-2:]] == [
+        ("shift", "gate-3", "0.3 is <= 0.5"),
+        ("", "budget", "1 is <= 2"),
+    ]
+    assert [one.gate for one in kept].count("gate-3") == 1
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_what_has_failed_is_kept(guard: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    walk = Walk().to("shift")
+    failed = replace(PASS, verdict=Verdict.FAIL, compared=True, guard=guard, message="9 is not <= 0.5")
+    walk.go(gates=() if guard else (failed,), guards=(failed,) if guard else ())
+    assert walk.status.failure is not None
+    (kept,) = seen(walk).compared
+    assert (kept.step, kept.passed, kept.says) == ("" if guard else "shift", False, "9 is not <= 0.5")
+    assert seen(walk).guard_failed == ("guard errors: 9 is not <= 0.5" if guard else "")
+    assert seen(walk).failed == (0 if guard else 1)
+
+
+def test_each_time_it_is_held_counts_for_whatever_cause() -> None:
+    walk = Walk().to("shift")
+    walk.go(suspended=True)
+    assert seen(walk).held == 1
+    walk.go()
+    walk.go(requests=(Request(RequestVerb.HOLD, "t"),))
+    assert seen(walk).held == 2
+    walk.go(requests=(Request(RequestVerb.RESUME, "t"),))
+    assert walk.is_(Phase.RUNNING)
+    turn = unreadable(walk.status, "no such field", Inputs(), walk.now)
+    assert turn.status.phase is Phase.HELD
+    assert (turn.status.seen or Seen()).held == 3

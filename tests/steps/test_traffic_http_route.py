@@ -1,0 +1,445 @@
+"""`traffic` with an HTTPRoute of the Gateway API, on a cluster that knows no Istio: weights, header rules, mirrors, what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cutover.errors import Denied
+from cutover.ports import DEPLOYMENTS, HTTP_ROUTES, Ref
+from cutover.requests import RequestVerb
+from cutover.status import Phase
+from cutover.testing import MemoryCluster
+from support.shop import RULES, http_route, plan, shop_with_an_http_route
+from support.simulation import Simulation
+
+HEADER = "{headers: {canary: {exact: 'true'}}}"
+SOAK = '\n  - {name: soak, check: {for: 1m}, gates: [{name: g, prometheus: {query: x}, pass: {min: "5"}}]}'
+
+
+def spec(
+    more: str = "dwell: 0s",
+    weights: str = "[10, 50, 100]",
+    route: str = "{name: shop}",
+    sides: str = "from: {host: shop-v1}, to: {host: shop-v2}",
+    after: str = "",
+) -> dict[str, Any]:
+    return plan(f"""
+startDeadline: 0s
+steps:
+  - {{name: deploy, deploy: {{workload: {{name: shop-v2}}, replicas: 3}}}}
+  - {{name: shift, traffic: {{httpRoute: {route}, {sides}, weights: {weights}, {more}}}}}{after}
+""")
+
+
+def put_with(change: Callable[[Any], object]) -> Callable[[MemoryCluster], None]:
+    """The shop, with an HTTPRoute that was changed."""
+
+    def put(cluster: MemoryCluster) -> None:
+        shop_with_an_http_route(cluster)
+        body = http_route()
+        change(body)
+        cluster.put(HTTP_ROUTES, body)
+
+    return put
+
+
+def rules(run: Simulation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = run.cluster.objects[RULES]["spec"]["rules"]
+    return found
+
+
+def weights(run: Simulation) -> list[int]:
+    return [entry["weight"] for entry in rules(run)[-1]["backendRefs"]]
+
+
+def edit(run: Simulation, change: Callable[[Any], object]) -> None:
+    """What a person does to the HTTPRoute."""
+    body = copy.deepcopy(run.cluster.objects[RULES])
+    change(body["spec"])
+    run.cluster.put(HTTP_ROUTES, body)
+
+
+def written(run: Simulation) -> list[list[int]]:
+    """Every state of the weights, as it comes about."""
+    seen = [weights(run)]
+
+    def changed(ref: Any, *_: Any) -> None:
+        if ref == RULES and weights(run) != seen[-1]:
+            seen.append(weights(run))
+
+    run.cluster.changed = changed
+    return seen
+
+
+async def told(run: Simulation) -> list[str]:
+    """What is minded when the run begins."""
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    (started,) = (notice for notice in run.recorder.notices if notice.reason == "Started")
+    return started.message.partition("but mind: ")[2].split("; steps[shift].traffic: ")
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+async def test_every_weight_in_its_turn_and_back_at_once() -> None:
+    run = Simulation(spec(after=SOAK), put=shop_with_an_http_route)
+    seen = written(run)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert seen == [[100, 0], [90, 10], [50, 50], [0, 100], [100, 0]]
+    assert run.specs() == run.specs_before()
+    assert run.leftovers() == []
+
+
+async def test_weights_are_shares_of_what_the_pair_holds_and_a_weight_that_is_left_out_is_one() -> None:
+    def change(body: Any) -> None:
+        first, second = body["spec"]["rules"][-1]["backendRefs"]
+        first["weight"], second["weight"] = 750, 250
+        body["spec"]["rules"][-1]["backendRefs"] = [{"name": "other", "port": 80}, first, second]
+
+    run = Simulation(spec(weights="[30, 100]"), put=put_with(change))
+    seen = written(run)
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert seen == [[1, 750, 250], [1, 700, 300], [1, 0, 1000]]
+
+
+async def test_what_is_no_service_of_the_namespace_is_left_alone() -> None:
+    theirs = [
+        {"name": "shop-v1", "namespace": "other", "port": 80, "weight": 7},
+        {"name": "shop-v2", "group": "inference.networking.k8s.io", "kind": "InferencePool", "weight": 9},
+    ]
+    run = Simulation(spec(), put=put_with(lambda body: body["spec"]["rules"][-1]["backendRefs"].extend(theirs)))
+    seen = written(run)
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert seen[-1] == [0, 100, 7, 9]
+
+
+async def test_a_rule_is_known_by_what_it_matches_wherever_it_is_moved() -> None:
+    run = Simulation(spec("dwell: 1m"), put=shop_with_an_http_route)
+    await run.until(lambda: weights(run) == [90, 10])
+    edit(run, lambda body: body["rules"].reverse())
+    await run.until(lambda: rules(run)[0]["backendRefs"][1]["weight"] == 50)
+    edit(run, lambda body: body["rules"].reverse())
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert weights(run) == [0, 100]
+
+
+async def test_a_rule_with_a_name_is_known_by_it() -> None:
+    def change(body: Any) -> None:
+        body["spec"]["rules"][-1]["name"] = "primary"
+        body["spec"]["rules"].insert(0, {**copy.deepcopy(body["spec"]["rules"][-1]), "name": "twin"})
+
+    run = Simulation(spec("dwell: 1m", route="{name: shop, rules: [primary]}"), put=put_with(change))
+    await run.until(lambda: weights(run) == [90, 10])
+    edit(run, lambda body: body["rules"][-1].update(matches=[{"path": {"type": "Exact", "value": "/new"}}]))
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert weights(run) == [0, 100]
+    assert [entry["weight"] for entry in rules(run)[0]["backendRefs"]] == [100, 0]
+
+
+async def test_a_rule_that_matches_something_else_by_now_is_a_foreign_change() -> None:
+    run = Simulation(spec("dwell: 1m"), put=shop_with_an_http_route)
+    await run.until(lambda: weights(run) == [90, 10])
+    edit(run, lambda body: body["rules"][-1].update(matches=[{"path": {"type": "Exact", "value": "/new"}}]))
+    await run.until(lambda: run.status.failure is not None)
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "ForeignChange"
+    assert "HTTPRoute shop has no spec.rules[matches=" in run.status.failure.message
+
+
+async def test_who_lowers_a_weight_wishes_to_stop() -> None:
+    run = Simulation(spec("dwell: 1m"), put=shop_with_an_http_route)
+    await run.until(lambda: weights(run) == [50, 50])
+    await run.turn()
+    edit(run, lambda body: [entry.update(weight=at) for at, entry in enumerate(body["rules"][-1]["backendRefs"])])
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "LoweredByHand"
+    assert "somebody has lowered shop-v2 to weight 1 in HTTPRoute shop, where this plan has 50" in run.status.message
+
+
+async def test_replicas_wait_for_the_weight_that_an_http_route_gives() -> None:
+    body = spec(weights="[40]")
+    body["spec"]["steps"].append({"name": "ok", "approve": {"message": "go"}})
+    run = Simulation(body, put=shop_with_an_http_route)
+    await run.until(lambda: run.phase is Phase.WAITING)
+
+    def more(cluster: MemoryCluster) -> None:
+        theirs = http_route(60, 40)
+        theirs["metadata"]["name"] = "more"
+        cluster.put(HTTP_ROUTES, theirs)
+
+    more(run.cluster)
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: weights(run) == [100, 0])
+    for _ in range(5):
+        await run.turn()
+    current = run.driver._memories[run.plan].status.current
+    assert current is not None
+    assert "while it is given weight 40 by HTTPRoute more (0 before this step)" in current.message
+    assert run.cluster.objects[Ref(DEPLOYMENTS, "shop", "shop-v2")]["spec"]["replicas"] == 3
+
+
+# --- header rules and mirrors -----------------------------------------------------------------------------------------
+
+
+async def test_the_header_rule_is_a_copy_that_asks_for_both_and_never_has_a_name() -> None:
+    def change(body: Any) -> None:
+        rule = body["spec"]["rules"][-1]
+        rule |= {"name": "primary", "timeouts": {"request": "3s"}}
+        tenant = {"name": "X-Tenant", "value": "a"}
+        rule["matches"] = [{"path": {"value": "/a"}, "method": "GET", "headers": [tenant]}, {"path": {"value": "/b"}}]
+
+    run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=put_with(change))
+    seen = written(run)
+    await run.until(lambda: len(rules(run)) > 2)
+    header, own = rules(run)[1:]
+    exact = {"type": "Exact", "name": "canary", "value": "true"}
+    assert header["matches"] == [
+        {**own["matches"][0], "headers": [{"type": "Exact", "name": "X-Tenant", "value": "a"}, exact]},
+        {**own["matches"][1], "headers": [exact]},
+    ]
+    assert header["backendRefs"] == [{"group": "", "kind": "Service", "name": "shop-v2", "port": 80, "weight": 1}]
+    assert {**header, "matches": 0, "backendRefs": 0, "name": "primary"} == {**own, "matches": 0, "backendRefs": 0}
+    assert "name" not in header
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert len(rules(run)) == 2
+    assert seen[-1] == [0, 100]
+
+
+async def test_a_mirror_is_one_more_filter_and_all_of_it_says_no_percent() -> None:
+    run = Simulation(spec("mirror: {dwell: 1m}, dwell: 1m"), put=shop_with_an_http_route)
+    before = copy.deepcopy(rules(run)[-1]["filters"])
+    await run.until(lambda: len(rules(run)[-1]["filters"]) > 1)
+    reference = {"group": "", "kind": "Service", "name": "shop-v2", "port": 80}
+    assert rules(run)[-1]["filters"] == [
+        *before,
+        {"type": "RequestMirror", "requestMirror": {"backendRef": reference}},
+    ]
+    assert weights(run) == [100, 0]
+    await run.until(lambda: weights(run) == [90, 10])
+    assert rules(run)[-1]["filters"] == before
+
+
+async def test_who_takes_the_header_rule_away_wishes_to_stop_and_resume_puts_it_back() -> None:
+    run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=shop_with_an_http_route)
+    await run.until(lambda: weights(run) == [90, 10])
+    await run.turn()
+    edit(run, lambda body: body["rules"].pop(1))
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "TakenAway"
+    run.request(RequestVerb.RESUME)
+    await run.until(lambda: len(rules(run)) == 3)
+    assert await run.run() is Phase.SUCCEEDED
+    assert len(rules(run)) == 2
+
+
+async def test_a_changed_header_rule_is_left_and_the_traffic_goes_back_all_the_same() -> None:
+    run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=shop_with_an_http_route)
+    await run.until(lambda: weights(run) == [90, 10])
+    edit(run, lambda body: body["rules"][1].update(timeouts={"request": "3s"}))
+    await run.until(lambda: run.phase is Phase.STUCK)
+    assert weights(run) == [100, 0]
+    assert run.status.reason == "ForeignChange"
+    edit(run, lambda body: body["rules"].pop(1))
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+
+
+# --- what is told, and what is refused --------------------------------------------------------------------------------
+
+
+async def test_what_the_gateways_say_against_it_is_told() -> None:
+    def change(body: Any) -> None:
+        body["status"]["parents"].append({
+            "parentRef": {"name": "inner"},
+            "conditions": [
+                {"type": "Accepted", "status": "True"},
+                {"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "no help"},
+            ],
+        })  # fmt: skip
+
+    assert await told(Simulation(spec(), put=put_with(change))) == [
+        "steps[shift].traffic: Gateway inner says ResolvedRefs=False of HTTPRoute shop: BackendNotFound: no help"
+    ]
+    (alone,) = await told(Simulation(spec(), put=put_with(lambda body: body["status"].clear())))
+    assert "no gateway serves HTTPRoute shop (status.parents is empty)" in alone
+
+
+async def test_rules_that_take_from_another_are_told() -> None:
+    def change(body: Any) -> None:
+        two = [{"name": "tenant", "value": "a"}, {"name": "canary", "value": "true"}]
+        other = {"backendRefs": [{"name": "help", "port": 80}]}
+        body["spec"]["rules"][-1]["matches"] = [{}, {"path": {"value": "/x"}}]
+        body["spec"]["rules"][:0] = [
+            {"matches": [{"path": {"value": "/x"}}], **other},
+            {"matches": [{"headers": [two[0]]}], **other},
+            {"matches": [{"headers": [{"name": "canary", "value": "no"}], "queryParams": [{"name": "q", "value": "1"}]}], **other},
+            {"matches": [{"headers": two}], **other},
+        ]  # fmt: skip
+        body["spec"]["rules"].append({"matches": [{}], **other})
+
+    run = Simulation(spec("match: [{headers: {canary: {exact: 'true'}, beta: {exact: 'on'}}}]"), put=put_with(change))
+    assert await told(run) == [
+        "steps[shift].traffic: rule /x stands above rule /, /x and matches /x as well, so /, /x gets none of these requests; put it below",
+        (
+            "rule /x loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
+            "let rule /x match one header more if it is to keep them"
+        ),
+        (
+            "rule / with tenant loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
+            "let rule / with tenant match one header more if it is to keep them"
+        ),
+    ]
+
+
+def many(body: Any, count: int, matches: int = 1) -> None:
+    for at in range(count):
+        found = [{"path": {"value": f"/{at}-{number}"}} for number in range(matches)]
+        body["spec"]["rules"].insert(0, {"matches": found, "backendRefs": [{"name": "help", "port": 80}]})
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "route", "says"),
+    [
+        (
+            lambda body: body["spec"]["rules"][-1].update(
+                backendRefs=[{"name": "shop-v1", "port": 80}, {"name": "shop-v2", "port": 80, "weight": 0}]
+            ),
+            "dwell: 0s",
+            "{name: shop}",
+            ("traffic.weights: shop-v1 and shop-v2 hold 1 together in rule / of HTTPRoute shop, and weight 10 of that would be 0, "
+            "which is nothing; give them weights that add up to 100"),
+        ),
+        (
+            lambda body: [entry.update(weight=2) for entry in body["spec"]["rules"][-1]["backendRefs"]],
+            "weights: [25, 30]",
+            "{name: shop}",
+            "hold 4 together in rule / of HTTPRoute shop, and weight 30 of that would be 1, which is as much as weight 25",
+        ),
+        (
+            lambda body: [entry.update(weight=1) for entry in body["spec"]["rules"][-1]["backendRefs"]],
+            "weights: [50, 80]",
+            "{name: shop}",
+            "and weight 80 of that would be 2, which is all of it; give them weights that add up to 100",
+        ),
+        (
+            lambda body: body["spec"]["rules"].append({**copy.deepcopy(body["spec"]["rules"][-1]), "name": "twin"}),
+            "dwell: 0s",
+            "{name: shop, rules: [shop]}",
+            "traffic.httpRoute.rules: HTTPRoute shop has no rule named shop; it has twin",
+        ),
+        (
+            lambda body: body["spec"]["rules"].append(copy.deepcopy(body["spec"]["rules"][-1])),
+            "dwell: 0s",
+            "{name: shop}",
+            ("traffic.httpRoute.rules: HTTPRoute shop has 3 rules (/help, /, /), 2 with both; "
+            "give the rules names and say which to shift, or make an HTTPRoute of each"),
+        ),
+        (
+            lambda body: body["spec"]["rules"].append({"backendRefs": [{"name": "help", "port": 80}]}),
+            "dwell: 0s",
+            "{name: shop}",
+            "HTTPRoute shop has another rule that matches just what rule / matches, and they cannot be told apart",
+        ),
+        (
+            lambda body: body["spec"]["rules"][-1]["backendRefs"][1].update(namespace="other"),
+            "dwell: 0s",
+            "{name: shop, rules: []}",
+            "HTTPRoute shop has 2 rules (/help, /), 0 with both",
+        ),
+        (
+            lambda body: body["spec"]["rules"][-1]["backendRefs"].append({"name": "shop-v2", "port": 81}),
+            "dwell: 0s",
+            "{name: shop}",
+            "traffic.to: rule / of HTTPRoute shop has 2 destinations shop-v2; add it with weight 0, or name the one that is there",
+        ),
+        (
+            lambda body: body["spec"]["rules"].append(
+                {"matches": [{"headers": [{"name": "canary", "value": "true"}]}], "backendRefs": []}
+            ),
+            f"match: [{HEADER}]",
+            "{name: shop}",
+            "traffic.match: HTTPRoute shop has a rule already that matches what rule / matches and these headers; take it out",
+        ),
+        (
+            lambda body: body["spec"]["rules"][-1].update(matches=[{"headers": [{"name": "Canary", "value": "no"}]}]),
+            f"match: [{HEADER}]",
+            "{name: shop}",
+            "traffic.match: rule / with canary matches header canary itself, by no; name another header",
+        ),
+        (lambda body: many(body, 14), f"match: [{HEADER}]", "{name: shop}", "would have 17 rules, and the most is 16"),
+        (
+            lambda body: body["spec"]["rules"][-1].update(matches=[{"path": {"value": f"/{at}"}} for at in range(33)]),
+            f"match: [{HEADER}, {{headers: {{beta: {{exact: x}}}}}}]",
+            "{name: shop}",
+            "would have 66 matches in one rule, and the most is 64; make two HTTPRoutes of it",
+        ),
+        (
+            lambda body: many(body, 2, 63),
+            f"match: [{HEADER}]",
+            "{name: shop}",
+            "would have 129 matches in all rules, and the most is 128",
+        ),
+        (
+            lambda body: body["spec"]["rules"][-1].update(
+                filters=[{"type": "ExtensionRef", "extensionRef": {"name": str(at)}} for at in range(16)]
+            ),
+            "mirror: {dwell: 1s}",
+            "{name: shop}",
+            "would have 17 filters in one rule, and the most is 16",
+        ),
+    ],
+)  # fmt: skip
+async def test_refused(change: Callable[[Any], None], more: str, route: str, says: str) -> None:
+    body = spec(more, route=route) if not more.startswith("weights") else spec(route=route)
+    if more.startswith("weights"):
+        body["spec"]["steps"][1]["traffic"]["weights"] = [int(one) for one in more[10:-1].split(", ")]
+    run = Simulation(body, put=put_with(change))
+    assert await run.run() is Phase.REFUSED, run.status
+    assert says in run.status.message, run.status.message
+    assert run.specs() == run.specs_before()
+
+
+async def test_a_definition_that_drops_the_percent_is_seen_before() -> None:
+    """Nobody meant to mirror all of it. The server says so itself, by what it would keep."""
+    run = Simulation(spec("mirror: {percent: 5}"), put=shop_with_an_http_route)
+    run.cluster.refuse = lambda _, body: [
+        one["requestMirror"].pop("percent", None)
+        for rule in body["spec"].get("rules", ())
+        for one in rule.get("filters", ())
+    ]  # type: ignore[assignment]
+    assert await run.run() is Phase.REFUSED
+    assert run.status.message == (
+        "steps[shift].traffic: HTTPRoute shop would not keep all that is written to it; "
+        "a mirror has a percent since Gateway API 1.3: install that, or mirror 100 percent"
+    )
+
+
+async def test_what_the_server_says_against_it_is_said_before() -> None:
+    def refuse(ref: Ref, body: Any) -> None:
+        if ref == RULES and len(body["spec"]["rules"]) > 2:
+            raise Denied("policy no-more-rules says no")
+
+    run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
+    run.cluster.refuse = refuse
+    assert await run.run() is Phase.REFUSED
+    says = "steps[shift].traffic: the server refuses HTTPRoute shop with what is asked: policy no-more-rules says no"
+    assert run.status.message == says
+    run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
+    run.cluster.denied.add(("patch", RULES))
+    assert await run.run() is Phase.REFUSED
+    assert "serviceAccountName: ServiceAccount migrator may not patch HTTPRoute shop; apply this:" in run.status.message
+    assert "steps[shift]" not in run.status.message
+
+
+async def test_a_cluster_without_the_gateway_api_says_so() -> None:
+    run = Simulation(spec(), put=shop_with_an_http_route)
+    run.cluster.delete(RULES)
+    run.cluster.unknown.add(HTTP_ROUTES)
+    assert await run.run() is Phase.REFUSED
+    assert run.status.message == (
+        "steps[shift].traffic: the cluster does not know the kind HTTPRoute (gateway.networking.k8s.io/v1); install its definition"
+    )
