@@ -45,7 +45,7 @@ from cutover.runtime.recorder import EventRecorder
 from cutover.saga.tables import Reason
 from cutover.settings import Settings, load
 from cutover.status import ACTIVE, ENDED
-from cutover.sweep import sweep
+from cutover.sweep import sweep_at_last
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Operator:
     async def _work(self) -> None:
         """All that acts, and only with the Lease. Kopf comes last: when it stops, it cancels every task younger than itself."""
         await self._lease.acquire()
-        self._spawn(self._sweep())
+        self._spawn(sweep_at_last(self.cluster, self.settings.namespaces))
         sending = (self._recorder.run(), self._messages.run())
         await until_one_ends(
             self._lease.keep(), *sending, self._queue.run(), self._missed.run(), self._run_kopf(), patience=_LONGEST_END
@@ -180,13 +180,6 @@ class Operator:
             except OutsideError as error:
                 log.warning("plans cannot be read yet", extra={"why": str(error)})
                 await asyncio.sleep(1)
-
-    async def _sweep(self) -> None:
-        try:
-            if plans := await sweep(self.cluster, self.settings.namespaces):
-                log.info("snapshots that nobody needs were deleted", extra={"plans": plans})
-        except OutsideError as error:  # the next process tries again
-            log.warning("snapshots that nobody needs could not be looked for", extra={"why": str(error)})
 
     def _not_ready(self) -> str:
         return self._lease.trouble if self._readable else "plans cannot be read yet"

@@ -100,12 +100,12 @@ class Targets:
                 return
             if holder not in (None, self.holder.uid) and (plan := await self._active_plan(ref.namespace, holder)):
                 raise Busy(f"{ref} is held by plan {plan}")
-            await self._still_ours()
+            await self.still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it")
 
-    async def _still_ours(self) -> None:
+    async def still_ours(self) -> None:
         """Ask live whether this run goes on and nobody else has taken it over: no fence guards an object without marks.
 
         Asked after the object was read and before it is written at that version, so a process that slept meanwhile fails
@@ -216,7 +216,7 @@ class Targets:
             return None
         fence = int(text)
         if fence > self.holder.fence:
-            await self._still_ours()
+            await self.still_ours()
             raise Foreign("ClaimLost", fenced_by_hand(ref, fence, self.holder.fence))
         return fence
 
@@ -230,16 +230,17 @@ class Targets:
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
-    def _snapshot_name(self, ref: Ref) -> str:
+    def snapshot_of(self, ref: Ref) -> Ref:
+        """What keeps the snapshot that this step takes of an object in this run."""
         what = hashlib.sha256(f"{self.step}/{ref.resource.kind}/{ref.name}".encode()).hexdigest()[:10]
-        return f"cutover-{self.holder.uid[:8]}-{self.holder.run}-{what}"
+        return Ref(SNAPSHOTS, ref.namespace, f"cutover-{self.holder.uid[:8]}-{self.holder.run}-{what}")
 
     async def saved(self, ref: Ref) -> Snapshot | None:
         """The snapshot that this step took of an object in this run; None when it took none, so wrote nothing."""
-        name = self._snapshot_name(ref)
+        name = self.snapshot_of(ref).name
         if name not in self.memory:
             try:
-                body = await self.cluster.get(Ref(SNAPSHOTS, ref.namespace, name))
+                body = await self.cluster.get(self.snapshot_of(ref))
             except NotFound:
                 return None
             self.memory[name] = read(body)
@@ -247,7 +248,7 @@ class Targets:
 
     def remembers(self, ref: Ref) -> bool:
         """Whether this process has had the snapshot in its hands."""
-        return self._snapshot_name(ref) in self.memory
+        return self.snapshot_of(ref).name in self.memory
 
     async def snapshot(
         self,
@@ -258,7 +259,7 @@ class Targets:
         ours: Sequence[Json] = (),
     ) -> Snapshot:
         """Remember fields as they are in `body`, once: a snapshot that exists already is the one that counts."""
-        name = self._snapshot_name(ref)
+        name = self.snapshot_of(ref).name
         known = self.memory.get(name)
         if known is not None:
             return known
@@ -304,7 +305,7 @@ class Targets:
             if not operations:
                 return body
             if PLAN_LABEL not in (body["metadata"].get("labels") or {}):
-                await self._still_ours()
+                await self.still_ours()
             try:
                 return await self.cluster.patch(ref, operations, self.holder.account)
             except Rejected as rejected:
@@ -374,7 +375,7 @@ class Targets:
                 return
             if holder is not None:
                 raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
-            await self._still_ours()
+            await self.still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it again")

@@ -9,11 +9,11 @@ import pytest
 
 from cutover.errors import NotFound, Rejected, Superseded
 from cutover.fields import ABSENT, Change
-from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
+from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, VIRTUAL_SERVICES, Ref
 from cutover.snapshots import drop
 from cutover.targets import Busy, Foreign, Holder, Targets
 from cutover.testing import MemoryCluster
-from support.shop import PLAN, V2, plan, shop
+from support.shop import PLAN, ROUTES, V2, plan, shop
 
 IMAGE = ("spec", "template", "spec", "containers", {"name": "app"}, "image")
 REPLICAS = ("spec", "replicas")
@@ -237,6 +237,42 @@ async def test_an_item_put_where_ours_was_gets_nothing(cluster: MemoryCluster) -
         "shop-v2:1",
         "shop:2",
     ]
+
+
+async def test_weights_stay_with_their_destinations_and_their_route(cluster: MemoryCluster) -> None:
+    """Between the read and the write the destinations change places, and a route comes above theirs; all have the same weights."""
+
+    def weighed(body: Any) -> list[tuple[str, int]]:
+        return [(entry["destination"]["host"], entry["weight"]) for entry in body["spec"]["http"][-1]["route"]]
+
+    body = copy.deepcopy(cluster.objects[ROUTES])
+    for entry in body["spec"]["http"][0]["route"]:
+        entry["weight"] = 50
+    cluster.put(VIRTUAL_SERVICES, body)
+    await targets(cluster).claim(ROUTES)
+    real, meddling = cluster.patch, ["reversed", "inserted"]
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        if meddling:
+            body = copy.deepcopy(cluster.objects[ROUTES])
+            if meddling.pop(0) == "reversed":
+                body["spec"]["http"][0]["route"].reverse()
+            else:
+                body["spec"]["http"].insert(0, copy.deepcopy(body["spec"]["http"][0]) | {"name": "above"})
+            cluster.put(VIRTUAL_SERVICES, body)
+        return await real(ref, operations, account)
+
+    cluster.patch = patch  # type: ignore[method-assign]
+    at = ("spec", "http", {"name": "primary"}, "route")
+    changes = [
+        Change((*at, {"destination": {"host": host}}, "weight"), to, (50, to))
+        for host, to in (("shop-v1", 0), ("shop-v2", 100))
+    ]
+    await targets(cluster).change(ROUTES, str(cluster.objects[ROUTES]["metadata"]["uid"]), changes)
+    now = cluster.objects[ROUTES]
+    assert meddling == []
+    assert weighed(now) == [("shop-v2", 100), ("shop-v1", 0)]
+    assert [entry["weight"] for entry in now["spec"]["http"][0]["route"]] == [50, 50]
 
 
 async def test_a_snapshot_is_taken_once(cluster: MemoryCluster) -> None:
