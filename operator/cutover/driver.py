@@ -245,12 +245,7 @@ class Driver:
             body = self._news(ref, memory)
 
     async def _advance(
-        self,
-        body: Json,
-        memory: Memory,
-        plan: Plan,
-        rules: Rules,
-        answer: tuple[Command | None, Outcome] | None = None,
+        self, body: Json, memory: Memory, plan: Plan, rules: Rules, answer: tuple[Command | None, Outcome] | None = None
     ) -> Turn:
         command, outcome = answer or (None, None)
         now = self._clock.now()
