@@ -242,12 +242,7 @@ class Driver:
             body = self._news(ref, memory)
 
     async def _advance(
-        self,
-        body: Json,
-        memory: Memory,
-        plan: Plan,
-        rules: Rules,
-        answer: tuple[Command | None, Outcome] | None = None,
+        self, body: Json, memory: Memory, plan: Plan, rules: Rules, answer: tuple[Command | None, Outcome] | None = None
     ) -> Turn:
         command, outcome = answer or (None, None)
         now = self._clock.now()
@@ -269,7 +264,7 @@ class Driver:
             taken_over=active_run not in (0, memory.fenced_run),
             bound=is_bound(body),
             opening=plan.opening(now),
-            terminating=deleted is not None
+            terminating=bool(deleted)
             and status.phase in ACTIVE
             and await terminating(self._cluster, hand.ref.namespace),
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from cutover.fields import Change, overlap
+from cutover.fields import Change, overlap, stand
 from cutover.plan import Plan
 from cutover.ports import Ref
 from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import Done, Outcome
 from cutover.status import Status, StepState
 from cutover.steps import Work
+from cutover.steps.base import Kind
 
 
 async def expected(plan: Plan, status: Status, work: Callable[[int], Work], ref: Ref) -> list[Change]:
@@ -35,11 +36,22 @@ async def keep(plan: Plan, status: Status, work: Callable[[int], Work]) -> Outco
         kind, mine = plan.steps[at].kind, work(at)
         if step.state is not StepState.DONE or not kind.keeps or await _taken_over(plan, status, work, at):
             continue
+        if await _stands(mine, kind):  # nothing is written then, not even a higher fence
+            continue
         mine = replace(mine, applied=True, anew=step.anew)
         outcome: Outcome = await kind.do(mine, len(kind.stages()) - 1, None)
         if not isinstance(outcome, Done):
             return outcome
     return Done()
+
+
+async def _stands(work: Work, kind: Kind) -> bool:
+    for target in kind.touches():
+        ref = target.ref(work.namespace)
+        snapshot = await work.targets.saved(ref)
+        if snapshot is None or not stand(await work.targets.view(ref), kind.forward(snapshot)):
+            return False
+    return True
 
 
 async def _taken_over(plan: Plan, status: Status, work: Callable[[int], Work], at: int) -> bool:
