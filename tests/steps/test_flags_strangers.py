@@ -40,7 +40,7 @@ async def test_a_pod_of_somebody_else_hinders_neither_way(stranger: Json) -> Non
 def test_which_pods_are_a_workloads_own(resource: Json) -> None:
     ref, body = Ref(resource, "shop", "app"), {"metadata": {"uid": "uid-app"}}
     labels = {"pod-template-hash": "a1"}
-    own = {"metadata": {"labels": labels, "ownerReferences": [owner(ref, body, "a1")]}}
+    own: Json = {"metadata": {"labels": labels, "ownerReferences": [owner(ref, body, "a1")]}}
     others = [
         {"metadata": {"labels": labels}},
         {
