@@ -347,3 +347,13 @@ async def test_back_to_a_side_that_was_no_better(cluster: MemoryCluster, left: i
     assert selector(cluster) == {"app": "shop-v1"}
     name_endpoints(cluster)
     assert await undo(cluster) == Done(ready=str(left))
+
+
+async def test_endpoints_that_do_not_follow_back_are_told_after_a_while(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    name_endpoints(cluster)
+    assert isinstance(await undo(cluster, 599), Again)
+    late = await undo(cluster, 600)
+    assert isinstance(late, Wait)
+    assert late.reason == "NotBackYet"
+    assert "3 of 3 endpoints of Service front are still pods without app=shop-v1" in late.message

@@ -33,7 +33,7 @@ from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Duty, Kind, Target, Work, needs_hands, refusal
+from cutover.steps.base import Duty, Kind, Target, Work, needs_hands, patient, refusal
 from cutover.targets import Foreign
 from cutover.workloads import Rollout, ending, fingerprint, owned, selector
 
@@ -275,7 +275,7 @@ class Flags(Kind):
         before = {ref: taken[ref].values[0][1] for ref in bodies}
         outcome = _needs_help(work, bodies) or await _judge(work, bodies, before)
         if not isinstance(outcome, Done):
-            return outcome
+            return patient(work, outcome) if isinstance(outcome, Again) else outcome
         for ref in (ref for ref in refs if ref not in gone):
             await work.targets.confirm(ref, taken[ref].uid, self.marks(taken[ref]))
         return replace(outcome, message=f"passed over: {'; '.join(gone.values())}") if gone else outcome
