@@ -26,6 +26,7 @@ _FIGURES_OF_DAEMONS: Final = (
     "numberAvailable",
 )
 _SERVICE: Final = "kubernetes.io/service-name"
+_MANAGED: Final = "endpointslice.kubernetes.io/managed-by"
 _JOB: Final = "batch.kubernetes.io/job-name"
 
 
@@ -124,7 +125,7 @@ def name_endpoints(cluster: MemoryCluster) -> bool:
         ]
         part = Ref(ENDPOINT_SLICES, ref.namespace, ref.name)
         if cluster.objects.get(part, {}).get("endpoints") != endpoints:
-            labels = {_SERVICE: ref.name}
+            labels = {_SERVICE: ref.name, _MANAGED: "endpointslice-controller.k8s.io"}
             cluster.put(ENDPOINT_SLICES, {"metadata": {"name": ref.name, "labels": labels}, "endpoints": endpoints})
             changed = True
     return changed
