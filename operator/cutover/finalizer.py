@@ -1,13 +1,21 @@
-"""Our finalizer on a plan, which is there only while the plan is active, and whether its namespace goes. Used by the driver and its commands."""
+"""Our finalizer on a plan, which is there only while the plan is active, and whether it or its namespace goes. Used by the driver and its commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from cutover.errors import Conflict, NotFound, OutsideError, Rejected
 from cutover.fields import Json, Operation, same_version
 from cutover.ports import FINALIZER, NAMESPACES, Cluster, Ref
-from cutover.status import ACTIVE
+from cutover.saga.tables import Reason
+from cutover.status import ACTIVE, Status
+
+
+def deleted_at(body: Json) -> datetime | None:
+    """When an object was deleted that a finalizer still keeps; None when nobody has deleted it."""
+    when = body["metadata"].get("deletionTimestamp")
+    return None if when is None else datetime.fromisoformat(when)
 
 
 async def terminating(cluster: Cluster, namespace: str) -> bool:
@@ -19,6 +27,20 @@ async def terminating(cluster: Cluster, namespace: str) -> bool:
     except OutsideError:
         return False
     return "deletionTimestamp" in body["metadata"]
+
+
+def is_bound(body: Json) -> bool:
+    """Whether our finalizer is on a plan."""
+    return FINALIZER in (body["metadata"].get("finalizers") or ())
+
+
+def must_be_bound(status: Status, body: Json) -> bool:
+    """Whether a plan is active and has not our finalizer, though it could have it: on one that is being deleted nothing new is set.
+
+    A rollback of a success sets it as its first act, after that has been announced.
+    """
+    active = status.phase in ACTIVE and status.reason != Reason.RECLAIMING
+    return active and not is_bound(body) and "deletionTimestamp" not in body["metadata"]
 
 
 async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:

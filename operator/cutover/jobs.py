@@ -19,7 +19,7 @@ from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.fields import Json, Operation, deeper_than, escape, same_version
 from cutover.pods import word
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
-from cutover.snapshots import RUN_LABEL
+from cutover.snapshots import RUN_LABEL, former
 from cutover.targets import Holder
 
 STARTED_LABEL: Final = "cutover.dev/started"
@@ -81,9 +81,16 @@ def _of_metadata(metadata: Json) -> Iterator[tuple[str, str]]:
     for key in sorted(metadata.keys() - {"labels", "annotations"}):
         yield f"metadata.{key}", "only labels and annotations go into a template; take it out"
     for part in ("labels", "annotations"):
-        for key in metadata.get(part) or {}:
-            if key.startswith(_OURS):
+        entries = metadata.get(part) or {}
+        if not isinstance(entries, dict):
+            yield f"metadata.{part}", 'it is no mapping of strings; write key: "value" below it'
+            continue
+        for key, value in entries.items():
+            if str(key).startswith(_OURS):
                 yield f"metadata.{part}", f"{key} is for Cutover to set; take it out"
+            if not isinstance(key, str) or not isinstance(value, str):
+                wrong_one = value if isinstance(key, str) else key
+                yield f"metadata.{part}.{key}", f"{wrong_one!r} is not a string; put it in quotes"
 
 
 def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
@@ -292,10 +299,10 @@ async def take_back(cluster: Cluster, holder: Holder) -> None:
 
 async def drop_former(cluster: Cluster, holder: Holder) -> None:
     """Delete the Jobs of the runs before this one; if one of them still runs, somebody has abandoned it so, and all are left."""
-    former = f"{MADE_LABEL}={holder.uid},{RUN_LABEL}!={holder.run}"
-    states = map(state_of, await cluster.list(JOBS, holder.namespace, former))
+    picked = f"{MADE_LABEL}={holder.uid},{former(holder.run)}"
+    states = map(state_of, await cluster.list(JOBS, holder.namespace, picked))
     if all(state.finished or state.suspended for state in states):
-        await cluster.delete_all(JOBS, holder.namespace, former)
+        await cluster.delete_all(JOBS, holder.namespace, picked)
 
 
 async def _of_run(cluster: Cluster, holder: Holder) -> Sequence[Json]:

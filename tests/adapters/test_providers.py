@@ -392,13 +392,13 @@ async def test_path_and_query_are_joined_to_the_address() -> None:
 
 async def test_what_prometheus_is_asked() -> None:
     seen = Seen()
-    async with serving(seen.handle) as url, asking(f"{url}/prom", timeout=3) as providers:
+    async with serving(seen.handle) as url, asking(f"{url}/prom", timeout=2.5) as providers:
         sample = await ask(providers)
-        await providers.query("default", "up", 60, sample.at)
+        await providers.query("default", "up", 2_000_000, sample.at)
     assert seen.urls == ["/prom/api/v1/query"] * 2
     assert [dict(form) for form in seen.forms] == [
-        {"query": "up", "timeout": "3s", "lookback_delta": "60s"},
-        {"query": "up", "timeout": "3s", "lookback_delta": "60s", "time": "1700000000.250"},
+        {"query": "up", "timeout": "2.500", "lookback_delta": "60.000"},
+        {"query": "up", "timeout": "2.500", "lookback_delta": "2000000.000", "time": "1700000000.250"},
     ]
 
 

@@ -75,7 +75,7 @@ def test_no_usable_number_fails_when_it_is_told_to(shop: Shop) -> None:
 
 def test_a_slow_one_is_said(shop: Shop, cluster: AnyCluster) -> None:
     shop.apply(_plan({"slow": ("hasty", "vector(0)", "")}, successThreshold=1000))
-    shop.until(lambda s: s.current is not None and s.current.applied_at is None)
+    shop.until(lambda s: "passing samples in a row" in _gate(s, "slow")[1], deadline=20)  # it takes half a second
     cluster.prometheus.signal(signal.SIGSTOP)
     try:
         status = shop.until(lambda s: _gate(s, "slow")[1] == "Prometheus gave no answer within 0.5s", deadline=20)

@@ -51,7 +51,8 @@ class Providers:
         if provider not in self.names("prometheus"):
             return Sample(None, f"there is no provider {provider} of kind prometheus")
         timeout = self._providers[provider].server.timeout
-        form = {"query": query, "timeout": f"{timeout:g}s", "lookback_delta": f"{lookback:g}s"}
+        # Bare seconds: a duration of PromQL knows no fraction ("2.5s" is refused).
+        form = {"query": query, "timeout": f"{timeout:.3f}", "lookback_delta": f"{lookback:.3f}"}
         if at is not None:
             form["time"] = f"{at:.3f}"
         return await self._askers[provider].ask(prometheus.PATH, prometheus.read, form=form)

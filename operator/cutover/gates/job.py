@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cutover import jobs, pods
 from cutover.errors import Conflict, Denied, OutsideError, Problem, Rejected
@@ -21,6 +21,10 @@ from cutover.targets import Holder
 
 _MOMENT_LABEL: Final = "cutover.dev/moment"
 _SAMPLE_LABEL: Final = "cutover.dev/sample"
+_NEVER: Final = (
+    "spec.template.spec.restartPolicy: with OnFailure Kubernetes deletes the pod of a failed Job, and its exit code with it; "
+    "use Never, with backoffLimit beside the template"
+)
 _LOOK: Final = 5.0
 """Seconds between looks at a Job that runs; how it ends is streamed."""
 
@@ -42,6 +46,14 @@ class Job(Source):
     timeout: Duration = Field(
         default=timedelta(minutes=5), description="A Job that takes longer is stopped and gives no number. Default 5m."
     )
+
+    @field_validator("template")
+    @classmethod
+    def _tells_its_exit_code(cls, template: Json) -> Json:
+        """At its backoff limit Kubernetes deletes a pod that it restarts in place, and the exit code with it."""
+        if template["spec"]["template"]["spec"].get("restartPolicy", "Never") != "Never":
+            raise ValueError(_NEVER)
+        return template
 
     def maximum(self) -> float:
         """Only 0 is good."""

@@ -85,6 +85,8 @@ def _after_the_end(draft: Draft, verb: RequestVerb) -> str:
     if status.phase is Phase.SUCCEEDED and verb is RequestVerb.ROLLBACK:
         if draft.inputs.deleting:
             return "the plan is being deleted"
+        if not draft.rules.steps:
+            return "the spec cannot be read, and how to undo its steps stands in it; mend it first"
         if status.point_of_no_return:
             return f"step {status.point_of_no_return} is done and cannot be undone"
         keep = draft.run.keep_until
@@ -244,6 +246,9 @@ def resume(draft: Draft) -> None:
         at = position(draft.status)
         if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
             draft.step_event(at, StepEvent.GO)
+    if not kept:
+        left = zip(draft.status.steps, draft.rules.steps, strict=True)
+        draft.set(steps=tuple(replace(s, anew=rule.keeps and s.state is StepState.DONE) for s, rule in left))
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING if current is not None else Reason.CLAIMING)
     draft.set_run(held_at=None)
