@@ -347,6 +347,8 @@ async def test_a_job_that_runs_is_stopped_before_its_undo_begins() -> None:
     bench.cluster.put(PODS, {"metadata": {"name": ref.name, "labels": labels}, "status": {"phase": "Running"}})
     outcome = await bench.undo()
     assert outcome == Again(2.0, f"the undo waits until pod lingers of Job {bench.ref().name} is gone")
+    late = await bench.undo(elapsed=600.0)
+    assert late == Wait("NotBackYet", outcome.message), "its node may be lost"
     assert len(bench.jobs()) == 1
     bench.cluster.delete(ref)
     assert await bench.to_the_end("undo") == Done(ready="1/1")

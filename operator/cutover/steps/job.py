@@ -13,7 +13,7 @@ from cutover.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
 from cutover.model import validations
 from cutover.ports import JOBS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
-from cutover.steps.base import Duty, Kind, Work
+from cutover.steps.base import Duty, Kind, Work, patient
 from cutover.targets import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"
@@ -205,9 +205,10 @@ class Job(Kind):
         state = state_of(body)
         begun = state.begun or (bool(forward) and _mark(body) != forward)
         if not state.finished and (waits := await self._stop(work, state)):
-            return waits
+            return patient(work, waits)
         if left := pods.unfinished(await pods.pods_of(work.cluster, work.namespace, state.name)):
-            return Again(_SOON, f"the undo waits until pod {left[0]} of Job {state.name} is gone")
+            says = f"the undo waits until pod {left[0]} of Job {state.name} is gone"
+            return patient(work, Again(_SOON, says))
         return None if begun and not self.changes_nothing else Done()
 
     async def _forward(self, work: Work) -> Json:
@@ -216,7 +217,7 @@ class Job(Kind):
         body = await jobs.read(work.cluster, Ref(JOBS, work.namespace, name))
         return body or await self._make(work, name, self.template, started="never")
 
-    async def _stop(self, work: Work, state: State) -> Outcome | None:
+    async def _stop(self, work: Work, state: State) -> Again | None:
         """Suspend the Job so that it never runs again; None when the Job controller has let go of its pods.
 
         It is suspended only once its controller has seen that it may run: else "suspended" could still be the word of
