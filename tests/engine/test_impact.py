@@ -338,6 +338,23 @@ async def test_steps_take_from_each_other(cluster: MemoryCluster) -> None:
     ("spec", "counts"),
     [
         ({"scopes": ["NotTerminating"]}, True),
+async def test_a_partition_changes_only_the_pods_above_it(cluster: MemoryCluster) -> None:
+    bigger = "{name: store, deploy: {workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, resources: {limits: {cpu: '2'}}}]}}}}}"
+    cluster.objects[STORE]["spec"]["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}
+    quota(cluster, {"limits.cpu": "4", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
+    assert await look(cluster, bigger) == ([], {})
+    quota(cluster, {"limits.cpu": "3", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
+    problems, _ = await look(cluster, bigger)
+    assert "limits.cpu wanted 1 more, used 3, hard 3" in problems[0]
+
+
+async def test_what_is_no_longer_wanted_goes_first(cluster: MemoryCluster) -> None:
+    fewer = "{name: roll, deploy: {workload: {name: shop-v1}, replicas: 1, images: [{container: app, image: 'app:2'}]}}"
+    strategy(cluster, V1, 1, 0)
+    quota(cluster, {"pods": "3"}, {"pods": "3"})
+    assert await look(cluster, fewer) == ([], {})
+
+
         ({"scopes": ["Terminating"]}, False),
         ({"scopes": ["BestEffort"]}, True),
         ({"scopes": ["NotBestEffort"]}, False),
