@@ -84,6 +84,21 @@ def test_who_owns_it(labels: Json, annotations: Json, owner: str, *, writes: boo
     assert (drifts(body) is not None) == writes
 
 
+@pytest.mark.parametrize(
+    ("manager", "writes"),
+    [("argocd-controller", True), ("argocd-application-controller", True), ("kubectl", False)],
+)
+def test_the_label_of_argo_cd_before_3_counts_where_it_has_written(manager: str, *, writes: bool) -> None:
+    labels = {
+        "app.kubernetes.io/instance": "site",
+        "app.kubernetes.io/managed-by": "Helm",
+    }  # of a chart that it renders
+    metadata = {"name": "web", "namespace": "shop", "labels": labels, "managedFields": [{"manager": manager}]}
+    body = {"kind": "Deployment", "metadata": metadata}
+    assert str(owner_of(body)) == ("Argo CD (application site)" if writes else "Helm (release unknown)")
+    assert (drifts(body) is not None) == writes
+
+
 async def test_argo_cd_is_told_what_to_leave_word_for_word(cluster: MemoryCluster) -> None:
     mark(cluster, V2, ARGO)
     mark(cluster, ROUTES, {"labels": {"argocd.argoproj.io/instance": "site"}})
@@ -323,21 +338,6 @@ async def test_pods_that_ask_for_more_than_the_old_ones(cluster: MemoryCluster) 
     assert await look(cluster, bigger) == ([], {})
 
 
-async def test_steps_take_from_each_other(cluster: MemoryCluster) -> None:
-    more = "{name: more, deploy: {workload: {kind: StatefulSet, name: store}, replicas: 5}}"
-    quota(cluster, {"pods": "9"}, {"pods": "5"})
-    problems, _ = await look(cluster, SCALE, more)
-    (problem,) = problems
-    assert problem.startswith("steps[more].deploy: pods of StatefulSet store would be refused: ResourceQuota compute: ")
-    assert problem.endswith("pods wanted 2 more, used 5, by earlier steps 3, hard 9; raise it, or ask for less")
-    less = "{name: less, deploy: {workload: {name: shop-v1}, replicas: 0}}"
-    assert await look(cluster, less, SCALE, more) == ([], {})
-
-
-@pytest.mark.parametrize(
-    ("spec", "counts"),
-    [
-        ({"scopes": ["NotTerminating"]}, True),
 async def test_a_partition_changes_only_the_pods_above_it(cluster: MemoryCluster) -> None:
     bigger = "{name: store, deploy: {workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, resources: {limits: {cpu: '2'}}}]}}}}}"
     cluster.objects[STORE]["spec"]["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}
@@ -355,6 +355,21 @@ async def test_what_is_no_longer_wanted_goes_first(cluster: MemoryCluster) -> No
     assert await look(cluster, fewer) == ([], {})
 
 
+async def test_steps_take_from_each_other(cluster: MemoryCluster) -> None:
+    more = "{name: more, deploy: {workload: {kind: StatefulSet, name: store}, replicas: 5}}"
+    quota(cluster, {"pods": "9"}, {"pods": "5"})
+    problems, _ = await look(cluster, SCALE, more)
+    (problem,) = problems
+    assert problem.startswith("steps[more].deploy: pods of StatefulSet store would be refused: ResourceQuota compute: ")
+    assert problem.endswith("pods wanted 2 more, used 5, by earlier steps 3, hard 9; raise it, or ask for less")
+    less = "{name: less, deploy: {workload: {name: shop-v1}, replicas: 0}}"
+    assert await look(cluster, less, SCALE, more) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("spec", "counts"),
+    [
+        ({"scopes": ["NotTerminating"]}, True),
         ({"scopes": ["Terminating"]}, False),
         ({"scopes": ["BestEffort"]}, True),
         ({"scopes": ["NotBestEffort"]}, False),
