@@ -250,7 +250,7 @@ class Job(Kind):
     def _name(self, work: Work, *, undo: bool = False) -> str:
         holder, step = work.targets.holder, work.targets.step
         verb = "undo" if undo else "do"
-        lead = f"{step[:45].rstrip('-')}-undo" if undo else step
+        lead = f"{step[:40].rstrip('-')}-undo" if undo else step
         return jobs.name_of(lead, holder.uid, holder.run, step, work.attempt, verb)
 
     def _body(self, work: Work, name: str, template: Json, started: str = "false") -> Json:
