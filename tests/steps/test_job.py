@@ -234,6 +234,12 @@ async def test_it_is_not_let_run_a_second_time() -> None:
     outcome = await bench.do()
     assert isinstance(outcome, Again)
     assert "was suspended by somebody; to go on: kubectl patch job -n shop" in outcome.message
+    assert 'labels":{"cutover.dev/started":"true"}},"spec":{"suspend":false}}' in outcome.message
+    assert bench.writes() == before
+    del bench.job()["metadata"]["labels"][STARTED_LABEL]
+    outcome = await bench.do()
+    assert isinstance(outcome, Again)
+    assert "is suspended and has lost its label cutover.dev/started; to go on: kubectl patch" in outcome.message
     assert bench.writes() == before
 
 
