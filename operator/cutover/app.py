@@ -24,26 +24,28 @@ from typing import Any, Final
 import kopf
 
 from cutover.adapters.clock import SystemClock
-from cutover.adapters.kubernetes import Kubernetes, connect
+from cutover.adapters.connection import connect
+from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.providers import Providers
 from cutover.adapters.traffic import Answer, trace
 from cutover.driver import Driver
 from cutover.errors import Lost, OutsideError, PlanError
 from cutover.fields import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
-from cutover.runtime.giving_up import until_it_ends
+from cutover.runtime.giving_up import until_it_ends, until_one_ends
 from cutover.runtime.health import STREAM, Contact, Health
 from cutover.runtime.lease import Holding, Lease, NoLease
 from cutover.runtime.logs import set_up
 from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
+from cutover.runtime.missed import Missed
 from cutover.runtime.notifier import telling
 from cutover.runtime.queue import RESYNC, Queue
 from cutover.runtime.recorder import EventRecorder
 from cutover.saga.tables import Reason
 from cutover.settings import Settings, load
 from cutover.status import ACTIVE, ENDED
-from cutover.sweep import sweep
+from cutover.sweep import sweep_at_last
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ class Operator:
         )
         self._contact = Contact()
         self.cluster = Kubernetes(self.log_in, [trace(lambda: None, self._metrics.answered)])
+        self._missed = Missed(self.cluster, settings.namespaces, self._note_missed)
         self._lease = _lease(settings, self.cluster, me)
         self._messages = Messages(settings.notify, self._metrics.sent)
         self._recorder = EventRecorder(self.cluster.record, me[:128], self._metrics.told, self._metrics.dropped)
@@ -122,7 +125,7 @@ class Operator:
         self._providers.health()  # the log says at once what a plan would have to wait for
         self._spawn(self._until_readable())
         try:
-            await _until_one_ends(self._stop.wait(), self._health.run(), self._work())
+            await until_one_ends(self._stop.wait(), self._health.run(), self._work(), patience=_LONGEST_END)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -139,9 +142,11 @@ class Operator:
     async def _work(self) -> None:
         """All that acts, and only with the Lease. Kopf comes last: when it stops, it cancels every task younger than itself."""
         await self._lease.acquire()
-        self._spawn(self._sweep())
+        self._spawn(sweep_at_last(self.cluster, self.settings.namespaces))
         sending = (self._recorder.run(), self._messages.run())
-        await _until_one_ends(self._lease.keep(), *sending, self._queue.run(), self._run_kopf())
+        await until_one_ends(
+            self._lease.keep(), *sending, self._queue.run(), self._missed.run(), self._run_kopf(), patience=_LONGEST_END
+        )
 
     def _take_signals(self) -> None:
         """A signal ends `run` at once. Kopf puts handlers of its own in while it starts, so this is done again soon after."""
@@ -175,13 +180,6 @@ class Operator:
             except OutsideError as error:
                 log.warning("plans cannot be read yet", extra={"why": str(error)})
                 await asyncio.sleep(1)
-
-    async def _sweep(self) -> None:
-        try:
-            if plans := await sweep(self.cluster, self.settings.namespaces):
-                log.info("snapshots that nobody needs were deleted", extra={"plans": plans})
-        except OutsideError as error:  # the next process tries again
-            log.warning("snapshots that nobody needs could not be looked for", extra={"why": str(error)})
 
     def _not_ready(self) -> str:
         return self._lease.trouble if self._readable else "plans cannot be read yet"
@@ -251,6 +249,13 @@ class Operator:
             if uid in self._plans:
                 self._queue.add(self._plans[uid])
 
+    def _note_missed(self, resource: Resource, body: Json) -> None:
+        event = kopf.RawEvent(type="DELETED", object=body)
+        if resource == PLANS:
+            self._note_plan(event)
+        else:
+            self._note_target(resource, event)
+
     # --- turns --------------------------------------------------------------------------------------------------------
 
     async def _turn(self, ref: Ref) -> timedelta | None:
@@ -283,23 +288,10 @@ class Operator:
         def over(answer: Answer) -> None:
             self._contact.over(answered=bool(answer.code))
             self._metrics.answered(answer)
+            self._missed.listed(answer)
 
         session = connect(info, [trace(self._contact.begun, over)], limit=0)
         return kopf.AiohttpSession(server=info.server, expiration=info.expiration, aiohttp_session=session)
-
-
-async def _until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
-    """Run all until one of them ends, which ends the others; raises what it raised."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        # Kopf may take seconds to say goodbye to its streams. It writes nothing, so nobody waits for it.
-        await asyncio.wait(tasks, timeout=_LONGEST_END)
 
 
 def _lease(settings: Settings, cluster: Kubernetes, me: str) -> Holding:

@@ -9,13 +9,14 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from cutover import jobs, leftovers, preflight, snapshots
-from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
+from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected
 from cutover.fields import Change, Json, find, overlap, readable
 from cutover.finalizer import bind
 from cutover.gates import Surroundings
+from cutover.outcomes import outcome_of
 from cutover.plan import Plan
 from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Messenger, Metrics, Ref
 from cutover.saga.tables import TOUCHED, Reason
@@ -26,10 +27,6 @@ from cutover.steps import Work
 from cutover.targets import Busy, Foreign, Holder, Targets
 
 log = logging.getLogger(__name__)
-
-_SOON: Final = 0.2
-_LATER: Final = 2.0
-"""Seconds until a command is tried again that lost a race, or got no answer."""
 
 
 @dataclass(slots=True)
@@ -205,27 +202,10 @@ class Hand:
         """Do it, or look how far it is. Raises Superseded when another process has the plan, and nothing else."""
         try:
             return await self._act(command, looked)
-        except NotFound as gone:
-            if command.verb is Verb.UNDO:  # there is nothing left to bring back
-                return Done(message=f"passed over: {gone}")
-            if command.verb is Verb.EXAMINE:
-                return Again(None, str(gone))
-            return _over(command, "TargetGone", str(gone))
-        except Foreign as foreign:
-            return _foreign(command, foreign)
-        except (Rejected, Denied, PlanError) as refused:
-            if command.verb is Verb.EXAMINE:
-                return Again(None, str(refused))
-            return _over(
-                command, "Unresolved" if isinstance(refused, PlanError) else type(refused).__name__, str(refused)
-            )
-        except Conflict as race:
-            return Again(_SOON, str(race))
-        except Unavailable as silence:
-            return Again(max(_LATER, silence.retry_after), f"no answer: {silence}")
-        except Broken as fault:
-            log.exception("a rule of our own did not hold", extra={"plan": str(self.ref)})
-            return Again(_LATER, f"internal error: {fault}")
+        except (OutsideError, PlanError, Foreign, Broken) as error:
+            if isinstance(error, Broken):
+                log.exception("a rule of our own did not hold", extra={"plan": str(self.ref)})
+            return outcome_of(command, error)
 
     async def _act(self, command: Command, looked: Any) -> Outcome:
         match command.verb:
@@ -238,7 +218,7 @@ class Hand:
             case Verb.RELEASE:
                 return await self._release()
             case Verb.SWEEP:
-                await self._drop_snapshots(but_this=True)
+                await self._drop_former_snapshots()
                 await self._drop_snapshots()
                 return Done()
             case Verb.UNBIND:
@@ -249,22 +229,33 @@ class Hand:
             return await self._undo(kind, command, looked)
         if missing := await self._account_usable(command):
             return Failed("AccountUnusable", missing[0])
+        if lost := await self._lost_snapshot(command.step):
+            return Hold(
+                "SnapshotLost", f"{lost}; put it back and resume, or set its fields by hand and abandon the plan"
+            )
         outcome: Outcome = await kind.do(self.work(command.step), command.stage, looked)
         return outcome
 
     async def _undo(self, kind: Any, command: Command, looked: Any) -> Outcome:
-        at, step = command.step, self.status.steps[command.step]
+        at = command.step
         if missing := await self._account_usable(command):
             for ref in self._targets_of(at):
                 await self.cluster.get(ref)  # raises NotFound: where the target is gone too, nobody needs the account
             return Wait("AccountUnusable", missing[0])
+        if lost := await self._lost_snapshot(at):
+            return Wait("SnapshotLost", f"{lost}; set its fields by hand, then abandon the plan")
+        outcome: Outcome = await kind.undo(self.work(at), looked)
+        return outcome
+
+    async def _lost_snapshot(self, at: int) -> str:
+        """What to say when a snapshot of a step is gone that has taken it; another one would be of what the step has made."""
+        step = self.status.steps[at]
         targets = self.targets(step.name)
         for ref in self._targets_of(at):
             if step.written and await targets.saved(ref) is None:
-                says = f"the snapshot of {ref} is gone, so what was there before is not known"
-                return Wait("SnapshotLost", f"{says}; set its fields by hand, then abandon the plan")
-        outcome: Outcome = await kind.undo(self.work(at), looked)
-        return outcome
+                kept = targets.snapshot_of(ref)
+                return f"{kept}, the snapshot of {ref}, is gone, so what was there before is not known"
+        return ""
 
     async def _examine(self) -> Outcome:
         look = replace(self, cluster=preflight.at_one_look(self.cluster))
@@ -301,7 +292,7 @@ class Hand:
     async def _claim(self) -> Outcome:
         targets = self.targets()
         if self.status.history:
-            await self._drop_snapshots(but_this=True)
+            await self._drop_former_snapshots()
             await jobs.drop_former(self.cluster, targets.holder)
         try:
             for ref in self.all_targets():
@@ -314,13 +305,18 @@ class Hand:
             return Wait("TargetBusy", str(no))
         return Done()
 
-    async def _drop_snapshots(self, *, but_this: bool = False) -> None:
+    async def _drop_snapshots(self) -> None:
         holder = self.targets().holder
-        await snapshots.drop(self.cluster, holder.namespace, holder.uid, holder.run, but_this=but_this)
+        await snapshots.drop(self.cluster, holder.namespace, holder.uid, holder.run)
+
+    async def _drop_former_snapshots(self) -> None:
+        holder = self.targets().holder
+        await snapshots.drop_former(self.cluster, holder.namespace, holder.uid, holder.run)
 
     async def _give_snapshots(self, *, owned: bool) -> None:
-        holder = self.targets().holder
-        await snapshots.give(self.cluster, self.ref, holder.uid, holder.run, owned=owned)
+        targets = self.targets()
+        marks = snapshots.labels(targets.holder.uid, targets.holder.run)
+        await snapshots.give(self.cluster, self.ref, marks, owned=owned, still_ours=targets.still_ours)
 
     async def _reclaim(self) -> Outcome:
         """Claim every target once more, if each field still has the value that the run left; else claim none."""
@@ -383,18 +379,5 @@ class Hand:
     async def _outdate_claims(self) -> None:
         """The run turned back while it claimed: a claim sent by a process that sleeps fails on an object written since."""
         for ref in self.all_targets():
-            with suppress(Busy, NotFound, Denied, Rejected):
+            with suppress(Busy, Foreign, NotFound, Denied, Rejected):
                 await self.targets().claim(ref)
-
-
-def _over(command: Command, reason: str, message: str) -> Outcome:
-    """Forward, the attempt is over; backward, only the outside can help."""
-    return Wait(reason, message) if command.verb in (Verb.UNDO, Verb.RELEASE) else Failed(reason, message)
-
-
-def _foreign(command: Command, foreign: Foreign) -> Outcome:
-    if command.verb is Verb.UNDO and foreign.reason == "TargetReplaced":
-        return Done(message=f"passed over: {foreign}")
-    if command.verb is Verb.DO and foreign.reason == "ClaimLost":
-        return Hold(foreign.reason, f"{foreign}; mend it and resume")
-    return _over(command, foreign.reason, str(foreign))

@@ -12,19 +12,20 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
-from cutover import requests, snapshots
+from cutover import requests, snapshots, unread
 from cutover.commands import Hand, Recollection
 from cutover.conditions import present
 from cutover.criteria import with_report
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
-from cutover.finalizer import bind, terminating
+from cutover.finalizer import bind, is_bound, must_be_bound, terminating
 from cutover.gates.watch import Spawn, Watch
 from cutover.memory import Memory, looked_at
 from cutover.plan import Plan, read_status, write_status
-from cutover.ports import FINALIZER, PLANS, Ports, Ref
+from cutover.ports import PLANS, Ports, Ref
 from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of
 from cutover.saga.tables import Reason
@@ -60,6 +61,7 @@ class Driver:
         self._memories: dict[Ref, Memory] = {}
         self._quiet: dict[Ref, datetime] = {}
         self._deleted: dict[Ref, list[str]] = {}
+        self._unsure: dict[Ref, Memory] = {}
 
     def deleted(self, ref: Ref, uid: str) -> None:
         """A stream says that a plan was deleted. An answer 404 says less: a server that starts may give it for a moment."""
@@ -77,6 +79,9 @@ class Driver:
         while uids := self._deleted.get(ref):  # snapshots it did not own, or that were orphaned, are nobody's now
             await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
             uids.pop()
+        if ref in self._unsure:
+            await self._reread(ref, self._unsure[ref])
+            del self._unsure[ref]
         body = self._cluster.seen(ref)
         if body is None:
             self._deleted.pop(ref, None)
@@ -97,8 +102,8 @@ class Driver:
             self._forget(ref)
             return None
         except Unavailable:
-            # A save without an answer may have taken effect.
-            await self._reread(ref, memory)
+            # A save without an answer may have taken effect: the next turn begins with a read, when the server may want one.
+            self._unsure[ref] = memory
             raise
 
     async def _reread(self, ref: Ref, memory: Memory) -> None:
@@ -163,29 +168,25 @@ class Driver:
     # --- the turn -----------------------------------------------------------------------------------------------------
 
     async def _turn(self, ref: Ref, body: Json, memory: Memory) -> timedelta | None:
-        if memory.strange(ref.name, body["spec"]):  # no event tells that a CRD was put back
+        body = await self._keep_bound(ref, body, memory)
+        if memory.strange(ref.name, body["spec"], bound=is_bound(body)):  # no event tells that a CRD was put back
             body = await self._cluster.get(ref)
             memory = self._recall(ref, body)
-            if why := memory.strange(ref.name, body["spec"]):
-                return await self._stop(ref, body, memory, why)
+            if why := memory.strange(ref.name, body["spec"], bound=is_bound(body)):
+                return await self._without_spec(ref, body, memory, partial(unreadable, message=why))
         plan, spec_hash = memory.read_spec(ref.name, body["spec"])
-        generation = body["metadata"]["generation"]
         if isinstance(plan, PlanError):
-            rules = Rules(steps=(), generation=generation, spec_hash=spec_hash, start_deadline=timedelta())
-            await self._refuse(ref, body, memory, rules, plan)
-            return None
-        rules = plan.rules(generation, spec_hash)
+            rules = Rules(
+                steps=(), generation=body["metadata"]["generation"], spec_hash=spec_hash, start_deadline=timedelta()
+            )
+            return await self._without_spec(ref, body, memory, partial(advance, rules), Failed("Invalid", str(plan)))
+        rules = plan.rules(body["metadata"]["generation"], spec_hash)
         turn = await self._advance(body, memory, plan, rules)
         for round_ in range(_ROUNDS):
             outcome = await self._save_and_act(ref, memory, plan, turn)
             if outcome is None:
                 break
-            after, ours = self._cluster.seen(ref), memory.status
-            if after is None:
-                return None
-            body, memory = after, self._recall(ref, after)  # the command may have written the plan itself
-            if memory.status is not ours:  # this outcome answers a command that is no longer the one in hand
-                raise Superseded("another process has saved the plan meanwhile")
+            body = self._news(ref, memory)  # the command may have written the plan itself
             last, turn = turn.command, await self._advance(body, memory, plan, rules, (turn.command, outcome))
             if self._others_wait() and _goes_on(last, turn.command) and (round_ or (last and last.stage)):
                 await self._save(ref, memory, turn.status)
@@ -195,33 +196,53 @@ class Driver:
             return timedelta()  # the last command is neither announced nor done yet
         return self._next(memory, turn, plan)
 
-    async def _stop(self, ref: Ref, body: Json, memory: Memory, why: str) -> timedelta | None:
-        """An active plan whose spec cannot be read: nothing is done to any target."""
-        deleting = "deletionTimestamp" in body["metadata"]
-        inputs = Inputs(
-            requests=requests.read(body["metadata"].get("annotations") or {}),
-            deleting=deleting,
-            bound=_bound(body),
-            terminating=deleting and await terminating(self._cluster, ref.namespace),
-        )
-        turn = unreadable(memory.status, why, inputs, self._clock.now())
-        memory.status = turn.status
-        await self._save(ref, memory, turn.status)
-        self._tell(body, turn)
-        if turn.command is not None:  # the claims of a plan that has ended are void
-            await bind(self._cluster, ref, self._cluster.seen(ref) or body, bound=False)
-        return turn.look_again
+    async def _keep_bound(self, ref: Ref, body: Json, memory: Memory) -> Json:
+        """Set our finalizer again, before all else, on an active plan that was written without it, as `kubectl replace` does."""
+        if not must_be_bound(memory.status, body):
+            return body
+        if body["metadata"]["resourceVersion"] != memory.version:
+            raise Conflict(f"{ref} has changed in the middle of a turn")
+        await bind(self._cluster, ref, body, bound=True)
+        return self._news(ref, memory)
 
-    async def _refuse(self, ref: Ref, body: Json, memory: Memory, rules: Rules, error: PlanError) -> None:
-        """A spec that cannot be read, of a plan that is not active."""
-        inputs = Inputs(
-            outcome=Failed("Invalid", str(error)), deleting="deletionTimestamp" in body["metadata"], bound=_bound(body)
-        )
-        turn = advance(rules, memory.status, inputs, self._clock.now())
-        await self._save(ref, memory, turn.status)
-        self._tell(body, turn)
-        if turn.command is not None:  # the finalizer comes off; claims of a plan that has ended are void
-            await bind(self._cluster, ref, self._cluster.seen(ref) or body, bound=False)
+    def _news(self, ref: Ref, memory: Memory) -> Json:
+        """The plan as it is after a write of ours to it; what it says of the run is what we know.
+
+        Raises:
+            NotFound: it is gone.
+            Superseded: another process has saved it meanwhile, so what we were about is no longer in hand.
+        """
+        body, ours = self._cluster.seen(ref), memory.status
+        if body is None:
+            raise NotFound(f"{ref} is gone")
+        if self._recall(ref, body) is not memory or memory.status is not ours:
+            raise Superseded("another process has saved the plan meanwhile")
+        return body
+
+    async def _without_spec(
+        self, ref: Ref, body: Json, memory: Memory, judge: Callable[..., Turn], outcome: Outcome | None = None
+    ) -> timedelta | None:
+        """A plan whose spec cannot be read: nothing is done to any target, but that one which was abandoned lets go of them."""
+        answered: Verb | None = None
+        while True:
+            deleting = "deletionTimestamp" in body["metadata"]
+            inputs = Inputs(
+                outcome=outcome,
+                answered=answered,
+                requests=requests.read(body["metadata"].get("annotations") or {}),
+                deleting=deleting,
+                bound=is_bound(body),
+                terminating=deleting and await terminating(self._cluster, ref.namespace),
+            )
+            turn = judge(status=memory.status, inputs=inputs, now=self._clock.now())
+            memory.status = turn.status
+            await self._save(ref, memory, turn.status)
+            self._tell(body, turn)
+            if turn.command is None:
+                return turn.look_again
+            body, answered = self._cluster.seen(ref) or body, turn.command.verb
+            outcome = await unread.carry_out(self._cluster, ref, body, memory.status, turn.command)
+            body = self._news(ref, memory)
 
     async def _advance(
         self,
@@ -236,7 +257,7 @@ class Driver:
         status = memory.status
         metadata = body["metadata"]
         active_run = status.run.number if status.run and status.phase in ACTIVE else 0
-        hand = self._hand(_ref(body), body, memory, plan)
+        hand = self._hand(Ref(PLANS, metadata["namespace"], metadata["name"]), body, memory, plan)
         deleting = "deletionTimestamp" in metadata
         inputs = Inputs(
             outcome=outcome,
@@ -249,7 +270,7 @@ class Driver:
             deleting=deleting,
             suspended=plan.suspend,
             taken_over=active_run not in (0, memory.fenced_run),
-            bound=_bound(body),
+            bound=is_bound(body),
             opening=plan.opening(now),
             terminating=deleting and status.phase in ACTIVE and await terminating(self._cluster, hand.ref.namespace),
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
@@ -295,6 +316,7 @@ class Driver:
         body = self._cluster.seen(ref)
         if body is None:
             raise NotFound(f"{ref} is gone")
+        body = await self._keep_bound(ref, body, memory)
         command, looking = turn.command, None
         must = settled(present(turn.status, self._clock.now())) != settled(memory.saved)
         if must and command is not None and command.verb in (Verb.DO, Verb.UNDO):
@@ -368,10 +390,6 @@ def _between_claims(status: Status) -> bool:
     return status.phase in _FORWARD and status.reason not in (Reason.CLAIMING, Reason.RELEASING)
 
 
-def _ref(body: Json) -> Ref:
-    return Ref(PLANS, body["metadata"]["namespace"], body["metadata"]["name"])
-
-
 def _takes_effect(outcome: Outcome | None) -> bool:
     return isinstance(outcome, Done) and not outcome.skip
 
@@ -379,7 +397,3 @@ def _takes_effect(outcome: Outcome | None) -> bool:
 def _goes_on(last: Command | None, command: Command | None) -> bool:
     """From one stage to the next."""
     return last is not None and command is not None and last.verb is command.verb is Verb.DO and last != command
-
-
-def _bound(body: Json) -> bool:
-    return FINALIZER in (body["metadata"].get("finalizers") or ())

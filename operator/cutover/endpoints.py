@@ -102,23 +102,20 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
     return tuple(count + _entries(known, side.selector) for count, side in zip(counts, sides, strict=True))
 
 
-async def pods_of(
-    cluster: Cluster, namespace: str, service: Json, labels: Mapping[str, str], *, ready: bool = True
-) -> list[Json]:
-    """Pods that a Service would send traffic to if it chose these labels: ready ones, with the ports it names.
+async def pods_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> Sequence[Json]:
+    """Pods that a Service would choose by these labels."""
+    return await cluster.list(PODS, namespace, _selector(labels.items()), fresh=False)
 
-    With `ready=False` all that it would choose.
+
+def ready_by_port(service: Json, pods: Sequence[Json]) -> dict[str, int]:
+    """How many of the pods are ready, and, for each port that the Service calls by name, how many of these have it.
+
+    All ready ones stand under the empty name. A pod without a port gets no traffic there, and goes on with the others.
     """
-    pods = await cluster.list(PODS, namespace, _selector(labels.items()), fresh=False)
-    names = named_ports(service)
-    return [pod for pod in pods if not ready or (pod_ready(pod) and names <= _ports_of(pod))]
-
-
-def named_ports(service: Json) -> set[str]:
-    """Ports of its pods that a Service calls by name; a pod without them gets no traffic."""
-    return {
-        port["targetPort"] for port in service["spec"].get("ports") or () if isinstance(port.get("targetPort"), str)
-    }
+    ready = [_ports_of(pod) for pod in pods if pod_ready(pod)]
+    targets = (port.get("targetPort") for port in service["spec"].get("ports") or ())
+    names = sorted({name for name in targets if isinstance(name, str)})
+    return {"": len(ready)} | {name: sum(name in ports for ports in ready) for name in names}
 
 
 def _ports_of(pod: Json) -> set[str]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from cutover.errors import Conflict, NotFound, OutsideError, Rejected
 from cutover.fields import Json, Operation, same_version
 from cutover.ports import FINALIZER, NAMESPACES, Cluster, Ref
-from cutover.status import ACTIVE
+from cutover.saga.tables import Reason
+from cutover.status import ACTIVE, Status
 
 
 async def terminating(cluster: Cluster, namespace: str) -> bool:
@@ -19,6 +20,20 @@ async def terminating(cluster: Cluster, namespace: str) -> bool:
     except OutsideError:
         return False
     return "deletionTimestamp" in body["metadata"]
+
+
+def is_bound(body: Json) -> bool:
+    """Whether our finalizer is on a plan."""
+    return FINALIZER in (body["metadata"].get("finalizers") or ())
+
+
+def must_be_bound(status: Status, body: Json) -> bool:
+    """Whether a plan is active and has not our finalizer, though it could have it: on one that is being deleted nothing new is set.
+
+    A rollback of a success sets it as its first act, after that has been announced.
+    """
+    active = status.phase in ACTIVE and status.reason != Reason.RECLAIMING
+    return active and not is_bound(body) and "deletionTimestamp" not in body["metadata"]
 
 
 async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:

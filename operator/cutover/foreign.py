@@ -7,7 +7,7 @@ import shlex
 from typing import Final
 
 from cutover.fields import ABSENT, Change, Found, Json, Operation, in_order, readable
-from cutover.ports import Ref
+from cutover.ports import FENCE_LABEL, Ref
 
 _LONGEST: Final = 160
 """Characters of one value in a message, and of the value in a command; what is longer is edited by hand."""
@@ -28,6 +28,14 @@ def gone(ref: Ref, change: Change) -> str:
     return (
         f"{ref} has no {readable(change.path)} any more; it was {_shown(change.expects[0])} before. "
         f"Put it back: {_edit(ref)}"
+    )
+
+
+def fenced_by_hand(ref: Ref, fence: int, ours: int) -> str:
+    """The fence is higher than any that this plan has written."""
+    return (
+        f"the label {FENCE_LABEL} of {ref} is {fence}, and this plan set {ours} at most; somebody else changed it. To have it as it "
+        f"was: kubectl label {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --overwrite {FENCE_LABEL}={ours}"
     )
 
 

@@ -19,7 +19,7 @@ from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.fields import Json, Operation, deeper_than, escape, same_version
 from cutover.pods import word
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
-from cutover.snapshots import RUN_LABEL
+from cutover.snapshots import RUN_LABEL, former
 from cutover.targets import Holder
 
 STARTED_LABEL: Final = "cutover.dev/started"
@@ -305,10 +305,10 @@ async def take_back(cluster: Cluster, holder: Holder) -> None:
 
 async def drop_former(cluster: Cluster, holder: Holder) -> None:
     """Delete the Jobs of the runs before this one; if one of them still runs, somebody has abandoned it so, and all are left."""
-    former = f"{MADE_LABEL}={holder.uid},{RUN_LABEL}!={holder.run}"
-    states = map(state_of, await cluster.list(JOBS, holder.namespace, former))
+    picked = f"{MADE_LABEL}={holder.uid},{former(holder.run)}"
+    states = map(state_of, await cluster.list(JOBS, holder.namespace, picked))
     if all(state.finished or state.suspended for state in states):
-        await cluster.delete_all(JOBS, holder.namespace, former)
+        await cluster.delete_all(JOBS, holder.namespace, picked)
 
 
 async def _of_run(cluster: Cluster, holder: Holder) -> Sequence[Json]:

@@ -12,7 +12,7 @@ from cutover.fields import Json
 from cutover.gates.watch import Watch
 from cutover.plan import Plan, hash_of, parse
 from cutover.saga.draft import stage_of
-from cutover.status import ACTIVE, Status
+from cutover.status import ACTIVE, Phase, Status
 
 LONG_DWELL: Final = timedelta(seconds=30)
 """From this dwell on, the time it counts from is worth a save of its own."""
@@ -45,10 +45,11 @@ class Memory:
             self.spec = (spec, plan, hash_of(name, spec))
         return self.spec[1:]
 
-    def strange(self, name: str, spec: Json) -> str:
-        """Why an active plan cannot go on with this spec; empty when it can, or is not active."""
+    def strange(self, name: str, spec: Json, *, bound: bool) -> str:
+        """Why a plan cannot go on with this spec that is active, or abandoned and still has to let go; empty when it can."""
         plan, spec_hash = self.read_spec(name, spec)
-        if self.status.phase not in ACTIVE:
+        phase = self.status.phase
+        if phase not in ACTIVE and not (phase is Phase.ABANDONED and bound):
             return ""
         if isinstance(plan, PlanError):
             return str(plan)

@@ -118,6 +118,9 @@ _KIND_FIELDS: dict[str, Any] = {
 Step = create_model("Step", __base__=_StepFields, __doc__=_StepFields.__doc__, **_KIND_FIELDS)
 
 
+_NAME: Final = TypeAdapter[str](Name)
+
+
 class Plan(Model):
     """What a person asks for."""
 
@@ -222,6 +225,14 @@ def parse(spec: Json) -> Plan:
     if problems := tuple(_contradictions(plan)):
         raise PlanError(*problems)
     return plan
+
+
+def account_of(spec: Json) -> str:
+    """The service account of a spec that cannot be read otherwise; empty when the name of that cannot be read either."""
+    try:
+        return _NAME.validate_python(spec.get("serviceAccountName"))
+    except ValidationError:
+        return ""
 
 
 def hash_of(name: str, spec: Json) -> str:

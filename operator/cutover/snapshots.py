@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cutover.errors import Denied, NotFound
-from cutover.fields import ABSENT, Json, Path
+from cutover.errors import Conflict, Denied, NotFound, Rejected
+from cutover.fields import ABSENT, Json, Path, same_version
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 
 RUN_LABEL: Final = "cutover.dev/run"
@@ -61,9 +61,22 @@ def labels(uid: str, run: int) -> dict[str, str]:
     return {PLAN_LABEL: uid, RUN_LABEL: str(run)}
 
 
-async def drop(cluster: Cluster, namespace: str, uid: str, run: int, *, but_this: bool = False) -> None:
-    """Delete the snapshots of one run of a plan, or those of every other."""
-    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{RUN_LABEL}{'!=' if but_this else '='}{run}")
+def former(run: int) -> str:
+    """Selects what was made in the runs before this one.
+
+    By their numbers, and not as all that is of another run: a deletion may come late, when a newer run lives on what it has made.
+    """
+    return f"{RUN_LABEL}<{run}"
+
+
+async def drop(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
+    """Delete the snapshots of one run of a plan."""
+    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{RUN_LABEL}={run}")
+
+
+async def drop_former(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
+    """Delete the snapshots of the runs before this one. However late, it does no harm."""
+    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{former(run)}")
 
 
 async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:
@@ -72,15 +85,36 @@ async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:
         await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid}")
 
 
-async def give(cluster: Cluster, plan: Ref, uid: str, run: int, *, owned: bool) -> None:
+async def give(
+    cluster: Cluster, plan: Ref, marks: Mapping[str, str], *, owned: bool, still_ours: Callable[[], Awaitable[None]]
+) -> None:
     """After the end the plan owns the snapshots of its run, so that they go when it goes. Twice is harmless.
 
     While it is active they have no owner: a deletion in the foreground would take them away first.
+
+    Raises:
+        Conflict: one was written meanwhile, so that we may be late.
+        Superseded: `still_ours` says so.
     """
-    owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan.name, "uid": uid}
+    owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan.name, "uid": marks[PLAN_LABEL]}
     wanted = [owner] if owned else []
-    picked = ",".join(f"{key}={value}" for key, value in labels(uid, run).items())
-    for body in await cluster.list(SNAPSHOTS, plan.namespace, picked):
-        if (body["metadata"].get("ownerReferences") or []) != wanted:
-            ref = Ref(SNAPSHOTS, plan.namespace, body["metadata"]["name"])
-            await cluster.patch(ref, [{"op": "add", "path": "/metadata/ownerReferences", "value": wanted}])
+    picked = ",".join(f"{key}={value}" for key, value in marks.items())
+    found = await cluster.list(SNAPSHOTS, plan.namespace, picked)
+    others = [body for body in found if (body["metadata"].get("ownerReferences") or []) != wanted]
+    if others:  # read before we ask, and written at that version after: a process that slept fails here or there
+        await still_ours()
+    for body in others:
+        ref = Ref(SNAPSHOTS, plan.namespace, body["metadata"]["name"])
+        await _own(cluster, ref, body, wanted)
+
+
+async def _own(cluster: Cluster, ref: Ref, body: Json, owners: list[Json]) -> None:
+    try:
+        await cluster.patch(
+            ref, [same_version(body), {"op": "add", "path": "/metadata/ownerReferences", "value": owners}]
+        )
+    except Rejected as refused:
+        now = await cluster.get(ref)
+        if now["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
+            raise
+        raise Conflict(f"{ref} has changed") from refused

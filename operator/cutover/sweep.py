@@ -7,14 +7,36 @@ no harm, and the process that wrote it takes it away itself, unless it died.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
-from cutover.errors import Denied, NotFound
+from cutover.errors import Denied, NotFound, OutsideError
 from cutover.fields import Json
 from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
 from cutover.snapshots import RUN_LABEL, drop, drop_all
 from cutover.status import takes_nothing_back
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE: Final = 600.0
+
+
+async def sweep_at_last(cluster: Cluster, namespaces: Sequence[str], pause: float = 10.0) -> None:
+    """Sweep once: no other process does before one begins anew, so a server that is away is asked again, ever less often."""
+    while True:
+        try:
+            plans = await sweep(cluster, namespaces)
+        except OutsideError as error:
+            log.warning("snapshots that nobody needs could not be looked for", extra={"why": str(error)})
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            if plans:
+                log.info("snapshots that nobody needs were deleted", extra={"plans": plans})
+            return
 
 
 async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:

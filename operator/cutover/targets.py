@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
 from cutover.fields import Change, Json, Operation, Path, escape, find, in_order, readable, same_version, write
-from cutover.foreign import gone, says
+from cutover.foreign import fenced_by_hand, gone, says
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.snapshots import Snapshot, labels, read, written
 from cutover.status import ACTIVE
@@ -88,22 +89,23 @@ class Targets:
         Raises:
             Busy: another active plan holds it.
             Superseded: this run is over, or another process has it.
+            Foreign: somebody wrote a fence of their own on it.
             NotFound: it is gone.
             Conflict: it changed at every try.
         """
         for _ in range(_TRIES):
             body = await self.cluster.get(ref)
             holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
-            if holder == self.holder.uid and self._fence_of(body) == self.holder.fence:
+            if holder == self.holder.uid and await self._fence_of(ref, body) == self.holder.fence:
                 return
             if holder not in (None, self.holder.uid) and (plan := await self._active_plan(ref.namespace, holder)):
                 raise Busy(f"{ref} is held by plan {plan}")
-            await self._still_ours()
+            await self.still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it")
 
-    async def _still_ours(self) -> None:
+    async def still_ours(self) -> None:
         """Ask live whether this run goes on and nobody else has taken it over: no fence guards an object without marks.
 
         Asked after the object was read and before it is written at that version, so a process that slept meanwhile fails
@@ -176,7 +178,8 @@ class Targets:
                 if labels.get(PLAN_LABEL) != self.holder.uid:
                     return
                 if fenced:
-                    self._fence_of(body)
+                    with suppress(Foreign):  # a number that is nobody's keeps no claim
+                        await self._fence_of(ref, body)
                 operations: list[Operation] = [
                     same_version(body),
                     {"op": "remove", "path": _PLAN_AT},
@@ -201,14 +204,20 @@ class Targets:
                 return str(plan["metadata"]["name"]) if phase in ACTIVE else ""
         return ""
 
-    def _fence_of(self, body: Json) -> int | None:
-        """The number on an object; None when somebody took it away or wrote no number."""
+    async def _fence_of(self, ref: Ref, body: Json) -> int | None:
+        """The number on an object; None when somebody took it away or wrote no number.
+
+        Raises:
+            Superseded: it is higher than ours, and of another process that has this plan.
+            Foreign: it is higher than ours, and the plan is still in our hands: somebody wrote it there.
+        """
         text = (body["metadata"].get("labels") or {}).get(FENCE_LABEL, "")
         if not text.isdecimal():
             return None
         fence = int(text)
         if fence > self.holder.fence:
-            raise Superseded(f"fence {fence} stands where ours is {self.holder.fence}")
+            await self.still_ours()
+            raise Foreign("ClaimLost", fenced_by_hand(ref, fence, self.holder.fence))
         return fence
 
     async def fence(self, ref: Ref) -> None:
@@ -221,16 +230,17 @@ class Targets:
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
-    def _snapshot_name(self, ref: Ref) -> str:
+    def snapshot_of(self, ref: Ref) -> Ref:
+        """What keeps the snapshot that this step takes of an object in this run."""
         what = hashlib.sha256(f"{self.step}/{ref.resource.kind}/{ref.name}".encode()).hexdigest()[:10]
-        return f"cutover-{self.holder.uid[:8]}-{self.holder.run}-{what}"
+        return Ref(SNAPSHOTS, ref.namespace, f"cutover-{self.holder.uid[:8]}-{self.holder.run}-{what}")
 
     async def saved(self, ref: Ref) -> Snapshot | None:
         """The snapshot that this step took of an object in this run; None when it took none, so wrote nothing."""
-        name = self._snapshot_name(ref)
+        name = self.snapshot_of(ref).name
         if name not in self.memory:
             try:
-                body = await self.cluster.get(Ref(SNAPSHOTS, ref.namespace, name))
+                body = await self.cluster.get(self.snapshot_of(ref))
             except NotFound:
                 return None
             self.memory[name] = read(body)
@@ -238,7 +248,7 @@ class Targets:
 
     def remembers(self, ref: Ref) -> bool:
         """Whether this process has had the snapshot in its hands."""
-        return self._snapshot_name(ref) in self.memory
+        return self.snapshot_of(ref).name in self.memory
 
     async def snapshot(
         self,
@@ -249,7 +259,7 @@ class Targets:
         ours: Sequence[Json] = (),
     ) -> Snapshot:
         """Remember fields as they are in `body`, once: a snapshot that exists already is the one that counts."""
-        name = self._snapshot_name(ref)
+        name = self.snapshot_of(ref).name
         known = self.memory.get(name)
         if known is not None:
             return known
@@ -291,18 +301,18 @@ class Targets:
         body, refused = self.cluster.seen(ref), ""
         for _ in range(_TRIES):
             body = body or await self.cluster.get(ref)
-            operations = self._operations(ref, uid, body, changes)
+            operations = await self._operations(ref, uid, body, changes)
             if not operations:
                 return body
             if PLAN_LABEL not in (body["metadata"].get("labels") or {}):
-                await self._still_ours()
+                await self.still_ours()
             try:
                 return await self.cluster.patch(ref, operations, self.holder.account)
             except Rejected as rejected:
                 # A failed test, a missing path and an invalid object look alike: only another read can tell.
                 refused, before = str(rejected), operations
                 body = await self.cluster.get(ref)
-                if self._operations(ref, uid, body, changes) == before:
+                if await self._operations(ref, uid, body, changes) == before:
                     raise Rejected(f"the server refuses {ref}: {refused}") from rejected
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to write it: {refused}")
 
@@ -313,10 +323,10 @@ class Targets:
             Rejected: one has not, and the value it has is of ours or the snapshot's: something puts it back.
             Foreign, Superseded, NotFound, Unavailable: as for `change`.
         """
-        if self._operations(ref, uid, await self.cluster.get(ref), changes):
+        if await self._operations(ref, uid, await self.cluster.get(ref), changes):
             raise Rejected(f"{ref} does not keep what was written to it; find out who puts it back")
 
-    def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
+    async def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
         metadata = body["metadata"]
         if metadata["uid"] != uid:
             raise Foreign("TargetReplaced", f"{ref} was deleted and made anew")
@@ -325,7 +335,7 @@ class Targets:
             return self._claiming_again(ref, body, changes)
         if holder != self.holder.uid:
             raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
-        fence = self._fence_of(body)
+        fence = await self._fence_of(ref, body)
         if fence is None:
             return self._claiming_again(ref, body, changes)
         writes = _writes(ref, body, changes)
@@ -365,7 +375,7 @@ class Targets:
                 return
             if holder is not None:
                 raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
-            await self._still_ours()
+            await self.still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to claim it again")

@@ -54,8 +54,7 @@ def _moment(value: object) -> datetime:
 
 def _time_of_day(value: object) -> time:
     if isinstance(value, int):  # YAML 1.1 reads 22:00 without quotes to the base of 60
-        says = f'YAML has read it as the number {value}; put the time of day in quotes, such as "22:00"'
-        raise ValueError(says)  # noqa: TRY004 -- pydantic takes only this
+        raise ValueError(f'YAML has read it as the number {value}; put the time of day in quotes, such as "22:00"')  # noqa: TRY004 -- pydantic makes a sentence of it
     text = value.strftime("%H:%M") if isinstance(value, time) else value
     if not isinstance(text, str) or len(text) != 5 or text[2] != ":":  # noqa: PLR2004 -- HH:MM
         raise ValueError("write a time of day such as 22:00")

@@ -79,6 +79,12 @@ class Rollout:
         """
         return self._steady and not self.outdated
 
+    def as_before(self, total: int, available: int) -> bool:
+        """As `complete`, of a workload that had no more pods than these before its template was changed."""
+        newer = self.total - self.updated - self.kept
+        enough = self.available >= min(self.wanted, available)
+        return self.current and newer <= 0 and min(self.wanted, total) <= self.total <= self.wanted and enough
+
     @property
     def at_rest(self) -> bool:
         """Nothing more happens by itself: it is complete, or every pod is available and OnDelete leaves the rest to people."""

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from cutover.adapters.kubernetes import connect
+from cutover.adapters.connection import connect
 
 
 class Login:

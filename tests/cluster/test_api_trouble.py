@@ -15,6 +15,7 @@ import pytest
 from cutover.status import Phase
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, answering, hang_after, reset_after, reset_before
+from support.phases import DwellingLong
 from support.site import Runner, Undisturbed, Yard, side_by_side
 from support.stories import CANARY, FAILING, Story
 
@@ -234,6 +235,22 @@ def test_streams_end_with_an_error(yard: Yard, undisturbed: dict[str, Undisturbe
     """Which an API server sends that has lost its etcd for a moment."""
     trouble = _again_and_again(lambda runner: runner.proxy.end_watches(500, "InternalError"), 0.5)
     _all(yard, undisturbed, [(story, "error", trouble) for story in (CANARY, FAILING)])
+
+
+def test_what_was_deleted_in_a_gap_of_a_stream_is_found(yard: Yard) -> None:
+    """Its history is gone when the stream begins anew, and the list that it begins with is empty."""
+    with yard.site("gap") as site:
+        shop, proxy = site.shop, site.runner.proxy
+        case = DwellingLong(shop)
+        shop.apply(case.spec)
+        case.enter()
+        proxy.freeze_watches("deployments")
+        shop.api.delete(f"{shop.deployments}/shop-v2")
+        proxy.end_watches(410, "Expired")
+        status = shop.until_ended()
+        assert status.failure is not None
+        assert (status.phase, status.failure.reason) == (Phase.ROLLED_BACK, "TargetGone")
+        assert shop.weights() == [100, 0]
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cutover.ports import APPLIED_LABEL
 from cutover.status import Phase
 from harness import tools
 from harness.process import NotReady, until
@@ -28,7 +29,10 @@ from support.phases import (
     Claiming,
     DwellingLong,
     Held,
+    HeldByFailure,
     Pending,
+    Reclaiming,
+    Releasing,
     RolledBack,
     RollingOut,
     Stuck,
@@ -54,8 +58,9 @@ class Row:
     Attributes:
         policy: its deletionPolicy.
         stays: everything is left as it was at that moment; else it is as it was before the plan.
-        told: the reason of the one event that says what became of it; empty for none.
+        told: the reason of the last event that says what became of it; empty for none.
         says: what that event says of what was not undone.
+        before: the reason of the one before it, where a run had ended already; else it is the only one.
     """
 
     kind: type[Case]
@@ -63,6 +68,7 @@ class Row:
     stays: bool = False
     told: str = "RolledBack"
     says: str = "everything is as it was before"
+    before: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind.__name__}, {self.policy}"
@@ -84,9 +90,14 @@ ROWS = (
     _stays(Waiting, "not undone: deploy"),
     Row(Held),
     _stays(Held, "not undone: deploy"),
+    Row(HeldByFailure),
+    _stays(HeldByFailure, "not undone: deploy"),
     Row(Unwinding),
     Row(Unwinding, "Orphan"),  # what has begun to be taken back is taken back
     _stays(Stuck, "step old cannot be undone (ForeignChange: ", "Rollback"),
+    Row(Releasing, stays=True, told="Succeeded", says="all 2 steps are done"),
+    Row(Releasing, "Orphan", stays=True, told="Succeeded", says="all 2 steps are done"),
+    Row(Reclaiming, before="Succeeded"),
     Row(Succeeded, stays=True, told="Succeeded", says="all 3 steps are done"),
     Row(RolledBack),
 )
@@ -101,15 +112,25 @@ def _deleted(yard: Yard, row: Row, propagation: str) -> str:
             before = shop.objects()
             path = shop.apply(f"deletionPolicy: {row.policy}\n{case.spec}")
             case.enter()
-            then = unclaimed(shop.objects())
+            then = _unmarked(shop.objects())
             shop.api.delete(path, propagation)
             if case.blocked:
                 case.free()
-            problems = _gone(site, path) + _as_expected(shop.objects(), then if row.stays else before)
-            problems += _told(shop, row.told, row.says)
+            problems = _gone(site, path)
+            now = shop.objects()
+            problems += _as_expected(_unmarked(now), then) if row.stays else _as_expected(now, before)
+            problems += _told(shop, row.told, row.says, row.before)
     except (AssertionError, NotReady) as error:
         problems = [str(error)]
     return f"{row}, {propagation}: {'; '.join(problems)}" if problems else ""
+
+
+def _unmarked(objects: dict[str, Any]) -> dict[str, Any]:
+    """Without our claims, and without the mark of a success, which comes when they go."""
+    return {
+        name: (spec, {key: value for key, value in labels.items() if key != APPLIED_LABEL}, annotations)
+        for name, (spec, labels, annotations) in unclaimed(objects).items()
+    }
 
 
 def _gone(site: Site, path: str) -> list[str]:
@@ -135,16 +156,18 @@ def _as_expected(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     ]
 
 
-def _told(shop: Shop, reason: str, says: str) -> list[str]:
-    """One event says how it ended, and no other does."""
-    ends = {"Abandoned", "RolledBack", "Succeeded"}
+def _told(shop: Shop, reason: str, says: str, before: str = "") -> list[str]:
+    """One event says how it ended, and no other does but that of the end before."""
+    ends, wanted = {"Abandoned", "RolledBack", "Succeeded"}, [one for one in (before, reason) if one]
 
     def told() -> list[tuple[str, str]] | None:
         found = [(event["reason"], event["note"]) for event in shop.events() if event["reason"] in ends]
-        return found if found or not reason else None
+        return found if len(found) >= len(wanted) else None
 
     found = until(f"an event {reason} is there", told, deadline=10)
-    fits = [one for one, _ in found] == ([reason] if reason else []) and all(says in note for _, note in found)
+    fits = sorted(one for one, _ in found) == sorted(wanted) and all(
+        says in note for one, note in found if one == reason
+    )
     return [] if fits else [f"events {found} instead of {reason}: {says}"]
 
 

@@ -10,7 +10,17 @@ from typing import Self
 
 import pytest
 
-from support.phases import Dwelling, Held, Pending, RollingOut, Unwinding, Waiting
+from support.phases import (
+    Dwelling,
+    Held,
+    Pending,
+    RolledBack,
+    RollingOut,
+    Stuck,
+    TakenBack,
+    Unwinding,
+    Waiting,
+)
 from support.site import Yard, side_by_side
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("takes the API server away")]
@@ -18,7 +28,7 @@ SOON = 30.0
 """Seconds after the API server is back within which a plan has come to its end."""
 
 
-CASES = (Pending, Waiting, Held, Unwinding, RollingOut, Dwelling)
+CASES = (TakenBack, RolledBack, Stuck, Pending, Waiting, Held, Unwinding, RollingOut, Dwelling)
 """In this order they are brought into their phases: the last must not be over before the outage begins."""
 
 

@@ -161,6 +161,46 @@ def test_a_stale_view_is_no_snapshot(yard: Yard, undisturbed: dict[str, Undistur
         assert site.end().differs_from(undisturbed[BACK_AND_FORTH.name].end) == []
 
 
+def _waits(run: int) -> str:
+    """Another spec each time, so that each is a run of its own."""
+    deploy = f'{{workload: {{name: shop-v2}}, images: [{{container: app, image: "shop:2"}}], replicas: {run + 1}}}'
+    return f"steps: [{{name: deploy, deploy: {deploy}}}, {{name: ok, approve: {{message: go}}}}]"
+
+
+def test_a_late_deletion_takes_nothing_from_a_newer_run(yard: Yard) -> None:
+    """The first operator sleeps where it clears away the snapshots of the first run, until the other is in the third."""
+    with yard.site("late-deletion", operators=1) as site:
+        sleeper, other, shop = site.runner, site.add_operator(), site.shop
+
+        def until(run: int, *phases: Phase) -> None:
+            shop.until(lambda status: status.run is not None and status.run.number == run and status.phase in phases)
+
+        shop.apply(_waits(1))
+        until(1, Phase.WAITING)
+        shop.request(RequestVerb.ABORT)
+        shop.until_ended()
+        hold = Hold(lambda: sleeper.process.signal(signal.SIGSTOP))
+        sleeper.proxy.arm(lambda e: hold if e.method == "DELETE" and e.path.endswith("/controllerrevisions") else None)
+        shop.apply(_waits(2))
+        assert hold.held.wait(20)
+        other.start()
+        shop.request(RequestVerb.ABORT)
+        until(2, Phase.ROLLED_BACK)
+        shop.until_ended()
+        shop.apply(_waits(3))
+        until(3, Phase.WAITING)
+        (snapshot,) = site.snapshots()
+        assert hold.release() == 200
+        assert site.snapshots() == [snapshot]
+        other.process.kill()
+        sleeper.process.signal(signal.SIGCONT)
+        shop.request(RequestVerb.ABORT)
+        until(3, Phase.ROLLED_BACK)
+        shop.until_ended()
+        assert site.end().leftovers == ()
+        assert site.objects() == site.before
+
+
 # --- a late write -----------------------------------------------------------------------------------------------------
 
 

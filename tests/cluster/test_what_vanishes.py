@@ -94,17 +94,25 @@ def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_crd_is_upgraded_first(yard: Yard) -> None:
-    """Forward it is Held, backward Stuck, and nothing is undone; with the CRD as it was both go on by themselves."""
+    """Forward it is Held, backward Stuck, and nothing is undone; with the CRD as it was both go on by themselves.
+
+    One that is deleted meanwhile is not gone before that, as its way back stands in the spec; then it is taken back.
+    """
     (manifest,) = load(CRD)
-    with yard.site("forward", operators=0) as going, yard.site("backward", operators=0) as coming:
-        there, back = DwellingLong(going.shop), Unwinding(coming.shop)
+    with (
+        yard.site("forward", operators=0) as going,
+        yard.site("backward", operators=0) as coming,
+        yard.site("deleted", operators=0) as leaving,
+    ):
+        there, back, deleted = DwellingLong(going.shop), Unwinding(coming.shop), DwellingLong(leaving.shop)
+        before = leaving.shop.objects()
         with yard.operator("before"):
-            for case in (there, back):
+            for case in (there, back, deleted):
                 case.shop.apply(case.spec)
                 case.enter()
         try:
             install(yard.api, _upgraded(manifest))
-            until("the field is there", lambda: _pace(going) and _pace(coming))
+            until("the field is there", lambda: _pace(going) and _pace(coming) and _pace(leaving))
             with yard.operator("upgraded"):
                 there.shop.until_phase(Phase.HELD)
                 back.shop.until_phase(Phase.STUCK)
@@ -113,10 +121,19 @@ def test_the_crd_is_upgraded_first(yard: Yard) -> None:
                     assert status.reason == "UnreadableSpec", status
                     assert "pace" in status.message
                 assert there.shop.weights() == [90, 10]
+                deleted.shop.until_phase(Phase.HELD)
+                path = f"{deleted.shop.plans}/plan"
+                deleted.shop.api.delete(path)
+                deleted.shop.until(lambda status: status.reason == "UnreadableSpec")
                 back.free()
                 install(yard.api, manifest)
                 until("the field is gone", lambda: not _pace(going) and not _pace(coming))
+                assert deleted.shop.weights() == [90, 10], "nothing was undone"
                 _nudge(there.shop)
+                _nudge(deleted.shop)
+                until("the deleted plan is gone", lambda: deleted.shop.api.find(path) is None)
+                assert deleted.shop.objects() == before
+                assert [*leaving.claims(), *leaving.snapshots()] == []
                 there.shop.until_phase(Phase.RUNNING)
                 there.shop.request(RequestVerb.ABORT)
                 for site in (going, coming):

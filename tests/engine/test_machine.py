@@ -44,6 +44,9 @@ _LEAST = {
     "was Stuck": 0.01,
     "was Waiting": 0.05,
     "applied again": 0.1,
+    "replaced": 0.1,
+    "snapshot deleted": 0.1,
+    "SnapshotLost": 0.01,
     "fault: late": 0.05,
     **{f"fault: {fault}": 0.02 for fault in Fault if fault is not Fault.LATE},
 }
@@ -207,7 +210,15 @@ class Machine(Walk, RuleBasedStateMachine):
     def suspends(self, on: bool) -> None:  # noqa: FBT001 -- drawn
         self.edit(self.world.plan, lambda body: body["spec"].update(suspend=on))
 
-    @precondition(lambda self: self.there and self.wish == "delete" and not self.stopped)
+    @precondition(lambda self: self.active and not self.stopped and self.bound)
+    @rule(turns=st.integers(0, 2))
+    def replaces_it(self, turns: int) -> None:
+        """As `kubectl replace` does: the same spec, and no finalizer."""
+        self.world.counts["replaced"] += 1
+        self.edit(self.world.plan, lambda body: body["metadata"].pop("finalizers"))
+        self.run(self.several(turns))
+
+    @precondition(lambda self: self.there and self.wish == "delete" and not self.stopped and not self.unguarded)
     @rule()
     def deletes(self) -> None:
         self.delete()
@@ -246,6 +257,12 @@ class Machine(Walk, RuleBasedStateMachine):
                 body["metadata"].get("labels", {}).pop(label, None)
 
         self.edit(ref, change)
+
+    @precondition(lambda self: self.active and self.taken())
+    @rule(which=st.integers(0, 3))
+    def deletes_a_snapshot(self, which: int) -> None:
+        """Whoever has it in mind needs it no more; after a crash the plan is Held or Stuck, and never says RolledBack for nothing."""
+        self.lose(self.taken()[which % len(self.taken())])
 
     @precondition(lambda self: self.active and self.image() in ("shop:2", "shop:3"))
     @rule(verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABANDON]))

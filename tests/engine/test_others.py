@@ -194,6 +194,24 @@ async def test_an_object_written_anew_with_other_values_holds_the_plan() -> None
     assert await run.run() is Phase.SUCCEEDED
 
 
+async def test_a_fence_that_somebody_else_wrote_holds_the_plan_and_an_abort_gets_through() -> None:
+    run = await shifted()
+    for ref in (V2, ROUTES):
+        edit(run, ref, lambda body: body["metadata"]["labels"].update({FENCE_LABEL: "1000000000"}))
+    written = len(run.cluster.writes)
+    await run.turn()
+    assert held_for(run, "ClaimLost")
+    assert "the label cutover.dev/fence of VirtualService shop is 1000000000" in run.status.message
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.phase is Phase.STUCK)
+    assert run.status.reason == "ClaimLost"
+    assert len(run.cluster.writes) - written < 10
+    for ref in (V2, ROUTES):
+        edit(run, ref, lambda body: body["metadata"]["labels"].update({FENCE_LABEL: "1"}))
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+
+
 async def test_while_unwinding_a_lost_claim_is_stuck_until_it_is_mended() -> None:
     run = await shifted()
 

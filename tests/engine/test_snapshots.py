@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
 from cutover.adapters.kubernetes import as_go_writes
-from cutover.ports import PLANS, SNAPSHOTS, Ref
+from cutover.errors import Denied, Unavailable
+from cutover.fields import Operation
+from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
 from cutover.status import Phase
-from cutover.sweep import sweep
+from cutover.sweep import sweep, sweep_at_last
+from cutover.testing.controllers import react
+from support.plans import migrating
 from support.shop import V2, plan, shop
 from support.simulation import Simulation
 
@@ -30,6 +39,7 @@ async def test_a_plan_that_may_not_let_go_of_its_targets_keeps_no_snapshot() -> 
     run.request(RequestVerb.ABANDON)
     await run.until(lambda: run.phase is Phase.ABANDONED and not run.bound)
     assert snapshots(run) == []
+    assert PLAN_LABEL in run.cluster.objects[V2]["metadata"]["labels"]
 
 
 async def test_snapshots_that_were_orphaned_go_with_their_plan() -> None:
@@ -72,6 +82,24 @@ async def test_a_new_process_takes_away_what_came_after_the_end(verb: RequestVer
     assert snapshots(run) == []
 
 
+async def test_a_new_process_sweeps_as_soon_as_it_gets_an_answer() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    run.cluster.delete(run.plan)
+    assert snapshots(run)
+    ask, refusals = run.cluster.list, [Unavailable("away"), Denied("not yet")]
+
+    async def away(*where: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await ask(*where)
+
+    run.cluster.list = away  # type: ignore[method-assign, assignment]
+    await sweep_at_last(run.cluster, (), pause=0)
+    assert refusals == []
+    assert snapshots(run) == []
+
+
 async def test_a_new_process_leaves_what_is_needed() -> None:
     run = Simulation(plan(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
@@ -80,3 +108,160 @@ async def test_a_new_process_leaves_what_is_needed() -> None:
     assert await run.run() is Phase.SUCCEEDED
     assert await sweep(run.cluster, ()) == 0
     assert len(snapshots(run)) == 1
+
+
+SHIFT = f"{DEPLOY}  - {{name: shift, traffic: {{virtualService: {{name: shop}}, from: {{host: shop-v1}}, to: {{host: shop-v2}}, weights: [50], dwell: 10m}}}}\n"
+
+
+@pytest.mark.parametrize("step", ["deploy", "shift"])
+async def test_one_that_is_lost_in_mid_step_is_not_taken_anew(step: str) -> None:
+    """It would be of what the step has made, and the rollback would pretend. Put back, the plan goes on."""
+    run = Simulation(plan(SHIFT), put=shop)
+    run.cluster.rollouts = step != "deploy"
+    at = ("deploy", "shift").index(step)
+    await run.until(lambda: len(run.status.steps) > at and run.status.steps[at].written)
+    (lost,) = [ref for ref, body in run.cluster.objects.items() if body.get("data", {}).get("step") == step]
+    kept = run.cluster.objects[lost]
+    changed = run.specs()
+    run.cluster.delete(lost)
+    run.restart()
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert run.status.reason == "SnapshotLost"
+    assert f"ControllerRevision {lost.name}, the snapshot of " in run.status.message
+    assert run.specs() == changed
+    assert lost not in run.cluster.objects
+    run.cluster.rollouts = True
+    run.request(RequestVerb.RESUME)
+    await run.until(lambda: run.phase is Phase.HELD)
+    run.cluster.put(SNAPSHOTS, kept)
+    run.request(RequestVerb.RESUME)
+    await run.until(lambda: run.status.current is not None and run.status.current.weight == 50)
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+    assert run.leftovers() == []
+
+
+def apply_again(run: Simulation, spec: str) -> None:
+    """Another spec, after the end."""
+    body = plan(spec)
+    run.cluster.put(PLANS, body | {"metadata": run.cluster.objects[run.plan]["metadata"] | body["metadata"]})
+
+
+@pytest.mark.parametrize("what", [SNAPSHOTS, JOBS], ids=lambda what: what.plural)
+async def test_a_late_deletion_takes_nothing_from_a_newer_run(what: Resource) -> None:
+    """A process sleeps where it clears away what the runs before its own have made, until the run after that is on its way."""
+    spec = migrating("tool:hangs")
+    run, late = Simulation(plan(spec), put=shop), list[Any]()
+    delete_all = run.cluster.delete_all
+
+    async def sleep(resource: Resource, namespace: str, labels: str) -> None:
+        if resource == what and not late:
+            late.append((resource, namespace, labels))
+            raise Unavailable("no answer")
+        await delete_all(resource, namespace, labels)
+
+    def made() -> list[Ref]:
+        return [ref for ref in run.cluster.objects if ref.resource == what]
+
+    async def until_it_migrates(number: int) -> None:
+        def reached() -> bool:
+            at, step = run.status.run, run.status.current
+            return (
+                at is not None
+                and at.number == number
+                and step is not None
+                and step.step == "schema"
+                and bool(run.status.steps[1].made)
+            )
+
+        await run.until(reached)
+
+    await until_it_migrates(1)
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    run.cluster.delete_all = sleep  # type: ignore[method-assign]
+    apply_again(run, spec.replace("replicas: 1", "replicas: 2"))
+    await run.until(lambda: bool(late))
+    run.cluster.delete_all = delete_all  # type: ignore[method-assign]
+    run.restart()
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.phase is Phase.ROLLED_BACK and not run.bound)
+    apply_again(run, spec.replace("replicas: 1", "replicas: 3"))
+    await until_it_migrates(3)
+    before = made()
+    assert before
+    await delete_all(*late[0])
+    assert made() == before
+    run.restart()
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+    assert run.leftovers() == []
+
+
+async def test_what_earlier_runs_have_made_goes_with_the_claims_of_the_next() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    (old,) = snapshots(run)
+    apply_again(run, f"{DEPLOY.replace('replicas: 3', 'replicas: 4')}  - {{name: ok, approve: {{message: go}}}}\n")
+    await run.until(lambda: run.phase is Phase.WAITING)
+    (new,) = snapshots(run)
+    assert new != old
+
+
+@pytest.mark.parametrize("asleep_in", ["list", "patch"])
+async def test_who_slept_at_the_end_gives_nothing_to_a_plan_that_is_rolled_back(asleep_in: str) -> None:
+    """The other process ends the run, and a rollback takes the owner off again: a foreground deletion would take them first."""
+    run = Simulation(plan(DEPLOY), put=shop)
+    asleep, awake = asyncio.Event(), asyncio.Event()
+    request = getattr(run.cluster, asleep_in)
+
+    async def sleep(what: Any, *rest: Any, **more: Any) -> Any:
+        if SNAPSHOTS in (what, getattr(what, "resource", None)) and not asleep.is_set():
+            asleep.set()
+            await awake.wait()
+        return await request(what, *rest, **more)
+
+    setattr(run.cluster, asleep_in, sleep)
+
+    first = run.driver
+
+    async def turns() -> None:
+        while not asleep.is_set():
+            after = await first.turn(run.plan)
+            react(run.cluster)
+            run.clock.pass_time(after or timedelta())
+
+    sleeper = asyncio.ensure_future(turns())
+    await asyncio.wait_for(asleep.wait(), 10)
+    run.restart()
+    assert await run.run() is Phase.SUCCEEDED
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.phase is Phase.UNWINDING and run.status.reason != "Reclaiming")
+    (kept,) = [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]
+    saves = [write for write in run.cluster.writes if write[0] == "status"]
+    awake.set()
+    await sleeper
+    assert not run.cluster.objects[kept]["metadata"].get("ownerReferences")
+    assert saves == [write for write in run.cluster.writes if write[0] == "status"], "it has seen that it is late"
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.leftovers() == []
+
+
+async def test_one_that_is_written_meanwhile_is_given_at_once_all_the_same() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    patch, tries = run.cluster.patch, list[timedelta]()
+    begun = run.clock.now()
+
+    async def meddle(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if ref.resource == SNAPSHOTS:
+            tries.append(run.clock.now() - begun)
+            if len(tries) == 1:
+                run.cluster.put(SNAPSHOTS, run.cluster.objects[ref])
+        return await patch(ref, operations, account)
+
+    run.cluster.patch = meddle  # type: ignore[method-assign]
+    assert await run.run() is Phase.SUCCEEDED
+    first, second = tries
+    assert second - first < timedelta(seconds=1)

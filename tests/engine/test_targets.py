@@ -9,11 +9,11 @@ import pytest
 
 from cutover.errors import NotFound, Rejected, Superseded
 from cutover.fields import ABSENT, Change
-from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
+from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, VIRTUAL_SERVICES, Ref
 from cutover.snapshots import drop
 from cutover.targets import Busy, Foreign, Holder, Targets
 from cutover.testing import MemoryCluster
-from support.shop import PLAN, V2, plan, shop
+from support.shop import PLAN, ROUTES, V2, plan, shop
 
 IMAGE = ("spec", "template", "spec", "containers", {"name": "app"}, "image")
 REPLICAS = ("spec", "replicas")
@@ -119,11 +119,25 @@ async def test_the_write_of_a_process_that_was_overtaken_has_no_effect(cluster: 
     assert cluster.objects[V2]["spec"]["replicas"] == 0
 
 
+async def test_a_fence_that_somebody_else_wrote_is_a_lost_claim_and_not_another_process(cluster: MemoryCluster) -> None:
+    """The plan is still in our hands, so reading it again would bring the same, for ever."""
+    mine = targets(cluster, 2)
+    await mine.claim(V2)
+    labels(cluster)[FENCE_LABEL] = "1000000000"
+    for act in (mine.change(V2, uid(cluster), [change(3)]), mine.confirm(V2, uid(cluster), []), mine.claim(V2)):
+        with pytest.raises(Foreign, match=r"--overwrite cutover\.dev/fence=2") as foreign:
+            await act
+        assert foreign.value.reason == "ClaimLost"
+    assert cluster.objects[V2]["spec"]["replicas"] == 0
+    await mine.release(V2)
+    assert PLAN_LABEL not in labels(cluster)
+
+
 async def test_a_patch_already_on_its_way_fails_on_the_count(cluster: MemoryCluster) -> None:
     """The paused process computed its patch before; the server refuses it after."""
     await targets(cluster).claim(V2)
     late = targets(cluster, 1)
-    operations = late._operations(V2, uid(cluster), cluster.objects[V2], [change(3)])
+    operations = await late._operations(V2, uid(cluster), cluster.objects[V2], [change(3)])
     await targets(cluster, 2).fence(V2)
     with pytest.raises(Rejected):
         await cluster.patch(V2, operations, "migrator")
@@ -201,6 +215,64 @@ async def test_an_inserted_container_moves_nothing(cluster: MemoryCluster) -> No
         "proxy:1",
         "shop:2",
     ]
+
+
+async def test_an_item_put_where_ours_was_gets_nothing(cluster: MemoryCluster) -> None:
+    """It comes between the read and the write, has the same value, and only its name tells it from ours."""
+    await targets(cluster).claim(V2)
+    real, meddled = cluster.patch, list[Ref]()
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        if not meddled:
+            body = copy.deepcopy(cluster.objects[V2])
+            pod = body["spec"]["template"]["spec"]
+            pod["containers"].insert(1, {"name": "copy", "image": "shop-v2:1"})
+            meddled.append(cluster.put(DEPLOYMENTS, body))
+        return await real(ref, operations, account)
+
+    cluster.patch = patch  # type: ignore[method-assign]
+    await targets(cluster).change(V2, uid(cluster), [Change(IMAGE, "shop:2", ("shop-v2:1", "shop:2"))])
+    assert [item["image"] for item in cluster.objects[V2]["spec"]["template"]["spec"]["containers"]] == [
+        "proxy:1",
+        "shop-v2:1",
+        "shop:2",
+    ]
+
+
+async def test_weights_stay_with_their_destinations_and_their_route(cluster: MemoryCluster) -> None:
+    """Between the read and the write the destinations change places, and a route comes above theirs; all have the same weights."""
+
+    def weighed(body: Any) -> list[tuple[str, int]]:
+        return [(entry["destination"]["host"], entry["weight"]) for entry in body["spec"]["http"][-1]["route"]]
+
+    body = copy.deepcopy(cluster.objects[ROUTES])
+    for entry in body["spec"]["http"][0]["route"]:
+        entry["weight"] = 50
+    cluster.put(VIRTUAL_SERVICES, body)
+    await targets(cluster).claim(ROUTES)
+    real, meddling = cluster.patch, ["reversed", "inserted"]
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        if meddling:
+            body = copy.deepcopy(cluster.objects[ROUTES])
+            if meddling.pop(0) == "reversed":
+                body["spec"]["http"][0]["route"].reverse()
+            else:
+                body["spec"]["http"].insert(0, copy.deepcopy(body["spec"]["http"][0]) | {"name": "above"})
+            cluster.put(VIRTUAL_SERVICES, body)
+        return await real(ref, operations, account)
+
+    cluster.patch = patch  # type: ignore[method-assign]
+    at = ("spec", "http", {"name": "primary"}, "route")
+    changes = [
+        Change((*at, {"destination": {"host": host}}, "weight"), to, (50, to))
+        for host, to in (("shop-v1", 0), ("shop-v2", 100))
+    ]
+    await targets(cluster).change(ROUTES, str(cluster.objects[ROUTES]["metadata"]["uid"]), changes)
+    now = cluster.objects[ROUTES]
+    assert meddling == []
+    assert weighed(now) == [("shop-v2", 100), ("shop-v1", 0)]
+    assert [entry["weight"] for entry in now["spec"]["http"][0]["route"]] == [50, 50]
 
 
 async def test_a_snapshot_is_taken_once(cluster: MemoryCluster) -> None:

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from cutover.ports import PLAN_LABEL, SNAPSHOTS
+from cutover.ports import DEPLOYMENTS, PLAN_LABEL, SNAPSHOTS, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from support.shop import ROUTES, V2
-from support.turmoil import Aim, Fault
+from support.turmoil import Aim, Fault, Pace
 from support.walk import Walk
 
 Begin = Callable[..., Walk]
@@ -114,3 +114,65 @@ def test_one_target_that_may_not_be_let_go_of_keeps_no_other(begin: Begin) -> No
     walk.run(walk.several(10, until=lambda: walk.over))
     assert walk.status.phase is Phase.ABANDONED
     assert marked(walk) == [V2.name]
+
+
+@pytest.mark.parametrize("loss", ["deleted", "unmarked"])
+def test_what_happened_in_a_gap_of_a_stream_is_found(begin: Begin, loss: str) -> None:
+    """The stream begins anew with a list, which does not say what is gone; here it is empty, so no event comes at all."""
+    walk = at_the_first_weight(begin)
+    (process,) = walk.world.processes
+    process.paces["targets"] = Pace.FROZEN
+    kept = walk.world.cluster.objects[V2]
+    if loss == "deleted":
+        walk.world.cluster.delete(V2)
+    else:
+        walk.edit(V2, lambda body: body["metadata"]["labels"].pop(PLAN_LABEL))
+    walk.run(process.list_anew("targets"))
+    walk.run(walk.several(1))
+    if loss == "deleted":
+        assert (walk.status.phase, walk.status.reason) == (Phase.ROLLED_BACK, "TargetGone")
+        walk.ledger.by_hand = True  # the shop is looked at in the end
+        walk.world.cluster.put(DEPLOYMENTS, kept)
+        walk.restore_shop()
+    else:
+        assert walk.status.phase is Phase.RUNNING
+        assert PLAN_LABEL in walk.world.cluster.objects[V2]["metadata"]["labels"]
+
+
+def test_a_plan_deleted_in_a_gap_of_its_stream_is_forgotten(begin: Begin) -> None:
+    walk = begin("canary")
+    walk.run(walk.several(200, until=lambda: walk.over))
+    (process,) = walk.world.processes
+    process.paces["plans"] = Pace.FROZEN
+    walk.delete()
+    assert process.plans() == [walk.world.plan]
+    walk.run(process.list_anew("plans"))
+    assert process.plans() == []
+
+
+def test_without_a_gap_nothing_is_missed(begin: Begin) -> None:
+    """Also not what was claimed or written while the names were on their way."""
+    walk = at_the_first_weight(begin)
+    (process,) = walk.world.processes
+    for stream in ("plans", "targets"):
+        walk.run(process.list_anew(stream))
+    assert all(process.seen(ref) for ref in (V2, ROUTES, walk.world.plan))
+
+    ours = process.seen(V2)
+    assert ours is not None
+    other = ours | {"metadata": ours["metadata"] | {"uid": "made anew"}}
+
+    async def late(*_: object) -> set[Ref]:
+        process.note(V2, other)
+        return set()
+
+    process.there = late  # type: ignore[assignment, method-assign]
+    walk.run(process.missed.look(DEPLOYMENTS))
+    assert process.seen(V2) is other
+    process.note(V2, ours)
+
+
+def at_the_first_weight(begin: Begin) -> Walk:
+    walk = begin("canary")
+    walk.run(walk.several(60, until=lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [90, 10]))
+    return walk

@@ -35,7 +35,7 @@ class Exchange:
     """
 
     def __init__(self, proxy: Proxy, request: web.Request, body: bytes, number: int) -> None:
-        self._proxy, self._request, self._body, self.number = proxy, request, body, number
+        self._proxy, self._request, self.body, self.number = proxy, request, body, number
         self._answer: web.Response | None = None
         self.method, self.path, self.status = request.method, request.path, 0
 
@@ -49,7 +49,7 @@ class Exchange:
 
     async def forward(self) -> None:
         """Send it to the API server and keep the answer. A server that is away is a connection that breaks."""
-        async with self._proxy.upstream(self._request, self._body) as answer:
+        async with self._proxy.upstream(self._request, self.body) as answer:
             text = await answer.read()
         self.status = answer.status
         headers = {"Content-Type": answer.headers.get("Content-Type", "application/json")}

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from cutover.errors import Unavailable
 from cutover.runtime.queue import Queue
 
 Turn = Callable[[str], Awaitable[timedelta | None]]
@@ -115,6 +116,23 @@ async def test_a_failure_comes_back_and_an_event_does_not_wait_for_that() -> Non
         assert tries == 2
         await asyncio.sleep(1.5)
     assert tries == 3
+
+
+async def test_it_comes_back_no_sooner_than_the_server_wants() -> None:
+    seen: list[float] = []
+    loop = asyncio.get_running_loop()
+    twice = asyncio.Event()
+
+    async def turn(_: str) -> None:
+        seen.append(loop.time())
+        if len(seen) == 1:
+            raise Unavailable("HTTP 429", 1.2)
+        twice.set()
+
+    async with running(turn) as queue:
+        queue.add("a")
+        await asyncio.wait_for(twice.wait(), 10)
+    assert seen[1] - seen[0] >= 1.2
 
 
 async def test_its_own_wish_to_be_looked_at_again() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.errors import Denied, Unavailable
+from cutover.errors import Conflict, Denied, Unavailable
 from cutover.runtime.recorder import EventRecorder
 from cutover.saga.turn import Notice
 
@@ -76,3 +76,29 @@ async def test_one_that_cannot_be_sent_is_dropped() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_one_that_is_under_way_when_the_process_ends_is_not_lost(taken: bool) -> None:  # noqa: FBT001
+    names: list[str] = []
+    under_way = asyncio.Event()
+
+    async def send(_: str, event: Any) -> None:
+        name = event["metadata"]["name"]
+        if name in names:
+            raise Conflict("it is there")
+        if not under_way.is_set():
+            under_way.set()
+            names.extend([name] if taken else [])
+            await asyncio.Event().wait()
+        names.append(name)
+
+    recorder = EventRecorder(send, "pod-1", lambda _: None, lambda: None)
+    task = asyncio.create_task(recorder.run())
+    recorder.record(PLAN, Notice("A", "a"))
+    await under_way.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    recorder.record(PLAN, Notice("B", "b"))
+    await recorder.flush()
+    assert len(names) == len(set(names)) == 2

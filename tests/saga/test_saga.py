@@ -296,6 +296,86 @@ def test_requests_that_were_there_before_are_ignored() -> None:
     assert walk.status.requests[0].answer is Answer.IGNORED
 
 
+def test_hold_while_pending_holds_without_a_deadline() -> None:
+    walk = Walk()
+    walk.go()
+    hold = Request(RequestVerb.HOLD, "1")
+    assert walk.go(Again(None, "no Deployment shop"), requests=(hold,)) == ""
+    assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "HeldByPerson")
+    walk.now += timedelta(hours=5)
+    assert walk.go(requests=(hold,)) == ""
+    assert walk.turn.look_again is None
+    assert walk.go(requests=(hold, Request(RequestVerb.RESUME, "1"))) == "examine"
+    walk.go(Again(None, "no Deployment shop"))
+    assert walk.status.reason == "Preflight", "its time begins now"
+
+
+def test_abort_while_pending_refuses_and_touches_nothing() -> None:
+    walk = Walk()
+    walk.go()
+    assert walk.go(requests=(Request(RequestVerb.ABORT, "1", "alice"),)) == ""
+    assert (walk.status.phase, walk.status.reason) == (Phase.REFUSED, "Aborted")
+    assert walk.status.requests[-1].answer is Answer.ACCEPTED
+    assert walk.states == "Pending Pending Pending"
+
+
+ASKING = replace(
+    RULES,
+    steps=(RULES.steps[0], StepRule("ok", "approve", (StageRule("ask", asks=True),), undoes=False)),
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "digest", "answer", "says"),
+    [
+        ("ok", "right", Answer.ACCEPTED, ""),
+        ("ok", "", Answer.ACCEPTED, ""),
+        ("ok", "sha256:0000", Answer.REJECTED, "which has digest=sha256:"),
+        ("deploy", "right", Answer.REJECTED, "step ok waits for an approval, not deploy"),
+        ("", "right", Answer.REJECTED, "add step=ok"),
+    ],
+)
+def test_what_is_approved_is_what_waits(step: str, digest: str, answer: Answer, says: str) -> None:
+    walk = Walk(ASKING).to("ok")
+    walk.go(Wait("AwaitingApproval", "go?"))
+    assert walk.is_(Phase.WAITING)
+    current = walk.status.current
+    assert current is not None
+    assert current.digest.startswith("sha256:")
+    given = current.digest if digest == "right" else digest
+    walk.go(requests=(Request(RequestVerb.APPROVE, "1", "alice", step, given),))
+    assert walk.status.requests[-1].answer is answer
+    assert says in walk.status.requests[-1].message
+    assert walk.status.current is not None
+    assert walk.status.current.approved is (answer is Answer.ACCEPTED)
+
+
+def test_a_busy_target_is_waited_for_without_a_deadline() -> None:
+    walk = Walk()
+    for _ in range(3):
+        assert walk.go() == "examine"
+        assert walk.go(Wait("TargetBusy", "Deployment shop is held by plan other")) == ""
+        assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "TargetBusy")
+        assert walk.turn.look_again == timedelta(seconds=30)
+        walk.now += timedelta(hours=1)
+    walk.go()
+    walk.go(Again(None, "no Deployment shop"))
+    assert walk.is_(Phase.PENDING), "only now what is missing has its deadline"
+    walk.now += timedelta(minutes=2)
+    walk.go()
+    walk.go(Again(None, "no Deployment shop"))
+    assert walk.is_(Phase.REFUSED)
+
+
+def test_a_target_that_gets_busy_while_it_is_claimed_sends_the_plan_back() -> None:
+    walk = Walk()
+    walk.go()
+    assert walk.go(Done()) == "claim"
+    assert walk.go(Wait("TargetBusy", "Deployment shop is held by plan other")) == "unbind"
+    assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "TargetBusy")
+    assert walk.turn.look_again == timedelta(seconds=30)
+
+
 def test_hold_stops_the_dwell() -> None:
     walk = Walk().to("shift")
     walk.go(Done())

@@ -16,7 +16,7 @@ from cutover.spec_patch import joined
 from cutover.targets import Foreign
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import roll_out
-from support.deploying import AGENT_2, SCALE, STORE_2, claimed, do, pod, status, step, undo, work
+from support.deploying import AGENT_2, SCALE, STORE_2, V2_2, claimed, do, pod, status, step, undo, work
 from support.shop import AGENT, STORE, V2
 
 
@@ -235,6 +235,37 @@ async def test_a_deployment_that_gives_up(cluster: MemoryCluster) -> None:
     outcome = await undo(cluster, SCALE)
     assert isinstance(outcome, Wait)
     assert outcome.reason == "RolloutStalled"
+
+
+GAVE_UP = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
+
+
+@pytest.mark.parametrize(
+    ("ref", "text", "before", "worse", "elapsed"),
+    [
+        (AGENT, AGENT_2, DAEMONS | {"numberAvailable": 1}, {"numberAvailable": 0}, 61),
+        (AGENT, AGENT_2, DAEMONS | {"numberAvailable": 1}, {"updatedNumberScheduled": 1}, 61),
+        (STORE, STORE_2, {"replicas": 1, "updatedReplicas": 1}, {"updatedReplicas": 0}, 61),
+        (STORE, STORE_2, {"replicas": 1, "updatedReplicas": 1}, {"replicas": 0, "updatedReplicas": 0}, 61),
+        (V2, V2_2, {"replicas": 3, "updatedReplicas": 3, "conditions": GAVE_UP}, {"replicas": 4}, 0),
+    ],
+)
+async def test_back_is_no_better_than_it_was_before(
+    cluster: MemoryCluster, ref: Ref, text: str, before: dict[str, Any], worse: dict[str, Any], elapsed: float
+) -> None:
+    if ref == V2:
+        cluster.objects[V2]["spec"]["replicas"] = 3
+    status(cluster, ref, **before)
+    await do(cluster, text)
+    await undo(cluster, text)
+    status(cluster, ref, **before | worse)
+    assert not isinstance(await undo(cluster, text, elapsed), Done), "it was better than this"
+    status(cluster, ref, **before)
+    if not elapsed:
+        assert isinstance(await undo(cluster, text), Done), "its controller has given up"
+        return
+    assert isinstance(await undo(cluster, text, 59), Again), "the rest may still come"
+    assert isinstance(await undo(cluster, text, elapsed), Done)
 
 
 # --- the way back -----------------------------------------------------------------------------------------------------

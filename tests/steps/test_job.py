@@ -42,10 +42,10 @@ class Bench:
         self.made, self.fence = "", 1
 
     def work(self, elapsed: float = 0.0, *, fence: int = 0, applied: bool = False) -> Work:
-        fence = fence or self.fence
+        """What a process has that saved the plan last; with another `fence` one that slept since."""
         body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
-        self.cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
-        targets = Targets(self.cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "schema")
+        self.cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": self.fence}}})
+        targets = Targets(self.cluster, Holder(PLAN, "uid-a", 1, fence or self.fence, "migrator"), "schema")
         now = self.cluster.clock.now()
         return Work(
             self.cluster,

@@ -286,3 +286,64 @@ async def test_its_undo_comes_first_where_it_does_not_rest_on_the_others(
 def test_a_pod_is_made_of_its_template() -> None:
     made = pod("p", {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "app"}]}}, "mark")
     assert made["metadata"]["labels"] == {"a": "b", "pod-template-hash": "mark"}
+
+
+# --- no more than stood there before ----------------------------------------------------------------------------------
+
+
+def give_ports(cluster: MemoryCluster, **ports: list[str]) -> None:
+    """The pods of a side, by the last part of its name, get these ports."""
+    for ref in [ref for ref in cluster.objects if ref.resource == PODS and ref.name[7:9] in ports]:
+        named = [{"name": name, "containerPort": 1} for name in ports[ref.name[7:9]]]
+        cluster.objects[ref]["spec"] = {"containers": [{"ports": named}]}
+
+
+def lose_pods(cluster: MemoryCluster, app: str, left: int) -> None:
+    for ref in sorted(ref for ref in cluster.objects if ref.resource == PODS and app in ref.name)[left:]:
+        del cluster.objects[ref]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lacks"),
+    [
+        (["http"], ["http", "admin"], ""),
+        (["http"], ["admin"], "0 pods with app=shop-v2 and a port http are ready, and 3 are needed"),
+        (["http", "admin"], ["http"], "0 pods with app=shop-v2 and a port admin are ready, and 3 are needed"),
+    ],
+)
+async def test_each_port_that_was_served_is_served_as_well_before_the_switch_and_after_its_undo(
+    cluster: MemoryCluster, old: list[str], new: list[str], lacks: str
+) -> None:
+    change(cluster, ports=[{"port": 80, "targetPort": "http"}, {"port": 81, "targetPort": "admin"}])
+    give_ports(cluster, v1=old, v2=new)
+    outcome = await do(cluster)
+    assert isinstance(outcome, Again)
+    assert lacks in outcome.message
+    assert selector(cluster) == {"app": "shop-v1" if lacks else "shop-v2"}
+    name_endpoints(cluster)
+    await undo(cluster)
+    name_endpoints(cluster)
+    assert await undo(cluster) == Done(ready="3")
+
+
+async def test_one_ready_pod_is_not_enough_where_three_served_at_one_of_two_ports(cluster: MemoryCluster) -> None:
+    change(cluster, ports=[{"port": 80, "targetPort": "http"}, {"port": 81, "targetPort": "admin"}])
+    give_ports(cluster, v1=["http"], v2=["http", "admin"])
+    lose_pods(cluster, "shop-v2", 1)
+    outcome = await do(cluster)
+    assert isinstance(outcome, Again)
+    assert "1 pods with app=shop-v2 are ready, and 3 are needed" in outcome.message
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_back_to_a_side_that_was_no_better(cluster: MemoryCluster, left: int) -> None:
+    """Its Deployment is asked for three pods all the while; more never came."""
+    lose_pods(cluster, "shop-v1", left)
+    await do(cluster)
+    name_endpoints(cluster)
+    assert await do(cluster) == Done(ready="3")
+    assert await TURN.ahead(work(cluster)) == frozenset({V1, V2})
+    await undo(cluster)
+    assert selector(cluster) == {"app": "shop-v1"}
+    name_endpoints(cluster)
+    assert await undo(cluster) == Done(ready=str(left))

@@ -59,8 +59,8 @@ UNNAMED = [
 ]
 
 
-@pytest.mark.parametrize(("protocol", "put"), UNNAMED)
-async def test_a_route_inserted_above_an_unnamed_one_gets_none_of_its_weights(
+@pytest.mark.parametrize(("protocol", "put"), [*UNNAMED, ("http", shop)])
+async def test_a_route_inserted_above_gets_none_of_its_weights(
     protocol: str, put: Callable[[MemoryCluster], None]
 ) -> None:
     run = Simulation(spec("dwell: 1m", weights="[10, 50]"), put=put)
@@ -71,7 +71,7 @@ async def test_a_route_inserted_above_an_unnamed_one_gets_none_of_its_weights(
     assert [entry["weight"] for entry in listed(run, protocol)[1]["route"]] == [50, 50]
 
 
-@pytest.mark.parametrize(("protocol", "put"), UNNAMED)
+@pytest.mark.parametrize(("protocol", "put"), [*UNNAMED, ("http", shop)])
 async def test_neither_does_it_when_the_traffic_goes_back(protocol: str, put: Callable[[MemoryCluster], None]) -> None:
     run = Simulation(spec("dwell: 1m", weights="[10, 50]"), put=put)
     await run.until(lambda: listed(run, protocol)[0]["route"][1].get("weight") == 10)
@@ -80,6 +80,26 @@ async def test_neither_does_it_when_the_traffic_goes_back(protocol: str, put: Ca
     await run.until(lambda: 100 in [route["route"][0].get("weight") for route in listed(run, protocol)])
     assert listed(run, protocol)[0] == other
     assert [entry["weight"] for entry in listed(run, protocol)[1]["route"]] == [100, 0]
+
+
+async def test_destinations_that_change_places_before_a_write_keep_their_weights() -> None:
+    """At 50/50 only the destination that stands beside a weight tells one from the other."""
+    run = Simulation(spec("dwell: 1m", weights="[50, 100]"), put=shop)
+    await run.until(lambda: share(run) == 50)
+    real, meddled = run.cluster.patch, list[Ref]()
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        if ref == ROUTES and not meddled and any(one["path"].endswith("/weight") for one in operations):
+            meddled.append(ref)
+            edit(run, lambda body: body["http"][0]["route"].reverse())
+        return await real(ref, operations, account)
+
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    await run.until(lambda: bool(meddled) and share(run) != 50)
+    assert {entry["destination"]["host"]: entry["weight"] for entry in primary(run)["route"]} == {
+        "shop-v1": 0,
+        "shop-v2": 100,
+    }
 
 
 async def test_what_is_brought_back_is_read_again() -> None:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import jq  # type: ignore[import-not-found]  # a compiled module without types
 import pytest
 
 from cutover.errors import PlanError
 from cutover.plan import parse
-from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES
+from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
@@ -310,3 +311,30 @@ async def test_a_route_that_stands_there_already_is_refused() -> None:
 def test_only_http_knows_cookies() -> None:
     with pytest.raises(PlanError, match="only http routes know headers and mirrors"):
         parse(spec(where="virtualService: {name: shop, tcp: [5432]}")["spec"])
+
+
+@pytest.mark.parametrize(
+    ("where", "put", "ref"),
+    [("virtualService: {name: shop}", shop, ROUTES), (RULE, shop_with_an_http_route, RULES)],
+    ids=["VirtualService", "HTTPRoute"],
+)
+async def test_argo_cd_is_told_all_that_differs_meanwhile(
+    where: str, put: Callable[[MemoryCluster], None], ref: Ref
+) -> None:
+    """It deletes what these expressions name from what git says and from what is there, one by one, and compares the rest."""
+    more = "dwell: 1m\n      mirror: {percent: 5, dwell: 1m}\n      match: [{headers: {canary: {exact: 'true'}, beta: {exact: 'on'}}}]"
+    run = Simulation(spec(more, where=where), put=put)
+    step = parse(run.cluster.objects[run.plan]["spec"]).steps[1].kind
+    paths = step.fields(step.touches()[0], run.cluster.objects[ref])
+    rest = jq.compile(" | ".join(f"del({path})" for path in paths) + " | .spec")
+    git, seen = rest.input_value(run.cluster.objects[ref]).first(), 0
+
+    def changed(other: Any, _: Any, after: Any) -> None:
+        nonlocal seen
+        if other == ref:
+            seen += 1
+            assert rest.input_value(after).first() == git
+
+    run.cluster.changed = changed
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert seen > 6

@@ -16,6 +16,7 @@ from support.shop import AGENT, PLAN, STORE, V2, shop
 
 STORE_2 = "{workload: {kind: StatefulSet, name: store}, images: [{container: db, image: 'db:2'}]}"
 AGENT_2 = "{workload: {kind: DaemonSet, name: agent}, images: [{container: agent, image: 'agent:2'}]}"
+V2_2 = "{workload: {name: shop-v2}, images: [{container: app, image: 'shop:2'}]}"
 SCALE = "{workload: {name: shop-v2}, replicas: 3}"
 
 

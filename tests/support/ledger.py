@@ -27,7 +27,7 @@ class Ledger:
         by_hand: a person is writing now.
         edited: targets whose spec somebody else has changed; what is written there afterwards is judged at the end only.
         status: the last one that was saved.
-        phases: all that the plan has been in.
+        phases: all that the plan has been in; `reasons`: and why.
         split: it turned back while the traffic was divided.
     """
 
@@ -38,6 +38,7 @@ class Ledger:
         self.edited: set[Ref] = set()
         self.status = Status()
         self.phases: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self.split = False
         self._writes: Counter[Any] = Counter()
         self._weight, self._uid = 0, ""
@@ -70,10 +71,11 @@ class Ledger:
             self.status = status
             if status.phase is not None:
                 self._status_saved(old, status, len(json.dumps(after["status"])))
-        if status.phase in ACTIVE and status.reason != Reason.RECLAIMING:
+        if status.phase in ACTIVE and status.reason != Reason.RECLAIMING and not self.by_hand:
             self._must(bound, f"{status.phase} ({status.reason}) without our finalizer")
 
     def _status_saved(self, old: Status, new: Status, size: int) -> None:
+        self.reasons[new.reason] += 1
         if new.phase is not old.phase:
             self.phases[str(new.phase)] += 1
             self.split |= new.phase is Phase.UNWINDING and 0 < self._weight < 100

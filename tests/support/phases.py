@@ -137,34 +137,77 @@ class DwellingLong(Dwelling):
     spec = Dwelling.spec.replace("8s", "10m")
 
 
+class HeldByFailure(RollingOut):
+    """Its pods did not get ready in time, and under `onFailure: Hold` a person decides."""
+
+    spec = RollingOut.spec.replace("    gates:", "    timeout: 2s\n    onFailure: Hold\n    gates:")
+
+    def enter(self) -> None:
+        assert self.shop.until_phase(Phase.HELD).reason == "StageTimedOut"
+
+
 class _Holds:
-    """A rule of a proxy: the first patch of a VirtualService in one of these namespaces, which claims it, is kept back."""
+    """A rule of a proxy: the patch of a VirtualService in one of these namespaces that says this, is kept back."""
 
     def __init__(self) -> None:
-        self.of: dict[str, Hold] = {}
+        self.of: dict[str, tuple[bytes, Hold]] = {}
 
     def __call__(self, exchange: Exchange) -> Fault | None:
         if exchange.method != "PATCH" or not exchange.path.endswith("/virtualservices/shop"):
             return None
-        return self.of.get(exchange.path.split("/")[5])
+        says, hold = self.of.get(exchange.path.split("/")[5], (b"", None))
+        return hold if says in exchange.body else None
 
 
-class Claiming(Case):
-    """One target is claimed, and the claim of the other is on its way. Its operator's proxy is armed with `holds`."""
+class _KeptBack(Case):
+    """One target is claimed or let go of, and the write that does it to the other is on its way. Its operator's proxy is armed with `holds`."""
 
-    spec = DwellingLong.spec
     blocked = True
     holds: ClassVar[_Holds] = _Holds()
+    says: ClassVar[bytes]
+    reason: ClassVar[str]
 
     def prepare(self) -> None:
-        self.hold = self.holds.of[self.shop.namespace] = Hold()
+        self.hold = Hold()
+        self.holds.of[self.shop.namespace] = self.says, self.hold
 
     def enter(self) -> None:
-        assert self.hold.held.wait(20), "the VirtualService was not claimed"
-        assert self.shop.status().reason == "Claiming"
+        assert self.hold.held.wait(20), "the VirtualService was not written"
+        assert self.shop.status().reason == self.reason
 
     def free(self) -> None:
         self.hold.release()
+
+
+class Claiming(_KeptBack):
+    """Before the first step."""
+
+    spec = DwellingLong.spec
+    says, reason = b'"op":"add","path":"/metadata/labels/cutover.dev~1plan"', "Claiming"
+
+
+class Releasing(_KeptBack):
+    """After the last step."""
+
+    spec = f"steps:{DEPLOY}\n  - {{name: shift, traffic: {{{_PAIR}, weights: [100]}}}}"
+    says, reason = b'"op":"remove","path":"/metadata/labels/cutover.dev~1plan"', "Releasing"
+
+
+class Reclaiming(_KeptBack):
+    """A success that is to be rolled back."""
+
+    spec = Releasing.spec
+    end = Phase.ROLLED_BACK
+    says, reason = Claiming.says, "Reclaiming"
+
+    def prepare(self) -> None:
+        """The first claim is not kept back."""
+
+    def enter(self) -> None:
+        assert self.shop.until_ended().phase is Phase.SUCCEEDED
+        super().prepare()
+        self.shop.request(RequestVerb.ROLLBACK)
+        super().enter()
 
 
 class Stuck(Waiting):
@@ -196,6 +239,16 @@ class Succeeded(Case):
         assert self.shop.until_ended().phase is Phase.SUCCEEDED
 
 
+class TakenBack(Succeeded):
+    """The same, but a person wants everything back afterwards."""
+
+    end = Phase.ROLLED_BACK
+
+    def free(self) -> None:
+        self.shop.request(RequestVerb.ROLLBACK)
+        self.shop.until_phase(Phase.ROLLED_BACK)
+
+
 class RolledBack(Waiting):
     """Over; nothing is kept."""
 
@@ -205,3 +258,6 @@ class RolledBack(Waiting):
         super().enter()
         self.shop.request(RequestVerb.ABORT)
         assert self.shop.until_ended().phase is Phase.ROLLED_BACK
+
+    def free(self) -> None:
+        """Nothing more happens to it."""

@@ -21,7 +21,8 @@ from cutover.adapters.kubernetes import Kubernetes
 from cutover.driver import Driver
 from cutover.errors import Broken, Conflict, Denied, OutsideError, Unavailable
 from cutover.fields import Json
-from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref
+from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
+from cutover.runtime.missed import Missed
 from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
 from support.answers import answered
 
@@ -125,6 +126,7 @@ class Process(Kubernetes):
         self.spawner = Spawner()
         things = Ports(self, world.metrics, MemoryMessenger(), world.recorder, world.clock)
         self.driver = Driver(things, self.spawner, lambda _: self.wake())
+        self.missed = Missed(self, (), lambda resource, body: self._note(_ref(resource, body), body, deleted=True))
 
     def wake(self) -> None:
         """Something has happened to the plan."""
@@ -233,6 +235,13 @@ class Process(Kubernetes):
         there = len(self.world.log)
         return there if heard is None or self.paces[stream] is not Pace.BEHIND else min(heard + 1, there)
 
+    async def list_anew(self, stream: str) -> None:
+        """A stream had a gap: Kopf lists all, and goes on from there."""
+        self._heard[stream], self.paces[stream] = None, Pace.LIVE
+        self.listen(Pace.LIVE)
+        for resource in (PLANS,) if stream == "plans" else STREAMED:
+            await self.missed.look(resource)
+
     def _hear(self, stream: str, heard: int | None, until: int) -> None:
         kinds = (PLANS,) if stream == "plans" else STREAMED
         if heard is None:  # a new stream begins with a list of all
@@ -277,6 +286,10 @@ class Process(Kubernetes):
         self.spawner.drop()
         if self.task is not None:
             self.task.cancel()
+
+
+def _ref(resource: Resource, body: Json) -> Ref:
+    return Ref(resource, body["metadata"]["namespace"], body["metadata"]["name"])
 
 
 def _uid(body: Json | None) -> Any:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
+from cutover.finalizer import is_bound
 from cutover.plan import parse
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.requests import PREFIX, RequestVerb
 from cutover.saga.tables import Reason
 from cutover.saga.wishes import failed_step
+from cutover.snapshots import labels
 from cutover.status import ACTIVE, ENDED, Phase, Status
 from cutover.sweep import sweep
 from cutover.testing import MemoryCluster, react
@@ -104,6 +106,15 @@ class Walk:
     def active(self) -> bool:
         return self.there and self.status.phase in ACTIVE
 
+    @property
+    def bound(self) -> bool:
+        return is_bound(self.world.cluster.objects[self.world.plan])
+
+    @property
+    def unguarded(self) -> bool:
+        """Its finalizer was taken off, and nobody has seen that yet: a deletion in that very moment takes it away at once."""
+        return self.active and not self.bound and self.status.reason != Reason.RECLAIMING
+
     def who(self, at: int) -> int:
         return min(at, len(self.world.processes) - 1)
 
@@ -112,6 +123,17 @@ class Walk:
 
     def image(self) -> str:
         return str(self.world.cluster.objects[V2]["spec"]["template"]["spec"]["containers"][1]["image"])
+
+    def taken(self) -> list[Ref]:
+        """Snapshots of this run that its saved status knows of; one that died before it could say so takes it anew."""
+        names = {step.name for step in self.status.steps if step.written}
+        return [
+            ref
+            for ref, body in self.world.cluster.objects.items()
+            if ref.resource == SNAPSHOTS
+            and body["data"]["step"] in names
+            and body["metadata"]["labels"] == labels(*self._run_of_now())
+        ]
 
     def _run_of_now(self) -> tuple[str, int]:
         return self.world.uid, self.status.run.number if self.status.run else 0
@@ -184,6 +206,11 @@ class Walk:
     def delete(self) -> None:
         self.stopped = True
         self.world.cluster.delete(self.world.plan)
+        self.world.hear()
+
+    def lose(self, ref: Ref) -> None:
+        self.world.cluster.delete(ref)
+        self.world.counts["snapshot deleted"] += 1
         self.world.hear()
 
     def set_image(self, image: str) -> None:
@@ -307,8 +334,10 @@ class Walk:
         status, late = self.status, helped > _HELP // 2
         phase, reason = status.phase, status.reason
         waits = phase in (Phase.HELD, Phase.WAITING) or reason == Reason.HELD_BY_PERSON
-        assert waits or (phase is Phase.STUCK and self.ledger.edited), f"nothing happens any more: {status}"
+        lost = self.world.counts["snapshot deleted"]
+        assert waits or (phase is Phase.STUCK and (self.ledger.edited or lost)), f"nothing happens any more: {status}"
         if self.wish == "delete" and not self.stopped:
+            assert not self.unguarded
             self.delete()
         elif phase is Phase.STUCK or self.wish == "abandon" or (late and helped > _HELP - 3):
             self.ask(RequestVerb.ABORT if phase is Phase.PENDING else RequestVerb.ABANDON)
@@ -372,6 +401,7 @@ class Walk:
         FIGURES.update({"walks": 1, "turns": world.counts["turns"], "crashes": world.counts["crashes"]})
         FIGURES[f"ended {end}"] += 1
         FIGURES.update(f"was {phase}" for phase in phases)
+        FIGURES["SnapshotLost"] += self.ledger.reasons["SnapshotLost"] > 0
         FIGURES["turned back in mid-traffic"] += self.ledger.split
         FIGURES[f"ended {end} after a crash"] += world.counts["crashes"] > 0
         FIGURES.update({name: count for name, count in world.counts.items() if name not in ("turns", "crashes")})

@@ -10,44 +10,24 @@ import asyncio
 import contextlib
 import json
 import sys
-import urllib.parse
-import urllib.request
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from ssl import SSLContext
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import aiohttp
 
+from cutover.adapters.connection import Credentials, connect
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
 from cutover.fields import Json, Operation
 from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=15, connect=5)
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
+_METADATA_ONLY: Final = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
 _STRATEGIC: Final = {"Content-Type": "application/strategic-merge-patch+json"}
 _LONGEST_TEXT: Final = 600
 _DEEPEST: Final = 20_000
 """How deep Python may recurse. The API server takes objects nested 10,000 deep, below what a plan's `patch` says for one, and
 where Python ends at its default of 1,000, one such object would end the streams of all (tried on 3.11).
 """
-
-
-class Credentials(Protocol):
-    """How to reach the API server; Kopf's `ConnectionInfo` is one."""
-
-    @property
-    def server(self) -> str:
-        """Its address."""
-
-    @property
-    def proxy_url(self) -> str | None:
-        """Through which proxy, if any."""
-
-    def as_ssl_context(self) -> SSLContext:
-        """Whom to trust, and the client's certificate."""
-
-    def as_http_headers(self) -> dict[str, str]:
-        """The authorization."""
 
 
 class Kubernetes:
@@ -118,6 +98,21 @@ class Kubernetes:
     def plans(self) -> Sequence[Ref]:
         """All plans that are known."""
         return [ref for ref in self._bodies if ref.resource == PLANS]
+
+    def known(self, resource: Resource) -> Mapping[Ref, Json]:
+        """All that is known of one kind, as of now."""
+        return {ref: body for ref, body in self._bodies.items() if ref.resource == resource}
+
+    async def there(self, resource: Resource, namespace: str) -> set[Ref]:
+        """All objects that are there now of a kind that is streamed, and as they are streamed; only what names them is sent.
+
+        Raises:
+            NotFound: the kind is not installed, or the API server does not serve it yet.
+        """
+        params = {} if resource == PLANS else {"labelSelector": PLAN_LABEL}
+        answer = await self._request("GET", resource.path(namespace), headers=_METADATA_ONLY, params=params)
+        found = [body["metadata"] for body in answer.get("items") or []]
+        return {Ref(resource, metadata["namespace"], metadata["name"]) for metadata in found}
 
     def _drop(self, ref: Ref) -> None:
         self._bodies.pop(ref, None)
@@ -310,28 +305,6 @@ class Kubernetes:
                 return response.status, _seconds(response.headers.get("Retry-After")), _document(text)
         except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:  # RuntimeError: closed while in use
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
-
-
-def connect(credentials: Credentials, traces: Sequence[aiohttp.TraceConfig], limit: int) -> aiohttp.ClientSession:
-    """A session that logs in with these credentials, of at most so many connections; 0 is no limit."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=limit, keepalive_timeout=90),
-        headers=credentials.as_http_headers(),
-        timeout=_TIMEOUT,
-        proxy=credentials.proxy_url or _proxy(credentials.server),
-        trace_configs=list(traces),
-    )
-
-
-def _proxy(server: str) -> str | None:
-    """The proxy that the environment names for this server, looked up once.
-
-    With `trust_env` aiohttp would look for each request, in a thread, and put a password from .netrc in place of our token.
-    """
-    parts = urllib.parse.urlsplit(server)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return urllib.request.getproxies_environment().get(parts.scheme)
 
 
 _GO_ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})

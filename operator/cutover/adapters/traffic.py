@@ -31,6 +31,7 @@ class Answer:
         code: of HTTP; 0 when there was no answer.
         seconds: until the answer began.
         impersonated: made as a plan's account: a write to a target.
+        continued: of a list, a further part of it.
     """
 
     verb: str
@@ -38,6 +39,7 @@ class Answer:
     code: int
     seconds: float
     impersonated: bool
+    continued: bool = False
 
 
 def trace(begun: Callable[[], None], answered: Callable[[Answer], None]) -> aiohttp.TraceConfig:
@@ -50,7 +52,9 @@ def trace(begun: Callable[[], None], answered: Callable[[Answer], None]) -> aioh
     def end(context: SimpleNamespace, params: Any, code: int) -> None:
         verb, resource = classify(params.method, params.url)
         seconds = asyncio.get_running_loop().time() - context.begun
-        answered(Answer(verb, resource, code, seconds, "Impersonate-User" in params.headers))
+        answered(
+            Answer(verb, resource, code, seconds, "Impersonate-User" in params.headers, "continue" in params.url.query)
+        )
 
     async def over(_: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
         end(context, params, params.response.status)

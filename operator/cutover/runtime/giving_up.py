@@ -58,3 +58,22 @@ async def until_it_ends(kopf: Coroutine[Any, Any, None], patience: float = _PATI
     if not running.done():
         raise GivenUp(f"they did not end within {patience:g}s of a failure")
     running.result()
+
+
+async def until_one_ends(*works: Coroutine[Any, Any, Any], patience: float) -> None:
+    """Run all until one of them ends, which ends the others; raises what it raised.
+
+    Args:
+        works: what is run.
+        patience: seconds that the others have to end in. Kopf may take longer to say goodbye to its streams; it writes
+            nothing, so nobody waits for it.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=patience)

@@ -1,7 +1,7 @@
 """A queue of keys: each is in it at most once, one worker at a time has it, and one that is added meanwhile comes again.
 
 What is under way goes before what has not begun, and there what an event woke before what a timer woke. A key that fails
-comes back after a growing pause, which never delays an event.
+comes back after a growing pause, and not before the server wants it to; neither ever delays an event.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import timedelta
 from typing import Final, Generic, TypeVar
+
+from cutover.errors import Unavailable
 
 Key = TypeVar("Key", bound=Hashable)
 log = logging.getLogger(__name__)
@@ -143,6 +145,8 @@ class Queue(Generic[Key]):
             except Exception as error:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 after = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10)) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
+                if isinstance(error, Unavailable):
+                    after = max(after, error.retry_after)
                 log.warning(
                     "a turn failed and is tried again",
                     exc_info=error,

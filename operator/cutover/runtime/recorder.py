@@ -6,10 +6,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from cutover.errors import Denied, OutsideError
+from cutover.errors import Conflict, Denied, OutsideError
 from cutover.fields import Json
 from cutover.ports import GROUP, PLANS
 from cutover.saga.turn import Notice
@@ -44,6 +45,7 @@ class EventRecorder:
     ) -> None:
         self._send, self._instance, self._told, self._dropped = send, instance, told, dropped
         self._waiting: asyncio.Queue[Json] = asyncio.Queue(_ROOM)
+        self._cut_off: list[Json] = []
 
     def record(self, plan: Json, notice: Notice) -> None:
         """Publish one event, and write it to the log."""
@@ -88,6 +90,9 @@ class EventRecorder:
             event = await self._waiting.get()
             try:
                 await self._deliver(event)
+            except asyncio.CancelledError:  # the process ends, and nobody knows whether the event was taken
+                self._cut_off.append(event)
+                raise
             except OutsideError as error:
                 log.warning("an event could not be sent", extra={"reason": event["reason"], "why": str(error)})
                 self._dropped()
@@ -102,10 +107,11 @@ class EventRecorder:
             await self._send(_GONE_TO, _about_namespace(event))
 
     async def flush(self) -> None:
-        """Send what is waiting, at the end of the process."""
-        while not self._waiting.empty():
+        """Send what is waiting, at the end of the process, and once more what was under way: by its name it cannot come twice."""
+        while self._cut_off or not self._waiting.empty():
             try:
-                await self._deliver(self._waiting.get_nowait())
+                with suppress(Conflict):  # it has come
+                    await self._deliver(self._cut_off.pop() if self._cut_off else self._waiting.get_nowait())
             except OutsideError:
                 return
 

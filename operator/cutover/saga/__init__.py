@@ -33,11 +33,14 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
     """An active plan whose spec cannot be read, or is not the one that was begun: stop, undo nothing, go on when it can.
 
     Such a plan is never unwound, because how to undo its steps stands in that spec. It can be abandoned, and a deletion
-    gives it up: at once when the namespace goes, else after a while in which somebody may mend the spec.
+    gives it up: at once when the namespace goes, else after a while in which somebody may mend the spec. One that was
+    abandoned comes here until it has let go.
     """
     nothing = Rules(steps=(), generation=status.observed_generation, spec_hash="", start_deadline=timedelta())
     only_abandon = tuple(request for request in inputs.requests if request.verb is RequestVerb.ABANDON)
     draft = Draft(nothing, status, replace(inputs, requests=only_abandon), now)
+    if status.phase in ENDED:
+        return ended(draft, None)
     if answer_requests(draft) is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
     draft.status = _stopped(draft, message)

@@ -13,7 +13,12 @@ from cutover.status import ENDED, Current, Phase, Run, Seen, Status, StepState
 
 @dataclass(slots=True)
 class Draft:
-    """A turn in the making. Lives only inside one call of `advance`."""
+    """A turn in the making. Lives only inside one call of `advance`.
+
+    Attributes:
+        was: the phase in which the turn began.
+        unbound: what became of taking the finalizer off, when that was tried just now.
+    """
 
     rules: Rules
     status: Status
@@ -21,10 +26,12 @@ class Draft:
     now: datetime
     notices: list[Notice] = field(default_factory=list)
     look: list[timedelta] = field(default_factory=list)
+    was: Phase | None = None
     unbound: Outcome | None = None
 
     def __post_init__(self) -> None:
         """What became of the finalizer answers no other question."""
+        self.was = self.status.phase
         if self.inputs.answered is Verb.UNBIND:
             self.unbound, self.inputs = self.inputs.outcome, replace(self.inputs, outcome=None)
 

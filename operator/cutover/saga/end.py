@@ -67,14 +67,14 @@ def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
     phase, keep = draft.status.phase, draft.run.keep_until
     if wish is RequestVerb.ROLLBACK:
         return _roll_back(draft)
+    if phase is Phase.ABANDONED and (draft.inputs.bound or draft.was is not Phase.ABANDONED):
+        return _let_go_of_abandoned(draft)  # once at least, also where somebody has taken our finalizer off
     if draft.inputs.bound:
-        if phase is Phase.ABANDONED:
-            return _let_go_of_abandoned(draft)
         return draft.unbind()
     if keep is not None and not draft.inputs.deleting:
         if keep > draft.now:
             return draft.turn(None, keep - draft.now)
-        match draft.inputs.outcome:
+        match draft.inputs.outcome if draft.inputs.answered is Verb.SWEEP else None:
             case None:
                 return draft.turn(Command(Verb.SWEEP))
             case Done():

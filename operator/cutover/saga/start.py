@@ -104,7 +104,7 @@ def pending(draft: Draft, wish: RequestVerb | None) -> Turn:
         why = Reason.DELETED if inputs.deleting else Reason.ABORTED
         draft.plan_event(PlanEvent.REFUSE, why, "stopped before anything was touched")
         draft.notice(why, "stopped before anything was touched")
-        return draft.unbind()
+        return ended(draft, None)
     if wish is RequestVerb.HOLD:
         draft.set(reason=str(Reason.HELD_BY_PERSON), message="held before the first step; resume to go on")
     elif reason == Reason.HELD_BY_PERSON and wish is RequestVerb.RESUME:
@@ -155,7 +155,7 @@ def _preflight(draft: Draft) -> Turn:
         case Failed(reason=reason, message=message) | Hold(reason=reason, message=message):
             draft.plan_event(PlanEvent.REFUSE, reason, message)
             draft.notice("Refused", message, warning=True)
-            return draft.unbind()
+            return ended(draft, None)
 
 
 def _examine(draft: Draft) -> Turn:
@@ -173,7 +173,7 @@ def _outside(draft: Draft) -> Turn:
         message = "no window is left in which it could begin; give it another one"
         draft.plan_event(PlanEvent.REFUSE, Reason.WINDOW_OVER, message)
         draft.notice("Refused", message, warning=True)
-        return draft.unbind()
+        return ended(draft, None)
     message = f"nothing is missing; it begins when its window opens, {moment(opens_at)}"
     if draft.status.reason != Reason.OUTSIDE:
         draft.notice(Reason.OUTSIDE, message)
@@ -188,7 +188,7 @@ def _still_missing(draft: Draft, message: str) -> Turn:
     if waited >= draft.rules.start_deadline:
         draft.plan_event(PlanEvent.REFUSE, Reason.PREFLIGHT, message)
         draft.notice("Refused", message, warning=True)
-        return draft.unbind()
+        return ended(draft, None)
     draft.set(reason=str(Reason.PREFLIGHT), message=message)
     passed, after = 0.0, float(PREFLIGHT_EVERY[-1])
     for pause in PREFLIGHT_EVERY[:-1]:

@@ -85,6 +85,8 @@ def _after_the_end(draft: Draft, verb: RequestVerb) -> str:
     if status.phase is Phase.SUCCEEDED and verb is RequestVerb.ROLLBACK:
         if draft.inputs.deleting:
             return "the plan is being deleted"
+        if not draft.rules.steps:
+            return "the spec cannot be read, and how to undo its steps stands in it; mend it first"
         if status.point_of_no_return:
             return f"step {status.point_of_no_return} is done and cannot be undone"
         keep = draft.run.keep_until

@@ -225,6 +225,23 @@ def old_side_not_ready(work: Work, message: str) -> Outcome:
     return Again(work.pause(), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
 
 
+def stood(body: Json, resource: Resource) -> list[int]:
+    """For the snapshot: how many pods a workload had before a step, in all and available."""
+    rollout = Rollout.of(body, resource)
+    return [rollout.total, rollout.available]
+
+
+def is_back(work: Work, rollout: Rollout, before: Snapshot) -> bool:
+    """Whether a workload on its way back is as it was: complete, or, after a while, no worse than it was.
+
+    An undo that asked for more could never end, and all earlier ones would wait for it.
+    """
+    if rollout.complete:
+        return True
+    late = bool(rollout.stalled) or work.elapsed >= _PATIENCE
+    return late and rollout.as_before(*before.facts["stood"])
+
+
 def needs_hands(work: Work, ref: Ref, body: Json, rollout: Rollout) -> Wait | None:
     """Pods of a workload on its way back that no controller replaces by itself; one of a StatefulSet is given some time."""
     if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):

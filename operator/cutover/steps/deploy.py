@@ -24,9 +24,11 @@ from cutover.steps.base import (
     Target,
     Work,
     foreign_writer,
+    is_back,
     lacks_the_right,
     needs_hands,
     repaired_too_often,
+    stood,
 )
 from cutover.workloads import Rollout, scalers_of
 
@@ -241,7 +243,7 @@ class Deploy(Kind):
         changes = self.marks(snapshot)
         body = await work.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
-        if rollout.complete:
+        if is_back(work, rollout, snapshot):
             await work.targets.confirm(ref, snapshot.uid, changes)
             return Done(ready=rollout.text)
         if rollout.current and rollout.stalled:
@@ -275,7 +277,8 @@ class Deploy(Kind):
                 return known
             raise
         paths, ours = [path for path, _, _ in foreseen.fields], [after for _, _, after in foreseen.fields]
-        return await work.targets.snapshot(ref, foreseen.body, paths, {"carried": foreseen.carried}, ours)
+        facts = {"carried": foreseen.carried, "stood": stood(foreseen.body, ref.resource)}
+        return await work.targets.snapshot(ref, foreseen.body, paths, facts, ours)
 
     async def _foresee(self, work: Work) -> _Foreseen:
         """Let the server say what would change. Raises PlanError for a container that is not there.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field, StringConstraints, field_validator
 
-from cutover.endpoints import Side, addressed, behind, named_ports, pods_of, wanted
+from cutover.endpoints import Side, addressed, behind, pods_of, ready_by_port, wanted
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import Change, Json, Path, find
 from cutover.model import Name
@@ -94,7 +94,7 @@ class Switch(Kind):
         if says := await refusal(work, ref, {"spec": {"selector": self.selector}}):
             problems.append(Problem(f"{place}.selector", says))
         work.memory.pop(self._memo(work), None)
-        await self._needed(work, body)
+        await self._at_the_start(work, body)
         return problems
 
     async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
@@ -124,13 +124,12 @@ class Switch(Kind):
             await work.targets.fence(ref)
             return Done()
         marks = self.marks(snapshot)
-        if _live(await work.targets.view(ref)) == marks[0].expects[-1]:
-            short = await self._short(work, marks[0].to, snapshot.facts["ready"], at_least_asked=True)
-            if short:
-                return old_side_not_ready(work, f"{ref} cannot go back yet: {short}")
+        moved = _live(await work.targets.view(ref)) == marks[0].expects[-1]
+        if moved and (short := await self._short_back(work, marks[0].to, snapshot)):
+            return old_side_not_ready(work, f"{ref} cannot go back yet: {short}")
         body = await work.targets.change(ref, snapshot.uid, marks)
         await work.targets.confirm(ref, snapshot.uid, marks)
-        return await self._followed(work, body)
+        return await self._followed(work, body, served=snapshot.facts["stood"][""] > 0)
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """The selector."""
@@ -143,7 +142,7 @@ class Switch(Kind):
         if snapshot is None:
             return frozenset()
         (mark,) = self.marks(snapshot)
-        if await self._short(work, mark.to, snapshot.facts["ready"], at_least_asked=True):
+        if await self._short_back(work, mark.to, snapshot):
             return None
         sides = [Side(self.service, labels, subset=True) for labels in mark.expects]
         return frozenset(await behind(work.cluster, work.namespace, *sides))
@@ -154,7 +153,7 @@ class Switch(Kind):
         return self.touches()[0].ref(work.namespace)
 
     def _memo(self, work: Work) -> str:
-        return f"{work.place}.needed"
+        return f"{work.place}.ready"
 
     def _unfit(self, body: Json, place: str) -> list[Problem]:
         """Why no selector of this Service can be moved."""
@@ -170,13 +169,23 @@ class Switch(Kind):
     async def _made(self, work: Work, labels: Mapping[str, str]) -> bool:
         return bool(await behind(work.cluster, work.namespace, Side(self.service, labels, subset=True)))
 
-    async def _needed(self, work: Work, body: Json) -> int:
-        """Ready pods a side needs: remembered since the run's start; a process that took over counts again."""
-        known: int | None = self.min_ready or work.memory.get(self._memo(work))
-        if known is None:
-            known = max(1, len(await pods_of(work.cluster, work.namespace, body, body["spec"]["selector"])))
-            work.memory[self._memo(work)] = known
+    async def _ready(self, work: Work, body: Json, labels: Mapping[str, str]) -> dict[str, int]:
+        return ready_by_port(body, await pods_of(work.cluster, work.namespace, labels))
+
+    async def _at_the_start(self, work: Work, body: Json) -> dict[str, int]:
+        """Ready pods of the old side: remembered since the run's start; a process that took over counts again."""
+        if self._memo(work) not in work.memory:
+            work.memory[self._memo(work)] = await self._ready(work, body, body["spec"]["selector"])
+        known: dict[str, int] = work.memory[self._memo(work)]
         return known
+
+    def _needed(self, ready: Mapping[str, int]) -> dict[str, int]:
+        """What the new side needs at each port: what the old one had; a port that it has beside others may be idle."""
+        served = any(count for port, count in ready.items() if port)
+        return {
+            port: self.min_ready or max(1, count) if count or not port or not served else 0
+            for port, count in ready.items()
+        }
 
     async def _snapshot(self, work: Work) -> Snapshot | None:
         """The selector as it is, and ours; None when the Service has it without us. Never of a view that may be behind."""
@@ -187,32 +196,41 @@ class Switch(Kind):
         ours = body["spec"]["selector"] | self.selector
         if body["spec"]["selector"] == ours:
             return await work.targets.saved(ref)  # written just before a crash, or never to be written
-        return await work.targets.snapshot(ref, body, [_SELECTOR], {"ready": await self._needed(work, body)}, [ours])
+        needed = self._needed(await self._at_the_start(work, body))
+        stood = await self._ready(work, body, body["spec"]["selector"])
+        return await work.targets.snapshot(ref, body, [_SELECTOR], {"ready": needed, "stood": stood}, [ours])
 
     async def _set_back(self, work: Work, change: Change) -> bool:
         """A stream may be behind; nobody is held up without a fresh look."""
         return bool(_live(await work.cluster.get(self._ref(work))) != change.to)
 
-    async def _short(self, work: Work, labels: Mapping[str, str], needed: int, *, at_least_asked: bool = False) -> str:
-        """What a side lacks; empty when nothing is lacking. On the way back all that its workloads ask for is enough."""
+    async def _short(self, work: Work, labels: Mapping[str, str], needed: Mapping[str, int], asked: int = 0) -> str:
+        """What a side lacks; empty when nothing is lacking. All that its workloads are `asked` for is enough."""
         body = await work.targets.view(self._ref(work))
-        ready = len(await pods_of(work.cluster, work.namespace, body, labels))
-        if ready >= needed:
-            return ""
-        if (
-            at_least_asked
-            and 0 < await wanted(work.cluster, work.namespace, Side(self.service, labels, subset=True)) <= ready
-        ):
-            return ""
-        ports = f" and a port {', '.join(sorted(names))}" if (names := named_ports(body)) else ""
-        return f"{ready} pods with {_shown(labels)}{ports} are ready, and {needed} are needed"
+        for port, ready in (await self._ready(work, body, labels)).items():
+            if ready < needed.get(port, 0) and not 0 < asked <= ready:
+                where = f" and a port {port}" if port else ""
+                return f"{ready} pods with {_shown(labels)}{where} are ready, and {needed[port]} are needed"
+        return ""
 
-    async def _followed(self, work: Work, body: Json) -> Outcome:
-        """Whether the Service's endpoints are those of its selector; until then traffic still goes where it went."""
+    async def _short_back(self, work: Work, labels: Mapping[str, str], snapshot: Snapshot) -> str:
+        """As `_short`, of the old side: never more than it had just before the switch, or it could never be undone."""
+        stood = snapshot.facts["stood"]
+        needed = {port: min(count, stood.get(port, 0)) for port, count in snapshot.facts["ready"].items()}
+        if not await self._short(work, labels, needed):
+            return ""
+        asked = await wanted(work.cluster, work.namespace, Side(self.service, labels, subset=True))
+        return await self._short(work, labels, needed, asked)
+
+    async def _followed(self, work: Work, body: Json, *, served: bool = True) -> Outcome:
+        """Whether the Service's endpoints are those of its selector; until then traffic still goes where it went.
+
+        A side that served nothing before the switch has none to show.
+        """
         chosen, there = _live(body), await addressed(work.cluster, work.namespace, self.service)
-        pods = await pods_of(work.cluster, work.namespace, body, chosen, ready=False)
+        pods = await pods_of(work.cluster, work.namespace, chosen)
         strays = there - {pod["metadata"]["uid"] for pod in pods}
-        if there and not strays:
+        if (there or not served) and not strays:
             return Done(ready=str(len(there)))
         says = (
             f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {_shown(chosen)}"

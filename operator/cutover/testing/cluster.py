@@ -229,6 +229,8 @@ class MemoryCluster:
         before, body = self._get(ref), self._patched(ref, operations)
         if ref.resource not in (PLANS, SNAPSHOTS) and not account:
             raise Broken(f"{ref} is written without an account")
+        if ("patch", ref) in self.denied:
+            raise Denied(f"{account or 'the operator'} cannot patch {ref}")
         _possible(ref, before, body, strict=self.strict)
         if body == before:
             return before
@@ -332,17 +334,18 @@ def _selected(labels: Json, selector: str) -> bool:
     if " in (" in selector:
         key, _, values = selector.partition(" in (")
         return labels.get(key) in values.rstrip(")").split(",")
-    for part in filter(None, selector.split(",")):
-        key, unequal, value = part.partition("!=")
-        if not unequal:
-            key, equal, value = part.partition("=")
-            if not equal:
-                if key not in labels:
-                    return False
-                continue
-        if (labels.get(key) == value) is bool(unequal):
-            return False
-    return True
+    return all(_meets(labels, part) for part in selector.split(",") if part)
+
+
+def _meets(labels: Json, part: str) -> bool:
+    for sign in ("!=", "=", "<"):
+        key, found, value = part.partition(sign)
+        if found:
+            label = labels.get(key)
+            if sign == "<":
+                return label is not None and label.isdecimal() and int(label) < int(value)
+            return (label == value) is (sign == "=")
+    return part in labels
 
 
 def _possible(ref: Ref, before: Json, after: Json, *, strict: bool) -> None:

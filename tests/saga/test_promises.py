@@ -1,0 +1,123 @@
+"""Sentences of the design about time, retries, guards and the point of no return: each with the case that would break it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from cutover.requests import Request, RequestVerb
+from cutover.saga.turn import Done, Failed, OnFailure, Wait
+from cutover.status import Phase, Verdict
+from saga.test_saga import RULES, Walk, gate
+
+DEPLOY, SHIFT, LOOK = RULES.steps
+HOLD, RESUME = Request(RequestVerb.HOLD, "1"), Request(RequestVerb.RESUME, "2")
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("policy", list(OnFailure))
+def test_a_failed_gate_follows_its_policy_and_is_never_retried(retries: int, policy: OnFailure) -> None:
+    shift = replace(SHIFT, retries=retries, on_failure=policy)
+    walk = Walk(replace(RULES, steps=(DEPLOY, shift, LOOK))).to("shift", 1)
+    said = walk.go(gates=(gate(Verdict.FAIL),))
+    assert walk.status.failure is not None
+    assert walk.status.failure.reason == "GateFailed"
+    if policy is OnFailure.HOLD:
+        assert (said, walk.status.phase, walk.states) == ("", Phase.HELD, "Done Failed Pending")
+    else:
+        assert (said, walk.status.phase, walk.states) == ("undo shift", Phase.UNWINDING, "Done Undoing Pending")
+    assert walk.status.steps[1].attempt == 1
+
+
+def test_a_failed_guard_is_never_retried() -> None:
+    shift = replace(SHIFT, retries=2)
+    walk = Walk(replace(RULES, steps=(DEPLOY, shift, LOOK))).to("shift", 1)
+    assert walk.go(guards=(gate(Verdict.FAIL, guard=True),)) == "undo shift"
+    assert (walk.status.phase, walk.status.steps[1].attempt) == (Phase.UNWINDING, 1)
+
+
+def test_an_attempt_is_undone_before_the_next_one() -> None:
+    walk = Walk(replace(RULES, steps=(replace(DEPLOY, retries=1), SHIFT, LOOK))).to("deploy")
+    said = [walk.go(Failed("JobFailed", "exit 1")), walk.go(Done()), walk.go(Failed("JobFailed", "exit 1"))]
+    assert said == ["undo deploy", "do deploy 0", "undo deploy"]
+    assert (walk.status.phase, walk.status.steps[0].attempt) == (Phase.UNWINDING, 2), "there is no third one"
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_guards_after_the_point_of_no_return_hold(held: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    walk = Walk(replace(RULES, steps=(replace(DEPLOY, irreversible=True), SHIFT, LOOK))).to("shift")
+    walk.go(Done())
+    if held:
+        walk.go(requests=(HOLD,))
+    assert walk.go(requests=(HOLD,) if held else (), guards=(gate(Verdict.FAIL, guard=True),)) == ""
+    assert walk.is_(Phase.HELD)
+    assert walk.states == "Done Doing Pending"
+
+
+def test_guards_are_not_judged_while_unwinding() -> None:
+    walk = Walk().to("shift", 1)
+    walk.go(gates=(gate(Verdict.FAIL),))
+    failed = walk.status.failure
+    assert walk.go(guards=(gate(Verdict.FAIL, guard=True),)) == "undo shift"
+    assert walk.status.failure == failed
+
+
+def test_suspend_stops_new_stages_and_no_undo() -> None:
+    walk = Walk().to("shift", 1)
+    walk.go(gates=(gate(Verdict.FAIL),))
+    assert walk.go(Done(), suspended=True) == "undo deploy"
+    assert walk.go(Done(), suspended=True) == "release"
+
+
+def test_the_timeout_of_the_plan_counts_running_only() -> None:
+    steps = (replace(DEPLOY, timeout=None), SHIFT, LOOK)
+    walk = Walk(replace(RULES, steps=steps)).to("deploy")  # the plan's timeout is an hour
+    walk.now += timedelta(minutes=40)  # two have passed before
+    walk.go(requests=(HOLD,))
+    walk.now += timedelta(hours=5)
+    walk.go(requests=(HOLD, RESUME))
+    walk.now += timedelta(minutes=17)
+    assert walk.go() == "do deploy 0"
+    walk.go(Wait("Somebody", "is asked"))
+    assert walk.is_(Phase.WAITING)
+    walk.now += timedelta(hours=5)
+    assert walk.go(Done()) == "do shift 0"
+    walk.now += timedelta(minutes=2)
+    assert walk.go().startswith("undo")
+    assert walk.status.failure is not None
+    assert walk.status.failure.reason == "TimedOut"
+
+
+def test_the_timeout_of_a_step_bounds_a_stage_beyond_its_dwell() -> None:
+    stages = tuple(replace(stage, dwell=timedelta(hours=2)) for stage in SHIFT.stages)
+    shift = replace(SHIFT, stages=stages, timeout=timedelta(minutes=30))
+    walk = Walk(replace(RULES, timeout=None, steps=(DEPLOY, shift, LOOK))).to("shift")
+    walk.go(Done())
+    walk.now += timedelta(hours=2, minutes=29)
+    assert walk.go(Done(), gates=(gate(Verdict.WAIT),)) == ""
+    assert walk.is_(Phase.RUNNING)
+    walk.now += timedelta(minutes=1)
+    assert walk.go().startswith("undo")
+    assert walk.status.failure is not None
+    assert walk.status.failure.reason == "StageTimedOut"
+
+
+def test_one_step_done_and_the_next_one_begun_is_one_save() -> None:
+    walk = Walk().to("deploy")
+    assert walk.go(Done()) == "do shift 0"
+    assert walk.states == "Done Doing Pending"
+
+
+def test_an_undo_that_cannot_go_on_keeps_all_earlier_ones_waiting() -> None:
+    """Only one whose object is gone is passed over; its kind says that it is done."""
+    for outcome in (Wait("AccountUnusable", "no"), Failed("Rejected", "no")):
+        walk = Walk().to("shift")
+        walk.go(gates=(gate(Verdict.FAIL),))
+        for _ in range(3):
+            assert walk.go(outcome) == ""
+            assert walk.is_(Phase.STUCK)
+            assert walk.states == "Done Undoing Pending"
+            walk.now += timedelta(minutes=1)
+            assert walk.go() == "undo shift"
