@@ -348,6 +348,12 @@ async def test_a_partition_changes_only_the_pods_above_it(cluster: MemoryCluster
     assert "limits.cpu wanted 1 more, used 3, hard 3" in problems[0]
 
 
+async def test_recreate_lets_all_old_pods_go_first(cluster: MemoryCluster) -> None:
+    cluster.objects[V1]["spec"]["strategy"] = {"type": "Recreate"}
+    quota(cluster, {"pods": "3"}, {"pods": "3"})
+    assert await look(cluster, ROLL.replace("shop-v2", "shop-v1")) == ([], {})
+
+
 async def test_what_is_no_longer_wanted_goes_first(cluster: MemoryCluster) -> None:
     fewer = "{name: roll, deploy: {workload: {name: shop-v1}, replicas: 1, images: [{container: app, image: 'app:2'}]}}"
     strategy(cluster, V1, 1, 0)

@@ -222,6 +222,15 @@ async def test_one_that_was_seen_to_succeed_may_go() -> None:
     assert isinstance(await bench.do(), Failed)
 
 
+def test_a_job_counts_as_seen_to_run_only_when_its_controller_says_so_last() -> None:
+    """ "Suspended" of the time before may still stand there, and a pod be on its way."""
+    suspended = {"type": "Suspended", "status": "True"}
+    body = {"metadata": {"name": "a", "uid": "u"}, "spec": {"suspend": False}, "status": {"startTime": "x"}}
+    assert jobs.state_of(body).acknowledged
+    body["status"] = {"startTime": "x", "conditions": [suspended]}
+    assert not jobs.state_of(body).acknowledged
+
+
 async def test_it_is_not_let_run_a_second_time() -> None:
     """Somebody suspends it: a wish to stop, which is not fought."""
     bench = Bench(HANGS)
