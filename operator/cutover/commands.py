@@ -13,9 +13,10 @@ from typing import Any
 
 from cutover import jobs, leftovers, preflight, snapshots
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected
-from cutover.fields import Change, Json, find, overlap, readable
+from cutover.fields import Json, find, readable
 from cutover.finalizer import bind
 from cutover.gates import Surroundings
+from cutover.keeping import expected, keep
 from cutover.outcomes import outcome_of
 from cutover.plan import Plan
 from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Messenger, Metrics, Ref
@@ -124,7 +125,7 @@ class Hand:
             if seen is not None and (seen["metadata"].get("labels") or {}).get(PLAN_LABEL) == uid:
                 continue
             try:
-                await self.targets().claim_again(ref, await self._expected(ref))
+                await self.targets().claim_again(ref, await expected(self.plan, self.status, self.work, ref))
             except NotFound:
                 return Failed("TargetGone", f"{ref} is gone")
             except Foreign as foreign:
@@ -136,19 +137,6 @@ class Hand:
             except Conflict:
                 continue  # it is being written right now; its next event brings us back
         return None
-
-    async def _expected(self, ref: Ref) -> list[Change]:
-        """The fields this run has written on an object so far, each as the last step that touched it knows it."""
-        found: list[Change] = []
-        for at in reversed(range(len(self.plan.steps))):
-            if self.status.steps[at].state not in TOUCHED or ref not in self._targets_of(at):
-                continue
-            snapshot = await self.targets(self.plan.steps[at].name).saved(ref)
-            if snapshot is not None:
-                for change in self.plan.steps[at].kind.marks(snapshot):
-                    if not any(overlap(change.path, known.path) for known in found):
-                        found.append(change)
-        return found
 
     async def ready_to_undo(self) -> frozenset[int]:
         """Steps whose undo may be taken ahead of those after them: these are passable and touch nothing it rests on."""
@@ -221,18 +209,22 @@ class Hand:
                 await self._drop_former_snapshots()
                 await self._drop_snapshots()
                 return Done()
+            case Verb.KEEP:
+                return await keep(self.plan, self.status, self.work)
             case Verb.UNBIND:
                 await bind(self.cluster, self.ref, self.body, bound=False)
                 return Done()
-        kind = self.plan.steps[command.step].kind
-        if command.verb is Verb.UNDO:
-            return await self._undo(kind, command, looked)
+            case Verb.DO:
+                return await self._do(self.plan.steps[command.step].kind, command, looked)
+            case Verb.UNDO:
+                return await self._undo(self.plan.steps[command.step].kind, command, looked)
+
+    async def _do(self, kind: Any, command: Command, looked: Any) -> Outcome:
         if missing := await self._account_usable(command):
             return Failed("AccountUnusable", missing[0])
         if lost := await self._lost_snapshot(command.step):
-            return Hold(
-                "SnapshotLost", f"{lost}; put it back and resume, or set its fields by hand and abandon the plan"
-            )
+            says = f"{lost}; put it back and resume, or set its fields by hand and abandon the plan"
+            return Hold("SnapshotLost", says)
         outcome: Outcome = await kind.do(self.work(command.step), command.stage, looked)
         return outcome
 
@@ -341,7 +333,7 @@ class Hand:
         """What is no longer as the run left it; empty when all is."""
         for ref in self.all_targets():
             body = await self.cluster.get(ref)
-            for change in await self._expected(ref):
+            for change in await expected(self.plan, self.status, self.work, ref):
                 found = find(body, change.path)
                 if found is None or found.value != change.expects[-1]:
                     return f"{readable(change.path)} of {ref} is no longer what this run left"

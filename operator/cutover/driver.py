@@ -21,7 +21,7 @@ from cutover.conditions import present
 from cutover.criteria import with_report
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.fields import Json
-from cutover.finalizer import bind, is_bound, must_be_bound, terminating
+from cutover.finalizer import bind, deleted_at, is_bound, must_be_bound, terminating
 from cutover.gates.watch import Spawn, Watch
 from cutover.memory import Memory, looked_at
 from cutover.plan import Plan, read_status, write_status
@@ -145,11 +145,8 @@ class Driver:
             self._forget(ref)
             memory = None
         if memory is None:
-            memory = Memory(
-                metadata["uid"],
-                Watch(self._spawn, lambda: self._wake(ref)),
-                Watch(self._spawn, lambda: self._wake(ref)),
-            )
+            watch = partial(Watch, self._spawn, lambda: self._wake(ref))
+            memory = Memory(metadata["uid"], watch(), watch())
             self._memories[ref] = memory
         if memory.version != metadata["resourceVersion"]:
             read = read_status(body.get("status"))
@@ -225,14 +222,14 @@ class Driver:
         """A plan whose spec cannot be read: nothing is done to any target, but that one which was abandoned lets go of them."""
         answered: Verb | None = None
         while True:
-            deleting = "deletionTimestamp" in body["metadata"]
+            deleted = deleted_at(body)
             inputs = Inputs(
                 outcome=outcome,
                 answered=answered,
                 requests=requests.read(body["metadata"].get("annotations") or {}),
-                deleting=deleting,
+                deleted_at=deleted,
                 bound=is_bound(body),
-                terminating=deleting and await terminating(self._cluster, ref.namespace),
+                terminating=deleted is not None and await terminating(self._cluster, ref.namespace),
             )
             turn = judge(status=memory.status, inputs=inputs, now=self._clock.now())
             memory.status = turn.status
@@ -258,7 +255,7 @@ class Driver:
         metadata = body["metadata"]
         active_run = status.run.number if status.run and status.phase in ACTIVE else 0
         hand = self._hand(Ref(PLANS, metadata["namespace"], metadata["name"]), body, memory, plan)
-        deleting = "deletionTimestamp" in metadata
+        deleted = deleted_at(body)
         inputs = Inputs(
             outcome=outcome,
             answered=command.verb if command else None,
@@ -267,12 +264,14 @@ class Driver:
             gates=await self._gates(hand, memory, rules, now if _takes_effect(outcome) else None),
             guards=await self._guards(hand, memory),
             requests=requests.read(metadata.get("annotations") or {}),
-            deleting=deleting,
+            deleted_at=deleted,
             suspended=plan.suspend,
             taken_over=active_run not in (0, memory.fenced_run),
             bound=is_bound(body),
             opening=plan.opening(now),
-            terminating=deleting and status.phase in ACTIVE and await terminating(self._cluster, hand.ref.namespace),
+            terminating=deleted is not None
+            and status.phase in ACTIVE
+            and await terminating(self._cluster, hand.ref.namespace),
             ready_to_undo=await hand.ready_to_undo() if status.phase in _BACKWARD else frozenset(),
         )
         turn = advance(rules, status, inputs, now)
@@ -303,7 +302,7 @@ class Driver:
     async def _guards(self, hand: Hand, memory: Memory) -> tuple[Any, ...]:
         status, plan = memory.status, hand.plan
         watched = status.phase in (Phase.RUNNING, Phase.WAITING) or (
-            status.phase is Phase.HELD and plan.on_failure is OnFailure.ROLLBACK and status.failure is None
+            status.phase is Phase.HELD and plan.on_failure is OnFailure.ROLLBACK
         )
         if not watched or status.run is None or status.current is None:
             memory.guards.stop()

@@ -1,14 +1,21 @@
-"""Our finalizer on a plan, which is there only while the plan is active, and whether its namespace goes. Used by the driver and its commands."""
+"""Our finalizer on a plan, which is there only while the plan is active, and whether it or its namespace goes. Used by the driver and its commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from cutover.errors import Conflict, NotFound, OutsideError, Rejected
 from cutover.fields import Json, Operation, same_version
 from cutover.ports import FINALIZER, NAMESPACES, Cluster, Ref
 from cutover.saga.tables import Reason
 from cutover.status import ACTIVE, Status
+
+
+def deleted_at(body: Json) -> datetime | None:
+    """When an object was deleted that a finalizer still keeps; None when nobody has deleted it."""
+    when = body["metadata"].get("deletionTimestamp")
+    return None if when is None else datetime.fromisoformat(when)
 
 
 async def terminating(cluster: Cluster, namespace: str) -> bool:

@@ -43,6 +43,6 @@ def _over(command: Command, reason: str, message: str) -> Outcome:
 def _foreign(command: Command, foreign: Foreign) -> Outcome:
     if command.verb is Verb.UNDO and foreign.reason == "TargetReplaced":
         return Done(message=f"passed over: {foreign}")
-    if command.verb is Verb.DO and foreign.reason == "ClaimLost":
+    if command.verb in (Verb.DO, Verb.KEEP) and foreign.reason == "ClaimLost":
         return Hold(foreign.reason, f"{foreign}; mend it and resume")
     return _over(command, foreign.reason, str(foreign))

@@ -50,7 +50,6 @@ class StepState(StrEnum):
     UNDOING = "Undoing"
     UNDONE = "Undone"
     FAILED = "Failed"
-    SKIPPED = "Skipped"
 
 
 class Verdict(StrEnum):
@@ -137,6 +136,8 @@ class Current:
         applied_at: when this stage was first seen in effect; its dwell counts from here. Lost in a crash unless a later
             save carried it, and then the dwell starts again.
         ready: ready pods out of those wanted, such as ``2/3``.
+        furthest: the most ready pods that an undo has come to.
+        moved_at: when it came so far. Lost in a crash unless a later save carried it; the next look then finds it out.
         digest: of what a person is asked to approve; an approval that names another one is rejected.
         anew: the stage was held and is brought about once more, whatever stands there now.
         unbegun: it is announced, and waits for the plan's window to be begun.
@@ -152,6 +153,8 @@ class Current:
     started_at: datetime
     applied_at: datetime | None = None
     ready: str = ""
+    furthest: int = 0
+    moved_at: datetime | None = None
     digest: str = ""
     anew: bool = False
     unbegun: bool = False
@@ -168,6 +171,7 @@ class StepStatus:
     Attributes:
         written: it has written to its target, so there is a snapshot. Saved along with the next thing that is saved.
         made: what this attempt has made, in the kind's own words of at most 32 bytes; saved before that may take effect.
+        anew: it is done, and what it left is brought about once more, whatever stands there now.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -177,6 +181,7 @@ class StepStatus:
     attempt: int = 0
     written: bool = False
     made: str = ""
+    anew: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
     message: str = ""
@@ -368,7 +373,7 @@ def settled(status: Status) -> Status:
     """The status without what may be lost in a crash: samples, counts, messages of waiting, what is derived from the rest."""
     current = status.current
     if current is not None:
-        current = replace(current, applied_at=None, ready="", message="", gates=())
+        current = replace(current, applied_at=None, ready="", furthest=0, moved_at=None, message="", gates=())
     steps = tuple(replace(step, written=False) for step in status.steps)
     message = status.message if status.phase in _SAID else ""
     return replace(status, current=current, steps=steps, message=message, progress="", conditions=())

@@ -213,7 +213,7 @@ def test_again_says_when() -> None:
     [
         ({"gates": (gate(Verdict.FAIL),)}, "GateFailed"),
         ({"guards": (gate(Verdict.FAIL, guard=True),)}, "GuardFailed"),
-        ({"deleting": True}, "Deleted"),
+        ({"deleted_at": NOW}, "Deleted"),
         ({"requests": (Request(RequestVerb.ABORT, "t", "alice"),)}, "Aborted"),
         ({"outcome": Failed("Rejected", "no")}, "Rejected"),
     ],
@@ -391,7 +391,7 @@ def test_hold_stops_the_dwell() -> None:
 def test_deleted_before_the_first_step() -> None:
     walk = Walk()
     walk.go()
-    assert walk.go(deleting=True) == ""
+    assert walk.go(deleted_at=NOW) == ""
     assert walk.is_(Phase.REFUSED)
 
 
@@ -447,6 +447,10 @@ def test_the_step_table_is_the_law(state: StepState, event: StepEvent) -> None:
     else:
         with pytest.raises(Broken, match="deploy"):
             draft.step_event(0, event)
+
+
+def test_each_state_of_a_step_is_reached() -> None:
+    assert {StepState.PENDING, *STEP.values()} == set(StepState)
 
 
 def test_active_and_ended_are_all_but_pending() -> None:

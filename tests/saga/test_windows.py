@@ -251,6 +251,6 @@ def test_who_stops_a_plan_keeps_what_only_the_next_stage_takes_away(
 
 def test_an_unwinding_never_waits() -> None:
     walk = begun()
-    assert walk.go(deleting=True, opening=OVER).startswith("undo")
+    assert walk.go(deleted_at=NOW, opening=OVER).startswith("undo")
     assert walk.turn.command is not None
     assert walk.turn.command.verb is Verb.UNDO

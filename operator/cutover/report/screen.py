@@ -30,7 +30,6 @@ MARKS: Final = {
     StepState.UNDOING: ("◂", "magenta"),
     StepState.UNDONE: ("↺", "magenta"),
     StepState.FAILED: ("✗", "red"),
-    StepState.SKIPPED: ("»", "dim"),
 }
 _VERDICTS: Final = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.WAIT: "yellow"}
 _BAR: Final = 24

@@ -44,10 +44,12 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
     if answer_requests(draft) is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
     draft.status = _stopped(draft, message)
-    waited = now - (draft.run.held_at or now)
-    if inputs.deleting and (inputs.terminating or waited >= NO_PROGRESS):
+    if inputs.deleted_at is None:
+        return draft.turn(None, STUCK_EVERY)
+    left = NO_PROGRESS - (now - max(inputs.deleted_at, draft.run.held_at or inputs.deleted_at))
+    if inputs.terminating or left <= timedelta():
         return abandon(draft, Reason.DELETED, f"the spec cannot be read: {message}")
-    return draft.turn(None, STUCK_EVERY, NO_PROGRESS - waited if inputs.deleting else None)
+    return draft.turn(None, STUCK_EVERY, left)
 
 
 def _stopped(draft: Draft, message: str) -> Status:

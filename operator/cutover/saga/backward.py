@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from cutover.requests import RequestVerb
 from cutover.saga.draft import Draft, fence_if_taken_over, position, seconds
@@ -32,21 +33,35 @@ def _in_hand(draft: Draft) -> int:
 
 def _next(draft: Draft) -> Turn:
     """The undo that is to be done now: announced if it is not yet."""
-    steps, rules = draft.status.steps, draft.rules.steps
-    wall = max(
-        (at for at, step in enumerate(steps) if rules[at].irreversible and step.state is StepState.DONE), default=-1
-    )
-    left = [at for at in reversed(range(wall + 1, len(steps))) if steps[at].state in TOUCHED]
+    steps, wall = draft.status.steps, _wall(draft)
+    left = _left(draft)
     if not left:
         _loosen(draft)
         return _stop_short(draft, wall) if wall >= 0 else let_go(draft, "everything is undone")
-    at = next((at for at in left if at in draft.inputs.ready_to_undo), left[0])
+    at = _ahead(draft, left[0])
     if steps[at].state is not StepState.UNDOING or at != _in_hand(draft):
         return _begin(draft, at)
-    if draft.inputs.deleting and draft.now - draft.current.started_at >= NO_PROGRESS:
-        return abandon(draft, Reason.DELETED, f"the undo of step {steps[at].name} made no progress")
     fence_if_taken_over(draft)
     return draft.turn(Command(Verb.UNDO, at))
+
+
+def _wall(draft: Draft) -> int:
+    """The last step that is done and cannot be undone; -1 when there is none."""
+    walls = zip(draft.status.steps, draft.rules.steps, strict=True)
+    return max(
+        (at for at, (step, rule) in enumerate(walls) if rule.irreversible and step.state is StepState.DONE), default=-1
+    )
+
+
+def _left(draft: Draft) -> list[int]:
+    """What is to be undone, the last step first; nothing before the wall is."""
+    steps = draft.status.steps
+    return [at for at in reversed(range(_wall(draft) + 1, len(steps))) if steps[at].state in TOUCHED]
+
+
+def _ahead(draft: Draft, otherwise: int) -> int:
+    """The undo that may be taken ahead of its turn now."""
+    return next((at for at in _left(draft) if at in draft.inputs.ready_to_undo), otherwise)
 
 
 def _begin(draft: Draft, at: int) -> Turn:
@@ -76,10 +91,12 @@ def _look_at(draft: Draft, at: int) -> Turn:
             return _next(draft)
         case Again(after=after, message=message, ready=ready):
             _loosen(draft)
-            draft.set(current=replace(draft.current, message=message, ready=ready))
-            if draft.inputs.ready_to_undo - {at}:
+            draft.set(current=replace(_moved(draft, ready), message=message, ready=ready))
+            if _ahead(draft, at) != at:
                 return _next(draft)
-            left = NO_PROGRESS - (draft.now - draft.current.started_at) if draft.inputs.deleting else None
+            left = _patience(draft)
+            if left is not None and left <= timedelta():
+                return abandon(draft, Reason.DELETED, f"the undo of step {step.name} made no progress")
             return draft.turn(None, seconds(after), left)
         case (
             Wait(reason=reason, message=message)
@@ -98,6 +115,22 @@ def _look_at(draft: Draft, at: int) -> Turn:
             )
             return draft.turn(None, STUCK_EVERY)
     return draft.turn()
+
+
+def _moved(draft: Draft, ready: str) -> Current:
+    """The undo in hand, and when it has come further than ever; a pod that gets ready again and again is no progress."""
+    reached = int(ready.partition("/")[0] or 0)
+    if reached <= draft.current.furthest:
+        return draft.current
+    return replace(draft.current, furthest=reached, moved_at=draft.now)
+
+
+def _patience(draft: Draft) -> timedelta | None:
+    """How long the undo of a deleted plan may still come no further; None when nobody has deleted the plan."""
+    if draft.inputs.deleted_at is None:
+        return None
+    since = draft.current.moved_at or draft.current.started_at
+    return NO_PROGRESS - (draft.now - max(since, draft.inputs.deleted_at))
 
 
 def _loosen(draft: Draft) -> None:

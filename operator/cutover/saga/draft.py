@@ -7,7 +7,20 @@ from datetime import datetime, timedelta
 
 from cutover.errors import Broken
 from cutover.saga.tables import PLAN, STEP, PlanEvent, Reason, StepEvent
-from cutover.saga.turn import STUCK_EVERY, Again, Command, Done, Inputs, Notice, Outcome, Rules, Turn, Verb
+from cutover.saga.turn import (
+    STUCK_EVERY,
+    Again,
+    Command,
+    Done,
+    Failed,
+    Hold,
+    Inputs,
+    Notice,
+    Outcome,
+    Rules,
+    Turn,
+    Verb,
+)
 from cutover.status import ENDED, Current, Phase, Run, Seen, Status, StepState
 
 
@@ -28,12 +41,22 @@ class Draft:
     look: list[timedelta] = field(default_factory=list)
     was: Phase | None = None
     unbound: Outcome | None = None
+    kept: Outcome | None = None
 
     def __post_init__(self) -> None:
-        """What became of the finalizer answers no other question."""
-        self.was = self.status.phase
+        """What became of the finalizer, or of what done steps have left, answers no question about the step in hand."""
+        self.was, outcome = self.status.phase, self.inputs.outcome
         if self.inputs.answered is Verb.UNBIND:
-            self.unbound, self.inputs = self.inputs.outcome, replace(self.inputs, outcome=None)
+            self.unbound, self.inputs = outcome, replace(self.inputs, outcome=None)
+        elif self.inputs.answered is Verb.KEEP:
+            self.kept, self.inputs = outcome, replace(self.inputs, outcome=None)
+            match outcome:
+                case Done():
+                    self.set(steps=tuple(replace(step, anew=False) for step in self.status.steps))
+                case Again(after=float() as after):
+                    self.look.append(timedelta(seconds=after))
+                case Failed() | Hold():
+                    self.inputs = replace(self.inputs, trouble=outcome)
 
     @property
     def run(self) -> Run:

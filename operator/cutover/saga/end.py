@@ -51,7 +51,13 @@ def _end(draft: Draft) -> Turn:
 
 
 def abandon(draft: Draft, reason: Reason, why: str) -> Turn:
-    """End here and leave everything as it is; people are told what was not undone."""
+    """End here and leave everything as it is; the claims are let go of."""
+    give_up(draft, reason, why)
+    return ended(draft, None)
+
+
+def give_up(draft: Draft, reason: Reason, why: str) -> None:
+    """The plan is abandoned from here on; people are told what was not undone."""
     known = {rule.name: rule.undoes for rule in draft.rules.steps}  # empty when the spec cannot be read
     left = [step.name for step in draft.status.steps if step.state in TOUCHED and known.get(step.name, True)]
     message = f"{why}; not undone: {', '.join(left)}" if left else f"{why}; nothing was left to be undone"
@@ -59,7 +65,6 @@ def abandon(draft: Draft, reason: Reason, why: str) -> Turn:
     draft.set_run(held_at=None)
     draft.notice("Abandoned", message, warning=True, on_namespace=draft.inputs.terminating)
     draft.inputs = replace(draft.inputs, outcome=None)
-    return ended(draft, None)
 
 
 def ended(draft: Draft, wish: RequestVerb | None) -> Turn:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from cutover.requests import RequestVerb
 from cutover.saga.draft import Draft, duration, position, stage_of
-from cutover.saga.end import abandon
+from cutover.saga.end import give_up
 from cutover.saga.seeing import note_failed
 from cutover.saga.tables import PlanEvent, Reason, StepEvent
 from cutover.saga.turn import DeletionPolicy, Failed, Hold, OnFailure
@@ -19,14 +19,14 @@ def turn_back(draft: Draft, wish: RequestVerb | None) -> None:
     inputs = draft.inputs
     if inputs.deleting:
         if draft.rules.deletion is DeletionPolicy.ORPHAN:
-            abandon(draft, Reason.DELETED, "the plan was deleted with deletionPolicy Orphan")
+            give_up(draft, Reason.DELETED, "the plan was deleted with deletionPolicy Orphan")
             return None
         return fail(draft, Reason.DELETED, "the plan was deleted while it was active")
     if wish in (RequestVerb.ABORT, RequestVerb.ROLLBACK):
         by = next((record.by for record in draft.status.requests if record.verb == wish), "")
         return fail(draft, Reason.ABORTED, f"aborted by {by}" if by else "aborted")
     if wish is RequestVerb.ABANDON:
-        abandon(draft, Reason.ABANDONED, "abandoned on request")
+        give_up(draft, Reason.ABANDONED, "abandoned on request")
         return None
     return _judge_held(draft) if draft.status.phase is Phase.HELD else _judge(draft)
 

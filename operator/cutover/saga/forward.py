@@ -26,7 +26,7 @@ def forward(draft: Draft) -> Turn:
         draft.written(at)
     match draft.inputs.outcome:
         case None:
-            return _do(draft, at, stage)
+            return _keep(draft) or _do(draft, at, stage)
         case Done() as done:
             return _judge(draft, done)
         case Again(after=after, message=message, ready=ready):
@@ -45,6 +45,15 @@ def forward(draft: Draft) -> Turn:
             return draft.turn()
         case Failed(reason=reason, message=message):
             return _failed(draft, at, reason, message)
+
+
+def _keep(draft: Draft) -> Turn | None:
+    """First see, once a turn, that what done steps have left still stands; None when none has left what is looked after."""
+    left = zip(draft.status.steps, draft.rules.steps, strict=True)
+    if draft.kept is not None or not any(rule.keeps and step.state is StepState.DONE for step, rule in left):
+        return None
+    fence_if_taken_over(draft)
+    return draft.turn(Command(Verb.KEEP))
 
 
 def _do(draft: Draft, at: int, stage: int) -> Turn:
@@ -67,24 +76,34 @@ def _failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
 
 
 def held(draft: Draft) -> Turn:
-    """Nothing moves on; but weights in effect are kept as they are."""
+    """Nothing moves on; but weights in effect are kept as they are.
+
+    Not where it is held because somebody else acts on them: then a person decides.
+    """
     status = draft.status
-    at, stage = position(status), stage_of(status)
     on_purpose = status.reason in (Reason.HELD_BY_PERSON, Reason.SUSPENDED)
-    if not on_purpose or stage < 0 or status.steps[at].state is not StepState.DOING:
+    if not on_purpose and status.failure is None:
         return draft.turn()
-    if not draft.rules.steps[at].keeps or draft.current.applied_at is None:
-        return draft.turn()
-    match draft.inputs.outcome:
-        case None:
-            fence_if_taken_over(draft)
-            return draft.turn(Command(Verb.DO, at, stage))
+    match draft.inputs.outcome or draft.kept:
+        case None | Done() if draft.inputs.outcome is None:
+            return _keep(draft) or _keep_in_hand(draft)
         case Again(after=after):
             return draft.turn(None, seconds(after))
-        case Hold(reason=reason, message=message) | Failed(reason=reason, message=message):
-            draft.set(reason=reason, message=f"step {draft.current.step}: {message}")
-            draft.notice(reason, f"step {draft.current.step}: {message}", warning=True)
+        case Hold(reason=reason, message=message) | Failed(reason=reason, message=message) if on_purpose:
+            draft.set(reason=reason, message=message)
+            draft.notice(reason, message, warning=True)
     return draft.turn()
+
+
+def _keep_in_hand(draft: Draft) -> Turn:
+    """The stage in hand, where it is in effect and is looked after; also one that waits for a window, or whose gate has failed."""
+    at, stage = position(draft.status), stage_of(draft.status)
+    if stage < 0 or not draft.rules.steps[at].keeps or draft.current.applied_at is None:
+        return draft.turn()
+    if draft.status.steps[at].state not in (StepState.DOING, StepState.WAITING, StepState.FAILED):
+        return draft.turn()
+    fence_if_taken_over(draft)
+    return draft.turn(Command(Verb.DO, at, stage))
 
 
 def _go(draft: Draft, at: int) -> None:

@@ -55,7 +55,8 @@ class StepRule:
         undoes: there is something to undo.
         retries: attempts after the first, each made once the last one is undone.
         irreversible: once it is done, unwinding never passes it.
-        keeps: a stage in effect is looked after also while the plan is held (the weights of traffic).
+        keeps: a stage in effect is looked after also while the plan is held, and what the last one left until the end of
+            the run (the weights of traffic).
     """
 
     name: str
@@ -150,6 +151,7 @@ class Verb(StrEnum):
     CLAIM = "claim"  # mark every target as ours, all or none
     DO = "do"
     UNDO = "undo"
+    KEEP = "keep"  # see that what steps that are done have left, and is looked after, still stands
     RECLAIM = "reclaim"  # after the end: mark every target again, if all is as the run left it
     RELEASE = "release"  # take the marks away; after a success keep the snapshots for a while, else drop them
     SWEEP = "sweep"  # drop snapshots that were kept long enough
@@ -207,6 +209,7 @@ class Inputs:
         requests: the request annotations as they stand.
         taken_over: this process has not acted on this run before, so the fence must rise before it does.
         bound: our finalizer is on the plan.
+        deleted_at: when somebody deleted the plan; None when nobody has.
         terminating: the namespace is being deleted.
         opening: of the plan's windows.
         ready_to_undo: positions of steps that may be undone ahead of their turn now.
@@ -219,13 +222,18 @@ class Inputs:
     gates: tuple[GateStatus, ...] = ()
     guards: tuple[GateStatus, ...] = ()
     requests: tuple[Request, ...] = ()
-    deleting: bool = False
+    deleted_at: datetime | None = None
     suspended: bool = False
     taken_over: bool = False
     bound: bool = False
     terminating: bool = False
     opening: Opening = Opening()
     ready_to_undo: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def deleting(self) -> bool:
+        """Whether the plan is being deleted."""
+        return self.deleted_at is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,4 +251,4 @@ PREFLIGHT_EVERY: Final = (1, 2, 4, 5)
 BUSY_EVERY: Final = timedelta(seconds=30)
 STUCK_EVERY: Final = timedelta(seconds=60)
 NO_PROGRESS: Final = timedelta(minutes=10)
-"""How long one undo of a plan that was deleted may take, before the finalizer comes off all the same."""
+"""How long an undo of a plan that was deleted may come no further, before the finalizer comes off all the same."""

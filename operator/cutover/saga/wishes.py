@@ -246,6 +246,9 @@ def resume(draft: Draft) -> None:
         at = position(draft.status)
         if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
             draft.step_event(at, StepEvent.GO)
+    if not kept:
+        left = zip(draft.status.steps, draft.rules.steps, strict=True)
+        draft.set(steps=tuple(replace(s, anew=rule.keeps and s.state is StepState.DONE) for s, rule in left))
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING if current is not None else Reason.CLAIMING)
     draft.set_run(held_at=None)

@@ -128,7 +128,7 @@ class MemoryCluster:
         """Delete an object; one with finalizers is only marked."""
         body = copy.deepcopy(self.objects[ref])
         if body["metadata"].get("finalizers"):
-            body["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+            body["metadata"].setdefault("deletionTimestamp", self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"))
             self._store(ref, body)
         else:
             self._remove(ref)
