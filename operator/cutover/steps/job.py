@@ -159,8 +159,15 @@ class Job(Kind):
         if state.deleting:
             return Again(_SOON, f"{lead} is being deleted")
         if state.suspended:
-            command = f'kubectl patch job -n {work.namespace} {state.name} -p \'{{"spec":{{"suspend":false}}}}\''
-            return Again(_LOOK_AGAIN, f"{lead} was suspended by somebody; to go on: {command}", state.progress)
+            # With our label, so that a Job that lost it goes on inside our books.
+            patch = f'{{"metadata":{{"labels":{{"{STARTED_LABEL}":"true"}}}},"spec":{{"suspend":false}}}}'
+            command = f"kubectl patch job -n {work.namespace} {state.name} -p '{patch}'"
+            why = (
+                "was suspended by somebody"
+                if state.started == "true"
+                else f"is suspended and has lost its label {STARTED_LABEL}"
+            )
+            return Again(_LOOK_AGAIN, f"{lead} {why}; to go on: {command}", state.progress)
         if state.active and state.ready >= state.active:
             says = f"{lead} runs; {jobs.logs(work.namespace, state.name)}"
             return Again(_LOOK_AGAIN, says, state.progress)
@@ -251,7 +258,7 @@ class Job(Kind):
     def _name(self, work: Work, *, undo: bool = False) -> str:
         holder, step = work.targets.holder, work.targets.step
         verb = "undo" if undo else "do"
-        lead = f"{step[:45].rstrip('-')}-undo" if undo else step
+        lead = f"{step[:40].rstrip('-')}-undo" if undo else step
         return jobs.name_of(lead, holder.uid, holder.run, step, work.attempt, verb)
 
     def _body(self, work: Work, name: str, template: Json, started: str = "false") -> Json:
