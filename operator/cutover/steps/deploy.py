@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cutover import spec_patch
+from cutover.config_maps import references
 from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
 from cutover.fields import ABSENT, Change, Json, Path, differences, stand
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
 from cutover.patching import merge
-from cutover.ports import AUTOSCALERS, DAEMON_SETS, Ref
+from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
 from cutover.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
@@ -24,6 +25,7 @@ from cutover.steps.base import (
     Target,
     Work,
     foreign_writer,
+    held_up,
     is_back,
     lacks_the_right,
     needs_hands,
@@ -55,13 +57,13 @@ class _Foreseen:
     Attributes:
         body: the workload before.
         fields: each with its value before and after.
-        paused: nothing would roll out.
+        after: its spec after.
         carried: weight that the pods carried before the step; only asked when the step raises the replicas.
     """
 
     body: Json
     fields: tuple[tuple[Path, Json, Json], ...]
-    paused: bool
+    after: Json
     carried: int = 0
 
 
@@ -196,15 +198,22 @@ class Deploy(Kind):
                 return []
             says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
             return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
-        if not foreseen.paused:
+        problems = await self._unfed(work, foreseen.after)
+        if foreseen.after.get("paused"):
+            says = f"{ref} is paused (spec.paused: true), so nothing would roll out"
+            problems.append(Problem(f"{where}.workload", f"{says}; run kubectl rollout resume deployment/{ref.name}"))
+        return problems
+
+    async def _unfed(self, work: Work, spec: Json) -> list[Problem]:
+        """ConfigMaps and keys for want of which the new pods would not start; what an earlier step writes may come yet."""
+        if spec.get("replicas") == 0:
             return []
-        return [
-            Problem(
-                f"{where}.workload",
-                f"{ref} is paused (spec.paused: true), so nothing would roll out; "
-                f"run kubectl rollout resume deployment/{ref.name}",
-            )
-        ]
+        needs = [one for one in references(spec["template"]["spec"]) if not one.optional]
+        names = sorted({one.name for one in needs if Target(CONFIG_MAPS, one.name) not in work.earlier})
+        bodies = dict(zip(names, await asyncio.gather(*(_config_map(work, name) for name in names)), strict=True))
+        lacking = {says: None for one in needs if one.name in bodies and (says := one.lacks(bodies[one.name]))}
+        way_out = "so its pods would not start; create that first, or mark the reference optional"
+        return [Problem(f"{work.place}.deploy", f"{says}, {way_out}") for says in lacking]
 
     async def look(self, work: Work, stage: int) -> Any:
         """Ask what will change, unless the snapshot says it already."""
@@ -221,14 +230,16 @@ class Deploy(Kind):
         changes = self.forward(snapshot)
         if await self._undone_by_others(work, ref, changes) and repaired_too_often(work):
             return await foreign_writer(work, ref, "the fields of this step")
-        rollout = Rollout.of(await work.targets.change(ref, snapshot.uid, changes), ref.resource)
+        body = await work.targets.change(ref, snapshot.uid, changes)
+        rollout = Rollout.of(body, ref.resource)
         work.memory[_memo(work)] = True
         if rollout.at_rest:
             return Done(ready=rollout.text)
+        why = await held_up(work, ref, body)
         if rollout.current and rollout.stalled:
-            says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
+            says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready{why}"
             return Failed("RolloutStalled", says)
-        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready", rollout.text)
+        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Set the fields back, read them back, and wait until the old pods are available again."""
@@ -303,7 +314,7 @@ class Deploy(Kind):
                 body = await work.cluster.get(ref)
                 continue
             fields = tuple(differences(spec, after["spec"], ("spec",)))
-            return _Foreseen(body, fields, bool(after["spec"].get("paused")), sum(weights.values()))
+            return _Foreseen(body, fields, after["spec"], sum(weights.values()))
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to learn what would change")
 
     def _wish(self, work: Work, ref: Ref, spec: Json) -> Json:
@@ -336,6 +347,13 @@ class Deploy(Kind):
             f"{ref} cannot go from {spec.get('replicas', 1)} to {least} replicas while it is given weight {given} "
             f"({before} before this step); give the weight back to where it was"
         )
+
+
+async def _config_map(work: Work, name: str) -> Json | None:
+    try:
+        return await work.cluster.get(Ref(CONFIG_MAPS, work.namespace, name))
+    except NotFound:
+        return None
 
 
 def _memo(work: Work) -> str:

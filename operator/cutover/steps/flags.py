@@ -33,7 +33,7 @@ from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Duty, Kind, Target, Work, needs_hands, patient, refusal
+from cutover.steps.base import Duty, Kind, Target, Work, held_up, needs_hands, patient, refusal
 from cutover.targets import Foreign
 from cutover.workloads import Rollout, ending, fingerprint, owned, selector
 
@@ -335,8 +335,10 @@ async def _judge(work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Js
     """Whether each rollout is complete and each pod carries the wanted mark; pods on their way out still run, so they count."""
     rollouts = {ref: Rollout.of(body, ref.resource) for ref, body in bodies.items()}
     pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
-    if slow := [str(ref) for ref, rollout in rollouts.items() if not rollout.complete]:
-        return Again(_LOOK_AGAIN, f"{pods} pods are ready with the values; {', '.join(slow)} not done yet", pods)
+    if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete]:
+        why = await held_up(work, slow[0], bodies[slow[0]])
+        says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not done yet{why}"
+        return Again(_LOOK_AGAIN, says, pods)
     for ref, body in bodies.items():
         left = [pod["metadata"]["name"] for pod in await _pods(work, ref, body) if _mark_of(pod) != wanted[ref]]
         if left:
