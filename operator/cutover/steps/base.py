@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
-from cutover.fields import Change, Json
+from cutover.fields import Change, Json, stand
 from cutover.model import Model
 from cutover.pods import waits_for
 from cutover.ports import FIELD_MANAGER, PODS, STATEFUL_SETS, Cluster, Messenger, Ref, Resource
@@ -269,6 +270,23 @@ async def held_up(work: Work, ref: Ref, body: Json) -> str:
     pods = owned(await work.cluster.list(PODS, work.namespace, selector(body), fresh=False), ref, body)
     why = waits_for(pods, work.namespace)
     return f"; {why}" if why else ""
+
+
+def note_set(work: Work) -> None:
+    """This process has brought the fields of the step to their values. Forgotten when they are taken back."""
+    work.memory[f"{work.place}.set"] = True
+
+
+def forget_set(work: Work) -> None:
+    """The fields of the step are not to have its values any more."""
+    work.memory.pop(f"{work.place}.set", None)
+
+
+async def fought_over(work: Work, ref: Ref, changes: Sequence[Change]) -> bool:
+    """Whether somebody sets again what was before, and has had it put back too often: asked before each write."""
+    if f"{work.place}.set" not in work.memory or stand(await work.targets.view(ref), changes):
+        return False
+    return repaired_too_often(work)
 
 
 def repaired_too_often(work: Work) -> bool:

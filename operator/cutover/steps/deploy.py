@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from cutover import spec_patch
 from cutover.config_maps import references
 from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
-from cutover.fields import ABSENT, Change, Json, Path, differences, stand
+from cutover.fields import ABSENT, Change, Json, Path, differences
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
 from cutover.patching import merge
@@ -25,12 +25,14 @@ from cutover.steps.base import (
     Target,
     Work,
     foreign_writer,
+    forget_set,
+    fought_over,
     held_up,
     is_back,
     lacks_the_right,
     needs_hands,
+    note_set,
     patient,
-    repaired_too_often,
     stood,
 )
 from cutover.workloads import Rollout, scalers_of
@@ -228,11 +230,11 @@ class Deploy(Kind):
         known = await work.targets.saved(ref) if work.targets.remembers(ref) else None
         snapshot = known or await self._snapshot(work, looked)
         changes = self.forward(snapshot)
-        if await self._undone_by_others(work, ref, changes) and repaired_too_often(work):
+        if await fought_over(work, ref, changes):
             return await foreign_writer(work, ref, "the fields of this step")
         body = await work.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
-        work.memory[_memo(work)] = True
+        note_set(work)
         if rollout.at_rest:
             return Done(ready=rollout.text)
         why = await held_up(work, ref, body)
@@ -244,7 +246,7 @@ class Deploy(Kind):
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Set the fields back, read them back, and wait until the old pods are available again."""
         del looked
-        work.memory.pop(_memo(work), None)
+        forget_set(work)
         ref = self.rolls_out().ref(work.namespace)
         snapshot = await work.targets.saved(ref)
         if snapshot is None:
@@ -269,12 +271,6 @@ class Deploy(Kind):
         return [
             Change(path, was, (was, ours)) for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
-
-    async def _undone_by_others(self, work: Work, ref: Ref, changes: list[Change]) -> bool:
-        """Whether a field that this process has set is no longer so: somebody writes again what was before."""
-        if _memo(work) not in work.memory:
-            return False
-        return not stand(await work.targets.view(ref), changes)
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
@@ -354,8 +350,3 @@ async def _config_map(work: Work, name: str) -> Json | None:
         return await work.cluster.get(Ref(CONFIG_MAPS, work.namespace, name))
     except NotFound:
         return None
-
-
-def _memo(work: Work) -> str:
-    """Where it is remembered that the fields were set."""
-    return f"{work.place}.set"
