@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from cutover.requests import RequestVerb
 from cutover.status import Phase
@@ -13,6 +14,7 @@ from harness.cluster import Cluster
 from harness.process import until
 from support.checkout import Checkout, example
 from support.real import Shop
+from support.shop import RUNBOOK
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
 
@@ -209,4 +211,51 @@ def test_a_delegate_splits_what_its_root_hands_on(shop: Shop, cluster: Cluster) 
     assert checkout.ask(50, canary="true") == {"v1": 50}
     assert shop.objects() == before
     assert shop.leftovers() == []
+    checkout.stop()
+
+
+APP_SERVICES = """
+---
+apiVersion: v1
+kind: Service
+metadata: {name: app-v1, namespace: NAMESPACE}
+spec: {selector: {app: checkout-v1}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: app-v2, namespace: NAMESPACE}
+spec: {selector: {app: checkout-v2}, ports: [{name: http, port: 80}]}
+"""
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
+def test_the_manifest_of_a_runbook_runs_as_it_stands(shop: Shop, cluster: Cluster, back: bool) -> None:  # noqa: FBT001 -- a parameter
+    """Neither of its routes has a name, and its header route is nobody's to touch. It is given the hosts that it lacks."""
+    body = yaml.safe_load(RUNBOOK)
+    body["metadata"]["namespace"] = shop.namespace
+    body["spec"] |= {"hosts": [f"checkout.{shop.namespace}.example"], "gateways": ["istio-system/gateway"]}
+    path = f"{shop.routes.rpartition('/')[0]}/app-migration"
+    checkout = Checkout(shop, cluster, yaml.safe_dump(body) + APP_SERVICES, cluster.mesh.gateway_url, path)
+    checkout.start()
+    before = shop.objects()
+    assert checkout.ask(50, canary="true") == {"v2": 50}
+    sides = {"from": {"host": "app-v1"}, "to": {"host": "app-v2"}}
+    shift = {"name": "shift", "traffic": {"virtualService": {"name": "app-migration"}, **sides, "weights": [50, 100]}}
+    shop.apply({"steps": [shift]})
+    shop.until(lambda s: s.current is not None and s.current.weight == 100)  # which waits for a second endpoint
+    until("half of the weight is written", lambda: routes(checkout)[1]["route"][1]["weight"] == 50)
+    split = checkout.ask(400)
+    assert split.total() == 400
+    assert 140 <= split["v2"] <= 260, split
+    if back:
+        shop.request(RequestVerb.ABORT)
+        assert shop.until_ended().phase is Phase.ROLLED_BACK
+        assert shop.objects() == before
+        assert routes(checkout) == yaml.safe_load(RUNBOOK)["spec"]["http"]
+    else:
+        checkout.add("v2")
+        assert shop.until_ended().phase is Phase.SUCCEEDED
+        assert routes(checkout)[0] == yaml.safe_load(RUNBOOK)["spec"]["http"][0]
+        assert checkout.ask(50) == {"v2": 50}
+    assert checkout.ask(50, canary="true") == {"v2": 50}
     checkout.stop()

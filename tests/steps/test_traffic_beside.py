@@ -15,7 +15,7 @@ from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react
-from support.shop import ROUTES, V2, plan, shop, shop_of_many_routes, virtual_service
+from support.shop import ROUTES, RUNBOOK, V2, plan, shop, shop_of_many_routes, virtual_service
 from support.simulation import Simulation
 
 HEADER = "{headers: {canary: {exact: 'true'}}}"
@@ -165,32 +165,6 @@ async def test_several_routes_get_one_each_and_an_unnamed_one_too() -> None:
     assert names(alone) == ["cutover-shift", ""]
     assert await alone.run() is Phase.SUCCEEDED
     assert names(alone) == [""]
-
-
-RUNBOOK = """
-apiVersion: networking.istio.io/v1beta1
-kind: VirtualService
-metadata:
-  name: app-migration
-spec:
-  http:
-  - match:
-    - headers:
-        canary:
-          exact: "true"
-    route:
-    - destination:
-        host: app-v2
-      weight: 100
-  - route:
-    - destination:
-        host: app-v1
-      weight: 90
-    - destination:
-        host: app-v2
-      weight: 10  # Start with 10% traffic
-"""
-"""A canary with a header as people find it in a runbook. It lacks the hosts that a VirtualService needs."""
 
 
 def runbook(cluster: MemoryCluster) -> None:

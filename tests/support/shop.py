@@ -209,3 +209,29 @@ steps:
       dwell: 1m
     gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
 """
+
+
+RUNBOOK = """
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata:
+  name: app-migration
+spec:
+  http:
+  - match:
+    - headers:
+        canary:
+          exact: "true"
+    route:
+    - destination:
+        host: app-v2
+      weight: 100
+  - route:
+    - destination:
+        host: app-v1
+      weight: 90
+    - destination:
+        host: app-v2
+      weight: 10  # Start with 10% traffic
+"""
+"""A canary with a header as people find it in a runbook. It lacks the hosts that a VirtualService needs."""
