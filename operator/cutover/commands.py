@@ -214,18 +214,17 @@ class Hand:
             case Verb.UNBIND:
                 await bind(self.cluster, self.ref, self.body, bound=False)
                 return Done()
-        kind = self.plan.steps[command.step].kind
-        if command.verb is Verb.UNDO:
-            return await self._undo(kind, command, looked)
-        return await self._do(kind, command, looked)
+            case Verb.DO:
+                return await self._do(self.plan.steps[command.step].kind, command, looked)
+            case Verb.UNDO:
+                return await self._undo(self.plan.steps[command.step].kind, command, looked)
 
     async def _do(self, kind: Any, command: Command, looked: Any) -> Outcome:
         if missing := await self._account_usable(command):
             return Failed("AccountUnusable", missing[0])
         if lost := await self._lost_snapshot(command.step):
-            return Hold(
-                "SnapshotLost", f"{lost}; put it back and resume, or set its fields by hand and abandon the plan"
-            )
+            says = f"{lost}; put it back and resume, or set its fields by hand and abandon the plan"
+            return Hold("SnapshotLost", says)
         outcome: Outcome = await kind.do(self.work(command.step), command.stage, looked)
         return outcome
 

@@ -145,11 +145,8 @@ class Driver:
             self._forget(ref)
             memory = None
         if memory is None:
-            memory = Memory(
-                metadata["uid"],
-                Watch(self._spawn, lambda: self._wake(ref)),
-                Watch(self._spawn, lambda: self._wake(ref)),
-            )
+            watch = partial(Watch, self._spawn, lambda: self._wake(ref))
+            memory = Memory(metadata["uid"], watch(), watch())
             self._memories[ref] = memory
         if memory.version != metadata["resourceVersion"]:
             read = read_status(body.get("status"))

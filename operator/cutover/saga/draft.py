@@ -45,8 +45,7 @@ class Draft:
 
     def __post_init__(self) -> None:
         """What became of the finalizer, or of what done steps have left, answers no question about the step in hand."""
-        self.was = self.status.phase
-        outcome = self.inputs.outcome
+        self.was, outcome = self.status.phase, self.inputs.outcome
         if self.inputs.answered is Verb.UNBIND:
             self.unbound, self.inputs = outcome, replace(self.inputs, outcome=None)
         elif self.inputs.answered is Verb.KEEP:
