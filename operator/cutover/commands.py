@@ -214,10 +214,10 @@ class Hand:
             case Verb.UNBIND:
                 await bind(self.cluster, self.ref, self.body, bound=False)
                 return Done()
-            case Verb.DO:
-                return await self._do(self.plan.steps[command.step].kind, command, looked)
-            case Verb.UNDO:
-                return await self._undo(self.plan.steps[command.step].kind, command, looked)
+        kind = self.plan.steps[command.step].kind
+        if command.verb is Verb.UNDO:
+            return await self._undo(kind, command, looked)
+        return await self._do(kind, command, looked)
 
     async def _do(self, kind: Any, command: Command, looked: Any) -> Outcome:
         if missing := await self._account_usable(command):

@@ -27,6 +27,8 @@ from cutover.ports import (
 from cutover.workloads import Rollout, pod_ready
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
+_BY_SELECTOR: Final = "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io"
+"""On slices that follow the Service's selector; somebody may have made others by hand beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,9 @@ def _ports_of(pod: Json) -> set[str]:
 
 
 async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
-    """The uids of the pods that a Service's EndpointSlices name as ready."""
-    return _ready_endpoints(await cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL}={service}"), service)
+    """The uids of the pods that the EndpointSlices of a Service's selector name as ready."""
+    labels = f"{_SERVICE_LABEL}={service},{_BY_SELECTOR}"
+    return _ready_endpoints(await cluster.list(ENDPOINT_SLICES, namespace, labels), service)
 
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:

@@ -173,7 +173,7 @@ def rollings(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> Iterator
                 continue
             if rolling is not None:
                 yield rolling
-                specs[ref], counts[ref] = rolling.after, rolling.pods.passes[-1][0]
+                specs[ref], counts[ref] = rolling.after, sum(rolling.pods.passes[-1])
 
 
 _UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -185,8 +185,8 @@ def _rolling(step: Any, target: Any, ref: Ref, body: Json, now: int) -> Rolling 
     after = step.kind.shaped(target, before)
     if after == before:
         return None
-    wanted = Rollout.of(body | {"spec": after}, ref.resource).wanted
-    pods, least = _passes(ref.resource, before, after, now, wanted)
+    rollout = Rollout.of(body | {"spec": after}, ref.resource)
+    pods, least = _passes(ref.resource, before, after, now, rollout)
     amounts(pods.after, ())
     _legible(after["template"])
     return Rolling(step.name, f"steps[{step.name}].{step.kind.key}", ref, before, after, pods, least)
@@ -202,16 +202,21 @@ def _legible(template: Json) -> None:
         names_of(inits)[0]
 
 
-def _passes(resource: Resource, before: Json, after: Json, now: int, wanted: int) -> tuple[Pods, int]:
-    """Through how many pods a rollout goes, and how many it leaves available, as the controllers do it."""
+def _passes(resource: Resource, before: Json, after: Json, now: int, rollout: Rollout) -> tuple[Pods, int]:
+    """Through how many pods a rollout goes, and how many it leaves available, as the controllers do it.
+
+    They take away what is no longer wanted before they make anything new.
+    """
+    wanted, kept = rollout.wanted, rollout.kept
     old, new = before["template"]["spec"], after["template"]["spec"]
     if before["template"] == after["template"]:
         return Pods(old, new, now, ((wanted, 0),), (wanted, 0), created=wanted > now), min(now, wanted)
     surge, unavailable = _bounds(resource, after, wanted)
-    passes = [(wanted, 0)]
-    if not unavailable and now and wanted:  # one new pod at least must be there before the first old one goes
-        passes = [(1, now), (wanted, 1), (wanted, 0)]
-    pods = Pods(old, new, now, tuple(passes), (wanted, min(surge, now)), created=wanted > 0)
+    fresh, left = wanted - kept, min(now, wanted)
+    passes = [(fresh, kept)]
+    if not unavailable and left:  # one new pod at least must be there before the first old one goes
+        passes = [(1, left), (wanted, 1), (wanted, 0)]
+    pods = Pods(old, new, now, tuple(passes), (fresh, kept + min(surge, now)), created=fresh > 0)
     return pods, max(0, min(now, wanted) - unavailable)
 
 

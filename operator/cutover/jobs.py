@@ -29,6 +29,8 @@ GATE_LABEL: Final = "cutover.dev/gate"
 _LONGEST: Final = 16_384
 """Characters of a template as JSON."""
 _DEEPEST: Final = 32
+_LEAD: Final = 45
+"""Characters of a step's name in that of a Job."""
 _OURS: Final = "cutover.dev/"
 _SPEC_ONLY: Final = "{key} is no part of a template; keep metadata and spec, as in the jobTemplate of a CronJob"
 _NOT_IN_SPEC: Final = {
@@ -137,9 +139,13 @@ def images_of(template: Json) -> str:
 
 
 def name_of(lead: str, *key: object) -> str:
-    """The name of the Job of one try, the same whenever it is asked for. The pods carry it as a label, so it has 63 characters at most."""
+    """The name of the Job of one try, the same whenever it is asked for.
+
+    The pods carry it as a label, and those of an Indexed Job have it with their index as host name: 63 characters at most,
+    of which up to 7 are left for a million completions.
+    """
     digest = hashlib.sha256("/".join(map(str, key)).encode()).hexdigest()[:10]
-    return f"{lead[:50].rstrip('-')}-{digest}"
+    return f"{lead[:_LEAD].rstrip('-')}-{digest}"
 
 
 def manifest(template: Json, name: str, holder: Holder, backoff_limit: int, labels: Mapping[str, str]) -> Json:

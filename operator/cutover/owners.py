@@ -30,6 +30,9 @@ _MARKS: Final = (
     (Tool.FLUX, "HelmRelease", "helm.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/namespace"),
 )
 _TRACKING: Final = "argocd.argoproj.io/tracking-id"
+_BY_LABEL: Final = "app.kubernetes.io/instance"
+"""How Argo CD before 3.0 marks what it keeps. Charts set it too, so it counts only where Argo CD has written the object."""
+_ARGO_WRITERS: Final = ("argocd-controller", "argocd-application-controller")
 _LEAVES: Final = {
     "Kustomization": ("kustomize.toolkit.fluxcd.io/reconcile", "disabled"),
     "HelmRelease": ("helm.toolkit.fluxcd.io/driftDetection", "disabled"),
@@ -66,6 +69,9 @@ def owner_of(body: Json) -> Owner | None:
         for marks in (labels, annotations):
             if name in marks:
                 return Owner(tool, kind, marks[name], marks.get(namespace, ""))
+    writers = {entry.get("manager") for entry in body["metadata"].get("managedFields") or ()}
+    if _BY_LABEL in labels and not writers.isdisjoint(_ARGO_WRITERS):
+        return Owner(Tool.ARGO_CD, "application", labels[_BY_LABEL])
     if labels.get("app.kubernetes.io/managed-by") == "Helm":
         return Owner(Tool.HELM, "release", annotations.get("meta.helm.sh/release-name", "unknown"))
     return None

@@ -26,7 +26,8 @@ from cutover.model import Model, validations
 from cutover.saga.turn import Opening
 
 _DAY: Final = timedelta(days=1)
-_WEEK: Final = 7
+_AHEAD: Final = 14
+"""Days: two weeks, because the clock may skip the window of the next one."""
 
 
 class Day(StrEnum):
@@ -122,14 +123,19 @@ class Recurring(Model):
     time_zone: Zone = Field(default="UTC", description="Of these times, such as Europe/Berlin. Default UTC.")
 
     def spans(self, now: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """The spans from the one that may have begun yesterday to the same day of next week, UTC, in their order."""
+        """The spans from the one that may have begun yesterday to those of two weeks ahead, UTC, in their order.
+
+        One of which the clock leaves nothing, when it is put forward, is none.
+        """
         zone = ZoneInfo(self.time_zone)
         today = now.astimezone(zone).date()
-        for ahead in range(-1, _WEEK + 1):
+        for ahead in range(-1, _AHEAD + 1):
             day = today + ahead * _DAY
             if list(Day)[day.weekday()] in self.days:
                 until = day if self.to > self.from_ else day + _DAY
-                yield _at(day, self.from_, zone), _at(until, self.to, zone)
+                begin, end = _at(day, self.from_, zone), _at(until, self.to, zone)
+                if begin < end:
+                    yield begin, end
 
 
 def _at(day: date, clock: time, zone: ZoneInfo) -> datetime:

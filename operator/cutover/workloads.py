@@ -18,6 +18,9 @@ _COUNTS: Final[Mapping[Resource, tuple[str, str, str, str]]] = {
 }
 """Where a status says its total, updated, ready and available pods."""
 
+TEMPLATE_HASH: Final = "pod-template-hash"
+"""On the pods of a Deployment: which of its templates they are of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
@@ -153,6 +156,23 @@ def pods_to_delete(ref: Ref, body: Json, rollout: Rollout) -> str:
         f"{left} pods of {ref} are not back yet, and {why}; delete those of the newer template: "
         f"kubectl get pods -n {ref.namespace} -l '{chosen}' -L controller-revision-hash"
     )
+
+
+def owned(pods: Iterable[Json], ref: Ref, body: Json) -> list[Json]:
+    """Those of the pods that the workload made: a CronJob or another Deployment may give its pods the same labels."""
+    return [pod for pod in pods if any(_owns(owner, pod, ref, body) for owner in _owners(pod))]
+
+
+def _owners(pod: Json) -> list[Json]:
+    return [owner for owner in pod["metadata"].get("ownerReferences") or () if owner.get("controller")]
+
+
+def _owns(owner: Json, pod: Json, ref: Ref, body: Json) -> bool:
+    """Between a Deployment and its pods stands a ReplicaSet, whose name is made of both."""
+    if ref.resource == DEPLOYMENTS:
+        mark = (pod["metadata"].get("labels") or {}).get(TEMPLATE_HASH)
+        return bool(owner["kind"] == "ReplicaSet" and owner["name"] == f"{ref.name}-{mark}")
+    return bool(owner["uid"] == body["metadata"]["uid"])
 
 
 def restarted_since(pods: Sequence[Json], moment: datetime) -> int:

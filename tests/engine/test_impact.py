@@ -84,6 +84,21 @@ def test_who_owns_it(labels: Json, annotations: Json, owner: str, *, writes: boo
     assert (drifts(body) is not None) == writes
 
 
+@pytest.mark.parametrize(
+    ("manager", "writes"),
+    [("argocd-controller", True), ("argocd-application-controller", True), ("kubectl", False)],
+)
+def test_the_label_of_argo_cd_before_3_counts_where_it_has_written(manager: str, *, writes: bool) -> None:
+    labels = {
+        "app.kubernetes.io/instance": "site",
+        "app.kubernetes.io/managed-by": "Helm",
+    }  # of a chart that it renders
+    metadata = {"name": "web", "namespace": "shop", "labels": labels, "managedFields": [{"manager": manager}]}
+    body = {"kind": "Deployment", "metadata": metadata}
+    assert str(owner_of(body)) == ("Argo CD (application site)" if writes else "Helm (release unknown)")
+    assert (drifts(body) is not None) == writes
+
+
 async def test_argo_cd_is_told_what_to_leave_word_for_word(cluster: MemoryCluster) -> None:
     mark(cluster, V2, ARGO)
     mark(cluster, ROUTES, {"labels": {"argocd.argoproj.io/instance": "site"}})
@@ -321,6 +336,29 @@ async def test_pods_that_ask_for_more_than_the_old_ones(cluster: MemoryCluster) 
     ]
     quota(cluster, {"limits.cpu": "6", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
     assert await look(cluster, bigger) == ([], {})
+
+
+async def test_a_partition_changes_only_the_pods_above_it(cluster: MemoryCluster) -> None:
+    bigger = "{name: store, deploy: {workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, resources: {limits: {cpu: '2'}}}]}}}}}"
+    cluster.objects[STORE]["spec"]["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}
+    quota(cluster, {"limits.cpu": "4", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
+    assert await look(cluster, bigger) == ([], {})
+    quota(cluster, {"limits.cpu": "3", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
+    problems, _ = await look(cluster, bigger)
+    assert "limits.cpu wanted 1 more, used 3, hard 3" in problems[0]
+
+
+async def test_recreate_lets_all_old_pods_go_first(cluster: MemoryCluster) -> None:
+    cluster.objects[V1]["spec"]["strategy"] = {"type": "Recreate"}
+    quota(cluster, {"pods": "3"}, {"pods": "3"})
+    assert await look(cluster, ROLL.replace("shop-v2", "shop-v1")) == ([], {})
+
+
+async def test_what_is_no_longer_wanted_goes_first(cluster: MemoryCluster) -> None:
+    fewer = "{name: roll, deploy: {workload: {name: shop-v1}, replicas: 1, images: [{container: app, image: 'app:2'}]}}"
+    strategy(cluster, V1, 1, 0)
+    quota(cluster, {"pods": "3"}, {"pods": "3"})
+    assert await look(cluster, fewer) == ([], {})
 
 
 async def test_steps_take_from_each_other(cluster: MemoryCluster) -> None:

@@ -97,9 +97,11 @@ class Recording(MemoryMetrics):
     def __init__(self, answers: dict[str, Sample]) -> None:
         super().__init__(answers.__getitem__)
         self.asked: list[tuple[str, float | None]] = []
+        self.lookbacks: list[float] = []
 
     async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         self.asked.append((query, at))
+        self.lookbacks.append(lookback)
         return await super().query(provider, query, lookback, at)
 
 
@@ -109,6 +111,17 @@ async def measured(answers: dict[str, Sample]) -> tuple[Measurement, list[tuple[
     assert gate.settle() == timedelta(minutes=2)
     around = Surroundings(MemoryCluster(), metrics, MemoryClock(), "shop", "step", None)
     return await gate.measure(around), metrics.asked
+
+
+@pytest.mark.parametrize(("interval", "lookback"), [(15, 60.0), (30, 60.0), (45, 90.0)])
+async def test_how_old_a_sample_may_be(interval: int, lookback: float) -> None:
+    """Twice the interval, a minute at least."""
+    metrics = Recording({"up": Sample(1)})
+    around = Surroundings(
+        MemoryCluster(), metrics, MemoryClock(), "shop", "step", None, interval=timedelta(seconds=interval)
+    )
+    await Prometheus.model_validate({"query": "up"}).measure(around)
+    assert metrics.lookbacks == [lookback]
 
 
 async def test_both_are_of_the_instant_that_the_server_took_for_the_first() -> None:

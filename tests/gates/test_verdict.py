@@ -64,6 +64,16 @@ def test_the_reason_is_said() -> None:
     assert seen(rule(passes_needed=3), 0.1) == (Verdict.WAIT, "1 of 3 passing samples in a row")
 
 
+@pytest.mark.parametrize(("interval", "old"), [(5, 15), (10, 20), (40, 80)])
+def test_a_sample_that_is_too_old_passes_nothing(interval: int, old: int) -> None:
+    """Twice the interval, 15 seconds at least."""
+    given = rule(interval=timedelta(seconds=interval))
+    tally = observe(given, Tally(), Measurement(0.1, NOW))
+    assert judge(given, tally, NOW + timedelta(seconds=old)).verdict is Verdict.PASS
+    late = judge(given, tally, NOW + timedelta(seconds=old + 1))
+    assert (late.verdict, late.message) == (Verdict.WAIT, f"the last sample is {old + 1}s old")
+
+
 def test_a_gate_without_hold_passes_even_when_the_clock_is_a_hair_behind() -> None:
     """The time of a turn is read before its samples are taken."""
     tally = observe(RULE, Tally(), Measurement(0.1, NOW + timedelta(microseconds=5)))

@@ -30,6 +30,8 @@ def recurring(**fields: object) -> Recurring:
 # --- when they are open -----------------------------------------------------------------------------------------------
 
 NIGHT = recurring(**{"days": ["Fri", "Sat"], "from": "22:00", "to": "04:00", "timeZone": "Europe/Berlin"})
+SKIPPED = recurring(**{"days": ["Sun"], "from": "02:00", "to": "03:00", "timeZone": "Europe/Berlin"})
+BACKWARD = recurring(**{"days": ["Sun"], "from": "02:30", "to": "03:00", "timeZone": "Europe/Berlin"})
 SPRING = recurring(**{"days": ["Sun"], "from": "02:30", "to": "05:00", "timeZone": "Europe/Berlin"})
 ONCE = Window.model_validate({"start": "2026-11-28T22:00:00+01:00", "end": "2026-11-28T23:00:00Z"})
 
@@ -43,6 +45,9 @@ ONCE = Window.model_validate({"start": "2026-11-28T22:00:00+01:00", "end": "2026
         (NIGHT, "2026-11-29 03:00", "2026-12-04 21:00"),
         (NIGHT, "2026-07-03 20:00", ""),  # two hours ahead in summer
         (SPRING, "2026-03-28 12:00", "2026-03-29 01:30"),  # 02:30 is skipped that night: an hour later
+        (SKIPPED, "2026-03-22 02:30", "2026-04-05 00:00"),  # nothing is left of it on the 29th
+        (BACKWARD, "2026-03-29 00:59", "2026-04-05 00:30"),
+        (SKIPPED, "2026-03-08 02:00", "2026-03-15 01:00"),  # the same day of next week
         (ONCE, "2026-11-28 20:59", "2026-11-28 21:00"),
         (ONCE, "2026-11-28 22:59", ""),
         (ONCE, "2026-11-28 23:00", "never"),

@@ -160,7 +160,7 @@ async def test_names_fit_and_differ() -> None:
         jobs.name_of("n" * 63, "uid", 1, step, attempt, verb) for step in "ab" for attempt in (1, 2) for verb in "du"
     }
     assert len(names) == 8
-    assert all(len(name) <= 63 for name in names)
+    assert all(len(f"{name}-999999") <= 63 for name in names), "the host name of the last of a million completions"
 
 
 async def test_a_failure_says_the_exit_code_and_no_word_of_the_pod() -> None:
@@ -222,6 +222,15 @@ async def test_one_that_was_seen_to_succeed_may_go() -> None:
     assert isinstance(await bench.do(), Failed)
 
 
+def test_a_job_counts_as_seen_to_run_only_when_its_controller_says_so_last() -> None:
+    """ "Suspended" of the time before may still stand there, and a pod be on its way."""
+    suspended = {"type": "Suspended", "status": "True"}
+    body = {"metadata": {"name": "a", "uid": "u"}, "spec": {"suspend": False}, "status": {"startTime": "x"}}
+    assert jobs.state_of(body).acknowledged
+    body["status"] = {"startTime": "x", "conditions": [suspended]}
+    assert not jobs.state_of(body).acknowledged
+
+
 async def test_it_is_not_let_run_a_second_time() -> None:
     """Somebody suspends it: a wish to stop, which is not fought."""
     bench = Bench(HANGS)
@@ -234,6 +243,12 @@ async def test_it_is_not_let_run_a_second_time() -> None:
     outcome = await bench.do()
     assert isinstance(outcome, Again)
     assert "was suspended by somebody; to go on: kubectl patch job -n shop" in outcome.message
+    assert 'labels":{"cutover.dev/started":"true"}},"spec":{"suspend":false}}' in outcome.message
+    assert bench.writes() == before
+    del bench.job()["metadata"]["labels"][STARTED_LABEL]
+    outcome = await bench.do()
+    assert isinstance(outcome, Again)
+    assert "is suspended and has lost its label cutover.dev/started; to go on: kubectl patch" in outcome.message
     assert bench.writes() == before
 
 
@@ -347,6 +362,8 @@ async def test_a_job_that_runs_is_stopped_before_its_undo_begins() -> None:
     bench.cluster.put(PODS, {"metadata": {"name": ref.name, "labels": labels}, "status": {"phase": "Running"}})
     outcome = await bench.undo()
     assert outcome == Again(2.0, f"the undo waits until pod lingers of Job {bench.ref().name} is gone")
+    late = await bench.undo(elapsed=600.0)
+    assert late == Wait("NotBackYet", outcome.message), "its node may be lost"
     assert len(bench.jobs()) == 1
     bench.cluster.delete(ref)
     assert await bench.to_the_end("undo") == Done(ready="1/1")

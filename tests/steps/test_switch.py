@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cutover.fields import Json
-from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, SERVICES, Ref, Sample
+from cutover.ports import DEPLOYMENTS, ENDPOINT_SLICES, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, SERVICES, Ref, Sample
 from cutover.saga.turn import Again, Done, Hold, Outcome, Wait
 from cutover.snapshots import Snapshot
 from cutover.status import Phase
@@ -347,3 +347,22 @@ async def test_back_to_a_side_that_was_no_better(cluster: MemoryCluster, left: i
     assert selector(cluster) == {"app": "shop-v1"}
     name_endpoints(cluster)
     assert await undo(cluster) == Done(ready=str(left))
+
+
+async def test_endpoints_that_do_not_follow_back_are_told_after_a_while(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    name_endpoints(cluster)
+    assert isinstance(await undo(cluster, 599), Again)
+    late = await undo(cluster, 600)
+    assert isinstance(late, Wait)
+    assert late.reason == "NotBackYet"
+    assert "3 of 3 endpoints of Service front are still pods without app=shop-v1" in late.message
+
+
+async def test_endpoints_made_by_hand_beside_the_services_own_are_left_out(cluster: MemoryCluster) -> None:
+    labels = {"kubernetes.io/service-name": "front"}
+    by_hand = {"metadata": {"name": "legacy", "labels": labels}, "endpoints": [{"addresses": ["192.0.2.7"]}]}
+    cluster.put(ENDPOINT_SLICES, by_hand)
+    await do(cluster)
+    name_endpoints(cluster)
+    assert await do(cluster) == Done(ready="3")

@@ -12,7 +12,7 @@ from cutover.steps import Work
 from cutover.steps.flags import RESTART, Flags
 from cutover.targets import Holder, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
-from cutover.testing.controllers import pod, roll_out
+from cutover.testing.controllers import owner, pod, roll_out
 from support.shop import FLAGS, NAMESPACE, PLAN, V1, shop
 
 FLIP = Flags.model_validate(
@@ -74,7 +74,8 @@ def pods(cluster: MemoryCluster, app: str = "shop-v1") -> list[Ref]:
 def replace_pod(cluster: MemoryCluster, ref: Ref, template: Json = None) -> Ref:
     """The pod goes, and another one comes, of the present template unless another is given."""
     cluster.objects.pop(ref)
-    return cluster.put(PODS, pod(ref.name, template or copy.deepcopy(cluster.objects[V1]["spec"]["template"]), "other"))
+    body = copy.deepcopy(cluster.objects[V1])
+    return cluster.put(PODS, pod(ref.name, template or body["spec"]["template"], "other", owner(V1, body, "other")))
 
 
 def rolled_out(cluster: MemoryCluster) -> None:

@@ -180,6 +180,7 @@ class Site:
     def __init__(self, yard: Yard, namespace: str) -> None:
         self.yard, self.shop = yard, Shop(yard.api, namespace)
         self.ledger = yard.folder / f"{namespace}.ledger"
+        self.ledger.touch()
         self.before: dict[str, Any] = {}
         self.runners: list[Runner] = []
 
@@ -199,7 +200,6 @@ class Site:
 
     def play(self, story: Story, deadline: float = 60.0) -> None:
         """Apply the plan, play the people, wait for the end."""
-        self.ledger.touch()
         self.shop.apply(story.spec.replace("LEDGER", str(self.ledger)))
         story.people(self.shop)
         self.shop.until_ended(deadline=deadline)

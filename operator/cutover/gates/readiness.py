@@ -13,7 +13,7 @@ from cutover.gates.base import Source, Surroundings
 from cutover.gates.verdict import Measurement
 from cutover.model import Duration, Model, Name
 from cutover.ports import PODS, WORKLOADS, Ref, Resource
-from cutover.workloads import Rollout, restarted_since, selector
+from cutover.workloads import Rollout, owned, restarted_since, selector
 
 
 class Workload(Model):
@@ -90,4 +90,4 @@ class Readiness(Source):
     async def _restarted(self, around: Surroundings, ref: Ref, body: Json) -> int:
         """Pods that are ready again after a restart within `for`; a number without memory, so a crash loses nothing."""
         pods = await around.cluster.list(PODS, ref.namespace, selector(body))
-        return restarted_since(pods, around.clock.now() - self.for_)
+        return restarted_since(owned(pods, ref, body), around.clock.now() - self.for_)

@@ -18,6 +18,8 @@ from cutover.workloads import Rollout, pods_to_delete
 
 _PATIENCE: Final = 60.0
 """Seconds that an undo waits before it says that somebody has to help."""
+PATIENCE_WITH_PODS: Final = 600.0
+"""The same where pods have to come or go: as long as a Deployment is given by default."""
 _SELDOMEST: Final = 2.0
 """Seconds between looks at what is not streamed, at most."""
 _MOST_REPAIRS: Final = 5
@@ -223,6 +225,11 @@ class Kind(Model):
 def old_side_not_ready(work: Work, message: str) -> Outcome:
     """Traffic cannot go back yet: it is looked at again, and after a while said to be Stuck."""
     return Again(work.pause(), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
+
+
+def patient(work: Work, again: Again, limit: float = PATIENCE_WITH_PODS) -> Outcome:
+    """What an undo waits for comes by itself, until it has taken so long that somebody has to look: it is Stuck then."""
+    return again if work.elapsed < limit else Wait("NotBackYet", again.message)
 
 
 def stood(body: Json, resource: Resource) -> list[int]:

@@ -27,6 +27,7 @@ from cutover.steps.base import (
     is_back,
     lacks_the_right,
     needs_hands,
+    patient,
     repaired_too_often,
     stood,
 )
@@ -250,7 +251,7 @@ class Deploy(Kind):
             says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
             return Wait("RolloutStalled", says)
         again = Again(_LOOK_AGAIN, f"{rollout.text} pods of the old template are ready", rollout.text)
-        return needs_hands(work, ref, body, rollout) or again
+        return needs_hands(work, ref, body, rollout) or patient(work, again)
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """Each field that was set."""

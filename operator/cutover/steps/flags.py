@@ -33,9 +33,9 @@ from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Duty, Kind, Target, Work, needs_hands, refusal
+from cutover.steps.base import Duty, Kind, Target, Work, needs_hands, patient, refusal
 from cutover.targets import Foreign
-from cutover.workloads import Rollout, ending, fingerprint, selector
+from cutover.workloads import Rollout, ending, fingerprint, owned, selector
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""
@@ -226,7 +226,7 @@ class Flags(Kind):
         if left_out := await self._left_out(work):
             raise PlanError(*left_out)
         bodies = await asyncio.gather(*(work.cluster.get(ref) for ref in refs))
-        pods = await asyncio.gather(*(_pods(work, body) for body in bodies[1:]))
+        pods = await asyncio.gather(*(_pods(work, ref, body) for ref, body in zip(refs[1:], bodies[1:], strict=True)))
         keys = [("data", key) for key in self.set_]
         taken = {refs[0]: await work.targets.snapshot(refs[0], bodies[0], keys, ours=tuple(self.set_.values()))}
         for ref, body, running in zip(refs[1:], bodies[1:], pods, strict=True):
@@ -275,7 +275,7 @@ class Flags(Kind):
         before = {ref: taken[ref].values[0][1] for ref in bodies}
         outcome = _needs_help(work, bodies) or await _judge(work, bodies, before)
         if not isinstance(outcome, Done):
-            return outcome
+            return patient(work, outcome) if isinstance(outcome, Again) else outcome
         for ref in (ref for ref in refs if ref not in gone):
             await work.targets.confirm(ref, taken[ref].uid, self.marks(taken[ref]))
         return replace(outcome, message=f"passed over: {'; '.join(gone.values())}") if gone else outcome
@@ -304,11 +304,11 @@ class Flags(Kind):
         second = Change(off.path, _second(ours), off.expects)
         body = await work.targets.view(ref)
         if _mark(body) == ours:
-            pods, known = await _pods(work, body), snapshot.facts["running"]
+            pods, known = await _pods(work, ref, body), snapshot.facts["running"]
             old = [pod for pod in pods if _mark_of(pod) not in (ours, second.to) and not ending(pod)]
             return [off] if all(fingerprint(pod) in known for pod in old) else [second]
         if _mark(body) == second.to:
-            all_new = {_mark_of(pod) for pod in await _pods(work, body)} <= {second.to}
+            all_new = {_mark_of(pod) for pod in await _pods(work, ref, body)} <= {second.to}
             return [off] if all_new and Rollout.of(body, ref.resource).complete else [second]
         return [off]
 
@@ -338,7 +338,7 @@ async def _judge(work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Js
     if slow := [str(ref) for ref, rollout in rollouts.items() if not rollout.complete]:
         return Again(_LOOK_AGAIN, f"{pods} pods are ready with the values; {', '.join(slow)} not done yet", pods)
     for ref, body in bodies.items():
-        left = [pod["metadata"]["name"] for pod in await _pods(work, body) if _mark_of(pod) != wanted[ref]]
+        left = [pod["metadata"]["name"] for pod in await _pods(work, ref, body) if _mark_of(pod) != wanted[ref]]
         if left:
             return Again(
                 work.pause(_SOONEST), f"{len(left)} pods of {ref} with other values still run, such as {left[0]}", pods
@@ -357,10 +357,10 @@ def _needs_help(work: Work, bodies: Mapping[Ref, Json]) -> Wait | None:
     return None
 
 
-async def _pods(work: Work, body: Json) -> list[Json]:
+async def _pods(work: Work, ref: Ref, body: Json) -> list[Json]:
     """Pods of a workload that run or will, read now."""
     pods = await work.cluster.list(PODS, work.namespace, selector(body))
-    return [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
+    return [pod for pod in owned(pods, ref, body) if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
 
 
 def _mark(workload: Json) -> Json:

@@ -13,7 +13,7 @@ from cutover.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
 from cutover.model import validations
 from cutover.ports import JOBS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
-from cutover.steps.base import Duty, Kind, Work
+from cutover.steps.base import Duty, Kind, Work, patient
 from cutover.targets import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"
@@ -159,8 +159,15 @@ class Job(Kind):
         if state.deleting:
             return Again(_SOON, f"{lead} is being deleted")
         if state.suspended:
-            command = f'kubectl patch job -n {work.namespace} {state.name} -p \'{{"spec":{{"suspend":false}}}}\''
-            return Again(_LOOK_AGAIN, f"{lead} was suspended by somebody; to go on: {command}", state.progress)
+            # With our label, so that a Job that lost it goes on inside our books.
+            patch = f'{{"metadata":{{"labels":{{"{STARTED_LABEL}":"true"}}}},"spec":{{"suspend":false}}}}'
+            command = f"kubectl patch job -n {work.namespace} {state.name} -p '{patch}'"
+            why = (
+                "was suspended by somebody"
+                if state.started == "true"
+                else f"is suspended and has lost its label {STARTED_LABEL}"
+            )
+            return Again(_LOOK_AGAIN, f"{lead} {why}; to go on: {command}", state.progress)
         if state.active and state.ready >= state.active:
             says = f"{lead} runs; {jobs.logs(work.namespace, state.name)}"
             return Again(_LOOK_AGAIN, says, state.progress)
@@ -205,9 +212,10 @@ class Job(Kind):
         state = state_of(body)
         begun = state.begun or (bool(forward) and _mark(body) != forward)
         if not state.finished and (waits := await self._stop(work, state)):
-            return waits
+            return patient(work, waits)
         if left := pods.unfinished(await pods.pods_of(work.cluster, work.namespace, state.name)):
-            return Again(_SOON, f"the undo waits until pod {left[0]} of Job {state.name} is gone")
+            says = f"the undo waits until pod {left[0]} of Job {state.name} is gone"
+            return patient(work, Again(_SOON, says))
         return None if begun and not self.changes_nothing else Done()
 
     async def _forward(self, work: Work) -> Json:
@@ -216,7 +224,7 @@ class Job(Kind):
         body = await jobs.read(work.cluster, Ref(JOBS, work.namespace, name))
         return body or await self._make(work, name, self.template, started="never")
 
-    async def _stop(self, work: Work, state: State) -> Outcome | None:
+    async def _stop(self, work: Work, state: State) -> Again | None:
         """Suspend the Job so that it never runs again; None when the Job controller has let go of its pods.
 
         It is suspended only once its controller has seen that it may run: else "suspended" could still be the word of
@@ -250,7 +258,7 @@ class Job(Kind):
     def _name(self, work: Work, *, undo: bool = False) -> str:
         holder, step = work.targets.holder, work.targets.step
         verb = "undo" if undo else "do"
-        lead = f"{step[:45].rstrip('-')}-undo" if undo else step
+        lead = f"{step[:40].rstrip('-')}-undo" if undo else step
         return jobs.name_of(lead, holder.uid, holder.run, step, work.attempt, verb)
 
     def _body(self, work: Work, name: str, template: Json, started: str = "false") -> Json:

@@ -15,7 +15,7 @@ from cutover.model import Name
 from cutover.ports import SERVICES, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, old_side_not_ready, refusal
+from cutover.steps.base import Kind, Target, Work, old_side_not_ready, patient, refusal
 
 _SELECTOR: Final[Path] = ("spec", "selector")
 _KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -129,7 +129,8 @@ class Switch(Kind):
             return old_side_not_ready(work, f"{ref} cannot go back yet: {short}")
         body = await work.targets.change(ref, snapshot.uid, marks)
         await work.targets.confirm(ref, snapshot.uid, marks)
-        return await self._followed(work, body, served=snapshot.facts["stood"][""] > 0)
+        outcome = await self._followed(work, body, served=snapshot.facts["stood"][""] > 0)
+        return patient(work, outcome) if isinstance(outcome, Again) else outcome
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """The selector."""

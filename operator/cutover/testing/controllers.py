@@ -11,9 +11,9 @@ import json
 from typing import Any, Final
 
 from cutover.fields import Json
-from cutover.ports import DAEMON_SETS, ENDPOINT_SLICES, JOBS, PODS, SERVICES, WORKLOADS, Ref
+from cutover.ports import DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, SERVICES, WORKLOADS, Ref
 from cutover.testing.cluster import MemoryCluster
-from cutover.workloads import pod_ready
+from cutover.workloads import TEMPLATE_HASH, pod_ready
 
 NODES: Final = 2
 """Where a DaemonSet runs its pods."""
@@ -25,8 +25,8 @@ _FIGURES_OF_DAEMONS: Final = (
     "numberReady",
     "numberAvailable",
 )
-_TEMPLATE: Final = "pod-template-hash"
 _SERVICE: Final = "kubernetes.io/service-name"
+_MANAGED: Final = "endpointslice.kubernetes.io/managed-by"
 _JOB: Final = "batch.kubernetes.io/job-name"
 
 
@@ -71,24 +71,32 @@ def run_pods(cluster: MemoryCluster) -> bool:
             for one in cluster.objects
             if one.resource == PODS and one.name.rpartition("-")[0] == f"{ref.resource.plural[0]}-{ref.name}"
         }
-        right = {one for one in wanted & there if cluster.objects[one]["metadata"]["labels"][_TEMPLATE] == mark}
+        right = {one for one in wanted & there if cluster.objects[one]["metadata"]["labels"][TEMPLATE_HASH] == mark}
         for one in there - right:
             cluster.delete(one)
         for one in sorted(wanted - right):
-            cluster.put(PODS, pod(one.name, body["spec"]["template"], mark))
+            cluster.put(PODS, pod(one.name, body["spec"]["template"], mark, owner(ref, body, mark)))
         changed = changed or there != right or wanted != right
     return changed
 
 
-def pod(name: str, template: Json, mark: str = "") -> Json:
+def owner(ref: Ref, body: Json, mark: str) -> Json:
+    """What the pods of a workload name as their controller."""
+    if ref.resource == DEPLOYMENTS:
+        return {"kind": "ReplicaSet", "name": f"{ref.name}-{mark}", "uid": f"uid-{mark}", "controller": True}
+    return {"kind": ref.resource.kind, "name": ref.name, "uid": body["metadata"]["uid"], "controller": True}
+
+
+def pod(name: str, template: Json, mark: str = "", made_by: Json = None) -> Json:
     """A pod that runs."""
     metadata = template["metadata"]
     state = {"state": {"running": {}}, "restartCount": 0}
     return {
         "metadata": {
             "name": name,
-            "labels": {**(metadata.get("labels") or {}), _TEMPLATE: mark},
+            "labels": {**(metadata.get("labels") or {}), TEMPLATE_HASH: mark},
             "annotations": dict(metadata.get("annotations") or {}),
+            "ownerReferences": [made_by] if made_by else [],
         },
         "status": {
             "phase": "Running",
@@ -117,7 +125,7 @@ def name_endpoints(cluster: MemoryCluster) -> bool:
         ]
         part = Ref(ENDPOINT_SLICES, ref.namespace, ref.name)
         if cluster.objects.get(part, {}).get("endpoints") != endpoints:
-            labels = {_SERVICE: ref.name}
+            labels = {_SERVICE: ref.name, _MANAGED: "endpointslice-controller.k8s.io"}
             cluster.put(ENDPOINT_SLICES, {"metadata": {"name": ref.name, "labels": labels}, "endpoints": endpoints})
             changed = True
     return changed

@@ -1,0 +1,31 @@
+"""Undos that wait for what does not come: after a while a person is told, and they go on by themselves when it does."""
+
+from __future__ import annotations
+
+from cutover.saga.turn import Again, Done, Wait
+from support import deploying, flagging
+from support.deploying import AGENT_2
+from support.shop import AGENT
+
+
+async def test_a_daemon_set_of_which_one_pod_does_not_come_back() -> None:
+    cluster = deploying.claimed()
+    await deploying.do(cluster, AGENT_2)
+    figures = {"desiredNumberScheduled": 2, "currentNumberScheduled": 2, "updatedNumberScheduled": 2}
+    await deploying.undo(cluster, AGENT_2)
+    deploying.status(cluster, AGENT, **figures, numberReady=1, numberAvailable=1)
+    assert isinstance(await deploying.undo(cluster, AGENT_2, 599), Again)
+    late = await deploying.undo(cluster, AGENT_2, 600)
+    assert late == Wait("NotBackYet", "1/2 pods of the old template are ready")
+    deploying.status(cluster, AGENT, **figures, numberReady=2, numberAvailable=2)
+    assert isinstance(await deploying.undo(cluster, AGENT_2, 601), Done)
+
+
+async def test_a_restart_back_that_does_not_end() -> None:
+    cluster = flagging.claimed()
+    await flagging.do(cluster)
+    assert isinstance(await flagging.undo(cluster, 599), Again)
+    late = await flagging.undo(cluster, 600)
+    assert isinstance(late, Wait)
+    assert late.reason == "NotBackYet"
+    assert "Deployment shop-v1 not done yet" in late.message
