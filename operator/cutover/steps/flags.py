@@ -336,7 +336,8 @@ async def _judge(work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Js
     rollouts = {ref: Rollout.of(body, ref.resource) for ref, body in bodies.items()}
     pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
     if slow := [str(ref) for ref, rollout in rollouts.items() if not rollout.complete]:
-        return Again(_LOOK_AGAIN, f"{pods} pods are ready with the values; {', '.join(slow)} not done yet", pods)
+        says = f"{pods} pods are ready with the values; {', '.join(slow)} not done yet"
+        return Again(_LOOK_AGAIN, says, pods, reached=sum(one.reached for one in rollouts.values()))
     for ref, body in bodies.items():
         left = [pod["metadata"]["name"] for pod in await _pods(work, ref, body) if _mark_of(pod) != wanted[ref]]
         if left:
