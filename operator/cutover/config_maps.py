@@ -1,12 +1,13 @@
-"""What a ConfigMap is to others: which workloads read it and how, what hinders a new value. Pure.
+"""What a ConfigMap is to others: which workloads read it and how, what they lack, what hinders a new value. Pure.
 
-Used by the `flags` kind; what is written and when is that kind's business.
+Used by the kinds `flags` and `deploy`; what is written and when is their business.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from cutover.fields import Json
@@ -16,23 +17,58 @@ LARGEST: Final = 1_048_576
 _CONTAINERS: Final = ("initContainers", "containers")
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One place at which a pod reads a ConfigMap.
+
+    Attributes:
+        name: of the ConfigMap.
+        keys: those that it reads; empty for all that are there.
+        optional: the pod starts without them too.
+        where: such as ``env DUAL_WRITE of container app``.
+    """
+
+    name: str
+    keys: frozenset[str]
+    optional: bool
+    where: str
+
+    def lacks(self, body: Json | None) -> str:
+        """What it needs of this ConfigMap (None: there is none) and does not find; empty when it finds all."""
+        if self.optional:
+            return ""
+        if body is None:
+            return f"{self.where} reads ConfigMap {self.name}, which is not there"
+        missing = sorted(self.keys - (body.get("data") or {}).keys() - (body.get("binaryData") or {}).keys())
+        return f"{self.where} reads key {missing[0]} of ConfigMap {self.name}, which has none" if missing else ""
+
+
+def references(pod: Json) -> Iterator[Reference]:
+    """All places at which a pod of this spec reads a ConfigMap."""
+    for container in (item for part in _CONTAINERS for item in pod.get(part) or ()):
+        of = f"of container {container['name']}"
+        for entry in container.get("env") or ():
+            if source := (entry.get("valueFrom") or {}).get("configMapKeyRef"):
+                yield _reference(source, [source.get("key", "")], f"env {entry['name']} {of}")
+        for entry in container.get("envFrom") or ():
+            if source := entry.get("configMapRef"):
+                yield _reference(source, [], f"envFrom {of}")
+    for volume in pod.get("volumes") or ():
+        for part in (volume, *((volume.get("projected") or {}).get("sources") or ())):
+            if source := part.get("configMap"):
+                keys = [item["key"] for item in source.get("items") or ()]
+                yield _reference(source, keys, f"files of volume {volume['name']}")
+
+
+def _reference(source: Json, keys: Iterable[str], where: str) -> Reference:
+    return Reference(source.get("name", ""), frozenset(keys), bool(source.get("optional")), where)
+
+
 def reads(workload: Json, name: str, keys: Mapping[str, str]) -> str:
     """How the pods of a workload read any of these keys: ``env DUAL_WRITE of container app``; empty when they do not."""
-    pod = workload["spec"]["template"]["spec"]
-    for container in (item for part in _CONTAINERS for item in pod.get(part) or ()):
-        for entry in container.get("env") or ():
-            source = (entry.get("valueFrom") or {}).get("configMapKeyRef") or {}
-            if source.get("name") == name and source.get("key") in keys:
-                return f"env {entry['name']} of container {container['name']}"
-        for source in container.get("envFrom") or ():
-            if (source.get("configMapRef") or {}).get("name") == name:
-                return f"envFrom of container {container['name']}"
-    for volume in pod.get("volumes") or ():
-        parts = (volume, *((volume.get("projected") or {}).get("sources") or ()))
-        for source in (part["configMap"] for part in parts if part.get("configMap")):
-            items = source.get("items")
-            if source.get("name") == name and (not items or any(item["key"] in keys for item in items)):
-                return f"files of volume {volume['name']}"
+    for one in references(workload["spec"]["template"]["spec"]):
+        if one.name == name and (not one.keys or one.keys & keys.keys()):
+            return one.where
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Pods of a Job: whether they still run, how they ended, why they do not start. No text that a pod or a registry wrote is told."""
+"""Pods of Jobs, and of all others why they do not start: whether they still run, how they ended. No text that a pod or a registry wrote is told."""
 
 from __future__ import annotations
 

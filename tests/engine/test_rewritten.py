@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from cutover.fields import Operation
 from cutover.ports import PLAN_LABEL, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
+from cutover.testing import MemoryCluster
+from cutover.testing.controllers import react
 from engine.test_others import edit, held_for, shifted, unmark
-from support.shop import V2, plan, shop
+from support.shop import FLAGS, FRONT, V2, plan, shop
 from support.simulation import Simulation
 
 DEPLOY = """
@@ -66,3 +69,64 @@ async def test_a_rollout_that_is_taken_back_again_and_again_holds_by_name() -> N
         await run.until(lambda: run.cluster.objects[V2]["spec"]["replicas"] == 3)
     run.cluster.rollouts = True
     assert await run.run() is Phase.SUCCEEDED
+
+
+def _values(body: Any, part: str) -> Any:
+    return body["spec"]["selector"] if part == "selector" else body[part]
+
+
+async def _fight(text: str, ref: Ref, ours: Any, theirs: Any, part: str) -> str:
+    """Somebody sets a value back each time that it is ours; the message of the plan, which is held soon."""
+
+    def put(cluster: MemoryCluster) -> None:
+        shop(cluster)
+        cluster.objects[V2]["spec"]["replicas"] = 3
+        react(cluster)
+
+    run = Simulation(plan(text), put=put)
+
+    def heal(body: Any) -> None:
+        _values(body, part).update(theirs)
+        body["metadata"]["managedFields"] = [{"manager": "argocd-controller", "time": "2026-01-01T12:00:01Z"}]
+
+    for fought in range(7):
+        for _ in range(50):  # no controller works meanwhile: endpoints do not follow
+            if run.phase is Phase.HELD or ours.items() <= _values(run.cluster.objects[ref], part).items():
+                break
+            run.clock.pass_time(min(await run.turn() or timedelta(), timedelta(seconds=1)))
+        if run.phase is Phase.HELD:
+            assert fought == 6, "it is put back five times, and held the sixth"
+            assert held_for(run, "ForeignWriter")
+            message = run.status.message
+            run.request(RequestVerb.ABORT)
+            assert await run.run() is Phase.ROLLED_BACK
+            return message
+        edit(run, ref, heal)
+    raise AssertionError("nobody was held")
+
+
+async def test_values_of_flags_are_not_fought_over_for_ever() -> None:
+    message = await _fight(
+        """
+steps:
+  - name: flip
+    flags: {configMap: flags, set: {COLOUR: green}, leave: [{name: shop-v1}, {name: shop-v2}]}
+    gates: [{name: errors, initialDelay: 10m, prometheus: {query: errors}, pass: {max: "0.5"}}]
+""",
+        FLAGS,
+        {"COLOUR": "green"},
+        {"COLOUR": "blue"},
+        "data",
+    )
+    assert "field manager argocd-controller has changed the values of this step of ConfigMap flags" in message
+
+
+async def test_a_selector_is_not_fought_over_for_ever_before_the_endpoints_have_followed() -> None:
+    message = await _fight(
+        "steps: [{name: move, switch: {service: front, selector: {app: shop-v2}}}]",
+        FRONT,
+        {"app": "shop-v2"},
+        {"app": "shop-v1"},
+        "selector",
+    )
+    assert "field manager argocd-controller has changed the selector of Service front" in message

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
-from cutover.fields import Change, Json
+from cutover.fields import Change, Json, stand
 from cutover.model import Model
-from cutover.ports import FIELD_MANAGER, STATEFUL_SETS, Cluster, Messenger, Ref, Resource
+from cutover.pods import waits_for
+from cutover.ports import FIELD_MANAGER, PODS, STATEFUL_SETS, Cluster, Messenger, Ref, Resource
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
 from cutover.targets import Targets
-from cutover.workloads import Rollout, pods_to_delete
+from cutover.workloads import Rollout, owned, pods_to_delete, selector
 
 _PATIENCE: Final = 60.0
 """Seconds that an undo waits before it says that somebody has to help."""
 PATIENCE_WITH_PODS: Final = 600.0
 """The same where pods have to come or go: as long as a Deployment is given by default."""
+_LONG_FOR_A_POD: Final = 15.0
+"""Seconds after which people ask why pods do not start."""
 _SELDOMEST: Final = 2.0
 """Seconds between looks at what is not streamed, at most."""
 _MOST_REPAIRS: Final = 5
@@ -254,6 +258,35 @@ def needs_hands(work: Work, ref: Ref, body: Json, rollout: Rollout) -> Wait | No
     if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):
         return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
     return None
+
+
+async def held_up(work: Work, ref: Ref, body: Json) -> str:
+    """Why pods of a workload do not start, by the scheduler's and the kubelet's reason, such as a Secret that is not there.
+
+    Only the kubelet may read Secrets, so nobody can tell before. Asked once it takes long; begins with a semicolon, or is empty.
+    """
+    if work.elapsed < _LONG_FOR_A_POD:
+        return ""
+    pods = owned(await work.cluster.list(PODS, work.namespace, selector(body), fresh=False), ref, body)
+    why = waits_for(pods, work.namespace)
+    return f"; {why}" if why else ""
+
+
+def note_set(work: Work) -> None:
+    """This process has brought the fields of the step to their values. Forgotten when they are taken back."""
+    work.memory[f"{work.place}.set"] = True
+
+
+def forget_set(work: Work) -> None:
+    """The fields of the step are not to have its values any more."""
+    work.memory.pop(f"{work.place}.set", None)
+
+
+async def fought_over(work: Work, ref: Ref, changes: Sequence[Change]) -> bool:
+    """Whether somebody sets again what was before, and has had it put back too often: asked before each write."""
+    if f"{work.place}.set" not in work.memory or stand(await work.targets.view(ref), changes):
+        return False
+    return repaired_too_often(work)
 
 
 def repaired_too_often(work: Work) -> bool:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cutover import spec_patch
+from cutover.config_maps import references
 from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
-from cutover.fields import ABSENT, Change, Json, Path, differences, stand
+from cutover.fields import ABSENT, Change, Json, Path, differences
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
 from cutover.patching import merge
-from cutover.ports import AUTOSCALERS, DAEMON_SETS, Ref
+from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
 from cutover.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
@@ -24,11 +25,14 @@ from cutover.steps.base import (
     Target,
     Work,
     foreign_writer,
+    forget_set,
+    fought_over,
+    held_up,
     is_back,
     lacks_the_right,
     needs_hands,
+    note_set,
     patient,
-    repaired_too_often,
     stood,
 )
 from cutover.workloads import Rollout, scalers_of
@@ -55,13 +59,13 @@ class _Foreseen:
     Attributes:
         body: the workload before.
         fields: each with its value before and after.
-        paused: nothing would roll out.
+        after: its spec after.
         carried: weight that the pods carried before the step; only asked when the step raises the replicas.
     """
 
     body: Json
     fields: tuple[tuple[Path, Json, Json], ...]
-    paused: bool
+    after: Json
     carried: int = 0
 
 
@@ -196,15 +200,22 @@ class Deploy(Kind):
                 return []
             says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
             return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
-        if not foreseen.paused:
+        problems = await self._unfed(work, foreseen.after)
+        if foreseen.after.get("paused"):
+            says = f"{ref} is paused (spec.paused: true), so nothing would roll out"
+            problems.append(Problem(f"{where}.workload", f"{says}; run kubectl rollout resume deployment/{ref.name}"))
+        return problems
+
+    async def _unfed(self, work: Work, spec: Json) -> list[Problem]:
+        """ConfigMaps and keys for want of which the new pods would not start; what an earlier step writes may come yet."""
+        if spec.get("replicas") == 0:
             return []
-        return [
-            Problem(
-                f"{where}.workload",
-                f"{ref} is paused (spec.paused: true), so nothing would roll out; "
-                f"run kubectl rollout resume deployment/{ref.name}",
-            )
-        ]
+        needs = [one for one in references(spec["template"]["spec"]) if not one.optional]
+        names = sorted({one.name for one in needs if Target(CONFIG_MAPS, one.name) not in work.earlier})
+        bodies = dict(zip(names, await asyncio.gather(*(_config_map(work, name) for name in names)), strict=True))
+        lacking = {says: None for one in needs if one.name in bodies and (says := one.lacks(bodies[one.name]))}
+        way_out = "so its pods would not start; create that first, or mark the reference optional"
+        return [Problem(f"{work.place}.deploy", f"{says}, {way_out}") for says in lacking]
 
     async def look(self, work: Work, stage: int) -> Any:
         """Ask what will change, unless the snapshot says it already."""
@@ -219,21 +230,23 @@ class Deploy(Kind):
         known = await work.targets.saved(ref) if work.targets.remembers(ref) else None
         snapshot = known or await self._snapshot(work, looked)
         changes = self.forward(snapshot)
-        if await self._undone_by_others(work, ref, changes) and repaired_too_often(work):
+        if await fought_over(work, ref, changes):
             return await foreign_writer(work, ref, "the fields of this step")
-        rollout = Rollout.of(await work.targets.change(ref, snapshot.uid, changes), ref.resource)
-        work.memory[_memo(work)] = True
+        body = await work.targets.change(ref, snapshot.uid, changes)
+        rollout = Rollout.of(body, ref.resource)
+        note_set(work)
         if rollout.at_rest:
             return Done(ready=rollout.text)
+        why = await held_up(work, ref, body)
         if rollout.current and rollout.stalled:
-            says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
+            says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready{why}"
             return Failed("RolloutStalled", says)
-        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready", rollout.text)
+        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Set the fields back, read them back, and wait until the old pods are available again."""
         del looked
-        work.memory.pop(_memo(work), None)
+        forget_set(work)
         ref = self.rolls_out().ref(work.namespace)
         snapshot = await work.targets.saved(ref)
         if snapshot is None:
@@ -259,12 +272,6 @@ class Deploy(Kind):
         return [
             Change(path, was, (was, ours)) for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
-
-    async def _undone_by_others(self, work: Work, ref: Ref, changes: list[Change]) -> bool:
-        """Whether a field that this process has set is no longer so: somebody writes again what was before."""
-        if _memo(work) not in work.memory:
-            return False
-        return not stand(await work.targets.view(ref), changes)
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
@@ -304,7 +311,7 @@ class Deploy(Kind):
                 body = await work.cluster.get(ref)
                 continue
             fields = tuple(differences(spec, after["spec"], ("spec",)))
-            return _Foreseen(body, fields, bool(after["spec"].get("paused")), sum(weights.values()))
+            return _Foreseen(body, fields, after["spec"], sum(weights.values()))
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to learn what would change")
 
     def _wish(self, work: Work, ref: Ref, spec: Json) -> Json:
@@ -339,6 +346,8 @@ class Deploy(Kind):
         )
 
 
-def _memo(work: Work) -> str:
-    """Where it is remembered that the fields were set."""
-    return f"{work.place}.set"
+async def _config_map(work: Work, name: str) -> Json | None:
+    try:
+        return await work.cluster.get(Ref(CONFIG_MAPS, work.namespace, name))
+    except NotFound:
+        return None

@@ -33,7 +33,8 @@ from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Duty, Kind, Target, Work, needs_hands, patient, refusal
+from cutover.steps import base
+from cutover.steps.base import Duty, Kind, Target, Work, held_up, needs_hands, patient, refusal
 from cutover.targets import Foreign
 from cutover.workloads import Rollout, ending, fingerprint, owned, selector
 
@@ -201,7 +202,10 @@ class Flags(Kind):
         flags, *workloads = taken
         if says := await self._put_back(work, taken):
             return Failed("ForeignWriter", says)
-        body = await work.targets.change(flags, taken[flags].uid, self.forward(taken[flags]))
+        if await base.fought_over(work, flags, values := self.forward(taken[flags])):
+            return await base.foreign_writer(work, flags, "the values of this step")
+        body = await work.targets.change(flags, taken[flags].uid, values)
+        base.note_set(work)
         bodies = {ref: await work.targets.change(ref, taken[ref].uid, self.forward(taken[ref])) for ref in workloads}
         for ref, workload in bodies.items():
             rollout = Rollout.of(workload, ref.resource)
@@ -259,6 +263,7 @@ class Flags(Kind):
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Write the old values, take the mark off, and see that no pod carries it. What is gone is passed over."""
         del looked
+        base.forget_set(work)
         refs, taken = self._refs(work), await self._saved(work)
         if len(taken) < len(refs):  # not all were taken, so nothing was written
             for ref in refs:
@@ -335,8 +340,9 @@ async def _judge(work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Js
     """Whether each rollout is complete and each pod carries the wanted mark; pods on their way out still run, so they count."""
     rollouts = {ref: Rollout.of(body, ref.resource) for ref, body in bodies.items()}
     pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
-    if slow := [str(ref) for ref, rollout in rollouts.items() if not rollout.complete]:
-        says = f"{pods} pods are ready with the values; {', '.join(slow)} not done yet"
+    if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete]:
+        why = await held_up(work, slow[0], bodies[slow[0]])
+        says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not done yet{why}"
         return Again(_LOOK_AGAIN, says, pods, reached=sum(one.reached for one in rollouts.values()))
     for ref, body in bodies.items():
         left = [pod["metadata"]["name"] for pod in await _pods(work, ref, body) if _mark_of(pod) != wanted[ref]]

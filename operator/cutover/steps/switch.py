@@ -15,7 +15,18 @@ from cutover.model import Name
 from cutover.ports import SERVICES, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot
-from cutover.steps.base import Kind, Target, Work, old_side_not_ready, patient, refusal
+from cutover.steps.base import (
+    Kind,
+    Target,
+    Work,
+    foreign_writer,
+    forget_set,
+    fought_over,
+    note_set,
+    old_side_not_ready,
+    patient,
+    refusal,
+)
 
 _SELECTOR: Final[Path] = ("spec", "selector")
 _KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -112,12 +123,16 @@ class Switch(Kind):
                 return Hold("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
             if short := await self._short(work, change.to, snapshot.facts["ready"]):
                 return Again(work.pause(), f"the switch waits: {short}")
+        if await fought_over(work, ref, [change]):
+            return await foreign_writer(work, ref, "the selector")
         body = await work.targets.change(ref, snapshot.uid, [change])
+        note_set(work)
         return Done() if work.applied else await self._followed(work, body)
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Bring back the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
         del looked
+        forget_set(work)
         ref = self._ref(work)
         snapshot = await work.targets.saved(ref)
         if snapshot is None:
