@@ -68,7 +68,7 @@ class Hand:
         """What the kind of a step works with."""
         name = self.plan.steps[at].name
         current = self.status.current
-        elapsed = (self.now - current.started_at).total_seconds() if current else 0.0
+        elapsed = (self.now - (current.moved_at or current.started_at)).total_seconds() if current else 0.0
         return Work(
             cluster=self.cluster,
             messenger=self.messenger,

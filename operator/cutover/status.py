@@ -136,7 +136,7 @@ class Current:
         applied_at: when this stage was first seen in effect; its dwell counts from here. Lost in a crash unless a later
             save carried it, and then the dwell starts again.
         ready: ready pods out of those wanted, such as ``2/3``.
-        furthest: the most ready pods that an undo has come to.
+        furthest: how far an undo has come, at most, in the kind's own measure.
         moved_at: when it came so far. Lost in a crash unless a later save carried it; the next look then finds it out.
         digest: of what a person is asked to approve; an approval that names another one is rejected.
         anew: the stage was held and is brought about once more, whatever stands there now.

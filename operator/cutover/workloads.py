@@ -111,6 +111,11 @@ class Rollout:
         return max(0, min(right, self.ready - (self.total - right)))
 
     @property
+    def reached(self) -> int:
+        """A measure of progress: pods of the newest template and available ones, whether or not they are the same."""
+        return self.updated + self.available if self.current else 0
+
+    @property
     def text(self) -> str:
         """Ready of wanted, such as ``2/3``."""
         return f"{self.ready_new}/{self.wanted}"

@@ -34,6 +34,13 @@ steps:
   - {name: ok, approve: {message: go}}
 """
 
+SLOW = """
+steps:
+  - {name: many, deploy: {workload: {name: shop-v2}, replicas: 20}}
+  - {name: image, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}]}}
+  - {name: ok, approve: {message: go}}
+"""
+
 
 def with_another(cluster: Any) -> None:
     """The shop, and a Deployment that no traffic rests on."""
@@ -141,3 +148,23 @@ async def test_a_deleted_plan_whose_spec_cannot_be_read_is_given_up_after_ten_mi
     spoil(run)
     await run.turn()
     assert timedelta(minutes=10) <= await gone_after(run) <= timedelta(minutes=11)
+
+
+async def test_a_slow_rollout_back_is_waited_for_as_long_as_it_gets_on() -> None:
+    """One pod a minute, twenty pods, and the plan is deleted: the kind is as patient as the saga."""
+    run = Simulation(plan(SLOW), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.cluster.rollouts = False
+    run.cluster.delete(run.plan)
+    await run.turn()
+    for pods in range(1, 20):
+        told = {"observedGeneration": run.cluster.objects[V2]["metadata"]["generation"], "replicas": 20}
+        run.cluster.report(V2, told | dict.fromkeys(("updatedReplicas", "readyReplicas", "availableReplicas"), pods))
+        run.clock.pass_time(timedelta(minutes=1))
+        await run.turn()
+        assert run.plan in run.cluster.objects, f"given up at {pods} pods"
+        assert run.phase is Phase.UNWINDING
+    run.cluster.rollouts = True
+    await run.until(lambda: run.plan not in run.cluster.objects)
+    assert run.recorder.notices[-1].reason == "RolledBack"
+    assert run.specs() == run.specs_before()

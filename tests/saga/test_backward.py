@@ -44,7 +44,7 @@ def looked(walk: Walk, minutes: float, ready: str, deleted_at: datetime | None) 
     """After so many minutes the undo is looked at and has come so far; whether the plan is still unwinding."""
     walk.now += timedelta(minutes=minutes)
     assert walk.go(deleted_at=deleted_at) == "undo deploy"
-    walk.go(Again(30.0, f"{ready} pods", ready), deleted_at=deleted_at)
+    walk.go(Again(30.0, f"{ready} pods", ready, reached=int(ready.partition("/")[0])), deleted_at=deleted_at)
     return walk.is_(Phase.UNWINDING)
 
 

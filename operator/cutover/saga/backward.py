@@ -89,9 +89,9 @@ def _look_at(draft: Draft, at: int) -> Turn:
             draft.notice("StepUndone", f"step {step.name} is undone{f': {message}' if message else ''}")
             draft.set(current=None)
             return _next(draft)
-        case Again(after=after, message=message, ready=ready):
+        case Again(after=after, message=message, ready=ready, reached=reached):
             _loosen(draft)
-            draft.set(current=replace(_moved(draft, ready), message=message, ready=ready))
+            draft.set(current=replace(_moved(draft, reached), message=message, ready=ready))
             if _ahead(draft, at) != at:
                 return _next(draft)
             left = _patience(draft)
@@ -117,9 +117,8 @@ def _look_at(draft: Draft, at: int) -> Turn:
     return draft.turn()
 
 
-def _moved(draft: Draft, ready: str) -> Current:
+def _moved(draft: Draft, reached: int) -> Current:
     """The undo in hand, and when it has come further than ever; a pod that gets ready again and again is no progress."""
-    reached = int(ready.partition("/")[0] or 0)
     if reached <= draft.current.furthest:
         return draft.current
     return replace(draft.current, furthest=reached, moved_at=draft.now)

@@ -109,12 +109,14 @@ class Again:
 
     Attributes:
         made: to be saved with the step before the command comes again; empty leaves what is saved.
+        reached: how far it is, in a measure of its own; more than ever before is progress.
     """
 
     after: float | None
     message: str
     ready: str = ""
     made: str = ""
+    reached: int = 0
 
 
 @dataclass(frozen=True, slots=True)

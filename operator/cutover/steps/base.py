@@ -61,8 +61,8 @@ class Work:
     Attributes:
         place: where the step stands in the plan, such as ``steps[shift]``.
         now: the time, UTC.
-        elapsed: seconds since the stage (or the undo) was announced; what is looked at again and again is looked at more
-            seldom the longer it takes.
+        elapsed: seconds since the stage (or the undo) was announced, or the undo last came further; what is looked at again
+            and again is looked at more seldom the longer it takes.
         applied: the stage has been seen in effect, so what stands there now is not ours to repair without a thought.
         anew: a person has said that the stage is to be brought about once more, whatever stands there now.
         memory: what the kind remembers of this run; lost in a crash, so only what can be found out again.

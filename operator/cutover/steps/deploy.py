@@ -263,7 +263,8 @@ class Deploy(Kind):
         if rollout.current and rollout.stalled:
             says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
             return Wait("RolloutStalled", says)
-        again = Again(_LOOK_AGAIN, f"{rollout.text} pods of the old template are ready", rollout.text)
+        says = f"{rollout.text} pods of the old template are ready"
+        again = Again(_LOOK_AGAIN, says, rollout.text, reached=rollout.reached)
         return needs_hands(work, ref, body, rollout) or patient(work, again)
 
     def marks(self, snapshot: Snapshot) -> list[Change]:

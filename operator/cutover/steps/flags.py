@@ -343,7 +343,7 @@ async def _judge(work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Js
     if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete]:
         why = await held_up(work, slow[0], bodies[slow[0]])
         says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not done yet{why}"
-        return Again(_LOOK_AGAIN, says, pods)
+        return Again(_LOOK_AGAIN, says, pods, reached=sum(one.reached for one in rollouts.values()))
     for ref, body in bodies.items():
         left = [pod["metadata"]["name"] for pod in await _pods(work, ref, body) if _mark_of(pod) != wanted[ref]]
         if left:
