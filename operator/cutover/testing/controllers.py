@@ -98,6 +98,7 @@ def pod(name: str, template: Json, mark: str = "", made_by: Json = None) -> Json
             "annotations": dict(metadata.get("annotations") or {}),
             "ownerReferences": [made_by] if made_by else [],
         },
+        "spec": template["spec"],
         "status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True"}],
