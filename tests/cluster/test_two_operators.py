@@ -229,7 +229,7 @@ def _late_write(yard: Yard, story: Story, undisturbed: Undisturbed, number: int,
                 return hold if exchange.writes and writes == number else None
 
             sleeper.proxy.arm(rule)
-            site.shop.apply(story.spec)
+            site.apply(story)
             people = threading.Thread(target=lambda: None)
             if not abort:
                 people = threading.Thread(target=story.people, args=(site.shop,))

@@ -198,9 +198,13 @@ class Site:
         for runner in self.runners:
             runner.close()
 
+    def apply(self, story: Story) -> None:
+        """Its plan, whose Jobs write into the ledger of this site."""
+        self.shop.apply(story.spec.replace("LEDGER", str(self.ledger)))
+
     def play(self, story: Story, deadline: float = 60.0) -> None:
         """Apply the plan, play the people, wait for the end."""
-        self.shop.apply(story.spec.replace("LEDGER", str(self.ledger)))
+        self.apply(story)
         story.people(self.shop)
         self.shop.until_ended(deadline=deadline)
 

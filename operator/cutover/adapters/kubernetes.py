@@ -189,13 +189,13 @@ class Kubernetes:
         self, resource: Resource, namespace: str, body: Json, account: str = "", *, dry_run: bool = False
     ) -> Json:
         """Create an object."""
-        params, text = {"fieldManager": FIELD_MANAGER}, as_go_writes(body)
+        params = {"fieldManager": FIELD_MANAGER}
         if account:
             params["fieldValidation"] = "Strict"
         if dry_run:
             params["dryRun"] = "All"
         headers = _as(namespace, account) if account else None
-        made = await self._request("POST", resource.path(namespace), headers=headers, params=params, body=text)
+        made = await self._request("POST", resource.path(namespace), headers=headers, params=params, body=body)
         if resource not in STREAMED or dry_run:
             return made
         return self._keep(Ref(resource, namespace, made["metadata"]["name"]), made, ours=True)
@@ -283,7 +283,7 @@ class Kubernetes:
     ) -> Json:
         content: dict[str, Any] = {"headers": headers, "params": params}
         if body is not None:
-            content["data"] = (body if isinstance(body, str) else json.dumps(body, separators=(",", ":"))).encode()
+            content["data"] = as_go_writes(body).encode()
             content["headers"] = {"Content-Type": "application/json", **(headers or {})}
         for _ in range(2):
             session = self._session or await self.open()
@@ -313,9 +313,10 @@ _GO_ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for ch
 def as_go_writes(body: Json) -> str:
     """A document in the very bytes that Go's encoder gives it.
 
-    The data of a ControllerRevision is kept as it was sent, and may never change. Whoever patches it strategically has it
-    encoded anew, as the garbage collector does when a plan is deleted with orphan propagation: other bytes are refused then,
-    and the plan would never go.
+    A test in a JSON patch compares the bytes of a string with those that the API server has written itself, so that ``a&b``
+    would not be ``a&b`` there. And the data of a ControllerRevision is kept as it was sent, and may never change: whoever
+    patches it strategically has it encoded anew, as the garbage collector does when a plan is deleted with orphan
+    propagation; other bytes are refused then, and the plan would never go.
     """
     text = json.dumps(body, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
     return text.translate(_GO_ESCAPES)
