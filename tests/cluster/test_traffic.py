@@ -12,7 +12,7 @@ from cutover.requests import RequestVerb
 from cutover.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.checkout import Checkout, example
+from support.checkout import SERVICES, Checkout, example
 from support.real import Shop
 from support.shop import RUNBOOK
 
@@ -214,20 +214,6 @@ def test_a_delegate_splits_what_its_root_hands_on(shop: Shop, cluster: Cluster) 
     checkout.stop()
 
 
-APP_SERVICES = """
----
-apiVersion: v1
-kind: Service
-metadata: {name: app-v1, namespace: NAMESPACE}
-spec: {selector: {app: checkout-v1}, ports: [{name: http, port: 80}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: app-v2, namespace: NAMESPACE}
-spec: {selector: {app: checkout-v2}, ports: [{name: http, port: 80}]}
-"""
-
-
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
 def test_the_manifest_of_a_runbook_runs_as_it_stands(shop: Shop, cluster: Cluster, back: bool) -> None:  # noqa: FBT001 -- a parameter
     """Neither of its routes has a name, and its header route is nobody's to touch. It is given the hosts that it lacks."""
@@ -235,7 +221,8 @@ def test_the_manifest_of_a_runbook_runs_as_it_stands(shop: Shop, cluster: Cluste
     body["metadata"]["namespace"] = shop.namespace
     body["spec"] |= {"hosts": [f"checkout.{shop.namespace}.example"], "gateways": ["istio-system/gateway"]}
     path = f"{shop.routes.rpartition('/')[0]}/app-migration"
-    checkout = Checkout(shop, cluster, yaml.safe_dump(body) + APP_SERVICES, cluster.mesh.gateway_url, path)
+    services = SERVICES.replace("{name: checkout-", "{name: app-")
+    checkout = Checkout(shop, cluster, services + yaml.safe_dump(body), cluster.mesh.gateway_url, path)
     checkout.start()
     before = shop.objects()
     assert checkout.ask(50, canary="true") == {"v2": 50}
