@@ -15,12 +15,11 @@ from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react
-from support.shop import ROUTES, RUNBOOK, V2, plan, shop, shop_of_many_routes, virtual_service
+from support.shop import ROUTES, RUNBOOK, SOAK, V2, plan, shop, shop_of_many_routes, virtual_service
 from support.simulation import Simulation
 
 HEADER = "{headers: {canary: {exact: 'true'}}}"
 OURS = "cutover-shift-primary"
-SOAK = '\n  - {name: soak, check: {for: 1m}, gates: [{name: g, prometheus: {query: x}, pass: {min: "5"}}]}'
 
 
 def spec(more: str, weights: str = "[10, 100]", service: str = "{name: shop}", after: str = "") -> dict[str, Any]:

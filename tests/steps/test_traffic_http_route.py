@@ -13,11 +13,10 @@ from cutover.ports import DEPLOYMENTS, HTTP_ROUTES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
-from support.shop import RULES, http_route, plan, shop_with_an_http_route
+from support.shop import RULES, SOAK, http_route, plan, shop_with_an_http_route
 from support.simulation import Simulation
 
 HEADER = "{headers: {canary: {exact: 'true'}}}"
-SOAK = '\n  - {name: soak, check: {for: 1m}, gates: [{name: g, prometheus: {query: x}, pass: {min: "5"}}]}'
 
 
 def spec(

@@ -19,6 +19,7 @@ from cutover.testing import MemoryCluster
 from support.shop import (
     ROUTES,
     RULES,
+    SOAK,
     http_route,
     plan,
     shop,
@@ -28,7 +29,6 @@ from support.shop import (
 )
 from support.simulation import Simulation
 
-SOAK = '\n  - {name: soak, check: {for: 1m}, gates: [{name: g, prometheus: {query: x}, pass: {min: "5"}}]}'
 STAYS = ["cutover-shift-stays-to-primary", "cutover-shift-stays-from-primary"]
 
 

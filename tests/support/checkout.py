@@ -100,6 +100,12 @@ class Checkout:
                 found[str(error.code)] += 1
         return found
 
+    def assert_halved(self) -> None:
+        """Of many requests about half reach each version, and none is lost."""
+        split = self.ask(400)
+        assert split.total() == 400
+        assert 140 <= split["v2"] <= 260, split
+
     def visit(self, cookie: str, times: int = 1) -> tuple[list[str], str]:
         """What a visitor gets who brings this cookie and any that the answers set: the versions, and the cookie then."""
         found = []

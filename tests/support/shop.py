@@ -235,3 +235,6 @@ spec:
       weight: 10  # Start with 10% traffic
 """
 """A canary with a header as people find it in a runbook. It lacks the hosts that a VirtualService needs."""
+
+SOAK = '\n  - {name: soak, check: {for: 1m}, gates: [{name: g, prometheus: {query: x}, pass: {min: "5"}}]}'
+"""A last step whose gate fails, so that all before it goes back."""
