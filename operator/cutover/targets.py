@@ -290,15 +290,17 @@ class Targets:
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
-    async def change(self, ref: Ref, uid: str, changes: Sequence[Change]) -> Json:
+    async def change(self, ref: Ref, uid: str, changes: Sequence[Change], looked: Json = None) -> Json:
         """Bring fields to their values and return the object as it is then; no write when nothing is to change.
+
+        `looked` is the look at the object from which the changes were worked out.
 
         Raises:
             Foreign: a field has a value that is neither the snapshot's nor ours, or the object is no longer ours.
             Rejected: the server refuses the object; its text says why.
             Superseded, NotFound, Denied, Unavailable: as the names say.
         """
-        body, refused = self.cluster.seen(ref), ""
+        body, refused = looked or self.cluster.seen(ref), ""
         for _ in range(_TRIES):
             body = body or await self.cluster.get(ref)
             operations = await self._operations(ref, uid, body, changes)
@@ -366,10 +368,7 @@ class Targets:
         """
         for _ in range(_TRIES):
             body = await self.cluster.get(ref)
-            for change in expected:
-                found = find(body, change.path)
-                if found is None or found.value not in change.expects:
-                    _operations_of(ref, body, change)  # raises, with both values
+            _writes(ref, body, expected)  # raises where a field has another value
             holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
             if holder == self.holder.uid:
                 return

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.ports import ENDPOINT_SLICES, Ref, Sample
+from cutover.ports import ENDPOINT_SLICES, VIRTUAL_SERVICES, Ref, Sample
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
@@ -274,3 +274,65 @@ async def test_resuming_the_last_stage_asks_the_gates() -> None:
     assert run.status.failure is not None
     assert run.status.failure.stage == "4/4"
     assert run.specs() == run.specs_before()
+
+
+# --- a weight that somebody sets between our look and our write -----------------------------------------------------------
+
+
+def before_the_write_of(run: Simulation, weight: int, somebody: Callable[[], None]) -> None:
+    """What somebody does, once, just before that weight is written."""
+    real, done = run.cluster.patch, list[Ref]()
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        if ref == ROUTES and not done and any(one["op"] == "add" and one["value"] == weight for one in operations):
+            done.append(ref)
+            somebody()
+        return await real(ref, operations, account)
+
+    run.cluster.patch = patch  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("lowered", [0, 10, 20], ids=["to what it was", "to one of ours", "to another"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["", "the whole object replaced"])
+async def test_a_weight_lowered_just_before_a_write_is_a_wish_to_stop(*, lowered: int, replaced: bool) -> None:
+    """Also to what this plan had found or set there, and by somebody who writes the object without our labels."""
+    run = Simulation(spec("dwell: 1m", weights="[10, 50, 80]"), put=shop)
+    await run.until(lambda: share(run) == 50)
+
+    def somebody() -> None:
+        weigh(run, 0, 100 - lowered, lowered)
+        if replaced:
+            body = copy.deepcopy(run.cluster.objects[ROUTES])
+            body["metadata"].pop("labels")
+            run.cluster.put(VIRTUAL_SERVICES, body)
+
+    before_the_write_of(run, 80, somebody)
+    await run.until(lambda: share(run) != 50)
+    assert share(run) == lowered
+    await run.until(lambda: run.phase is Phase.HELD)
+    assert share(run) == lowered
+    assert run.status.reason in ("LoweredByHand", *(["ClaimLost"] if replaced else []))
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
+
+
+async def test_a_weight_raised_just_before_a_write_is_put_right() -> None:
+    run = Simulation(spec("dwell: 1m", weights="[10, 50]"), put=shop)
+    await run.until(lambda: share(run) == 10)
+    before_the_write_of(run, 50, lambda: weigh(run, 0, 30, 70))
+    await run.until(lambda: share(run) == 70)
+    await run.until(lambda: share(run) == 50)
+    assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_what_a_weight_is_compared_with_is_no_older_than_what_it_is_written_over() -> None:
+    """A stream may be behind what another process has written; that process is not somebody else."""
+    run = Simulation(spec("dwell: 1m", weights="[10, 50, 80]"), put=shop)
+    old: list[Any] = []
+    run.cluster.changed = lambda ref, before, _: old.append(before) if ref == ROUTES and share(run) == 50 else None
+    await run.until(lambda: bool(old))
+    seen = run.cluster.seen
+    run.cluster.seen = lambda ref: old[0] if ref == ROUTES else seen(ref)  # type: ignore[method-assign]
+    await run.until(lambda: share(run) != 50)
+    assert (share(run), run.phase) == (80, Phase.RUNNING)

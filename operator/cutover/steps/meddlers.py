@@ -5,7 +5,7 @@ Reads only. Used by the kind `traffic`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cutover.fields import Change, Json, find, readable, stand
 from cutover.ports import Ref
@@ -31,24 +31,40 @@ async def taken_away(work: Work, ref: Ref, ours: list[Change]) -> Hold | None:
     return Hold("TakenAway", f"{says}; resume puts it back, abort takes everything back")
 
 
-async def mind(
-    work: Work, ref: Ref, to: Destination, changes: list[Change], *, kept: bool
-) -> tuple[list[Change], Hold | None]:
-    """What somebody else has done to the weights meanwhile: the changes as they are to be made, or why to stop.
+@dataclass(frozen=True, slots=True)
+class Minded:
+    """The weights as they are to be written, and the look at the object they come from; or why to stop."""
+
+    body: Json
+    weights: list[Change]
+    stop: Hold | None = None
+
+    async def overtaken(self, work: Work, ref: Ref) -> bool:
+        """Whether somebody has set a weight since that look, so that another one is needed before anything is written."""
+        now = await work.cluster.get(ref)
+        return now["metadata"]["uid"] == self.body["metadata"]["uid"] and any(
+            (found := find(now, one.path)) is not None and found.value not in one.expects for one in self.weights
+        )
+
+
+async def mind(work: Work, ref: Ref, to: Destination, changes: list[Change], *, kept: bool) -> Minded:
+    """What somebody else has done to the weights meanwhile.
 
     With `kept` the weights are those of the stage before.
     """
     kept = kept or work.applied
-    minded, lowered, raised = _compare(work, changes, await work.targets.view(ref), kept=kept)
+    body = await work.targets.view(ref)
+    minded, lowered, raised = _compare(work, changes, body, kept=kept)
     if lowered:  # a stream may be behind; nobody is held up without a fresh look
         body = await work.cluster.get(ref)
         minded, lowered, raised = _compare(work, changes, body, kept=kept)
+    stop = None
     if lowered:
         says = f"somebody has lowered {to} to weight {lowered.now} in {ref}, where this plan has {lowered.goal}"
-        return minded, Hold("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
-    if raised and repaired_too_often(work):
-        return minded, await foreign_writer(work, ref, "the weights")
-    return minded, None
+        stop = Hold("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
+    elif raised and repaired_too_often(work):
+        stop = await foreign_writer(work, ref, "the weights")
+    return Minded(body, minded, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,8 @@ def _compare(
         if found[0] is None or found[1] is None:
             return changes, None, False  # said by `targets.change`
         live_old, live_new = found[0].value, found[1].value
-        minded += [_also(old, live_old), _also(new, live_new)]
+        # Written only over what was looked at: a weight is traffic, and never left to chance.
+        minded += [replace(old, expects=(live_old,)), replace(new, expects=(live_new,))]
         goal = number(new.to)
         if number(live_new) == goal and number(live_old) == number(old.to):
             continue
@@ -87,8 +104,3 @@ async def raises(work: Work, ref: Ref, weights: list[Change], others: list[Chang
     return not stand(body, others) or any(
         (found := find(body, weight.path)) is None or number(found.value) < number(weight.to) for weight in weights
     )
-
-
-def _also(change: Change, live: Json) -> Change:
-    """The same change, also from the value that stands there: a weight is traffic, and never left to chance."""
-    return Change(change.path, change.to, (*change.expects, live))

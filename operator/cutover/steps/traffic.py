@@ -208,17 +208,22 @@ class Traffic(Kind):
         known = stage > 0 or work.targets.remembers(ref)
         snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work, looked)
         weights, others = course.changes(snapshot, here.weights), course.changes_beside(snapshot, stage)
-        weights, stop = await meddlers.mind(work, ref, self.to, weights, kept=here.kept)
+        minded = await meddlers.mind(work, ref, self.to, weights, kept=here.kept)
         standing = course.standing(snapshot, stage, applied=work.applied)
-        stop = stop or await meddlers.taken_away(work, ref, standing)
+        stop, weights = minded.stop or await meddlers.taken_away(work, ref, standing), minded.weights
         if stop is not None:
             return stop
         if await meddlers.raises(work, ref, weights[1::2], [*filter(puts, others)]):
             ready = looked.ready if looked else await sides.count(work, snapshot.facts["to"])
             if short := await sides.short(work, snapshot, ("to", self.to), ready, here.share):
                 return Again(work.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
-        if weights or others:
-            await work.targets.change(ref, snapshot.uid, [*weights, *others])
+        try:
+            if weights or others:
+                await work.targets.change(ref, snapshot.uid, [*weights, *others], minded.body)
+        except Foreign:
+            if await minded.overtaken(work, ref):
+                return Again(work.pause(), f"{self.to} was given another weight in {ref} just now")
+            raise
         again = work.anew or work.applied  # of the last stage only after a person has resumed it
         return Done(skip=(here.last and not again) or (here.weights > 0 and not weights))
 
