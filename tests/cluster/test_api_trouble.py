@@ -14,7 +14,7 @@ import pytest
 
 from cutover.status import Phase
 from harness.process import NotReady
-from harness.proxy import Exchange, Fault, answering, hang_after, reset_after, reset_before
+from harness.proxy import Exchange, Fault, answering, hang_after, reset_after, reset_before, unknown_page
 from support.phases import DwellingLong
 from support.site import Runner, Undisturbed, Yard, side_by_side
 from support.stories import CANARY, FAILING, Story
@@ -31,6 +31,7 @@ ON_REQUESTS: dict[str, Fault] = {
     "throttled": answering(429, "TooManyRequests", **{"Retry-After": "1"}),
     "internal": answering(500, "InternalError"),
     "unavailable": answering(503, "ServiceUnavailable"),
+    "unknown-page": unknown_page,
     "reset-before": reset_before,
     "reset-after": reset_after,
     "hang": hang_after,
@@ -213,6 +214,7 @@ ON_STREAMS: dict[str, Trouble] = {
     "all-503": _for_a_while(
         lambda r: r.proxy.answer_all(answering(503, "ServiceUnavailable")), lambda r: r.proxy.answer_all(None), 3
     ),
+    "all-404": _for_a_while(lambda r: r.proxy.answer_all(unknown_page), lambda r: r.proxy.answer_all(None), 3),
 }
 LONG_STREAMS: dict[str, Trouble] = {
     "frozen for good": _for_a_while(lambda r: r.proxy.freeze_watches(), lambda _: None, 0),

@@ -117,6 +117,12 @@ def answering(status: int, reason: str, **headers: str) -> Fault:
     return fault
 
 
+async def unknown_page(exchange: Exchange) -> web.StreamResponse:
+    """What an API server that starts, or a proxy before it, says of whatever it does not know (yet); nothing is done."""
+    del exchange
+    return web.Response(status=404, text="404 page not found\n")
+
+
 def killing(moment: str, kill: Callable[[], None]) -> Fault:
     """The operator dies around this request.
 

@@ -291,10 +291,29 @@ class Kubernetes:
             if status == 401:  # noqa: PLR2004 -- the token was rotated
                 await self.open(instead_of=session)
                 continue
-            if status < 300:  # noqa: PLR2004 -- success
+            if status < 300 and answer:  # noqa: PLR2004 -- success, and of the API server itself
                 return answer
+            if status == 404 and not answer and await self._serves(session, path):  # noqa: PLR2004
+                raise Unavailable(f"{method} {path}: HTTP 404, and not from the API server")
             raise _error(status, retry_after, answer)
         raise Unavailable(f"{method} {path}: the API server does not take our credentials (401)")
+
+    async def _serves(self, session: aiohttp.ClientSession, path: str) -> bool:
+        """Whether the API server has the kind that is addressed, or does not say that it has not.
+
+        A 404 without an object comes where a kind is not installed, and also from a proxy or an API server that starts. To take
+        that for an object that is gone would pass over what has to be undone.
+        """
+        start = 3 if path.startswith("/api/") else 4
+        parts = path.split("/")
+        version, below = "/".join(parts[:start]), parts[start:]
+        plural = below[2] if below[0] == "namespaces" and len(below) > 2 else below[0]  # noqa: PLR2004 -- /namespaces/x/plural
+        status, _, answer = await self._send(session, "GET", version, {})
+        if status == 200 and answer:  # noqa: PLR2004
+            return any(one["name"] == plural for one in answer["resources"])
+        status, _, answer = await self._send(session, "GET", "/apis", {})
+        groups = [known["groupVersion"] for group in answer.get("groups", ()) for known in group["versions"]]
+        return not groups or version.removeprefix("/apis/") in groups
 
     async def _send(
         self, session: aiohttp.ClientSession, method: str, path: str, content: Mapping[str, Any]
