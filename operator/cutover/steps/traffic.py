@@ -240,22 +240,23 @@ class Traffic(Kind):
             await work.targets.fence(ref)
             return Done()
         body = await work.targets.view(ref)
-        changes = [
-            Change(path, was, (was, found.value if (found := find(body, path)) else was))
-            for path, was in weights_of(snapshot)
-        ]
+        changes = _back(snapshot, body)
         if any(change.to != change.expects[1] for change in changes):
             short = await sides.short_of_old(work, snapshot, self.from_, looked)
             if short:
                 return old_side_not_ready(work, f"traffic cannot go back yet: {short}")
         rest = [Change(one.path, one.was, (one.was, one.ours)) for one in beside(snapshot)]
         try:
-            await work.targets.change(ref, snapshot.uid, [*changes, *rest])
-        except Foreign:  # what somebody else has done beside the weights keeps neither the traffic nor the rest
+            await work.targets.change(ref, snapshot.uid, [*changes, *rest], body)
+        except (
+            Foreign
+        ):  # a weight set just now is looked at anew; what was done beside keeps neither the traffic nor the rest
             body = await work.cluster.get(ref)
             ours = [one for one in rest if (found := find(body, one.path)) and found.value in one.expects]
-            await work.targets.change(ref, snapshot.uid, [*changes, *ours])
-            raise
+            changes = _back(snapshot, body)
+            await work.targets.change(ref, snapshot.uid, [*changes, *ours], body)
+            if ours != rest:
+                raise
         await work.targets.confirm(ref, snapshot.uid, [*changes, *rest])
         return Done()
 
@@ -385,3 +386,11 @@ class Traffic(Kind):
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
         facts[ROLES] = [role for role, _, _ in fields]
         return await work.targets.snapshot(ref, body, paths, facts, ours)
+
+
+def _back(snapshot: Snapshot, body: Json) -> list[Change]:
+    """The weights to what they were, over whatever stands there."""
+    return [
+        Change(path, was, (was, found.value if (found := find(body, path)) else was))
+        for path, was in weights_of(snapshot)
+    ]
