@@ -206,8 +206,8 @@ class Hand:
             case Verb.RELEASE:
                 return await self._release()
             case Verb.SWEEP:
-                await self._drop_former_snapshots()
-                await self._drop_snapshots()
+                holder = self.targets().holder
+                await snapshots.drop_kept(self.cluster, self.ref, holder.uid, holder.run)
                 return Done()
             case Verb.KEEP:
                 return await keep(self.plan, self.status, self.work)
