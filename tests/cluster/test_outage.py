@@ -10,10 +10,14 @@ from typing import Self
 
 import pytest
 
+from harness.proxy import Proxy
+from support import phases
 from support.phases import (
     Dwelling,
     Held,
     Pending,
+    Reclaiming,
+    Releasing,
     RolledBack,
     RollingOut,
     Stuck,
@@ -28,7 +32,26 @@ SOON = 30.0
 """Seconds after the API server is back within which a plan has come to its end."""
 
 
-CASES = (TakenBack, RolledBack, Stuck, Pending, Waiting, Held, Unwinding, RollingOut, Dwelling)
+class Claiming(phases.Claiming):
+    """One that then comes to its end soon."""
+
+    spec = Dwelling.spec
+
+
+CASES = (
+    TakenBack,
+    RolledBack,
+    Stuck,
+    Pending,
+    Waiting,
+    Held,
+    Unwinding,
+    Reclaiming,
+    Releasing,
+    Claiming,
+    RollingOut,
+    Dwelling,
+)
 """In this order they are brought into their phases: the last must not be over before the outage begins."""
 
 
@@ -60,8 +83,12 @@ class _Probe:
 
 def _outage(yard: Yard, seconds: float) -> None:
     plane = yard.cluster.control_plane
+    proxy = Proxy(plane.url, plane.ca)
+    proxy.start()
+    proxy.arm(Claiming.holds)
     with ExitStack() as stack:
-        process, port = stack.enter_context(yard.operator("outage"))
+        stack.callback(proxy.stop)
+        process, port = stack.enter_context(yard.operator("outage", proxy))
         probe, pid = stack.enter_context(_Probe(port)), process.pid
         sites = [stack.enter_context(yard.site(kind.__name__.lower(), operators=0)) for kind in CASES]
         cases = [kind(site.shop) for kind, site in zip(CASES, sites, strict=True)]
