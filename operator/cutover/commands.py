@@ -351,7 +351,7 @@ class Hand:
         abandoned = self.status.phase is Phase.ABANDONED
         undone = failure is not None and failure.reason == Reason.ROLLBACK
         mark = self._mark() if succeeded else "" if abandoned or undone else None  # None: what it was stands again
-        if failure is not None and all(step.state is StepState.PENDING for step in self.status.steps):
+        if failure is not None and not abandoned and all(step.state is StepState.PENDING for step in self.status.steps):
             await self._outdate_claims()
         if succeeded and self.plan.keep_snapshots:
             await self._give_snapshots(owned=True)
