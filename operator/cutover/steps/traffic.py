@@ -18,7 +18,7 @@ from cutover.fields import Change, Json, Path, find, in_order, write
 from cutover.foreign import command
 from cutover.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.model import Duration, validations
-from cutover.ports import Ref
+from cutover.ports import HTTP_ROUTES, Ref
 from cutover.routes import Branch, Destination, Pair, Routing, pairs
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.snapshots import Snapshot
@@ -175,8 +175,10 @@ class Traffic(Kind):
             problems += self._left(work, body, found) if free else ()
             known = await subsets(work.cluster, work.namespace)
             match = (*self.match, *([self.stickiness.match("")] if self.stickiness else ()))
-            surprises = self.where.surprises(body, found, known, match)
-            problems += [Problem(place, says, warning=True) for says in surprises]
+            told = [*self.where.surprises(body, found, known, match)]
+            if self.http_route:
+                told += self.http_route.rivals(body, await work.cluster.list(HTTP_ROUTES, work.namespace), found)
+            problems += [Problem(place, says, warning=True) for says in told]
         except NotFound:
             pass  # said by preflight for every target
         except PlanError as error:
@@ -376,7 +378,7 @@ class Traffic(Kind):
     async def _snapshot(self, work: Work, looked: _Look | None) -> Snapshot:
         """The fields as they are, and what stood behind the two sides at the run's start."""
         ref, bearings = self._ref(work), await self._bearings(work)
-        if (self.match or self.stickiness) and (kept := await work.targets.saved(ref)):
+        if self._asks_for_http and (kept := await work.targets.saved(ref)):
             return kept  # taken just before a crash: what is to be put there may stand there already
         body = (looked and looked.body) or await work.cluster.get(ref)
         found = self._pairs(work, body)
