@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from cutover.endpoints import selects
 from cutover.errors import Denied, NotFound, Problem
 from cutover.fields import Json, names_of
-from cutover.owners import Owner, Tool, drifts, way_out
+from cutover.objects.endpoints import selects
+from cutover.objects.owners import Owner, Tool, drifts, way_out
+from cutover.objects.quotas import Pods, Room, amounts, meets
+from cutover.objects.workloads import Rollout, scalers_of
 from cutover.plan import Plan
 from cutover.ports import (
     AUTOSCALERS,
@@ -29,9 +31,7 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.quotas import Pods, Room, amounts, meets
 from cutover.status import RISKS, Risk
-from cutover.workloads import Rollout, scalers_of
 
 _DRIFT, _CAPACITY = RISKS
 

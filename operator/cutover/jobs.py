@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.fields import Json, Operation, deeper_than, escape
-from cutover.pods import word
+from cutover.objects.pods import word
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
 from cutover.snapshots import RUN_LABEL, former, write_over
 from cutover.targets import Holder

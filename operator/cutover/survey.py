@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cutover.endpoints import selects, service_of
 from cutover.errors import PlanError
 from cutover.fields import Json
 from cutover.impact import (
@@ -23,7 +22,10 @@ from cutover.impact import (
     targets,
     weigh,
 )
-from cutover.owners import owner_of
+from cutover.objects.endpoints import selects, service_of
+from cutover.objects.owners import owner_of
+from cutover.objects.quotas import amounts, shown
+from cutover.objects.workloads import scalers_of
 from cutover.plan import Plan, parse
 from cutover.ports import (
     AUTOSCALERS,
@@ -36,9 +38,7 @@ from cutover.ports import (
     Resource,
 )
 from cutover.preflight import at_one_look
-from cutover.quotas import amounts, shown
-from cutover.routings import ROUTINGS, destinations
-from cutover.workloads import scalers_of
+from cutover.routing.routings import ROUTINGS, destinations
 
 
 @dataclass(frozen=True, slots=True)

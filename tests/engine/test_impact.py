@@ -13,7 +13,7 @@ import yaml
 from cutover.conditions import present
 from cutover.fields import Json
 from cutover.impact import fields, weigh
-from cutover.owners import drifts, owner_of
+from cutover.objects.owners import drifts, owner_of
 from cutover.plan import parse
 from cutover.ports import (
     AUTOSCALERS,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cutover.fields import Json
-from cutover.quotas import amounts
+from cutover.objects.quotas import amounts
 
 
 def asks(cpu: str, **more: Any) -> Json:

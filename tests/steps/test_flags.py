@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cutover.config_maps import hindrances, reads
 from cutover.errors import Rejected, Unavailable
 from cutover.fields import ABSENT, Json
+from cutover.objects.config_maps import hindrances, reads
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PODS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done, Failed, Wait

@@ -9,11 +9,11 @@ import pytest
 from cutover.fields import ABSENT, Json
 from cutover.gates.base import Surroundings
 from cutover.gates.readiness import Readiness
+from cutover.objects.workloads import owned
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, PODS, STATEFUL_SETS, Ref
 from cutover.saga.turn import Done
 from cutover.testing import MemoryMetrics
 from cutover.testing.controllers import owner
-from cutover.workloads import owned
 from support.flagging import claimed, do, mark, pods, settle, undo
 from support.shop import NAMESPACE, V1
 

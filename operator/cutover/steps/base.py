@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Final
 from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.fields import Change, Json, stand
 from cutover.model import Model
-from cutover.pods import waits_for
+from cutover.objects.pods import waits_for
+from cutover.objects.workloads import Rollout, owned, pods_to_delete, selector
 from cutover.ports import FIELD_MANAGER, PODS, STATEFUL_SETS, Cluster, Messenger, Ref, Resource
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
 from cutover.targets import Targets
-from cutover.workloads import Rollout, owned, pods_to_delete, selector
 
 _PATIENCE: Final = 60.0
 """Seconds that an undo waits before it says that somebody has to help."""

@@ -9,14 +9,15 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cutover import spec_patch
-from cutover.config_maps import references
 from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
 from cutover.fields import ABSENT, Change, Json, Path, differences
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
+from cutover.objects.config_maps import references
+from cutover.objects.workloads import Rollout, scalers_of
 from cutover.patching import merge
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
-from cutover.routings import carried
+from cutover.routing.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
 from cutover.steps.base import (
@@ -35,7 +36,6 @@ from cutover.steps.base import (
     patient,
     stood,
 )
-from cutover.workloads import Rollout, scalers_of
 
 _LOOK_AGAIN: Final = 30.0
 """Seconds; the workload is streamed, so this only mends a lost event."""

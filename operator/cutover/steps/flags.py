@@ -23,12 +23,13 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from cutover.config_maps import hindrances, reads
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import ABSENT, Change, Json, Path, find
 from cutover.gates.readiness import Workload
 from cutover.model import Name
-from cutover.owners import owner_of
+from cutover.objects.config_maps import hindrances, reads
+from cutover.objects.owners import owner_of
+from cutover.objects.workloads import Rollout, ending, fingerprint, owned, selector
 from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
@@ -36,7 +37,6 @@ from cutover.snapshots import Snapshot
 from cutover.steps import base
 from cutover.steps.base import Duty, Kind, Target, Work, held_up, needs_hands, patient, refusal
 from cutover.targets import Foreign
-from cutover.workloads import Rollout, ending, fingerprint, owned, selector
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""

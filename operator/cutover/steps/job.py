@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Final
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover import jobs, pods
+from cutover import jobs
 from cutover.errors import NotFound, Problem
 from cutover.fields import Change, Json
 from cutover.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
 from cutover.model import validations
+from cutover.objects import pods
 from cutover.ports import JOBS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.steps.base import Duty, Kind, Work, patient

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from cutover.fields import Change, Json, find, readable, stand
 from cutover.ports import Ref
-from cutover.routes import Destination, number
+from cutover.routing.routes import Destination, number
 from cutover.saga.turn import Hold
 from cutover.steps.base import Work, foreign_writer, repaired_too_often
 

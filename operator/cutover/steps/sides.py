@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from cutover.course import pairs_of
-from cutover.endpoints import Side, count_ready, resolve, wanted
 from cutover.errors import PlanError, Problem
-from cutover.routes import Destination, number
+from cutover.objects.endpoints import Side, count_ready, resolve, wanted
+from cutover.routing.course import pairs_of
+from cutover.routing.routes import Destination, number
 from cutover.snapshots import Snapshot
 from cutover.steps.base import Work
 

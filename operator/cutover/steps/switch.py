@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field, StringConstraints, field_validator
 
-from cutover.endpoints import Side, addressed, behind, pods_of, ready_by_port, wanted
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import Change, Json, Path, find
 from cutover.model import Name
+from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by_port, wanted
 from cutover.ports import SERVICES, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot

@@ -10,22 +10,22 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover.branches import Match, Mirror, Stickiness
-from cutover.course import ROLES, Course, Role, beside, puts, weights_of
-from cutover.endpoints import Side, behind, count_ready, subsets
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.fields import Change, Json, Path, find, in_order, write
 from cutover.foreign import command
-from cutover.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.model import Duration, validations
+from cutover.objects.endpoints import Side, behind, count_ready, subsets
 from cutover.ports import HTTP_ROUTES, Ref
-from cutover.routes import Branch, Destination, Pair, Routing, pairs
+from cutover.routing.branches import Match, Mirror, Stickiness
+from cutover.routing.course import ROLES, Course, Role, beside, puts, weights_of
+from cutover.routing.http_routes import HttpRoute, no_prefix, no_subset
+from cutover.routing.routes import Branch, Destination, Pair, Routing, pairs
+from cutover.routing.virtual_services import VirtualService
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.snapshots import Snapshot
 from cutover.steps import meddlers, sides
 from cutover.steps.base import Kind, Target, Work, lacks_the_right, old_side_not_ready
 from cutover.targets import Foreign
-from cutover.virtual_services import VirtualService
 
 
 @dataclass(frozen=True, slots=True)

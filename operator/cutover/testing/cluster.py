@@ -28,7 +28,7 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.routings import ROUTINGS
+from cutover.routing.routings import ROUTINGS
 from cutover.testing.ports import MemoryClock
 
 

@@ -11,9 +11,9 @@ import json
 from typing import Any, Final
 
 from cutover.fields import Json
+from cutover.objects.workloads import TEMPLATE_HASH, pod_ready
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, SERVICES, WORKLOADS, Ref
 from cutover.testing.cluster import MemoryCluster
-from cutover.workloads import TEMPLATE_HASH, pod_ready
 
 NODES: Final = 2
 """Where a DaemonSet runs its pods."""

@@ -13,6 +13,7 @@ from typing import Final
 
 from cutover.errors import NotFound
 from cutover.fields import Json
+from cutover.objects.workloads import Rollout, pod_ready
 from cutover.ports import (
     DESTINATION_RULES,
     ENDPOINT_SLICES,
@@ -24,7 +25,6 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.workloads import Rollout, pod_ready
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _BY_SELECTOR: Final = "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io"

@@ -12,12 +12,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cutover.branches import Match
-from cutover.endpoints import full_host
 from cutover.errors import PlanError, Problem
 from cutover.fields import ABSENT, Json, Path, find
 from cutover.model import Label, Model, Name
+from cutover.objects.endpoints import full_host
 from cutover.ports import Resource
+from cutover.routing.branches import Match
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -14,12 +14,12 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from cutover.branches import HeaderValue, Match
 from cutover.errors import PlanError, Problem
 from cutover.fields import ABOVE, ABSENT, Json, Path
 from cutover.model import Name
 from cutover.ports import HTTP_ROUTES, Resource
-from cutover.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one
+from cutover.routing.branches import HeaderValue, Match
+from cutover.routing.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
 """What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""

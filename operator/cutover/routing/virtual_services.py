@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
-from cutover.branches import Match
-from cutover.endpoints import full_host, service_of
 from cutover.errors import PlanError, Problem
 from cutover.fields import ABOVE, ABSENT, Json, Path, Segment
 from cutover.model import Name
+from cutover.objects.endpoints import full_host, service_of
 from cutover.ports import VIRTUAL_SERVICES, Resource
-from cutover.routes import Aim, Branch, Left, Pair, Port, Route, Routing, not_there, number, sets_one
+from cutover.routing.branches import Match
+from cutover.routing.routes import Aim, Branch, Left, Pair, Port, Route, Routing, not_there, number, sets_one
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
 """Its lists of routes."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cutover.endpoints import Side, resolve, selects
 from cutover.fields import Json
-from cutover.http_routes import HttpRoute
+from cutover.objects.endpoints import Side, resolve, selects
 from cutover.ports import Cluster, Ref, Resource
-from cutover.routes import Aim, Routing
-from cutover.virtual_services import VirtualService
+from cutover.routing.http_routes import HttpRoute
+from cutover.routing.routes import Aim, Routing
+from cutover.routing.virtual_services import VirtualService
 
 ROUTINGS: Final[Mapping[Resource, type[Routing]]] = {one.resource: one for one in (VirtualService, HttpRoute)}
 

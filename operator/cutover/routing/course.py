@@ -11,10 +11,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from cutover.branches import Mirror
 from cutover.fields import Change, Json, Path
 from cutover.model import show_duration
-from cutover.routes import number
+from cutover.routing.branches import Mirror
+from cutover.routing.routes import number
 from cutover.saga.turn import StageRule
 from cutover.snapshots import Snapshot
 
