@@ -4,6 +4,7 @@ SHELL := /bin/bash
 UV ?= $(shell command -v uv || echo .tools/bin/uv)
 RUN = $(UV) run --quiet
 HARNESS = PYTHONPATH=tests $(RUN) python -m harness
+SIDE_BY_SIDE = -n auto --dist worksteal
 
 .PHONY: help demo test test-fast test-long test-kind coverage check format crd tools cluster cluster-down bench clean
 
@@ -24,10 +25,11 @@ demo: .venv ## two migrations of a small shop under load, on a real cluster, wit
 test: .venv ## all tests but the long campaigns: linters, types, unit, real cluster
 	@$(MAKE) --no-print-directory check-code
 	@$(HARNESS) tools >/dev/null # here, where people see the progress, and no test's time limit runs
-	@$(RUN) pytest $(PYTEST)
+	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster and not long" $(PYTEST)
+	@$(RUN) pytest -m "cluster and not long" $(PYTEST)
 
-test-fast: .venv ## the tests that need no cluster
-	@$(RUN) pytest -m "not cluster and not long" $(PYTEST)
+test-fast: .venv ## the tests that need neither a cluster nor patience
+	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster and not long and not exhaustive" $(PYTEST)
 
 test-long: .venv ## everything, long campaigns included
 	@$(HARNESS) tools >/dev/null

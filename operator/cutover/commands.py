@@ -206,8 +206,8 @@ class Hand:
             case Verb.RELEASE:
                 return await self._release()
             case Verb.SWEEP:
-                await self._drop_former_snapshots()
-                await self._drop_snapshots()
+                holder = self.targets().holder
+                await snapshots.drop_kept(self.cluster, self.ref, holder.uid, holder.run)
                 return Done()
             case Verb.KEEP:
                 return await keep(self.plan, self.status, self.work)
@@ -351,7 +351,7 @@ class Hand:
         abandoned = self.status.phase is Phase.ABANDONED
         undone = failure is not None and failure.reason == Reason.ROLLBACK
         mark = self._mark() if succeeded else "" if abandoned or undone else None  # None: what it was stands again
-        if failure is not None and all(step.state is StepState.PENDING for step in self.status.steps):
+        if failure is not None and not abandoned and all(step.state is StepState.PENDING for step in self.status.steps):
             await self._outdate_claims()
         if succeeded and self.plan.keep_snapshots:
             await self._give_snapshots(owned=True)

@@ -22,6 +22,9 @@ from cutover.steps.base import Duty
 
 _Judgement = tuple[Result, str]
 
+_FROM_OUTSIDE: Final = frozenset({Reason.ABORTED, Reason.DELETED, Reason.TIMED_OUT, Reason.GUARD_FAILED})
+"""Why a plan turns back, whatever the step in hand is about: of a test among them nothing is known."""
+
 
 def with_report(plan: Plan, status: Status) -> Status:
     """The status with the report of a run that has just ended, if it had begun a step. One that is there stays."""
@@ -87,7 +90,8 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
     if well := [step.name for step in status.steps if step.name in tests and step.state is StepState.DONE]:
         parts.append(f"{steps_named(well)} ended well")
     tally = "; ".join(parts)
-    if failure is not None and (failure.reason == Reason.GATE_FAILED or failure.step in tests):
+    by_itself = failure is not None and failure.step in tests and failure.reason not in _FROM_OUTSIDE
+    if failure is not None and (failure.reason == Reason.GATE_FAILED or by_itself):
         return Result.NOT_MET, "; ".join((f"step {failure.step} {failure.stage}: {failure.message}", *parts))
     if seen.skipped:
         by = next(
@@ -95,7 +99,9 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
         )
         return Result.NOT_MET, f"{_times(seen.skipped)} a gate was taken as passed because {by} asked for it; {tally}"
     if why := _turned_back(status):
-        return Result.NOT_MEASURED, f"what came later was not judged, because {why}{f'; {tally}' if tally else ''}"
+        before = f"; {_times(seen.failed)} a gate had failed" if seen.failed else ""
+        says = f"what came later was not judged, because {why}{f'; {tally}' if tally else ''}{before}"
+        return Result.NOT_MEASURED, says
     if gates and not seen.passed:
         return Result.NOT_MEASURED, "no gate was judged: there was nothing to do in the steps that have one"
     again = f"; {_times(seen.failed)} a gate had failed before, and its step was done again" if seen.failed else ""

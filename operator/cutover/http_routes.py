@@ -89,6 +89,11 @@ class HttpRoute(Routing):
         everything = list(self.routes_of(body))
         for pair in chosen:
             route, place = pair.route, everything.index(pair.route)
+            if "sessionPersistence" in route.body:
+                yield (
+                    f"rule {route} keeps sessions where they are (sessionPersistence), so its weights move new ones alone; "
+                    "let sessions end before the old version goes, or take it out"
+                )
             for own in _matches(route):
                 if above := next((one for one in everything[:place] if own in _matches(one)), None):
                     yield (
@@ -100,6 +105,21 @@ class HttpRoute(Routing):
                     yield (
                         f"rule {other} loses requests with header {' and '.join(one.headers)} to rule {route}, because the "
                         f"most specific match wins; let rule {other} match one header more if it is to keep them"
+                    )
+
+    def rivals(self, body: Json, others: Iterable[Json], chosen: Iterable[Pair]) -> Iterator[str]:
+        """Rules of other HTTPRoutes for the same host at the same parent: of two that match alike the older route has it."""
+        ours = list(chosen)
+        for other in others:
+            shared = _hosts(body) & _hosts(other)
+            if not shared or not _meet_at_a_parent(body, other) or _age(other) >= _age(body):
+                continue
+            for rule, pair in itertools.product(self.routes_of(other), ours):
+                for match in (one for one in _matches(pair.route) if one in _matches(rule)):
+                    yield (
+                        f"rule {rule} of HTTPRoute {other['metadata']['name']} matches {_shown_match(match)} of host "
+                        f"{min(shared) or '*'} as rule {pair.route} does, and of two HTTPRoutes the older wins (or the first by "
+                        f"name), so {pair.route} gets none of these requests; take it out of there"
                     )
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
@@ -292,16 +312,50 @@ def _shown_match(match: Json) -> str:
 # --- who serves it ----------------------------------------------------------------------------------------------------
 
 
+def _age(body: Json) -> tuple[str, str]:
+    """By which the gateways order routes that match alike."""
+    return body["metadata"].get("creationTimestamp", ""), body["metadata"]["name"]
+
+
+def _hosts(body: Json) -> set[str]:
+    """Only the very same ones are rivals: of two that overlap the more specific one wins. None named are all, as ``""``."""
+    return {name.lower() for name in body["spec"].get("hostnames") or ("",)}
+
+
+def _meet_at_a_parent(one: Json, other: Json) -> bool:
+    """Whether both are attached to one listener: often one redirects at that of http, and the other serves that of https."""
+    return any(
+        mine[0] == theirs[0]
+        and all(not (here and there) or here == there for here, there in zip(mine[1], theirs[1], strict=True))
+        for mine in _parents(one)
+        for theirs in _parents(other)
+    )
+
+
+def _parents(body: Json) -> Iterator[tuple[tuple[str, ...], tuple[Json, Json]]]:
+    """The objects it is attached to, each with the listener, by name and port; one that is left out is any."""
+    own = body["metadata"]["namespace"]
+    for one in body["spec"].get("parentRefs") or ():
+        whole = one.get("kind", "Gateway"), one.get("namespace", own), one["name"]
+        yield whole, (one.get("sectionName"), one.get("port"))
+
+
+_BAD: Final = {("Accepted", "False"), ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")}
+"""Who finds it partially invalid serves a part of it, or goes on with what it had before."""
+
+
 def _unserved(body: Json) -> Iterator[str]:
     """What the gateways themselves say against it."""
-    name = body["metadata"]["name"]
+    name, generation = body["metadata"]["name"], body["metadata"].get("generation", 0)
     parents = (body.get("status") or {}).get("parents") or ()
     if not parents:
         yield f"no gateway serves HTTPRoute {name} (status.parents is empty), so its weights move nothing; mend its parentRefs"
     for parent in parents:
         for condition in parent.get("conditions") or ():
-            if condition["type"] in ("Accepted", "ResolvedRefs") and condition["status"] == "False":
+            if condition.get("observedGeneration", generation) < generation:
+                continue  # of what may be mended by now
+            if (condition["type"], condition["status"]) in _BAD:
                 reference = parent.get("parentRef") or {}
                 who = f"{reference.get('kind', 'Gateway')} {reference.get('name', '')}"
                 why = f"{condition.get('reason', '')}: {condition.get('message', '')}"
-                yield f"{who} says {condition['type']}=False of HTTPRoute {name}: {why[:_LONGEST]}"
+                yield f"{who} says {condition['type']}={condition['status']} of HTTPRoute {name}: {why[:_LONGEST]}"

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
-from cutover.fields import Json, Operation, deeper_than, escape, same_version
+from cutover.fields import Json, Operation, deeper_than, escape
 from cutover.pods import word
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
-from cutover.snapshots import RUN_LABEL, former
+from cutover.snapshots import RUN_LABEL, former, write_over
 from cutover.targets import Holder
 
 STARTED_LABEL: Final = "cutover.dev/started"
@@ -321,4 +321,4 @@ async def _patch(cluster: Cluster, holder: Holder, body: Json, operations: list[
         operations.append({"op": "add", "path": "/metadata/ownerReferences", "value": owners})
     if operations:
         ref = Ref(JOBS, holder.namespace, metadata["name"])
-        await cluster.patch(ref, [same_version(body), *operations], holder.account)
+        await write_over(cluster, ref, body, operations, holder.account)  # its controller writes it too

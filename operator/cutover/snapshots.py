@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cutover.errors import Conflict, Denied, NotFound, Rejected
-from cutover.fields import ABSENT, Json, Path, same_version
+from cutover.errors import Conflict, Denied, NotFound, Rejected, Superseded
+from cutover.fields import ABSENT, Json, Operation, Path, same_version
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
+from cutover.status import ACTIVE
 
 RUN_LABEL: Final = "cutover.dev/run"
 
@@ -79,6 +80,18 @@ async def drop_former(cluster: Cluster, namespace: str, uid: str, run: int) -> N
     await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{former(run)}")
 
 
+async def drop_kept(cluster: Cluster, plan: Ref, uid: str, run: int) -> None:
+    """Delete the snapshots of this run and of those before it, which were kept long enough.
+
+    Raises:
+        Superseded: the plan is active, as a process finds that slept: a run that is rolled back lives on them.
+    """
+    if ((await cluster.get(plan)).get("status") or {}).get("phase") in ACTIVE:
+        raise Superseded("the plan is active again")
+    await drop_former(cluster, plan.namespace, uid, run)
+    await drop(cluster, plan.namespace, uid, run)
+
+
 async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:
     """Delete the snapshots of all runs of a plan that is gone; harmless where the namespace is gone too."""
     with suppress(NotFound, Denied):
@@ -105,14 +118,20 @@ async def give(
         await still_ours()
     for body in others:
         ref = Ref(SNAPSHOTS, plan.namespace, body["metadata"]["name"])
-        await _own(cluster, ref, body, wanted)
+        await write_over(cluster, ref, body, [{"op": "add", "path": "/metadata/ownerReferences", "value": wanted}])
 
 
-async def _own(cluster: Cluster, ref: Ref, body: Json, owners: list[Json]) -> None:
+async def write_over(
+    cluster: Cluster, ref: Ref, body: Json, operations: Sequence[Operation], account: str = ""
+) -> None:
+    """Write an object as it was read.
+
+    Raises:
+        Conflict: it has changed since.
+        Rejected: it has not, so the server refuses what is written.
+    """
     try:
-        await cluster.patch(
-            ref, [same_version(body), {"op": "add", "path": "/metadata/ownerReferences", "value": owners}]
-        )
+        await cluster.patch(ref, [same_version(body), *operations], account)
     except Rejected as refused:
         now = await cluster.get(ref)
         if now["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:

@@ -30,8 +30,7 @@ async def carry_out(cluster: Cluster, ref: Ref, body: Json, status: Status, comm
             case Verb.RELEASE:
                 await _let_go(cluster, holder)
             case Verb.SWEEP:
-                await snapshots.drop_former(cluster, holder.namespace, holder.uid, holder.run)
-                await snapshots.drop(cluster, holder.namespace, holder.uid, holder.run)
+                await snapshots.drop_kept(cluster, ref, holder.uid, holder.run)
             case Verb.UNBIND:
                 await bind(cluster, ref, body, bound=False)
             case _:

@@ -63,6 +63,7 @@ def test_lint() -> None:
     ("text", "says"),
     [
         ("a: [", "is not YAML"),
+        ("at: 2026-02-30T22:00:00Z", "is not YAML: day is out of range for month"),
         ("kind: Pod", "there is no MigrationPlan in these files"),
     ],
 )
@@ -90,6 +91,13 @@ def test_what_a_document_lacks_is_said_at_once() -> None:
             assert done.returncode == 1
             assert "metadata.name: is missing; give the plan a name" in done.stderr
             assert "'cutover.dev/v1' is not known" in done.stderr
+
+
+def test_impact_of_a_document_without_metadata_is_one_sentence(tmp_path: Path) -> None:
+    away = config(tmp_path, "https://127.0.0.1:1", "token")
+    text = GOOD.replace("metadata: {name: good}", "metadata: good")
+    done = cutover("impact", "-", stdin=text, kubeconfig=away)
+    assert (done.returncode, done.stderr) == (1, "error: -: metadata.name: is missing; give the plan a name\n")
 
 
 def test_a_generated_name_will_do() -> None:

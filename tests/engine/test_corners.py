@@ -345,6 +345,30 @@ async def test_a_claim_still_under_way_is_late_when_the_run_ends_while_it_claims
     assert run.leftovers() == []
 
 
+async def test_one_that_is_deleted_while_it_claims_goes_though_it_may_not_let_go() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    patch, delete_all, held = run.cluster.patch, run.cluster.delete_all, list[Ref]()
+
+    async def lose(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if ref == V2:
+            held.append(ref)
+            raise Unavailable("no answer")
+        return await patch(ref, operations, account)
+
+    async def refuse(*where: Any) -> None:
+        if run.plan in run.cluster.objects:
+            raise Denied("no")
+        await delete_all(*where)
+
+    run.cluster.patch = lose  # type: ignore[method-assign]
+    await run.until(lambda: bool(held))
+    run.cluster.patch, run.cluster.delete_all = patch, refuse  # type: ignore[method-assign,assignment]
+    run.cluster.delete(run.plan)
+    await run.until(lambda: run.plan not in run.cluster.objects)
+    told = [notice.message for notice in run.recorder.notices if notice.reason == "Abandoned"]
+    assert told == ["the targets could not be let go of: no; nothing was left to be undone"]
+
+
 async def at_weight_10(run: Simulation) -> None:
     await run.until(lambda: run.status.current is not None and run.status.current.weight == 10)
 

@@ -11,6 +11,8 @@ from support.plans import STORIES, Story, play
 from support.shop import plan
 from support.simulation import Simulation
 
+pytestmark = pytest.mark.exhaustive
+
 
 def effects(run: Simulation) -> list[Ref]:
     """Writes that changed the spec of a target: each must happen once, whatever dies when."""

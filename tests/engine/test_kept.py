@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from cutover.ports import Sample
+from cutover.ports import SNAPSHOTS, Sample
 from cutover.requests import RequestVerb
 from cutover.status import Phase, StepState
-from engine.test_others import SHIFT, held_for, set_weights, shifted, weights
-from support.shop import plan, shop
+from engine.test_others import SHIFT, edit, held_for, set_weights, shifted, weights
+from support.shop import V2, plan, shop
 from support.simulation import Simulation
 
 IN_TWO_STEPS = """
@@ -115,6 +115,28 @@ async def test_weights_of_a_done_step_are_kept_while_a_person_holds_the_plan() -
     await run.turn()
     assert held_for(run, "LoweredByHand")
     assert weights(run) == [100, 0]
+
+
+async def test_what_a_done_step_that_keeps_nothing_has_left_is_for_others_to_change() -> None:
+    run = await asked()
+    edit(run, V2, lambda body: body["spec"].update(replicas=4))
+    await run.turn()
+    assert run.phase is Phase.WAITING
+    assert run.cluster.objects[V2]["spec"]["replicas"] == 4
+
+
+async def test_without_its_snapshot_nothing_is_written_and_none_is_taken() -> None:
+    """A new one would be of who knows what, and be brought back one day."""
+    run = await asked()
+    kept = {ref: body for ref, body in run.cluster.objects.items() if ref.resource == SNAPSHOTS}
+    (ours,) = (ref for ref, body in kept.items() if body["data"]["object"]["kind"] == "VirtualService")
+    run.cluster.delete(ours)
+    run.restart()
+    set_weights(run, 20, 80)
+    await run.turn()
+    assert weights(run) == [20, 80]
+    assert ours not in run.cluster.objects
+    assert run.phase is Phase.WAITING
 
 
 async def test_a_later_step_takes_them_over() -> None:

@@ -33,6 +33,8 @@ from support.shop import ROUTES, V1, V2
 from support.turmoil import Aim, Fault, Pace
 from support.walk import FIGURES, Walk
 
+pytestmark = pytest.mark.exhaustive
+
 _WALKS = 700
 """About a minute's."""
 _LEAST = {

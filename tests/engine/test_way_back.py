@@ -82,7 +82,7 @@ async def gone_after(run: Simulation) -> timedelta:
     """Delete the plan; how long it stays."""
     begin = run.clock.now()
     run.cluster.delete(run.plan)
-    for _ in range(100):
+    for _ in range(1_000):
         after = await run.turn()
         if run.plan not in run.cluster.objects:
             return run.clock.now() - begin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -19,7 +20,7 @@ from cutover.report.account import TITLES, account, document, took
 from cutover.report.page import page
 from cutover.report.screen import screen
 from cutover.report.terminal import report
-from cutover.status import Aim, Failure, PastRun, Phase, Run, Status, StepState, StepStatus
+from cutover.status import Aim, Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 EVIL = "<script>alert('x')</script> & \"quotes\" [bold]not markup[/]"
@@ -199,10 +200,42 @@ def test_the_screen_of_a_plan_says_how_many_were_met() -> None:
     assert "criteria: 0 of 7 met, 1 not; kubectl cutover report plan has the evidence\n" in shown.get()
 
 
+def shown_at(status: Status, now: datetime) -> str:
+    console = Console(width=100, highlight=False)
+    with console.capture() as shown:
+        console.print(screen("plan", status, now))
+    return shown.get()
+
+
+def test_the_screen_offers_an_approval_only_to_what_waits_for_one() -> None:
+    current = Current(step="step-0", stage="1/1", started_at=NOW)
+    waits = replace(read_status(a_plan()["status"]), phase=Phase.WAITING, current=current)
+    offer = "kubectl cutover approve plan --step step-0"
+    assert offer in shown_at(replace(waits, reason="AwaitingApproval"), NOW)
+    assert offer not in shown_at(replace(waits, reason="OutsideWindow"), NOW)
+
+
+def test_a_step_that_was_left_as_it_was_took_no_longer_than_its_run() -> None:
+    left = read_status(a_plan(steps=1, phase=Phase.ABANDONED)["status"])
+    step = replace(left.steps[0], state=StepState.DOING, finished_at=None)
+    assert "60.0s" not in shown_at(replace(left, steps=(step,)), NOW + timedelta(days=3))
+    assert "Doing  1m" in shown_at(replace(left, steps=(step,)), NOW + timedelta(days=3))
+
+
 def test_a_run_that_did_nothing() -> None:
     body = a_plan(phase=Phase.REFUSED)
     body["status"].pop("report")
+    for step in body["status"]["steps"]:
+        step.pop("attempt")
     assert "the run did nothing" in text(body)
+
+
+def test_a_run_that_did_something_and_was_not_judged() -> None:
+    body = a_plan(phase=Phase.ABANDONED)
+    body["status"].pop("report")
+    shown = " ".join(text(body).split())
+    assert "it was not judged, because its spec could not be read when it ended" in shown
+    assert "did nothing" not in shown
 
 
 def test_a_spec_that_is_another_one_by_now_is_not_held_against_the_run() -> None:

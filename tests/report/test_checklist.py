@@ -116,6 +116,8 @@ def test_what_was_taken_back_proves_nothing() -> None:
         assert told[line][0] is State.MISSING, line
     assert told["Backup all affected data"] == (State.MISSING, "step backup is Undone")
     assert told["Run post-migration validation"][1] == "steps retire, smoke: retire is Undone, smoke is Undone"
+    says = "guard errors was not judged to the end: the plan is RolledBack"
+    assert told["Monitor error rates"] == (State.MISSING, says)
 
 
 def test_what_is_still_to_come_is_planned() -> None:

@@ -117,6 +117,23 @@ CASES = [
         (TEST,),
         end=back(Failure(step="smoke", stage="1/1", reason="JobFailed", message="the Job failed")),
     ),
+    *(
+        Case(
+            Aim.VALIDATIONS,
+            Result.NOT_MEASURED,
+            "not judged, because stopped",
+            (TEST,),
+            end=back(Failure(step="smoke", stage="1/1", reason=reason, message="stopped")),
+        )
+        for reason in ("Aborted", "Deleted", "TimedOut", "GuardFailed")
+    ),
+    Case(
+        Aim.VALIDATIONS,
+        Result.NOT_MEASURED,
+        "because aborted by bob; 3 times a gate said Pass at the end of a stage; the plan has 1; once a gate had failed",
+        (GATED,),
+        end=back(ABORTED, replace(PASSED, failed=1)),
+    ),
     Case(Aim.VALIDATIONS, Result.NOT_MEASURED, "because aborted by bob; 3 times", (GATED,), end=back(ABORTED, PASSED)),
     Case(Aim.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end=back(ON_REQUEST, PASSED)),
     Case(

@@ -45,6 +45,21 @@ def test_an_attempt_is_undone_before_the_next_one() -> None:
     assert (walk.status.phase, walk.status.steps[0].attempt) == (Phase.UNWINDING, 2), "there is no third one"
 
 
+def test_an_attempt_that_could_not_be_undone_is_undone_anew_on_request() -> None:
+    """Under a higher fence, and with all of its time: the undo of a kind says that it took too long by when it began."""
+    walk = Walk(replace(RULES, steps=(replace(DEPLOY, retries=1), SHIFT, LOOK))).to("deploy")
+    walk.go(Failed("JobFailed", "exit 1"))
+    walk.go(Wait("NotBackYet", "0/3 pods are ready"))
+    assert walk.is_(Phase.HELD)
+    assert walk.status.run is not None
+    fence = walk.status.run.fence
+    walk.now += timedelta(hours=1)
+    assert walk.go(requests=(Request(RequestVerb.RETRY, "1"),)) == "undo deploy"
+    assert walk.status.run.fence == fence + 1
+    assert walk.status.current is not None
+    assert walk.status.current.started_at == walk.now
+
+
 @pytest.mark.parametrize("held", [False, True])
 def test_guards_after_the_point_of_no_return_hold(held: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     walk = Walk(replace(RULES, steps=(replace(DEPLOY, irreversible=True), SHIFT, LOOK))).to("shift")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,8 @@ from cutover.saga.turn import (
 )
 from cutover.status import ENDED, GateStatus, Phase, Status, StepState, Verdict, settled
 from saga.test_saga import RULES
+
+pytestmark = pytest.mark.exhaustive
 
 OUTCOMES: list[Outcome | None] = [
     None,

@@ -187,6 +187,16 @@ async def test_a_partition_leaves_pods_as_they_are(
     assert outcome == Done(ready="3/3") if done else isinstance(outcome, Again), outcome
 
 
+async def test_a_partition_above_the_replicas_keeps_no_pod_that_goes(cluster: MemoryCluster) -> None:
+    """Of five pods two go: they may be among the ready ones."""
+    cluster.objects[STORE]["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = 9
+    await do(cluster, STORE_2)
+    status(cluster, STORE, **STATEFUL | {"replicas": 5, "updatedReplicas": 0})
+    outcome = await do(cluster, STORE_2)
+    assert isinstance(outcome, Again)
+    assert outcome.ready == "1/3"
+
+
 @pytest.mark.parametrize(
     ("ref", "text", "stale"),
     [

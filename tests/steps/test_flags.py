@@ -250,6 +250,10 @@ async def test_a_pod_of_the_old_template_that_started_with_our_values_is_replace
     assert isinstance(await undo(cluster), Again)
     assert mark(cluster) == SECOND, "pods without it are left"
     settle(cluster)
+    cluster.objects[V1]["status"]["updatedReplicas"] = 2
+    assert isinstance(await undo(cluster), Again)
+    assert mark(cluster) == SECOND, "one pod is still to come"
+    settle(cluster)
     assert isinstance(await undo(cluster), Again)
     assert mark(cluster) is ABSENT
     settle(cluster)

@@ -7,12 +7,15 @@ import copy
 import pytest
 
 from cutover.fields import ABSENT, Json
+from cutover.gates.base import Surroundings
+from cutover.gates.readiness import Readiness
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, PODS, STATEFUL_SETS, Ref
 from cutover.saga.turn import Done
+from cutover.testing import MemoryMetrics
 from cutover.testing.controllers import owner
 from cutover.workloads import owned
 from support.flagging import claimed, do, mark, pods, settle, undo
-from support.shop import V1
+from support.shop import NAMESPACE, V1
 
 NIGHTLY = {"kind": "Job", "name": "nightly", "uid": "uid-nightly", "controller": True}
 CANARY = {"kind": "ReplicaSet", "name": "canary-1", "uid": "uid-canary-1", "controller": True}
@@ -34,6 +37,20 @@ async def test_a_pod_of_somebody_else_hinders_neither_way(stranger: Json) -> Non
         cluster.objects[ref]["metadata"]["annotations"] = {}
     cluster.objects[V1]["status"]["observedGeneration"] = cluster.objects[V1]["metadata"]["generation"]
     assert await undo(cluster) == Done(ready="3/3")
+
+
+@pytest.mark.parametrize(("whose", "ready"), [(NIGHTLY, 3), (CANARY, 3), (None, 2)], ids=["job", "canary", "own"])
+async def test_only_a_restart_of_an_own_pod_counts_against_readiness(whose: Json, ready: int) -> None:
+    cluster = claimed()
+    one = copy.deepcopy(cluster.objects[pods(cluster)[0]])
+    if whose:
+        one["metadata"] |= {"name": "other", "uid": "uid-other", "ownerReferences": [whose]}
+    again = {"name": "app", "restartCount": 1, "state": {"running": {"startedAt": cluster.clock.now().isoformat()}}}
+    one["status"]["containerStatuses"] = [again]
+    cluster.put(PODS, one)
+    gate = Readiness.model_validate({"for": "10s"})
+    around = Surroundings(cluster, MemoryMetrics(), cluster.clock, NAMESPACE, "flip", V1)
+    assert (await gate.measure(around)).note == f"{ready} of 3 pods of Deployment shop-v1 are ready"
 
 
 @pytest.mark.parametrize("resource", [DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS])

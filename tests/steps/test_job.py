@@ -382,6 +382,22 @@ async def test_it_is_not_stopped_before_its_controller_has_seen_it() -> None:
     assert bench.job()["spec"]["suspend"] is False
 
 
+@pytest.mark.parametrize("condition", ["FailureTarget", "SuccessCriteriaMet"])
+async def test_one_that_is_ending_is_waited_for(condition: str) -> None:
+    """How it ends is settled, and its last pods go: there is nothing to suspend any more."""
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    bench.job()["status"]["conditions"].append({"type": condition, "status": "True"})
+    bench.fence += 1
+    before = bench.writes()
+    outcome = await bench.undo()
+    assert outcome == Again(2.0, f"the undo waits until Job {bench.ref().name} has ended")
+    bench.job()["spec"]["suspend"] = True
+    del bench.job()["metadata"]["labels"][STARTED_LABEL]
+    assert await bench.undo() == outcome, "somebody suspended it, and took its label: it has begun all the same"
+    assert bench.writes() == before
+
+
 async def test_one_that_somebody_let_run_counts_as_begun() -> None:
     bench = Bench(HANGS)
     await bench.do()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -93,6 +94,10 @@ async def test_done_when_the_endpoints_have_followed(cluster: MemoryCluster) -> 
     assert selector(cluster) == {"app": "shop-v2"}
     assert isinstance(outcome, Again)
     assert outcome.message == "3 of 3 endpoints of Service front are still pods without app=shop-v2"
+    cluster.objects[Ref(ENDPOINT_SLICES, "shop", "front")]["endpoints"] = []  # the old are gone, the new not yet there
+    outcome = await do(cluster)
+    assert isinstance(outcome, Again)
+    assert outcome.message == "Service front has no ready endpoints yet"
     name_endpoints(cluster)
     assert await do(cluster) == Done(ready="3")
 
@@ -147,16 +152,31 @@ async def test_never_to_a_side_without_pods_even_from_one_without(cluster: Memor
     assert selector(cluster) == {"app": "shop-v1"}
 
 
-async def test_pods_without_the_port_that_the_service_names_do_not_count(cluster: MemoryCluster) -> None:
+_WITH_THE_PORT = {"ports": [{"name": "http", "containerPort": 8080}]}
+
+
+@pytest.mark.parametrize(
+    ("pod_spec", "moves"),
+    [
+        ({"containers": [_WITH_THE_PORT]}, True),
+        ({"initContainers": [{**_WITH_THE_PORT, "restartPolicy": "Always"}], "containers": [{}]}, True),
+        ({"initContainers": [_WITH_THE_PORT], "containers": [{}]}, False),
+    ],
+    ids=["container", "sidecar", "init container"],
+)
+async def test_pods_without_the_port_that_the_service_names_do_not_count(
+    cluster: MemoryCluster,
+    pod_spec: Json,
+    moves: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
     change(cluster, ports=[{"port": 80, "targetPort": "http"}])
     outcome = await do(cluster, Switch(service="front", selector={"app": "shop-v2"}, min_ready=1))
     assert isinstance(outcome, Again)
     assert "0 pods with app=shop-v2 and a port http are ready" in outcome.message
-    spec = {"containers": [{"ports": [{"name": "http", "containerPort": 8080}]}]}
     for ref in [ref for ref in cluster.objects if ref.resource == PODS]:
-        cluster.objects[ref]["spec"] = spec
+        cluster.objects[ref]["spec"] = pod_spec
     await do(cluster)
-    assert selector(cluster) == {"app": "shop-v2"}
+    assert selector(cluster) == {"app": "shop-v2" if moves else "shop-v1"}
 
 
 async def test_what_is_there_already_is_passed_over(cluster: MemoryCluster) -> None:
@@ -174,6 +194,16 @@ async def test_set_back_by_hand_is_a_wish_to_stop(cluster: MemoryCluster) -> Non
     assert outcome.reason == "SwitchedBack"
     assert "somebody has set the selector of Service front back to app=shop-v1" in outcome.message
     assert selector(cluster) == {"app": "shop-v1"}
+    assert await TURN.do(replace(work(cluster, applied=True), anew=True), 0, None) == Done()
+    assert selector(cluster) == {"app": "shop-v2"}, "a person has resumed it"
+
+
+async def test_a_stream_that_is_behind_is_nobodys_wish_to_stop(cluster: MemoryCluster) -> None:
+    old, seen = copy.deepcopy(cluster.objects[FRONT]), cluster.seen
+    await do(cluster)
+    cluster.seen = lambda ref: old if ref == FRONT else seen(ref)  # type: ignore[method-assign]
+    assert await do(cluster, applied=True) == Done()
+    assert selector(cluster) == {"app": "shop-v2"}
 
 
 async def test_another_selector_of_somebody_else_is_left(cluster: MemoryCluster) -> None:
@@ -204,6 +234,14 @@ async def test_not_back_to_a_side_that_is_not_ready(cluster: MemoryCluster) -> N
     react(cluster)
     assert isinstance(await undo(cluster), Again)
     assert selector(cluster) == {"app": "shop-v1"}
+
+
+async def test_where_it_never_moved_the_old_side_is_not_asked_for_more(cluster: MemoryCluster) -> None:
+    scale(cluster, V2, 2)
+    await do(cluster)
+    lose_pods(cluster, "shop-v1", 1)
+    name_endpoints(cluster)
+    assert await undo(cluster) == Done(ready="1")
 
 
 async def test_all_that_the_old_side_is_asked_for_is_enough_on_the_way_back(cluster: MemoryCluster) -> None:

@@ -12,7 +12,7 @@ from cutover.errors import Denied
 from cutover.ports import DEPLOYMENTS, HTTP_ROUTES, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
-from cutover.testing import MemoryCluster
+from cutover.testing import Crash, MemoryCluster
 from support.shop import RULES, SOAK, http_route, plan, shop_with_an_http_route
 from support.simulation import Simulation
 
@@ -222,6 +222,25 @@ async def test_a_mirror_is_one_more_filter_and_all_of_it_says_no_percent() -> No
     assert rules(run)[-1]["filters"] == before
 
 
+async def test_a_crash_right_after_the_last_filter_that_there_is_room_for() -> None:
+    """The process that takes over finds it there, and must not ask for room for another one."""
+
+    def change(body: Any) -> None:
+        more = ({"type": "ExtensionRef", "extensionRef": {"name": str(at)}} for at in range(15))
+        body["spec"]["rules"][-1]["filters"] = list(more)
+
+    run = Simulation(spec("mirror: {dwell: 1m}"), put=put_with(change))
+
+    def crash(ref: Ref, *_: Any) -> None:
+        if ref == RULES and len(rules(run)[-1]["filters"]) == 16 and not run.crashes:
+            raise Crash
+
+    run.cluster.changed = crash
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert run.crashes == 1
+    assert len(rules(run)[-1]["filters"]) == 15
+
+
 async def test_who_takes_the_header_rule_away_wishes_to_stop_and_resume_puts_it_back() -> None:
     run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=shop_with_an_http_route)
     await run.until(lambda: weights(run) == [90, 10])
@@ -265,6 +284,79 @@ async def test_what_the_gateways_say_against_it_is_told() -> None:
     ]
     (alone,) = await told(Simulation(spec(), put=put_with(lambda body: body["status"].clear())))
     assert "no gateway serves HTTPRoute shop (status.parents is empty)" in alone
+
+
+async def test_a_gateway_that_serves_a_part_of_it_is_told_and_what_was_said_of_an_older_spec_is_not() -> None:
+    """Who serves a part may go on with what it had, and then no weight that is written moves anything."""
+
+    def change(body: Any) -> None:
+        parent = body["status"]["parents"][0]
+        part = {"type": "PartiallyInvalid", "status": "True", "reason": "UnsupportedValue", "message": "Dropped Rule 1"}
+        parent["conditions"].append({**part, "observedGeneration": 1})
+        older = {**part, "type": "Accepted", "status": "False", "observedGeneration": 0}
+        body["status"]["parents"].append({"parentRef": {"name": "slow"}, "conditions": [older]})
+
+    assert await told(Simulation(spec(), put=put_with(change))) == [
+        "steps[shift].traffic: Gateway gateway says PartiallyInvalid=True of HTTPRoute shop: UnsupportedValue: Dropped Rule 1"
+    ]
+
+
+async def test_sessions_that_stay_where_they_are_are_told() -> None:
+    run = Simulation(spec(), put=put_with(lambda body: body["spec"]["rules"][-1].update(sessionPersistence={})))
+    assert await told(run) == [
+        (
+            "steps[shift].traffic: rule / keeps sessions where they are (sessionPersistence), so its weights move new ones alone; "
+            "let sessions end before the old version goes, or take it out"
+        )
+    ]
+
+
+def put_beside(change: Callable[[Any], object], **metadata: str) -> Callable[[MemoryCluster], None]:
+    """The shop, and another HTTPRoute beside its own, which is of noon."""
+
+    def put(cluster: MemoryCluster) -> None:
+        shop_with_an_http_route(cluster)
+        own, other = http_route(), http_route()
+        own["metadata"]["creationTimestamp"] = "2026-01-01T12:00:00Z"
+        other["metadata"] |= {"name": "rival", "creationTimestamp": "2026-01-01T12:00:00Z", **metadata}
+        other["spec"]["rules"] = [{"backendRefs": [{"name": "help", "port": 80}]}]
+        own["spec"]["parentRefs"][0] |= {"port": 443}
+        change(other["spec"])
+        cluster.put(HTTP_ROUTES, own)
+        cluster.put(HTTP_ROUTES, other)
+
+    return put
+
+
+TAKES = (
+    "steps[shift].traffic: rule / of HTTPRoute rival matches / of host shop.example as rule / does, and of two HTTPRoutes the older "
+    "wins (or the first by name), so / gets none of these requests; take it out of there"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "metadata", "takes"),
+    [
+        (lambda _: None, {}, True),  # of two that are as old the alphabet decides
+        (lambda _: None, {"name": "zz"}, False),
+        (lambda _: None, {"creationTimestamp": "2026-01-01T12:00:01Z"}, False),
+        (lambda spec: spec.update(hostnames=["other.example"]), {}, False),
+        (lambda spec: spec.update(hostnames=["other.example", "shop.example"]), {}, True),
+        (lambda spec: spec.pop("hostnames"), {}, False),  # the more specific host wins
+        (lambda spec: spec.update(parentRefs=[{"name": "inner"}]), {}, False),
+        (lambda spec: spec.update(parentRefs=[{"name": "gateway", "namespace": "infra"}]), {}, False),
+        (lambda spec: spec.update(parentRefs=[{"name": "gateway", "namespace": "shop", "sectionName": "https"}]), {}, True),
+        (lambda spec: spec["parentRefs"][0].update(port=80), {}, False),  # one redirects there, as is usual
+        (lambda spec: spec["rules"][0].update(matches=[{"path": {"value": "/else"}}]), {}, False),
+    ],
+)  # fmt: skip
+async def test_an_older_http_route_that_takes_all_of_it_is_told(
+    change: Callable[[Any], object],
+    metadata: dict[str, str],
+    takes: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    found = await told(Simulation(spec(), put=put_beside(change, **metadata)))
+    assert found == ([TAKES] if takes else [""])
 
 
 async def test_rules_that_take_from_another_are_told() -> None:

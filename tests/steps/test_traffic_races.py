@@ -336,3 +336,19 @@ async def test_what_a_weight_is_compared_with_is_no_older_than_what_it_is_writte
     run.cluster.seen = lambda ref: old[0] if ref == ROUTES else seen(ref)  # type: ignore[method-assign]
     await run.until(lambda: share(run) != 50)
     assert (share(run), run.phase) == (80, Phase.RUNNING)
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_a_weight_that_somebody_sets_just_before_it_is_taken_back_is_taken_back_too(deleted: bool) -> None:  # noqa: FBT001
+    """It is traffic that counts; and a deletion would leave it there."""
+    run = Simulation(spec("dwell: 10m", weights="[10, 50]"), put=shop)
+    await run.until(lambda: share(run) == 50)
+    before_the_write_of(run, 100, lambda: weigh(run, 0, 30, 70))
+    if deleted:
+        run.cluster.delete(run.plan)
+    else:
+        run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.over)
+    assert run.specs() == run.specs_before()
+    assert "Stuck" not in [notice.reason for notice in run.recorder.notices]
+    assert run.recorder.notices[-1].reason == "RolledBack"

@@ -293,27 +293,32 @@ class Kubernetes:
                 continue
             if status < 300 and answer:  # noqa: PLR2004 -- success, and of the API server itself
                 return answer
-            if status == 404 and not answer and await self._serves(session, path):  # noqa: PLR2004
-                raise Unavailable(f"{method} {path}: HTTP 404, and not from the API server")
-            raise _error(status, retry_after, answer)
+            own = _is_a(answer, "Status")
+            if not own and (status != 404 or await self._serves(session, path)):  # noqa: PLR2004
+                raise Unavailable(f"{method} {path}: HTTP {status}, and not from the API server", retry_after)
+            raise _error(status, retry_after, answer if own else {})
         raise Unavailable(f"{method} {path}: the API server does not take our credentials (401)")
 
     async def _serves(self, session: aiohttp.ClientSession, path: str) -> bool:
         """Whether the API server has the kind that is addressed, or does not say that it has not.
 
-        A 404 without an object comes where a kind is not installed, and also from a proxy or an API server that starts. To take
-        that for an object that is gone would pass over what has to be undone.
+        A 404 that is no Status comes where a kind is not installed, and also from a proxy or an API server that starts. To take
+        that for an object that is gone would pass over what has to be undone. The core kinds are always there.
         """
-        start = 3 if path.startswith("/api/") else 4
+        if path.startswith("/api/"):
+            return True
         parts = path.split("/")
-        version, below = "/".join(parts[:start]), parts[start:]
+        version, below = "/".join(parts[:4]), parts[4:]
         plural = below[2] if below[0] == "namespaces" and len(below) > 2 else below[0]  # noqa: PLR2004 -- /namespaces/x/plural
         status, _, answer = await self._send(session, "GET", version, {})
-        if status == 200 and answer:  # noqa: PLR2004
+        if status == 200 and _is_a(answer, "APIResourceList"):  # noqa: PLR2004
             return any(one["name"] == plural for one in answer["resources"])
         status, _, answer = await self._send(session, "GET", "/apis", {})
-        groups = [known["groupVersion"] for group in answer.get("groups", ()) for known in group["versions"]]
-        return not groups or version.removeprefix("/apis/") in groups
+        if not _is_a(answer, "APIGroupList"):
+            return True
+        return version.removeprefix("/apis/") in [
+            of["groupVersion"] for group in answer["groups"] for of in group["versions"]
+        ]
 
     async def _send(
         self, session: aiohttp.ClientSession, method: str, path: str, content: Mapping[str, Any]
@@ -352,9 +357,14 @@ def _document(text: bytes) -> Json:
         return {}
 
 
+def _is_a(answer: Json, kind: str) -> bool:
+    """Whether it is a document of the API server; proxies answer in JSON too."""
+    return isinstance(answer, dict) and answer.get("kind") == kind
+
+
 def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
-    message = str(answer.get("message", "")) if isinstance(answer, dict) else ""
-    message = _shortened(message or f"HTTP {status}")
+    """What a Status means; without one the server knows no such kind."""
+    message = _shortened(str(answer.get("message") or f"HTTP {status}"))
     known: Mapping[int, Callable[[str], OutsideError]] = {
         400: Rejected,
         403: Denied,
@@ -362,7 +372,7 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
         409: Conflict,
         422: Rejected,
     }
-    make = NotInstalled if status == 404 and not answer else known.get(status)  # noqa: PLR2004 -- a page, not a Status
+    make = known.get(status) if answer else NotInstalled
     return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
 
 

@@ -96,7 +96,8 @@ def impact(
         ((_, document), *more) = read([Path(plan)])
         if more:
             fail(f"{plan} has {1 + len(more)} plans; give one", USAGE)
-    plans = plans_of(context, namespace or ((document or {}).get("metadata") or {}).get("namespace"))
+    metadata = (document or {}).get("metadata")
+    plans = plans_of(context, namespace or (metadata.get("namespace") if isinstance(metadata, dict) else None))
     document = document or plans.get(plan)
     try:
         asked = parsed(document)

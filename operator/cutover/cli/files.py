@@ -31,7 +31,7 @@ def read(files: list[Path]) -> list[tuple[str, Json]]:
             fail(f"{file}: {error.strerror}", USAGE)
         except UnicodeDecodeError as error:
             fail(f"{file} is not a text in UTF-8: {error.reason} at byte {error.start}", USAGE)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # a date that is none, such as 2026-02-30, is a bare ValueError
             says = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
             fail(f"{file} is not YAML: {says}", USAGE)
     if not found:

@@ -68,6 +68,8 @@ class Account:
         if self.status.report:
             return ""
         if self.status.phase in ENDED:
+            if any(step.attempt for step in self.status.steps):
+                return "it was not judged, because its spec could not be read when it ended"
             return "the run did nothing, so there is nothing to judge"
         return f"the plan is {self.status.phase or 'not seen yet'}; it is judged when its run has ended"
 

@@ -100,9 +100,11 @@ class _Look:
         steps = [step.name for step in self.plan.steps if any(_asks(gate, pattern) for gate in step.gates)]
         if not guards:
             return self.steps(steps, missing)
-        ended_well = self.status.phase is Phase.SUCCEEDED
-        says = f"guard {', '.join(guards)}, all along{f'; {steps_named(steps)}' if steps else ''}"
-        return State.PROVEN if ended_well else State.PLANNED if self.status.phase not in ENDED else State.MISSING, says
+        names, phase = f"guard {', '.join(guards)}", self.status.phase
+        if phase in ENDED and phase is not Phase.SUCCEEDED:
+            return State.MISSING, f"{names} was not judged to the end: the plan is {phase}"
+        says = f"{names}, all along{f'; {steps_named(steps)}' if steps else ''}"
+        return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, says
 
 
 def _asks(gate: Any, pattern: re.Pattern[str]) -> bool:

@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cutover.fields import Json
-from cutover.status import ENDED, RISKS, Current, Phase, Result, Status, StepState, Verdict
+from cutover.report.account import took
+from cutover.saga.tables import Reason
+from cutover.status import RISKS, Current, Phase, Result, Status, StepState, Verdict
 
 PHASES: Final = {
     Phase.SUCCEEDED: "green",
@@ -85,23 +87,24 @@ def screen(name: str, status: Status, now: datetime | None = None) -> Renderable
         first, more, _ = risk.message.partition("\n")
         rest = " kubectl cutover impact has the rest" if more else ""
         parts.append(Text(f"{risk.type}: {first}{rest}", style="yellow"))
-    if phase is not None and phase not in ENDED and phase is Phase.WAITING and status.current is not None:
+    if phase is Phase.WAITING and status.reason != Reason.OUTSIDE and status.current is not None:
         parts.append(Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow"))
     return Group(*parts)
 
 
 def _steps(status: Status, now: datetime) -> Table:
     table = Table.grid(padding=(0, 2))
+    end = (status.run and status.run.finished_at) or now  # a step that was left as it was has no end of its own
     for step in status.steps:
         mark, style = MARKS[step.state]
         current = status.current if status.current is not None and status.current.step == step.name else None
-        taken = (step.finished_at or now) - step.started_at if step.started_at else None
+        taken = (step.finished_at or end) - step.started_at if step.started_at else None
         table.add_row(
             Text(mark, style=style),
             Text(step.name, style="bold" if current else ""),
             Text(step.kind, style="dim"),
             Text(str(step.state), style=style),
-            Text(f"{taken.total_seconds():.1f}s" if taken else "", style="dim"),
+            Text(took(taken) if taken is not None else "", style="dim"),
             _progress(current) if current else Text(step.message),
         )
     return table

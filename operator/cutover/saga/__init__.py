@@ -89,7 +89,7 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
     if draft.status.reason == Reason.RELEASING:
         return releasing(draft)
     if draft.status.reason == Reason.RECLAIMING:
-        return reclaiming(draft)
+        return reclaiming(draft, wish)
     if draft.status.phase not in _BACKWARD:
         turn_back(draft, wish)
     if draft.status.phase is Phase.ABANDONED:

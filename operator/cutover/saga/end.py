@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from cutover.requests import RequestVerb
 from cutover.saga.draft import Draft, fence_if_taken_over, seconds
 from cutover.saga.tables import TOUCHED, PlanEvent, Reason
-from cutover.saga.turn import STUCK_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
+from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
 from cutover.status import Answer, Failure, Phase
 
 
@@ -25,14 +26,25 @@ def releasing(draft: Draft) -> Turn:
             return draft.turn(Command(Verb.RELEASE))
         case Done():
             return _end(draft)
-        case Again(after=after, message=message):
+        case Again(after=after, message=message) if (left := _patience(draft)) is None or left > timedelta():
             draft.set(message=message)
-            return draft.turn(None, seconds(after))
-        case Wait(message=message) | Failed(message=message) | Hold(message=message):
+            return draft.turn(None, seconds(after), left)
+        case Again(message=message) | Wait(message=message) | Failed(message=message) | Hold(message=message):
             if draft.inputs.deleting:  # a claim whose plan is gone is void, so nothing is lost
                 return abandon(draft, Reason.DELETED, f"the targets could not be let go of: {message}")
             draft.set(message=message)
             return draft.turn(None, STUCK_EVERY)
+
+
+def _patience(draft: Draft) -> timedelta | None:
+    """How long a plan that is deleted may still take for what is no step; None when nobody has deleted it.
+
+    Counted from the deletion, or from when its last step was over.
+    """
+    if draft.inputs.deleted_at is None:
+        return None
+    over = [step.finished_at for step in draft.status.steps if step.finished_at is not None]
+    return NO_PROGRESS - (draft.now - max(draft.inputs.deleted_at, *over))
 
 
 def _end(draft: Draft) -> Turn:
@@ -72,7 +84,7 @@ def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
     phase, keep = draft.status.phase, draft.run.keep_until
     if wish is RequestVerb.ROLLBACK:
         return _roll_back(draft)
-    if phase is Phase.ABANDONED and (draft.inputs.bound or draft.was is not Phase.ABANDONED):
+    if phase is Phase.ABANDONED and draft.unbound is None and (draft.inputs.bound or draft.was is not Phase.ABANDONED):
         return _let_go_of_abandoned(draft)  # once at least, also where somebody has taken our finalizer off
     if draft.inputs.bound:
         return draft.unbind()
@@ -97,8 +109,8 @@ def _let_go_of_abandoned(draft: Draft) -> Turn:
     match draft.inputs.outcome:
         case None:
             return draft.turn(Command(Verb.RELEASE))
-        case Again(after=after):
-            return draft.turn(None, seconds(after))
+        case Again(after=after) if (patience := _patience(draft)) is None or patience > timedelta():
+            return draft.turn(None, seconds(after), patience)
         case Wait() | Failed() | Hold() if not draft.inputs.deleting:
             return draft.turn(None, STUCK_EVERY)
         case Done(message=left) if left:
@@ -121,8 +133,10 @@ def _roll_back(draft: Draft) -> Turn:
     return draft.turn(Command(Verb.RECLAIM))
 
 
-def reclaiming(draft: Draft) -> Turn:
+def reclaiming(draft: Draft, wish: RequestVerb | None) -> Turn:
     """Mark every target again; when one is not as the run left it, the success stands and the request is rejected."""
+    if wish is RequestVerb.ABANDON:
+        return abandon(draft, Reason.ABANDONED, "abandoned on request")
     match draft.inputs.outcome:
         case None:
             fence_if_taken_over(draft)
@@ -134,8 +148,11 @@ def reclaiming(draft: Draft) -> Turn:
             draft.notice("Unwinding", "everything is as the run left it; unwinding")
             return draft.turn(None, seconds(0.0))
         case Again(after=after, message=message):
+            left = _patience(draft)
+            if left is not None and left <= timedelta():
+                return abandon(draft, Reason.DELETED, f"the targets could not be claimed again: {message}")
             draft.set(message=message)
-            return draft.turn(None, seconds(after))
+            return draft.turn(None, seconds(after), left)
         case Wait(message=message) | Failed(message=message) | Hold(message=message):
             return _decline(draft, message)
 

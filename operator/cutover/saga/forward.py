@@ -214,10 +214,8 @@ def retry(draft: Draft) -> Turn:
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
     draft.set_run(held_at=None)
     match draft.status.steps[at].state:
-        case StepState.FAILED:
+        case StepState.FAILED | StepState.UNDOING:
             return _undo_attempt(draft, at)
-        case StepState.UNDOING:
-            return draft.turn(Command(Verb.UNDO, at))
         case _:
             return start(draft, at)
 
@@ -240,7 +238,8 @@ def _undo_attempt(draft: Draft, at: int) -> Turn:
     rule, step = draft.rules.steps[at], draft.status.steps[at]
     if not rule.undoes:
         return start(draft, at)
-    draft.step_event(at, StepEvent.UNDO, step.message)
+    if step.state is not StepState.UNDOING:  # held because it could not be undone; then it gets all of its time anew
+        draft.step_event(at, StepEvent.UNDO, step.message)
     draft.raise_fence()
     intent = f"undo attempt {step.attempt}, to try again"
     draft.set(current=Current(step=rule.name, intent=intent, started_at=draft.now))

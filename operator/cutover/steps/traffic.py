@@ -18,7 +18,7 @@ from cutover.fields import Change, Json, Path, find, in_order, write
 from cutover.foreign import command
 from cutover.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.model import Duration, validations
-from cutover.ports import Ref
+from cutover.ports import HTTP_ROUTES, Ref
 from cutover.routes import Branch, Destination, Pair, Routing, pairs
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.snapshots import Snapshot
@@ -175,8 +175,10 @@ class Traffic(Kind):
             problems += self._left(work, body, found) if free else ()
             known = await subsets(work.cluster, work.namespace)
             match = (*self.match, *([self.stickiness.match("")] if self.stickiness else ()))
-            surprises = self.where.surprises(body, found, known, match)
-            problems += [Problem(place, says, warning=True) for says in surprises]
+            told = [*self.where.surprises(body, found, known, match)]
+            if self.http_route:
+                told += self.http_route.rivals(body, await work.cluster.list(HTTP_ROUTES, work.namespace), found)
+            problems += [Problem(place, says, warning=True) for says in told]
         except NotFound:
             pass  # said by preflight for every target
         except PlanError as error:
@@ -240,22 +242,23 @@ class Traffic(Kind):
             await work.targets.fence(ref)
             return Done()
         body = await work.targets.view(ref)
-        changes = [
-            Change(path, was, (was, found.value if (found := find(body, path)) else was))
-            for path, was in weights_of(snapshot)
-        ]
+        changes = _back(snapshot, body)
         if any(change.to != change.expects[1] for change in changes):
             short = await sides.short_of_old(work, snapshot, self.from_, looked)
             if short:
                 return old_side_not_ready(work, f"traffic cannot go back yet: {short}")
         rest = [Change(one.path, one.was, (one.was, one.ours)) for one in beside(snapshot)]
         try:
-            await work.targets.change(ref, snapshot.uid, [*changes, *rest])
-        except Foreign:  # what somebody else has done beside the weights keeps neither the traffic nor the rest
+            await work.targets.change(ref, snapshot.uid, [*changes, *rest], body)
+        except (
+            Foreign
+        ):  # a weight set just now is looked at anew; what was done beside keeps neither the traffic nor the rest
             body = await work.cluster.get(ref)
             ours = [one for one in rest if (found := find(body, one.path)) and found.value in one.expects]
-            await work.targets.change(ref, snapshot.uid, [*changes, *ours])
-            raise
+            changes = _back(snapshot, body)
+            await work.targets.change(ref, snapshot.uid, [*changes, *ours], body)
+            if ours != rest:
+                raise
         await work.targets.confirm(ref, snapshot.uid, [*changes, *rest])
         return Done()
 
@@ -375,7 +378,7 @@ class Traffic(Kind):
     async def _snapshot(self, work: Work, looked: _Look | None) -> Snapshot:
         """The fields as they are, and what stood behind the two sides at the run's start."""
         ref, bearings = self._ref(work), await self._bearings(work)
-        if (self.match or self.stickiness) and (kept := await work.targets.saved(ref)):
+        if self._asks_for_http and (kept := await work.targets.saved(ref)):
             return kept  # taken just before a crash: what is to be put there may stand there already
         body = (looked and looked.body) or await work.cluster.get(ref)
         found = self._pairs(work, body)
@@ -385,3 +388,11 @@ class Traffic(Kind):
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
         facts[ROLES] = [role for role, _, _ in fields]
         return await work.targets.snapshot(ref, body, paths, facts, ours)
+
+
+def _back(snapshot: Snapshot, body: Json) -> list[Change]:
+    """The weights to what they were, over whatever stands there."""
+    return [
+        Change(path, was, (was, found.value if (found := find(body, path)) else was))
+        for path, was in weights_of(snapshot)
+    ]

@@ -1,0 +1,106 @@
+"""What is taken for an answer of the API server, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from cutover.adapters.kubernetes import Kubernetes
+from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
+from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, VIRTUAL_SERVICES, Ref
+
+Answers = dict[str, tuple[int, Any]]
+CONFIG, DEPLOYMENT, ROUTES = (Ref(resource, "shop", "it") for resource in (CONFIG_MAPS, DEPLOYMENTS, VIRTUAL_SERVICES))
+APPS = {"kind": "APIResourceList", "resources": [{"name": "deployments"}]}
+GROUPS = {"kind": "APIGroupList", "groups": [{"versions": [{"groupVersion": "apps/v1"}]}]}
+OF_A_PROXY = {"type": "error", "status": "404", "code": "NotFound", "message": "no such cluster"}
+
+
+class Login:
+    proxy_url = ""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+
+    def as_ssl_context(self) -> bool:
+        return False
+
+    def as_http_headers(self) -> Mapping[str, str]:
+        return {}
+
+
+@pytest.fixture
+async def answers() -> AsyncIterator[tuple[Kubernetes, Answers]]:
+    """A client, and what it gets at which path; elsewhere the page of somebody who knows nothing of it."""
+    known: Answers = {}
+
+    async def answer(request: web.Request) -> web.Response:
+        code, body = known.get(request.path, (404, "404 page not found"))
+        return web.Response(status=code, text=body) if isinstance(body, str) else web.json_response(body, status=code)
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    async with TestServer(app) as server:
+        cluster = Kubernetes(lambda: Login(str(server.make_url("")).rstrip("/")))  # type: ignore[arg-type,return-value]
+        yield cluster, known
+        await cluster.close()
+
+
+def path(ref: Ref) -> str:
+    return f"{ref.resource.path(ref.namespace)}/{ref.name}"
+
+
+def status(code: int) -> tuple[int, Any]:
+    return code, {"kind": "Status", "code": code, "message": "the server says so"}
+
+
+async def why(cluster: Kubernetes, ref: Ref) -> type[OutsideError]:
+    with pytest.raises(OutsideError) as caught:
+        await cluster.get(ref)
+    return type(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(403, Denied), (404, NotFound), (409, Conflict), (422, Rejected), (500, Unavailable)]
+)
+async def test_an_error_of_its_own_is_an_answer(
+    answers: tuple[Kubernetes, Answers], code: int, error: type[OutsideError]
+) -> None:
+    cluster, known = answers
+    known[path(DEPLOYMENT)] = status(code)
+    assert await why(cluster, DEPLOYMENT) is error
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 409, 422])
+@pytest.mark.parametrize("body", ["<html>no</html>", OF_A_PROXY, ["no"]])
+async def test_one_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Answers], code: int, body: Any) -> None:
+    """Also where it is JSON, as of Rancher and of gateways: an object that is not gone would be passed over in an undo."""
+    cluster, known = answers
+    known.update({path(DEPLOYMENT): (code, body), "/apis/apps/v1": (200, APPS), "/apis": (200, GROUPS)})
+    assert await why(cluster, DEPLOYMENT) is Unavailable
+
+
+async def test_a_kind_that_is_not_installed(answers: tuple[Kubernetes, Answers]) -> None:
+    cluster, known = answers
+    known["/apis"] = (200, GROUPS)
+    assert await why(cluster, ROUTES) is NotInstalled
+
+
+@pytest.mark.parametrize("page", [OF_A_PROXY, ["no"], "<html>no</html>"])
+async def test_who_knows_no_groups_does_not_say_what_is_installed(
+    answers: tuple[Kubernetes, Answers], page: Any
+) -> None:
+    cluster, known = answers
+    known.update({"/apis": (200, page), "/apis/networking.istio.io/v1": (200, page)})
+    assert await why(cluster, ROUTES) is Unavailable
+
+
+async def test_what_every_api_server_has_is_never_not_installed(answers: tuple[Kubernetes, Answers]) -> None:
+    """A balancer one of whose backends has lost its way: this page, and the next one, and then the groups."""
+    cluster, known = answers
+    known["/apis"] = (200, GROUPS)
+    assert await why(cluster, CONFIG) is Unavailable
