@@ -39,3 +39,16 @@ async def test_each_approval_is_of_one_step_and_survives_the_process() -> None:
 def test_its_stage_shows_what_is_approved() -> None:
     (stage,) = parse(plan(TWO)["spec"]).steps[0].kind.stages()
     assert (stage.intent, stage.asks, stage.dwell) == ("approval: numbers fine?", True, timedelta())
+
+
+async def test_a_hold_and_a_resume_after_days_end_it_neither() -> None:
+    """Resumed, the plan is Running for a moment: no timeout of a stage counts the days that a person took."""
+    run = Simulation(plan(TWO), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.clock.pass_time(timedelta(days=3))
+    run.request(RequestVerb.HOLD)
+    await run.until(lambda: run.phase is Phase.HELD)
+    run.request(RequestVerb.RESUME)
+    await run.until(lambda: run.phase is not Phase.HELD)
+    await run.until(lambda: run.phase is not Phase.RUNNING)
+    assert run.phase is Phase.WAITING, run.status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -108,3 +109,22 @@ async def test_a_secret_that_is_not_there_is_told_by_the_kubelets_reason(cluster
     assert late.message.endswith(
         "; container app of pod shop-v2-77-x does not start: CreateContainerConfigError, there is no Secret token"
     )
+
+
+async def test_why_pods_do_not_start_is_asked_every_fifteen_seconds_at_most(cluster: MemoryCluster) -> None:
+    """A rollout of hundreds of pods brings hundreds of events."""
+    cluster.objects[V2]["spec"]["replicas"] = 2
+    cluster.put(PODS, _waiting("shop-v2-77-x", "shop-v2-77", 'secret "token" not found'))
+    asked, listing = list[str](), cluster.list
+
+    async def count(resource: Any, *args: Any, **options: Any) -> Any:
+        asked.extend([resource.plural] if resource == PODS else [])
+        return await listing(resource, *args, **options)
+
+    cluster.list = count  # type: ignore[method-assign]
+    at = work(cluster, elapsed=20.0)
+    for passed in (0, 1, 14.9, 15, 16):
+        outcome = await step(V2_2).do(replace(at, now=at.now + timedelta(seconds=passed)), 0, None)
+        assert isinstance(outcome, Again)
+        assert "there is no Secret token" in outcome.message
+    assert asked == ["pods", "pods"]

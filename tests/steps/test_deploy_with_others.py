@@ -17,12 +17,13 @@ from cutover.ports import (
     Ref,
 )
 from cutover.requests import RequestVerb
-from cutover.saga.turn import Wait
+from cutover.saga.turn import Done, Hold, Wait
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import roll_out
-from support.deploying import SCALE, STORE_2, claimed, do, step, undo, work
-from support.shop import ROUTES, STORE, V2, plan, shop
+from support import flagging
+from support.deploying import SCALE, STORE_2, V2_2, claimed, do, step, undo, work
+from support.shop import ROUTES, STORE, V1, V2, plan, shop
 from support.simulation import Simulation
 
 
@@ -215,3 +216,43 @@ steps: [{name: a, check: {}, gates: [{name: g, readiness: {workload: {kind: Daem
 def test_the_resources_are_told_apart() -> None:
     kinds = {kind: step(f"{{workload: {{kind: {kind}, name: x}}, patch: {{a: 1}}}}").rolls_out().resource for kind in ("Deployment", "StatefulSet", "DaemonSet")}  # fmt: skip
     assert kinds == {"Deployment": DEPLOYMENTS, "StatefulSet": STATEFUL_SETS, "DaemonSet": DAEMON_SETS}
+
+
+# --- paused in the middle ---------------------------------------------------------------------------------------------
+
+_RESUME = "is paused (spec.paused: true), so {so}; run kubectl rollout resume deployment/shop-v2 -n shop"
+
+
+async def test_a_pause_in_the_middle_holds_and_names_who_ends_it(cluster: MemoryCluster) -> None:
+    """Who pauses the rollout wishes to stop, so nothing is undone; complete all the same, it is done."""
+    await do(cluster, SCALE)
+    cluster.objects[V2]["spec"]["paused"] = True
+    outcome = await do(cluster, SCALE)
+    assert isinstance(outcome, Hold)
+    assert outcome.reason == "DeploymentPaused"
+    assert _RESUME.format(so="its rollout stands still") in outcome.message
+    roll_out(cluster)
+    assert isinstance(await do(cluster, SCALE), Done)
+
+
+async def test_a_pause_on_the_way_back_waits_and_names_who_ends_it(cluster: MemoryCluster) -> None:
+    cluster.objects[V2]["spec"]["replicas"] = 2
+    await do(cluster, V2_2)
+    cluster.objects[V2]["spec"]["paused"] = True
+    outcome = await undo(cluster, V2_2)
+    assert outcome == Wait(
+        "DeploymentPaused", f"Deployment shop-v2 {_RESUME.format(so='its old pods do not come back')}"
+    )
+    del cluster.objects[V2]["spec"]["paused"]
+    roll_out(cluster)
+    assert isinstance(await undo(cluster, V2_2), Done)
+
+
+async def test_a_pause_in_the_middle_of_a_restart_is_named_both_ways() -> None:
+    flagged = flagging.claimed()
+    await flagging.do(flagged)
+    flagged.objects[V1]["spec"]["paused"] = True
+    for outcome, kind in ((await flagging.do(flagged), Hold), (await flagging.undo(flagged), Wait)):
+        assert isinstance(outcome, kind)
+        assert outcome.reason == "DeploymentPaused"
+        assert "run kubectl rollout resume deployment/shop-v1 -n shop" in outcome.message

@@ -116,7 +116,8 @@ async def test_a_restart_that_does_not_progress_fails(cluster: MemoryCluster) ->
     rolled_out(cluster)
     condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
     cluster.objects[V1]["status"] |= {"conditions": [condition], "updatedReplicas": 1}
-    outcome = await do(cluster)
+    assert isinstance(await do(cluster, elapsed=599), Again), "said of a former rollout"
+    outcome = await do(cluster, elapsed=600)
     assert isinstance(outcome, Failed)
     assert outcome.reason == "RolloutStalled"
     assert "Deployment shop-v1 does not progress (ProgressDeadlineExceeded)" in outcome.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cutover.saga.turn import Again, Done, Wait
 from support import deploying, flagging
 from support.deploying import AGENT_2
-from support.shop import AGENT
+from support.shop import AGENT, V1
 
 
 async def test_a_daemon_set_of_which_one_pod_does_not_come_back() -> None:
@@ -29,3 +29,17 @@ async def test_a_restart_back_that_does_not_end() -> None:
     assert isinstance(late, Wait)
     assert late.reason == "NotBackYet"
     assert "Deployment shop-v1 not done yet" in late.message
+
+
+async def test_a_restart_back_asks_for_no_more_than_there_was() -> None:
+    """A pod that did not run before the step either keeps no earlier undo waiting."""
+    cluster = flagging.claimed()
+    cluster.objects[V1]["status"] |= {"readyReplicas": 2, "availableReplicas": 2}
+    was = dict(cluster.objects[V1]["status"])
+    await flagging.do(cluster)
+    flagging.settle(cluster)
+    await flagging.undo(cluster)
+    flagging.settle(cluster)
+    cluster.objects[V1]["status"] = was | {"observedGeneration": cluster.objects[V1]["metadata"]["generation"]}
+    assert isinstance(await flagging.undo(cluster, 59), Again)
+    assert isinstance(await flagging.undo(cluster, 61), Done)

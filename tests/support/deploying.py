@@ -51,8 +51,8 @@ def pod(cluster: MemoryCluster, ref: Ref) -> Any:
     return cluster.objects[ref]["spec"]["template"]["spec"]
 
 
-async def do(cluster: MemoryCluster, text: str) -> Outcome:
-    return await step(text).do(work(cluster), 0, None)
+async def do(cluster: MemoryCluster, text: str, elapsed: float = 0.0) -> Outcome:
+    return await step(text).do(work(cluster, elapsed), 0, None)
 
 
 async def undo(cluster: MemoryCluster, text: str, elapsed: float = 0.0) -> Outcome:

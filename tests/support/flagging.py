@@ -9,7 +9,8 @@ from cutover.fields import ABSENT, Json
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, Ref
 from cutover.saga.turn import Outcome
 from cutover.steps import Work
-from cutover.steps.flags import RESTART, Flags
+from cutover.steps.flags import Flags
+from cutover.steps.restart import RESTART
 from cutover.targets import Holder, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import owner, pod, roll_out
@@ -46,8 +47,8 @@ def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Wor
     return Work(cluster, targets, NAMESPACE, "steps[flip]", MemoryClock().now(), elapsed, messenger=MemoryMessenger())
 
 
-async def do(cluster: MemoryCluster, step: Flags = FLIP) -> Outcome:
-    return await step.do(work(cluster), 0, None)
+async def do(cluster: MemoryCluster, step: Flags = FLIP, elapsed: float = 0.0) -> Outcome:
+    return await step.do(work(cluster, elapsed), 0, None)
 
 
 async def undo(cluster: MemoryCluster, elapsed: float = 0.0, step: Flags = FLIP) -> Outcome:

@@ -33,7 +33,9 @@ class Rollout:
         updated: pods of the newest template, `ready` and `available` of all templates.
         kept: pods that stay with an older template because the spec says so (the partition of a StatefulSet).
         by_hand: pods change only when somebody deletes them (updateStrategy OnDelete).
-        stalled: why the controller has given up making progress; empty when it has not.
+        paused: nothing is rolled out until somebody resumes it.
+        deadline: seconds without progress after which the controller gives up.
+        given_up: the controller's reason to say that some rollout does not progress: this one or a former one.
         revision: of the newest template, as its pods carry it in `controller-revision-hash`; empty where it is not told.
     """
 
@@ -45,7 +47,9 @@ class Rollout:
     available: int
     kept: int = 0
     by_hand: bool = False
-    stalled: str = ""
+    paused: bool = False
+    deadline: float = 600.0
+    given_up: str = ""
     revision: str = ""
 
     @classmethod
@@ -56,10 +60,10 @@ class Rollout:
         strategy = spec.get("updateStrategy") or {}
         wanted = status.get("desiredNumberScheduled", 0) if resource == DAEMON_SETS else spec.get("replicas", 1)
         partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
-        stalled = ""
+        given_up = ""
         for condition in status.get("conditions") or ():
             if condition["type"] == "Progressing" and condition["status"] == "False":
-                stalled = condition.get("reason") or "Progressing is False"
+                given_up = condition.get("reason") or "Progressing is False"
         return cls(
             wanted=wanted,
             current=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 1),
@@ -69,7 +73,9 @@ class Rollout:
             available=available,
             kept=min(wanted, partition) if resource == STATEFUL_SETS else 0,
             by_hand=strategy.get("type") == "OnDelete",
-            stalled=stalled,
+            paused=bool(spec.get("paused")),
+            deadline=spec.get("progressDeadlineSeconds", 600),
+            given_up=given_up,
             revision=status.get("updateRevision", ""),
         )
 
@@ -87,6 +93,15 @@ class Rollout:
         newer = self.total - self.updated - self.kept
         enough = self.available >= min(self.wanted, available)
         return self.current and newer <= 0 and min(self.wanted, total) <= self.total <= self.wanted and enough
+
+    def stalled(self, elapsed: float) -> str:
+        """Why the controller has given up on this very rollout, which was begun so many seconds ago; empty when it has not.
+
+        It leaves what it said of a former rollout until the newest one gets on (Recreate: until the old pods are gone; back to a
+        template that it had before: until more pods are of it), under the newest generation too. What it says of this one it
+        cannot say before the deadline is over; and if the other still stands by then, this one has not got on either.
+        """
+        return self.given_up if self.current and elapsed >= self.deadline else ""
 
     @property
     def at_rest(self) -> bool:
@@ -141,6 +156,11 @@ def selector(body: Json) -> str:
         }
         parts.append(words[rule["operator"]])
     return ",".join(parts)
+
+
+def paused(ref: Ref, so: str) -> str:
+    """A sentence: somebody has paused a Deployment, what follows, and the command that ends it."""
+    return f"{ref} is paused (spec.paused: true), so {so}; run kubectl rollout resume deployment/{ref.name} -n {ref.namespace}"
 
 
 def pods_to_delete(ref: Ref, body: Json, rollout: Rollout) -> str:

@@ -12,9 +12,9 @@ from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.fields import Change, Json, stand
 from cutover.model import Model
 from cutover.objects.pods import waits_for
-from cutover.objects.workloads import Rollout, owned, pods_to_delete, selector
+from cutover.objects.workloads import Rollout, owned, paused, pods_to_delete, selector
 from cutover.ports import FIELD_MANAGER, PODS, STATEFUL_SETS, Cluster, Messenger, Ref, Resource
-from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule, Wait
+from cutover.saga.turn import Again, Done, Failed, Hold, Outcome, StageRule, Wait
 from cutover.snapshots import Snapshot
 from cutover.targets import Targets
 
@@ -23,7 +23,7 @@ _PATIENCE: Final = 60.0
 PATIENCE_WITH_PODS: Final = 600.0
 """The same where pods have to come or go: as long as a Deployment is given by default."""
 _LONG_FOR_A_POD: Final = 15.0
-"""Seconds after which people ask why pods do not start."""
+"""Seconds after which people ask why pods do not start, and from one such look to the next."""
 _SELDOMEST: Final = 2.0
 """Seconds between looks at what is not streamed, at most."""
 _MOST_REPAIRS: Final = 5
@@ -249,7 +249,7 @@ def is_back(work: Work, rollout: Rollout, before: Snapshot) -> bool:
     """
     if rollout.complete:
         return True
-    late = bool(rollout.stalled) or work.elapsed >= _PATIENCE
+    late = bool(rollout.stalled(work.elapsed)) or work.elapsed >= _PATIENCE
     return late and rollout.as_before(*before.facts["stood"])
 
 
@@ -263,13 +263,44 @@ def needs_hands(work: Work, ref: Ref, body: Json, rollout: Rollout) -> Wait | No
 async def held_up(work: Work, ref: Ref, body: Json) -> str:
     """Why pods of a workload do not start, by the scheduler's and the kubelet's reason, such as a Secret that is not there.
 
-    Only the kubelet may read Secrets, so nobody can tell before. Asked once it takes long; begins with a semicolon, or is empty.
+    Only the kubelet may read Secrets, so nobody can tell before. Asked once it takes long, and then seldom: a rollout of hundreds
+    of pods brings as many events. Begins with a semicolon, or is empty.
     """
     if work.elapsed < _LONG_FOR_A_POD:
         return ""
-    pods = owned(await work.cluster.list(PODS, work.namespace, selector(body), fresh=False), ref, body)
-    why = waits_for(pods, work.namespace)
+    memo = f"{work.place}.held_up[{ref}]"
+    at, why = work.memory.get(memo, (None, ""))
+    if at is None or work.now - at >= timedelta(seconds=_LONG_FOR_A_POD):
+        why = await _why_not_started(work, ref, body)
+        work.memory[memo] = (work.now, why)
     return f"; {why}" if why else ""
+
+
+async def _why_not_started(work: Work, ref: Ref, body: Json) -> str:
+    pods = owned(await work.cluster.list(PODS, work.namespace, selector(body), fresh=False), ref, body)
+    return waits_for(pods, work.namespace)
+
+
+def hindered(work: Work, ref: Ref, rollout: Rollout) -> Hold | Failed | None:
+    """A rollout that does not get on by itself. Who pauses it wishes to stop: nothing is undone, and a person decides."""
+    if rollout.paused:
+        says = paused(ref, "its rollout stands still")
+        return Hold("DeploymentPaused", f"{says}, then resume the plan; abort takes everything back")
+    if reason := rollout.stalled(work.elapsed):
+        return Failed(
+            "RolloutStalled", f"the rollout of {ref} does not progress ({reason}); {rollout.text} pods are ready"
+        )
+    return None
+
+
+def hindered_back(work: Work, ref: Ref, rollout: Rollout) -> Wait | None:
+    """The same on the way back, which goes on by itself once nothing hinders it."""
+    if rollout.paused:
+        return Wait("DeploymentPaused", paused(ref, "its old pods do not come back"))
+    match hindered(work, ref, rollout):
+        case Failed(reason=reason, message=message):
+            return Wait(reason, message)
+    return None
 
 
 def note_set(work: Work) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -14,7 +14,7 @@ from cutover.fields import ABSENT, Change, Json, Path, differences
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
 from cutover.objects.config_maps import references
-from cutover.objects.workloads import Rollout, scalers_of
+from cutover.objects.workloads import Rollout, paused, scalers_of
 from cutover.patching import merge
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
 from cutover.routing.routings import carried
@@ -29,6 +29,8 @@ from cutover.steps.base import (
     forget_set,
     fought_over,
     held_up,
+    hindered,
+    hindered_back,
     is_back,
     lacks_the_right,
     needs_hands,
@@ -202,8 +204,7 @@ class Deploy(Kind):
             return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
         problems = await self._unfed(work, foreseen.after)
         if foreseen.after.get("paused"):
-            says = f"{ref} is paused (spec.paused: true), so nothing would roll out"
-            problems.append(Problem(f"{where}.workload", f"{says}; run kubectl rollout resume deployment/{ref.name}"))
+            problems.append(Problem(f"{where}.workload", paused(ref, "nothing would roll out")))
         return problems
 
     async def _unfed(self, work: Work, spec: Json) -> list[Problem]:
@@ -237,10 +238,9 @@ class Deploy(Kind):
         note_set(work)
         if rollout.at_rest:
             return Done(ready=rollout.text)
-        why = await held_up(work, ref, body)
-        if rollout.current and rollout.stalled:
-            says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready{why}"
-            return Failed("RolloutStalled", says)
+        outcome, why = hindered(work, ref, rollout), await held_up(work, ref, body)
+        if outcome:
+            return replace(outcome, message=f"{outcome.message}{why}") if isinstance(outcome, Failed) else outcome
         return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
@@ -260,12 +260,9 @@ class Deploy(Kind):
         if is_back(work, rollout, snapshot):
             await work.targets.confirm(ref, snapshot.uid, changes)
             return Done(ready=rollout.text)
-        if rollout.current and rollout.stalled:
-            says = f"the rollout does not progress ({rollout.stalled}); {rollout.text} pods are ready"
-            return Wait("RolloutStalled", says)
         says = f"{rollout.text} pods of the old template are ready"
         again = Again(_LOOK_AGAIN, says, rollout.text, reached=rollout.reached)
-        return needs_hands(work, ref, body, rollout) or patient(work, again)
+        return hindered_back(work, ref, rollout) or needs_hands(work, ref, body, rollout) or patient(work, again)
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """Each field that was set."""

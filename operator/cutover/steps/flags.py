@@ -24,28 +24,35 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import ABSENT, Change, Json, Path, find
+from cutover.fields import Change, Json, find
 from cutover.gates.readiness import Workload
 from cutover.model import Name
 from cutover.objects.config_maps import hindrances, reads
 from cutover.objects.owners import owner_of
-from cutover.objects.workloads import Rollout, ending, fingerprint, owned, selector
+from cutover.objects.workloads import Rollout, ending, fingerprint, paused
 from cutover.patching import merge
-from cutover.ports import CONFIG_MAPS, PODS, WORKLOADS, Ref
-from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
+from cutover.ports import CONFIG_MAPS, WORKLOADS, Ref
+from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
 from cutover.snapshots import Snapshot
-from cutover.steps import base
-from cutover.steps.base import Duty, Kind, Target, Work, held_up, needs_hands, patient, refusal
+from cutover.steps.base import (
+    Duty,
+    Kind,
+    Target,
+    Work,
+    foreign_writer,
+    forget_set,
+    fought_over,
+    hindered,
+    is_back,
+    note_set,
+    patient,
+    refusal,
+    stood,
+)
+from cutover.steps.restart import MARK, RESTART, judge, mark, mark_of, needs_help, running_pods
 from cutover.targets import Foreign
 
-RESTART: Final = "cutover.dev/restarted-by"
-"""On the pod template and its pods: which plan, step and run restarted them."""
-_MARK: Final[Path] = ("spec", "template", "metadata", "annotations", RESTART)
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
-_LOOK_AGAIN: Final = 30.0
-"""Seconds; the workloads are streamed, so this only mends a lost event."""
-_SOONEST: Final = 0.1
-"""Seconds between looks at pods on their way out, at least."""
 _LONGEST: Final = 40
 """Characters of one value in what is shown to people."""
 _CLOSED: Final[Mapping[str, Duty]] = {
@@ -125,7 +132,7 @@ class Flags(Kind):
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """Each key, or the annotation with both its values."""
         return [
-            Change(path, was, (was, *((_second(ours),) if path == _MARK else ()), ours))
+            Change(path, was, (was, *((_second(ours),) if path == MARK else ()), ours))
             for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
 
@@ -168,7 +175,7 @@ class Flags(Kind):
         strategy = spec.get("updateStrategy") or {}
         says = ""
         if spec.get("paused"):
-            says = f"{ref} is paused (spec.paused: true), so nothing would restart; run kubectl rollout resume deployment/{ref.name}"
+            says = paused(ref, "nothing would restart")
         elif strategy.get("type") == "OnDelete":
             says = f"pods of {ref} change only when somebody deletes them (updateStrategy OnDelete); use RollingUpdate"
         elif kept := (strategy.get("rollingUpdate") or {}).get("partition", 0):
@@ -202,16 +209,16 @@ class Flags(Kind):
         flags, *workloads = taken
         if says := await self._put_back(work, taken):
             return Failed("ForeignWriter", says)
-        if await base.fought_over(work, flags, values := self.forward(taken[flags])):
-            return await base.foreign_writer(work, flags, "the values of this step")
+        if await fought_over(work, flags, values := self.forward(taken[flags])):
+            return await foreign_writer(work, flags, "the values of this step")
         body = await work.targets.change(flags, taken[flags].uid, values)
-        base.note_set(work)
+        note_set(work)
         bodies = {ref: await work.targets.change(ref, taken[ref].uid, self.forward(taken[ref])) for ref in workloads}
         for ref, workload in bodies.items():
             rollout = Rollout.of(workload, ref.resource)
-            if rollout.current and rollout.stalled:
-                return Failed("RolloutStalled", f"the restart of {ref} does not progress ({rollout.stalled})")
-        outcome = await _judge(work, bodies, {ref: taken[ref].ours[0] for ref in bodies})
+            if not rollout.complete and (hindrance := hindered(work, ref, rollout)):
+                return hindrance
+        outcome = await judge(work, bodies, {ref: taken[ref].ours[0] for ref in bodies})
         if isinstance(outcome, Again) and (who := owner_of(body)):
             return replace(outcome, message=f"{outcome.message}; {who} owns {flags} and may put it back")
         return outcome
@@ -230,18 +237,23 @@ class Flags(Kind):
         if left_out := await self._left_out(work):
             raise PlanError(*left_out)
         bodies = await asyncio.gather(*(work.cluster.get(ref) for ref in refs))
-        pods = await asyncio.gather(*(_pods(work, ref, body) for ref, body in zip(refs[1:], bodies[1:], strict=True)))
+        pods = await asyncio.gather(
+            *(running_pods(work, ref, body) for ref, body in zip(refs[1:], bodies[1:], strict=True))
+        )
         keys = [("data", key) for key in self.set_]
         taken = {refs[0]: await work.targets.snapshot(refs[0], bodies[0], keys, ours=tuple(self.set_.values()))}
         for ref, body, running in zip(refs[1:], bodies[1:], pods, strict=True):
-            facts = {"running": sorted({fingerprint(pod) for pod in running} - {""})}
-            taken[ref] = await work.targets.snapshot(ref, body, [_MARK], facts, [_token(work)])
+            facts = {
+                "running": sorted({fingerprint(pod) for pod in running} - {""}),
+                "stood": stood(body, ref.resource),
+            }
+            taken[ref] = await work.targets.snapshot(ref, body, [MARK], facts, [_token(work)])
         return taken
 
     async def _put_back(self, work: Work, taken: Mapping[Ref, Snapshot]) -> str:
         """Who has put an old value back after a restart began: pods that carry the mark may have read it already."""
         flags, *workloads = taken
-        begun = [_mark(await work.targets.view(ref)) == taken[ref].ours[0] for ref in workloads]
+        begun = [mark(await work.targets.view(ref)) == taken[ref].ours[0] for ref in workloads]
         if not any(begun) or not self._lost(await work.targets.view(flags), taken[flags]):
             return ""
         body = await work.cluster.get(flags)  # a stream may be behind
@@ -263,7 +275,7 @@ class Flags(Kind):
     async def undo(self, work: Work, looked: Any) -> Outcome:
         """Write the old values, take the mark off, and see that no pod carries it. What is gone is passed over."""
         del looked
-        base.forget_set(work)
+        forget_set(work)
         refs, taken = self._refs(work), await self._saved(work)
         if len(taken) < len(refs):  # not all were taken, so nothing was written
             for ref in refs:
@@ -278,7 +290,9 @@ class Flags(Kind):
         found = {ref: await _bring(work, ref, taken[ref], self._mark_back, gone) for ref in workloads}
         bodies = {ref: body for ref, body in found.items() if body is not None}
         before = {ref: taken[ref].values[0][1] for ref in bodies}
-        outcome = _needs_help(work, bodies) or await _judge(work, bodies, before)
+        back = {ref for ref, body in bodies.items() if is_back(work, Rollout.of(body, ref.resource), taken[ref])}
+        left = {ref: body for ref, body in bodies.items() if ref not in back}
+        outcome = needs_help(work, left) or await judge(work, bodies, before, back)
         if not isinstance(outcome, Done):
             return patient(work, outcome) if isinstance(outcome, Again) else outcome
         for ref in (ref for ref in refs if ref not in gone):
@@ -296,7 +310,7 @@ class Flags(Kind):
 
     async def _mark_late(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
         """A restart that was never begun, though our values stood: without the mark nobody would look for such pods later."""
-        begun = _mark(await work.targets.view(ref)) != snapshot.values[0][1]
+        begun = mark(await work.targets.view(ref)) != snapshot.values[0][1]
         return [] if begun else self.forward(snapshot)
 
     async def _values_back(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
@@ -308,13 +322,13 @@ class Flags(Kind):
         (off,), ours = self.marks(snapshot), snapshot.ours[0]
         second = Change(off.path, _second(ours), off.expects)
         body = await work.targets.view(ref)
-        if _mark(body) == ours:
-            pods, known = await _pods(work, ref, body), snapshot.facts["running"]
-            old = [pod for pod in pods if _mark_of(pod) not in (ours, second.to) and not ending(pod)]
+        if mark(body) == ours:
+            pods, known = await running_pods(work, ref, body), snapshot.facts["running"]
+            old = [pod for pod in pods if mark_of(pod) not in (ours, second.to) and not ending(pod)]
             return [off] if all(fingerprint(pod) in known for pod in old) else [second]
-        if _mark(body) == second.to:
-            all_new = {_mark_of(pod) for pod in await _pods(work, ref, body)} <= {second.to}
-            return [off] if all_new and Rollout.of(body, ref.resource).complete else [second]
+        if mark(body) == second.to:
+            all_new = {mark_of(pod) for pod in await running_pods(work, ref, body)} <= {second.to}
+            return [off] if all_new and is_back(work, Rollout.of(body, ref.resource), snapshot) else [second]
         return [off]
 
 
@@ -334,49 +348,6 @@ async def _bring(work: Work, ref: Ref, snapshot: Snapshot, way: _Way, gone: dict
             raise
         gone[ref] = str(foreign)
     return None
-
-
-async def _judge(work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Json]) -> Again | Done:
-    """Whether each rollout is complete and each pod carries the wanted mark; pods on their way out still run, so they count."""
-    rollouts = {ref: Rollout.of(body, ref.resource) for ref, body in bodies.items()}
-    pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
-    if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete]:
-        why = await held_up(work, slow[0], bodies[slow[0]])
-        says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not done yet{why}"
-        return Again(_LOOK_AGAIN, says, pods, reached=sum(one.reached for one in rollouts.values()))
-    for ref, body in bodies.items():
-        left = [pod["metadata"]["name"] for pod in await _pods(work, ref, body) if _mark_of(pod) != wanted[ref]]
-        if left:
-            return Again(
-                work.pause(_SOONEST), f"{len(left)} pods of {ref} with other values still run, such as {left[0]}", pods
-            )
-    return Done(ready=pods if bodies else "")
-
-
-def _needs_help(work: Work, bodies: Mapping[Ref, Json]) -> Wait | None:
-    """An undo whose pods do not come back by themselves."""
-    for ref, body in bodies.items():
-        rollout = Rollout.of(body, ref.resource)
-        if rollout.current and rollout.stalled:
-            return Wait("RolloutStalled", f"the restart of {ref} does not progress ({rollout.stalled})")
-        if wait := needs_hands(work, ref, body, rollout):
-            return wait
-    return None
-
-
-async def _pods(work: Work, ref: Ref, body: Json) -> list[Json]:
-    """Pods of a workload that run or will, read now."""
-    pods = await work.cluster.list(PODS, work.namespace, selector(body))
-    return [pod for pod in owned(pods, ref, body) if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
-
-
-def _mark(workload: Json) -> Json:
-    found = find(workload, _MARK)
-    return found.value if found else ABSENT
-
-
-def _mark_of(pod: Json) -> Json:
-    return (pod["metadata"].get("annotations") or {}).get(RESTART, ABSENT)
 
 
 def _token(work: Work) -> str:
