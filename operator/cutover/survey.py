@@ -164,7 +164,7 @@ def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
 def _need(rolling: Rolling, ranges: Sequence[Json]) -> Need:
     pods = rolling.pods
     most = max(sum(state) for state in (*pods.passes, pods.wishes, (0, pods.now)))
-    each = {what: shown(amount) for what, amount in sorted(amounts(pods.after, ranges).items()) if what != "pods"}
+    each = {what: shown(what, amount) for what, amount in sorted(amounts(pods.after, ranges).items()) if what != "pods"}
     return Need(rolling.step, str(rolling.ref), pods.now, pods.passes[-1][0], most, each)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cutover.fields import Json
-from cutover.objects.quotas import amounts
+from cutover.objects.quotas import Pods, Room, amounts, quantity, shown
 
 
 def asks(cpu: str, **more: Any) -> Json:
@@ -37,3 +37,38 @@ ALWAYS = {"restartPolicy": "Always"}
 def test_what_a_pod_asks_for(pod: Json, cpu: str) -> None:
     found = amounts(pod, ())
     assert (found["pods"], found["requests.cpu"]) == (Decimal(1), Decimal(cpu))
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "says"),
+    [
+        ("pods", "1024", "1024"),
+        ("cpu", "2048", "2048"),
+        ("requests.cpu", "1024", "1024"),
+        ("limits.cpu", "1500m", "1500m"),
+        ("memory", "1024", "1Ki"),
+        ("limits.memory", "1536Mi", "1536Mi"),
+        ("requests.ephemeral-storage", "2Gi", "2Gi"),
+        ("hugepages-2Mi", "4Mi", "4Mi"),
+        ("requests.nvidia.com/gpu", "1024", "1024"),
+        ("memory", "0", "0"),
+    ],
+)
+def test_only_bytes_have_binary_units(name: str, amount: str, says: str) -> None:
+    assert shown(name, quantity(amount)) == says
+
+
+def test_what_is_short_is_said_as_people_count_it() -> None:
+    hard = {"pods": "1024", "limits.memory": "2Ki"}
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": hard}, "status": {"hard": hard, "used": {"pods": "1024"}}}
+    limits = {"containers": [{"name": "a", "resources": {"limits": {"memory": "3Ki"}}}]}
+    room = Room(
+        [quota], [{"metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", "min": {"cpu": "2"}}]}}]
+    )
+    limits["containers"][0]["resources"]["limits"]["cpu"] = "1"  # type: ignore[index]
+    says = room.refuses(Pods({}, limits, 0, ((1, 0),), (1, 0), created=True))
+    assert says == [
+        "LimitRange r: container a must have cpu of at least 2, and has 1; change one of them",
+        "ResourceQuota q: pods wanted 1 more, used 1024, hard 1024; raise it, or ask for less",
+        "ResourceQuota q: limits.memory wanted 3Ki more, used 0, hard 2Ki; raise it, or ask for less",
+    ]

@@ -21,6 +21,7 @@ _UNITS: Final = {
     unit: Decimal(1000) ** power for power, unit in enumerate(("n", "u", "m", "", "k", "M", "G", "T", "P", "E"), -3)
 }
 _BINARY: Final = {unit: Decimal(1024) ** power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
+_BYTES: Final = ("memory", "storage", "hugepages")
 _COMPUTE: Final = ("cpu", "memory")
 _MUST_SAY: Final = frozenset(f"{part}.{name}" for part in ("requests", "limits") for name in _COMPUTE)
 """What each container must say for itself once a quota counts it."""
@@ -37,10 +38,10 @@ def quantity(text: str | float) -> Decimal:
     return min(Decimal(number + (exponent or "")) * {**_UNITS, **_BINARY}[unit or ""], _MOST)
 
 
-def shown(amount: Decimal) -> str:
-    """A quantity for people, in its largest whole unit."""
+def shown(name: str, amount: Decimal) -> str:
+    """A quantity of what is called so, for people: bytes in their largest whole unit, of all else the number."""
     for unit, size in reversed(_BINARY.items()):
-        if amount and amount % size == 0:
+        if amount and amount % size == 0 and any(word in name for word in _BYTES):
             return f"{amount / size:f}{unit}"
     return f"{amount:.0f}" if amount == int(amount) else f"{amount * 1000:.0f}m"
 
@@ -119,8 +120,8 @@ class Room:
             )
             wanted = max(self._more(name, pods, state) for state in states)
             if used + taken + wanted > quantity(hard):
-                before = f", by earlier steps {shown(taken)}" if taken else ""
-                yield f"ResourceQuota {called}: {name} wanted {shown(wanted)} more, used {shown(used)}{before}, hard {shown(quantity(hard))}; raise it, or ask for less"
+                before = f", by earlier steps {shown(name, taken)}" if taken else ""
+                yield f"ResourceQuota {called}: {name} wanted {shown(name, wanted)} more, used {shown(name, used)}{before}, hard {shown(name, quantity(hard))}; raise it, or ask for less"
 
     def _unsaid(self, quota: Json, pod: Json) -> Iterator[str]:
         counted = {_figure(name) for name in quota["spec"].get("hard") or {}} & _MUST_SAY
@@ -196,17 +197,17 @@ def _out_of(where: str, who: str, asked: Mapping[str, Amounts], item: Json) -> I
         has = requests.get(name)
         if has is None or has < least or limits.get(name, least) < least:
             has = has if has is None or has < least else limits[name]
-            yield f"{where}: {who} must have {name} of at least {text}, and has {_or_none(has)}; change one of them"
+            yield f"{where}: {who} must have {name} of at least {text}, and has {_or_none(name, has)}; change one of them"
     for name, text in (item.get("max") or {}).items():
         most, has = quantity(text), limits.get(name)
         if has is None or has > most:
-            yield f"{where}: {who} may have a limit of {name} of at most {text}, and has {_or_none(has)}; change one of them"
+            yield f"{where}: {who} may have a limit of {name} of at most {text}, and has {_or_none(name, has)}; change one of them"
     for name, text in (item.get("maxLimitRequestRatio") or {}).items():
         request, limit = requests.get(name), limits.get(name)
         if not request or limit is None or limit / request > quantity(text):
             yield (
                 f"{where}: of {who} the limit of {name} may be at most {text} times its request, "
-                f"and they are {_or_none(limit)} and {_or_none(request)}; change one of them"
+                f"and they are {_or_none(name, limit)} and {_or_none(name, request)}; change one of them"
             )
 
 
@@ -266,5 +267,5 @@ def _largest(one: Amounts, other: Amounts) -> Amounts:
     return {name: max(one.get(name, Decimal()), other.get(name, Decimal())) for name in one.keys() | other.keys()}
 
 
-def _or_none(amount: Decimal | None) -> str:
-    return "none" if amount is None else shown(amount)
+def _or_none(name: str, amount: Decimal | None) -> str:
+    return "none" if amount is None else shown(name, amount)
