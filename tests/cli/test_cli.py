@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -11,12 +12,17 @@ import struct
 import subprocess
 import sys
 import termios
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cutover.cli.base import Screen, as_json
 from cutover.kubeconfig import Plans
+from cutover.report.account import account
+from cutover.report.screen import screen, table
+from cutover.report.terminal import report as whole
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from harness.kind import AnyCluster
@@ -71,6 +77,94 @@ def test_what_is_no_plan(text: str, says: str) -> None:
     done = cutover("lint", "-", stdin=text)
     assert done.returncode == 64
     assert says in done.stderr
+
+
+def test_the_plans_of_a_list() -> None:
+    """As `kubectl get mplan -o yaml` prints them; a list in a list is none."""
+    plan = yaml.safe_load(GOOD)
+    worse = yaml.safe_load(GOOD.replace("5s", "five"))
+    for kind in ("List", "MigrationPlanList"):
+        text = yaml.safe_dump({"apiVersion": "v1", "kind": kind, "items": [plan, {"kind": "Pod"}, "x", worse]})
+        done = cutover("lint", "-", stdin=f"{text}---\n{text}")
+        assert done.returncode == 1
+        assert "-.items[3]: steps[deploy].gates[pods].readiness.for: 'five' is not possible" in done.stderr
+        assert "-#2.items[3]: steps[deploy]" in done.stderr
+        assert "2 mistakes" in done.stderr
+    for items in ([], None, "x", [{"kind": "List", "items": [plan]}]):
+        done = cutover("lint", "-", stdin=yaml.safe_dump({"kind": "List", "items": items}))
+        assert (done.returncode, done.stderr) == (64, "error: there is no MigrationPlan in these files\n")
+
+
+@pytest.mark.parametrize("verb", ["status", "impact", "report"])
+def test_a_form_that_is_not_known_is_refused_before_anybody_is_asked(verb: str, tmp_path: Path) -> None:
+    away = config(tmp_path, f"https://127.0.0.1:{free_ports(1)[0]}", "t")
+    done = cutover(verb, "plan", "-o", "nonsense", kubeconfig=away)
+    assert done.returncode == 64
+    assert done.stderr.startswith("error: -o nonsense is not known; use text")
+    assert done.stderr.count("\n") == 1
+
+
+CONTROLS = "".join(map(chr, (*range(32), *range(127, 160))))
+"""All that steers a terminal, and the two that may."""
+HOSTILE = f"a\x1b[2Jb{CONTROLS}c"
+
+
+def unseen(text: str) -> set[str]:
+    return set(CONTROLS) & set(text) - {"\n", "\t"}
+
+
+def test_what_a_plan_says_does_not_steer_the_terminal() -> None:
+    plan = yaml.safe_load(GOOD)
+    plan["spec"]["steps"][0]["description"] = HOSTILE
+    done = cutover("explain", "-", stdin=yaml.safe_dump(plan))
+    assert done.returncode == 0, done.stderr
+    assert "a\\x1b[2Jb" in done.stdout
+    assert not unseen(done.stdout)
+    plan["spec"]["steps"][0][HOSTILE] = HOSTILE
+    plan["metadata"]["name"] = HOSTILE
+    for verb in ("lint", "explain"):
+        done = cutover(verb, "-", stdin=yaml.safe_dump(plan))
+        assert done.returncode == 1
+        assert "a\\x1b[2Jb" in done.stderr
+        assert not unseen(done.stdout + done.stderr)
+
+
+def test_what_a_kubeconfig_says_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    file = config(tmp_path, "https://127.0.0.1:1", "t")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"current-context": HOSTILE}))
+    done = cutover("status", kubeconfig=file)
+    assert done.returncode == 64
+    assert "a\\x1b[2Jb" in done.stderr
+    assert not unseen(done.stderr)
+
+
+@pytest.mark.parametrize("width", [200, 10_000])
+def test_what_a_status_says_does_not_steer_the_terminal(width: int) -> None:
+    step = {"name": "deploy", "kind": "deploy", "state": "Doing", "attempt": 1, "message": HOSTILE}
+    gate = {"name": HOSTILE, "verdict": "Fail", "value": HOSTILE, "message": HOSTILE}
+    run = {"number": 1, "generation": 1, "specHash": "h", "startedAt": "2026-01-01T00:00:00Z"}
+    current = {"step": "deploy", "startedAt": run["startedAt"], "intent": HOSTILE, "gates": [gate]}
+    status = {"phase": "Running", "message": f"[b]{HOSTILE}[/b] end", "run": run, "current": current, "steps": [step]}
+    status["report"] = [{"criterion": "WithinWindow", "result": "Met", "evidence": f"{HOSTILE} end"}]
+    body = {"metadata": {"name": "plan", "namespace": "shop"}, "spec": yaml.safe_load(GOOD)["spec"], "status": status}
+    told = account(body, [], datetime(2026, 1, 1, tzinfo=UTC))
+    rows = [(body["metadata"], told.status)]
+    for shown in (screen("plan", told.status), table(rows, everywhere=True), whole(told), HOSTILE):
+        console = Screen(file=(text := io.StringIO()), width=width, highlight=False)
+        console.print(shown)
+        assert r"a\x1b[2Jb" in re.sub(r"\s", "", text.getvalue())
+        assert not unseen(text.getvalue())
+    console = Screen(file=(text := io.StringIO()), width=200, highlight=False, force_terminal=True)
+    console.print(screen("plan", told.status))
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue())
+    assert not unseen(bare), "styles are ours"
+    assert "[/b] end" in bare
+
+
+def test_json_stays_json() -> None:
+    text = as_json({"says": HOSTILE, "é": ["漢"]})
+    assert not unseen(text)
+    assert json.loads(text) == {"says": HOSTILE, "é": ["漢"]}
 
 
 def test_a_file_that_is_not_there() -> None:

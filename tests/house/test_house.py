@@ -129,6 +129,15 @@ def test_only_one_file_knows_kopf() -> None:
         assert contract["ignore_imports"] == [f"cutover.{home.removesuffix('.py')} -> {package}"]
 
 
+def test_only_one_file_makes_text_for_a_terminal_of_what_comes_from_outside() -> None:
+    """A console or a text of rich's own would let control characters through; it names what may be used instead."""
+    makers = re.compile(r"^\s*(?:from rich\.text import|import rich\.text$|from rich import)|\bConsole\(", re.MULTILINE)
+    users = {
+        str(file.relative_to(ROOT / "operator" / "cutover")) for file in SOURCES if makers.search(file.read_text())
+    }
+    assert users == {"report/texts.py", "cli/base.py"}
+
+
 def test_the_builder_of_the_image_is_sent_what_it_copies_and_no_more() -> None:
     copied = set()
     for line in (ROOT / "Dockerfile").read_text().splitlines():

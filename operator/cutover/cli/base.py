@@ -3,14 +3,19 @@
 # ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cutover.report.texts import STEERING, visible
+
 if TYPE_CHECKING:
+    import rich.text
+
     from cutover.fields import Json
     from cutover.kubeconfig import Plans
     from cutover.status import Status
@@ -20,10 +25,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Cutover does whole migrations in Kubernetes step by step, and takes them back when a gate fails.",
 )
-out = Console(highlight=False, soft_wrap=True)
-wide = Console(highlight=False)
+
+
+class Screen(Console):
+    """Prints no character that steers the terminal, also where a plain string is given."""
+
+    def render_str(self, text: str, **how: Any) -> rich.text.Text:
+        """A string as rich takes it: a whole line, a cell of a table."""
+        return super().render_str(visible(text), **how)
+
+
+out = Screen(highlight=False, soft_wrap=True)
+wide = Screen(highlight=False)
 """For tables and screens: on a terminal they keep to its width, where the lines of `out` run on and can be copied whole."""
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Screen(stderr=True, highlight=False, soft_wrap=True)
 
 USAGE, TIMED_OUT = 64, 124
 EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Held": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}
@@ -42,6 +57,18 @@ def fail(message: str, code: int = 1) -> NoReturn:
     """End with a sentence and an exit code."""
     err.print(f"[red]error:[/] {escape(message)}")
     raise typer.Exit(code)
+
+
+def known(output: str, *forms: str) -> None:
+    """Refuse a form of output that the verb does not have, before anybody is asked for anything."""
+    if output not in forms:
+        fail(f"-o {output} is not known; use {', '.join(forms[:-1])} or {forms[-1]}", USAGE)
+
+
+def as_json(value: Any) -> str:
+    """For programs; on a terminal it does not steer that either. Control characters stand inside strings only."""
+    escaped = {code: f"\\u{code:04x}" for code in STEERING}
+    return json.dumps(value, indent=2, ensure_ascii=False).translate(escaped) + "\n"
 
 
 def plans_of(context: str | None, namespace: str | None) -> Plans:

@@ -3,7 +3,6 @@
 # ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 
 from cutover.cli.base import (
@@ -23,10 +21,13 @@ from cutover.cli.base import (
     Context,
     Name,
     Namespace,
+    Screen,
     Stopped,
     app,
+    as_json,
     err,
     fail,
+    known,
     out,
     plans_of,
     status_of,
@@ -52,11 +53,12 @@ def status(
     output: Annotated[str, typer.Option("--output", "-o", help="text, json, yaml or name.")] = "text",
 ) -> None:
     """Show where a plan is, or list plans."""
+    known(output, "text", "json", "yaml", "name")
     plans = plans_of(context, namespace)
     documents = [plans.get(name)] if name else plans.list(everywhere=everywhere)
     match output:
         case "json":
-            sys.stdout.write(json.dumps(documents[0] if name else documents, indent=2) + "\n")
+            sys.stdout.write(as_json(documents[0] if name else documents))
         case "yaml":
             yaml.safe_dump(documents[0] if name else documents, sys.stdout, sort_keys=False)
         case "name":
@@ -71,8 +73,6 @@ def status(
 
             rows = [(document["metadata"], status_of(document)) for document in documents]
             wide.print(table(rows, everywhere=everywhere) if rows else "no plans", soft_wrap=not wide.is_terminal)
-        case _:
-            fail(f"-o {output} is not known; use text, json, yaml or name", USAGE)
 
 
 @app.command()
@@ -89,8 +89,7 @@ def impact(
     from cutover.kubeconfig import Objects
     from cutover.survey import lines, survey
 
-    if output not in ("text", "json"):
-        fail(f"-o {output} is not known; use text or json", USAGE)
+    known(output, "text", "json")
     document = None
     if plan == "-" or plan.endswith((".yaml", ".yml")):
         ((_, document), *more) = read([Path(plan)])
@@ -105,7 +104,7 @@ def impact(
         fail(f"{plan}: {error}")
     found = asyncio.run(survey(asked, name_of(document), Objects(plans), plans.namespace))
     if output == "json":
-        sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+        sys.stdout.write(as_json(asdict(found)))
         return
     for line in lines(found):
         out.print(escape(line))
@@ -124,8 +123,7 @@ def report(
 
     from cutover.report.account import account, document
 
-    if output not in ("text", "json", "yaml"):
-        fail(f"-o {output} is not known; use text, json or yaml", USAGE)
+    known(output, "text", "json", "yaml")
     plans = plans_of(context, namespace)
     body = plans.get(name)
     told = account(body, plans.events(body["metadata"]["uid"]), datetime.now(UTC))
@@ -135,13 +133,13 @@ def report(
         html.write_text(page(told), encoding="utf-8")
         err.print(f"written to {html}", markup=False)
     if output == "json":
-        sys.stdout.write(json.dumps(document(told), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(as_json(document(told)))
     elif output == "yaml":
         yaml.safe_dump(document(told), sys.stdout, sort_keys=False, allow_unicode=True)
     elif html is None:
         from cutover.report.terminal import report as shown
 
-        console = wide if wide.is_terminal else Console(width=_WHOLE, highlight=False)
+        console = wide if wide.is_terminal else Screen(width=_WHOLE, highlight=False)
         console.print(shown(told))
     raise typer.Exit(EXIT.get(str(told.status.phase), 0))
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ def read(files: list[Path]) -> list[tuple[str, Json]]:
         try:
             text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
             for number, document in enumerate(yaml.safe_load_all(text), 1):
-                if isinstance(document, dict) and document.get("kind") == "MigrationPlan":
-                    found.append((f"{file}#{number}" if number > 1 else str(file), document))
+                where = f"{file}#{number}" if number > 1 else str(file)
+                found += [(f"{where}{item}", plan) for item, plan in _plans_in(document)]
         except OSError as error:
             fail(f"{file}: {error.strerror}", USAGE)
         except UnicodeDecodeError as error:
@@ -37,6 +38,17 @@ def read(files: list[Path]) -> list[tuple[str, Json]]:
     if not found:
         fail("there is no MigrationPlan in these files", USAGE)
     return found
+
+
+def _plans_in(document: object) -> Iterator[tuple[str, Json]]:
+    """The plan, or those of a list as kubectl prints it, each with its place in it."""
+    items = [("", document)]
+    if isinstance(document, dict) and document.get("kind") in ("List", "MigrationPlanList"):
+        inside = document.get("items")
+        items = [(f".items[{at}]", item) for at, item in enumerate(inside if isinstance(inside, list) else ())]
+    for where, item in items:
+        if isinstance(item, dict) and item.get("kind") == "MigrationPlan":
+            yield where, item
 
 
 def parsed(document: Json) -> Any:

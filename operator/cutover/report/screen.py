@@ -8,10 +8,10 @@ from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from cutover.fields import Json
 from cutover.report.account import took
+from cutover.report.texts import Text
 from cutover.saga.tables import Reason
 from cutover.status import RISKS, Current, Phase, Result, Status, StepState, Verdict
 
@@ -110,7 +110,7 @@ def _steps(status: Status, now: datetime) -> Table:
     return table
 
 
-def _progress(current: Current) -> Text:
+def _progress(current: Current) -> RenderableType:
     if current.weight is None:
         return Text(f"{current.intent}  {current.ready}")
     filled = round(_BAR * current.weight / 100)

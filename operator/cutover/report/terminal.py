@@ -8,11 +8,11 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from cutover.report.account import TITLES, Account, Bar, took
 from cutover.report.checklist import State
 from cutover.report.screen import MARKS, PHASES
+from cutover.report.texts import Text
 from cutover.saga.draft import moment
 from cutover.status import Result, Status
 
@@ -88,7 +88,7 @@ def _checklist(told: Account) -> Iterator[RenderableType]:
         yield Text("  ✓ proven   · planned   - missing", style="dim")
 
 
-def _hanging(mark: Text, width: int, text: Text) -> Padding:
+def _hanging(mark: Text, width: int, text: RenderableType) -> Padding:
     """A mark, and beside it a text whose lines stand below each other."""
     table = Table.grid(padding=(0, 0, 0, 2))
     table.add_column(width=width)
@@ -109,7 +109,7 @@ def _timeline(told: Account) -> Iterator[RenderableType]:
     yield Padding(table, (0, 0, 0, 2), expand=False)
 
 
-def _drawn(bar: Bar, style: str) -> Text:
+def _drawn(bar: Bar, style: str) -> RenderableType:
     begin = min(round(bar.begin * _BAR), _BAR - 1)
     length = min(max(round(bar.length * _BAR), 1), _BAR - begin)
     return Text.assemble(("░" * begin, "dim"), ("█" * length, style), ("░" * (_BAR - begin - length), "dim"))
