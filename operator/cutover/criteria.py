@@ -15,9 +15,22 @@ from cutover.model import show_duration
 from cutover.plan import Plan
 from cutover.requests import RequestVerb
 from cutover.saga.draft import moment
-from cutover.saga.seeing import REMEMBERED
 from cutover.saga.tables import Reason
-from cutover.status import ENDED, RISKS, Aim, Compared, Criterion, PastRun, Phase, Result, Run, Seen, Status, StepState
+from cutover.status import (
+    ENDED,
+    RISKS,
+    Aim,
+    Answer,
+    Compared,
+    Criterion,
+    PastRun,
+    Phase,
+    Result,
+    Run,
+    Seen,
+    Status,
+    StepState,
+)
 from cutover.steps.base import Duty
 
 _Judgement = tuple[Result, str]
@@ -95,22 +108,30 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
         return Result.NOT_MET, "; ".join((f"step {failure.step} {failure.stage}: {failure.message}", *parts))
     if seen.skipped:
         by = next(
-            (record.by for record in status.requests if record.verb == RequestVerb.SKIP and record.by), "somebody"
+            (
+                record.by
+                for record in status.requests
+                if record.verb == RequestVerb.SKIP and record.answer is Answer.ACCEPTED and record.by
+            ),
+            "somebody",
         )
         return Result.NOT_MET, f"{_times(seen.skipped)} a gate was taken as passed because {by} asked for it; {tally}"
     if why := _turned_back(status):
         before = f"; {_times(seen.failed)} a gate had failed" if seen.failed else ""
         says = f"what came later was not judged, because {why}{f'; {tally}' if tally else ''}{before}"
         return Result.NOT_MEASURED, says
-    if gates and not seen.passed:
-        return Result.NOT_MEASURED, "no gate was judged: there was nothing to do in the steps that have one"
+    judged = _judged(status)
+    if unjudged := [step.name for step in plan.steps if step.gates and step.name not in judged]:
+        says = f"not judged, because there was nothing to do: {steps_named(unjudged)}"
+        return Result.NOT_MEASURED, f"{says}; {tally}"
     again = f"; {_times(seen.failed)} a gate had failed before, and its step was done again" if seen.failed else ""
     return Result.MET, f"{tally}{again}"
 
 
 def _performance(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
-    seen = (status.seen or Seen()).compared
+    kept = status.seen or Seen()
+    seen = kept.compared
     if bad := [one for one in seen if not one.passed]:
         return Result.NOT_MET, "; ".join(map(_said, bad))
     wanted = set(_comparing(plan))
@@ -120,9 +141,14 @@ def _performance(plan: Plan, status: Status, run: Run) -> _Judgement:
     if why := _turned_back(status):
         return Result.NOT_MEASURED, f"not to the end, because {why}{f'; {says}' if says else ''}"
     unseen = sorted(wanted - {(one.step, one.gate) for one in seen})
-    if unseen and len(seen) < REMEMBERED:
-        return Result.NOT_MEASURED, f"not judged: {', '.join(_named(*one) for one in unseen)}"
+    judged = _judged(status) | ({""} if kept.guarded else frozenset())
+    if never := [_named(*one) for one in unseen if one[0] not in judged]:
+        return Result.NOT_MEASURED, f"not judged: {', '.join(never)}"
     return Result.MET, f"{says}{f'; of {len(unseen)} more that passed the numbers are not kept' if unseen else ''}"
+
+
+def _judged(status: Status) -> frozenset[str]:
+    return frozenset(step.name for step in status.steps if step.judged)
 
 
 def _comparing(plan: Plan) -> Iterator[tuple[str, str]]:

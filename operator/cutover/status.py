@@ -171,6 +171,7 @@ class StepStatus:
     Attributes:
         written: it has written to its target, so there is a snapshot. Saved along with the next thing that is saved.
         made: what this attempt has made, in the kind's own words of at most 32 bytes; saved before that may take effect.
+        judged: each of its gates said Pass where they were last asked; false too when all stages had nothing to do.
         anew: it is done, and what it left is brought about once more, whatever stands there now.
     """
 
@@ -181,6 +182,7 @@ class StepStatus:
     attempt: int = 0
     written: bool = False
     made: str = ""
+    judged: bool = False
     anew: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -258,7 +260,7 @@ class Seen:
         guard_failed: what the last guard said that failed.
         done: steps that were done before the run turned back, if it did.
         held: how often the plan was held; guards are not judged then, unless a pair shares the traffic.
-        compared: of the gates that compare, the latest ones.
+        compared: the last word of gates that compare, as many as are kept: those that failed before all others, then the latest.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS

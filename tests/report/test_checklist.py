@@ -10,7 +10,7 @@ import yaml
 
 from cutover.plan import Plan, parse
 from cutover.report.checklist import State, checklist, lines
-from cutover.status import Aim, Criterion, Phase, Result, Run, Status, StepState, StepStatus
+from cutover.status import Aim, Criterion, Phase, Result, Run, Seen, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
 _POD = '{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}'
@@ -45,11 +45,13 @@ def a_plan(text: str) -> Plan:
 
 def a_status(plan: Plan, phase: Phase, **states: StepState) -> Status:
     steps = tuple(
-        StepStatus(name=step.name, kind=step.kind.key, state=states.get(step.name, StepState.DONE), attempt=1)
+        StepStatus(
+            name=step.name, kind=step.kind.key, state=states.get(step.name, StepState.DONE), attempt=1, judged=True
+        )
         for step in plan.steps
     )
     run = Run(number=3, generation=1, spec_hash="h", started_at=NOW)
-    return Status(phase=phase, run=run, steps=steps)
+    return Status(phase=phase, run=run, steps=steps, seen=Seen(guarded=1))
 
 
 def found(text: str, status: Status | None = None) -> dict[str, tuple[State, str]]:
@@ -107,6 +109,24 @@ def test_steps_that_are_done_prove_it() -> None:
     assert told["Run pre-migration validation"] == (State.PROVEN, says)
     for line in NEVER:
         assert told[line][0] is State.MISSING
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.SUCCEEDED])
+def test_a_step_whose_gates_were_not_judged_proves_nothing(phase: Phase) -> None:
+    status = a_status(a_plan(FULL), phase)
+    told = found(FULL, replace(status, steps=tuple(replace(step, judged=False) for step in status.steps)))
+    says = "its gates were not judged: they were skipped, or there was nothing to do"
+    for line in ("Check performance metrics", "Update application configuration", "Schedule cleanup tasks"):
+        assert told[line][0] is State.MISSING, line
+    assert told["Schedule cleanup tasks"][1] == f"step retire is Done, but {says}"
+    assert told["Run post-migration validation"] == (State.MISSING, f"steps retire, smoke: retire is Done, but {says}")
+    assert told["Backup all affected data"] == (State.PROVEN, "step backup"), "it has no gates"
+
+
+def test_a_guard_that_was_never_judged_has_watched_nothing() -> None:
+    told = found(FULL, replace(a_status(a_plan(FULL), Phase.SUCCEEDED), seen=None))
+    says = "guard errors was not judged: there was nothing to do in any step"
+    assert told["Monitor error rates"] == (State.MISSING, says)
 
 
 def test_what_was_taken_back_proves_nothing() -> None:

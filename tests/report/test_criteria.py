@@ -49,10 +49,15 @@ def a_plan(*steps: str, more: str = "") -> Plan:
     return parse(yaml.safe_load(text))
 
 
-def an_end(plan: Plan, **changes: Any) -> Status:
+def an_end(plan: Plan, *, judged: bool = True, **changes: Any) -> Status:
     steps = tuple(
         StepStatus(
-            name=step.name, kind=step.kind.key, state=StepState.DONE, attempt=1, started_at=NOW - timedelta(minutes=9)
+            name=step.name,
+            kind=step.kind.key,
+            state=StepState.DONE,
+            attempt=1,
+            judged=judged,
+            started_at=NOW - timedelta(minutes=9),
         )
         for step in plan.steps
     )
@@ -108,7 +113,20 @@ CASES = [
     Case(Aim.VALIDATIONS, Result.NOT_MEASURED, "no step has a gate; add gates"),
     Case(Aim.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end={"seen": PASSED}),
     Case(Aim.VALIDATIONS, Result.MET, "step smoke ended well", (TEST,)),
-    Case(Aim.VALIDATIONS, Result.NOT_MEASURED, "there was nothing to do", (GATED,), end={"seen": Seen(done=1)}),
+    Case(
+        Aim.VALIDATIONS,
+        Result.NOT_MEASURED,
+        "there was nothing to do",
+        (GATED,),
+        end={"judged": False, "seen": Seen(done=1)},
+    ),
+    Case(
+        Aim.VALIDATIONS,
+        Result.NOT_MEASURED,
+        "not judged, because there was nothing to do: step deploy; 3 times a gate said Pass",
+        (GATED,),
+        end={"judged": False, "seen": PASSED},
+    ),
     Case(Aim.VALIDATIONS, Result.NOT_MET, "step deploy 1/1: gate pods: 0 is not", (GATED,), end=back(FAILED, PASSED)),
     Case(
         Aim.VALIDATIONS,
@@ -146,6 +164,19 @@ CASES = [
             "requests": (RequestRecord(verb="skip", token="t" * 8, answer=Answer.ACCEPTED, at=NOW, run=4, by="alice"),),
         },
     ),
+    *(
+        Case(
+            Aim.VALIDATIONS,
+            Result.NOT_MET,
+            "once a gate was taken as passed because somebody asked for it; 3 times",
+            (GATED,),
+            end={
+                "seen": replace(PASSED, skipped=1),
+                "requests": (RequestRecord(verb="skip", token="t" * 8, answer=answer, at=NOW, run=4, by="mallory"),),
+            },
+        )
+        for answer in (Answer.REJECTED, Answer.IGNORED)
+    ),
     Case(
         Aim.VALIDATIONS,
         Result.MET,
@@ -161,7 +192,31 @@ CASES = [
         (RATIO,),
         end={"seen": Seen(compared=said(1))},
     ),
-    Case(Aim.PERFORMANCE, Result.NOT_MEASURED, "not judged: step soak gate slow", (RATIO,), end={"seen": Seen()}),
+    Case(
+        Aim.PERFORMANCE,
+        Result.NOT_MEASURED,
+        "not judged: step soak gate slow",
+        (RATIO,),
+        end={"judged": False, "seen": Seen()},
+    ),
+    Case(
+        Aim.PERFORMANCE,
+        Result.NOT_MEASURED,
+        "not judged: step soak gate slow",
+        (RATIO,),
+        end={
+            "judged": False,
+            "seen": Seen(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)), guarded=1),
+        },
+    ),
+    Case(
+        Aim.PERFORMANCE,
+        Result.NOT_MEASURED,
+        "not judged: guard slow",
+        (DEPLOY,),
+        more="guards: [{name: slow, prometheus: {query: a, baseline: b}, pass: {ratio: {max: '1'}}}]",
+        end={"judged": False, "seen": Seen()},
+    ),
     Case(
         Aim.PERFORMANCE,
         Result.NOT_MET,

@@ -9,10 +9,11 @@ import pytest
 
 from cutover.requests import Request, RequestVerb
 from cutover.saga import unreadable
-from cutover.saga.seeing import REMEMBERED
+from cutover.saga.draft import Draft
+from cutover.saga.seeing import REMEMBERED, _compared
 from cutover.saga.turn import Done, Inputs, Opening
 from cutover.status import GateStatus, Phase, Seen, Verdict
-from saga.test_saga import NOW, Walk
+from saga.test_saga import NOW, RULES, Walk
 
 CLOSED = Opening(open=False, opens_at=NOW + timedelta(hours=2))
 PASS = GateStatus(name="errors", verdict=Verdict.PASS, message="0.1 is <= 0.5")
@@ -45,6 +46,35 @@ def test_a_stage_without_anything_to_do_was_not_judged() -> None:
     assert (seen(walk).passed, seen(walk).guarded) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "judged"),
+    [
+        ((PASS, PASS), (PASS, PASS), True),
+        ((WAIT, PASS), (WAIT, PASS), False),
+        ((PASS, PASS), (WAIT, PASS), False),
+        ((PASS, PASS), None, True),
+        (None, (PASS, PASS), True),
+        (None, None, False),
+    ],
+)
+def test_a_step_is_judged_when_each_gate_passed_where_it_was_looked_at_last(
+    first: tuple[GateStatus, ...] | None,
+    last: tuple[GateStatus, ...] | None,
+    judged: bool,  # noqa: FBT001
+) -> None:
+    """None: in that stage there was nothing to do."""
+    walk = Walk().to("shift")
+    skip = Request(RequestVerb.SKIP, "t", "alice", "shift")
+    for stage, gates in enumerate((first, last)):
+        if gates is not None and stage == 0:
+            walk.go(Done(), gates=gates)  # it dwells
+            walk.now += timedelta(minutes=1)
+        asked = (skip,) if gates and WAIT in gates else ()
+        walk.go(Done(skip=gates is None), gates=gates or (), requests=asked)
+    assert walk.states == "Done Done Doing"
+    assert walk.status.steps[1].judged is judged
+
+
 def test_the_last_stage_of_a_step_counts_too() -> None:
     walk = Walk().to("deploy")
     assert walk.go(Done(), gates=(PASS,)) == "do shift 0"
@@ -75,6 +105,32 @@ def test_of_comparisons_the_last_word_counts_and_the_latest_are_kept() -> None:
         ("", "budget", "1 is <= 2"),
     ]
     assert [one.gate for one in kept].count("gate-3") == 1
+
+
+def test_a_comparison_that_failed_is_not_pushed_out_by_those_that_passed() -> None:
+    walk = Walk().to("shift")
+    slow = replace(PASS, name="slow", compared=True, message="9 is not <= 0.5")
+    walk.go(gates=(replace(slow, verdict=Verdict.FAIL),))
+    many = [replace(PASS, name=f"gate-{at}", compared=True) for at in range(REMEMBERED)]
+    _compared(draft := Draft(RULES, walk.status, Inputs(), walk.now), many)
+    kept = draft.seen.compared
+    assert len(kept) == REMEMBERED
+    assert [one.gate for one in kept if not one.passed] == ["slow"]
+    _compared(draft, [slow])
+    assert all(one.passed for one in draft.seen.compared), "its last word counts"
+
+
+@pytest.mark.parametrize("verdict", [Verdict.WAIT, Verdict.FAIL])
+def test_a_comparison_that_was_skipped_has_not_passed_because_it_did_in_an_earlier_stage(verdict: Verdict) -> None:
+    walk = Walk().to("shift")
+    slow = replace(PASS, compared=True)
+    walk.go(Done(), gates=(slow,))
+    walk.now += timedelta(minutes=1)
+    walk.go(Done(), gates=(slow,))
+    assert [one.passed for one in seen(walk).compared] == [True]
+    skip = Request(RequestVerb.SKIP, "t", "alice", "shift")
+    assert walk.go(Done(), gates=(replace(slow, verdict=verdict),), requests=(skip,)) == "do look 0"
+    assert [one.passed for one in seen(walk).compared] == ([] if verdict is Verdict.WAIT else [False])
 
 
 @pytest.mark.parametrize("guard", [False, True])

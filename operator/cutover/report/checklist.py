@@ -51,6 +51,7 @@ class _Look:
     def __init__(self, plan: Plan, status: Status) -> None:
         self.plan, self.status = plan, status
         self.states = {step.name: step for step in status.steps}
+        self.gated = {step.name for step in plan.steps if step.gates}
         self.begun = any(step.attempt for step in status.steps)
         changing = [at for at, step in enumerate(plan.steps) if step.writes() and Duty.LOOKS not in step.kind.duties()]
         scripts = [at for at, step in enumerate(plan.steps) if Duty.SCRIPT in step.kind.duties()]
@@ -58,18 +59,24 @@ class _Look:
         self.first_script = min(scripts, default=len(plan.steps))
 
     def steps(self, names: Sequence[str], missing: str) -> _Found:
-        """Proven when all of these steps are done."""
+        """Proven when all of these steps are done, and those with gates were judged."""
         if not names:
             return State.MISSING, missing
         says = steps_named(names)
-        states = [(name, self.states[name].state) for name in names if name in self.states]
-        undone = [f"{name} is {state}" for name, state in states if state is not StepState.DONE]
-        if states and not undone:
+        steps = [self.states[name] for name in names if name in self.states]
+        undone = [f"{step.name} is {step.state}" for step in steps if step.state is not StepState.DONE]
+        unjudged = [
+            f"{step.name} is Done, but its gates were not judged: they were skipped, or there was nothing to do"
+            for step in steps
+            if step.state is StepState.DONE and step.name in self.gated and not step.judged
+        ]
+        lacks = [*unjudged, *undone]
+        if steps and not lacks:
             return State.PROVEN, says
-        if not states or not self.begun:
+        if not steps or not self.begun:
             return State.PLANNED, says
-        state = State.MISSING if self.status.phase in ENDED else State.PLANNED
-        return state, f"step {undone[0]}" if len(names) == 1 else f"{says}: {', '.join(undone)}"
+        state = State.MISSING if unjudged or self.status.phase in ENDED else State.PLANNED
+        return state, f"step {lacks[0]}" if len(names) == 1 else f"{says}: {', '.join(lacks)}"
 
     def for_duty(self, duty: Duty, missing: str) -> _Found:
         """Proven by the steps that are there for it."""
@@ -103,6 +110,8 @@ class _Look:
         names, phase = f"guard {', '.join(guards)}", self.status.phase
         if phase in ENDED and phase is not Phase.SUCCEEDED:
             return State.MISSING, f"{names} was not judged to the end: the plan is {phase}"
+        if phase is Phase.SUCCEEDED and not (self.status.seen and self.status.seen.guarded):
+            return State.MISSING, f"{names} was not judged: there was nothing to do in any step"
         says = f"{names}, all along{f'; {steps_named(steps)}' if steps else ''}"
         return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, says
 

@@ -104,7 +104,7 @@ class Draft:
             raise Broken(f"step {step.name} is {step.state} and cannot {event}")
         step = replace(step, state=to, message=message[:256])
         if event in (StepEvent.START, StepEvent.AGAIN):
-            step = replace(step, started_at=self.now, attempt=step.attempt + 1, made="")
+            step = replace(step, started_at=self.now, attempt=step.attempt + 1, made="", judged=False)
         if to in (StepState.DONE, StepState.FAILED, StepState.UNDONE):
             step = replace(step, finished_at=self.now)
         self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
@@ -126,6 +126,11 @@ class Draft:
         steps = self.status.steps
         if not steps[at].written:
             self.set(steps=(*steps[:at], replace(steps[at], written=True), *steps[at + 1 :]))
+
+    def judged(self, at: int, *, passed: bool) -> None:
+        """The gates of a step were asked at the end of a stage."""
+        steps = self.status.steps
+        self.set(steps=(*steps[:at], replace(steps[at], judged=passed), *steps[at + 1 :]))
 
     def note_made(self, at: int) -> None:
         """Keep what the command in hand has made. Losing it is harmless: what is not saved has not taken effect yet."""

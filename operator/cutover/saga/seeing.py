@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from cutover.saga.draft import Draft
+from cutover.saga.draft import Draft, position
 from cutover.saga.tables import Reason
 from cutover.saga.turn import Done
 from cutover.saga.wishes import gates_skipped
 from cutover.status import Compared, GateStatus, Verdict
 
 REMEMBERED: Final = 8
-"""Comparisons that are kept, the latest ones."""
+"""Comparisons that are kept: those that failed first of all, then the latest."""
 
 
 def note_judged(draft: Draft, done: Done) -> None:
@@ -26,7 +26,8 @@ def note_judged(draft: Draft, done: Done) -> None:
     passed = sum(gate.verdict is Verdict.PASS for gate in gates)
     skipped = len(gates) - passed if gates_skipped(draft.status) else 0
     draft.saw(passed=seen.passed + passed, skipped=seen.skipped + skipped, guarded=seen.guarded + bool(guards))
-    _compared(draft, [gate for gate in (*gates, *guards) if gate.verdict is Verdict.PASS])
+    draft.judged(position(draft.status), passed=passed == len(gates))
+    _compared(draft, (*gates, *guards))
 
 
 def note_failed(draft: Draft, reason: Reason | str, message: str) -> None:
@@ -42,7 +43,7 @@ def note_failed(draft: Draft, reason: Reason | str, message: str) -> None:
 
 
 def _compared(draft: Draft, gates: Sequence[GateStatus]) -> None:
-    """Of each gate that compares the last word; of many the latest ones."""
+    """Of each gate that compares the last word; one that was skipped while it waited has none, whatever it said before."""
     step = draft.status.current.step if draft.status.current else ""
     latest = [
         Compared(
@@ -52,9 +53,14 @@ def _compared(draft: Draft, gates: Sequence[GateStatus]) -> None:
             says=gate.message,
         )
         for gate in gates
-        if gate.compared
+        if gate.compared and gate.verdict is not Verdict.WAIT
     ]
     named = {(one.step, one.gate) for one in latest}
-    kept = [one for one in draft.seen.compared if (one.step, one.gate) not in named]
-    if latest:
-        draft.saw(compared=tuple([*kept, *latest][-REMEMBERED:]))
+    waits = {("" if gate.guard else step, gate.name) for gate in gates if gate.verdict is Verdict.WAIT}
+    kept = [
+        one
+        for one in draft.seen.compared
+        if (one.step, one.gate) not in named and not (one.passed and (one.step, one.gate) in waits)
+    ]
+    ordered = sorted([*kept, *latest], key=lambda one: not one.passed)  # what failed is pushed out last
+    draft.saw(compared=tuple(ordered[-REMEMBERED:]))
