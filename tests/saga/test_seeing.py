@@ -11,8 +11,9 @@ from cutover.requests import Request, RequestVerb
 from cutover.saga import unreadable
 from cutover.saga.draft import Draft
 from cutover.saga.seeing import REMEMBERED, _compared
+from cutover.saga.tables import StepEvent
 from cutover.saga.turn import Done, Inputs, Opening
-from cutover.status import GateStatus, Phase, Seen, Verdict
+from cutover.status import GateStatus, Phase, Seen, Status, StepState, Verdict
 from saga.test_saga import NOW, RULES, Walk
 
 CLOSED = Opening(open=False, opens_at=NOW + timedelta(hours=2))
@@ -73,6 +74,13 @@ def test_a_step_is_judged_when_each_gate_passed_where_it_was_looked_at_last(
         walk.go(Done(skip=gates is None), gates=gates or (), requests=asked)
     assert walk.states == "Done Done Doing"
     assert walk.status.steps[1].judged is judged
+
+
+def test_a_new_attempt_is_judged_anew() -> None:
+    steps = tuple(replace(step, state=StepState.PENDING, judged=True) for step in Walk().to("shift").status.steps)
+    draft = Draft(RULES, Status(steps=steps), Inputs(), NOW)
+    draft.step_event(1, StepEvent.START)
+    assert [step.judged for step in draft.status.steps] == [True, False, True]
 
 
 def test_the_last_stage_of_a_step_counts_too() -> None:
