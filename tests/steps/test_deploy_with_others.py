@@ -25,7 +25,7 @@ from cutover.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react, roll_out
 from support import flagging
-from support.deploying import SCALE, STORE_2, V2_2, claimed, do, step, undo, work
+from support.deploying import SCALE, STORE_2, V2_2, claimed, do, pod, step, undo, work
 from support.shop import ROUTES, STORE, V1, V2, plan, shop
 from support.simulation import Simulation
 
@@ -129,6 +129,15 @@ async def test_what_the_server_refuses(cluster: MemoryCluster) -> None:
         "steps[roll].deploy.patch: the server refuses it: exceeded quota: compute"
     ]
     assert cluster.effects == writes
+
+
+async def test_a_change_too_large_to_be_kept(cluster: MemoryCluster) -> None:
+    pod(cluster, V2)["containers"][0]["args"] = ["<" * 250_000]
+    text = "{workload: {name: shop-v2}, patch: {template: {spec: {containers: [{name: CONTAINER, args: [x]}]}}}}"
+    name = pod(cluster, V2)["containers"][0]["name"]
+    (sentence,) = await examine(cluster, text.replace("CONTAINER", name))
+    assert sentence.startswith("steps[roll].deploy.patch: the old and new values of Deployment shop-v2 would take 1500")
+    assert sentence.endswith("stores no more than 1500000; change less of it in one step")
 
 
 async def test_a_missing_right_is_said_by_preflight(cluster: MemoryCluster) -> None:
@@ -276,7 +285,9 @@ async def test_the_end_of_a_pause_is_taken_back_last(cluster: MemoryCluster) -> 
     react(cluster)
     assert isinstance(await undo(cluster, text), Done)
     assert (cluster.objects[V2]["spec"], _templates(cluster)) == (before, pods)
-    assert isinstance(await undo(cluster, text), Again), "the controller has not seen the pause yet, which hinders nothing"
+    assert isinstance(await undo(cluster, text), Again), (
+        "the controller has not seen the pause yet, which hinders nothing"
+    )
     react(cluster)
     assert isinstance(await undo(cluster, text), Done)
 
@@ -292,7 +303,9 @@ async def test_what_waited_for_the_end_of_a_pause_is_told(cluster: MemoryCluster
     react(cluster)
     (problem,) = await step(text).examine(work(cluster))
     assert problem.warning
-    assert str(problem).startswith("steps[roll].deploy.patch.paused: Deployment shop-v2 is paused, and 2 of its pods do not")
+    assert str(problem).startswith(
+        "steps[roll].deploy.patch.paused: Deployment shop-v2 is paused, and 2 of its pods do not"
+    )
 
 
 def _templates(cluster: MemoryCluster) -> set[str]:

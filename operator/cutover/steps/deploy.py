@@ -19,7 +19,7 @@ from cutover.patching import merge
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
 from cutover.routing.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
-from cutover.snapshots import Snapshot
+from cutover.snapshots import Snapshot, too_large
 from cutover.steps.base import (
     Duty,
     Kind,
@@ -204,6 +204,8 @@ class Deploy(Kind):
             says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
             return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
         problems = await self._unfed(work, foreseen.after)
+        if huge := too_large(ref, foreseen.fields):
+            problems.append(Problem(f"{where}.patch", f"{huge}; change less of it in one step"))
         if foreseen.after.get("paused"):
             problems.append(Problem(f"{where}.workload", paused(ref, "nothing would roll out")))
         elif foreseen.body["spec"].get("paused") and (waiting := Rollout.of(foreseen.body, ref.resource).outdated):
