@@ -184,10 +184,8 @@ class Driver:
             if outcome is None:
                 break
             body = self._news(ref, memory)  # the command may have written the plan itself
-            if body["metadata"]["generation"] != rules.generation:
-                return (
-                    timedelta()
-                )  # what we went by is no longer the spec, and would be frozen out of a run that begins
+            if body["metadata"]["generation"] != rules.generation:  # else a run could begin and freeze another spec
+                return timedelta()
             last, turn = turn.command, await self._advance(body, memory, plan, rules, (turn.command, outcome))
             if self._others_wait() and _goes_on(last, turn.command) and (round_ or (last and last.stage)):
                 await self._save(ref, memory, turn.status)
