@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cutover.errors import Conflict, Denied, NotFound, Rejected, Superseded
-from cutover.fields import ABSENT, Json, Operation, Path, same_version
+from cutover.fields import ABSENT, Json, Operation, Path, as_go_writes, readable, same_version
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.status import ACTIVE
 
 RUN_LABEL: Final = "cutover.dev/run"
+LARGEST: Final = 1_500_000
+"""Bytes of a snapshot, at most: etcd takes a request of 1.5 MiB, and the rest of the object and of the request need some of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,27 @@ def written(snapshot: Snapshot, ref: Ref, step: str) -> Json:
         entry["ours"] = _kept(value)
     what = {"kind": ref.resource.kind, "name": ref.name, "uid": snapshot.uid}
     return {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}
+
+
+def too_large(ref: Ref, fields: Iterable[tuple[Path, Json, Json]]) -> str:
+    """Why what stands in some fields before and after a step would not fit into a snapshot; empty when it does.
+
+    In bytes as the API server stores them: what Go escapes (``<``, ``>``, ``&``) takes six. Told beforehand, because the server
+    says it only when the step begins.
+    """
+    given = list(fields)
+    kept = Snapshot("", tuple((path, before) for path, before, _ in given), {}, tuple(after for *_, after in given))
+    if (whole := _size(written(kept, ref, ""))) <= LARGEST:
+        return ""
+    size, name = max((_size([_kept(before), _kept(after)]), readable(path)) for path, before, after in given)
+    return (
+        f"the old and new values of {ref} would take {whole} bytes to keep for the way back ({name} alone {size}), "
+        f"and the API server stores no more than {LARGEST}"
+    )
+
+
+def _size(body: Json) -> int:
+    return len(as_go_writes(body).encode())
 
 
 def _kept(value: Json) -> Json:

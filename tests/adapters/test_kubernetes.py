@@ -75,6 +75,22 @@ async def test_an_error_of_its_own_is_an_answer(
     assert await why(cluster, DEPLOYMENT) is error
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (413, "Request entity too large: limit is 3145728"),
+        (500, "etcdserver: request is too large"),
+        (500, "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2 vs. 1)"),
+    ],
+)
+async def test_what_is_too_large_stays_too_large(answers: tuple[Kubernetes, Answers], code: int, message: str) -> None:
+    """Nobody tries it again: it is an answer, though the API server calls the other two errors of its own."""
+    cluster, known = answers
+    answer, body = status(code)
+    known[path(DEPLOYMENT)] = (answer, {**body, "message": message})
+    assert await why(cluster, DEPLOYMENT) is Rejected
+
+
 @pytest.mark.parametrize("code", [400, 403, 404, 409, 422])
 @pytest.mark.parametrize("body", ["<html>no</html>", OF_A_PROXY, ["no"]])
 async def test_one_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Answers], code: int, body: Any) -> None:

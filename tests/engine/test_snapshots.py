@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cutover.adapters.kubernetes import as_go_writes
 from cutover.errors import Denied, Unavailable
-from cutover.fields import Operation
+from cutover.fields import ABSENT, Json, Operation, Path, as_go_writes
 from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.requests import RequestVerb
+from cutover.snapshots import LARGEST, too_large
 from cutover.status import Phase
 from cutover.sweep import sweep, sweep_at_last
 from cutover.testing.controllers import react
@@ -65,6 +65,17 @@ def test_documents_are_written_as_go_writes_them() -> None:
     """Bytes as `json.Marshal` gives them; the data of a ControllerRevision may not change by a byte."""
     body = {"b": [1, None, True], "a": '<a & b> "é" \u2028\u2029\n'}
     assert as_go_writes(body) == r'{"a":"\u003ca \u0026 b\u003e \"é\" \u2028\u2029\n","b":[1,null,true]}'
+
+
+@pytest.mark.parametrize("value", ["x", "<", "é", '"'])
+def test_what_is_too_large_is_told_by_the_bytes_that_are_written(value: str) -> None:
+    each = len(as_go_writes(value).encode()) - 2
+    count = LARGEST // each
+    small: tuple[Path, Json, Json] = (("data", "small"), ABSENT, "")
+    assert "(data.large alone" in too_large(
+        V2, [small, (("data", "large"), value * (count // 2), value * (count // 2))]
+    )
+    assert not too_large(V2, [small, (("data", "large"), value * (count // 2), value * (count // 2 - 400))])
 
 
 @pytest.mark.parametrize("verb", [RequestVerb.ABORT, RequestVerb.APPROVE])

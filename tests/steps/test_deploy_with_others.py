@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 
 from cutover.errors import Denied, Rejected
+from cutover.objects.workloads import TEMPLATE_HASH
 from cutover.ports import (
     AUTOSCALERS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    PODS,
     SERVICES,
     STATEFUL_SETS,
     VIRTUAL_SERVICES,
     Ref,
 )
 from cutover.requests import RequestVerb
-from cutover.saga.turn import Done, Hold, Wait
+from cutover.saga.turn import Again, Done, Hold, Wait
 from cutover.status import Phase
 from cutover.testing import MemoryCluster
-from cutover.testing.controllers import roll_out
+from cutover.testing.controllers import react, roll_out
 from support import flagging
-from support.deploying import SCALE, STORE_2, V2_2, claimed, do, step, undo, work
+from support.deploying import SCALE, STORE_2, V2_2, claimed, do, pod, step, undo, work
 from support.shop import ROUTES, STORE, V1, V2, plan, shop
 from support.simulation import Simulation
 
@@ -126,6 +129,15 @@ async def test_what_the_server_refuses(cluster: MemoryCluster) -> None:
         "steps[roll].deploy.patch: the server refuses it: exceeded quota: compute"
     ]
     assert cluster.effects == writes
+
+
+async def test_a_change_too_large_to_be_kept(cluster: MemoryCluster) -> None:
+    pod(cluster, V2)["containers"][0]["args"] = ["<" * 250_000]
+    text = "{workload: {name: shop-v2}, patch: {template: {spec: {containers: [{name: CONTAINER, args: [x]}]}}}}"
+    name = pod(cluster, V2)["containers"][0]["name"]
+    (sentence,) = await examine(cluster, text.replace("CONTAINER", name))
+    assert sentence.startswith("steps[roll].deploy.patch: the old and new values of Deployment shop-v2 would take 1500")
+    assert sentence.endswith("stores no more than 1500000; change less of it in one step")
 
 
 async def test_a_missing_right_is_said_by_preflight(cluster: MemoryCluster) -> None:
@@ -256,3 +268,49 @@ async def test_a_pause_in_the_middle_of_a_restart_is_named_both_ways() -> None:
         assert isinstance(outcome, kind)
         assert outcome.reason == "DeploymentPaused"
         assert "run kubectl rollout resume deployment/shop-v1 -n shop" in outcome.message
+
+
+async def test_the_end_of_a_pause_is_taken_back_last(cluster: MemoryCluster) -> None:
+    """A paused Deployment rolls nothing out, its old template neither."""
+    cluster.objects[V2]["spec"] |= {"paused": True, "replicas": 2}
+    react(cluster)
+    before, pods = copy.deepcopy(cluster.objects[V2]["spec"]), _templates(cluster)
+    text = "{workload: {name: shop-v2}, images: [{container: app, image: 'shop:2'}], patch: {paused: null}}"
+    await do(cluster, text)
+    react(cluster)
+    assert isinstance(await do(cluster, text), Done)
+    assert _templates(cluster).isdisjoint(pods)
+    assert isinstance(await undo(cluster, text), Again)
+    assert "paused" not in cluster.objects[V2]["spec"]
+    react(cluster)
+    assert isinstance(await undo(cluster, text), Done)
+    assert (cluster.objects[V2]["spec"], _templates(cluster)) == (before, pods)
+    assert isinstance(await undo(cluster, text), Again), (
+        "the controller has not seen the pause yet, which hinders nothing"
+    )
+    react(cluster)
+    assert isinstance(await undo(cluster, text), Done)
+
+
+async def test_what_waited_for_the_end_of_a_pause_is_told(cluster: MemoryCluster) -> None:
+    cluster.objects[V2]["spec"] |= {"paused": True, "replicas": 2}
+    text = "{workload: {name: shop-v2}, patch: {paused: null}}"
+    react(cluster)
+    assert await examine(cluster, text) == []
+    body = copy.deepcopy(cluster.objects[V2])
+    body["spec"]["template"]["spec"]["containers"][0]["image"] = "waits:1"
+    cluster.put(DEPLOYMENTS, body)
+    react(cluster)
+    (problem,) = await step(text).examine(work(cluster))
+    assert problem.warning
+    assert str(problem).startswith(
+        "steps[roll].deploy.patch.paused: Deployment shop-v2 is paused, and 2 of its pods do not"
+    )
+
+
+def _templates(cluster: MemoryCluster) -> set[str]:
+    return {
+        body["metadata"]["labels"][TEMPLATE_HASH]
+        for ref, body in cluster.objects.items()
+        if ref.resource == PODS and ref.name.startswith("d-shop-v2-")
+    }

@@ -378,6 +378,11 @@ async def refused(reload: str = ALL, **changed: dict[str, Any]) -> str:
             {"flags": {"data": {"big": "x" * 1_048_576}}},
             "flags.configMap: ConfigMap flags would hold 1048579 bytes, and the API server takes 1048576",
         ),
+        (
+            ALL,
+            {"flags": {"data": {"COLOUR": "<" * 250_000}}},
+            "flags.set: the old and new values of ConfigMap flags would take 1500148 bytes to keep for the way back (data.COLOUR alone 150",
+        ),
         (ALL, {"v1": {"paused": True}}, "Deployment shop-v1 is paused (spec.paused: true), so nothing would restart"),
         (
             "[{name: shop-v1}, {name: shop-v2}, {kind: StatefulSet, name: store}]",

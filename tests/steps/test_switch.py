@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cutover.errors import Rejected
 from cutover.fields import Json
 from cutover.ports import DEPLOYMENTS, ENDPOINT_SLICES, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, SERVICES, Ref, Sample
 from cutover.saga.turn import Again, Done, Hold, Outcome, Wait
@@ -143,6 +144,16 @@ async def test_as_many_as_the_old_side_or_as_the_plan_says(
         )
 
 
+async def test_what_counts_is_what_the_old_side_had_at_the_start_of_the_run(cluster: MemoryCluster) -> None:
+    here = work(cluster)
+    assert await TURN.examine(here) == []
+    scale(cluster, V1, 1)
+    scale(cluster, V2, 2)
+    outcome = await TURN.do(here, 0, None)
+    assert isinstance(outcome, Again)
+    assert "2 pods with app=shop-v2 are ready, and 3 are needed" in outcome.message
+
+
 async def test_never_to_a_side_without_pods_even_from_one_without(cluster: MemoryCluster) -> None:
     scale(cluster, V1, 0)
     scale(cluster, V2, 0)
@@ -234,6 +245,21 @@ async def test_not_back_to_a_side_that_is_not_ready(cluster: MemoryCluster) -> N
     react(cluster)
     assert isinstance(await undo(cluster), Again)
     assert selector(cluster) == {"app": "shop-v1"}
+
+
+async def test_an_undo_reads_back(cluster: MemoryCluster) -> None:
+    """Something puts our selector back at once: to wait for endpoints that never follow would tell nobody why."""
+    await do(cluster)
+    real = cluster.patch
+
+    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
+        body = await real(ref, operations, account)
+        change(cluster, selector={"app": "shop-v2"})
+        return body
+
+    cluster.patch = patch  # type: ignore[method-assign]
+    with pytest.raises(Rejected, match="Service front does not keep what was written to it"):
+        await undo(cluster)
 
 
 async def test_where_it_never_moved_the_old_side_is_not_asked_for_more(cluster: MemoryCluster) -> None:

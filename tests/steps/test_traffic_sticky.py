@@ -288,12 +288,34 @@ async def test_rules_that_lose_to_a_cookie_are_told() -> None:
             ("traffic.stickiness: answers of shop-v1 are given a header Set-Cookie there already; "
             "let the application set that cookie itself"),
         ),
+        (
+            lambda route: route.update(headers={"response": {"remove": ["Set-Cookie"]}}),
+            "traffic.stickiness: route primary sets or removes header Set-Cookie of all its answers",
+        ),
+        (
+            lambda route: route.update(headers={"response": {"set": {"set-cookie": "a=b"}}}),
+            "traffic.stickiness: route primary sets or removes header Set-Cookie of all its answers",
+        ),
     ],
 )  # fmt: skip
 async def test_refused(change: Callable[[Any], None], says: str) -> None:
     run = Simulation(spec(), put=put_with(change))
     assert await run.run() is Phase.REFUSED, run.status
     assert says in run.status.message, run.status.message
+
+
+@pytest.mark.parametrize("says", [{"remove": ["set-cookie"]}, {"set": [{"name": "Set-Cookie", "value": "a=b"}]}])
+async def test_a_rule_that_takes_the_cookie_away_is_refused(says: Any) -> None:
+    def put(cluster: MemoryCluster) -> None:
+        shop_with_an_http_route(cluster)
+        body = http_route()
+        answers = {"type": "ResponseHeaderModifier", "responseHeaderModifier": says}
+        body["spec"]["rules"][-1]["filters"] = [answers]
+        cluster.put(HTTP_ROUTES, body)
+
+    run = Simulation(spec(where=RULE), put=put)
+    assert await run.run() is Phase.REFUSED, run.status
+    assert "traffic.stickiness: rule / sets or removes header Set-Cookie of all its answers" in run.status.message
 
 
 async def test_a_route_that_stands_there_already_is_refused() -> None:

@@ -17,13 +17,15 @@ import aiohttp
 
 from cutover.adapters.connection import Credentials, connect
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
-from cutover.fields import Json, Operation
+from cutover.fields import Json, Operation, as_go_writes
 from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
 
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
 _METADATA_ONLY: Final = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
 _STRATEGIC: Final = {"Content-Type": "application/strategic-merge-patch+json"}
 _LONGEST_TEXT: Final = 600
+_TOO_LARGE: Final = ("etcdserver: request is too large", "trying to send message larger than max")
+"""What etcd, and the API server's client of it, say of an object beyond their limits; the API server hands it on as its own error (500)."""
 _DEEPEST: Final = 20_000
 """How deep Python may recurse. The API server takes objects nested 10,000 deep, below what a plan's `patch` says for one, and
 where Python ends at its default of 1,000, one such object would end the streams of all (tried on 3.11).
@@ -331,21 +333,6 @@ class Kubernetes:
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
 
 
-_GO_ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
-
-
-def as_go_writes(body: Json) -> str:
-    """A document in the very bytes that Go's encoder gives it.
-
-    A test in a JSON patch compares the bytes of a string with those that the API server has written itself, so that ``a&b``
-    would not be ``a&b`` there. And the data of a ControllerRevision is kept as it was sent, and may never change: whoever
-    patches it strategically has it encoded anew, as the garbage collector does when a plan is deleted with orphan
-    propagation; other bytes are refused then, and the plan would never go.
-    """
-    text = json.dumps(body, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-    return text.translate(_GO_ESCAPES)
-
-
 def _seconds(header: str | None) -> float:
     return float(header) if header and header.isdigit() else 0.0
 
@@ -370,9 +357,12 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
         403: Denied,
         404: NotFound,
         409: Conflict,
+        413: Rejected,
         422: Rejected,
     }
     make = known.get(status) if answer else NotInstalled
+    if status == 500 and any(words in message for words in _TOO_LARGE):  # noqa: PLR2004
+        make = Rejected
     return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
 
 

@@ -19,7 +19,7 @@ from cutover.fields import ABOVE, ABSENT, Json, Path
 from cutover.model import Name
 from cutover.ports import HTTP_ROUTES, Resource
 from cutover.routing.branches import HeaderValue, Match
-from cutover.routing.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one
+from cutover.routing.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one, swallows
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
 """What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
@@ -156,8 +156,12 @@ class HttpRoute(Routing):
         rule = {key: value for key, value in pair.route.body.items() if key != "name"}
         return path, {**rule, "matches": found, "backendRefs": [{**wanted.aim.entry, "weight": 1}]}
 
-    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+    def cookie(self, route: Route, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
         """A filter of the reference, or one more header in the one that is there: it may stand there only once."""
+        for whole in (one[_ANSWERS_FIELD] for one in route.body.get("filters") or () if one["type"] == _ANSWERS):
+            names = [*(header["name"] for header in whole.get("set") or ()), *(whole.get("remove") or ())]
+            if _SET_COOKIE.lower() in {name.lower() for name in names}:
+                raise PlanError(Problem(place, swallows(self.word, route)))
         filters = list(aim.entry.get("filters") or ())
         at = next((at for at, one in enumerate(filters) if one["type"] == _ANSWERS), len(filters))
         says = filters[at][_ANSWERS_FIELD] if at < len(filters) else {}

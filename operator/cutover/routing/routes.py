@@ -205,8 +205,12 @@ class Routing(Model):
         """
         raise NotImplementedError
 
-    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
-        """The field that lets answers of a destination set a cookie. Raises PlanError where they set one already."""
+    def cookie(self, route: Route, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+        """The field that lets answers of a destination set a cookie.
+
+        Raises:
+            PlanError: they set one there already, or the route takes it away from them again.
+        """
         raise NotImplementedError
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
@@ -304,6 +308,12 @@ def not_there(body: Json, path: Path) -> bool:
 def sets_one(host: str) -> str:
     """What is said where the answers of a destination set a cookie already."""
     return f"answers of {host} are given a header Set-Cookie there already; let the application set that cookie itself"
+
+
+def swallows(word: str, route: Route) -> str:
+    """What is said where a route sets or removes the header of all its answers, which is done after what a destination adds."""
+    says = f"{word} {route} sets or removes header Set-Cookie of all its answers, so no visitor would get the cookie"
+    return f"{says}; take that out, or do without stickiness"
 
 
 def number(weight: Json) -> int:

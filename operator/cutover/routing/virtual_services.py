@@ -13,7 +13,7 @@ from cutover.model import Name
 from cutover.objects.endpoints import full_host, service_of
 from cutover.ports import VIRTUAL_SERVICES, Resource
 from cutover.routing.branches import Match
-from cutover.routing.routes import Aim, Branch, Left, Pair, Port, Route, Routing, not_there, number, sets_one
+from cutover.routing.routes import Aim, Branch, Left, Pair, Port, Route, Routing, not_there, number, sets_one, swallows
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
 """Its lists of routes."""
@@ -176,8 +176,11 @@ class VirtualService(Routing):
             raise PlanError(*dict.fromkeys(problems))
         return path, {**pair.route.body, "name": name, "match": found, "route": [dict(wanted.aim.entry)]}
 
-    def cookie(self, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+    def cookie(self, route: Route, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
         """One more header of the answers; what else is said of headers there stays."""
+        whole = (route.body.get("headers") or {}).get("response") or {}
+        if _SET_COOKIE in {name.lower() for way in ("set", "remove") for name in whole.get(way) or ()}:
+            raise PlanError(Problem(place, swallows(self.word, route)))
         headers = aim.entry.get("headers") or {}
         answers = headers.get("response") or {}
         for way in ("add", "set"):

@@ -19,7 +19,7 @@ from cutover.patching import merge
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
 from cutover.routing.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
-from cutover.snapshots import Snapshot
+from cutover.snapshots import Snapshot, too_large
 from cutover.steps.base import (
     Duty,
     Kind,
@@ -43,6 +43,7 @@ _LOOK_AGAIN: Final = 30.0
 """Seconds; the workload is streamed, so this only mends a lost event."""
 _TRIES: Final = 4
 _REPLICAS: Final[Path] = ("spec", "replicas")
+_PAUSED: Final[Path] = ("spec", "paused")
 _NOTHING: Final = "sets nothing; give images, replicas or patch"
 _NO_REPLICAS: Final = "a DaemonSet has no replicas, it runs one pod a node; drop replicas"
 
@@ -203,8 +204,14 @@ class Deploy(Kind):
             says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
             return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
         problems = await self._unfed(work, foreseen.after)
+        if huge := too_large(ref, foreseen.fields):
+            problems.append(Problem(f"{where}.patch", f"{huge}; change less of it in one step"))
         if foreseen.after.get("paused"):
             problems.append(Problem(f"{where}.workload", paused(ref, "nothing would roll out")))
+        elif foreseen.body["spec"].get("paused") and (waiting := Rollout.of(foreseen.body, ref.resource).outdated):
+            says = f"{ref} is paused, and {waiting} of its pods do not have its template yet; the end of the pause rolls that out"
+            way_out = "no undo brings these pods back; put the template back first, and change it in this step"
+            problems.append(Problem(f"{where}.patch.paused", f"{says} too, and {way_out}", warning=True))
         return problems
 
     async def _unfed(self, work: Work, spec: Json) -> list[Problem]:
@@ -244,7 +251,10 @@ class Deploy(Kind):
         return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
 
     async def undo(self, work: Work, looked: Any) -> Outcome:
-        """Set the fields back, read them back, and wait until the old pods are available again."""
+        """Set the fields back, wait until the old pods are available again, and read the fields back.
+
+        A Deployment that was paused is paused again only then: paused, it would not bring the old pods back.
+        """
         del looked
         forget_set(work)
         ref = self.rolls_out().ref(work.namespace)
@@ -255,13 +265,17 @@ class Deploy(Kind):
         if busy := await self._still_carries(work, ref, snapshot):
             return Wait("StillCarriesTraffic", busy)
         changes = self.marks(snapshot)
-        body = await work.targets.change(ref, snapshot.uid, changes)
+        sooner = [change for change in changes if change.path != _PAUSED or not change.to]
+        body = await work.targets.change(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
         if is_back(work, rollout, snapshot):
+            await work.targets.change(ref, snapshot.uid, changes)
             await work.targets.confirm(ref, snapshot.uid, changes)
             return Done(ready=rollout.text)
         says = f"{rollout.text} pods of the old template are ready"
         again = Again(_LOOK_AGAIN, says, rollout.text, reached=rollout.reached)
+        if sooner != changes and not rollout.current:  # the pause may be ours already, and only not seen yet
+            return again
         return hindered_back(work, ref, rollout) or needs_hands(work, ref, body, rollout) or patient(work, again)
 
     def marks(self, snapshot: Snapshot) -> list[Change]:

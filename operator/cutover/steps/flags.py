@@ -24,7 +24,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import Change, Json, find
+from cutover.fields import ABSENT, Change, Json, find
 from cutover.gates.readiness import Workload
 from cutover.model import Name
 from cutover.objects.config_maps import hindrances, reads
@@ -33,7 +33,7 @@ from cutover.objects.workloads import Rollout, ending, fingerprint, paused
 from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
-from cutover.snapshots import Snapshot
+from cutover.snapshots import Snapshot, too_large
 from cutover.steps.base import (
     Duty,
     Kind,
@@ -155,12 +155,19 @@ class Flags(Kind):
         """The ConfigMap takes the values, all its readers are named, and each restart would come to an end."""
         place, (flags, *workloads) = f"{work.place}.flags", self._refs(work)
         problems = list[Problem]()
+        found, huge = dict[str, str](), ""
         try:
-            found = hindrances(await work.cluster.get(flags), self.set_)
+            body = await work.cluster.get(flags)
+            found, before = hindrances(body, self.set_), body.get("data") or {}
+            values = [(("data", key), before.get(key, ABSENT), value) for key, value in self.set_.items()]
+            huge = too_large(flags, values)
         except NotFound:
-            found = {}  # said by preflight for every target
+            pass  # said by preflight for every target
         for key, says in found.items():
             problems.append(Problem(f"{place}.{f'set.{key}' if key else 'configMap'}", says))
+        if huge:
+            way_out = "set fewer keys in one step, or let a deploy step point the readers to another ConfigMap"
+            problems.append(Problem(f"{place}.set", f"{huge}; {way_out}"))
         if not found and (says := await refusal(work, flags, {"data": self.set_})):
             problems.append(Problem(f"{place}.set", says))
         for ref in workloads:

@@ -328,7 +328,7 @@ class Traffic(Kind):
             if self.stickiness:
                 value = f"{holder.uid[:8]}-{holder.run}-{step}-{side}"
                 wanted = Branch(f"{step}-stays-{side}", aim, (self.stickiness.match(value),))
-                fields.append((role, *self.where.cookie(aim, self.stickiness.sets(value), place)))
+                fields.append((role, *self.where.cookie(pair.route, aim, self.stickiness.sets(value), place)))
                 fields.append((role, *self.where.branch(body, pair, wanted, place)))
         return fields
 

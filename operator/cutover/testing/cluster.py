@@ -82,6 +82,7 @@ class MemoryCluster:
         refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
         strict: refuse weights that no longer add up to what they did.
         rollouts: the controllers bring rollouts to their end.
+        templates: the pod template that each workload's controller has rolled out last.
         exits: the exit code with which the pod of a Job (its spec) ends; None while it runs.
         clock: dates what is created.
     """
@@ -96,6 +97,7 @@ class MemoryCluster:
         self.unknown: set[Resource] = set()
         self.refuse: Callable[[Ref, Json], None] = lambda *_: None
         self.strict, self.rollouts = True, True
+        self.templates: dict[Ref, Json] = {}
         self.exits: Callable[[Json], int | None] = lambda _: 0
         self.switch = switch or CrashSwitch()
         self.clock = MemoryClock()

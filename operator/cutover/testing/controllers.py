@@ -37,7 +37,7 @@ def react(cluster: MemoryCluster) -> bool:
 
 
 def roll_out(cluster: MemoryCluster) -> bool:
-    """Every rollout completes at once. Whether anything changed."""
+    """Every rollout completes at once, but that of a paused Deployment stands still. Whether anything changed."""
     changed = False
     for ref, body in list(cluster.objects.items()):
         if ref.resource not in WORKLOADS or not cluster.rollouts:
@@ -47,6 +47,11 @@ def roll_out(cluster: MemoryCluster) -> bool:
         if ref.resource == DAEMON_SETS:
             names, pods = _FIGURES_OF_DAEMONS, NODES
         status = {"observedGeneration": body["metadata"]["generation"], **dict.fromkeys(names, pods)}
+        template = body["spec"]["template"]
+        if not body["spec"].get("paused"):
+            cluster.templates[ref] = template
+        elif template != cluster.templates.setdefault(ref, template):
+            status["updatedReplicas"] = 0
         if body.get("status") != status:
             cluster.report(ref, status)
             changed = True
@@ -54,14 +59,14 @@ def roll_out(cluster: MemoryCluster) -> bool:
 
 
 def run_pods(cluster: MemoryCluster) -> bool:
-    """As many pods as a workload says that it has, of the template that its controller has seen last."""
+    """As many pods as a workload says that it has, of the template that its controller has rolled out last."""
     changed = False
     for ref, body in list(cluster.objects.items()):
         status = body.get("status") or {}
         if ref.resource not in WORKLOADS or status.get("observedGeneration") != body["metadata"]["generation"]:
             continue
-        template = json.dumps(body["spec"]["template"], sort_keys=True)
-        mark = hashlib.sha256(template.encode()).hexdigest()[:10]
+        template = cluster.templates.get(ref, body["spec"]["template"])
+        mark = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
         wanted = {
             Ref(PODS, ref.namespace, f"{ref.resource.plural[0]}-{ref.name}-{number}")
             for number in range(status.get("readyReplicas", status.get("numberReady", 0)))
@@ -75,7 +80,7 @@ def run_pods(cluster: MemoryCluster) -> bool:
         for one in there - right:
             cluster.delete(one)
         for one in sorted(wanted - right):
-            cluster.put(PODS, pod(one.name, body["spec"]["template"], mark, owner(ref, body, mark)))
+            cluster.put(PODS, pod(one.name, template, mark, owner(ref, body, mark)))
         changed = changed or there != right or wanted != right
     return changed
 
