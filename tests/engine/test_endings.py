@@ -83,6 +83,15 @@ async def test_a_deletion_has_an_end_where_no_answer_ever_comes_to_letting_go(ho
     assert timedelta(minutes=10) <= await gone_after(run) <= timedelta(minutes=11)
 
 
+async def test_it_has_one_too_where_no_step_has_begun() -> None:
+    run = Simulation(plan(DEPLOY_AND_ASK), put=shop)
+    refuse(run, Unavailable("failed calling webhook"), V2, lambda _: True)
+    await run.until(lambda: run.status.reason == "Claiming")
+    run.clock.pass_time(timedelta(hours=1))
+    assert run.bound
+    assert await gone_after(run) <= timedelta(minutes=11)
+
+
 async def looks_whether_all_is_as_it_left_it() -> Simulation:
     run = await asked()
     run.request(RequestVerb.APPROVE, "ok")

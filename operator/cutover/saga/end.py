@@ -44,7 +44,7 @@ def _patience(draft: Draft) -> timedelta | None:
     if draft.inputs.deleted_at is None:
         return None
     over = [step.finished_at for step in draft.status.steps if step.finished_at is not None]
-    return NO_PROGRESS - (draft.now - max(draft.inputs.deleted_at, *over))
+    return NO_PROGRESS - (draft.now - max([draft.inputs.deleted_at, *over]))
 
 
 def _end(draft: Draft) -> Turn:
