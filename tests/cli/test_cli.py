@@ -106,7 +106,7 @@ def test_a_form_that_is_not_known_is_refused_before_anybody_is_asked(verb: str, 
 
 CONTROLS = "".join(map(chr, (*range(32), *range(127, 160))))
 """All that steers a terminal, and the two that may."""
-HOSTILE = f"a\x1b[2Jb{CONTROLS}c"
+HOSTILE = f":warning:a\x1b[2Jb{CONTROLS}c"
 
 
 def unseen(text: str) -> set[str]:
@@ -118,7 +118,7 @@ def test_what_a_plan_says_does_not_steer_the_terminal() -> None:
     plan["spec"]["steps"][0]["description"] = HOSTILE
     done = cutover("explain", "-", stdin=yaml.safe_dump(plan))
     assert done.returncode == 0, done.stderr
-    assert "a\\x1b[2Jb" in done.stdout
+    assert ":warning:a\\x1b[2Jb" in done.stdout
     assert not unseen(done.stdout)
     plan["spec"]["steps"][0][HOSTILE] = HOSTILE
     plan["metadata"]["name"] = HOSTILE

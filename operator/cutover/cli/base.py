@@ -35,10 +35,10 @@ class Screen(Console):
         return super().render_str(visible(text), **how)
 
 
-out = Screen(highlight=False, soft_wrap=True)
-wide = Screen(highlight=False)
+out = Screen(emoji=False, highlight=False, soft_wrap=True)
+wide = Screen(emoji=False, highlight=False)
 """For tables and screens: on a terminal they keep to its width, where the lines of `out` run on and can be copied whole."""
-err = Screen(stderr=True, highlight=False, soft_wrap=True)
+err = Screen(emoji=False, stderr=True, highlight=False, soft_wrap=True)
 
 USAGE, TIMED_OUT = 64, 124
 EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Held": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}
