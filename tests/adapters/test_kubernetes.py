@@ -91,6 +91,24 @@ async def test_what_is_too_large_stays_too_large(answers: tuple[Kubernetes, Answ
     assert await why(cluster, DEPLOYMENT) is Rejected
 
 
+@pytest.mark.parametrize(
+    ("roles", "error"),
+    [
+        ('[clusterrole.rbac.authorization.k8s.io "cutover" not found, %s]', Unavailable),
+        ('clusterrole.rbac.authorization.k8s.io "a-role-that-somebody-deleted" not found', Denied),
+    ],
+)
+async def test_a_server_that_starts_and_knows_no_roles_yet_has_refused_nothing(
+    answers: tuple[Kubernetes, Answers], roles: str, error: type[OutsideError]
+) -> None:
+    cluster, known = answers
+    code, body = status(403)
+    own = 'clusterrole.rbac.authorization.k8s.io "system:discovery" not found'
+    says = 'deployments.apps "shop-v2" is forbidden: User "a" cannot get resource "deployments": RBAC: '
+    known[path(DEPLOYMENT)] = (code, {**body, "message": says + roles.replace("%s", own)})
+    assert await why(cluster, DEPLOYMENT) is error
+
+
 @pytest.mark.parametrize("code", [400, 403, 404, 409, 422])
 @pytest.mark.parametrize("body", ["<html>no</html>", OF_A_PROXY, ["no"]])
 async def test_one_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Answers], code: int, body: Any) -> None:

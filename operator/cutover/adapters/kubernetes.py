@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -30,6 +31,9 @@ _DEEPEST: Final = 20_000
 """How deep Python may recurse. The API server takes objects nested 10,000 deep, below what a plan's `patch` says for one, and
 where Python ends at its default of 1,000, one such object would end the streams of all (tried on 3.11).
 """
+
+_KNOWS_NO_ROLES: Final = re.compile(r'RBAC: .*clusterrole\.rbac\.authorization\.k8s\.io "system:[^"]*" not found')
+"""In a 403 of an API server that starts: its authorizer has not read the roles yet, not even those that it makes itself."""
 
 
 class Kubernetes:
@@ -363,6 +367,8 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
     make = known.get(status) if answer else NotInstalled
     if status == 500 and any(words in message for words in _TOO_LARGE):  # noqa: PLR2004
         make = Rejected
+    if make is Denied and _KNOWS_NO_ROLES.search(str(answer.get("message"))):
+        make = None
     return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
 
 
