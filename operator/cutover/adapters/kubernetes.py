@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -31,9 +30,6 @@ _DEEPEST: Final = 20_000
 """How deep Python may recurse. The API server takes objects nested 10,000 deep, below what a plan's `patch` says for one, and
 where Python ends at its default of 1,000, one such object would end the streams of all (tried on 3.11).
 """
-
-_KNOWS_NO_ROLES: Final = re.compile(r'RBAC: .*clusterrole\.rbac\.authorization\.k8s\.io "system:[^"]*" not found')
-"""In a 403 of an API server that starts: its authorizer has not read the roles yet, not even those that it makes itself."""
 
 
 class Kubernetes:
@@ -291,7 +287,7 @@ class Kubernetes:
         if body is not None:
             content["data"] = as_go_writes(body).encode()
             content["headers"] = {"Content-Type": "application/json", **(headers or {})}
-        for _ in range(2):
+        for again in range(2):
             session = self._session or await self.open()
             status, retry_after, answer = await self._send(session, method, path, content)
             if status == 401:  # noqa: PLR2004 -- the token was rotated
@@ -302,8 +298,18 @@ class Kubernetes:
             own = _is_a(answer, "Status")
             if not own and (status != 404 or await self._serves(session, path)):  # noqa: PLR2004
                 raise Unavailable(f"{method} {path}: HTTP {status}, and not from the API server", retry_after)
+            if own and status == 403:  # noqa: PLR2004
+                if not await self._ready(session):
+                    raise Unavailable(f"{method} {path}: HTTP 403 of an API server that is not ready")
+                if not again:  # it may have become so just now
+                    continue
             raise _error(status, retry_after, answer if own else {})
         raise Unavailable(f"{method} {path}: the API server does not take our credentials (401)")
+
+    async def _ready(self, session: aiohttp.ClientSession) -> bool:
+        """Whether the API server does not say that it is not: one that starts refuses all until it has read who may do what."""
+        status, _, _ = await self._send(session, "GET", "/readyz", {})
+        return status < 500  # noqa: PLR2004
 
     async def _serves(self, session: aiohttp.ClientSession, path: str) -> bool:
         """Whether the API server has the kind that is addressed, or does not say that it has not.
@@ -367,8 +373,6 @@ def _error(status: int, retry_after: float, answer: Json) -> OutsideError:
     make = known.get(status) if answer else NotInstalled
     if status == 500 and any(words in message for words in _TOO_LARGE):  # noqa: PLR2004
         make = Rejected
-    if make is Denied and _KNOWS_NO_ROLES.search(str(answer.get("message"))):
-        make = None
     return make(message) if make else Unavailable(f"HTTP {status}: {message}", retry_after)
 
 
