@@ -13,7 +13,8 @@ from cutover.adapters.kubernetes import Kubernetes
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, VIRTUAL_SERVICES, Ref
 
-Answers = dict[str, tuple[int, Any]]
+Answers = dict[str, tuple[int, Any] | list[tuple[int, Any]]]
+"""What is answered at a path: the same always, or one after the other."""
 CONFIG, DEPLOYMENT, ROUTES = (Ref(resource, "shop", "it") for resource in (CONFIG_MAPS, DEPLOYMENTS, VIRTUAL_SERVICES))
 APPS = {"kind": "APIResourceList", "resources": [{"name": "deployments"}]}
 GROUPS = {"kind": "APIGroupList", "groups": [{"versions": [{"groupVersion": "apps/v1"}]}]}
@@ -39,7 +40,8 @@ async def answers() -> AsyncIterator[tuple[Kubernetes, Answers]]:
     known: Answers = {}
 
     async def answer(request: web.Request) -> web.Response:
-        code, body = known.get(request.path, (404, "404 page not found"))
+        found = known.get(request.path, (404, "404 page not found"))
+        code, body = found.pop(0) if isinstance(found, list) else found
         return web.Response(status=code, text=body) if isinstance(body, str) else web.json_response(body, status=code)
 
     app = web.Application()
@@ -100,6 +102,14 @@ async def test_a_server_that_starts_has_refused_nothing(
     known[path(DEPLOYMENT)] = status(403)
     known["/readyz"] = (ready, "ok")
     assert await why(cluster, DEPLOYMENT) is error
+
+
+async def test_what_it_refused_just_before_it_was_ready_is_asked_again(answers: tuple[Kubernetes, Answers]) -> None:
+    cluster, known = answers
+    known["/readyz"] = (200, "ok")
+    body = {"metadata": {"name": "shop-v2", "uid": "u", "resourceVersion": "1"}}
+    known[path(DEPLOYMENT)] = [status(403), (200, body)]
+    assert await cluster.get(DEPLOYMENT) == body
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 409, 422])
