@@ -41,21 +41,28 @@ def weigh(run: Simulation, place: int, *weights: int) -> None:
     )
 
 
-def insert_before_a_write(run: Simulation, protocol: str, weight: int) -> dict[str, Any]:
-    """Somebody puts a route above ours just before the write of that weight, with the same destinations."""
-    match: dict[str, Any] = {"headers": {"vip": {"exact": "1"}}} if protocol == "http" else {"port": 1}
-    other = {"match": [match], "route": copy.deepcopy(listed(run, protocol)[0]["route"])}
-    real = run.cluster.patch
+def before_the_write_of(run: Simulation, weight: int, somebody: Callable[[], None]) -> list[Ref]:
+    """What somebody does, once, just before that weight is written; where, once it is done."""
+    real, done = run.cluster.patch, list[Ref]()
 
     async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
         writes = any(
             one["op"] == "add" and one["path"].endswith("/weight") and one["value"] == weight for one in operations
         )
-        if ref == ROUTES and writes and len(listed(run, protocol)) == 1:
-            edit(run, lambda body: body[protocol].insert(0, other))
+        if ref == ROUTES and writes and not done:
+            done.append(ref)
+            somebody()
         return await real(ref, operations, account)
 
     run.cluster.patch = patch  # type: ignore[method-assign]
+    return done
+
+
+def insert_before_a_write(run: Simulation, protocol: str, weight: int) -> dict[str, Any]:
+    """Somebody puts a route above ours just before the write of that weight, with the same destinations."""
+    match: dict[str, Any] = {"headers": {"vip": {"exact": "1"}}} if protocol == "http" else {"port": 1}
+    other = {"match": [match], "route": copy.deepcopy(listed(run, protocol)[0]["route"])}
+    before_the_write_of(run, weight, lambda: edit(run, lambda body: body[protocol].insert(0, other)))
     return other
 
 
@@ -92,15 +99,7 @@ async def test_destinations_that_change_places_before_a_write_keep_their_weights
     """At 50/50 only the destination that stands beside a weight tells one from the other."""
     run = Simulation(spec("dwell: 1m", weights="[50, 100]"), put=shop)
     await run.until(lambda: share(run) == 50)
-    real, meddled = run.cluster.patch, list[Ref]()
-
-    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
-        if ref == ROUTES and not meddled and any(one["path"].endswith("/weight") for one in operations):
-            meddled.append(ref)
-            edit(run, lambda body: body["http"][0]["route"].reverse())
-        return await real(ref, operations, account)
-
-    run.cluster.patch = patch  # type: ignore[method-assign]
+    meddled = before_the_write_of(run, 100, lambda: edit(run, lambda body: body["http"][0]["route"].reverse()))
     await run.until(lambda: bool(meddled) and share(run) != 50)
     assert {entry["destination"]["host"]: entry["weight"] for entry in primary(run)["route"]} == {
         "shop-v1": 0,
@@ -303,19 +302,6 @@ async def test_resuming_the_last_stage_asks_the_gates() -> None:
 
 
 # --- a weight that somebody sets between our look and our write -----------------------------------------------------------
-
-
-def before_the_write_of(run: Simulation, weight: int, somebody: Callable[[], None]) -> None:
-    """What somebody does, once, just before that weight is written."""
-    real, done = run.cluster.patch, list[Ref]()
-
-    async def patch(ref: Ref, operations: Any, account: str = "") -> Any:
-        if ref == ROUTES and not done and any(one["op"] == "add" and one["value"] == weight for one in operations):
-            done.append(ref)
-            somebody()
-        return await real(ref, operations, account)
-
-    run.cluster.patch = patch  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("lowered", [0, 10, 20], ids=["to what it was", "to one of ours", "to another"])
