@@ -150,11 +150,11 @@ def test_what_a_status_says_does_not_steer_the_terminal(width: int) -> None:
     told = account(body, [], datetime(2026, 1, 1, tzinfo=UTC))
     rows = [(body["metadata"], told.status)]
     for shown in (screen("plan", told.status), table(rows, everywhere=True), whole(told), HOSTILE):
-        console = Screen(file=(text := io.StringIO()), width=width, highlight=False)
+        console = Screen(file=(text := io.StringIO()), width=width)
         console.print(shown)
         assert r"a\x1b[2Jb" in re.sub(r"\s", "", text.getvalue())
         assert not unseen(text.getvalue())
-    console = Screen(file=(text := io.StringIO()), width=200, highlight=False, force_terminal=True)
+    console = Screen(file=(text := io.StringIO()), width=200, force_terminal=True)
     console.print(screen("plan", told.status))
     bare = re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue())
     assert not unseen(bare), "styles are ours"

@@ -28,17 +28,20 @@ app = typer.Typer(
 
 
 class Screen(Console):
-    """Prints no character that steers the terminal, also where a plain string is given."""
+    """Prints what it is given: no character that steers the terminal, no word between colons made a picture, nothing coloured by guess."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(emoji=False, highlight=False, **how)
 
     def render_str(self, text: str, **how: Any) -> rich.text.Text:
         """A string as rich takes it: a whole line, a cell of a table."""
         return super().render_str(visible(text), **how)
 
 
-out = Screen(emoji=False, highlight=False, soft_wrap=True)
-wide = Screen(emoji=False, highlight=False)
+out = Screen(soft_wrap=True)
+wide = Screen()
 """For tables and screens: on a terminal they keep to its width, where the lines of `out` run on and can be copied whole."""
-err = Screen(emoji=False, stderr=True, highlight=False, soft_wrap=True)
+err = Screen(stderr=True, soft_wrap=True)
 
 USAGE, TIMED_OUT = 64, 124
 EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Held": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}

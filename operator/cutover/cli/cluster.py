@@ -139,7 +139,7 @@ def report(
     elif html is None:
         from cutover.report.terminal import report as shown
 
-        console = wide if wide.is_terminal else Screen(width=_WHOLE, highlight=False)
+        console = wide if wide.is_terminal else Screen(width=_WHOLE)
         console.print(shown(told))
     raise typer.Exit(EXIT.get(str(told.status.phase), 0))
 
