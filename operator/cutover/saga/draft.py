@@ -21,7 +21,7 @@ from cutover.saga.turn import (
     Turn,
     Verb,
 )
-from cutover.status import ENDED, Current, Phase, Run, Seen, Status, StepState
+from cutover.status import ENDED, Current, Phase, Run, Seen, Status, StepState, StepStatus
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class Draft:
             step = replace(step, started_at=self.now, attempt=step.attempt + 1, made="", judged=False)
         if to in (StepState.DONE, StepState.FAILED, StepState.UNDONE):
             step = replace(step, finished_at=self.now)
-        self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
+        self._set_step(at, step)
         if to is StepState.DONE:
             done = sum(other.state is StepState.DONE for other in self.status.steps)
             self.saw(done=max(done, self.seen.done))
@@ -123,20 +123,20 @@ class Draft:
 
     def written(self, at: int) -> None:
         """A step has come as far as its target."""
-        steps = self.status.steps
-        if not steps[at].written:
-            self.set(steps=(*steps[:at], replace(steps[at], written=True), *steps[at + 1 :]))
+        self._set_step(at, replace(self.status.steps[at], written=True))
 
     def judged(self, at: int, *, passed: bool) -> None:
         """The gates of a step were asked at the end of a stage."""
-        steps = self.status.steps
-        self.set(steps=(*steps[:at], replace(steps[at], judged=passed), *steps[at + 1 :]))
+        self._set_step(at, replace(self.status.steps[at], judged=passed))
 
     def note_made(self, at: int) -> None:
         """Keep what the command in hand has made. Losing it is harmless: what is not saved has not taken effect yet."""
-        steps, outcome = self.status.steps, self.inputs.outcome
+        outcome = self.inputs.outcome
         if isinstance(outcome, Again) and outcome.made:
-            self.set(steps=(*steps[:at], replace(steps[at], made=outcome.made), *steps[at + 1 :]))
+            self._set_step(at, replace(self.status.steps[at], made=outcome.made))
+
+    def _set_step(self, at: int, step: StepStatus) -> None:
+        self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
 
     def raise_fence(self) -> None:
         """From here on, late writes of what came before fail."""
