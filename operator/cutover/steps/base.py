@@ -286,21 +286,21 @@ def hindered(work: Work, ref: Ref, rollout: Rollout) -> Hold | Failed | None:
     if rollout.paused:
         says = paused(ref, "its rollout stands still")
         return Hold("DeploymentPaused", f"{says}, then resume the plan; abort takes everything back")
-    if reason := rollout.stalled(work.elapsed):
-        return Failed(
-            "RolloutStalled", f"the rollout of {ref} does not progress ({reason}); {rollout.text} pods are ready"
-        )
-    return None
+    says = _stalled(work, ref, rollout)
+    return Failed("RolloutStalled", says) if says else None
 
 
 def hindered_back(work: Work, ref: Ref, rollout: Rollout) -> Wait | None:
     """The same on the way back, which goes on by itself once nothing hinders it."""
     if rollout.paused:
         return Wait("DeploymentPaused", paused(ref, "its old pods do not come back"))
-    match hindered(work, ref, rollout):
-        case Failed(reason=reason, message=message):
-            return Wait(reason, message)
-    return None
+    says = _stalled(work, ref, rollout)
+    return Wait("RolloutStalled", says) if says else None
+
+
+def _stalled(work: Work, ref: Ref, rollout: Rollout) -> str:
+    reason = rollout.stalled(work.elapsed)
+    return f"the rollout of {ref} does not progress ({reason}); {rollout.text} pods are ready" if reason else ""
 
 
 def note_set(work: Work) -> None:

@@ -250,9 +250,8 @@ class Traffic(Kind):
         rest = [Change(one.path, one.was, (one.was, one.ours)) for one in beside(snapshot)]
         try:
             await work.targets.change(ref, snapshot.uid, [*changes, *rest], body)
-        except (
-            Foreign
-        ):  # a weight set just now is looked at anew; what was done beside keeps neither the traffic nor the rest
+        except Foreign:
+            # A weight set just now is looked at anew; what was done beside the weights keeps neither the traffic nor the rest.
             body = await work.cluster.get(ref)
             ours = [one for one in rest if (found := find(body, one.path)) and found.value in one.expects]
             changes = _back(snapshot, body)
