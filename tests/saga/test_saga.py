@@ -16,6 +16,7 @@ from cutover.saga.turn import (
     Again,
     Done,
     Failed,
+    Hold,
     Inputs,
     Outcome,
     Rules,
@@ -417,6 +418,30 @@ def test_an_unreadable_spec_holds_and_goes_on() -> None:
     walk.status = unreadable(walk.status, "the CRD is older", Inputs(), walk.now).status
     assert (walk.status.phase, walk.status.reason) == (Phase.HELD, "UnreadableSpec")
     assert walk.go() == "do shift 0"
+
+
+@pytest.mark.parametrize("why", ["failed", "held"])
+def test_a_held_plan_says_besides_that_its_spec_cannot_be_read(why: str) -> None:
+    walk = Walk().to("shift")
+    if why == "held":
+        walk.go(requests=(Request(RequestVerb.HOLD, "1"),))
+    else:
+        walk.go(Hold("ForeignWriter", "somebody writes it too"))
+    held = walk.status
+    for _ in range(2):
+        walk.status = unreadable(walk.status, "the CRD is older", Inputs(), walk.now).status
+    assert walk.status.message == f"{held.message}; and the plan cannot go on with this spec: the CRD is older"
+    assert (walk.status.phase, walk.status.reason) == (held.phase, held.reason)
+    walk.go()
+    assert walk.status.message == held.message
+
+
+def test_what_is_asked_of_a_plan_whose_spec_cannot_be_read_is_answered_later() -> None:
+    walk, abort = Walk().to("shift"), (Request(RequestVerb.ABORT, "1"),)
+    for _ in range(2):
+        walk.status = unreadable(walk.status, "the CRD is older", Inputs(requests=abort), walk.now).status
+    assert walk.status.message == "the CRD is older; abort will be answered as soon as the plan can go on with its spec"
+    assert walk.go(requests=abort) == "undo shift"
 
 
 # --- the tables ---------------------------------------------------------------------------------------------------------

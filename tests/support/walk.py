@@ -376,7 +376,9 @@ class Walk:
         for ref, body in self.world.cluster.objects.items():
             labels = body["metadata"].get("labels") or {}
             kept = body["metadata"].get("ownerReferences")  # of a success, for a rollback on request
-            may_stay = (kept or ref in self.world.strays) if ref.resource == SNAPSHOTS else self.courtesy
+            # An abandoned plan lets go once more only while our finalizer is on it; without, the next sweep takes what it has kept.
+            unheld = self.courtesy and self.world.counts["replaced"]
+            may_stay = (kept or unheld or ref in self.world.strays) if ref.resource == SNAPSHOTS else self.courtesy
             if PLAN_LABEL in labels and not may_stay:
                 found.append(f"{ref} after {self.status}")
         return found

@@ -23,10 +23,11 @@ from cutover.saga.forward import forward, held, retry
 from cutover.saga.start import claiming, examine_anew, pending, take_spec
 from cutover.saga.tables import PlanEvent, Reason
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Inputs, Rules, Turn
-from cutover.saga.wishes import answer_requests, hold_or_resume
+from cutover.saga.wishes import answer_requests, hold_or_resume, unanswered
 from cutover.status import ENDED, Phase, Status
 
 _BACKWARD = (Phase.UNWINDING, Phase.STUCK)
+_BESIDES = "; and the plan cannot go on with this spec: "
 
 
 def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> Turn:
@@ -34,16 +35,19 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
 
     Such a plan is never unwound, because how to undo its steps stands in that spec. It can be abandoned, and a deletion
     gives it up: at once when the namespace goes, else after a while in which somebody may mend the spec. One that was
-    abandoned comes here until it has let go.
+    abandoned comes here until it has let go. What else people ask for is kept until the spec can be read: an abort must
+    not be lost, for the plan goes on by itself then. The message says so.
     """
     nothing = Rules(steps=(), generation=status.observed_generation, spec_hash="", start_deadline=timedelta())
     only_abandon = tuple(request for request in inputs.requests if request.verb is RequestVerb.ABANDON)
+    asked = [request.verb for request in unanswered(status, inputs.requests) if request not in only_abandon]
     draft = Draft(nothing, status, replace(inputs, requests=only_abandon), now)
     if status.phase in ENDED:
         return ended(draft, None)
     if answer_requests(draft) is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
-    draft.status = _stopped(draft, message)
+    later = f"; {', '.join(asked)} will be answered as soon as the plan can go on with its spec" if asked else ""
+    draft.status = _stopped(draft, message + later)
     if inputs.deleted_at is None:
         return draft.turn(None, STUCK_EVERY)
     left = NO_PROGRESS - (now - max(inputs.deleted_at, draft.run.held_at or inputs.deleted_at))
@@ -52,16 +56,23 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
     return draft.turn(None, STUCK_EVERY, left)
 
 
-def _stopped(draft: Draft, message: str) -> Status:
+def _stopped(draft: Draft, why: str) -> Status:
     status = draft.status
     event = {Phase.RUNNING: PlanEvent.HOLD, Phase.WAITING: PlanEvent.HOLD, Phase.UNWINDING: PlanEvent.STICK}
-    if status.phase not in event or status.reason == Reason.UNREADABLE:
-        return status
     if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING):
-        return replace(status, message=message)  # between the steps; what is to be gone on with is said by the reason
-    draft.plan_event(event[status.phase], Reason.UNREADABLE, message)
-    draft.set_run(held_at=draft.now)
+        return replace(status, message=why)  # between the steps; what is to be gone on with is said by the reason
+    if status.phase in event and status.reason != Reason.UNREADABLE:
+        draft.plan_event(event[status.phase], Reason.UNREADABLE, why)
+        draft.set_run(held_at=draft.now)
+    elif status.reason == Reason.UNREADABLE:
+        draft.set(message=why)
+    elif status.phase in (Phase.HELD, Phase.STUCK):  # for another reason, which stays
+        draft.set(message=f"{_without(status.message)}{_BESIDES}{why}")
     return draft.status
+
+
+def _without(message: str) -> str:
+    return message.partition(_BESIDES)[0]
 
 
 def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn:
@@ -79,7 +90,7 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
     Raises:
         Broken: a transition that is in neither table.
     """
-    draft = Draft(rules, status, inputs, now)
+    draft = Draft(rules, replace(status, message=_without(status.message)), inputs, now)
     take_spec(draft)
     wish = answer_requests(draft)
     if draft.status.phase in ENDED:

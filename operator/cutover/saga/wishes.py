@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -22,13 +22,16 @@ def digest_of(rules: Rules, number: int, step: str) -> str:
     return f"sha256:{hashlib.sha256(f'{rules.spec_hash}/{number}/{step}'.encode()).hexdigest()[:16]}"
 
 
+def unanswered(status: Status, requests: Iterable[Request]) -> tuple[Request, ...]:
+    """Those whose token has no answer yet."""
+    known = {record.verb: record.token for record in status.requests}
+    return tuple(request for request in requests if known.get(request.verb) != request.token)
+
+
 def answer_requests(draft: Draft) -> RequestVerb | None:
     """Record every new token with its answer; return the strongest wish that was accepted."""
-    known = {record.verb: record.token for record in draft.status.requests}
     wish: RequestVerb | None = None
-    for request in draft.inputs.requests:
-        if known.get(request.verb) == request.token:
-            continue
+    for request in unanswered(draft.status, draft.inputs.requests):
         refusal = f"{wish} was asked for at the same time, and comes first" if wish else _refusal(draft, request)
         record_answer(draft, request, refusal)
         if refusal:
