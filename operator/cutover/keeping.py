@@ -37,6 +37,8 @@ async def keep(plan: Plan, status: Status, work: Callable[[int], Work]) -> Outco
         if step.state is not StepState.DONE or not kind.keeps or await _taken_over(plan, status, work, at):
             continue
         if await _stands(mine, kind):  # nothing is written then, not even a higher fence
+            if refused := await kind.refused(mine):
+                return refused
             continue
         mine = replace(mine, applied=True, anew=step.anew)
         outcome: Outcome = await kind.do(mine, len(kind.stages()) - 1, None)

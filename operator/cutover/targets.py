@@ -318,15 +318,17 @@ class Targets:
                     raise Rejected(f"the server refuses {ref}: {refused}") from rejected
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to write it: {refused}")
 
-    async def confirm(self, ref: Ref, uid: str, changes: Sequence[Change]) -> None:
-        """Read the object back, and see that every field has its value.
+    async def confirm(self, ref: Ref, uid: str, changes: Sequence[Change]) -> Json:
+        """Read the object back, see that every field has its value, and return it.
 
         Raises:
             Rejected: one has not, and the value it has is of ours or the snapshot's: something puts it back.
             Foreign, Superseded, NotFound, Unavailable: as for `change`.
         """
-        if await self._operations(ref, uid, await self.cluster.get(ref), changes):
+        body = await self.cluster.get(ref)
+        if await self._operations(ref, uid, body, changes):
             raise Rejected(f"{ref} does not keep what was written to it; find out who puts it back")
+        return body
 
     async def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
         metadata = body["metadata"]

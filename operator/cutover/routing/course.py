@@ -11,7 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from cutover.fields import Change, Json, Path
+from cutover.fields import Change, Json, Path, find
 from cutover.model import show_duration
 from cutover.routing.branches import Mirror
 from cutover.routing.routes import number
@@ -20,6 +20,8 @@ from cutover.snapshots import Snapshot
 
 ROLES: Final = "roles"
 """Among the facts of a snapshot: of each field beside the weights what it is for. One that an older release took has none."""
+REFUSED: Final = "refused"
+"""Among the facts of a snapshot: what was said against the object before the step wrote anything."""
 _ALL: Final = 100
 
 
@@ -174,6 +176,14 @@ class Course:
         total = number(old) + number(new)
         shares = [_share(total, weight) for weight in self.weights[:reached]]
         return [share for share in shares if share > number(new)]
+
+
+def back(snapshot: Snapshot, body: Json) -> list[Change]:
+    """The weights to what they were, over whatever stands there."""
+    return [
+        Change(path, was, (was, found.value if (found := find(body, path)) else was))
+        for path, was in weights_of(snapshot)
+    ]
 
 
 def weights_of(snapshot: Snapshot) -> list[tuple[Path, Json]]:

@@ -19,6 +19,7 @@ from cutover.fields import ABOVE, ABSENT, Json, Path
 from cutover.model import Name
 from cutover.ports import HTTP_ROUTES, Resource
 from cutover.routing.branches import HeaderValue, Match
+from cutover.routing.parents import refusals, refused, unserved
 from cutover.routing.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one, swallows
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
@@ -27,7 +28,6 @@ _SET_COOKIE: Final = "Set-Cookie"
 _ANSWERS, _ANSWERS_FIELD = "ResponseHeaderModifier", "responseHeaderModifier"
 _REFERENCE: Final = ("group", "kind", "name", "namespace", "port")
 _PATH: Final = {"type": "PathPrefix", "value": "/"}
-_LONGEST: Final = 200
 
 
 class HttpRoute(Routing):
@@ -85,7 +85,7 @@ class HttpRoute(Routing):
     ) -> Iterator[str]:
         """Gateways that do not serve it, rules that get nothing, and rules that a header rule takes requests from."""
         del subsets
-        yield from _unserved(body)
+        yield from unserved(body)
         everything = list(self.routes_of(body))
         for pair in chosen:
             route, place = pair.route, everything.index(pair.route)
@@ -106,6 +106,14 @@ class HttpRoute(Routing):
                         f"rule {other} loses requests with header {' and '.join(one.headers)} to rule {route}, because the "
                         f"most specific match wins; let rule {other} match one header more if it is to keep them"
                     )
+
+    def refusals(self, body: Json) -> list[str]:
+        """What each gateway says against it, of whatever generation."""
+        return [one.what for one in refusals(body)]
+
+    def refused(self, body: Json, before: Container[str]) -> str:
+        """A gateway that takes no part of it goes on with what it had, or answers nothing."""
+        return refused(body, before)
 
     def rivals(self, body: Json, others: Iterable[Json], chosen: Iterable[Pair]) -> Iterator[str]:
         """Rules of other HTTPRoutes for the same host at the same parent: of two that match alike the older route has it."""
@@ -342,24 +350,3 @@ def _parents(body: Json) -> Iterator[tuple[tuple[str, ...], tuple[Json, Json]]]:
     for one in body["spec"].get("parentRefs") or ():
         whole = one.get("kind", "Gateway"), one.get("namespace", own), one["name"]
         yield whole, (one.get("sectionName"), one.get("port"))
-
-
-_BAD: Final = {("Accepted", "False"), ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")}
-"""Who finds it partially invalid serves a part of it, or goes on with what it had before."""
-
-
-def _unserved(body: Json) -> Iterator[str]:
-    """What the gateways themselves say against it."""
-    name, generation = body["metadata"]["name"], body["metadata"].get("generation", 0)
-    parents = (body.get("status") or {}).get("parents") or ()
-    if not parents:
-        yield f"no gateway serves HTTPRoute {name} (status.parents is empty), so its weights move nothing; mend its parentRefs"
-    for parent in parents:
-        for condition in parent.get("conditions") or ():
-            if condition.get("observedGeneration", generation) < generation:
-                continue  # of what may be mended by now
-            if (condition["type"], condition["status"]) in _BAD:
-                reference = parent.get("parentRef") or {}
-                who = f"{reference.get('kind', 'Gateway')} {reference.get('name', '')}"
-                why = f"{condition.get('reason', '')}: {condition.get('message', '')}"
-                yield f"{who} says {condition['type']}={condition['status']} of HTTPRoute {name}: {why[:_LONGEST]}"

@@ -185,6 +185,16 @@ class Routing(Model):
         """
         raise NotImplementedError
 
+    def refusals(self, body: Json) -> list[str]:
+        """What is said against an object by those who carry it out, to be known again; Istio says nothing by default."""
+        del body
+        return []
+
+    def refused(self, body: Json, before: Container[str]) -> str:
+        """What is said against an object as it is now, and was not `before`; empty when nothing is."""
+        del body, before
+        return ""
+
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """What is written of an object, as jq paths: the weights, and what is put beside them for a while."""
         raise NotImplementedError

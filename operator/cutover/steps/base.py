@@ -216,6 +216,11 @@ class Kind(Model):
         """Bring one stage about, or look how far it is. `looked` is None when `look` did not run or failed."""
         raise NotImplementedError
 
+    async def refused(self, work: Work) -> Failed | None:
+        """Whether what it has written stands and is refused by who has to carry it out; asked of a step that is done and `keeps`."""
+        del work
+        return None
+
     async def look_back(self, work: Work) -> Any:
         """As `look`, for `undo`."""
         del work

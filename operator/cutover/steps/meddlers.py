@@ -1,4 +1,4 @@
-"""What somebody else has done to the fields of a shift meanwhile: what is put right, and what is a wish to stop.
+"""What others make of the fields of a shift meanwhile: what is put right, what is a wish to stop, and what a gateway refuses.
 
 Reads only. Used by the kind `traffic`.
 """
@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 
 from cutover.fields import Change, Json, find, readable, stand
 from cutover.ports import Ref
-from cutover.routing.routes import Destination, number
-from cutover.saga.turn import Hold
+from cutover.routing.course import REFUSED
+from cutover.routing.routes import Destination, Routing, number
+from cutover.saga.turn import Failed, Hold
+from cutover.snapshots import Snapshot
 from cutover.steps.base import Work, foreign_writer, repaired_too_often
 
 
@@ -103,4 +105,17 @@ async def raises(work: Work, ref: Ref, weights: list[Change], others: list[Chang
     body = await work.targets.view(ref)
     return not stand(body, others) or any(
         (found := find(body, weight.path)) is None or number(found.value) < number(weight.to) for weight in weights
+    )
+
+
+def refused(where: Routing, body: Json, snapshot: Snapshot, marks: list[Change]) -> Failed | None:
+    """Whether what stands in the object is ours and somebody refuses it who did not refuse what was there before.
+
+    Nobody is waited for: some never say anything, and who says it later is heard at the next look.
+    """
+    before = snapshot.facts.get(REFUSED)  # a snapshot that an older release took does not know
+    if before is None or stand(body, marks) or not (says := where.refused(body, before)):
+        return None
+    return Failed(
+        "NotServed", f"{says}; so the traffic is not where this plan has it: mend that, then run the plan again"
     )

@@ -17,11 +17,11 @@ from cutover.model import Duration, validations
 from cutover.objects.endpoints import Side, behind, count_ready, subsets
 from cutover.ports import HTTP_ROUTES, Ref
 from cutover.routing.branches import Match, Mirror, Stickiness
-from cutover.routing.course import ROLES, Course, Role, beside, puts, weights_of
+from cutover.routing.course import REFUSED, ROLES, Course, Role, back, beside, puts
 from cutover.routing.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.routing.routes import Branch, Destination, Pair, Routing, pairs
 from cutover.routing.virtual_services import VirtualService
-from cutover.saga.turn import Again, Done, Outcome, StageRule
+from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
 from cutover.snapshots import Snapshot
 from cutover.steps import meddlers, sides
 from cutover.steps.base import Kind, Target, Work, lacks_the_right, old_side_not_ready
@@ -219,13 +219,16 @@ class Traffic(Kind):
             ready = looked.ready if looked else await sides.count(work, snapshot.facts["to"])
             if short := await sides.short(work, snapshot, ("to", self.to), ready, here.share):
                 return Again(work.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
+        body = minded.body
         try:
             if weights or others:
-                await work.targets.change(ref, snapshot.uid, [*weights, *others], minded.body)
+                body = await work.targets.change(ref, snapshot.uid, [*weights, *others], body)
         except Foreign:
             if await minded.overtaken(work, ref):
                 return Again(work.pause(), f"{self.to} was given another weight in {ref} just now")
             raise
+        if refused := meddlers.refused(self.where, body, snapshot, self.marks(snapshot)):
+            return refused
         again = work.anew or work.applied  # of the last stage only after a person has resumed it
         return Done(skip=(here.last and not again) or (here.weights > 0 and not weights))
 
@@ -242,7 +245,7 @@ class Traffic(Kind):
             await work.targets.fence(ref)
             return Done()
         body = await work.targets.view(ref)
-        changes = _back(snapshot, body)
+        changes = back(snapshot, body)
         if any(change.to != change.expects[1] for change in changes):
             short = await sides.short_of_old(work, snapshot, self.from_, looked)
             if short:
@@ -254,12 +257,20 @@ class Traffic(Kind):
             # A weight set just now is looked at anew; what was done beside the weights keeps neither the traffic nor the rest.
             body = await work.cluster.get(ref)
             ours = [one for one in rest if (found := find(body, one.path)) and found.value in one.expects]
-            changes = _back(snapshot, body)
+            changes = back(snapshot, body)
             await work.targets.change(ref, snapshot.uid, [*changes, *ours], body)
             if ours != rest:
                 raise
-        await work.targets.confirm(ref, snapshot.uid, [*changes, *rest])
-        return Done()
+        body = await work.targets.confirm(ref, snapshot.uid, [*changes, *rest])
+        return Done(message=self.where.refused(body, ()))
+
+    async def refused(self, work: Work) -> Failed | None:
+        """A gateway may say only long after the write that it goes on with what it had before."""
+        ref = self._ref(work)
+        snapshot = await work.targets.saved(ref)
+        if snapshot is None:
+            return None
+        return meddlers.refused(self.where, await work.targets.view(ref), snapshot, self.marks(snapshot))
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """Both weights of each route, and what stood beside them for a while."""
@@ -385,13 +396,5 @@ class Traffic(Kind):
         fields = self._beside(work, body, found)
         paths, ours = zip(*weights, *(field[1:] for field in fields), strict=True)
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
-        facts[ROLES] = [role for role, _, _ in fields]
+        facts |= {ROLES: [role for role, _, _ in fields], REFUSED: self.where.refusals(body)}
         return await work.targets.snapshot(ref, body, paths, facts, ours)
-
-
-def _back(snapshot: Snapshot, body: Json) -> list[Change]:
-    """The weights to what they were, over whatever stands there."""
-    return [
-        Change(path, was, (was, found.value if (found := find(body, path)) else was))
-        for path, was in weights_of(snapshot)
-    ]

@@ -1,0 +1,92 @@
+"""What the parents of an HTTPRoute (gateways, Services of a mesh) say of it in its status. Pure.
+
+Each controller writes its conditions for each parent when it gets to it, with the generation that it has looked at; some write
+none. So silence and what was said of an older generation are no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from cutover.fields import Json
+
+_ACCEPTED: Final = "Accepted"
+_BAD: Final = {(_ACCEPTED, "False"), ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")}
+"""Who finds it partially invalid serves a part of it, or goes on with what it had before."""
+_LONGEST: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One condition that speaks against it.
+
+    Attributes:
+        who: the parent and its controller, as messages name them.
+        condition: its type.
+        says: all of it, as a sentence.
+        current: it is of the generation that the object has, not of what may be mended by now.
+    """
+
+    who: str
+    condition: str
+    says: str
+    current: bool
+
+    @property
+    def what(self) -> str:
+        """By which it is known again, whatever is said of why."""
+        return _what(self.who, self.condition)
+
+
+def refusals(body: Json) -> Iterator[Refusal]:
+    """All that is said against it, of whatever generation."""
+    name, generation = body["metadata"]["name"], body["metadata"].get("generation", 0)
+    for parent in _heard(body):
+        for condition in parent.get("conditions") or ():
+            if (condition["type"], condition["status"]) in _BAD:
+                who, why = _who(parent), f"{condition.get('reason', '')}: {condition.get('message', '')}"
+                says = f"{who} says {condition['type']}={condition['status']} of HTTPRoute {name}: {why[:_LONGEST]}"
+                current = condition.get("observedGeneration", generation) >= generation
+                yield Refusal(who, condition["type"], says, current)
+
+
+def unserved(body: Json) -> Iterator[str]:
+    """What stands against it before anything is written."""
+    if not _heard(body):
+        name = body["metadata"]["name"]
+        yield f"no gateway serves HTTPRoute {name} (status.parents is empty), so its weights move nothing; mend its parentRefs"
+    yield from (one.says for one in refusals(body) if one.current)
+
+
+def refused(body: Json, before: Container[str]) -> str:
+    """What is said against what stands there now and was not before; empty when nothing is.
+
+    Of a parent that had not accepted it before nothing is asked: it has never carried this traffic.
+    """
+    fresh = (
+        one.says
+        for one in refusals(body)
+        if one.current and one.what not in before and _what(one.who, _ACCEPTED) not in before
+    )
+    return next(fresh, "")
+
+
+def _heard(body: Json) -> list[Json]:
+    return (body.get("status") or {}).get("parents") or []
+
+
+def _what(who: str, condition: str) -> str:
+    return f"{who}: {condition}"
+
+
+def _who(parent: Json) -> str:
+    """One object may be a parent by each of its listeners, and each may be looked after by several controllers."""
+    ref = parent.get("parentRef") or {}
+    namespace = f"{ref['namespace']}/" if ref.get("namespace") else ""
+    listener = "".join(
+        f" {word} {ref[key]}" for word, key in (("listener", "sectionName"), ("port", "port")) if ref.get(key)
+    )
+    controller = f" ({parent['controllerName']})" if parent.get("controllerName") else ""
+    return f"{ref.get('kind', 'Gateway')} {namespace}{ref.get('name', '')}{listener}{controller}"
