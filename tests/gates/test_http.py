@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from cutover.explain import explain
+from cutover.gates import Surroundings
 from cutover.gates.http import Http
 from cutover.plan import parse
+from cutover.ports import Sample
 from cutover.status import Phase
+from cutover.testing import MemoryClock, MemoryCluster, MemoryMetrics
 from support.shop import plan, shop
 from support.simulation import Simulation
 
@@ -62,6 +66,28 @@ def test_one_number_or_a_note(json_path: str, document: Any, value: float | None
 def test_what_is_no_json_path_or_costs_too_much_is_refused(json_path: str) -> None:
     with pytest.raises(ValueError, match=r"JSONPath|at least 1|at most 512"):
         gate(json_path)
+
+
+@pytest.mark.parametrize("path", ["/..", "/a/./b", "/a?b=1", "a", "//a", "/a b"])
+def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"which leads away|write a path such as"):
+        Http.model_validate({"provider": "default", "path": path, "jsonPath": "$"})
+
+
+class Asked(MemoryMetrics):
+    """Keeps who was asked for what."""
+
+    async def fetch(self, provider: str, path: str, query: Mapping[str, str], pick: Callable[[Any], Sample]) -> Sample:
+        self.asked = (provider, path, dict(query))
+        return await super().fetch(provider, path, query, pick)
+
+
+async def test_the_provider_is_asked_for_the_path_and_the_query() -> None:
+    metrics = Asked()
+    around = Surroundings(MemoryCluster(), metrics, MemoryClock(), "shop", "step", None)
+    asks = {"provider": "own", "path": "/status", "query": {"minutes": "5"}, "jsonPath": "$"}
+    assert (await Http.model_validate(asks).measure(around)).value == 0
+    assert metrics.asked == ("own", "/status", {"minutes": "5"})
 
 
 SOAK = """

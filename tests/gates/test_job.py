@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import yaml
 
+from cutover.errors import Rejected
 from cutover.gates import Surroundings
 from cutover.gates.base import Pending
 from cutover.gates.job import Job
 from cutover.gates.verdict import Measurement
 from cutover.jobs import GATE_LABEL
-from cutover.ports import JOBS, PLANS, Ref
+from cutover.ports import JOBS, PLANS, PODS, Ref
 from cutover.requests import RequestVerb
 from cutover.status import Phase
 from cutover.targets import Holder
@@ -31,8 +33,8 @@ def source(image: str = "smoke:1", more: str = "") -> Job:
 class Asking:
     """A gate that is asked again and again, as a watch does it."""
 
-    def __init__(self, gate: Job, moment: str = "step/1/0") -> None:
-        self.gate, self.cluster, self.moment = gate, MemoryCluster(), moment
+    def __init__(self, gate: Job, name: str = "smoke", cluster: MemoryCluster | None = None) -> None:
+        self.gate, self.cluster, self.moment, self.name = gate, cluster or MemoryCluster(), "step/1/0", name
         self.cluster.exits = exits
         self.pending: Pending | None = None
 
@@ -40,7 +42,7 @@ class Asking:
         clock = self.cluster.clock
         around = Surroundings(
             self.cluster, MemoryMetrics(), clock, "shop", "step", None, timedelta(seconds=15),
-            Holder(PLAN, "uid-a", 1, 1, "migrator"), self.moment, "smoke", self.pending,
+            Holder(PLAN, "uid-a", 1, 1, "migrator"), self.moment, self.name, self.pending,
         )  # fmt: skip
         seen = await self.gate.measure(around)
         self.pending = seen if isinstance(seen, Pending) else None
@@ -95,6 +97,53 @@ async def test_a_new_process_goes_on_with_the_job_that_runs() -> None:
     assert len(asking.jobs()) == 1
 
 
+async def test_gates_beside_each_other_leave_each_others_jobs() -> None:
+    one = Asking(source("smoke:hangs"))
+    other = Asking(source("smoke:hangs"), "load", one.cluster)
+    await one.ask()
+    await other.ask()
+    assert len(one.jobs()) == 2
+    assert isinstance(await one.ask(), Pending)
+
+
+async def test_one_that_is_being_deleted_is_not_waited_for() -> None:
+    asking = Asking(source("smoke:hangs"))
+    await asking.ask()
+    (ref,) = (ref for ref in asking.cluster.objects if ref.resource == JOBS)
+    asking.cluster.objects[ref]["metadata"] |= {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["a/b"]}
+    asking.pending = None
+    seen = await asking.ask()
+    assert isinstance(seen, Pending)
+    assert seen.token != ref.name
+
+
+async def test_another_process_that_is_faster_is_no_sample() -> None:
+    asking = Asking(source("smoke:hangs"))
+    await asking.ask()
+    (ref,) = (ref for ref in asking.cluster.objects if ref.resource == JOBS)
+    asking.cluster.objects[ref]["metadata"]["labels"] = {}  # made after the list was read
+    asking.pending = None
+    seen = await asking.ask()
+    assert isinstance(seen, Pending)
+    assert seen.note == "another process makes the Job"
+
+
+async def test_a_failure_without_an_exit_code_gives_no_number() -> None:
+    """Its pod was evicted, say: that tells nothing about what was to be checked."""
+    asking = Asking(source("smoke:hangs"))
+    await asking.ask()
+    run_jobs(asking.cluster)
+    run_jobs(asking.cluster)
+    (job,) = (body for ref, body in asking.cluster.objects.items() if ref.resource == JOBS)
+    (pod,) = (body for ref, body in asking.cluster.objects.items() if ref.resource == PODS)
+    job["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
+    pod["status"] = {"phase": "Failed", "reason": "Evicted"}
+    seen = await asking.ask()
+    assert isinstance(seen, Measurement)
+    assert seen.value is None
+    assert "failed (BackoffLimitExceeded): its pods ended by Evicted; kubectl logs" in seen.note
+
+
 async def test_what_ended_before_is_not_counted() -> None:
     """Counts begin anew after a crash: a result that nobody waited for may have been counted already."""
     asking = Asking(source())
@@ -144,12 +193,32 @@ async def test_without_the_right_there_is_no_number() -> None:
     assert (seen.value, seen.note) == (None, "ServiceAccount migrator may not make or delete this Job")
 
 
-async def test_the_plan_owns_it_from_the_beginning() -> None:
+async def test_what_the_server_refuses_gives_no_number() -> None:
     asking = Asking(source())
+
+    def no(ref: Ref, body: Any) -> None:
+        raise Rejected(f"no {ref} {body}")
+
+    asking.cluster.refuse = no
+    seen = await asking.ask()
+    assert isinstance(seen, Measurement)
+    assert (seen.value, seen.note) == (None, "the server refuses the Job")
+
+
+async def test_the_plan_owns_it_from_the_beginning() -> None:
+    asking = Asking(source(more=", backoffLimit: 2"))
     await asking.ask()
     (body,) = (body for ref, body in asking.cluster.objects.items() if ref.resource == JOBS)
     assert body["metadata"]["ownerReferences"][0]["uid"] == "uid-a"
     assert "suspend" not in body["spec"]
+    assert body["spec"]["backoffLimit"] == 2
+
+
+def test_one_whose_pod_would_be_restarted_is_refused() -> None:
+    given = yaml.safe_load(template("smoke:1"))
+    given["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
+    with pytest.raises(ValueError, match="with OnFailure Kubernetes deletes the pod of a failed Job"):
+        Job.model_validate({"template": given})
 
 
 SOAK = """
@@ -180,6 +249,38 @@ async def test_what_runs_when_the_stage_is_over_is_taken_away() -> None:
     run.request(RequestVerb.ABORT)
     assert await run.run() is Phase.ROLLED_BACK
     assert _of_gates(run) == []
+
+
+async def test_what_runs_when_its_gate_is_skipped_is_taken_away() -> None:
+    spec = SOAK.format(template=template("smoke:hangs")) + "  - {name: rest, wait: {for: 1h}}\n"
+    run = Simulation(plan(spec), put=shop)
+    await run.until(lambda: bool(_of_gates(run)))
+    run.request(RequestVerb.SKIP, "soak")
+    await run.until(lambda: run.status.current is not None and run.status.current.step == "rest")
+    await run.turn()
+    assert _of_gates(run) == []
+    assert run.phase is Phase.RUNNING
+
+
+async def test_an_account_that_its_template_names_must_be_there() -> None:
+    given = yaml.safe_load(template("smoke:1"))
+    given["spec"]["template"]["spec"]["serviceAccountName"] = "tester"
+    run = Simulation(plan(SOAK.format(template=json.dumps(given))), put=shop)
+    assert await run.run() is Phase.REFUSED
+    assert "there is no ServiceAccount tester in namespace shop; create it" in run.status.message
+
+
+async def test_a_template_that_the_server_refuses_is_said_before_the_first_step() -> None:
+    run = Simulation(plan(SOAK.format(template=template("smoke:1"))), put=shop)
+
+    def no(ref: Ref, _: Any) -> None:
+        if ref.resource == JOBS:
+            raise Rejected("it is not possible")
+
+    run.cluster.refuse = no
+    assert await run.run() is Phase.REFUSED
+    says = "steps[soak].gates[smoke].job.template: the server refuses the Job: it is not possible"
+    assert says in run.status.message
 
 
 async def test_people_see_what_the_gate_waits_for() -> None:

@@ -98,10 +98,12 @@ class Recording(MemoryMetrics):
         super().__init__(answers.__getitem__)
         self.asked: list[tuple[str, float | None]] = []
         self.lookbacks: list[float] = []
+        self.providers: list[str] = []
 
     async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         self.asked.append((query, at))
         self.lookbacks.append(lookback)
+        self.providers.append(provider)
         return await super().query(provider, query, lookback, at)
 
 
@@ -128,6 +130,28 @@ async def test_both_are_of_the_instant_that_the_server_took_for_the_first() -> N
     seen, asked = await measured({"new[2m]": Sample(360, at=17.5), "old[2m]": Sample(300, at=17.5)})
     assert seen.value == 1.2
     assert asked == [("new[2m]", None), ("old[2m]", 17.5)]
+
+
+@pytest.mark.parametrize(
+    ("query", "baseline", "settle"), [("a[$(window)]", "b", 120), ("a", "b[$(window)]", 120), ("a[2m]", "b", 0)]
+)
+def test_the_first_sample_waits_until_the_window_is_of_this_stage(query: str, baseline: str, settle: int) -> None:
+    gate = Prometheus.model_validate({"query": query, "baseline": baseline, "window": "2m"})
+    assert gate.settle() == timedelta(seconds=settle)
+
+
+@pytest.mark.parametrize("field", ["query", "baseline"])
+def test_a_placeholder_that_is_none_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=r"\$\(windw\) is not a placeholder"):
+        Prometheus.model_validate({"query": "up", field: "rate(x[$(windw)])"})
+
+
+async def test_what_is_filled_in_and_who_is_asked() -> None:
+    metrics = Recording({'up{ns="shop",step="roll"}': Sample(1)})
+    around = Surroundings(MemoryCluster(), metrics, MemoryClock(), "shop", "roll", None)
+    gate = Prometheus.model_validate({"provider": "own", "query": 'up{ns="$(namespace)",step="$(step)"}'})
+    assert (await gate.measure(around)).value == 1
+    assert metrics.providers == ["own"]
 
 
 async def test_without_the_number_itself_the_baseline_is_not_asked_for() -> None:

@@ -34,12 +34,15 @@ def rule(**changes: object) -> Rule:
         (rule(), [0.5], Verdict.PASS),
         (rule(), [0.6], Verdict.FAIL),
         (rule(minimum=0.2), [0.1], Verdict.FAIL),
+        (rule(minimum=0.2), [0.2], Verdict.PASS),
         (rule(passes_needed=3), [0.1, 0.1], Verdict.WAIT),
         (rule(passes_needed=3), [0.1, 0.1, 0.1], Verdict.PASS),
         (rule(fails_allowed=2), [0.9], Verdict.WAIT),
         (rule(fails_allowed=2), [0.9, 0.1, 0.9], Verdict.FAIL),
         (rule(fails_allowed=2, guard=True), [0.9, 0.1, 0.9], Verdict.WAIT),
         (rule(fails_allowed=2, guard=True), [0.9, 0.9], Verdict.FAIL),
+        (rule(fails_allowed=2, guard=True), [0.9, 0.9, 0.1, 0.9], Verdict.FAIL),
+        (rule(passes_needed=3, guard=True), [0.1], Verdict.PASS),
         (rule(), [0.9, 0.1], Verdict.FAIL),
         (rule(), [None], Verdict.WAIT),
         (rule(), [0.1, None], Verdict.WAIT),
@@ -49,6 +52,7 @@ def rule(**changes: object) -> Rule:
         (rule(patient=True), [0.9, 0.9, 0.9], Verdict.WAIT),
         (rule(patient=True), [0.9, 0.1], Verdict.PASS),
         (rule(hold=timedelta(seconds=15)), [0.1, 0.1], Verdict.WAIT),
+        (rule(hold=timedelta(seconds=10)), [0.1, 0.1], Verdict.PASS),
         (rule(hold=timedelta(seconds=15)), [0.1, 0.1, 0.1], Verdict.PASS),
         (rule(hold=timedelta(seconds=15), patient=True), [0.1, 0.1, 0.9, 0.1], Verdict.WAIT),
     ],
@@ -65,10 +69,11 @@ def test_the_reason_is_said() -> None:
 
 
 @pytest.mark.parametrize(("interval", "old"), [(5, 15), (10, 20), (40, 80)])
-def test_a_sample_that_is_too_old_passes_nothing(interval: int, old: int) -> None:
+@pytest.mark.parametrize(("guard", "value"), [(False, 0.1), (True, 0.1), (False, None)])
+def test_a_sample_that_is_too_old_passes_nothing(interval: int, old: int, *, guard: bool, value: float | None) -> None:
     """Twice the interval, 15 seconds at least."""
-    given = rule(interval=timedelta(seconds=interval))
-    tally = observe(given, Tally(), Measurement(0.1, NOW))
+    given = rule(interval=timedelta(seconds=interval), guard=guard, no_data=NoData.PASS)
+    tally = observe(given, Tally(), Measurement(value, NOW))
     assert judge(given, tally, NOW + timedelta(seconds=old)).verdict is Verdict.PASS
     late = judge(given, tally, NOW + timedelta(seconds=old + 1))
     assert (late.verdict, late.message) == (Verdict.WAIT, f"the last sample is {old + 1}s old")
@@ -78,3 +83,11 @@ def test_a_gate_without_hold_passes_even_when_the_clock_is_a_hair_behind() -> No
     """The time of a turn is read before its samples are taken."""
     tally = observe(RULE, Tally(), Measurement(0.1, NOW + timedelta(microseconds=5)))
     assert judge(RULE, tally, NOW).verdict is Verdict.PASS
+
+
+def test_no_more_passes_are_shown_than_are_needed() -> None:
+    given, tally = rule(passes_needed=2), Tally()
+    for _ in range(3):
+        tally = observe(given, tally, Measurement(0.1, NOW))
+    shown = judge(given, tally, NOW)
+    assert (shown.passes, shown.needed) == (2, 2)

@@ -72,3 +72,71 @@ def test_what_is_short_is_said_as_people_count_it() -> None:
         "ResourceQuota q: pods wanted 1 more, used 1024, hard 1024; raise it, or ask for less",
         "ResourceQuota q: limits.memory wanted 3Ki more, used 0, hard 2Ki; raise it, or ask for less",
     ]
+
+
+def quota(hard: Json, used: Json, **spec: Any) -> Json:
+    return {"metadata": {"name": "q"}, "spec": {"hard": hard, **spec}, "status": {"hard": hard, "used": used}}
+
+
+def pods(pod: Json, *passes: tuple[int, int]) -> Pods:
+    return Pods({}, pod, 0, passes, passes[-1], created=True)
+
+
+POD = {"containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}}}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "hard", "short"),
+    [
+        ("cpu", "1", True),
+        ("ephemeral-storage", "1Gi", True),
+        ("ephemeral-storage", "2Gi", False),
+        ("count/pods", "1", True),
+        ("services", "0", False),  # too many already, and pods are none
+    ],
+)
+def test_what_a_quota_counts_of_pods(name: str, hard: str, *, short: bool) -> None:
+    room = Room([quota({name: hard}, {name: "3"} if name == "services" else {})])
+    assert bool(room.refuses(pods(POD, (2, 0)))) == short
+
+
+def test_what_the_server_goes_by_is_the_figure_in_the_status() -> None:
+    """The spec may have been changed a moment ago."""
+    given = quota({"pods": "2"}, {"pods": "1"})
+    given["spec"]["hard"] = {"pods": "9"}
+    assert Room([given]).refuses(pods(POD, (2, 0)))
+
+
+def test_a_step_that_is_done_holds_what_its_rollout_ends_with() -> None:
+    room = Room([quota({"pods": "5"}, {})])
+    room.take(pods(POD, (4, 0), (2, 0)))
+    assert room.refuses(pods(POD, (3, 0))) == []
+
+
+def test_a_step_takes_nothing_of_a_quota_that_does_not_count_its_pods() -> None:
+    ending = POD | {"activeDeadlineSeconds": 60}
+    room = Room([quota({"pods": "2"}, {}, scopes=["Terminating"])])
+    room.take(pods(POD, (2, 0)))
+    assert room.refuses(pods(ending, (2, 0))) == []
+    assert room.refuses(pods(ending, (3, 0))) != []
+
+
+@pytest.mark.parametrize(
+    ("pod", "refused"),
+    [
+        ({"containers": POD["containers"]}, False),
+        ({"containers": POD["containers"], "initContainers": [{"name": "b"}]}, True),
+        ({"containers": [{"name": "a"}], "resources": {"requests": {"cpu": "1"}}}, False),  # said for the whole pod
+    ],
+)
+def test_who_must_say_what_it_asks_for(pod: Json, *, refused: bool) -> None:
+    assert bool(Room([quota({"requests.cpu": "9"}, {})]).refuses(pods(pod, (1, 0)))) == refused
+
+
+@pytest.mark.parametrize(("bound", "cpu"), [({"max": {"cpu": "1"}}, "2"), ({"min": {"cpu": "2"}}, "1")])
+def test_a_limit_range_holds_for_init_containers_too(bound: Json, cpu: str) -> None:
+    limits = {"limits": {"cpu": cpu}}
+    pod = {"containers": [{"name": "a", "resources": limits}], "initContainers": [{"name": "b", "resources": limits}]}
+    ranges = [{"metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", **bound}]}}]
+    says = Room((), ranges).refuses(pods(pod, (1, 0)))
+    assert [one.split()[3] for one in says] == ["b", "a"]

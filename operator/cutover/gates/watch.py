@@ -116,7 +116,9 @@ class Watch:
     async def _ask(self, watched: _Watched, around: Surroundings) -> None:
         seen: Measurement | Pending
         watched.around = around
-        if watched not in self._watched:
+        if watched not in self._watched:  # stopped in the turn in which it was to be asked
+            if watched.pending is not None:
+                await self._give_up(watched, watched.pending)
             return
         try:
             seen = await watched.gate.source.measure(around)

@@ -1,0 +1,72 @@
+"""When the samples of a gate are taken, and what becomes of a measurement that takes long."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import yaml
+
+from cutover.gates import Gate, Surroundings
+from cutover.gates.watch import Watch
+from cutover.ports import Sample
+from cutover.testing import MemoryCluster, MemoryMetrics, Spawner
+
+
+class Eye:
+    """A watch over one gate, looked at as the driver does it."""
+
+    def __init__(self, text: str) -> None:
+        self.cluster, self.metrics, self.spawner = MemoryCluster(), MemoryMetrics(), Spawner()
+        self.asked: list[float] = []
+        self.woken = 0
+        self.begun = self.cluster.clock.now()
+        self.metrics.answer = self.answer
+        self.watch = Watch(self.spawner, self.wake)
+        self.gate: Any = Gate.model_validate(yaml.safe_load(text))
+        self.watch.turn_to("stage", [self.gate], self.begun)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def answer(self, _: str) -> Sample:
+        self.asked.append((self.cluster.clock.now() - self.begun).total_seconds())
+        return Sample(0.1)
+
+    async def look(self, after: float = 0) -> str:
+        clock = self.cluster.clock
+        clock.pass_time(timedelta(seconds=after))
+        around = Surroundings(self.cluster, self.metrics, clock, "shop", "step", None)
+        await self.watch.look(around)
+        await self.spawner.run()
+        return (await self.watch.look(around))[0].message
+
+    def due(self) -> float:
+        after = self.watch.next_look(self.cluster.clock.now())
+        assert after is not None
+        return after.total_seconds()
+
+
+RATE = "{name: a, interval: 20s, initialDelay: 30s, prometheus: {query: 'x[$(window)]'}, pass: {max: '0.5'}}"
+
+
+async def test_the_first_sample_waits_for_the_window_and_the_delay_and_each_other_for_the_interval() -> None:
+    eye = Eye(RATE)
+    await eye.look()
+    assert eye.due() == 90
+    await eye.look(89)
+    assert eye.asked == []
+    assert await eye.look(1) == "0.1 is <= 0.5"
+    assert (eye.asked, eye.woken, eye.due()) == ([90], 1, 20)
+    await eye.look(19)
+    assert eye.asked == [90]
+    await eye.look(1)
+    assert eye.asked == [90, 110]
+
+
+async def test_a_source_that_breaks_is_missing_data_and_is_asked_again() -> None:
+    eye = Eye(RATE)
+    eye.metrics.answer = lambda _: Sample(1 / 0)
+    assert await eye.look(90) == "the measurement broke off"
+    eye.metrics.answer = eye.answer
+    assert await eye.look(20) == "0.1 is <= 0.5"
