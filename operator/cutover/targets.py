@@ -325,8 +325,7 @@ class Targets:
             Rejected: one has not, and the value it has is of ours or the snapshot's: something puts it back.
             Foreign, Superseded, NotFound, Unavailable: as for `change`.
         """
-        body = await self.cluster.get(ref)
-        if await self._operations(ref, uid, body, changes):
+        if await self._operations(ref, uid, body := await self.cluster.get(ref), changes):
             raise Rejected(f"{ref} does not keep what was written to it; find out who puts it back")
         return body
 

@@ -143,6 +143,43 @@ def test_what_the_gateways_say_is_told(checkout: Checkout) -> None:
     assert "BackendNotFound" in started
 
 
+def _refused_beside(checkout: Checkout) -> bool:
+    """Put the refusal there, once the one that serves the route has said what it says, for it writes the whole list."""
+    body = checkout.shop.api.get(checkout.path)
+    parents, generation = body.get("status", {}).get("parents", []), body["metadata"]["generation"]
+    if any(parent["controllerName"] == "example.com/gateways" for parent in parents):
+        return True
+    said = [condition["observedGeneration"] for parent in parents for condition in parent["conditions"]]
+    if generation in said:
+        refuses = {
+            "type": "Accepted", "status": "False", "reason": "Unsupported", "message": "no such weight",
+            "observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }  # fmt: skip
+        mine = {"parentRef": {"name": "edge"}, "controllerName": "example.com/gateways", "conditions": [refuses]}
+        checkout.shop.api.patch(f"{checkout.path}/status", {"status": {"parents": [*parents, mine]}})
+    return False
+
+
+def test_what_a_gateway_refuses_goes_back(checkout: Checkout) -> None:
+    """A controller of our own says no to what was written, beside the one that serves it; the real server keeps both."""
+    shop = checkout.shop
+    checkout.add("v2")
+    before = shop.objects()
+    shop.apply(SHIFT.replace("500ms", "1h"))
+    until("the first weight is written", lambda: weights(checkout) == [90, 10])
+    until("a gateway refuses it", lambda: _refused_beside(checkout))
+    status = shop.until_ended()
+    assert status.phase is Phase.ROLLED_BACK
+    assert status.failure is not None
+    assert status.failure.reason == "NotServed"
+    assert (
+        "Gateway edge (example.com/gateways) says Accepted=False of HTTPRoute checkout: Unsupported: no such weight"
+        in (status.failure.message)
+    )
+    assert shop.objects() == before
+    assert shop.leftovers() == []
+
+
 def test_what_the_definition_allows_is_what_is_counted(checkout: Checkout) -> None:
     """Its bounds are ours, tried on the real server: one more of anything is refused by it as well."""
     shop = checkout.shop
