@@ -66,16 +66,42 @@ async def test_one_that_cannot_be_sent_is_dropped() -> None:
         raise Unavailable("gone")
 
     told: list[str] = []
-    recorder = EventRecorder(send, "pod-1", lambda notice: told.append(notice.reason), lambda: told.append("dropped"))
+    recorder = EventRecorder(
+        send, "pod-1", lambda notice: told.append(notice.reason), lambda: told.append("dropped"), pauses=(0.0, 0.0)
+    )
     task = asyncio.create_task(recorder.run())
     recorder.record(PLAN, Notice("A", "a"))
     recorder.record(PLAN, Notice("B", "b"))
-    await asyncio.sleep(0.01)
-    assert tries == 2
+    await asyncio.sleep(0.05)
+    assert tries == 6
     assert told == ["A", "B", "dropped", "dropped"]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_one_that_gets_no_answer_is_sent_again_and_comes_once(taken: bool) -> None:  # noqa: FBT001
+    names: list[str] = []
+    tries = 0
+
+    async def send(_: str, event: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if event["metadata"]["name"] in names:
+            raise Conflict("it is there")
+        if tries > 1 or taken:
+            names.append(event["metadata"]["name"])
+        if tries == 1:
+            raise Unavailable("no answer")
+
+    told: list[str] = []
+    recorder = EventRecorder(send, "pod-1", lambda _: None, lambda: told.append("dropped"), pauses=(0.0,))
+    task = asyncio.create_task(recorder.run())
+    recorder.record(PLAN, Notice("A", "a"))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    assert (tries, len(names), told) == (2, 1, [])
 
 
 @pytest.mark.parametrize("taken", [True, False])

@@ -92,6 +92,42 @@ def gate(verdict: Verdict, *, guard: bool = False) -> GateStatus:
     return GateStatus(name="errors", verdict=verdict, message="0.9 is not <= 0.5", guard=guard)
 
 
+# --- what done steps have left, and is looked after ---------------------------------------------------------------------
+
+
+def looked_after() -> Walk:
+    """The rollout is done and looked after; the first weight is announced."""
+    rules = replace(RULES, steps=(replace(RULES.steps[0], keeps=True), *RULES.steps[1:]))
+    walk = Walk(rules).to("shift")
+    assert walk.go(Again(5.0, "not all routes")) == ""
+    assert walk.go() == "keep"
+    return walk
+
+
+def test_what_a_done_step_has_left_and_is_lost_turns_the_plan_back() -> None:
+    walk = looked_after()
+    assert walk.go(Failed("TargetGone", "shop-v2 is gone")) == "undo shift"
+    assert walk.status.failure is not None
+    assert (walk.status.failure.reason, walk.status.failure.message) == ("TargetGone", "shop-v2 is gone")
+
+
+def test_what_a_done_step_has_left_is_looked_at_again_in_its_time() -> None:
+    walk = looked_after()
+    assert walk.go(Again(7.0, "something is put back")) == "do shift 0"
+    walk.go(Again(60.0, "not all routes"))
+    assert walk.go() == "keep"
+    assert walk.go(Again(7.0, "something is put back")) == "do shift 0"
+    assert walk.turn.look_again == timedelta(seconds=7)
+
+
+@pytest.mark.parametrize("answer", [Done(), Again(7.0, "something is put back")])
+def test_a_guard_is_judged_also_while_done_steps_are_looked_after(answer: Outcome) -> None:
+    walk = looked_after()
+    assert walk.go(answer, guards=(gate(Verdict.FAIL, guard=True),)) == "undo shift"
+    assert walk.status.failure is not None
+    assert walk.status.failure.reason == "GuardFailed"
+
+
 # --- what a step makes --------------------------------------------------------------------------------------------------
 
 

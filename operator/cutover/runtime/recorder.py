@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from cutover.errors import Conflict, Denied, OutsideError
+from cutover.errors import Conflict, Denied, OutsideError, Unavailable
 from cutover.fields import Json
 from cutover.ports import GROUP, PLANS
 from cutover.saga.turn import Notice
@@ -22,6 +22,8 @@ _LONGEST_NOTE: Final = 1024
 _GONE_TO: Final = "default"
 """Where an event about a Namespace stands, which takes those inside it along when it goes."""
 _ROOM: Final = 4096
+_PAUSES: Final = (1.0, 2.0, 5.0, 10.0)
+"""Seconds before an event that got no answer is sent again; the server may ask for more."""
 _SENDERS: Final = 4
 """Events under way at once. Each says its own time, so that their order does not matter."""
 
@@ -34,6 +36,7 @@ class EventRecorder:
         instance: name of this process.
         told: hears of every notice.
         dropped: hears of every event that could not be published.
+        pauses: seconds between the tries to send an event that gets no answer.
     """
 
     def __init__(
@@ -42,8 +45,10 @@ class EventRecorder:
         instance: str,
         told: Callable[[Notice], None],
         dropped: Callable[[], None],
+        pauses: Sequence[float] = _PAUSES,
     ) -> None:
         self._send, self._instance, self._told, self._dropped = send, instance, told, dropped
+        self._pauses = pauses
         self._waiting: asyncio.Queue[Json] = asyncio.Queue(_ROOM)
         self._cut_off: list[Json] = []
 
@@ -89,13 +94,25 @@ class EventRecorder:
         while True:
             event = await self._waiting.get()
             try:
-                await self._deliver(event)
+                await self._deliver_at_last(event)
             except asyncio.CancelledError:  # the process ends, and nobody knows whether the event was taken
                 self._cut_off.append(event)
                 raise
             except OutsideError as error:
                 log.warning("an event could not be sent", extra={"reason": event["reason"], "why": str(error)})
                 self._dropped()
+
+    async def _deliver_at_last(self, event: Json) -> None:
+        """Send it again where there was no answer; by its name it cannot come twice."""
+        with suppress(Conflict):  # it had come
+            for pause in self._pauses:
+                try:
+                    await self._deliver(event)
+                except Unavailable as error:
+                    await asyncio.sleep(max(pause, error.retry_after))
+                else:
+                    return
+            await self._deliver(event)
 
     async def _deliver(self, event: Json) -> None:
         """A namespace that is being deleted takes no new object, and says so by 403."""
