@@ -551,7 +551,7 @@ async def test_which_accounts_a_template_may_name() -> None:
     assert "there is no ServiceAccount admin in namespace shop" in await _pending(_named("admin"))
 
     def there(cluster: MemoryCluster) -> None:
-        cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "admin"}})
+        cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "admin", "labels": {MIGRATOR_LABEL: "false"}}})
 
     assert "ServiceAccount admin is not released for migrations" in await _pending(_named("admin"), there)
 
