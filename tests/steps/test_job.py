@@ -144,6 +144,14 @@ async def test_what_it_is_made_of() -> None:
     assert "ownerReferences" not in body["metadata"]
 
 
+async def test_what_the_template_says_itself_stays() -> None:
+    bench = Bench("{changesNothing: true, template: {spec: {template: {spec: {restartPolicy: OnFailure, "
+                  "automountServiceAccountToken: true, containers: [{name: t, image: x}]}}}}}")  # fmt: skip
+    await bench.do()
+    pod = bench.job()["spec"]["template"]["spec"]
+    assert (pod["restartPolicy"], pod["automountServiceAccountToken"]) == ("OnFailure", True)
+
+
 async def test_an_account_that_is_named_keeps_its_token() -> None:
     bench = Bench("{changesNothing: true, template: {spec: {template: {spec: {serviceAccountName: tool, "
                   "containers: [{name: t, image: x}]}}}}}")  # fmt: skip
