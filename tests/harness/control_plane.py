@@ -211,7 +211,7 @@ class ControlPlane:
             f"--config={self.folder / 'kwok.yaml'}",
             "--manage-all-nodes=false",
             f"--manage-nodes-with-label-selector={kwok.LABEL}=true",
-            "--node-lease-duration-seconds=40",
+            "--node-lease-duration-seconds=0",  # one that is started again would wait for the lease of the one before
             f"--server-address=127.0.0.1:{free_ports(1)[0]}",
         )
         api = self.api
