@@ -47,7 +47,7 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
     if answer_requests(draft) is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
     later = f"; {', '.join(asked)} will be answered as soon as the plan can go on with its spec" if asked else ""
-    draft.status = _stopped(draft, message + later)
+    _stop(draft, message + later)
     if inputs.deleted_at is None:
         return draft.turn(None, STUCK_EVERY)
     left = NO_PROGRESS - (now - max(inputs.deleted_at, draft.run.held_at or inputs.deleted_at))
@@ -56,19 +56,17 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
     return draft.turn(None, STUCK_EVERY, left)
 
 
-def _stopped(draft: Draft, why: str) -> Status:
+def _stop(draft: Draft, why: str) -> None:
     status = draft.status
     event = {Phase.RUNNING: PlanEvent.HOLD, Phase.WAITING: PlanEvent.HOLD, Phase.UNWINDING: PlanEvent.STICK}
-    if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING):
-        return replace(status, message=why)  # between the steps; what is to be gone on with is said by the reason
-    if status.phase in event and status.reason != Reason.UNREADABLE:
+    if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING, Reason.UNREADABLE):
+        # Stopped already, or between the steps; what is to be gone on with is said by the reason.
+        draft.set(message=why)
+    elif status.phase in event:
         draft.plan_event(event[status.phase], Reason.UNREADABLE, why)
         draft.set_run(held_at=draft.now)
-    elif status.reason == Reason.UNREADABLE:
-        draft.set(message=why)
     elif status.phase in (Phase.HELD, Phase.STUCK):  # for another reason, which stays
         draft.set(message=f"{_without(status.message)}{_BESIDES}{why}")
-    return draft.status
 
 
 def _without(message: str) -> str:
