@@ -18,7 +18,7 @@ import pytest
 
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, killing
-from support.site import End, Undisturbed, Yard, side_by_side
+from support.site import End, Undisturbed, Yard, side_by_side, until_met
 from support.stories import STORIES, Story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
@@ -65,12 +65,11 @@ def _crash(yard: Yard, story: Story, expected: End, number: int, moment: str) ->
 
 
 def _crash_within(yard: Yard, story: Story, expected: End, number: int, moment: str) -> Case:
-    """A drawn crash. How often a run polls depends on how fast it goes: one that ends before request `number` is hit earlier."""
-    case = _crash(yard, story, expected, number, moment)
-    while number > 1 and not case.hit and not case.problems:
-        number = number * 3 // 4
-        case = _crash(yard, story, expected, number, moment)
-    return case
+    """A drawn crash."""
+    return until_met(
+        lambda share: _crash(yard, story, expected, max(1, int(share * number)), moment),
+        lambda case: bool(case.hit or case.problems),
+    )
 
 
 def _campaign(crashes: Sequence[Callable[[], Case]]) -> None:

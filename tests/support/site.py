@@ -281,6 +281,17 @@ def unclaimed(objects: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def until_met(attempt: Callable[[float], T], met: Callable[[T], bool]) -> T:
+    """Try something at a request that was drawn from the count of another run, at an ever smaller share of its number.
+
+    How often a run polls depends on how fast it goes, so that this one may be over before.
+    """
+    share = 1.0
+    while not met(done := attempt(share)) and share > 0.1:
+        share *= 3 / 4
+    return done
+
+
 def side_by_side(cases: Sequence[Callable[[], T]], workers: int = 4) -> list[T]:
     """Run cases in a few threads; what each returned, in their order. They mostly wait for the cluster."""
     with ThreadPoolExecutor(workers) as pool:
