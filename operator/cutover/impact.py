@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from cutover.errors import Denied, NotFound, Problem
 from cutover.fields import Json, names_of
+from cutover.objects.config_maps import Reference, references
 from cutover.objects.endpoints import selects
 from cutover.objects.owners import Owner, Tool, drifts, way_out
 from cutover.objects.quotas import Pods, Room, amounts, meets
@@ -21,6 +22,7 @@ from cutover.objects.workloads import Rollout, scalers_of
 from cutover.plan import Plan
 from cutover.ports import (
     AUTOSCALERS,
+    CONFIG_MAPS,
     DAEMON_SETS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
@@ -98,6 +100,7 @@ async def weigh(plan: Plan, reader: Reader, namespace: str) -> Weighed:
             continue
         problems += [Problem(rolling.place, f"pods of {rolling.ref} would be refused: {says}") for says in found]
         warnings += slower
+    problems += await _unfed(plan, rollouts, reader)
     risks = [*_drift(plan, bodies)]
     if warnings:
         risks.append(Risk(_CAPACITY, "RolloutHindered", "; ".join(dict.fromkeys(warnings))))
@@ -124,6 +127,42 @@ async def permitted(reader: Reader, resource: Resource, namespace: str) -> Seque
         return await reader.list(resource, namespace, fresh=False)
     except Denied:
         return ()
+
+
+async def _unfed(plan: Plan, rollouts: Sequence[Rolling], reader: Reader) -> list[Problem]:
+    """ConfigMaps that a later step of a workload makes its pods read, and that are not there.
+
+    Of its first step the kind `deploy` tells that by what the server's dry run says.
+    """
+    problems, names = [], [step.name for step in plan.steps]
+    for rolling in rollouts:
+        at, namespace = names.index(rolling.step), rolling.ref.namespace
+        earlier = {target.ref(namespace) for step in plan.steps[:at] for target in step.kind.touches()}
+        for need in _new_needs(rolling) if rolling.ref in earlier else ():
+            ref = Ref(CONFIG_MAPS, namespace, need.name)
+            if ref in earlier:
+                continue  # what it writes may come yet
+            try:
+                body = await reader.get(ref)
+            except NotFound:
+                body = None
+            except Denied:
+                continue
+            if says := need.lacks(body):
+                way_out = "so its pods would not start; create that first, or mark the reference optional"
+                problems.append(Problem(rolling.place, f"{says}, {way_out}"))
+    return problems
+
+
+def _new_needs(rolling: Rolling) -> list[Reference]:
+    """What pods read after a step and did not before."""
+    if rolling.after.get("replicas") == 0:
+        return []
+    try:
+        had, has = (list(references(spec["template"]["spec"])) for spec in (rolling.before, rolling.after))
+    except _UNREADABLE:
+        return []
+    return [one for one in has if one not in had]
 
 
 # --- who else writes ----------------------------------------------------------------------------------------------------

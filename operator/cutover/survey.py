@@ -120,7 +120,8 @@ def _around(
         budgets = [budget["metadata"]["name"] for budget in budgets_of(body["spec"], listed[DISRUPTION_BUDGETS])]
     elif ref.resource in ROUTINGS:
         aims = (aim for aim, _ in destinations(ref.resource, body))
-        services = list(dict.fromkeys(service_of(aim.host, ref.namespace) for aim in aims))
+        found = (service_of(aim.host, ref.namespace) for aim in aims)
+        services = list(dict.fromkeys(filter(None, found)))
     behind = [ref.name] if ref.resource == SERVICES else services if ref.resource in WORKLOADS else []
     return Around(
         target=str(ref),

@@ -25,6 +25,7 @@ from cutover.ports import (
     Resource,
 )
 from cutover.status import Phase
+from cutover.survey import survey
 from cutover.testing import MemoryCluster
 from support.shop import FLAGS, FRONT, ROUTES, STORE, V1, V2, plan, shop
 from support.simulation import Simulation
@@ -561,3 +562,45 @@ async def test_no_value_of_a_patch_stops_the_reckoning(cluster: MemoryCluster, p
     odd = f"{{name: odd, deploy: {{workload: {{name: shop-v1}}, patch: {patch}}}}}"
     problems, _ = await look(cluster, odd, ROLL.replace("shop-v2", "shop-v1"))
     assert [problem for problem in problems if problem.startswith("steps[roll]")]
+
+
+# --- what pods of later steps read ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "container", "says"),
+    [
+        (SCALE, "envFrom: [{configMapRef: {name: new}}]", "envFrom of container app reads ConfigMap new, which is not there"),
+        (SCALE, "env: [{name: A, valueFrom: {configMapKeyRef: {name: flags, key: nope}}}]", "env A of container app reads key nope of ConfigMap flags, which has none"),
+        (SCALE, "envFrom: [{configMapRef: {name: new, optional: true}}]", ""),
+        (SCALE, "envFrom: [{configMapRef: {name: flags}}]", ""),
+        (SCALE, "image: 'app:3'", ""),  # what its pods lack already is not this step's
+        (SCALE, "{$patch: replace}", ""),
+        (SCALE.replace("replicas: 3", "replicas: 0"), "envFrom: [{configMapRef: {name: new}}]", ""),
+        (f"{SCALE}, {{name: set, flags: {{configMap: new, set: {{A: b}}}}}}", "envFrom: [{configMapRef: {name: new}}]", ""),
+        ("{name: other, deploy: {workload: {name: shop-v1}, replicas: 6}}", "envFrom: [{configMapRef: {name: new}}]", ""),  # the first is tried out
+    ],
+)  # fmt: skip
+async def test_a_config_map_that_only_a_later_step_reads_is_missed_before_the_first(
+    cluster: MemoryCluster, before: str, container: str, says: str
+) -> None:
+    """The server cannot be asked of a step that begins with what another one leaves."""
+    cluster.objects[V2]["spec"]["template"]["spec"]["initContainers"] = [
+        {"name": "first", "image": "x", "envFrom": [{"configMapRef": {"name": "gone"}}]}
+    ]
+    item = container if container.startswith("{") else f"{{name: app, {container}}}"
+    patch = f"{{template: {{spec: {{containers: [{item}]}}}}}}"
+    problems, _ = await look(
+        cluster, before, f"{{name: later, deploy: {{workload: {{name: shop-v2}}, patch: {patch}}}}}"
+    )
+    way_out = "so its pods would not start; create that first, or mark the reference optional"
+    assert problems == ([f"steps[later].deploy: {says}, {way_out}"] if says else [])
+
+
+async def test_hosts_that_are_no_services_of_the_namespace_are_not_among_the_services(cluster: MemoryCluster) -> None:
+    elsewhere = {"name": "out", "route": [{"destination": {"host": "api.example.com"}}]}
+    cluster.objects[ROUTES]["spec"]["http"].insert(0, elsewhere)
+    spec = yaml.safe_load(f"serviceAccountName: migrator\nsteps: [{SHIFT}]")
+    spec["steps"][0]["traffic"]["virtualService"]["routes"] = ["primary"]
+    (around,) = (await survey(parse(spec), "plan", cluster, "shop")).targets
+    assert around.services == ("shop-v1", "shop-v2")
