@@ -18,6 +18,8 @@ _PATTERNS: Final = {
     r"^\S+$": "take the blanks out",
     r"^[A-Za-z0-9_-]{1,64}$": "use letters, digits, - and _, at most 64",
     r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use the value of a label: letters, digits, -, _ and ., at most 63",
+    r"^[A-Za-z0-9_+/-]+$": "use a time zone of the IANA database, such as Europe/Berlin or UTC",
+    r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$": "use a host in lower case, such as db.example or *.example, or * for all",
 }
 _NO_LIST: Final = "{given} is not a list; begin each item with a dash"
 _NO_NUMBER: Final = "{given} is not a whole number; write one without quotes"
@@ -36,6 +38,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "int_type": _NO_NUMBER,
     "int_parsing": _NO_NUMBER,
     "int_from_float": _NO_NUMBER,
+    "finite_number": _NO_NUMBER,
     "float_type": "{given} is not a number; write one without quotes",
     "float_parsing": "{given} is not a number; write one without quotes",
     "string_type": "{given} is not a string; put it in quotes",
@@ -45,6 +48,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "list_type": _NO_LIST,
     "model_type": _NO_MAPPING,
     "dict_type": _NO_MAPPING,
+    "invalid_key": "YAML has read the key {given}, which is no string; put it in quotes, or mend its name",
     "model_attributes_type": _NO_MAPPING,
 }
 

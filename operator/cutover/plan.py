@@ -311,7 +311,8 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
     timeout = step.rule().timeout
     if timeout is None:
         return
-    needed = max(source.settle() + gate.initial_delay + (gate.success_threshold - 1) * gate.interval, source.hold())
+    passing = max((gate.success_threshold - 1) * gate.interval, source.hold())
+    needed = source.settle() + gate.initial_delay + passing
     for stage in step.kind.stages():
         if needed > stage.dwell + timeout:
             yield Problem(

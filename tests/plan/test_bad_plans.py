@@ -52,8 +52,20 @@ def test_one_sentence(case: dict[str, Any]) -> None:
 
 
 def test_each_sentence_is_its_own() -> None:
-    assert len(CASES) >= 30
+    assert len(CASES) >= 150
     assert len({case["lint"] for case in CASES}) == len(CASES)
+
+
+def test_what_yaml_has_read_otherwise_is_said() -> None:
+    """A key that YAML 1.1 takes for true, and a number that is none; neither gets as far as the API server."""
+    spec = copy.deepcopy(GOOD)
+    spec["steps"][0]["traffic"] |= yaml.safe_load("{on: 1, weights: [.nan, 100]}")
+    with pytest.raises(PlanError) as caught:
+        parse(spec)
+    assert [problem.says for problem in caught.value.problems] == [
+        "NaN is not a whole number; write one without quotes",
+        "YAML has read the key true, which is no string; put it in quotes, or mend its name",
+    ]
 
 
 def test_all_mistakes_at_once() -> None:
