@@ -21,7 +21,11 @@ from cutover.model import Duration, Label, Model, Name, show_duration
 
 def _address(url: Any) -> Any:
     parts = urlsplit(url) if isinstance(url, str) and re.fullmatch(r"https?://\S{1,2048}", url) else None
-    if parts is None or not parts.hostname:
+    try:
+        known = parts is not None and parts.hostname and parts.port != 0
+    except ValueError:  # of a port that is none
+        known = False
+    if parts is None or not known:
         raise ValueError("write an address such as https://prometheus.monitoring:9090")
     if parts.username is not None or parts.password is not None:
         raise ValueError("the address has a user or a password in it; put them into files and name those in basic")

@@ -89,6 +89,8 @@ SIMPLE: list[tuple[dict[str, Any], str]] = [
     ({"url": URL, "headers": {f"X {SECRET}": "1"}}, "headers: the name of a header has characters that none may have; use letters, digits and -"),
     ({"url": URL, "headers": {"authorization": f"Bearer {SECRET}"}}, "headers: authorization is secret; put its value into a file and name that in headerFiles"),
     ({"url": URL, "headers": {"Host": "1"}}, "headers: Host belongs to the request itself; drop it"),
+    ({"url": "https://prometheus:9o90"}, "url: the value is not possible: write an address such as https://prometheus.monitoring:9090"),
+    ({"url": "https://prometheus:99999"}, "url: the value is not possible: write an address such as https://prometheus.monitoring:9090"),
     ({"url": URL, "tls": {"insecureSkipVerify": True}}, "tls.insecureSkipVerify: there is no such field here; drop it"),
 ]  # fmt: skip
 
