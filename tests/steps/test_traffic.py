@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from typing import Any
 
+import pytest
+
+from cutover.objects.endpoints import Side
 from cutover.ports import DESTINATION_RULES, ENDPOINT_SLICES, PODS, SERVICES, VIRTUAL_SERVICES, Ref
+from cutover.routing.routes import Destination
+from cutover.snapshots import Snapshot
 from cutover.status import Phase
-from cutover.testing import MemoryCluster
-from support.shop import ROUTES, V2, plan, shop
+from cutover.steps import Work
+from cutover.steps.sides import short
+from cutover.targets import Holder, Targets
+from cutover.testing import MemoryCluster, MemoryMessenger
+from support.shop import PLAN, ROUTES, V2, plan, shop
 from support.simulation import Simulation
 
 SHIFT = """
@@ -114,6 +123,21 @@ async def test_no_weight_for_what_is_not_ready() -> None:
 async def test_all_that_its_workload_wants_is_enough() -> None:
     run = Simulation(spec("[100]", replicas=1), put=shop)
     assert await run.run() is Phase.SUCCEEDED
+
+
+@pytest.mark.parametrize(("share", "old", "needed"), [(0.55, 100, 55), (0.55, 101, 56), (0.07, 100, 7), (0.01, 3, 1)])
+async def test_no_endpoint_more_is_asked_for_than_the_share(share: float, old: int, needed: int) -> None:
+    """A share of 0.55 times 100 is a little more than 55 for a computer."""
+    cluster = MemoryCluster()
+    shop(cluster)
+    cluster.objects[V2]["spec"]["replicas"] = 1000
+    targets = Targets(cluster, Holder(PLAN, "uid-a", 1, 1, "migrator"), "shift")
+    work = Work(cluster, targets, "shop", "steps[shift]", cluster.clock.now(), messenger=MemoryMessenger())
+    facts = {"to": asdict(Side("shop-v2", {"app": "shop-v2"}, subset=False)), "fromReady": old}
+    of = ("to", Destination(host="shop-v2"))
+    assert await short(work, Snapshot("uid-b", (), facts), of, needed, share) == ""
+    says = await short(work, Snapshot("uid-b", (), facts), of, needed - 1, share)
+    assert says == f"shop-v2 has {needed - 1} ready endpoints, and needs {needed}"
 
 
 async def test_traffic_does_not_go_back_to_what_is_not_ready() -> None:

@@ -72,7 +72,8 @@ async def short_of_old(work: Work, snapshot: Snapshot, old: Destination, ready: 
 async def short(work: Work, snapshot: Snapshot, of: tuple[str, Destination], ready: int, share: float) -> str:
     """What a side lacks to take a share of the traffic; empty when it is ready for it."""
     which, side = of
-    needed = max(1, math.ceil(share * snapshot.facts["fromReady"]))
+    exact = round(share * snapshot.facts["fromReady"], 6)  # 0.55 * 100 is a little more than 55
+    needed = max(1, math.ceil(exact))
     if ready >= needed:
         return ""
     asked = await wanted(work.cluster, work.namespace, Side(**snapshot.facts[which]))
