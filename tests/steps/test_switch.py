@@ -278,6 +278,26 @@ async def test_all_that_the_old_side_is_asked_for_is_enough_on_the_way_back(clus
     assert await undo(cluster) == Done(ready="1")
 
 
+async def test_pods_that_have_traffic_before_the_switch_are_told(cluster: MemoryCluster) -> None:
+    """The old pods and the new ones share a label, and the Service asks for no other."""
+    widened = Switch(service="front", selector={"app": "shop-v1", "side": "green"})
+    body = copy.deepcopy(cluster.objects[V2])
+    body["spec"]["template"]["metadata"]["labels"] = {"app": "shop-v1", "side": "green"}
+    cluster.put(DEPLOYMENTS, body)
+    (problem,) = await widened.examine(work(cluster))
+    assert problem.warning
+    assert str(problem) == (
+        "steps[turn].switch.selector: Service front chooses pods with app=shop-v1, side=green already, by app=shop-v1 alone, so they get "
+        "traffic as soon as they are ready, and count for the old side too; put a label that only the old pods have into its selector first"
+    )
+    later = replace(work(cluster), earlier=frozenset(widened.touches()))
+    assert await widened.examine(later) == [], "an earlier step leaves another selector"
+    cluster.objects[FRONT]["spec"]["selector"] = {"app": "shop-v1", "side": "blue"}
+    assert await widened.examine(work(cluster)) == []
+    cluster.objects[FRONT]["spec"]["selector"] = {"app": "shop-v1", "side": "green"}
+    assert await widened.examine(work(cluster)) == []
+
+
 async def test_its_undo_is_ahead_when_the_old_side_is_ready(cluster: MemoryCluster) -> None:
     await do(cluster)
     assert await TURN.ahead(work(cluster)) == frozenset({V1, V2})

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, field_validator
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.fields import Change, Json, Path, find
 from cutover.model import Name
-from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by_port, wanted
+from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by_port, selects, wanted
 from cutover.ports import SERVICES, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
 from cutover.snapshots import Snapshot
@@ -98,7 +98,13 @@ class Switch(Kind):
         problems = self._unfit(body, place)
         if problems:
             return problems
-        ours = body["spec"]["selector"] | self.selector
+        old = body["spec"]["selector"]
+        ours = old | self.selector
+        if ours != old and selects(old, ours) and self.touches()[0] not in work.earlier:
+            says = f"Service {self.service} chooses pods with {_shown(ours)} already, by {_shown(old)} alone"
+            so = "they get traffic as soon as they are ready, and count for the old side too"
+            way_out = "put a label that only the old pods have into its selector first"
+            problems.append(Problem(f"{place}.selector", f"{says}, so {so}; {way_out}", warning=True))
         if not any(target.resource in WORKLOADS for target in work.earlier) and not await self._made(work, ours):
             says = f"no workload of namespace {work.namespace} makes pods with {_shown(ours)}; create it, or mend the labels"
             problems.append(Problem(f"{place}.selector", says))
