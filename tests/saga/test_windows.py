@@ -47,6 +47,10 @@ ONCE = Window.model_validate({"start": "2026-11-28T22:00:00+01:00", "end": "2026
         (SPRING, "2026-03-28 12:00", "2026-03-29 01:30"),  # 02:30 is skipped that night: an hour later
         (SKIPPED, "2026-03-22 02:30", "2026-04-05 00:00"),  # nothing is left of it on the 29th
         (BACKWARD, "2026-03-29 00:59", "2026-04-05 00:30"),
+        (SPRING, "2026-10-25 00:29", "2026-10-25 00:30"),  # 02:30 comes twice that night: the first time counts
+        (SPRING, "2026-10-25 00:30", ""),
+        (BACKWARD, "2026-10-25 01:59", ""),  # until 03:00, which comes once: an hour longer
+        (BACKWARD, "2026-10-25 02:00", "2026-11-01 01:30"),
         (SKIPPED, "2026-03-08 02:00", "2026-03-15 01:00"),  # the same day of next week
         (ONCE, "2026-11-28 20:59", "2026-11-28 21:00"),
         (ONCE, "2026-11-28 22:59", ""),
