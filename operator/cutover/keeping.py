@@ -30,7 +30,7 @@ async def keep(plan: Plan, status: Status, work: Callable[[int], Work]) -> Outco
     """See that what done steps have left still stands, by their last stage as long as that was in effect.
 
     Twice is harmless as it is for that stage. A later step that has taken its own snapshot of one of the fields has taken
-    them over; before that it has written nothing.
+    them over; before that it has written nothing. Where that snapshot is lost, it may have taken over any of them.
     """
     for at, step in enumerate(status.steps):
         kind, mine = plan.steps[at].kind, work(at)
@@ -63,18 +63,23 @@ async def _taken_over(plan: Plan, status: Status, work: Callable[[int], Work], a
         if not ours:  # its snapshot is gone, which its undo says; a new one would be of who knows what
             return True
         for later in range(at + 1, len(plan.steps)):
-            if status.steps[later].state not in TOUCHED:
+            if status.steps[later].state not in TOUCHED or not _touches(plan, work(later), later, ref):
                 continue
             theirs = await _written(plan, work(later), later, ref)
+            if status.steps[later].written and not theirs:
+                return True
             if any(overlap(own.path, other.path) for own in ours for other in theirs):
                 return True
     return False
 
 
+def _touches(plan: Plan, work: Work, at: int, ref: Ref) -> bool:
+    return any(target.ref(work.namespace) == ref for target in plan.steps[at].kind.touches())
+
+
 async def _written(plan: Plan, work: Work, at: int, ref: Ref) -> list[Change]:
     """What a step has written on an object; empty when nothing, or when its snapshot is gone."""
-    kind = plan.steps[at].kind
-    if all(target.ref(work.namespace) != ref for target in kind.touches()):
+    if not _touches(plan, work, at, ref):
         return []
     snapshot = await work.targets.saved(ref)
-    return list(kind.marks(snapshot)) if snapshot is not None else []
+    return list(plan.steps[at].kind.marks(snapshot)) if snapshot is not None else []

@@ -1,7 +1,7 @@
 """The operator dies at each request it makes, before it is sent, after it is done, and after it was answered: same end as without.
 
-Six plans, two of them with every kind, forward and backward, each first run once undisturbed to count its requests. `make test`
-takes one request of each plan and moment, `make test-long` all of them.
+Seven plans, two of them with every kind and one with an HTTPRoute, forward and backward, each first run once undisturbed to count
+its requests. `make test` takes one request of each plan and moment, `make test-long` all of them.
 """
 
 from __future__ import annotations

@@ -149,6 +149,20 @@ async def test_a_later_step_takes_them_over() -> None:
     assert "where this plan has 70" in run.status.message
 
 
+async def test_what_a_later_step_has_taken_over_stays_where_its_snapshot_is_lost() -> None:
+    """Else the first thing a new process does would be to send the traffic back to what the earlier step had."""
+    run = await asked()
+    there = {ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS}
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: weights(run) == [30, 70] and run.status.steps[-1].written)
+    (lost,) = (ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS and ref not in there)
+    run.cluster.delete(lost)
+    run.restart()
+    await run.turn()
+    assert weights(run) == [30, 70]
+    assert held_for(run, "SnapshotLost")
+
+
 async def test_weights_are_kept_while_a_stage_that_waits_for_its_window_is_held() -> None:
     spec = 'windows: [{from: "12:00", to: "12:01"}]' + SHIFT.replace("dwell: 10m", "dwell: 2m")
     run = Simulation(plan(spec), put=shop)

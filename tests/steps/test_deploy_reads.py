@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from cutover.ports import CONFIG_MAPS, PODS
-from cutover.saga.turn import Again
+from cutover.saga.turn import Again, Failed
 from cutover.steps.base import Target
 from cutover.testing import MemoryCluster
-from support.deploying import V2_2, claimed, do, step, work
+from support.deploying import V2_2, claimed, do, status, step, work
 from support.shop import V2
 
 _START = "so its pods would not start; create that first, or mark the reference optional"
@@ -109,6 +109,16 @@ async def test_a_secret_that_is_not_there_is_told_by_the_kubelets_reason(cluster
     assert late.message.endswith(
         "; container app of pod shop-v2-77-x does not start: CreateContainerConfigError, there is no Secret token"
     )
+
+
+async def test_a_rollout_that_gave_up_says_what_its_pods_wait_for(cluster: MemoryCluster) -> None:
+    await do(cluster, V2_2)
+    cluster.put(PODS, _waiting("shop-v2-77-x", "shop-v2-77", 'secret "token" not found'))
+    gave_up = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    status(cluster, V2, replicas=2, updatedReplicas=2, conditions=[gave_up])
+    outcome = await step(V2_2).do(work(cluster, elapsed=600.0), 0, None)
+    assert isinstance(outcome, Failed)
+    assert outcome.message.endswith("CreateContainerConfigError, there is no Secret token")
 
 
 async def test_why_pods_do_not_start_is_asked_every_fifteen_seconds_at_most(cluster: MemoryCluster) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cutover import jobs
-from cutover.errors import Conflict, Rejected, Superseded
+from cutover.errors import Conflict, Denied, Rejected, Superseded
 from cutover.jobs import STARTED_LABEL
 from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, PODS, SERVICE_ACCOUNTS, Ref
 from cutover.requests import RequestVerb
@@ -239,6 +239,17 @@ def test_a_job_counts_as_seen_to_run_only_when_its_controller_says_so_last() -> 
     assert not jobs.state_of(body).acknowledged
 
 
+async def test_one_that_ended_before_it_was_let_run_is_not_let_run() -> None:
+    bench = Bench(UP_AND_DOWN)
+    await bench.do()
+    bench.job()["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]}
+    before = bench.writes()
+    outcome = await bench.do()
+    assert isinstance(outcome, Failed)
+    assert "failed (DeadlineExceeded)" in outcome.message
+    assert bench.writes() == before
+
+
 async def test_it_is_not_let_run_a_second_time() -> None:
     """Somebody suspends it: a wish to stop, which is not fought."""
     bench = Bench(HANGS)
@@ -460,6 +471,7 @@ async def test_an_undo_that_vanished_is_left_to_people() -> None:
     assert isinstance(outcome, Wait)
     assert outcome.reason == "JobVanished"
     assert len(bench.jobs()) == 1
+    assert await bench.undo(applied=True) == outcome, "that its step was in effect says nothing of how its undo ended"
 
 
 async def test_without_undo_what_has_begun_is_left_to_people() -> None:
@@ -516,6 +528,18 @@ async def test_the_server_is_asked_for_both_jobs() -> None:
     assert [problem.where for problem in problems] == ["steps[schema].job.template", "steps[schema].job.undo"]
     assert problems[0].says == 'the server refuses the Job: unknown field "spec.schema"'
     assert bench.jobs() == []
+
+
+async def test_a_policy_that_takes_no_such_job_is_told_and_a_right_that_lacks_is_not_told_twice() -> None:
+    def no(_: Ref, __: Any) -> None:
+        raise Denied("admission webhook says no")
+
+    bench = Bench(LOOKS)
+    bench.cluster.refuse = no
+    (problem,) = await bench.kind.examine(bench.work())
+    assert problem.says == "the server refuses the Job: admission webhook says no"
+    bench.cluster.denied.add(("create", Ref(JOBS, "shop", "")))
+    assert await bench.kind.examine(bench.work()) == []
 
 
 async def test_what_the_cluster_would_take_away_too_soon_is_refused() -> None:

@@ -439,6 +439,23 @@ async def test_what_would_surprise_is_told_and_stands_in_nobodys_way() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("match", "tells"), [("{canary: {exact: 'true'}}", True), ("{canary: {exact: 'true'}, beta: {exact: 'on'}}", False)]
+)
+async def test_a_header_that_the_route_asks_for_itself_is_told(match: str, tells: bool) -> None:  # noqa: FBT001 -- a parameter
+    matches = [{"uri": {"prefix": "/x"}}, {"headers": {"canary": {"exact": "true"}, "tenant": {"exact": "a"}}}]
+    run = Simulation(
+        spec(f"match: [{{headers: {match}}}]"), put=put_with(lambda body: body["http"][0].update(match=matches))
+    )
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    started = next(notice for notice in run.recorder.notices if notice.reason == "Started")
+    assert started.message.partition("but mind: ")[2] == tells * (
+        "steps[shift].traffic: route primary asks for header canary itself, as match does, "
+        "so all requests that it takes by that go to the new version before the first weight; "
+        "name another header if the weights are to decide"
+    )
+
+
 def taken(body: Any) -> None:
     body["http"].insert(0, {"name": OURS, "route": [{"destination": {"host": "x"}}]})
 

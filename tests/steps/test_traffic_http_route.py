@@ -386,6 +386,24 @@ async def test_rules_that_take_from_another_are_told() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("match", "tells"), [("{canary: {exact: 'true'}}", True), ("{canary: {exact: 'true'}, beta: {exact: 'on'}}", False)]
+)
+async def test_a_header_that_the_rule_asks_for_itself_is_told(match: str, tells: bool) -> None:  # noqa: FBT001 -- a parameter
+    theirs = [{"name": "Canary", "value": "true"}, {"name": "tenant", "value": "a"}]
+    matches = [{"path": {"value": "/x"}}, {"path": {"value": "/y"}, "headers": theirs}]
+    run = Simulation(
+        spec(f"match: [{{headers: {match}}}]"),
+        put=put_with(lambda body: body["spec"]["rules"][-1].update(matches=matches)),
+    )
+    sentence = (
+        "steps[shift].traffic: rule /x, /y with canary with tenant asks for header canary itself, as match does, "
+        "so all requests that it takes by that go to the new version before the first weight; "
+        "name another header if the weights are to decide"
+    )
+    assert await told(run) == ([sentence] if tells else [""])
+
+
 def many(body: Any, count: int, matches: int = 1) -> None:
     for at in range(count):
         found = [{"path": {"value": f"/{at}-{number}"}} for number in range(matches)]

@@ -12,7 +12,11 @@ from typing import Any
 from harness.api import Api, ApiError
 from harness.process import until
 
-_KINDS = {"deployments": "/apis/apps/v1", "virtualservices": "/apis/networking.istio.io/v1"}
+_KINDS = {
+    "deployments": "/apis/apps/v1",
+    "virtualservices": "/apis/networking.istio.io/v1",
+    "httproutes": "/apis/gateway.networking.k8s.io/v1",
+}
 _PLANS = {"migrationplans": "/apis/cutover.dev/v1alpha1"}
 
 
@@ -50,11 +54,18 @@ def _weights(entries: Any) -> tuple[int, ...]:
     return (100,) if len(entries) == 1 else tuple(entry.get("weight", 0) for entry in entries)
 
 
+def _value(kind: str, spec: Any) -> Any:
+    if kind == "deployments":
+        return spec["replicas"], tuple(part["image"] for part in spec["template"]["spec"]["containers"])
+    routes, entries = {"virtualservices": ("http", "route"), "httproutes": ("rules", "backendRefs")}[kind]
+    return tuple(_weights(route.get(entries, ())) for route in spec.get(routes, ()))
+
+
 class Observer(_Watching):
     """The values that the fields had one after the other, each named once for as long as it stood.
 
     Attributes:
-        values: by namespace and object. Of a Deployment (replicas, images), of a VirtualService the weights of its routes.
+        values: by namespace and object. Of a Deployment (replicas, images), of a VirtualService or an HTTPRoute the weights of its routes.
     """
 
     def __init__(self, api: Api) -> None:
@@ -67,11 +78,7 @@ class Observer(_Watching):
         namespace, name = metadata["namespace"], f"{kind}/{metadata['name']}"
         if event != "DELETED":
             seen = self.values[namespace][name]
-            value: Any
-            if kind == "deployments":
-                value = (spec["replicas"], tuple(part["image"] for part in spec["template"]["spec"]["containers"]))
-            else:
-                value = tuple(_weights(route.get("route", ())) for route in spec.get("http", ()))
+            value = _value(kind, spec)
             if not seen or seen[-1] != value:
                 seen.append(value)
         self._versions[namespace, name] = int(metadata["resourceVersion"])

@@ -121,8 +121,9 @@ class End:
             found.insert(0, f"it failed with: {self.failure}")
         if self.phase == "RolledBack" and self.objects != self.before:
             found.append(f"not as before: {self.objects} instead of {self.before}")
-        weights = self.history["virtualservices/shop"]
-        found += [f"weights {route} at some time" for value in weights for route in value if sum(route) != 100]
+        for name, values in self.history.items():
+            if name.startswith(("virtualservices/", "httproutes/")):
+                found += [f"{name}: weights {route}" for value in values for route in value if sum(route) != 100]
         return found
 
 

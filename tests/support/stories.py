@@ -91,6 +91,36 @@ steps:
     check: {{for: 200ms}}
     gates: [{{name: errors, interval: 1s, prometheus: {{query: vector(ERRORS)}}, pass: {{max: "0.5"}}}}]
 """
+_HTTP_ROUTE = f"""
+steps:{_DEPLOY}
+  - name: shift
+    traffic:
+      httpRoute: {{name: shop}}
+      from: {{host: shop-v1}}
+      to: {{host: shop-v2}}
+      weights: [50, 100]
+      mirror: {{percent: 50}}
+      match: [{{headers: {{x-canary: {{exact: always}}}}}}]
+      stickiness: {{cookie: shop-version}}
+  - name: soak
+    check: {{for: 200ms}}
+    gates: [{{name: errors, interval: 1s, prometheus: {{query: vector(0.9)}}, pass: {{max: "0.5"}}}}]
+"""
+_THE_HTTP_ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: NAMESPACE}
+spec:
+  hostnames: [routes.NAMESPACE.example]
+  parentRefs: [{name: gateway, namespace: istio-system}]
+  rules:
+    - matches: [{path: {value: /help}}]
+      backendRefs: [{name: shop-v1, port: 80}]
+    - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-via, value: gateway}]}}]
+      backendRefs:
+        - {name: shop-v1, port: 80, weight: 100}
+        - {name: shop-v2, port: 80, weight: 0}
+"""
 _MORE = f"""
 apiVersion: v1
 kind: ConfigMap
@@ -131,4 +161,5 @@ PEOPLE = Story("people", _PEOPLE, Phase.ROLLED_BACK, _hold_approve_abort)
 BACK_AND_FORTH = Story("there-and-back", _BACK_AND_FORTH, Phase.SUCCEEDED)
 EVERY_KIND = Story("every-kind", _EVERY_KIND.replace("ERRORS", "0"), Phase.SUCCEEDED, more=_MORE)
 EVERY_KIND_FAILING = Story("every-kind-fails", _EVERY_KIND.replace("ERRORS", "0.9"), Phase.ROLLED_BACK, more=_MORE)
-STORIES = (CANARY, FAILING, PEOPLE, BACK_AND_FORTH, EVERY_KIND, EVERY_KIND_FAILING)
+HTTP_ROUTE = Story("http-route-fails", _HTTP_ROUTE, Phase.ROLLED_BACK, more=_THE_HTTP_ROUTE)
+STORIES = (CANARY, FAILING, PEOPLE, BACK_AND_FORTH, EVERY_KIND, EVERY_KIND_FAILING, HTTP_ROUTE)

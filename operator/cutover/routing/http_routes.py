@@ -20,7 +20,7 @@ from cutover.model import Name
 from cutover.ports import HTTP_ROUTES, Resource
 from cutover.routing.branches import HeaderValue, Match
 from cutover.routing.parents import refusals, refused, unserved
-from cutover.routing.routes import Aim, Branch, Left, Pair, Route, Routing, not_there, sets_one, swallows
+from cutover.routing.routes import Aim, Branch, Left, Pair, Route, Routing, asks_for_it, not_there, sets_one, swallows
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
 """What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
@@ -100,6 +100,9 @@ class HttpRoute(Routing):
                         f"rule {above} stands above rule {route} and matches {_shown_match(own)} as well, "
                         f"so {route} gets none of these requests; put it below"
                     )
+            for one in match:
+                if any(_asked(one).items() <= own["headers"].items() for own in _matches(route)):
+                    yield asks_for_it(self.word, route, one)
             for other, one in itertools.product(everything, match):
                 if other is not route and _loses(other, route, one, above=other in everything[:place]):
                     yield (
@@ -264,6 +267,10 @@ def _asks(header: Json) -> tuple[str, str]:
     return header.get("type", "Exact"), header["value"]
 
 
+def _asked(match: Match) -> dict[str, tuple[str, str]]:
+    return {name: _asks(_header(name, value)) for name, value in match.headers.items()}
+
+
 def _filled(match: Json) -> dict[str, Json]:
     """A match in a form in which two that ask for the same are the same."""
     return {
@@ -280,7 +287,7 @@ def _matches(route: Route) -> list[dict[str, Json]]:
 
 def _loses(other: Route, route: Route, match: Match, *, above: bool) -> bool:
     """Whether a header rule made of one rule is more specific than another rule to which that one gives way."""
-    added = {name: _asks(_header(name, value)) for name, value in match.headers.items()}
+    added = _asked(match)
     return any(
         _meets(ours, theirs) and _outranks(theirs, plain, above=above) and not _outranks(theirs, ours, above=above)
         for plain in _matches(route)

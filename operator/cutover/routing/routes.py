@@ -326,6 +326,12 @@ def swallows(word: str, route: Route) -> str:
     return f"{says}; take that out, or do without stickiness"
 
 
+def asks_for_it(word: str, route: Route, match: Match) -> str:
+    """What is said where a route takes no requests but those that a header route is to have out of it."""
+    says = f"{word} {route} asks for header {' and '.join(match.headers)} itself, as match does, so all requests that it takes by that"
+    return f"{says} go to the new version before the first weight; name another header if the weights are to decide"
+
+
 def number(weight: Json) -> int:
     """A weight that is left out is 0 beside other destinations of a VirtualService; an HTTPRoute always says it."""
     return 0 if weight is ABSENT else int(weight)

@@ -13,7 +13,20 @@ from cutover.model import Name
 from cutover.objects.endpoints import full_host, service_of
 from cutover.ports import VIRTUAL_SERVICES, Resource
 from cutover.routing.branches import Match
-from cutover.routing.routes import Aim, Branch, Left, Pair, Port, Route, Routing, not_there, number, sets_one, swallows
+from cutover.routing.routes import (
+    Aim,
+    Branch,
+    Left,
+    Pair,
+    Port,
+    Route,
+    Routing,
+    asks_for_it,
+    not_there,
+    number,
+    sets_one,
+    swallows,
+)
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
 """Its lists of routes."""
@@ -117,10 +130,13 @@ class VirtualService(Routing):
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
     ) -> Iterator[str]:
         """Where Istio takes the routes of these pairs for something else than people may think."""
-        del match
         everything = list(self.routes_of(body))
         namespace = body["metadata"]["namespace"]
         for route in (pair.route for pair in chosen):
+            own = [entry.get("headers") or {} for entry in route.body.get("match") or ()]
+            for one in match:
+                if any(_asked(one).items() <= headers.items() for headers in own):
+                    yield asks_for_it(self.word, route, one)
             above = everything[: everything.index(route)]
             if taker := next((one for one in above if one.at[1] == route.at[1] and _takes_all(one.body)), None):
                 yield f"route {taker} stands above route {route} and takes every request, so {route} gets none; put it below"
@@ -151,7 +167,7 @@ class VirtualService(Routing):
         whole: list[Json] = [{}]
         for own in pair.route.body.get("match") or whole:
             for one in wanted.match:
-                asked = {key: value.model_dump(exclude_none=True) for key, value in one.headers.items()}
+                asked = _asked(one)
                 there = own.get("headers") or {}
                 for key in sorted(asked.keys() & there.keys()):
                     if asked[key] != there[key]:
@@ -206,6 +222,11 @@ class VirtualService(Routing):
             if fields := tuple(_without_mirror(pair)):
                 says = f"route {pair.route} of VirtualService {self.name} mirrors requests to {pair.new.host} already"
                 yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
+
+
+def _asked(match: Match) -> dict[str, Json]:
+    """The headers of a match, as a route asks for them."""
+    return {name: value.model_dump(exclude_none=True) for name, value in match.headers.items()}
 
 
 def _without_mirror(pair: Pair) -> Iterator[tuple[Path, Json]]:
