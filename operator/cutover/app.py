@@ -235,7 +235,7 @@ class Operator:
             for other in self._busy:
                 if other.namespace == ref.namespace:
                     self._queue.add(other)
-        if news:
+        if news or deleted:
             self._queue.add(ref)
 
     def _note_target(self, resource: Resource, event: kopf.RawEvent) -> None:

@@ -316,6 +316,7 @@ class Hand:
         outcome = await self._claim()
         if not isinstance(outcome, Done):
             return outcome
+        self.recollection.snapshots.clear()  # the way back rests on those that are there, and not on what we remember
         try:
             why = await self._changed_since()
         except (NotFound, Denied, Rejected) as no:

@@ -112,6 +112,11 @@ class Driver:
             body = await self._cluster.get(ref)
         except NotFound:
             return
+        if (
+            body["metadata"]["uid"] != memory.uid
+        ):  # made anew: nobody else has it, and the former needs nothing any more
+            await snapshots.drop_all(self._cluster, ref.namespace, memory.uid)
+            return
         read = read_status(body.get("status"))
         self._mind_the_other(ref, read, memory)
         run = read.run

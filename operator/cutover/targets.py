@@ -306,7 +306,7 @@ class Targets:
             operations = await self._operations(ref, uid, body, changes)
             if not operations:
                 return body
-            if PLAN_LABEL not in (body["metadata"].get("labels") or {}):
+            if operations[0] == same_version(body):  # it has lost its marks, so nothing on it tells who is late
                 await self.still_ours()
             try:
                 return await self.cluster.patch(ref, operations, self.holder.account)

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
-from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, VIRTUAL_SERVICES, Ref
+from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PLANS, VIRTUAL_SERVICES, Ref
 
 Answers = dict[str, tuple[int, Any] | list[tuple[int, Any]]]
 """What is answered at a path: the same always, or one after the other."""
@@ -107,7 +107,7 @@ async def test_a_server_that_starts_has_refused_nothing(
 async def test_what_it_refused_just_before_it_was_ready_is_asked_again(answers: tuple[Kubernetes, Answers]) -> None:
     cluster, known = answers
     known["/readyz"] = (200, "ok")
-    body = {"metadata": {"name": "shop-v2", "uid": "u", "resourceVersion": "1"}}
+    body = {"apiVersion": "apps/v1", "metadata": {"name": "shop-v2", "uid": "u", "resourceVersion": "1"}}
     known[path(DEPLOYMENT)] = [status(403), (200, body)]
     assert await cluster.get(DEPLOYMENT) == body
 
@@ -119,6 +119,29 @@ async def test_one_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Ans
     cluster, known = answers
     known.update({path(DEPLOYMENT): (code, body), "/apis/apps/v1": (200, APPS), "/apis": (200, GROUPS)})
     assert await why(cluster, DEPLOYMENT) is Unavailable
+
+
+@pytest.mark.parametrize("body", ["<html>yes</html>", {"status": "ok"}, ["yes"]])
+async def test_a_success_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Answers], body: Any) -> None:
+    """A list without items would say that there is no plan to hold a claim, and no endpoint that is ready."""
+    cluster, known = answers
+    known[PLANS.path("shop")] = (200, body)
+    with pytest.raises(Unavailable):
+        await cluster.list(PLANS, "shop")
+
+
+def test_an_end_that_is_told_late_takes_nothing_from_the_successor() -> None:
+    """Kopf has a worker for each object: the end of a plan may be told after the beginning of the one made anew."""
+    cluster, plan = Kubernetes(lambda: Login("")), Ref(PLANS, "shop", "plan")  # type: ignore[arg-type,return-value]
+
+    def body(uid: str, version: int) -> dict[str, Any]:
+        return {"metadata": {"name": "plan", "namespace": "shop", "uid": uid, "resourceVersion": str(version)}}
+
+    assert cluster.note(plan, body("old", 5))
+    assert cluster.note(plan, body("new", 9))
+    assert not cluster.note(plan, body("old", 8), deleted=True)
+    assert cluster.seen(plan) == body("new", 9)
+    assert cluster.note(plan, body("new", 9), deleted=True)
 
 
 async def test_a_kind_that_is_not_installed(answers: tuple[Kubernetes, Answers]) -> None:

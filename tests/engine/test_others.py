@@ -429,6 +429,19 @@ async def test_a_rollback_is_rejected_when_something_was_changed_since() -> None
     assert run.leftovers() == []
 
 
+async def test_a_rollback_is_rejected_when_a_snapshot_is_gone() -> None:
+    """Also by the process that took it: what it remembers would be lost with it in the middle of the way back."""
+    run = await succeeded()
+    changed = run.specs()
+    for ref in [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]:
+        run.cluster.delete(ref)
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: bool(run.status.requests) and run.over)
+    assert run.phase is Phase.SUCCEEDED
+    assert run.status.requests[-1].message.startswith("the snapshot of step ")
+    assert run.specs() == changed
+
+
 async def test_snapshots_get_old() -> None:
     run = await succeeded()
     after = await run.turn()
@@ -479,6 +492,50 @@ steps:
     traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50, 100]}
     gates: [{name: errors, interval: 5s, prometheus: {query: errors}, pass: {max: "0.5"}}]
 """
+
+
+def fill_in(run: Simulation) -> None:
+    """As a CRD does that has got a default: what is read has changed, and the generation has not."""
+    body = run.cluster.objects[run.plan]
+    run.cluster.objects[run.plan] = body | {"spec": body["spec"] | {"timeout": "1h"}}
+
+
+async def test_a_field_that_the_crd_fills_in_begins_no_new_run() -> None:
+    run = await succeeded()
+    fill_in(run)
+    run.restart()
+    await run.turn()
+    assert (run.phase, run.status.history) == (Phase.SUCCEEDED, ())
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: bool(run.status.requests) and run.over)
+    assert run.phase is Phase.SUCCEEDED
+    assert run.status.requests[-1].message.startswith("since an upgrade of the CRD the spec does not read as ")
+
+
+async def test_what_was_refused_is_examined_anew_as_it_is_read_now() -> None:
+    run = Simulation(plan(f"startDeadline: 0s\n{QUICK}"), put=shop)
+    missing = run.cluster.objects.pop(V2)
+    assert await run.run() is Phase.REFUSED
+    fill_in(run)
+    run.cluster.put(DEPLOYMENTS, missing)
+    run.request(RequestVerb.RETRY)
+    await run.until(lambda: run.phase is Phase.SUCCEEDED and run.over)
+    assert run.status.run is not None
+    assert run.status.run.number == 1
+
+
+async def test_what_could_not_be_read_can_be_tried_again_once_it_can() -> None:
+    """The plan stays as it is: the operator was older than its CRD, and was upgraded."""
+    run = Simulation(plan(QUICK), put=shop)
+    good = run.cluster.objects[run.plan]
+    run.cluster.objects[run.plan] = good | {"spec": good["spec"] | {"pace": "gentle"}}
+    assert await run.run() is Phase.REFUSED
+    now = run.cluster.objects[run.plan]
+    run.cluster.objects[run.plan] = now | {"spec": good["spec"]}
+    run.restart()
+    run.request(RequestVerb.RETRY)
+    await run.until(lambda: run.phase is Phase.SUCCEEDED and run.over)
+    assert run.specs() != run.specs_before()
 
 
 async def held_by_a_gate() -> Simulation:

@@ -1,9 +1,10 @@
-"""A spec that is changed while a turn is under way: no run begins with one that is no longer there."""
+"""A spec, or a whole plan, that is changed while a turn is under way: no run begins with one that is no longer there."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from cutover.fields import Operation
@@ -31,3 +32,19 @@ async def test_a_spec_changed_before_the_answer_to_the_finalizer_is_the_one_that
     await run.until(lambda: run.phase is Phase.WAITING)
     assert run.status.reason == "AwaitingApproval"
     assert run.cluster.objects[V2]["spec"]["replicas"] == 4
+
+
+async def test_a_plan_made_anew_in_the_middle_of_a_turn_is_not_left_alone() -> None:
+    """No other process has it, though we have not saved what stands there."""
+    run = Simulation(plan(DEPLOY_AND_ASK), put=shop)
+    may, begun = run.cluster.may, run.clock.now()
+
+    async def then_replaced(*asked: Any) -> bool:
+        run.cluster.may = may  # type: ignore[method-assign]
+        run.cluster.delete(run.plan)
+        run.cluster.put(PLANS, plan(DEPLOY_AND_ASK) | {"status": {"observedGeneration": -1}})
+        return await may(*asked)
+
+    run.cluster.may = then_replaced  # type: ignore[assignment, method-assign]
+    await run.until(lambda: run.phase is Phase.WAITING)
+    assert run.clock.now() - begun < timedelta(seconds=5)

@@ -171,6 +171,17 @@ async def test_a_lost_fence_is_set_again(cluster: MemoryCluster, marks: dict[str
     assert cluster.objects[V2]["metadata"]["labels"][FENCE_LABEL] == "1"
 
 
+async def test_a_process_that_slept_writes_nothing_where_somebody_took_the_fence_off(cluster: MemoryCluster) -> None:
+    """The number would have told that it is late; without it the plan is asked."""
+    late = targets(cluster, 2)
+    await late.claim(V2)
+    await targets(cluster, 3).fence(V2)
+    del labels(cluster)[FENCE_LABEL]
+    with pytest.raises(Superseded):
+        await late.change(V2, uid(cluster), [change(3)])
+    assert cluster.objects[V2]["spec"]["replicas"] == 0
+
+
 async def test_a_lost_claim_beside_another_change_is_said(cluster: MemoryCluster) -> None:
     body = copy.deepcopy(cluster.objects[V2])
     body["spec"]["replicas"] = 7

@@ -81,12 +81,12 @@ class Kubernetes:
             Whether it is news: false for the echo of our own write, and for what is older than what we know.
         """
         known = self._bodies.get(ref)
-        if known is not None and known["metadata"]["uid"] == body["metadata"]["uid"]:
-            version, ours = _version(body), _version(known)
-            if version < ours:
+        if known is not None:
+            newer = _version(body) - _version(known)
+            if newer < 0:  # or of one that is gone: Kopf may tell its end after the beginning of its successor
                 return False
-            if version == ours and not deleted:  # what was only read may still be news to the plan that holds it
-                return bool(self._written.get(ref) != body["metadata"]["resourceVersion"])
+            if not newer and not deleted and known["metadata"]["uid"] == body["metadata"]["uid"]:
+                return bool(self._written.get(ref) != body["metadata"]["resourceVersion"])  # what was only read is news
         if deleted:
             self._drop(ref)
         else:
@@ -293,7 +293,7 @@ class Kubernetes:
             if status == 401:  # noqa: PLR2004 -- the token was rotated
                 await self.open(instead_of=session)
                 continue
-            if status < 300 and answer:  # noqa: PLR2004 -- success, and of the API server itself
+            if status < 300 and isinstance(answer, dict) and "apiVersion" in answer:  # noqa: PLR2004 -- its own success
                 return answer
             own = _is_a(answer, "Status")
             if not own and (status != 404 or await self._serves(session, path)):  # noqa: PLR2004

@@ -13,17 +13,22 @@ from cutover.saga.forward import start
 from cutover.saga.tables import PlanEvent, Reason
 from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
 from cutover.sizes import with_risks
-from cutover.status import ACTIVE, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
+from cutover.status import ACTIVE, ENDED, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
 
 _REMEMBERED = 5
 
 
 def take_spec(draft: Draft) -> None:
-    """A spec not seen before, when no run is active, is a new run; requests that were there already are not for it."""
+    """A spec not seen before, when no run is active, is a new run; requests that were there already are not for it.
+
+    Where a run has ended and the generation is as it was, nobody has written another spec: a CRD that was upgraded may fill
+    in a field of the same one, or drop it, and no plan runs once more for that.
+    """
     status, rules = draft.status, draft.rules
+    known = status.phase in ENDED and status.observed_generation == rules.generation
     if status.observed_generation != rules.generation:
         draft.set(observed_generation=rules.generation)
-    unseen = status.run is None or status.run.spec_hash != rules.spec_hash
+    unseen = status.run is None or (status.run.spec_hash != rules.spec_hash and not known)
     if not unseen or status.phase in ACTIVE or draft.inputs.deleting:
         if status.run is None:  # deleted before it was ever looked at
             _new_run(draft)
@@ -66,10 +71,14 @@ def _new_run(draft: Draft) -> None:
         failure=None,
         current=None,
         point_of_no_return="",
-        steps=tuple(StepStatus(name=rule.name, kind=rule.kind) for rule in draft.rules.steps),
+        steps=_none_begun(draft),
     )
     draft.status = with_risks(draft.status, (), draft.now)  # found for another spec; a run that is refused finds none
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
+
+
+def _none_begun(draft: Draft) -> tuple[StepStatus, ...]:
+    return tuple(StepStatus(name=rule.name, kind=rule.kind) for rule in draft.rules.steps)
 
 
 def _history(status: Status) -> tuple[PastRun, ...]:
@@ -93,6 +102,9 @@ def _history(status: Status) -> tuple[PastRun, ...]:
 def examine_anew(draft: Draft) -> Turn:
     """A Refused plan on request: what was missing may be there now."""
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
+    # As the spec is read now: an operator or a CRD that was upgraded may know what could not be read before.
+    draft.set_run(spec_hash=draft.rules.spec_hash, way=draft.rules.way)
+    draft.set(steps=_none_begun(draft))
     _restart_preflight(draft)
     return pending(draft, None)
 

@@ -90,6 +90,8 @@ def _after_the_end(draft: Draft, verb: RequestVerb) -> str:
             return "the plan is being deleted"
         if not draft.rules.steps:
             return "the spec cannot be read, and how to undo its steps stands in it; mend it first"
+        if draft.run.spec_hash != draft.rules.spec_hash:
+            return "since an upgrade of the CRD the spec does not read as it did when this run began"
         if status.point_of_no_return:
             return f"step {status.point_of_no_return} is done and cannot be undone"
         keep = draft.run.keep_until
