@@ -112,9 +112,7 @@ class Driver:
             body = await self._cluster.get(ref)
         except NotFound:
             return
-        if (
-            body["metadata"]["uid"] != memory.uid
-        ):  # made anew: nobody else has it, and the former needs nothing any more
+        if body["metadata"]["uid"] != memory.uid:  # made anew: nobody else has it, and the former needs nothing any more
             await snapshots.drop_all(self._cluster, ref.namespace, memory.uid)
             return
         read = read_status(body.get("status"))
