@@ -112,7 +112,8 @@ class Driver:
             body = await self._cluster.get(ref)
         except NotFound:
             return
-        if body["metadata"]["uid"] != memory.uid:  # made anew: nobody else has it, and the former needs nothing any more
+        # Made anew: nobody else has it, and the former needs nothing any more.
+        if body["metadata"]["uid"] != memory.uid:
             await snapshots.drop_all(self._cluster, ref.namespace, memory.uid)
             return
         read = read_status(body.get("status"))
