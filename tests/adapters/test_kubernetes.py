@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
-from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PLANS, VIRTUAL_SERVICES, Ref
+from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PLAN_LABEL, PLANS, VIRTUAL_SERVICES, Ref
 
 Answers = dict[str, tuple[int, Any] | list[tuple[int, Any]]]
 """What is answered at a path: the same always, or one after the other."""
@@ -128,6 +128,48 @@ async def test_a_success_of_somebody_in_between_is_none(answers: tuple[Kubernete
     known[PLANS.path("shop")] = (200, body)
     with pytest.raises(Unavailable):
         await cluster.list(PLANS, "shop")
+
+
+async def test_a_stream_that_is_behind_takes_back_nothing_of_an_own_write(answers: tuple[Kubernetes, Answers]) -> None:
+    """Else the values from before it would be taken for somebody else's."""
+    cluster, known = answers
+
+    def body(version: int) -> dict[str, Any]:
+        labels = {PLAN_LABEL: "uid-a"}
+        metadata = {"name": "it", "namespace": "shop", "uid": "u", "resourceVersion": str(version), "labels": labels}
+        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+
+    assert cluster.note(DEPLOYMENT, body(7))
+    known[path(DEPLOYMENT)] = (200, body(9))
+    await cluster.patch(DEPLOYMENT, [], "migrator")
+    assert cluster.seen(DEPLOYMENT) == body(9)
+    for version in (7, 8, 9):
+        assert not cluster.note(DEPLOYMENT, body(version))
+        assert cluster.seen(DEPLOYMENT) == body(9)
+    assert cluster.note(DEPLOYMENT, body(10))
+
+
+async def test_what_every_write_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who writes, so that others can tell; and a status the version at which it was worked out."""
+    cluster, asked = Kubernetes(lambda: Login("")), list[Any]()  # type: ignore[arg-type,return-value]
+    made = {"metadata": {"name": "it", "namespace": "shop", "uid": "u", "resourceVersion": "8"}}
+
+    async def request(method: str, _: str, **said: Any) -> Any:
+        asked.append((method, said["params"].get("fieldManager"), said["body"]))
+        return made
+
+    monkeypatch.setattr(cluster, "_request", request)
+    await cluster.patch(DEPLOYMENT, [], "migrator")
+    await cluster.create(CONFIG_MAPS, "shop", made, "migrator")
+    await cluster.replace(CONFIG, made)
+    await cluster.save_status(Ref(PLANS, "shop", "it"), "7", {})
+    assert [(method, manager) for method, manager, _ in asked] == [
+        ("PATCH", "cutover"),
+        ("POST", "cutover"),
+        ("PUT", "cutover"),
+        ("PUT", "cutover"),
+    ]
+    assert asked[-1][2]["metadata"]["resourceVersion"] == "7"
 
 
 def test_an_end_that_is_told_late_takes_nothing_from_the_successor() -> None:

@@ -85,6 +85,20 @@ async def test_a_claim_of_a_plan_that_is_gone_is_void(cluster: MemoryCluster) ->
     assert labels(cluster)[PLAN_LABEL] == "uid-a"
 
 
+async def test_whether_a_claim_is_void_is_asked_live() -> None:
+    """What is known of plans may be behind: the one that holds the target has just begun."""
+
+    class Behind(MemoryCluster):
+        async def list(self, *of: Any, fresh: bool = True) -> Any:
+            return await super().list(*of) if fresh else []
+
+    behind = Behind()
+    shop(behind)
+    await targets(behind, uid="uid-b").claim(V2)
+    with pytest.raises(Busy):
+        await targets(behind).claim(V2)
+
+
 @pytest.mark.parametrize("now", [{"phase": "RolledBack"}, {"run": {"number": 1, "fence": 2}}, None])
 async def test_a_process_that_slept_claims_nothing(cluster: MemoryCluster, now: dict[str, Any] | None) -> None:
     late, own = targets(cluster), Ref(PLANS, "shop", "uid-a")
@@ -141,6 +155,17 @@ async def test_a_patch_already_on_its_way_fails_on_the_count(cluster: MemoryClus
     await targets(cluster, 2).fence(V2)
     with pytest.raises(Rejected):
         await cluster.patch(V2, operations, "migrator")
+
+
+async def test_a_late_write_of_the_same_attempt_fails_on_the_value(cluster: MemoryCluster) -> None:
+    """No answer came, a later stage has been written since, and only now the patch arrives: the fence is the same."""
+    mine = targets(cluster)
+    await mine.claim(V2)
+    operations = await mine._operations(V2, uid(cluster), cluster.objects[V2], [change(3)])
+    await mine.change(V2, uid(cluster), [change(5, 3)])
+    with pytest.raises(Rejected):
+        await cluster.patch(V2, operations, "migrator")
+    assert cluster.objects[V2]["spec"]["replicas"] == 5
 
 
 async def test_a_foreign_value_is_left_and_said(cluster: MemoryCluster) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cutover.objects.endpoints import Side, resolve
-from cutover.ports import DESTINATION_RULES, SERVICES
+from cutover.objects.endpoints import Side, count_ready, resolve
+from cutover.ports import DESTINATION_RULES, SERVICES, WORKLOAD_ENTRIES
 from cutover.testing import MemoryCluster
 
 HOST = "shop.shop.svc.cluster.local"
@@ -37,3 +37,12 @@ async def test_what_is_missing_is_named() -> None:
     assert "is not a Service of namespace shop" in str(
         await resolve(of_shop, "shop", "shop.other.svc.cluster.local", None)
     )
+
+
+async def test_workload_entries_that_the_service_selects_count_too() -> None:
+    of_shop = cluster({"app": "shop"})
+    for name, app in (("a", "shop"), ("b", "shop"), ("c", "till")):
+        of_shop.put(WORKLOAD_ENTRIES, {"metadata": {"name": name}, "spec": {"labels": {"app": app}}})
+    side = await resolve(of_shop, "shop", "shop", None)
+    assert isinstance(side, Side)
+    assert await count_ready(of_shop, "shop", side) == (2,)

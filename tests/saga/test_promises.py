@@ -2,18 +2,82 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from cutover import saga
 from cutover.requests import Request, RequestVerb
-from cutover.saga.turn import Done, Failed, OnFailure, Wait
+from cutover.saga.turn import Again, Done, Failed, OnFailure, Outcome, Wait
 from cutover.status import Phase, Verdict
-from saga.test_saga import RULES, Walk, gate
+from saga.test_saga import NOW, RULES, Walk, gate
 
 DEPLOY, SHIFT, LOOK = RULES.steps
 HOLD, RESUME = Request(RequestVerb.HOLD, "1"), Request(RequestVerb.RESUME, "2")
+
+
+def test_the_saga_awaits_nothing_and_reads_no_clock() -> None:
+    """That it imports nothing of the outside, and no kind, is a contract in pyproject.toml."""
+    files = list(Path(saga.__file__).parent.glob("*.py"))
+    assert len(files) > 5
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
+        assert not isinstance(node, ast.AsyncFunctionDef | ast.Await)
+        called = node.func if isinstance(node, ast.Call) else None
+        assert not (
+            isinstance(called, ast.Attribute) and called.attr in ("now", "utcnow", "today", "monotonic", "time")
+        )
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ({"requests": (Request(RequestVerb.ABORT, "1"),)}, "Aborted"),
+        ({"deleted_at": NOW}, "Deleted"),
+        ({"guards": (gate(Verdict.FAIL, guard=True),)}, "GuardFailed"),
+        ({}, "TimedOut"),
+    ],
+    ids=["abort", "deletion", "guard", "timeout"],
+)
+@pytest.mark.parametrize(
+    "answer",
+    [Done(), Again(5.0, "1/3 pods are ready"), Failed("Rejected", "no"), Wait("AwaitingApproval", "go?")],
+    ids=["it is done", "it is not ready", "another attempt is left", "a person is asked"],
+)
+def test_what_turns_back_is_judged_before_the_step_in_hand(
+    what: dict[str, object], reason: str, answer: Outcome
+) -> None:
+    walk = Walk(replace(RULES, steps=(replace(DEPLOY, retries=1), SHIFT, LOOK))).to("deploy")
+    walk.now += timedelta(hours=2) if reason == "TimedOut" else timedelta()
+    assert walk.go(answer, **what) == "undo deploy"  # type: ignore[arg-type]
+    assert walk.status.failure is not None
+    assert (walk.status.phase, walk.status.failure.reason) == (Phase.UNWINDING, reason)
+
+
+@pytest.mark.parametrize("stopped", [{"suspended": True}, {"requests": (HOLD,)}], ids=["suspended", "held"])
+def test_while_the_plan_is_stopped_guards_are_judged_if_the_traffic_is_split(stopped: dict[str, object]) -> None:
+    fails = (gate(Verdict.FAIL, guard=True),)
+    for split in (False, True):
+        walk = Walk().to("shift" if split else "deploy")
+        walk.go(**stopped)  # type: ignore[arg-type]
+        assert walk.go(**stopped, guards=fails) == ("undo shift" if split else "")  # type: ignore[arg-type]
+        assert walk.is_(Phase.UNWINDING if split else Phase.HELD)
+
+
+def test_all_clocks_stop_while_suspended() -> None:
+    shift = replace(SHIFT, timeout=timedelta(minutes=30))
+    walk = Walk(replace(RULES, steps=(DEPLOY, shift, LOOK))).to("shift")
+    walk.go(Done())
+    walk.now += timedelta(seconds=20)
+    walk.go(suspended=True)
+    assert walk.is_(Phase.HELD)
+    walk.now += timedelta(hours=3)
+    assert walk.go(suspended=True) == ""
+    assert walk.go() == "do shift 0"
+    assert walk.go(Done()) == "", "neither the plan nor the stage is out of time"
+    assert walk.turn.look_again == timedelta(seconds=40), "and it dwells for the rest"
 
 
 @pytest.mark.parametrize("retries", [0, 2])

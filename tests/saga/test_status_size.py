@@ -150,6 +150,8 @@ def test_the_largest_status(word: str) -> None:
     size = len(json.dumps(write_status(shown), ensure_ascii=False).encode())
     assert 40_000 < size < 64 * 1024, size
     assert present(shown, NOW) == shown, "what was cut once is not cut again"
+    assert shown.current is not None
+    assert len(shown.current.intent.encode()) <= 512
     assert read_status(write_status(shown)) == shown
 
 
