@@ -16,6 +16,8 @@ from cutover.status import camel
 
 _DURATION: Final = re.compile(r"([0-9]+)(ms|s|m|h)")
 DURATION_PATTERN: Final = r"^([0-9]{1,7}(ms|s|m|h)){1,4}$"
+_LONGEST: Final = timedelta(days=36_525)
+"""Some of them together must still lead to a time that there is."""
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -36,7 +38,10 @@ def parse_duration(value: object) -> timedelta:
         return value
     if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN, value):
         raise ValueError("write a duration such as 500ms, 90s, 2m or 1h30m")
-    return sum((int(count) * _UNITS[unit] for count, unit in _DURATION.findall(value)), timedelta())
+    span = sum((int(count) * _UNITS[unit] for count, unit in _DURATION.findall(value)), timedelta())
+    if span > _LONGEST:
+        raise ValueError(f"{value} is more than a hundred years; write less")
+    return span
 
 
 def show_duration(span: timedelta) -> str:

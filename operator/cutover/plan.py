@@ -311,14 +311,24 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
     timeout = step.rule().timeout
     if timeout is None:
         return
-    passing = max((gate.success_threshold - 1) * gate.interval, source.hold())
-    needed = source.settle() + gate.initial_delay + passing
+    samples, hold = (gate.success_threshold - 1) * gate.interval, source.hold()
+    needed = source.settle() + gate.initial_delay + max(samples, hold)
+    lower = [
+        field
+        for field, counts in (
+            ("the range of the query", source.settle()),
+            ("initialDelay", gate.initial_delay),
+            ("successThreshold or interval", samples and samples >= hold),
+            (f"{source.key}.for", hold and hold >= samples),
+        )
+        if counts
+    ]
     for stage in step.kind.stages():
         if needed > stage.dwell + timeout:
             yield Problem(
                 place,
                 f"it needs {show_duration(needed)} to pass, and a stage ends after {show_duration(stage.dwell + timeout)}; "
-                "ask for fewer samples or raise the step's timeout",
+                f"lower {', '.join(lower)}, or raise the step's timeout",
             )
             return
 

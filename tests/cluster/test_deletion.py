@@ -20,18 +20,23 @@ import pytest
 import yaml
 
 from cutover.ports import APPLIED_LABEL
+from cutover.requests import RequestVerb
 from cutover.status import Phase
 from harness import tools
 from harness.process import NotReady, until
 from harness.proxy import Proxy
 from support.phases import (
+    Abandoned,
     Case,
     Claiming,
     DwellingLong,
     Held,
     HeldByFailure,
+    HeldPastTheWall,
+    OutsideWindow,
     Pending,
     Reclaiming,
+    Refused,
     Releasing,
     RolledBack,
     RollingOut,
@@ -80,26 +85,32 @@ def _stays(kind: type[Case], says: str, policy: str = "Orphan") -> Row:
 
 ROWS = (
     Row(Pending, told=""),
+    Row(Refused, told=""),
     Row(Claiming),
     _stays(Claiming, "nothing was left to be undone"),
     Row(RollingOut),
     _stays(RollingOut, "not undone: deploy"),
     Row(DwellingLong),
     _stays(DwellingLong, "not undone: deploy, shift"),
+    Row(OutsideWindow, told=""),
     Row(Waiting),
     _stays(Waiting, "not undone: deploy"),
     Row(Held),
     _stays(Held, "not undone: deploy"),
     Row(HeldByFailure),
     _stays(HeldByFailure, "not undone: deploy"),
+    _stays(HeldPastTheWall, "not undone: deploy", "Rollback"),
+    _stays(HeldPastTheWall, "not undone: deploy"),
     Row(Unwinding),
     Row(Unwinding, "Orphan"),  # what has begun to be taken back is taken back
     _stays(Stuck, "step old cannot be undone (ForeignChange: ", "Rollback"),
+    _stays(Stuck, "step old cannot be undone (ForeignChange: "),
     Row(Releasing, stays=True, told="Succeeded", says="all 2 steps are done"),
     Row(Releasing, "Orphan", stays=True, told="Succeeded", says="all 2 steps are done"),
     Row(Reclaiming, before="Succeeded"),
     Row(Succeeded, stays=True, told="Succeeded", says="all 3 steps are done"),
     Row(RolledBack),
+    _stays(Abandoned, "not undone: deploy", "Rollback"),
 )
 
 
@@ -246,6 +257,25 @@ def _with_its_rights(yard: Yard) -> str:
         return f"rights gone: {problems}" if problems else ""
 
 
+def _behind_another(yard: Yard) -> str:
+    """It waits for a target that another plan holds, which notices nothing."""
+    with yard.site("busy", operators=0) as site:
+        shop, other = site.shop, DwellingLong(site.shop)
+        shop.apply(other.spec, "other")
+        other.enter()
+        then = shop.objects()
+        path = shop.apply(f"steps:{DEPLOY}")
+        shop.until(lambda status: status.reason == "TargetBusy")
+        shop.api.delete(path)
+        until("the plan is gone", lambda: shop.api.find(path) is None)
+        problems = _as_expected(shop.objects(), then) + _told(shop, "", "")
+        shop.request(RequestVerb.ABORT, name="other")
+        if shop.until_ended("other").phase is not Phase.ROLLED_BACK:
+            problems.append(f"the other plan: {shop.status('other')}")
+        problems += [f"left behind: {claim}" for claim in site.claims()] + _no_snapshots(site)
+        return f"behind another plan: {problems}" if problems else ""
+
+
 _PAIR = "virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}"
 TOGETHER: tuple[Callable[[Yard], str], ...] = (
     _with_its_namespace,
@@ -253,6 +283,7 @@ TOGETHER: tuple[Callable[[Yard], str], ...] = (
     partial(_with_kubectl, plan_first=False),
     _with_its_account,
     _with_its_rights,
+    _behind_another,
 )
 
 

@@ -9,7 +9,9 @@ from contextlib import ExitStack
 from typing import Self
 
 import pytest
+import yaml
 
+from cutover.status import Phase
 from harness.proxy import Proxy
 from support import phases
 from support.phases import (
@@ -81,6 +83,18 @@ class _Probe:
         self._thread.join()
 
 
+def _is_carried_out(case: phases.Case) -> None:
+    """What the steps ask for is there."""
+    for step in yaml.safe_load(case.spec)["steps"]:
+        if asked := step.get("deploy"):
+            spec = case.shop.api.get(f"{case.shop.deployments}/{asked['workload']['name']}")["spec"]
+            images = [container["image"] for container in spec["template"]["spec"]["containers"]]
+            assert images == [one["image"] for one in asked["images"]], f"{case}: {step}"
+            assert spec["replicas"] == asked["replicas"], f"{case}: {step}"
+        if asked := step.get("traffic"):
+            assert case.shop.weights()[1] == asked["weights"][-1], f"{case}: {step}"
+
+
 def _outage(yard: Yard, seconds: float) -> None:
     plane = yard.cluster.control_plane
     proxy = Proxy(plane.url, plane.ca)
@@ -106,8 +120,10 @@ def _outage(yard: Yard, seconds: float) -> None:
         side_by_side([case.free for case in cases], len(cases))
         ends = side_by_side([lambda case=case: case.shop.until_ended(deadline=SOON) for case in cases], len(cases))  # type: ignore[misc]
         assert [status.phase for status in ends] == [case.end for case in cases]
-        for site in sites:
+        for site, case in zip(sites, cases, strict=True):
             assert site.end().differs_from(site.end()) == []
+            if case.end is Phase.SUCCEEDED:
+                _is_carried_out(case)
         assert probe.failed == []
         assert probe.count >= seconds
         assert process.alive

@@ -451,7 +451,7 @@ def many(body: Any, count: int, matches: int = 1) -> None:
             lambda body: body["spec"]["rules"].append({"backendRefs": [{"name": "help", "port": 80}]}),
             "dwell: 0s",
             "{name: shop}",
-            "HTTPRoute shop has another rule that matches just what rule / matches, and they cannot be told apart",
+            "HTTPRoute shop has another rule that cannot be told from rule /: it has the same name, or none and matches just the same; give each a name of its own",
         ),
         (
             lambda body: body["spec"]["rules"][-1]["backendRefs"][1].update(namespace="other"),

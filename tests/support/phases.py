@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 from cutover.requests import RequestVerb
@@ -64,6 +65,28 @@ class Pending(Case):
         self._label("true")
 
 
+class Refused(Pending):
+    """It waited for its account as long as it was to."""
+
+    spec = f"startDeadline: 1s\nsteps:{DEPLOY}"
+    end = Phase.REFUSED
+
+    def enter(self) -> None:
+        assert self.shop.until_ended().phase is Phase.REFUSED
+
+
+class OutsideWindow(Case):
+    """Nothing has begun; it waits for another day."""
+
+    spec = (
+        f"windows: [{{days: [{'Mon' if time.gmtime().tm_wday in (3, 4) else 'Fri'}], from: '11:00', to: '13:00'}}]\n"
+        f"steps:{DEPLOY}"
+    )
+
+    def enter(self) -> None:
+        self.shop.until(lambda status: status.phase is Phase.PENDING and status.reason == "OutsideWindow")
+
+
 class Waiting(Case):
     """For a person."""
 
@@ -88,6 +111,17 @@ class Held(Waiting):
         self.shop.request(RequestVerb.RESUME)
         self.shop.until_phase(Phase.WAITING)
         super().free()
+
+
+class HeldPastTheWall(Waiting):
+    """Everything after a step that cannot be undone is undone."""
+
+    spec = Waiting.spec.replace("    gates:", "    irreversible: true\n    gates:")
+
+    def enter(self) -> None:
+        super().enter()
+        self.shop.request(RequestVerb.ABORT)
+        assert self.shop.until_phase(Phase.HELD).reason == "PastPointOfNoReturn"
 
 
 class Unwinding(Waiting):
@@ -261,3 +295,14 @@ class RolledBack(Waiting):
 
     def free(self) -> None:
         """Nothing more happens to it."""
+
+
+class Abandoned(Waiting):
+    """Over; what was done is left."""
+
+    end = Phase.ABANDONED
+
+    def enter(self) -> None:
+        super().enter()
+        self.shop.request(RequestVerb.ABANDON)
+        assert self.shop.until_ended().phase is Phase.ABANDONED

@@ -264,8 +264,9 @@ def pairs(body: Json, routing: Routing, old: Destination, new: Destination, plac
             problems.append(Problem(where, f"{routing.word} {route} of {whole} {says}"))
             continue
         if find(body, route.at) is None:
-            says = f"{whole} has another {routing.word} that matches just what {routing.word} {route} matches"
-            problems.append(Problem(where, f"{says}, and they cannot be told apart; give each a name, or drop one"))
+            says = f"{whole} has another {routing.word} that cannot be told from {routing.word} {route}"
+            why = "it has the same name, or none and matches just the same"
+            problems.append(Problem(where, f"{says}: {why}; give each a name of its own, or drop one"))
             continue
         ends = []
         for field, side in (("from", old), ("to", new)):

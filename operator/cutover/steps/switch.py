@@ -128,7 +128,10 @@ class Switch(Kind):
                 says = f"somebody has set the selector of {ref} back to {_shown(live)}"
                 return Hold("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
             if short := await self._short(work, change.to, snapshot.facts["ready"]):
-                return Again(work.pause(), f"the switch waits: {short}")
+                return Again(
+                    work.pause(),
+                    f"the switch waits: {short}{'' if self.min_ready else '; minReady would ask for fewer'}",
+                )
         if await fought_over(work, ref, [change]):
             return await foreign_writer(work, ref, "the selector")
         body = await work.targets.change(ref, snapshot.uid, [change])
