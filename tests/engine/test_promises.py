@@ -59,12 +59,12 @@ async def test_a_turn_whose_save_conflicts_does_nothing() -> None:
     run, done = await shifted(weight=10), list[tuple[int, int]]()
     save = run.cluster.save_status
 
-    async def meanwhile(ref: Ref, version: str, status: Any) -> Any:
+    async def meanwhile(ref: Ref, resource_version: str, status: Any) -> Any:
         if status.get("current", {}).get("weight") == 50:
             run.cluster.save_status = save  # type: ignore[method-assign]
             run.request(RequestVerb.ABORT)
             done.append((len(run.cluster.writes), len(run.recorder.notices)))
-        return await save(ref, version, status)
+        return await save(ref, resource_version, status)
 
     run.cluster.save_status = meanwhile  # type: ignore[method-assign]
     await run.until(lambda: bool(done))

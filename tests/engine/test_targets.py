@@ -54,6 +54,9 @@ async def test_a_claim_is_two_labels_and_goes_without_a_trace(cluster: MemoryClu
     await mine.claim(V2)
     await mine.claim(V2)
     assert labels(cluster) == {"team": "shop", PLAN_LABEL: "uid-a", FENCE_LABEL: "3"}
+    claimed = cluster.objects[V2]["metadata"]
+    assert "annotations" not in claimed
+    assert claimed["generation"] == before["metadata"]["generation"]
     await mine.release(V2)
     await mine.release(V2)
     assert cluster.objects[V2]["metadata"]["labels"] == before["metadata"]["labels"]

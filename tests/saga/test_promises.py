@@ -51,7 +51,7 @@ def test_what_turns_back_is_judged_before_the_step_in_hand(
 ) -> None:
     walk = Walk(replace(RULES, steps=(replace(DEPLOY, retries=1), SHIFT, LOOK))).to("deploy")
     walk.now += timedelta(hours=2) if reason == "TimedOut" else timedelta()
-    assert walk.go(answer, **what) == "undo deploy"  # type: ignore[arg-type]
+    assert walk.go(answer, **what) == "undo deploy"
     assert walk.status.failure is not None
     assert (walk.status.phase, walk.status.failure.reason) == (Phase.UNWINDING, reason)
 
