@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from cutover.errors import Denied, NotFound, Problem
 from cutover.fields import Json, names_of
-from cutover.objects.config_maps import Reference, references
+from cutover.objects.config_maps import WAY_OUT, Reference, references
 from cutover.objects.endpoints import selects
 from cutover.objects.owners import Owner, Tool, drifts, way_out
 from cutover.objects.quotas import Pods, Room, amounts, meets
@@ -149,8 +149,7 @@ async def _unfed(plan: Plan, rollouts: Sequence[Rolling], reader: Reader) -> lis
             except Denied:
                 continue
             if says := need.lacks(body):
-                way_out = "so its pods would not start; create that first, or mark the reference optional"
-                problems.append(Problem(rolling.place, f"{says}, {way_out}"))
+                problems.append(Problem(rolling.place, f"{says}, {WAY_OUT}"))
     return problems
 
 

@@ -63,12 +63,11 @@ async def _taken_over(plan: Plan, status: Status, work: Callable[[int], Work], a
         if not ours:  # its snapshot is gone, which its undo says; a new one would be of who knows what
             return True
         for later in range(at + 1, len(plan.steps)):
-            if status.steps[later].state not in TOUCHED or not _touches(plan, work(later), later, ref):
+            if status.steps[later].state not in TOUCHED:
                 continue
             theirs = await _written(plan, work(later), later, ref)
-            if status.steps[later].written and not theirs:
-                return True
-            if any(overlap(own.path, other.path) for own in ours for other in theirs):
+            lost = status.steps[later].written and not theirs and _touches(plan, work(later), later, ref)
+            if lost or any(overlap(own.path, other.path) for own in ours for other in theirs):
                 return True
     return False
 

@@ -14,6 +14,8 @@ from cutover.fields import Json
 
 LARGEST: Final = 1_048_576
 """Bytes of all values of a ConfigMap together, for the API server."""
+WAY_OUT: Final = "so its pods would not start; create that first, or mark the reference optional"
+"""What is said of pods that lack one."""
 _CONTAINERS: Final = ("initContainers", "containers")
 
 

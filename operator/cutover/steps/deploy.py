@@ -13,7 +13,7 @@ from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejec
 from cutover.fields import ABSENT, Change, Json, Path, differences
 from cutover.gates.readiness import Workload
 from cutover.model import Label, Model, validations
-from cutover.objects.config_maps import references
+from cutover.objects.config_maps import WAY_OUT, references
 from cutover.objects.workloads import Rollout, paused, scalers_of
 from cutover.patching import merge
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
@@ -222,8 +222,7 @@ class Deploy(Kind):
         names = sorted({one.name for one in needs if Target(CONFIG_MAPS, one.name) not in work.earlier})
         bodies = dict(zip(names, await asyncio.gather(*(_config_map(work, name) for name in names)), strict=True))
         lacking = {says: None for one in needs if one.name in bodies and (says := one.lacks(bodies[one.name]))}
-        way_out = "so its pods would not start; create that first, or mark the reference optional"
-        return [Problem(f"{work.place}.deploy", f"{says}, {way_out}") for says in lacking]
+        return [Problem(f"{work.place}.deploy", f"{says}, {WAY_OUT}") for says in lacking]
 
     async def look(self, work: Work, stage: int) -> Any:
         """Ask what will change, unless the snapshot says it already."""
