@@ -12,7 +12,7 @@ import time
 from answers import Answers
 from ground import machine, median, percentile, table
 
-from cutover.status import Phase
+from cutover.status.status import Phase
 from harness.api import Api
 from harness.cluster import Cluster
 from harness.process import until

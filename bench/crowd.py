@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from cutover.ports import DEPLOYMENTS, PLANS, VIRTUAL_SERVICES
-from cutover.requests import RequestVerb
-from cutover.status import ENDED, Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import ENDED, Phase
 from harness.cluster import Cluster
 from harness.process import until
 from support.real import SHIFT, Shop

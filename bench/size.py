@@ -8,8 +8,8 @@ from pathlib import Path
 from crowd import Crowd, side_by_side
 from ground import table
 
-from cutover.plan import hash_of
-from cutover.status import Phase
+from cutover.plan.plan import hash_of
+from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
 from harness.tools import print_progress

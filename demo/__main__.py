@@ -21,7 +21,7 @@ from scene import NAMESPACE, PLANS, RATE, ROUTES, Scene, documents
 from traces import left, objects
 from watching import Watching
 
-from cutover.status import Phase
+from cutover.status.status import Phase
 from harness.api import ApiError
 from harness.state import folder as kept_folder
 from harness.state import read_state, running

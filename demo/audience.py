@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.text import Text
 from watching import Watching
 
-from cutover.plan import read_status
+from cutover.plan.plan import read_status
 from cutover.report.screen import screen, sentence
-from cutover.status import ENDED, Status
+from cutover.status.status import ENDED, Status
 from harness.process import NotReady, Process
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cutover.status import Phase, Status
+from cutover.status.status import Phase, Status
 
 SETTLE = 0.3
 """Seconds after a write of weights that are not counted: Envoy has them 20 to 120 ms later."""

@@ -25,27 +25,27 @@ import kopf
 
 from cutover.adapters.clock import SystemClock
 from cutover.adapters.connection import connect
+from cutover.adapters.http_trace import Answer, trace
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.providers import Providers
-from cutover.adapters.traffic import Answer, trace
-from cutover.driver import Driver
+from cutover.engine.driver import Driver
+from cutover.engine.sweep import sweep_at_last
 from cutover.errors import Lost, OutsideError, PlanError
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
-from cutover.runtime.giving_up import until_it_ends, until_one_ends
 from cutover.runtime.health import STREAM, Contact, Health
+from cutover.runtime.kopf_watchdog import until_it_ends, until_one_ends
 from cutover.runtime.lease import Holding, Lease, NoLease
 from cutover.runtime.logs import set_up
 from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
-from cutover.runtime.missed import Missed
 from cutover.runtime.notifier import telling
 from cutover.runtime.queue import RESYNC, Queue
 from cutover.runtime.recorder import EventRecorder
-from cutover.saga.tables import Reason
-from cutover.settings import Settings, load
-from cutover.status import ACTIVE, ENDED
-from cutover.sweep import sweep_at_last
+from cutover.runtime.relist import Missed
+from cutover.settings.settings import Settings, load
+from cutover.status.reasons import Reason
+from cutover.status.status import ACTIVE, ENDED
 
 log = logging.getLogger(__name__)
 

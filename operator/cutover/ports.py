@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
-from cutover.fields import Json, Operation
+from cutover.field_path import Json, Operation
 from cutover.saga.turn import Notice
 
 GROUP: Final = "cutover.dev"

@@ -17,10 +17,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from cutover.adapters.providers import Providers
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.gates.http import Http
 from cutover.ports import Sample
-from cutover.settings import Provider
+from cutover.settings.settings import Provider
 
 SECRET: Final = "s3cret"  # noqa: S105 -- looked for in every note
 GOOD: Final = {"status": "success", "data": {"resultType": "scalar", "result": [1700000000.25, "7"]}}

@@ -19,12 +19,12 @@ import pytest
 import yaml
 
 from cutover.cli.base import Screen, as_json
-from cutover.kubeconfig import Plans
-from cutover.report.account import account
+from cutover.cli.kubeconfig import Plans
 from cutover.report.screen import screen, table
+from cutover.report.summary import account
 from cutover.report.terminal import report as whole
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness.kind import AnyCluster
 from harness.process import free_ports, until
 from support.real import DEPLOY, SHIFT, Shop

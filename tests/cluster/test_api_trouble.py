@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from cutover.status import Phase
+from cutover.status.status import Phase
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, answering, hang_after, reset_after, reset_before, unknown_page
 from support.phases import DwellingLong

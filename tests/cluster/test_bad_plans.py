@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.status import Phase
+from cutover.status.status import Phase
 from harness.api import ApiError
 from plan.test_bad_plans import spec_of
 from support.real import DEPLOY, SHIFT, Shop

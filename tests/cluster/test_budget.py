@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase, Verdict
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, Verdict
 from harness.cluster import Cluster
 from harness.process import until
 from support.fixtures import Gauges

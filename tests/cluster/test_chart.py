@@ -14,7 +14,7 @@ import pytest
 import trustme
 import yaml
 
-from cutover.settings import Server, Settings, load
+from cutover.settings.settings import Server, Settings, load
 from harness import tools
 from harness.cluster import ROOT
 from harness.kind import AnyCluster

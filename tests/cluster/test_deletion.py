@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from cutover.ports import APPLIED_LABEL
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness import tools
 from harness.process import NotReady, until
 from harness.proxy import Proxy

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase, Status
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, Status
 from harness.api import Api
 from harness.process import until
 from support.real import AnyOperator, Shop

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase, Status
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, Status
 from harness.cluster import ROOT, Cluster
 from harness.node import placement
 from harness.process import until

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase, Status, Verdict
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, Status, Verdict
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from support.page import Page

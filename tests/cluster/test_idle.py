@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cutover.status import ENDED, Phase
+from cutover.status.status import ENDED, Phase
 from harness.cluster import Cluster
 from harness.process import until
 from support.real import Shop

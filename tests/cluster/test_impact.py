@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cli.test_cli import cutover
-from cutover.status import Phase, Status
+from cutover.status.status import Phase, Status
 from harness.kind import AnyCluster
 from harness.process import until
 from support.real import Shop

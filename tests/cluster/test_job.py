@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase, Status
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, Status
 from harness.process import until
 from harness.proxy import Exchange, Fault, Hold
 from support.real import Operator, Shop

@@ -19,8 +19,8 @@ import follow
 import pytest
 import yaml
 
-from cutover.plan import read_status
-from cutover.status import ENDED, Phase, Status
+from cutover.plan.plan import read_status
+from cutover.status.status import ENDED, Phase, Status
 from harness.cluster import ROOT, Cluster
 from harness.process import Process, until
 from support.changes import Changes

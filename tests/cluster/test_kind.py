@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cutover.settings import load
+from cutover.settings.settings import load
 from harness import kwok, tools
 from harness.api import Api
 from harness.cluster import ROOT, Cluster

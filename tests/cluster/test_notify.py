@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase, StepState
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, StepState
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.process import until

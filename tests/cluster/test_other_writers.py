@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from cutover.plan import read_status
+from cutover.plan.plan import read_status
 from cutover.ports import PLAN_LABEL
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness.process import NotReady, until
 from support.meddling import (
     Objects,

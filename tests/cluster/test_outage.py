@@ -11,7 +11,7 @@ from typing import Self
 import pytest
 import yaml
 
-from cutover.status import Phase
+from cutover.status.status import Phase
 from harness.proxy import Proxy
 from support import phases
 from support.phases import (

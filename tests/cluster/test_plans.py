@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cutover.requests import RequestVerb
-from cutover.status import Answer, Phase, StepState
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Answer, Phase, StepState
 from harness.api import ApiError
 from harness.process import until
 from support.real import DEPLOY, SHIFT, AnyOperator, Operator, Shop

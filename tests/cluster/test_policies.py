@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from cluster.test_chart import render
-from cutover.requests import PREFIX
+from cutover.status.requests import PREFIX
 from harness.api import Api, ApiError
 from harness.kind import AnyCluster, OnKind
 from harness.process import until

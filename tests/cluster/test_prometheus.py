@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cutover.status import Phase, Status, Verdict
+from cutover.status.status import Phase, Status, Verdict
 from harness.kind import AnyCluster
 from support.real import Shop
 

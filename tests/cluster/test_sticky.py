@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
 from support.checkout import Checkout

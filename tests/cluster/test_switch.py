@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
 from support.real import Operator, Shop

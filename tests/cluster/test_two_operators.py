@@ -20,8 +20,8 @@ from functools import partial
 
 import pytest
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, Hold, delayed, killing
 from support.site import Site, Undisturbed, Yard, side_by_side

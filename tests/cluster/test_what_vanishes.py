@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness.cluster import ROOT
 from harness.control_plane import install, load
 from harness.process import until

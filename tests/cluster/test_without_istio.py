@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from cutover.status import Phase
+from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.control_plane import install
 from harness.mesh import gateway_crds

@@ -13,7 +13,7 @@ from figures import Traffic
 from rich.console import Console
 from watching import Watching
 
-from cutover.status import Phase
+from cutover.status.status import Phase
 from harness.api import Api
 from harness.process import NotReady, Process, until
 

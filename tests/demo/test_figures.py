@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from figures import SETTLE, Migration, Request, way_back, wrong_backward, wrong_forward
 
-from cutover.status import Current, Phase, Status
+from cutover.status.status import Current, Phase, Status
 
 ASKED = [10, 25, 50, 100]
 

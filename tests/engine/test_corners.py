@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cutover.errors import Denied, PlanError, Problem, Rejected, Unavailable
-from cutover.fields import Operation
+from cutover.field_path import Operation
 from cutover.ports import (
     APPLIED_LABEL,
     DEPLOYMENTS,
@@ -22,8 +22,8 @@ from cutover.ports import (
     Ref,
     Sample,
 )
-from cutover.requests import RequestVerb
-from cutover.status import Answer, Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Answer, Phase
 from cutover.testing.controllers import react
 from support.shop import CANARY, NAMESPACE, V1, V2, plan, shop
 from support.simulation import Simulation
@@ -468,7 +468,7 @@ async def test_a_success_that_cannot_be_read_any_more(hash_stays: bool, monkeypa
         def parse(_: Any) -> Any:
             raise PlanError(Problem("steps", "no longer so"))
 
-        monkeypatch.setattr("cutover.memory.parse", parse)
+        monkeypatch.setattr("cutover.engine.plan_cache.parse", parse)
     else:
         edit(run, run.plan, lambda body: body["spec"].update(unknown=1))
     run.restart()

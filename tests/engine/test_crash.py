@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cutover.ports import Ref
-from cutover.status import Aim, Phase
+from cutover.status.status import Aim, Phase
 from cutover.testing import CrashSwitch
 from support.plans import STORIES, Story, play
 from support.shop import plan

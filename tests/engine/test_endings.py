@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from cutover.errors import Denied, OutsideError, Unavailable
-from cutover.fields import Operation
+from cutover.field_path import Operation
 from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, SNAPSHOTS, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from engine.test_way_back import DEPLOY_AND_ASK, gone_after
 from support.plans import migrating
 from support.shop import V2, plan, shop

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cutover.fields import ABOVE, ABSENT, Path, find, in_order, readable, write
-from cutover.patching import apply
+from cutover.field_path import ABOVE, ABSENT, Path, find, in_order, readable, write
+from cutover.targets.patching import apply
 
 BODY: dict[str, Any] = {
     "metadata": {"resourceVersion": "7"},

@@ -10,11 +10,9 @@ import jq  # type: ignore[import-not-found]  # a compiled module without types
 import pytest
 import yaml
 
-from cutover.conditions import present
-from cutover.fields import Json
-from cutover.impact import fields, weigh
+from cutover.field_path import Json
 from cutover.objects.owners import drifts, owner_of
-from cutover.plan import parse
+from cutover.plan.plan import parse
 from cutover.ports import (
     AUTOSCALERS,
     DISRUPTION_BUDGETS,
@@ -24,8 +22,10 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.status import Phase
-from cutover.survey import survey
+from cutover.preflight.context import survey
+from cutover.preflight.impact import fields, weigh
+from cutover.status.conditions import present
+from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from support.shop import FLAGS, FRONT, ROUTES, STORE, V1, V2, plan, shop
 from support.simulation import Simulation

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from cutover.ports import SNAPSHOTS, Sample
-from cutover.requests import RequestVerb
-from cutover.status import Phase, StepState
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, StepState
 from engine.test_others import SHIFT, edit, held_for, set_weights, shifted, weights
 from support.shop import V2, plan, shop
 from support.simulation import Simulation

@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 )
 
 from cutover.ports import FENCE_LABEL, PLAN_LABEL, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from support.ledger import FOREIGN
 from support.plans import SPECS
 from support.shop import ROUTES, V1, V2

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from cutover.ports import PODS, Resource
-from cutover.preflight import at_one_look
+from cutover.preflight.preflight import at_one_look
 from cutover.testing import MemoryCluster
 from support.shop import V2, shop
 

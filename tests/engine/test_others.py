@@ -19,8 +19,8 @@ from cutover.ports import (
     Ref,
     Sample,
 )
-from cutover.requests import RequestVerb
-from cutover.status import Answer, Phase, Status, StepState
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Answer, Phase, Status, StepState
 from support.shop import NAMESPACE, ROUTES, V1, V2, plan, shop
 from support.simulation import Simulation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cutover.ports import Sample
-from cutover.status import ENDED, Phase, StepState
+from cutover.status.status import ENDED, Phase, StepState
 from cutover.testing import react
 from support.shop import CANARY, ROUTES, V2, plan, shop
 from support.simulation import Simulation

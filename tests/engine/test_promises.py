@@ -12,8 +12,8 @@ import pytest
 
 from cutover.errors import Rejected
 from cutover.ports import FINALIZER, JOBS, PLANS, SNAPSHOTS, Ref, Sample
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.steps import KINDS, Kind
 from engine.test_corners import APPROVE, DEPLOY
 from engine.test_others import shifted, weights

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cutover.ports import PLANS, Ref, Sample
-from cutover.requests import RequestVerb
-from cutover.status import ENDED, Aim, Phase, Result
+from cutover.status.requests import RequestVerb
+from cutover.status.status import ENDED, Aim, Phase, Result
 from cutover.testing import CrashSwitch
 from support.shop import V2, plan, shop
 from support.simulation import Simulation

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from cutover.requests import RequestVerb
-from cutover.status import Answer, Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Answer, Phase
 from engine.test_others import SHIFT, at_weight, edit, held_for, set_weights, shifted, weights
 from support.shop import ROUTES, plan, shop
 from support.simulation import Simulation

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from cutover.fields import Operation
+from cutover.field_path import Operation
 from cutover.ports import PLAN_LABEL, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react
 from engine.test_others import edit, held_for, shifted, unmark

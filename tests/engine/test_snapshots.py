@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from cutover.engine.sweep import sweep, sweep_at_last
 from cutover.errors import Denied, Unavailable
-from cutover.fields import ABSENT, Json, Operation, Path, as_go_writes
+from cutover.field_path import ABSENT, Json, Operation, Path, as_go_writes
 from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
-from cutover.requests import RequestVerb
-from cutover.snapshots import LARGEST, too_large
-from cutover.status import Phase
-from cutover.sweep import sweep, sweep_at_last
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
+from cutover.targets.snapshots import LARGEST, too_large
 from cutover.testing.controllers import react
 from support.plans import migrating
 from support.shop import V2, plan, shop

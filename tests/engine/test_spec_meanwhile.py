@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from cutover.fields import Operation
+from cutover.field_path import Operation
 from cutover.ports import PLANS, Ref
-from cutover.status import Phase
+from cutover.status.status import Phase
 from engine.test_way_back import DEPLOY_AND_ASK
 from support.shop import V2, plan, shop
 from support.simulation import Simulation

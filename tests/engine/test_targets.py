@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from cutover.errors import NotFound, Rejected, Superseded
-from cutover.fields import ABSENT, Change
+from cutover.field_path import ABSENT, Change
 from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, VIRTUAL_SERVICES, Ref
-from cutover.snapshots import drop
-from cutover.targets import Busy, Foreign, Holder, Targets
+from cutover.targets.snapshots import drop
+from cutover.targets.targets import Busy, Foreign, Holder, Targets
 from cutover.testing import MemoryCluster
 from support.shop import PLAN, ROUTES, V2, plan, shop
 

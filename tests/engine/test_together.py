@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from cutover.ports import DEPLOYMENTS, PLAN_LABEL, SNAPSHOTS, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from support.shop import ROUTES, V2
 from support.turmoil import Aim, Fault, Pace
 from support.walk import Walk

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from cutover.errors import Denied, OutsideError, Unavailable
-from cutover.fields import Operation
+from cutover.field_path import Operation
 from cutover.ports import DEPLOYMENTS, Ref, Sample
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from engine.test_others import edit
 from support.shop import NAMESPACE, V1, V2, plan, shop
 from support.simulation import Simulation

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cutover.explain import explain
+from cutover.cli.explain import explain
 from cutover.gates import Surroundings
 from cutover.gates.http import Http
-from cutover.plan import parse
+from cutover.plan.plan import parse
 from cutover.ports import Sample
-from cutover.status import Phase
+from cutover.status.status import Phase
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMetrics
 from support.shop import plan, shop
 from support.simulation import Simulation

@@ -15,11 +15,11 @@ from cutover.gates import Surroundings
 from cutover.gates.base import Pending
 from cutover.gates.job import Job
 from cutover.gates.verdict import Measurement
-from cutover.jobs import GATE_LABEL
+from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, PLANS, PODS, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
-from cutover.targets import Holder
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
+from cutover.targets.targets import Holder
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMetrics, run_jobs
 from support.plans import template
 from support.shop import PLAN, exits, plan, shop

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from cutover.adapters.prometheus import read
-from cutover.explain import explain
+from cutover.cli.explain import explain
 from cutover.gates import Surroundings
 from cutover.gates.prometheus import Prometheus, compare
 from cutover.gates.verdict import Measurement
-from cutover.plan import parse
+from cutover.plan.plan import parse
 from cutover.ports import Sample
-from cutover.status import Phase
+from cutover.status.status import Phase
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMetrics
 from support.shop import plan, shop
 from support.simulation import Simulation

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cutover.gates.verdict import Measurement, NoData, Rule, Tally, judge, observe
-from cutover.status import Verdict
+from cutover.status.status import Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RULE = Rule(name="errors", interval=timedelta(seconds=10), maximum=0.5)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.objects.quotas import Pods, Room, amounts, quantity, shown
 
 

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from cutover.conditions import present
-from cutover.criteria import with_report
-from cutover.plan import hash_of, parse, read_status, write_status
-from cutover.report.account import TITLES, account, document, took
+from cutover.engine.criteria import with_report
+from cutover.plan.plan import hash_of, parse, read_status, write_status
 from cutover.report.page import page
 from cutover.report.screen import screen
+from cutover.report.summary import TITLES, account, document, took
 from cutover.report.terminal import report
-from cutover.status import Aim, Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus
+from cutover.status.conditions import present
+from cutover.status.status import Aim, Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 EVIL = "<script>alert('x')</script> & \"quotes\" [bold]not markup[/]"

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 
-from cutover.plan import Plan, parse
+from cutover.plan.plan import Plan, parse
 from cutover.report.checklist import State, checklist, lines
-from cutover.status import Aim, Criterion, Phase, Result, Run, Seen, Status, StepState, StepStatus
+from cutover.status.status import Aim, Criterion, Phase, Result, Run, Seen, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
 _POD = '{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}'

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.criteria import with_report
-from cutover.plan import Plan, parse
-from cutover.saga.seeing import REMEMBERED
-from cutover.sizes import with_risks
-from cutover.status import (
+from cutover.engine.criteria import with_report
+from cutover.plan.plan import Plan, parse
+from cutover.saga.tally import REMEMBERED
+from cutover.status.limits import with_risks
+from cutover.status.status import (
     Aim,
     Answer,
     Compared,

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from cutover.runtime.giving_up import GivenUp, until_it_ends
+from cutover.runtime.kopf_watchdog import GivenUp, until_it_ends
 
 LOGGER = logging.getLogger("kopf._core.reactor.running")
 

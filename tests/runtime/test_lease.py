@@ -14,7 +14,7 @@ import pytest
 from cutover.errors import Conflict, Denied, Lost, NotFound, OutsideError, PlanError, Unavailable
 from cutover.ports import Ref, Resource
 from cutover.runtime.lease import Lease
-from cutover.settings import LeaseSettings, load
+from cutover.settings.settings import LeaseSettings, load
 
 DURATION = 0.6
 TERMS = LeaseSettings(

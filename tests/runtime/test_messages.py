@@ -14,7 +14,7 @@ from cutover.adapters.receivers import Handed, urls_of
 from cutover.ports import Delivery, Message
 from cutover.runtime import messages
 from cutover.runtime.messages import Messages
-from cutover.settings import NotifyProvider
+from cutover.settings.settings import NotifyProvider
 from support.receiver import Receiver, nobody, receiver, written
 
 Told = list[tuple[str, bool]]

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
-from cutover.adapters.traffic import Answer, classify
+from cutover.adapters.http_trace import Answer, classify
 from cutover.errors import Unavailable
 from cutover.runtime.metrics import Metrics
 from cutover.saga.turn import Notice

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cutover.app import Operator
-from cutover.settings import Settings
+from cutover.settings.settings import Settings
 
 
 def event(name: str, *, namespace: str = "shop", gone: bool = False, **status: str) -> Any:

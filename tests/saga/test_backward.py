@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cutover.requests import Request, RequestVerb
 from cutover.saga.turn import Again, Done
-from cutover.status import Phase, StepState
+from cutover.status.requests import Request, RequestVerb
+from cutover.status.status import Phase, StepState
 from saga.test_saga import RULES, Walk
 
 ABORT = (Request(RequestVerb.ABORT, "1"),)

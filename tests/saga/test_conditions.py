@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cutover.conditions import present
-from cutover.plan import read_status, write_status
-from cutover.sizes import with_risks
-from cutover.status import (
+from cutover.plan.plan import read_status, write_status
+from cutover.status.conditions import present
+from cutover.status.limits import with_risks
+from cutover.status.status import (
     Current,
     Failure,
     GateStatus,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cutover import saga
-from cutover.requests import Request, RequestVerb
 from cutover.saga.turn import Again, Done, Failed, OnFailure, Outcome, Wait
-from cutover.status import Phase, Verdict
+from cutover.status.requests import Request, RequestVerb
+from cutover.status.status import Phase, Verdict
 from saga.test_saga import NOW, RULES, Walk, gate
 
 DEPLOY, SHIFT, LOOK = RULES.steps

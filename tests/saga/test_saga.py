@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cutover.errors import Broken
-from cutover.requests import Request, RequestVerb
 from cutover.saga import advance, unreadable
 from cutover.saga.draft import Draft
 from cutover.saga.tables import PLAN, STEP, PlanEvent, StepEvent
@@ -26,7 +25,8 @@ from cutover.saga.turn import (
     Verb,
     Wait,
 )
-from cutover.status import ACTIVE, ENDED, Answer, GateStatus, Phase, Status, StepState, Verdict, settled
+from cutover.status.requests import Request, RequestVerb
+from cutover.status.status import ACTIVE, ENDED, Answer, GateStatus, Phase, Status, StepState, Verdict, settled
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 RULES = Rules(

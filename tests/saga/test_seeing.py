@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from cutover.requests import Request, RequestVerb
 from cutover.saga import unreadable
 from cutover.saga.draft import Draft
-from cutover.saga.seeing import REMEMBERED, _compared
 from cutover.saga.tables import StepEvent
+from cutover.saga.tally import REMEMBERED, _compared
 from cutover.saga.turn import Done, Inputs, Opening
-from cutover.status import GateStatus, Phase, Seen, Status, StepState, Verdict
+from cutover.status.requests import Request, RequestVerb
+from cutover.status.status import GateStatus, Phase, Seen, Status, StepState, Verdict
 from saga.test_saga import NOW, RULES, Walk
 
 CLOSED = Opening(open=False, opens_at=NOW + timedelta(hours=2))

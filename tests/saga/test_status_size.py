@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cutover.conditions import present
-from cutover.plan import read_status, write_status
-from cutover.requests import RequestVerb
-from cutover.sizes import clip, size, with_risks
-from cutover.status import (
+from cutover.plan.plan import read_status, write_status
+from cutover.status.conditions import present
+from cutover.status.limits import clip, size, with_risks
+from cutover.status.requests import RequestVerb
+from cutover.status.status import (
     RISKS,
     Aim,
     Answer,

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cutover.requests import Request, RequestVerb
 from cutover.saga import advance
 from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import (
@@ -27,7 +26,8 @@ from cutover.saga.turn import (
     Verb,
     Wait,
 )
-from cutover.status import ENDED, GateStatus, Phase, Status, StepState, Verdict, settled
+from cutover.status.requests import Request, RequestVerb
+from cutover.status.status import ENDED, GateStatus, Phase, Status, StepState, Verdict, settled
 from saga.test_saga import RULES
 
 pytestmark = pytest.mark.exhaustive

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cutover.model import Model
-from cutover.requests import Request, RequestVerb
+from cutover.plan.windows import Recurring, Window, opening
 from cutover.saga.turn import Again, Done, Opening, StageRule, Verb
-from cutover.status import Phase, StepState
-from cutover.windows import Recurring, Window, opening
+from cutover.schema.model import Model
+from cutover.status.requests import Request, RequestVerb
+from cutover.status.status import Phase, StepState
 from saga.test_saga import NOW, RULES, Walk
 
 CLOSED = Opening(open=False, opens_at=NOW + timedelta(hours=2))

@@ -11,7 +11,7 @@ import yaml
 
 from cutover.adapters.providers import Providers
 from cutover.errors import PlanError
-from cutover.settings import Settings, load
+from cutover.settings.settings import Settings, load
 
 SECRET = "s3cret"  # noqa: S105 -- looked for in every sentence
 AT = "providers.default.prometheus"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cutover.plan import parse
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.plan.plan import parse
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from support.shop import plan, shop
 from support.simulation import Simulation
 

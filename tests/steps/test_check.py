@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from cutover.errors import PlanError
-from cutover.plan import parse
+from cutover.plan.plan import parse
 from cutover.ports import Sample
-from cutover.status import Phase
+from cutover.status.status import Phase
 from support.shop import V2, plan, shop
 from support.simulation import Simulation
 

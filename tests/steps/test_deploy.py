@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from cutover.errors import Rejected
-from cutover.fields import ABSENT, differences
-from cutover.patching import merge
+from cutover.field_path import ABSENT, differences
+from cutover.objects.spec_patch import joined
 from cutover.ports import FENCE_LABEL, SNAPSHOTS, Ref
 from cutover.saga.turn import Again, Done, Failed, Wait
-from cutover.spec_patch import joined
-from cutover.targets import Foreign
+from cutover.targets.patching import merge
+from cutover.targets.targets import Foreign
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import roll_out
 from support.deploying import AGENT_2, SCALE, STORE_2, V2_2, claimed, do, pod, status, step, undo, work

@@ -19,9 +19,9 @@ from cutover.ports import (
     VIRTUAL_SERVICES,
     Ref,
 )
-from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done, Hold, Wait
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react, roll_out
 from support import flagging

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from cutover.errors import Rejected, Unavailable
-from cutover.fields import ABSENT, Json
+from cutover.field_path import ABSENT, Json
 from cutover.objects.config_maps import hindrances, reads
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PODS, SNAPSHOTS, Ref, Resource
-from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done, Failed, Wait
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.steps.flags import Flags
-from cutover.targets import Foreign
+from cutover.targets.targets import Foreign
 from cutover.testing import MemoryCluster
 from support.flagging import (
     AFTER,

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from cutover.fields import ABSENT, Json
+from cutover.field_path import ABSENT, Json
 from cutover.gates.base import Surroundings
 from cutover.gates.readiness import Readiness
 from cutover.objects.workloads import owned

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover import jobs
+from cutover.engine.sweep import sweep
 from cutover.errors import Conflict, Denied, Rejected, Superseded
-from cutover.jobs import STARTED_LABEL
+from cutover.objects import jobs
+from cutover.objects.jobs import STARTED_LABEL
 from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, PODS, SERVICE_ACCOUNTS, Ref
-from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
-from cutover.status import Phase, StepState
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, StepState
 from cutover.steps import Work
 from cutover.steps.job import SETTLED_LABEL, Job
-from cutover.sweep import sweep
-from cutover.targets import Holder, Targets
+from cutover.targets.targets import Holder, Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger, run_jobs
 from support.plans import migrating, template
 from support.shop import PLAN, plan, shop

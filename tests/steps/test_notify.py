@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from cutover.ports import Delivery, Message, Ref, Tone
-from cutover.requests import RequestVerb
 from cutover.saga.turn import Again, Done
-from cutover.status import Phase, StepState
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase, StepState
 from cutover.steps import Work
 from cutover.steps.notify import Notify
-from cutover.targets import Holder, Targets
+from cutover.targets.targets import Holder, Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger
 from support.plans import NOTIFIED, STORIES, Story, play
 from support.shop import PLAN, plan, shop

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from cutover.errors import Rejected
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import DEPLOYMENTS, ENDPOINT_SLICES, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, SERVICES, Ref, Sample
 from cutover.saga.turn import Again, Done, Hold, Outcome, Wait
-from cutover.snapshots import Snapshot
-from cutover.status import Phase
+from cutover.status.status import Phase
 from cutover.steps import Work
 from cutover.steps.switch import Switch
-from cutover.targets import Foreign, Holder, Targets
+from cutover.targets.snapshots import Snapshot
+from cutover.targets.targets import Foreign, Holder, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import name_endpoints, pod, react
 from support.shop import FRONT, PLAN, V1, V2, plan, shop

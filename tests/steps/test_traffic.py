@@ -11,11 +11,11 @@ import pytest
 from cutover.objects.endpoints import Side
 from cutover.ports import DESTINATION_RULES, ENDPOINT_SLICES, PODS, SERVICES, VIRTUAL_SERVICES, Ref
 from cutover.routing.routes import Destination
-from cutover.snapshots import Snapshot
-from cutover.status import Phase
+from cutover.status.status import Phase
 from cutover.steps import Work
 from cutover.steps.sides import short
-from cutover.targets import Holder, Targets
+from cutover.targets.snapshots import Snapshot
+from cutover.targets.targets import Holder, Targets
 from cutover.testing import MemoryCluster, MemoryMessenger
 from support.shop import PLAN, ROUTES, V2, plan, shop
 from support.simulation import Simulation

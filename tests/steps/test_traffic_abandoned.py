@@ -10,10 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from cutover.errors import Rejected
-from cutover.patching import apply, tidy
 from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, VIRTUAL_SERVICES, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
+from cutover.targets.patching import apply, tidy
 from cutover.testing import MemoryCluster
 from steps import test_traffic_http_route as http_route
 from steps.test_traffic_beside import HEADER, OURS, change_plan, edit, names, primary, put_with, spec

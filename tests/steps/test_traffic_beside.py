@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from cutover.ports import DEPLOYMENTS, PLANS, SERVICES, VIRTUAL_SERVICES, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react
 from support.shop import ROUTES, RUNBOOK, SOAK, V2, plan, shop, shop_of_many_routes, virtual_service

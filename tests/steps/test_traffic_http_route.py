@@ -10,8 +10,8 @@ import pytest
 
 from cutover.errors import Denied
 from cutover.ports import DEPLOYMENTS, HTTP_ROUTES, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.testing import Crash, MemoryCluster
 from support.shop import RULES, SOAK, http_route, plan, shop_with_an_http_route
 from support.simulation import Simulation

@@ -12,11 +12,11 @@ import yaml
 
 from cutover.objects.endpoints import Side
 from cutover.ports import ENDPOINT_SLICES, VIRTUAL_SERVICES, Ref, Sample
-from cutover.requests import RequestVerb
 from cutover.routing.routes import Destination
-from cutover.snapshots import Snapshot
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.steps import sides
+from cutover.targets.snapshots import Snapshot
 from cutover.testing import MemoryCluster
 from steps.test_traffic_beside import HEADER, OURS, edit, names, only, primary, put_with, share, spec
 from support.deploying import work

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import HTTP_ROUTES, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from support.shop import RULES, http_route, plan, shop_with_an_http_route
 from support.simulation import Simulation

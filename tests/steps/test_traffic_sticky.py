@@ -11,10 +11,10 @@ import jq  # type: ignore[import-not-found]  # a compiled module without types
 import pytest
 
 from cutover.errors import PlanError
-from cutover.plan import parse
+from cutover.plan.plan import parse
 from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Ref
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from support.shop import (
     ROUTES,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from cutover.plan import parse
+from cutover.plan.plan import parse
 from cutover.ports import Ref
-from cutover.status import Phase
+from cutover.status.status import Phase
 from support.shop import plan, shop
 from support.simulation import Simulation
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cutover import ports
 from cutover.errors import Conflict
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import Ref, Resource
 from cutover.testing import MemoryCluster
 

@@ -10,7 +10,7 @@ from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, Ref
 from cutover.saga.turn import Outcome
 from cutover.steps import Work
 from cutover.steps.deploy import Deploy
-from cutover.targets import Holder, Targets
+from cutover.targets.targets import Holder, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from support.shop import AGENT, PLAN, STORE, V2, shop
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from cutover.fields import ABSENT, Json
+from cutover.field_path import ABSENT, Json
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, Ref
 from cutover.saga.turn import Outcome
 from cutover.steps import Work
 from cutover.steps.flags import Flags
 from cutover.steps.restart import RESTART
-from cutover.targets import Holder, Targets
+from cutover.targets.targets import Holder, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import owner, pod, roll_out
 from support.shop import FLAGS, NAMESPACE, PLAN, V1, shop

@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from typing import Any
 
-from cutover.fields import Json, differences, readable
-from cutover.plan import Plan, read_status
+from cutover.field_path import Json, differences, readable
+from cutover.plan.plan import Plan, read_status
 from cutover.ports import FINALIZER, STREAMED, VIRTUAL_SERVICES, Ref
-from cutover.saga.tables import TOUCHED, Reason
-from cutover.status import ACTIVE, Phase, Status, StepState
+from cutover.saga.tables import TOUCHED
+from cutover.status.reasons import Reason
+from cutover.status.status import ACTIVE, Phase, Status, StepState
 from support.shop import NAMESPACE
 
 _BETWEEN_STEPS = (Reason.CLAIMING, Reason.RELEASING, Reason.RECLAIMING)

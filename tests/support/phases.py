@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness.kwok import BEHAVIOUR
 from harness.process import until
 from harness.proxy import Exchange, Fault, Hold

@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 
 from cutover.ports import Ref, Sample
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from support.shop import (
     CANARY,

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from cutover.plan import read_status
+from cutover.plan.plan import read_status
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL
-from cutover.requests import RequestVerb, write
-from cutover.status import ENDED, Phase, Status
+from cutover.status.requests import RequestVerb, write
+from cutover.status.status import ENDED, Phase, Status
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.kind import Installed

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from cutover.driver import Driver
+from cutover.engine.driver import Driver
 from cutover.errors import Unavailable
-from cutover.jobs import GATE_LABEL, STARTED_LABEL, state_of
-from cutover.plan import read_status
+from cutover.objects.jobs import GATE_LABEL, STARTED_LABEL, state_of
+from cutover.plan.plan import read_status
 from cutover.ports import (
     APPLIED_LABEL,
     CONFIG_MAPS,
@@ -23,9 +23,9 @@ from cutover.ports import (
     Ports,
     Ref,
 )
-from cutover.requests import RequestVerb, write
 from cutover.runtime.notifier import telling
-from cutover.status import ENDED, Phase, Status
+from cutover.status.requests import RequestVerb, write
+from cutover.status.status import ENDED, Phase, Status
 from cutover.testing import (
     Crash,
     CrashSwitch,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 from cutover.ports import FENCE_LABEL, FINALIZER, PLAN_LABEL
-from cutover.status import ENDED
+from cutover.status.status import ENDED
 from harness.cluster import Cluster
 from harness.process import free_ports, until
 from harness.proxy import Proxy

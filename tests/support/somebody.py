@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cutover.ports import FENCE_LABEL, PLAN_LABEL
-from cutover.requests import RequestVerb
+from cutover.status.requests import RequestVerb
 from harness.api import ApiError
 from support.real import Shop
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from cutover.requests import RequestVerb
-from cutover.status import Phase
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from harness.node import placement
 from harness.process import until
 from support.real import Shop

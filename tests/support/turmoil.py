@@ -18,11 +18,11 @@ from enum import StrEnum
 from typing import Any
 
 from cutover.adapters.kubernetes import Kubernetes
-from cutover.driver import Driver
+from cutover.engine.driver import Driver
 from cutover.errors import Broken, Conflict, Denied, OutsideError, Unavailable
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
-from cutover.runtime.missed import Missed
+from cutover.runtime.relist import Missed
 from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
 from support.answers import answered
 

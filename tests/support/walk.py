@@ -12,15 +12,15 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
-from cutover.finalizer import is_bound
-from cutover.plan import parse
+from cutover.engine.sweep import sweep
+from cutover.plan.plan import parse
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
-from cutover.requests import PREFIX, RequestVerb
-from cutover.saga.tables import Reason
-from cutover.saga.wishes import failed_step
-from cutover.snapshots import labels
-from cutover.status import ACTIVE, ENDED, Phase, Status
-from cutover.sweep import sweep
+from cutover.saga.requests import failed_step
+from cutover.status.reasons import Reason
+from cutover.status.requests import PREFIX, RequestVerb
+from cutover.status.status import ACTIVE, ENDED, Phase, Status
+from cutover.targets.finalizer import is_bound
+from cutover.targets.snapshots import labels
 from cutover.testing import MemoryCluster, react
 from support.ledger import FOREIGN, Ledger
 from support.plans import at_the_end_of, the_plan, the_shop

@@ -16,11 +16,11 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from cutover.credentials import Tls
 from cutover.errors import PlanError, Problem
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import Sample
-from cutover.settings import Server
+from cutover.settings.credentials import Tls
+from cutover.settings.settings import Server
 
 log = logging.getLogger(__name__)
 

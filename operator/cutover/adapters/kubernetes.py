@@ -17,7 +17,7 @@ import aiohttp
 
 from cutover.adapters.connection import Credentials, connect
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
-from cutover.fields import Json, Operation, as_go_writes
+from cutover.field_path import Json, Operation, as_go_writes
 from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
 
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import Sample
 
 PATH: Final = "/api/v1/query"

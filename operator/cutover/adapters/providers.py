@@ -8,9 +8,9 @@ import aiohttp
 
 from cutover.adapters import prometheus
 from cutover.adapters.http import Asker
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import Sample
-from cutover.settings import Provider
+from cutover.settings.settings import Provider
 
 
 class Providers:

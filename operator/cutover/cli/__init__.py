@@ -12,11 +12,11 @@ import sys
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from cutover.cli import asking, cluster, files, operator
+from cutover.cli import actions, cluster, files, operator
 from cutover.cli.base import USAGE, app, err
 from cutover.errors import OutsideError
 
-__all__ = ["app", "asking", "cluster", "files", "main", "operator"]
+__all__ = ["actions", "app", "cluster", "files", "main", "operator"]
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from cutover.report.texts import STEERING, visible
 if TYPE_CHECKING:
     import rich.text
 
-    from cutover.fields import Json
-    from cutover.kubeconfig import Plans
-    from cutover.status import Status
+    from cutover.cli.kubeconfig import Plans
+    from cutover.field_path import Json
+    from cutover.status.status import Status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,7 +76,7 @@ def as_json(value: Any) -> str:
 
 def plans_of(context: str | None, namespace: str | None) -> Plans:
     """The plans of a cluster, as the kubeconfig says."""
-    from cutover.kubeconfig import Plans
+    from cutover.cli.kubeconfig import Plans
 
     try:
         return Plans(context, namespace)
@@ -86,6 +86,6 @@ def plans_of(context: str | None, namespace: str | None) -> Plans:
 
 def status_of(document: Json) -> Status:
     """What stands in `.status` of a plan."""
-    from cutover.plan import read_status
+    from cutover.plan.plan import read_status
 
     return read_status(document.get("status"))

@@ -86,8 +86,8 @@ def impact(
     import asyncio
     from dataclasses import asdict
 
-    from cutover.kubeconfig import Objects
-    from cutover.survey import lines, survey
+    from cutover.cli.kubeconfig import Objects
+    from cutover.preflight.context import lines, survey
 
     known(output, "text", "json")
     document = None
@@ -121,7 +121,7 @@ def report(
     """Show what a run proved: success criteria, checklist, timeline. The exit code says how it ended, as that of watch."""
     from datetime import UTC, datetime
 
-    from cutover.report.account import account, document
+    from cutover.report.summary import account, document
 
     known(output, "text", "json", "yaml")
     plans = plans_of(context, namespace)
@@ -156,7 +156,7 @@ def watch(
     from rich.live import Live
 
     from cutover.report.screen import screen, sentence
-    from cutover.status import ENDED, Phase
+    from cutover.status.status import ENDED, Phase
 
     ends = ENDED | {Phase.HELD, Phase.STUCK} if until_stopped else ENDED
     plans = plans_of(context, namespace)

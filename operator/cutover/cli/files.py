@@ -16,7 +16,7 @@ from cutover.cli.base import USAGE, Files, app, err, fail, out
 from cutover.errors import PlanError, Problem
 
 if TYPE_CHECKING:
-    from cutover.fields import Json
+    from cutover.field_path import Json
 
 
 def read(files: list[Path]) -> list[tuple[str, Json]]:
@@ -53,7 +53,7 @@ def _plans_in(document: object) -> Iterator[tuple[str, Json]]:
 
 def parsed(document: Json) -> Any:
     """The plan. Raises PlanError with every mistake in the document."""
-    from cutover.plan import parse
+    from cutover.plan.plan import parse
     from cutover.ports import PLANS
 
     problems = []
@@ -100,7 +100,7 @@ def lint(files: Files) -> None:
 @app.command()
 def explain(files: Files) -> None:
     """Show what plans would do: steps, stages, every write, the way back, the rights needed; and what of a checklist they prove."""
-    from cutover.explain import explain as lines
+    from cutover.cli.explain import explain as lines
     from cutover.report.checklist import checklist
     from cutover.report.checklist import lines as checked
 

@@ -25,7 +25,7 @@ def run(
     """Run the operator."""
     from cutover import app as operator
     from cutover.runtime.logs import set_up
-    from cutover.settings import load
+    from cutover.settings.settings import load
 
     try:
         loaded = load(settings, namespaces=tuple(namespace) if namespace else None, port=port, log_format=log_format)
@@ -38,6 +38,6 @@ def run(
 @app.command()
 def crd() -> None:
     """Print the CustomResourceDefinition."""
-    from cutover.crd import text
+    from cutover.plan.crd import text
 
     sys.stdout.write(text())

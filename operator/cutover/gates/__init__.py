@@ -13,7 +13,7 @@ from cutover.gates.job import Job
 from cutover.gates.prometheus import Prometheus
 from cutover.gates.readiness import Readiness
 from cutover.gates.verdict import NoData, Rule
-from cutover.model import Decimal, Duration, Label, Model, validations
+from cutover.schema.model import Decimal, Duration, Label, Model, validations
 
 __all__ = ["SOURCES", "Bounds", "Gate", "Source", "Surroundings"]
 
@@ -125,7 +125,7 @@ class _GateFields(Model):
 
     @property
     def source(self) -> Source:
-        """The one source that is set; `plan.py` has made sure that there is one."""
+        """The one source that is set; `plan/` has made sure that there is one."""
         found: Source = next(source for kind in SOURCES if (source := getattr(self, kind.key)) is not None)
         return found
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from cutover.errors import Problem
 from cutover.gates.verdict import Measurement
-from cutover.model import Model
 from cutover.ports import Clock, Cluster, Metrics, Ref, Resource
-from cutover.targets import Holder
+from cutover.schema.model import Model
+from cutover.targets.targets import Holder
 
 
 @dataclass(frozen=True, slots=True)

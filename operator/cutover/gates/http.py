@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 
 from pydantic import Field, field_validator
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.gates.base import Source, Surroundings
 from cutover.gates.verdict import Measurement
-from cutover.json_path import LONGEST, check, find
-from cutover.model import Label
 from cutover.ports import Sample
+from cutover.schema.json_path import LONGEST, check, find
+from cutover.schema.model import Label
 
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?")
 _TYPES: Final = {bool: "true or false", str: "a string", list: "a list", dict: "an object", type(None): "null"}

@@ -8,17 +8,16 @@ from typing import ClassVar, Final
 
 from pydantic import Field, field_validator
 
-from cutover import jobs
 from cutover.errors import Conflict, Denied, OutsideError, Problem, Rejected
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.gates.base import Pending, Source, Surroundings
 from cutover.gates.verdict import Measurement
-from cutover.jobs import GATE_LABEL, BackoffLimit, Template
-from cutover.model import Duration, show_duration
-from cutover.objects import pods
+from cutover.objects import jobs, pods
+from cutover.objects.jobs import GATE_LABEL, BackoffLimit, Template
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
-from cutover.snapshots import RUN_LABEL
-from cutover.targets import Holder
+from cutover.schema.model import Duration, show_duration
+from cutover.targets.snapshots import RUN_LABEL
+from cutover.targets.targets import Holder
 
 _MOMENT_LABEL: Final = "cutover.dev/moment"
 _SAMPLE_LABEL: Final = "cutover.dev/sample"

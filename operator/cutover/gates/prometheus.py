@@ -11,8 +11,8 @@ from pydantic import Field, field_validator
 
 from cutover.gates.base import Source, Surroundings
 from cutover.gates.verdict import Measurement
-from cutover.model import Duration, Label, show_duration
 from cutover.ports import Sample
+from cutover.schema.model import Duration, Label, show_duration
 
 PLACEHOLDERS: Final = ("window", "namespace", "step")
 _PLACEHOLDER: Final = re.compile(r"\$\(([^)]*)\)")

@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from cutover.errors import NotFound, OutsideError
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.gates.base import Source, Surroundings
 from cutover.gates.verdict import Measurement
-from cutover.model import Duration, Model, Name
 from cutover.objects.workloads import Rollout, owned, restarted_since, selector
 from cutover.ports import PODS, WORKLOADS, Ref, Resource
+from cutover.schema.model import Duration, Model, Name
 
 
 class Workload(Model):

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from cutover.status import GateStatus, Verdict
+from cutover.status.status import GateStatus, Verdict
 
 FRESH: Final = timedelta(seconds=15)
 """A sample counts for twice the gate's interval, and for so long at least: a slow server must not pass for a good one."""

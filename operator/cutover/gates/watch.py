@@ -16,7 +16,7 @@ from cutover.errors import OutsideError
 from cutover.gates import Gate, Surroundings
 from cutover.gates.base import Pending
 from cutover.gates.verdict import Measurement, Rule, Tally, judge, observe
-from cutover.status import GateStatus, Verdict
+from cutover.status.status import GateStatus, Verdict
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 

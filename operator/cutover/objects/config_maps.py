@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from cutover.fields import Json
+from cutover.field_path import Json
 
 LARGEST: Final = 1_048_576
 """Bytes of all values of a ConfigMap together, for the API server."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cutover.errors import NotFound
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.objects.workloads import Rollout, pod_ready
 from cutover.ports import (
     DESTINATION_RULES,

@@ -1,6 +1,6 @@
 """Which tool keeps an object as it stands in git, by the marks it leaves, and how it is told to leave some fields alone. Pure.
 
-Used by `impact.py` for every target of a plan, and by the `flags` kind, which names who puts a value back.
+Used by `preflight/impact.py` for every target of a plan, and by the `flags` kind, which names who puts a value back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 import yaml
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Ref
 
 

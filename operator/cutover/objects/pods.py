@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import PODS, Cluster
 
 _WORD: Final = re.compile(r"[A-Za-z]{1,64}")

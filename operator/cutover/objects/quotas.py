@@ -1,4 +1,4 @@
-"""What ResourceQuotas and LimitRanges of a namespace say to pods that are to be made. Pure; used by `impact.py`.
+"""What ResourceQuotas and LimitRanges of a namespace say to pods that are to be made. Pure; used by `preflight/impact.py`.
 
 As the API server's own admission counts them (kube-apiserver 1.36: plugin/pkg/admission/limitranger, pkg/quota/v1/evaluator/core).
 What cannot be told from the template (scopes that depend on other things, overhead of a runtime class) is left to the server.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeAlias
 
-from cutover.fields import Json
+from cutover.field_path import Json
 
 Amounts: TypeAlias = dict[str, Decimal]
 

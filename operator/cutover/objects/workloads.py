@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, Ref, Resource
 
 _COUNTS: Final[Mapping[Resource, tuple[str, str, str, str]]] = {

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from cutover.criteria import steps_named
-from cutover.plan import Plan
+from cutover.engine.criteria import steps_named
+from cutover.plan.plan import Plan
+from cutover.plan.windows import Day
 from cutover.saga.draft import moment
-from cutover.status import ENDED, Aim, Phase, Result, Status, StepState
+from cutover.status.status import ENDED, Aim, Phase, Result, Status, StepState
 from cutover.steps.base import Duty
-from cutover.windows import Day
 
 
 class State(StrEnum):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cutover.report.account import TITLES, Account, Bar, took
 from cutover.report.checklist import State
 from cutover.report.html import Html, style, tag
+from cutover.report.summary import TITLES, Account, Bar, took
 from cutover.saga.draft import clock, moment
-from cutover.status import Phase, Result, StepState
+from cutover.status.status import Phase, Result, StepState
 
 _GOOD, _BAD, _OPEN, _BACK, _DIM = "good", "bad", "open", "back", "dim"
 _PHASES: Final = {

@@ -9,11 +9,11 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cutover.fields import Json
-from cutover.report.account import took
+from cutover.field_path import Json
+from cutover.report.summary import took
 from cutover.report.texts import Text
-from cutover.saga.tables import Reason
-from cutover.status import RISKS, Current, Phase, Result, Status, StepState, Verdict
+from cutover.status.reasons import Reason
+from cutover.status.status import RISKS, Current, Phase, Result, Status, StepState, Verdict
 
 PHASES: Final = {
     Phase.SUCCEEDED: "green",

@@ -9,12 +9,12 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
-from cutover.report.account import TITLES, Account, Bar, took
 from cutover.report.checklist import State
 from cutover.report.screen import MARKS, PHASES
+from cutover.report.summary import TITLES, Account, Bar, took
 from cutover.report.texts import Text
 from cutover.saga.draft import moment
-from cutover.status import Result, Status
+from cutover.status.status import Result, Status
 
 _RESULTS: Final = {
     Result.MET: ("✓ met", "green"),

@@ -1,7 +1,7 @@
 """What people write of that which the `traffic` kind puts beside the weights for a while: headers, mirrors, cookies. Pure.
 
 How an object spells it is the business of `virtual_services.py` and `http_routes.py`: fields with the value that they get, so
-that `targets.py` writes, compares and restores them as any other field.
+that `targets/` writes, compares and restores them as any other field.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from cutover.model import Duration, Model, validations
+from cutover.schema.model import Duration, Model, validations
 
 _HEADER: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]{0,126}[a-z0-9])?")
 _WAYS: Final = ("exact", "prefix", "regex")

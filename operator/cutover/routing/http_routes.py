@@ -15,12 +15,12 @@ from typing import ClassVar, Final
 from pydantic import Field
 
 from cutover.errors import PlanError, Problem
-from cutover.fields import ABOVE, ABSENT, Json, Path
-from cutover.model import Name
+from cutover.field_path import ABOVE, ABSENT, Json, Path
 from cutover.ports import HTTP_ROUTES, Resource
 from cutover.routing.branches import HeaderValue, Match
 from cutover.routing.parents import refusals, refused, unserved
 from cutover.routing.routes import Aim, Branch, Left, Pair, Route, Routing, asks_for_it, not_there, sets_one, swallows
+from cutover.schema.model import Name
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
 """What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cutover.fields import Json
+from cutover.field_path import Json
 
 _ACCEPTED: Final = "Accepted"
 _BAD: Final = {(_ACCEPTED, "False"), ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")}

@@ -13,11 +13,11 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from cutover.errors import PlanError, Problem
-from cutover.fields import ABSENT, Json, Path, find
-from cutover.model import Label, Model, Name
+from cutover.field_path import ABSENT, Json, Path, find
 from cutover.objects.endpoints import full_host
 from cutover.ports import Resource
 from cutover.routing.branches import Match
+from cutover.schema.model import Label, Model, Name
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.objects.endpoints import Side, resolve, selects
 from cutover.ports import Cluster, Ref, Resource
 from cutover.routing.http_routes import HttpRoute

@@ -8,8 +8,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field, StringConstraints
 
 from cutover.errors import PlanError, Problem
-from cutover.fields import ABOVE, ABSENT, Json, Path, Segment
-from cutover.model import Name
+from cutover.field_path import ABOVE, ABSENT, Json, Path, Segment
 from cutover.objects.endpoints import full_host, service_of
 from cutover.ports import VIRTUAL_SERVICES, Resource
 from cutover.routing.branches import Match
@@ -27,6 +26,7 @@ from cutover.routing.routes import (
     sets_one,
     swallows,
 )
+from cutover.schema.model import Name
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
 """Its lists of routes."""

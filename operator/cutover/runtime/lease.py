@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from cutover.errors import Conflict, Lost, NotFound, OutsideError
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import LEASES, Ref, Resource
-from cutover.settings import LeaseSettings
+from cutover.settings.settings import LeaseSettings
 
 log = logging.getLogger(__name__)
 

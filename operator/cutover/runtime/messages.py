@@ -14,7 +14,7 @@ from typing import Final
 
 from cutover.adapters.receivers import Handed, hand_over, in_thread
 from cutover.ports import Delivery, Message
-from cutover.settings import NotifyProvider
+from cutover.settings.settings import NotifyProvider
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from cutover.adapters.traffic import Answer
+from cutover.adapters.http_trace import Answer
 from cutover.saga.turn import Notice
-from cutover.status import Phase
+from cutover.status.status import Phase
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 

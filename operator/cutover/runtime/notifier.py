@@ -10,10 +10,10 @@ from typing import Any, Final, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from cutover.fields import Json
-from cutover.notifications import Notification, message_of
+from cutover.field_path import Json
+from cutover.plan.notifications import Notification, message_of
 from cutover.ports import Cluster, Messenger, Ref
-from cutover.status import Phase
+from cutover.status.status import Phase
 
 log = logging.getLogger(__name__)
 

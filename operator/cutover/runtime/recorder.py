@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cutover.errors import Conflict, Denied, OutsideError, Unavailable
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import GROUP, PLANS
 from cutover.saga.turn import Notice
 

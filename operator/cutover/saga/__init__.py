@@ -14,17 +14,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cutover.requests import RequestVerb
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft
 from cutover.saga.end import abandon, ended, reclaiming, releasing
 from cutover.saga.failing import turn_back
 from cutover.saga.forward import forward, held, retry
+from cutover.saga.requests import answer_requests, hold_or_resume, unanswered
 from cutover.saga.start import claiming, examine_anew, pending, take_spec
-from cutover.saga.tables import PlanEvent, Reason
+from cutover.saga.tables import PlanEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Inputs, Rules, Turn
-from cutover.saga.wishes import answer_requests, hold_or_resume, unanswered
-from cutover.status import ENDED, Phase, Status
+from cutover.status.reasons import Reason
+from cutover.status.requests import RequestVerb
+from cutover.status.status import ENDED, Phase, Status
 
 _BACKWARD = (Phase.UNWINDING, Phase.STUCK)
 _BESIDES = "; and the plan cannot go on with this spec: "

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cutover.requests import RequestVerb
 from cutover.saga.draft import Draft, fence_if_taken_over, position, seconds
 from cutover.saga.end import abandon, let_go
-from cutover.saga.tables import TOUCHED, PlanEvent, Reason, StepEvent
+from cutover.saga.tables import TOUCHED, PlanEvent, StepEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
-from cutover.status import Current, Phase, StepState
+from cutover.status.reasons import Reason
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Current, Phase, StepState
 
 
 def backward(draft: Draft, wish: RequestVerb | None = None) -> Turn:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cutover.errors import Broken
-from cutover.saga.tables import PLAN, STEP, PlanEvent, Reason, StepEvent
+from cutover.saga.tables import PLAN, STEP, PlanEvent, StepEvent
 from cutover.saga.turn import (
     STUCK_EVERY,
     Again,
@@ -21,7 +21,8 @@ from cutover.saga.turn import (
     Turn,
     Verb,
 )
-from cutover.status import ENDED, Current, Phase, Run, Seen, Status, StepState, StepStatus
+from cutover.status.reasons import Reason
+from cutover.status.status import ENDED, Current, Phase, Run, Seen, Status, StepState, StepStatus
 
 
 @dataclass(slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cutover.requests import RequestVerb
 from cutover.saga.draft import Draft, fence_if_taken_over, seconds
-from cutover.saga.tables import TOUCHED, PlanEvent, Reason
+from cutover.saga.tables import TOUCHED, PlanEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
-from cutover.status import Answer, Failure, Phase
+from cutover.status.reasons import Reason
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Answer, Failure, Phase
 
 
 def let_go(draft: Draft, message: str) -> Turn:

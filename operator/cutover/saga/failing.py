@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from cutover.requests import RequestVerb
 from cutover.saga.draft import Draft, duration, position, stage_of
 from cutover.saga.end import give_up
-from cutover.saga.seeing import note_failed
-from cutover.saga.tables import PlanEvent, Reason, StepEvent
+from cutover.saga.requests import gates_skipped, hold
+from cutover.saga.tables import PlanEvent, StepEvent
+from cutover.saga.tally import note_failed
 from cutover.saga.turn import DeletionPolicy, Failed, Hold, OnFailure
-from cutover.saga.wishes import gates_skipped, hold
-from cutover.status import Failure, Phase, Status, StepState, Verdict
+from cutover.status.reasons import Reason
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Failure, Phase, Status, StepState, Verdict
 
 
 def turn_back(draft: Draft, wish: RequestVerb | None) -> None:

@@ -9,11 +9,12 @@ from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, clock, fence_if_taken_over, moment, position, seconds, stage_of
 from cutover.saga.end import let_go
 from cutover.saga.failing import fail
-from cutover.saga.seeing import note_judged
-from cutover.saga.tables import PlanEvent, Reason, StepEvent
+from cutover.saga.requests import digest_of, failed_step, gates_skipped, hold
+from cutover.saga.tables import PlanEvent, StepEvent
+from cutover.saga.tally import note_judged
 from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Turn, Verb, Wait
-from cutover.saga.wishes import digest_of, failed_step, gates_skipped, hold
-from cutover.status import Current, Phase, StepState, Verdict
+from cutover.status.reasons import Reason
+from cutover.status.status import Current, Phase, StepState, Verdict
 
 
 def forward(draft: Draft) -> Turn:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cutover.requests import RequestVerb
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, fence_if_taken_over, moment, seconds
 from cutover.saga.end import ended
 from cutover.saga.failing import fail
 from cutover.saga.forward import start
-from cutover.saga.tables import PlanEvent, Reason
+from cutover.saga.tables import PlanEvent
 from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
-from cutover.sizes import with_risks
-from cutover.status import ACTIVE, ENDED, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
+from cutover.status.limits import with_risks
+from cutover.status.reasons import Reason
+from cutover.status.requests import RequestVerb
+from cutover.status.status import ACTIVE, ENDED, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
 
 _REMEMBERED = 5
 

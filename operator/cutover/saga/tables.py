@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from cutover.status import Phase, StepState
+from cutover.status.status import Phase, StepState
 
 
 class PlanEvent(StrEnum):
@@ -98,33 +98,3 @@ STEP: Final[Mapping[tuple[StepState, StepEvent], StepState]] = {
 
 TOUCHED: Final = frozenset({StepState.DOING, StepState.WAITING, StepState.FAILED, StepState.DONE, StepState.UNDOING})
 """States in which the step may have changed something, so that unwinding must pass through it."""
-
-
-class Reason(StrEnum):
-    """Why a plan is in its phase; CamelCase, as conditions show it."""
-
-    PREFLIGHT = "Preflight"
-    SUSPENDED = "Suspended"
-    TARGET_BUSY = "TargetBusy"
-    CLAIMING = "Claiming"
-    PROGRESSING = "Progressing"
-    APPROVAL = "AwaitingApproval"
-    OUTSIDE = "OutsideWindow"
-    WINDOW_OVER = "WindowOver"
-    HELD_BY_PERSON = "HeldByPerson"
-    UNREADABLE = "UnreadableSpec"
-    RELEASING = "Releasing"
-    RECLAIMING = "Reclaiming"
-    NO_RETURN = "PastPointOfNoReturn"
-    RETRYING = "Retrying"
-    ABORTED = "Aborted"
-    ABANDONED = "Abandoned"
-    ROLLBACK = "RollbackRequested"
-    ALREADY = "AlreadyApplied"
-    DELETED = "Deleted"
-    TIMED_OUT = "TimedOut"
-    STAGE_TIMED_OUT = "StageTimedOut"
-    GATE_FAILED = "GateFailed"
-    GUARD_FAILED = "GuardFailed"
-    COMPLETED = "Completed"
-    INVALID = "Invalid"

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from cutover.requests import Request
-from cutover.status import GateStatus, Risk, Status
+from cutover.status.requests import Request
+from cutover.status.status import GateStatus, Risk, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
-from cutover.fields import Change, Json, stand
-from cutover.model import Model
+from cutover.field_path import Change, Json, stand
 from cutover.objects.pods import waits_for
 from cutover.objects.workloads import Rollout, owned, paused, pods_to_delete, selector
 from cutover.ports import FIELD_MANAGER, PODS, STATEFUL_SETS, Cluster, Messenger, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Hold, Outcome, StageRule, Wait
-from cutover.snapshots import Snapshot
-from cutover.targets import Targets
+from cutover.schema.model import Model
+from cutover.targets.snapshots import Snapshot
+from cutover.targets.targets import Targets
 
 _PATIENCE: Final = 60.0
 """Seconds that an undo waits before it says that somebody has to help."""
@@ -127,7 +127,7 @@ class Kind(Model):
     """One kind of step: the fields people write under its key, and what it does.
 
     `do` and `undo` return at once: the first call starts, the later ones look. Both may be called any number of times,
-    after any crash; each kind's docstring says why that is harmless. They may raise what `targets.py` and the ports raise;
+    after any crash; each kind's docstring says why that is harmless. They may raise what `targets/` and the ports raise;
     the driver turns it into an outcome.
 
     Attributes:

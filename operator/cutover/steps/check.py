@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from cutover.model import Duration, show_duration
 from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.schema.model import Duration, show_duration
 from cutover.steps.base import Duty, Kind, Work
 
 

@@ -8,18 +8,16 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from cutover import spec_patch
 from cutover.errors import Conflict, Denied, NotFound, PlanError, Problem, Rejected
-from cutover.fields import ABSENT, Change, Json, Path, differences
+from cutover.field_path import ABSENT, Change, Json, Path, differences
 from cutover.gates.readiness import Workload
-from cutover.model import Label, Model, validations
+from cutover.objects import spec_patch
 from cutover.objects.config_maps import WAY_OUT, references
 from cutover.objects.workloads import Rollout, paused, scalers_of
-from cutover.patching import merge
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
 from cutover.routing.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
-from cutover.snapshots import Snapshot, too_large
+from cutover.schema.model import Label, Model, validations
 from cutover.steps.base import (
     Duty,
     Kind,
@@ -38,6 +36,8 @@ from cutover.steps.base import (
     patient,
     stood,
 )
+from cutover.targets.patching import merge
+from cutover.targets.snapshots import Snapshot, too_large
 
 _LOOK_AGAIN: Final = 30.0
 """Seconds; the workload is streamed, so this only mends a lost event."""

@@ -24,16 +24,14 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import ABSENT, Change, Json, find
+from cutover.field_path import ABSENT, Change, Json, find
 from cutover.gates.readiness import Workload
-from cutover.model import Name
 from cutover.objects.config_maps import hindrances, reads
 from cutover.objects.owners import owner_of
 from cutover.objects.workloads import Rollout, ending, fingerprint, paused
-from cutover.patching import merge
 from cutover.ports import CONFIG_MAPS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
-from cutover.snapshots import Snapshot, too_large
+from cutover.schema.model import Name
 from cutover.steps.base import (
     Duty,
     Kind,
@@ -50,7 +48,9 @@ from cutover.steps.base import (
     stood,
 )
 from cutover.steps.restart import MARK, RESTART, judge, mark, mark_of, needs_help, running_pods
-from cutover.targets import Foreign
+from cutover.targets.patching import merge
+from cutover.targets.snapshots import Snapshot, too_large
+from cutover.targets.targets import Foreign
 
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _LONGEST: Final = 40

@@ -6,16 +6,15 @@ from typing import Any, ClassVar, Final
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cutover import jobs
 from cutover.errors import NotFound, Problem
-from cutover.fields import Change, Json
-from cutover.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
-from cutover.model import validations
-from cutover.objects import pods
+from cutover.field_path import Change, Json
+from cutover.objects import jobs, pods
+from cutover.objects.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
 from cutover.ports import JOBS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
+from cutover.schema.model import validations
 from cutover.steps.base import Duty, Kind, Work, patient
-from cutover.targets import Foreign
+from cutover.targets.targets import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"
 """A person sets it to ``true`` on the Job of a step: what it did has been taken back by hand."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field
 
 from cutover.errors import Problem
-from cutover.model import Label
 from cutover.ports import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
+from cutover.schema.model import Label
 from cutover.steps.base import Duty, Kind, Work, unknown_receiver
 
 _PATIENCE: Final = 30.0

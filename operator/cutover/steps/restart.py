@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Final
 
-from cutover.fields import ABSENT, Json, Path, find
+from cutover.field_path import ABSENT, Json, Path, find
 from cutover.objects.workloads import Rollout, owned, selector
 from cutover.ports import PODS, Ref
 from cutover.saga.turn import Again, Done, Wait

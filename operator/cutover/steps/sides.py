@@ -11,10 +11,10 @@ from typing import Any
 
 from cutover.errors import PlanError, Problem
 from cutover.objects.endpoints import Side, count_ready, resolve, wanted
-from cutover.routing.course import pairs_of
 from cutover.routing.routes import Destination, number
-from cutover.snapshots import Snapshot
+from cutover.routing.shift import pairs_of
 from cutover.steps.base import Work
+from cutover.targets.snapshots import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,11 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field, StringConstraints, field_validator
 
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.fields import Change, Json, Path, find
-from cutover.model import Name
+from cutover.field_path import Change, Json, Path, find
 from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by_port, selects, wanted
 from cutover.ports import SERVICES, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
-from cutover.snapshots import Snapshot
+from cutover.schema.model import Name
 from cutover.steps.base import (
     Kind,
     Target,
@@ -27,6 +26,7 @@ from cutover.steps.base import (
     patient,
     refusal,
 )
+from cutover.targets.snapshots import Snapshot
 
 _SELECTOR: Final[Path] = ("spec", "selector")
 _KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")

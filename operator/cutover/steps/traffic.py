@@ -11,21 +11,21 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, model_validator
 
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
-from cutover.fields import Change, Json, Path, find, in_order, write
-from cutover.foreign import command
-from cutover.model import Duration, validations
+from cutover.field_path import Change, Json, Path, find, in_order, write
 from cutover.objects.endpoints import Side, behind, count_ready, subsets
 from cutover.ports import HTTP_ROUTES, Ref
 from cutover.routing.branches import Match, Mirror, Stickiness
-from cutover.routing.course import REFUSED, ROLES, Course, Role, back, beside, puts
 from cutover.routing.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.routing.routes import Branch, Destination, Pair, Routing, pairs
+from cutover.routing.shift import REFUSED, ROLES, Course, Role, back, beside, puts
 from cutover.routing.virtual_services import VirtualService
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
-from cutover.snapshots import Snapshot
-from cutover.steps import meddlers, sides
+from cutover.schema.model import Duration, validations
+from cutover.steps import foreign_weights, sides
 from cutover.steps.base import Kind, Target, Work, lacks_the_right, old_side_not_ready
-from cutover.targets import Foreign
+from cutover.targets.foreign import command
+from cutover.targets.snapshots import Snapshot
+from cutover.targets.targets import Foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +210,12 @@ class Traffic(Kind):
         known = stage > 0 or work.targets.remembers(ref)
         snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work, looked)
         weights, others = course.changes(snapshot, here.weights), course.changes_beside(snapshot, stage)
-        minded = await meddlers.mind(work, ref, self.to, weights, kept=here.kept)
+        minded = await foreign_weights.mind(work, ref, self.to, weights, kept=here.kept)
         standing = course.standing(snapshot, stage, applied=work.applied)
-        stop, weights = minded.stop or await meddlers.taken_away(work, ref, standing), minded.weights
+        stop, weights = minded.stop or await foreign_weights.taken_away(work, ref, standing), minded.weights
         if stop is not None:
             return stop
-        if await meddlers.raises(work, ref, weights[1::2], [*filter(puts, others)]):
+        if await foreign_weights.raises(work, ref, weights[1::2], [*filter(puts, others)]):
             ready = looked.ready if looked else await sides.count(work, snapshot.facts["to"])
             if short := await sides.short(work, snapshot, ("to", self.to), ready, here.share):
                 return Again(work.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
@@ -227,7 +227,7 @@ class Traffic(Kind):
             if await minded.overtaken(work, ref):
                 return Again(work.pause(), f"{self.to} was given another weight in {ref} just now")
             raise
-        if refused := meddlers.refused(self.where, body, snapshot, self.marks(snapshot)):
+        if refused := foreign_weights.refused(self.where, body, snapshot, self.marks(snapshot)):
             return refused
         again = work.anew or work.applied  # of the last stage only after a person has resumed it
         return Done(skip=(here.last and not again) or (here.weights > 0 and not weights))
@@ -270,7 +270,7 @@ class Traffic(Kind):
         snapshot = await work.targets.saved(ref)
         if snapshot is None:
             return None
-        return meddlers.refused(self.where, await work.targets.view(ref), snapshot, self.marks(snapshot))
+        return foreign_weights.refused(self.where, await work.targets.view(ref), snapshot, self.marks(snapshot))
 
     def marks(self, snapshot: Snapshot) -> list[Change]:
         """Both weights of each route, and what stood beside them for a while."""

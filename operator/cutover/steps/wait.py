@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from cutover.model import Duration, show_duration, validations
 from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.schema.model import Duration, show_duration, validations
 from cutover.steps.base import Kind, Work
 
 

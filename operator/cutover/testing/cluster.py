@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutover.errors import Broken, Conflict, Denied, NotFound, NotInstalled, Unavailable
-from cutover.fields import Json, Operation
-from cutover.patching import apply, merge, tidy
+from cutover.field_path import Json, Operation
 from cutover.ports import (
     FENCE_LABEL,
     HTTP_ROUTES,
@@ -29,6 +28,7 @@ from cutover.ports import (
     Resource,
 )
 from cutover.routing.routings import ROUTINGS
+from cutover.targets.patching import apply, merge, tidy
 from cutover.testing.ports import MemoryClock
 
 

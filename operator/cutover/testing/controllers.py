@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any, Final
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.objects.workloads import TEMPLATE_HASH, pod_ready
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, SERVICES, WORKLOADS, Ref
 from cutover.testing.cluster import MemoryCluster

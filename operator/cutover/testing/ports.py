@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cutover.fields import Json
+from cutover.field_path import Json
 from cutover.ports import Delivery, Message, Sample
 from cutover.saga.turn import Notice
 

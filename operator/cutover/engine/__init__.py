@@ -1,0 +1,1 @@
+"""One turn of one plan: read, advance, save, act, advance, save. Called by `app.py`."""

@@ -1,0 +1,297 @@
+"""Addresses of single fields inside a Kubernetes object, and JSON patches that write them only as long as nobody else did.
+
+Pure. A list item is named by what identifies it (`{"name": "app"}`), never by its position alone, because people insert
+and reorder items; the position is looked up at the moment of writing and tested in the same patch. Used by `targets/`
+and by the kinds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+Json: TypeAlias = Any
+"""A JSON document: dict, list, str, int, float, bool or None."""
+
+Segment: TypeAlias = str | int | Mapping[str, Json]
+"""One part of a path: a key, a position, or the members that single out one item of a list."""
+
+Path: TypeAlias = tuple[Segment, ...]
+
+ABOVE: Final = "^"
+"""In the last part of a path: the members of the item above which this one is put where it is not there yet."""
+
+Operation: TypeAlias = dict[str, Json]
+"""One operation of a JSON patch (RFC 6902)."""
+
+
+class Missing(Enum):
+    """The value of a field that is not there; JSON's null is a value, this is none."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Missing.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a path leads in one object.
+
+    Attributes:
+        pointer: the JSON pointer (RFC 6901).
+        value: what stands there, or ABSENT when only its parent exists.
+        tests: operations that fail when a list item on the way is no longer the one that was named. A member that must be
+            absent cannot be tested; where a name has one, the version of the whole object is.
+        parent: the object or list that holds the field, and `parent_pointer` where it is; ABSENT for a map that is not there,
+            as the server keeps none without content: it is made together with its first key.
+    """
+
+    pointer: str
+    value: Json
+    tests: tuple[Operation, ...]
+    parent: Json
+    parent_pointer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field to be written.
+
+    Attributes:
+        path: the field.
+        to: the value wanted; ABSENT removes the field.
+        expects: the values it may have before the write: the snapshot's and ours. Any other is somebody else's.
+    """
+
+    path: Path
+    to: Json
+    expects: tuple[Json, ...]
+
+
+def escape(key: str) -> str:
+    """One key as a part of a JSON pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _is_part(members: Mapping[str, Json], item: Json) -> bool:
+    """Whether the item has all these members; nested objects are compared the same way."""
+    if not isinstance(item, Mapping):
+        return False
+    return all(
+        _is_part(value, item.get(key)) if isinstance(value, Mapping) else item.get(key) == value
+        for key, value in members.items()
+    )
+
+
+def _tests(pointer: str, members: Mapping[str, Json]) -> list[Operation]:
+    found: list[Operation] = []
+    for key, value in members.items():
+        below = f"{pointer}/{escape(key)}"
+        if isinstance(value, Mapping):
+            found.extend(_tests(below, value))
+        elif value is not None:
+            found.append({"op": "test", "path": below, "value": value})
+    return found
+
+
+def _absences(document: Json, members: Mapping[str, Json]) -> list[Operation]:
+    """What tests that an item has none of the members that it must not have, as a route without a name."""
+    return [same_version(document)] if _asks_for_absence(members) else []
+
+
+def _asks_for_absence(members: Mapping[str, Json]) -> bool:
+    return any(_asks_for_absence(value) if isinstance(value, Mapping) else value is None for value in members.values())
+
+
+def same_version(document: Json) -> Operation:
+    """A test of the whole object: nobody has written it since it was read."""
+    version = (document.get("metadata") or {}).get("resourceVersion")
+    return {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+
+
+def find(document: Json, path: Path) -> Found | None:
+    """Follow a path through an object.
+
+    Returns:
+        Where it leads; None when a part of the way to the last segment is missing, or when more than one item of a list
+        answers to the same name.
+    """
+    node, pointer, tests = document, "", list[Operation]()
+    parent, parent_pointer = node, pointer
+    for depth, segment in enumerate(path):
+        last = depth == len(path) - 1
+        parent, parent_pointer = node, pointer
+        if isinstance(segment, Mapping):
+            members = {key: value for key, value in segment.items() if key != ABOVE}
+            places = _places(node, members)
+            if last and not places and ABOVE in segment:
+                return _not_in_list(node, pointer, segment[ABOVE], tests)
+            if len(places) != 1:
+                return None
+            pointer += f"/{places[0]}"
+            tests.extend(_tests(pointer, members))
+            tests.extend(one for one in _absences(document, members) if one not in tests)
+            node = node[places[0]]
+        elif isinstance(segment, int):
+            if not isinstance(node, Sequence) or isinstance(node, str) or not 0 <= segment < len(node):
+                return None
+            pointer += f"/{segment}"
+            node = node[segment]
+        else:
+            if not isinstance(node, Mapping):
+                return None
+            pointer += f"/{escape(segment)}"
+            if segment not in node:
+                if last:
+                    return Found(pointer, ABSENT, tuple(tests), parent, parent_pointer)
+                return _in_no_map(document, pointer, path[depth + 1 :], tests)
+            node = node[segment]
+    return Found(pointer, node, tuple(tests), parent, parent_pointer)
+
+
+def _places(items: Json, members: Mapping[str, Json]) -> list[int]:
+    """Where in a list the items with these members stand; nowhere, if it is no list."""
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        return []
+    return [place for place, item in enumerate(items) if _is_part(members, item)]
+
+
+def _not_in_list(items: Json, pointer: str, above: Mapping[str, Json], tests: list[Operation]) -> Found | None:
+    """An item that is not there: where it would be put. Its parent, the whole list, is what a write tests."""
+    places = _places(items, above)
+    return Found(f"{pointer}/{places[0]}", ABSENT, tuple(tests), items, pointer) if len(places) == 1 else None
+
+
+def _in_no_map(document: Json, pointer: str, rest: Path, tests: list[Operation]) -> Found | None:
+    """A key of a map that is not there. An absent map cannot be tested, so the version of the whole object is."""
+    same = same_version(document)
+    if len(rest) != 1 or not isinstance(rest[0], str) or same["value"] is None:
+        return None
+    return Found(f"{pointer}/{escape(rest[0])}", ABSENT, (*tests, same), ABSENT, pointer)
+
+
+def in_order(operations: Iterable[Operation]) -> list[Operation]:
+    """All tests first, because each speaks of the object as it is before any of the writes; then values, then items of lists.
+
+    Of these the last comes first: one that is put in or taken out moves all that stand behind it.
+    """
+
+    def order(operation: Operation) -> tuple[int, int]:
+        place = operation["path"].rpartition("/")[2]
+        in_list = place.isdecimal()
+        return (0, 0) if operation["op"] == "test" else (1 + in_list, -int(place) if in_list else 0)
+
+    return sorted(operations, key=order)
+
+
+def stand(document: Json, changes: Iterable[Change]) -> bool:
+    """Whether each field has the value that it is to be brought to."""
+    return all((found := find(document, change.path)) is not None and found.value == change.to for change in changes)
+
+
+def write(found: Found, to: Json) -> list[Operation]:
+    """Operations that write one field only if it still has the value found.
+
+    A JSON patch has no test for "absent": where the field is not there, all of its parent is tested instead.
+    """
+    operations = list(found.tests)
+    if found.parent is ABSENT:
+        operations.append({"op": "add", "path": found.parent_pointer, "value": {}})
+    elif found.value is ABSENT:
+        operations.append({"op": "test", "path": found.parent_pointer, "value": found.parent})
+    else:
+        operations.append({"op": "test", "path": found.pointer, "value": found.value})
+    if to is not ABSENT:  # to add an item that is there would put a second one before it
+        known_item = isinstance(found.parent, list) and found.value is not ABSENT
+        operations.append({"op": "replace" if known_item else "add", "path": found.pointer, "value": to})
+    elif found.value is not ABSENT:
+        operations.append({"op": "remove", "path": found.pointer})
+    return operations
+
+
+def differences(before: Json, after: Json, at: Path = ()) -> Iterator[tuple[Path, Json, Json]]:
+    """The smallest fields in which two states of one object differ, each with its value before and after (or ABSENT).
+
+    Items of a list are compared one by one where each has a name of its own and the names stay as they are; else the
+    whole list is one field.
+    """
+    if before == after:
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted(before.keys() | after.keys()):
+            if key in before and key in after:
+                yield from differences(before[key], after[key], (*at, key))
+            else:
+                yield (*at, key), before.get(key, ABSENT), after.get(key, ABSENT)
+        return
+    names = names_of(before)
+    if names and names == names_of(after):
+        for name, old, new in zip(names, before, after, strict=True):
+            yield from differences(old, new, (*at, {"name": name}))
+    else:
+        yield at, before, after
+
+
+def overlap(one: Path, other: Path) -> bool:
+    """Whether one field is the other, or a part of it."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def deeper_than(levels: int, node: Json) -> bool:
+    """Whether mappings and lists are nested deeper. Without recursion, which this makes safe for whoever comes after."""
+    layer = [node]
+    for _ in range(levels):
+        parts = (item for item in layer if isinstance(item, dict | list))
+        layer = [child for item in parts for child in (item.values() if isinstance(item, dict) else item)]
+    return any(isinstance(item, dict | list) for item in layer)
+
+
+def names_of(items: Json) -> list[str]:
+    """Names of the items of a list; empty when one has none, or shares it, or has something else for a name."""
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        return []
+    if not all(isinstance(name := item.get("name"), str) and name for item in items):
+        return []
+    names = [item["name"] for item in items]
+    return names if len(set(names)) == len(names) else []
+
+
+def readable(path: Path) -> str:
+    """The path as people write it: ``spec.template.spec.containers[name=app].image``."""
+    text = ""
+    for segment in path:
+        if isinstance(segment, Mapping):
+            text += f"[{_members(segment)}]"
+        elif isinstance(segment, int):
+            text += f"[{segment}]"
+        else:
+            text += f".{segment}" if text else segment
+    return text
+
+
+def _members(members: Mapping[str, Json]) -> str:
+    return ",".join(
+        f"{key}.{_members(value)}" if isinstance(value, Mapping) else f"{key}={value}"
+        for key, value in members.items()
+        if value is not None and key != ABOVE
+    )
+
+
+_GO_ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+def as_go_writes(body: Json) -> str:
+    """A document in the very bytes that Go's encoder gives it.
+
+    A test in a JSON patch compares the bytes of a string with those that the API server has written itself, so that ``a&b``
+    would not be ``a&b`` there. And the data of a ControllerRevision is kept as it was sent, and may never change: whoever
+    patches it strategically has it encoded anew, as the garbage collector does when a plan is deleted with orphan
+    propagation; other bytes are refused then, and the plan would never go.
+    """
+    text = json.dumps(body, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return text.translate(_GO_ESCAPES)

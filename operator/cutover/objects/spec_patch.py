@@ -1,0 +1,172 @@
+"""The strategic merge patch that a `deploy` step makes of its images, replicas and `patch`. Pure; used by that kind alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from cutover.field_path import Json, deeper_than, names_of
+
+_LONGEST: Final = 16_384
+"""Characters of a patch as JSON."""
+_DEEPEST: Final = 32
+"""Mappings and lists inside each other; a pod template needs 12."""
+_SHOWN: Final = 60
+"""Characters of a value in a sentence."""
+_LOST: Final = (
+    "if a null stood below it, kubectl apply has dropped it: take a mapping away with $patch: delete, "
+    "or apply with kubectl apply --server-side"
+)
+_DIRECTIVE: Final = "$patch"
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PARTS: Final = ("containers", "initContainers")
+_NOT_HERE: Final = {
+    "replicas": "replicas do not go into patch; write them beside it, as deploy.replicas",
+    "selector": "the selector of a workload never changes; take it out",
+    **dict.fromkeys(
+        ("apiVersion", "kind", "metadata", "spec", "status"),
+        "{key} is no field of the workload's spec; patch begins below spec, so write template and the like at once",
+    ),
+}
+
+
+def wrong(patch: Json) -> str:
+    """What is wrong with a patch, as a sentence; empty when nothing is. Most is left to the server's dry run."""
+    for key in patch:
+        if key in _NOT_HERE:
+            return _NOT_HERE[key].format(key=key)
+    if deeper_than(_DEEPEST, patch):
+        return f"it is nested more than {_DEEPEST} deep, which no workload is; mend it"
+    if (length := len(json.dumps(patch))) > _LONGEST:
+        return f"it has {length} characters, and the most is {_LONGEST}; split the step"
+    node, at = patch, ""
+    for key in ("template", "spec"):
+        node, at = node.get(key, {}), f"{at}.{key}" if at else key
+        if not isinstance(node, dict):
+            return f"{at} is not a mapping; put its fields below it, indented"
+    if says := _wrong_metadata(patch) or _wrong_containers(node, at):
+        return says
+    return next((f"{where} says nothing; {_LOST}" for where in _empty(patch)), "")
+
+
+def _wrong_metadata(patch: Json) -> str:
+    """A null is right: it takes away what is there, and the server says whether a pod can be without."""
+    node = patch.get("template", {}).get("metadata")
+    parts = {"template.metadata": node}
+    if isinstance(node, dict):
+        parts = {f"template.metadata.{key}": node.get(key) for key in ("labels", "annotations")}
+    return next(
+        (
+            f"{at} is {_shown(value)}, and not a mapping; put its fields below it, indented"
+            for at, value in parts.items()
+            if value is not None and not isinstance(value, dict)
+        ),
+        "",
+    )
+
+
+def _wrong_containers(pod: Json, at: str) -> str:
+    """The server merges containers by their names, and whoever reckons with the outcome tells them apart by those."""
+    for part in _PARTS:
+        items = pod.get(part, [])
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            return f"{at}.{part} is not a list of containers; begin each with a dash and its name"
+        for position, item in enumerate(items):
+            where, name = f"{at}.{part}[{position}]", item.get("name")
+            if item.get(_DIRECTIVE) == "replace":  # an order to drop the live list, not a container
+                continue
+            if name is None or name == "":
+                return f"{where} has no name in {_shown(item)}; containers are merged by it, so add the name of the one that is meant"
+            if not isinstance(name, str):
+                return f"{where}.name is {_shown(name)}, and a name is a string; put it in quotes, or mend it"
+    return ""
+
+
+def _shown(value: Json) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _empty(patch: Json, at: str = "") -> Iterator[str]:
+    """Mappings without content, which change nothing; inside of lists they may be values, such as ``emptyDir: {}``."""
+    for key, value in patch.items():
+        where = f"{at}.{key}" if at else key
+        if value == {}:
+            yield where
+        elif isinstance(value, dict):
+            yield from _empty(value, where)
+
+
+def images_in(patch: Json) -> set[str]:
+    """Names of the containers whose image a patch sets. For a patch in which nothing is `wrong`."""
+    pod = patch.get("template", {}).get("spec", {})
+    return {item["name"] for part in _PARTS for item in pod.get(part, ()) if "image" in item and "name" in item}
+
+
+def places(patch: Json, at: str = "") -> Iterator[str]:
+    """Where a patch says something, for people: mappings are followed, lists are not."""
+    for key, value in patch.items():
+        where = f"{at}.{key}" if at else key
+        if isinstance(value, dict) and value:
+            yield from places(value, where)
+        else:
+            yield where
+
+
+def expressions(patch: Json, at: str) -> Iterator[str]:
+    """Where a patch says something, as jq paths: named items of lists are followed too."""
+    if isinstance(patch, dict) and patch and _DIRECTIVE not in patch:
+        for key, value in patch.items():
+            if not (key == "name" and at.endswith(")")):
+                yield from expressions(value, at_key(f"{at} | ." if at.endswith(")") else at, key))
+    elif isinstance(patch, list) and names_of(patch):
+        for item in patch:
+            yield from expressions(item, f"{at}[] | select(.name == {json.dumps(item['name'])})")
+    else:
+        yield at
+
+
+def at_key(at: str, key: str) -> str:
+    """The jq path of a key below another path."""
+    return f"{at.removesuffix('.')}.{key}" if _PLAIN.fullmatch(key) else f"{at}[{json.dumps(key)}]"
+
+
+def parts_of(live: Json) -> dict[str, str]:
+    """The containers of a live spec, each with the list in which it stands."""
+    return {item["name"]: part for part in _PARTS for item in live["template"]["spec"].get(part) or ()}
+
+
+def joined(patch: Json, images: Mapping[str, str], replicas: int | None, live: Json) -> Json:
+    """All of it as one patch of the spec.
+
+    Args:
+        patch: what the step says.
+        images: by container; each must be there, or it would be merged in as a new one.
+        replicas: None leaves them.
+        live: the spec as it is.
+    """
+    wish: Json = copy.deepcopy(patch)
+    parts = parts_of(live)
+    if replicas is not None:
+        wish["replicas"] = replicas
+    for name, image in images.items():
+        items = wish.setdefault("template", {}).setdefault("spec", {}).setdefault(parts[name], [])
+        mine = next((item for item in items if item.get("name") == name), None)
+        if mine is None:
+            items.append(mine := {"name": name})
+        mine["image"] = image
+    return _in_order(wish, live)
+
+
+def _in_order(patch: Json, live: Json) -> Json:
+    """The patch with its named items in the order of the live list: the server puts them in the order of the patch."""
+    if isinstance(patch, dict) and isinstance(live, dict):
+        return {key: _in_order(value, live.get(key)) for key, value in patch.items()}
+    if names_of(patch) and (order := names_of(live)):
+        items = {item["name"]: item for item in live}
+        ordered = sorted(patch, key=lambda item: order.index(item["name"]) if item["name"] in items else len(order))
+        return [_in_order(item, items.get(item["name"])) for item in ordered]
+    return patch

@@ -1,0 +1,199 @@
+"""All that stands around the targets of a plan, for people: who owns them, what leads to them, what steers and guards their pods.
+
+Reads only, as whoever asks. Called by the command line; what preflight asks too is in `impact.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cutover.errors import PlanError
+from cutover.field_path import Json
+from cutover.objects.endpoints import selects, service_of
+from cutover.objects.owners import owner_of
+from cutover.objects.quotas import amounts, shown
+from cutover.objects.workloads import scalers_of
+from cutover.plan.plan import Plan, parse
+from cutover.ports import (
+    AUTOSCALERS,
+    DISRUPTION_BUDGETS,
+    LIMIT_RANGES,
+    PLANS,
+    SERVICES,
+    WORKLOADS,
+    Ref,
+    Resource,
+)
+from cutover.preflight.impact import (
+    Reader,
+    Rolling,
+    budgets_of,
+    fields,
+    labels_of,
+    permitted,
+    rollings,
+    targets,
+    weigh,
+)
+from cutover.preflight.preflight import at_one_look
+from cutover.routing.routings import ROUTINGS, destinations
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """One target of a plan and what stands around it, each as people name it.
+
+    Attributes:
+        owner: what keeps it as it stands elsewhere; empty when nothing does.
+        fields: what the plan writes of it, as jq paths.
+        routes: by their kind, those that lead to it, with the weight they give.
+        plans: other plans that write it too, each with its phase.
+    """
+
+    target: str
+    owner: str = ""
+    fields: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    routes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    autoscalers: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()
+    plans: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Pods of one workload before and after one step, and at most in between."""
+
+    step: str
+    workload: str
+    before: int
+    after: int
+    most: int
+    each: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """All that a plan means for what else is there."""
+
+    targets: tuple[Around, ...]
+    missing: tuple[str, ...]
+    capacity: tuple[Need, ...]
+    problems: tuple[str, ...]
+    risks: Mapping[str, str]
+
+
+async def survey(plan: Plan, name: str, reader: Reader, namespace: str) -> Impact:
+    """Look at everything around the targets of a plan of this name."""
+    reader = at_one_look(reader)
+    bodies = await targets(plan, reader, namespace)
+    found = await weigh(plan, reader, namespace)
+    kinds = (SERVICES, *ROUTINGS, AUTOSCALERS, DISRUPTION_BUDGETS, PLANS, LIMIT_RANGES)
+    listed = dict(
+        zip(kinds, await asyncio.gather(*(permitted(reader, kind, namespace) for kind in kinds)), strict=True)
+    )
+    written = fields(plan, bodies)
+    return Impact(
+        targets=tuple(
+            _around(ref, body, written[ref], listed, _others(ref, name, listed[PLANS])) for ref, body in bodies.items()
+        ),
+        missing=tuple(str(ref) for ref in plan.targets(namespace) if ref not in bodies),
+        capacity=tuple(_need(rolling, listed[LIMIT_RANGES]) for rolling in rollings(plan, bodies, namespace)),
+        problems=tuple(map(str, found.problems)),
+        risks={risk.type: risk.message for risk in found.risks},
+    )
+
+
+def _around(
+    ref: Ref, body: Json, written: Sequence[str], listed: Mapping[Resource, Sequence[Json]], plans: tuple[str, ...]
+) -> Around:
+    services, budgets = list[str](), list[str]()
+    if ref.resource in WORKLOADS:
+        labels = labels_of(body["spec"])
+        services = [
+            service["metadata"]["name"]
+            for service in listed[SERVICES]
+            if service["spec"].get("selector") and selects(service["spec"]["selector"], labels)
+        ]
+        budgets = [budget["metadata"]["name"] for budget in budgets_of(body["spec"], listed[DISRUPTION_BUDGETS])]
+    elif ref.resource in ROUTINGS:
+        aims = (aim for aim, _ in destinations(ref.resource, body))
+        found = (service_of(aim.host, ref.namespace) for aim in aims)
+        services = list(dict.fromkeys(filter(None, found)))
+    behind = [ref.name] if ref.resource == SERVICES else services if ref.resource in WORKLOADS else []
+    return Around(
+        target=str(ref),
+        owner=str(owner_of(body) or ""),
+        fields=tuple(written),
+        services=tuple(services),
+        routes={kind.kind: tuple(_routes_to(behind, kind, listed[kind], ref.namespace)) for kind in ROUTINGS},
+        autoscalers=tuple(
+            f"{scaler['metadata']['name']} ({scaler['spec'].get('minReplicas', 1)} to {scaler['spec']['maxReplicas']})"
+            for scaler in scalers_of(ref, listed[AUTOSCALERS])
+        ),
+        budgets=tuple(budgets),
+        plans=plans,
+    )
+
+
+def _routes_to(services: Sequence[str], resource: Resource, routes: Sequence[Json], namespace: str) -> Iterator[str]:
+    for body in routes:
+        given = destinations(resource, body)
+        weights = [weight for aim, weight in given if service_of(aim.host, namespace) in services]
+        if weights:
+            yield f"{body['metadata']['name']} (weight {', '.join(map(str, weights))})"
+
+
+def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
+    """Plans of another name that write an object; one that cannot be read writes nothing."""
+    found = []
+    for document in plans:
+        called = document["metadata"]["name"]
+        if called == name:
+            continue
+        try:
+            other = parse(document["spec"])
+        except PlanError:
+            continue
+        if ref in other.targets(ref.namespace):
+            found.append(f"{called} ({(document.get('status') or {}).get('phase', 'not seen yet')})")
+    return tuple(found)
+
+
+def _need(rolling: Rolling, ranges: Sequence[Json]) -> Need:
+    pods = rolling.pods
+    most = max(sum(state) for state in (*pods.passes, pods.wishes, (0, pods.now)))
+    each = {what: shown(what, amount) for what, amount in sorted(amounts(pods.after, ranges).items()) if what != "pods"}
+    return Need(rolling.step, str(rolling.ref), pods.now, pods.passes[-1][0], most, each)
+
+
+def lines(found: Impact) -> Iterator[str]:
+    """Line by line, indented with two blanks a level."""
+    for around in found.targets:
+        yield f"{around.target}{f', owned by {around.owner}' if around.owner else ''}"
+        for head, items in (
+            ("writes", around.fields),
+            ("Services", around.services),
+            *((f"{kind}s", items) for kind, items in around.routes.items()),
+            ("HorizontalPodAutoscalers", around.autoscalers),
+            ("PodDisruptionBudgets", around.budgets),
+            ("other plans", around.plans),
+        ):
+            if items:
+                yield f"  {head}: {', '.join(items)}"
+    for target in found.missing:
+        yield f"{target}: not there"
+    if found.capacity:
+        yield "capacity"
+    for need in found.capacity:
+        each = ", ".join(f"{what} {amount}" for what, amount in need.each.items())
+        pods = f"{need.before} pods, then {need.after}, at most {need.most} in between"
+        yield f"  step {need.step}: {need.workload}: {pods}{f'; each: {each}' if each else ''}"
+    for problem in found.problems:
+        yield f"would be refused: {problem}"
+    for risk, message in found.risks.items():
+        first, *rest = message.splitlines()
+        yield f"{risk}: {first}"
+        yield from (f"  {line}" for line in rest)

@@ -1,0 +1,201 @@
+"""All that must be there before the first step, said at once. Reads only; called by `engine/commands.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from cutover.errors import NotFound, NotInstalled, Problem
+from cutover.field_path import Json
+from cutover.plan import rights
+from cutover.plan.plan import Plan
+from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
+from cutover.preflight import impact
+from cutover.steps import Work
+from cutover.steps.base import unknown_receiver
+from cutover.targets.targets import Holder
+
+R = TypeVar("R", bound=impact.Reader)
+
+
+class _Once:
+    """The API server as it is at one look: each object and each list is read once, however many ask."""
+
+    def __init__(self, reader: impact.Reader) -> None:
+        self._reader = reader
+        self._reads: dict[object, asyncio.Task[Any]] = {}
+
+    async def get(self, ref: Ref) -> Json:
+        return await self._once(ref, lambda: self._reader.get(ref))
+
+    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+        ask = partial(self._reader.list, resource, namespace, labels, fresh=fresh)
+        found: Sequence[Json] = await self._once((resource, namespace, labels, fresh), ask)
+        return found
+
+    async def _once(self, what: object, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        if what not in self._reads:
+            self._reads[what] = asyncio.create_task(ask())
+        return await asyncio.shield(self._reads[what])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+def at_one_look(reader: R) -> R:
+    """The same API server, where each object is read once. Not for anybody who writes."""
+    return cast("R", _Once(reader))
+
+
+async def missing(
+    plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, works: Sequence[Work]
+) -> impact.Weighed:
+    """Everything that the plan needs and does not find, in the order of the plan, and what people should know beforehand.
+
+    Args:
+        plan: what is asked for.
+        cluster: the API server.
+        metrics: the providers.
+        namespace: of the plan and all its targets.
+        works: what each step would get to work with, in order.
+    """
+    parts = asyncio.gather(
+        account(cluster, namespace, plan.service_account_name),
+        *(_of_step(step, cluster, work) for step, work in zip(plan.steps, works, strict=True)),
+        _of_gates(plan, cluster, works[0].targets.holder),
+        _accounts(plan, cluster, namespace),
+        _rights(plan, cluster, works),
+    )
+    found, weighed = await asyncio.gather(parts, impact.weigh(plan, cluster, namespace))
+    unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, works[0].messenger))
+    problems = (problem for part in (*found, weighed.problems, *unknown) for problem in part)
+    return impact.Weighed(tuple(dict.fromkeys(problems)), weighed.risks)
+
+
+async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
+    """Whether the account that all writes are made as exists and may be used for it.
+
+    Impersonation does not ask whether an account exists, so we do.
+    """
+    try:
+        body = await cluster.get(Ref(SERVICE_ACCOUNTS, namespace, name))
+    except NotFound:
+        return [Problem("serviceAccountName", f"there is no ServiceAccount {name} in namespace {namespace}; create it")]
+    if (body["metadata"].get("labels") or {}).get(MIGRATOR_LABEL) != "true":
+        command = f"kubectl label serviceaccount {name} -n {namespace} {MIGRATOR_LABEL}=true"
+        says = f"ServiceAccount {name} is not released for migrations; run {command}"
+        return [Problem("serviceAccountName", says)]
+    return []
+
+
+async def lent(cluster: Cluster, namespace: str, name: str, others: Iterable[str]) -> list[Problem]:
+    """Whether the accounts that pods are given are there, released for migrations, and for the plan's account to use.
+
+    The API server asks nobody when a pod names an account, so a plan could else get the rights of any in its namespace.
+    """
+    problems = []
+    for other in sorted(others):
+        found = await account(cluster, namespace, other)
+        if not found and not await cluster.may(name, namespace, "use", SERVICE_ACCOUNTS, other):
+            found = [Problem("serviceAccountName", f"ServiceAccount {name} may not use ServiceAccount {other}")]
+        problems += found
+    return problems
+
+
+async def _of_step(step: Any, cluster: Cluster, work: Work) -> list[Problem]:
+    kind = step.kind
+    refs = [target.ref(work.namespace) for target in kind.touches()]
+    parts = await asyncio.gather(
+        *(_there(cluster, f"{work.place}.{kind.key}", ref) for ref in refs), kind.examine(work)
+    )
+    return [problem for part in parts for problem in part]
+
+
+async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
+    try:
+        await cluster.get(ref)
+    except NotInstalled:
+        says = f"the cluster does not know the kind {ref.resource.kind} ({ref.resource.api_version}); install its definition"
+        return [Problem(place, says)]
+    except NotFound:
+        return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or mend the name")]
+    return []
+
+
+async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[Problem]:
+    """Whether the account may write all that the plan writes, for do and undo; what is missing as the Role to create."""
+    name, namespace = plan.service_account_name, works[0].namespace
+    refs = plan.targets(namespace)
+    makes, lends = plan.makes(), plan.lends()
+
+    async def denied(wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
+        asked = (cluster.may(name, namespace, verb, resource, of) for verb, resource, of in wanted)
+        return [at for at, may in enumerate(await asyncio.gather(*asked)) if not may]
+
+    making = [(verb, resource, "") for resource in makes for verb in rights.MAKING]
+    patches, made, lent = await asyncio.gather(
+        denied([("patch", ref.resource, ref.name) for ref in refs]),
+        denied(making),
+        denied([("use", SERVICE_ACCOUNTS, account) for account in lends]),
+    )
+    no_patch, no_use = [refs[at] for at in patches], [lends[at] for at in lent]
+    no_make = list(dict.fromkeys(making[at][1] for at in made))
+    says = [
+        *([f"patch {', '.join(map(str, no_patch))}"] if no_patch else []),
+        *(f"{', '.join(making[at][0] for at in made if making[at][1] == kind)} {kind.kind}s" for kind in no_make),
+        *([f"use ServiceAccount {', '.join(no_use)}"] if no_use else []),
+    ]
+    if not says:
+        return []
+    role = rights.role(name, namespace, rights.rules(rights.of(no_patch), no_make, no_use))
+    return [Problem("serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(says)}; apply this:\n{role}")]
+
+
+async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
+    """The accounts that pods are given; whether ours may use them is asked with its other rights."""
+    return [problem for other in plan.lends() for problem in await account(cluster, namespace, other)]
+
+
+async def _of_gates(plan: Plan, cluster: Cluster, holder: Holder) -> list[Problem]:
+    """Workloads that gates name beside those that steps roll out, and what their sources need."""
+    problems, namespace = [], holder.namespace
+    for place, gate in _gates(plan):
+        problems += await gate.source.examine(cluster, holder, place)
+        workload = getattr(gate.source, "workload", None)
+        if workload is None:
+            continue
+        ref = Ref(workload.resource, namespace, workload.name)
+        try:
+            await cluster.get(ref)
+        except NotFound:
+            says = f"there is no {ref} in namespace {namespace}; create it, or mend the name"
+            problems.append(Problem(f"{place}.{gate.source.key}.workload", says))
+    return problems
+
+
+def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
+    """Providers that are not there, or that the operator cannot ask."""
+    for place, gate in _gates(plan):
+        name, kind = gate.source.provider(), gate.source.key
+        if name and name not in (known := metrics.names(kind)):
+            says = f"there is no provider {name} of kind {kind}; the administrator has configured: {', '.join(known) or 'none'}"
+            yield Problem(f"{place}.{kind}.provider", says)
+        elif name and not metrics.usable(name):
+            says = f"the operator's credentials for provider {name} cannot be used"
+            yield Problem(f"{place}.{kind}.provider", f"{says}; its log tells the administrator which file to mend")
+
+
+def _unknown_receivers(plan: Plan, messenger: Messenger) -> Iterable[Problem]:
+    for notification in plan.notifications:
+        if says := unknown_receiver(messenger, notification.provider):
+            yield Problem(f"notifications[{notification.provider}].provider", says)
+
+
+def _gates(plan: Plan) -> Iterable[tuple[str, Any]]:
+    for guard in plan.guards:
+        yield f"guards[{guard.name}]", guard
+    for step in plan.steps:
+        for gate in step.gates:
+            yield f"steps[{step.name}].gates[{gate.name}]", gate

@@ -1,0 +1,149 @@
+"""All that a report shows of one plan, gathered once for the terminal, for programs and for the page. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from cutover.errors import PlanError
+from cutover.field_path import Json
+from cutover.plan.plan import hash_of, parse, read_status, write_status
+from cutover.report.checklist import Line, checklist
+from cutover.status.status import ENDED, Aim, Status, StepStatus
+
+TITLES: Final = {
+    Aim.DATA: "Zero data loss",
+    Aim.WINDOW: "Completed within the window",
+    Aim.VALIDATIONS: "All validations passed",
+    Aim.PERFORMANCE: "Performance kept or improved",
+    Aim.ROLLBACK: "Rollback rehearsed and ready",
+    Aim.DOWNTIME: "No unexpected downtime",
+    Aim.DEPENDENCIES: "All dependencies updated",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of the plan that the API server still has."""
+
+    at: datetime
+    reason: str
+    note: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A step on the timeline: from where to where, as shares of the whole."""
+
+    step: StepStatus
+    begin: float
+    length: float
+    took: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What there is to tell of one plan.
+
+    Attributes:
+        unknown: why there is no checklist; empty when there is.
+        events: those of this run, the first one first.
+        now: what is still going on goes on until here.
+    """
+
+    name: str
+    namespace: str
+    status: Status
+    checklist: tuple[Line, ...]
+    unknown: str
+    events: tuple[Event, ...]
+    now: datetime
+
+    @property
+    def no_report(self) -> str:
+        """Why there are no criteria; empty when there are."""
+        if self.status.report:
+            return ""
+        if self.status.phase in ENDED:
+            if any(step.attempt for step in self.status.steps):
+                return "it was not judged, because its spec could not be read when it ended"
+            return "the run did nothing, so there is nothing to judge"
+        return f"the plan is {self.status.phase or 'not seen yet'}; it is judged when its run has ended"
+
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        """From the first step to the end, or until now."""
+        began = [step.started_at for step in self.status.steps if step.started_at]
+        run = self.status.run
+        end = (run.finished_at if run else None) or self.now
+        begin = min(began, default=run.started_at if run else self.now)
+        return begin, max(end, begin)
+
+    @property
+    def bars(self) -> tuple[Bar, ...]:
+        """The steps that were begun."""
+        begin, end = self.span
+        whole = max((end - begin).total_seconds(), 0.001)
+        bars = []
+        for step in self.status.steps:
+            if step.started_at is None:
+                continue
+            took = max((step.finished_at or end) - step.started_at, timedelta())
+            at = (step.started_at - begin).total_seconds() / whole
+            bars.append(Bar(step, min(at, 1.0), min(took.total_seconds() / whole, 1.0 - min(at, 1.0)), took))
+        return tuple(bars)
+
+
+def account(document: Json, events: Sequence[Json], now: datetime) -> Account:
+    """What there is to tell of a plan as the API server has it, and of its events."""
+    status, metadata = read_status(document.get("status")), document["metadata"]
+    lines, unknown = tuple[Line, ...](), ""
+    run = status.run
+    if run is not None and run.spec_hash != hash_of(metadata["name"], document["spec"]):
+        unknown = "the spec was changed since this run"
+    else:
+        try:
+            lines = checklist(parse(document["spec"]), status)
+        except PlanError as error:
+            unknown = f"the spec cannot be read: {error}"
+    since = run.started_at if run else now
+    told = sorted((event for event in map(_event, events) if event.at >= since), key=lambda event: event.at)
+    return Account(metadata["name"], metadata["namespace"], status, lines, unknown, tuple(told), now)
+
+
+def _event(body: Json) -> Event:
+    at = body.get("eventTime") or body["metadata"]["creationTimestamp"]
+    return Event(
+        datetime.fromisoformat(at), body.get("reason", ""), body.get("note", ""), body.get("type") == "Warning"
+    )
+
+
+def document(told: Account) -> Json:
+    """The same for programs."""
+    shown = write_status(told.status)
+    kept = ("phase", "reason", "message", "run", "failure", "report", "steps", "history", "requests")
+    return {
+        "plan": told.name,
+        "namespace": told.namespace,
+        **{key: shown[key] for key in kept if key in shown},
+        "checklist": [asdict(line) | {"state": str(line.state)} for line in told.checklist],
+        "events": [asdict(event) | {"at": event.at.isoformat()} for event in told.events],
+        **({"noReport": told.no_report} if told.no_report else {}),
+        **({"noChecklist": told.unknown} if told.unknown else {}),
+    }
+
+
+def took(span: timedelta) -> str:
+    """How long, for people: in two units at most."""
+    seconds = span.total_seconds()
+    if seconds < 60:  # noqa: PLR2004 -- a minute
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    for big, small, size in (("d", "h", 86_400), ("h", "m", 3600), ("m", "s", 60)):
+        if whole >= size:
+            part = whole % size // {"h": 3600, "m": 60, "s": 1}[small]
+            return f"{whole // size}{big}{f' {part}{small}' if part else ''}"
+    return f"{whole}s"

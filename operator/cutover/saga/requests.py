@@ -1,0 +1,261 @@
+"""What people ask for: whether it makes sense now, what is recorded, and how a plan is held and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from cutover.saga.draft import Draft, position
+from cutover.saga.tables import PlanEvent, StepEvent
+from cutover.saga.turn import Rules
+from cutover.status.reasons import Reason
+from cutover.status.requests import Request, RequestVerb
+from cutover.status.status import ENDED, Answer, Phase, RequestRecord, Status, StepState
+
+_OF_THE_STAGE: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "skipped"}
+"""Verbs that are kept beside the stage in hand, so that no later request undoes them; of all others one is done in a turn."""
+
+
+def digest_of(rules: Rules, number: int, step: str) -> str:
+    """What an approval approves: this step of this spec in this run."""
+    return f"sha256:{hashlib.sha256(f'{rules.spec_hash}/{number}/{step}'.encode()).hexdigest()[:16]}"
+
+
+def unanswered(status: Status, requests: Iterable[Request]) -> tuple[Request, ...]:
+    """Those whose token has no answer yet."""
+    known = {record.verb: record.token for record in status.requests}
+    return tuple(request for request in requests if known.get(request.verb) != request.token)
+
+
+def answer_requests(draft: Draft) -> RequestVerb | None:
+    """Record every new token with its answer; return the strongest wish that was accepted."""
+    wish: RequestVerb | None = None
+    for request in unanswered(draft.status, draft.inputs.requests):
+        refusal = f"{wish} was asked for at the same time, and comes first" if wish else _refusal(draft, request)
+        record_answer(draft, request, refusal)
+        if refusal:
+            continue
+        if request.verb in _OF_THE_STAGE:
+            draft.set(current=replace(draft.current, **{_OF_THE_STAGE[request.verb]: True}))  # type: ignore[arg-type]
+        else:
+            wish = request.verb
+    return wish
+
+
+def record_answer(draft: Draft, request: Request, refusal: str) -> None:
+    """Keep one answer, in the place of the last one of this verb, and tell it."""
+    record = RequestRecord(
+        verb=request.verb,
+        token=request.token,
+        answer=Answer.REJECTED if refusal else Answer.ACCEPTED,
+        at=draft.now,
+        run=draft.run.number,
+        by=request.by,
+        step=request.step,
+        message=refusal[:256],
+    )
+    draft.set(requests=(*(old for old in draft.status.requests if old.verb != request.verb), record))
+    who = f" by {request.by}" if request.by else ""
+    if refusal:
+        draft.notice("RequestRejected", f"{request.verb}{who} was rejected: {refusal}", warning=True)
+    else:
+        draft.notice("RequestAccepted", f"{request.verb}{who} was accepted")
+
+
+def gates_skipped(status: Status) -> bool:
+    """Whether a person has asked to take the gates of the step in hand as passed."""
+    return status.current is not None and status.current.skipped
+
+
+# --- whether it makes sense ---------------------------------------------------------------------------------------------
+
+
+def _refusal(draft: Draft, request: Request) -> str:
+    """Why a request makes no sense now; empty when it does."""
+    status = draft.status
+    if status.phase in ENDED:
+        return _after_the_end(draft, request.verb)
+    if status.reason == Reason.RELEASING:
+        return "the run is over and only lets go of its targets"
+    return _WHILE_ACTIVE[request.verb](draft, request)
+
+
+def _after_the_end(draft: Draft, verb: RequestVerb) -> str:
+    status = draft.status
+    if status.phase is Phase.REFUSED and verb is RequestVerb.RETRY:
+        return "the plan is being deleted" if draft.inputs.deleting else ""
+    if status.phase is Phase.SUCCEEDED and verb is RequestVerb.ROLLBACK:
+        if draft.inputs.deleting:
+            return "the plan is being deleted"
+        if not draft.rules.steps:
+            return "the spec cannot be read, and how to undo its steps stands in it; mend it first"
+        if draft.run.spec_hash != draft.rules.spec_hash:
+            return "since an upgrade of the CRD the spec does not read as it did when this run began"
+        if status.point_of_no_return:
+            return f"step {status.point_of_no_return} is done and cannot be undone"
+        keep = draft.run.keep_until
+        if keep is None or keep <= draft.now:
+            return "the snapshots of this run are not kept any more (spec.keepSnapshots)"
+        return ""
+    return f"the run has ended ({status.phase})"
+
+
+def _no_way_back(draft: Draft, request: Request) -> str:
+    status = draft.status
+    if status.phase in (Phase.UNWINDING, Phase.STUCK):
+        return "the plan is unwinding already"
+    if status.phase is Phase.PENDING and request.verb is RequestVerb.ROLLBACK:
+        return "nothing has begun yet; abort stops the plan"
+    if status.reason == Reason.NO_RETURN:
+        return f"step {status.point_of_no_return} is done and cannot be undone; retry goes on, abandon lets go"
+    return ""
+
+
+def _no_abandoning(draft: Draft, _: Request) -> str:
+    return "nothing has begun yet; abort stops the plan" if draft.status.phase is Phase.PENDING else ""
+
+
+def failed_step(status: Status) -> int:
+    """The step that `retry` would do again, of a plan that is held; -1 when there is none."""
+    if status.phase is not Phase.HELD:
+        return -1
+    for at, step in enumerate(status.steps):
+        if step.state in (StepState.FAILED, StepState.UNDOING):
+            return at
+        if step.state is StepState.UNDONE and status.reason == Reason.NO_RETURN:
+            return at
+    return -1
+
+
+def _no_retry(draft: Draft, _: Request) -> str:
+    phase = draft.status.phase
+    return "" if failed_step(draft.status) >= 0 else f"no step of this plan has failed and is held; it is {phase}"
+
+
+def _no_hold(draft: Draft, _: Request) -> str:
+    status = draft.status
+    if status.phase in (Phase.UNWINDING, Phase.STUCK):
+        return "the plan is unwinding; that is not stopped halfway"
+    held = status.phase is Phase.HELD or status.reason == Reason.HELD_BY_PERSON
+    return "the plan is held already" if held and status.reason != Reason.SUSPENDED else ""
+
+
+def _no_resume(draft: Draft, _: Request) -> str:
+    status = draft.status
+    if status.reason == Reason.SUSPENDED:
+        return "spec.suspend is true; set it to false instead"
+    if status.phase is Phase.PENDING and status.reason == Reason.HELD_BY_PERSON:
+        return ""
+    if status.phase is not Phase.HELD:
+        return f"only a held plan can be resumed, and this one is {status.phase}"
+    at = failed_step(status)
+    if at >= 0:
+        return (
+            f"step {status.steps[at].name} has failed; retry does it again, skip passes its gates, abort takes all back"
+        )
+    return ""
+
+
+def _no_skip(draft: Draft, request: Request) -> str:
+    status = draft.status
+    current = status.current
+    if current is None or status.phase not in (Phase.RUNNING, Phase.WAITING, Phase.HELD) or not current.stage:
+        return "no step is in hand whose gates could be skipped"
+    if request.step != current.step:
+        return f"it must name the step in hand; write step={current.step}"
+    failed = status.steps[position(status)].state is StepState.FAILED
+    if failed and (status.failure is None or status.failure.reason != Reason.GATE_FAILED):
+        return f"step {current.step} has failed by itself, not by a gate; retry does it again"
+    return ""
+
+
+def _no_approval(draft: Draft, request: Request) -> str:
+    status = draft.status
+    waiting = status.current.step if status.current and status.phase is Phase.WAITING else ""
+    if not waiting:
+        return "no step waits for an approval now"
+    if status.reason == Reason.OUTSIDE:
+        return f"step {waiting} waits for the plan's window, not for an approval"
+    if not request.step:
+        return f"it does not name the step; add step={waiting}"
+    if request.step != waiting:
+        return f"step {waiting} waits for an approval, not {request.step}"
+    wanted = digest_of(draft.rules, draft.run.number, waiting)
+    if request.digest and request.digest != wanted:
+        return f"what was approved is not what waits now, which has digest={wanted}; look again"
+    return ""
+
+
+_WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
+    RequestVerb.ABORT: _no_way_back,
+    RequestVerb.ROLLBACK: _no_way_back,
+    RequestVerb.ABANDON: _no_abandoning,
+    RequestVerb.HOLD: _no_hold,
+    RequestVerb.RETRY: _no_retry,
+    RequestVerb.RESUME: _no_resume,
+    RequestVerb.SKIP: _no_skip,
+    RequestVerb.APPROVE: _no_approval,
+}
+
+
+# --- hold and go on -----------------------------------------------------------------------------------------------------
+
+
+def hold_or_resume(draft: Draft, wish: RequestVerb | None) -> None:
+    """Stop on purpose, or go on; nothing is undone."""
+    status, suspended = draft.status, draft.inputs.suspended
+    if status.phase is not Phase.HELD:
+        if wish is RequestVerb.HOLD:
+            hold(draft, Reason.HELD_BY_PERSON, "held by a person; resume to go on, abort to take everything back")
+        elif suspended:
+            hold(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
+        return
+    if wish is RequestVerb.HOLD:
+        draft.set(reason=str(Reason.HELD_BY_PERSON), message="held by a person; resume to go on")
+    elif wish is RequestVerb.RESUME and suspended:
+        resume(draft)
+        hold(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
+    elif (
+        wish is RequestVerb.RESUME
+        or (status.reason == Reason.SUSPENDED and not suspended)
+        or status.reason == Reason.UNREADABLE
+        or (status.reason == Reason.GATE_FAILED and gates_skipped(status))
+    ):
+        resume(draft)
+
+
+def hold(draft: Draft, reason: Reason | str, message: str, *, warning: bool = False) -> None:
+    """Stop; the clocks stop too."""
+    draft.plan_event(PlanEvent.HOLD, reason, message)
+    draft.set_run(held_at=draft.now)
+    draft.notice(reason, message, warning=warning)
+
+
+def resume(draft: Draft) -> None:
+    """Start the clocks again where they stopped. What was held because time was up gets all of its time anew."""
+    status = draft.status
+    stopped = draft.now - (draft.run.held_at or draft.now)
+    kept = status.reason in (Reason.HELD_BY_PERSON, Reason.SUSPENDED, Reason.UNREADABLE)
+    if status.reason == Reason.TIMED_OUT:
+        draft.set_run(spent=0.0)
+    current = status.current
+    if current is not None:
+        if kept:
+            applied = current.applied_at + stopped if current.applied_at else None
+            started = current.started_at + stopped
+        else:  # whatever was done to the target in the meantime: the stage is brought about and judged anew
+            applied, started = None, draft.now
+        anew = current.anew or not kept
+        draft.set(current=replace(current, started_at=started, applied_at=applied, anew=anew, message=""))
+        at = position(draft.status)
+        if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
+            draft.step_event(at, StepEvent.GO)
+    if not kept:
+        left = zip(draft.status.steps, draft.rules.steps, strict=True)
+        draft.set(steps=tuple(replace(s, anew=rule.keeps and s.state is StepState.DONE) for s, rule in left))
+    draft.set(failure=None)
+    draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING if current is not None else Reason.CLAIMING)
+    draft.set_run(held_at=None)
+    draft.notice("Resumed", "the plan goes on")

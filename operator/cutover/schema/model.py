@@ -1,0 +1,97 @@
+"""The base of everything people write in a plan, and the small types of its fields.
+
+The CRD, the docs and the checks are all made from these models, so a bound stands here once. Used by `plan/`, the kinds
+and the gates.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
+
+from cutover.status.status import camel
+
+_DURATION: Final = re.compile(r"([0-9]+)(ms|s|m|h)")
+DURATION_PATTERN: Final = r"^([0-9]{1,7}(ms|s|m|h)){1,4}$"
+_LONGEST: Final = timedelta(days=36_525)
+"""Some of them together must still lead to a time that there is."""
+_UNITS: Final = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+}
+
+
+class Model(BaseModel):
+    """Frozen, and unknown fields are refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=camel, populate_by_name=True)
+
+
+def parse_duration(value: object) -> timedelta:
+    """Read ``90s``, ``1h30m`` or ``500ms``. Raises ValueError with a sentence for people."""
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN, value):
+        raise ValueError("write a duration such as 500ms, 90s, 2m or 1h30m")
+    span = sum((int(count) * _UNITS[unit] for count, unit in _DURATION.findall(value)), timedelta())
+    if span > _LONGEST:
+        raise ValueError(f"{value} is more than a hundred years; write less")
+    return span
+
+
+def show_duration(span: timedelta) -> str:
+    """The shortest way to write a duration; ``parse_duration`` reads it back."""
+    rest = round(span.total_seconds() * 1000)
+    text = ""
+    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            text += f"{count}{unit}"
+    return text or "0s"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(show_duration),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "maxLength": 32}),
+]
+"""A span of time, written as ``90s`` or ``1h30m``."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", max_length=253)]
+"""The name of an object (RFC 1123 subdomain)."""
+
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", max_length=63)]
+"""A short name (RFC 1123 label), as steps, gates and containers have."""
+
+
+def _decimal(value: object) -> float:
+    if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", value):
+        raise ValueError('write a decimal number as a string, such as "0.5"')
+    return float(value)
+
+
+Decimal = Annotated[
+    float,
+    BeforeValidator(_decimal),
+    PlainSerializer(lambda value: f"{value:g}"),
+    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]{1,18}(\.[0-9]{1,9})?$", "maxLength": 32}),
+]
+"""A number written as a string, because Kubernetes bans floats in specs."""
+
+Text = Annotated[str, Field(max_length=1024)]
+
+
+def validations(*rules: tuple[str, str]) -> dict[str, Any]:
+    """Rules in CEL that the API server applies, each with its sentence; for `json_schema_extra` of a model or field."""
+    return {
+        "x-kubernetes-validations": [
+            {"rule": rule, "messageExpression" if says.startswith("=") else "message": says.removeprefix("=")}
+            for rule, says in rules
+        ]
+    }

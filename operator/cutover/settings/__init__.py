@@ -1,0 +1,1 @@
+"""What the administrator decides, and how the operator authenticates to a provider."""

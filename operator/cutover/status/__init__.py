@@ -1,0 +1,1 @@
+"""What stands in `.status`: phases, reasons, requests, conditions. Plain frozen values; pure."""

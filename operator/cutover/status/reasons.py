@@ -1,0 +1,35 @@
+"""Why a plan is in its phase: the reasons that the saga itself gives. Kinds and preflight bring more of their own."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a plan is in its phase; CamelCase, as conditions show it."""
+
+    PREFLIGHT = "Preflight"
+    SUSPENDED = "Suspended"
+    TARGET_BUSY = "TargetBusy"
+    CLAIMING = "Claiming"
+    PROGRESSING = "Progressing"
+    APPROVAL = "AwaitingApproval"
+    OUTSIDE = "OutsideWindow"
+    WINDOW_OVER = "WindowOver"
+    HELD_BY_PERSON = "HeldByPerson"
+    UNREADABLE = "UnreadableSpec"
+    RELEASING = "Releasing"
+    RECLAIMING = "Reclaiming"
+    NO_RETURN = "PastPointOfNoReturn"
+    RETRYING = "Retrying"
+    ABORTED = "Aborted"
+    ABANDONED = "Abandoned"
+    ROLLBACK = "RollbackRequested"
+    ALREADY = "AlreadyApplied"
+    DELETED = "Deleted"
+    TIMED_OUT = "TimedOut"
+    STAGE_TIMED_OUT = "StageTimedOut"
+    GATE_FAILED = "GateFailed"
+    GUARD_FAILED = "GuardFailed"
+    COMPLETED = "Completed"
+    INVALID = "Invalid"

@@ -1,0 +1,121 @@
+"""What others make of the fields of a shift meanwhile: what is put right, what is a wish to stop, and what a gateway refuses.
+
+Reads only. Used by the kind `traffic`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cutover.field_path import Change, Json, find, readable, stand
+from cutover.ports import Ref
+from cutover.routing.routes import Destination, Routing, number
+from cutover.routing.shift import REFUSED
+from cutover.saga.turn import Failed, Hold
+from cutover.steps.base import Work, foreign_writer, repaired_too_often
+from cutover.targets.snapshots import Snapshot
+
+
+async def taken_away(work: Work, ref: Ref, ours: list[Change]) -> Hold | None:
+    """Whether somebody has taken away what we put beside the weights, which is a wish to stop."""
+
+    def gone(body: Json) -> Change | None:
+        return next((one for one in ours if (at := find(body, one.path)) and at.value == one.expects[0]), None)
+
+    if (
+        not ours
+        or work.anew
+        or not gone(await work.targets.view(ref))
+        or not (one := gone(await work.cluster.get(ref)))
+    ):
+        return None
+    says = f"somebody has taken {readable(one.path)} out of {ref}, which this plan had put there"
+    return Hold("TakenAway", f"{says}; resume puts it back, abort takes everything back")
+
+
+@dataclass(frozen=True, slots=True)
+class Minded:
+    """The weights as they are to be written, and the look at the object they come from; or why to stop."""
+
+    body: Json
+    weights: list[Change]
+    stop: Hold | None = None
+
+    async def overtaken(self, work: Work, ref: Ref) -> bool:
+        """Whether somebody has set a weight since that look, so that another one is needed before anything is written."""
+        now = await work.cluster.get(ref)
+        return now["metadata"]["uid"] == self.body["metadata"]["uid"] and any(
+            (found := find(now, one.path)) is not None and found.value not in one.expects for one in self.weights
+        )
+
+
+async def mind(work: Work, ref: Ref, to: Destination, changes: list[Change], *, kept: bool) -> Minded:
+    """What somebody else has done to the weights meanwhile.
+
+    With `kept` the weights are those of the stage before.
+    """
+    kept = kept or work.applied
+    body = await work.targets.view(ref)
+    minded, lowered, raised = _compare(work, changes, body, kept=kept)
+    if lowered:  # a stream may be behind; nobody is held up without a fresh look
+        body = await work.cluster.get(ref)
+        minded, lowered, raised = _compare(work, changes, body, kept=kept)
+    stop = None
+    if lowered:
+        says = f"somebody has lowered {to} to weight {lowered.now} in {ref}, where this plan has {lowered.goal}"
+        stop = Hold("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
+    elif raised and repaired_too_often(work):
+        stop = await foreign_writer(work, ref, "the weights")
+    return Minded(body, minded, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowered:
+    """The weight of the new side as it is, and as this plan has it."""
+
+    now: int
+    goal: int
+
+
+def _compare(
+    work: Work, changes: list[Change], body: Json, *, kept: bool
+) -> tuple[list[Change], _Lowered | None, bool]:
+    """The changes from what stands there, what somebody has lowered, and whether somebody has raised."""
+    minded, raised = list[Change](), False
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        found = [find(body, change.path) for change in (old, new)]
+        if found[0] is None or found[1] is None:
+            return changes, None, False  # said by `targets.change`
+        live_old, live_new = found[0].value, found[1].value
+        # Written only over what was looked at: a weight is traffic, and never left to chance.
+        minded += [replace(old, expects=(live_old,)), replace(new, expects=(live_new,))]
+        goal = number(new.to)
+        if number(live_new) == goal and number(live_old) == number(old.to):
+            continue
+        before = goal if kept else number(new.expects[-2])
+        if number(live_new) >= goal:
+            raised = True
+        elif not work.anew and number(live_new) != before:
+            return minded, _Lowered(number(live_new), goal), False
+    return minded, None, raised
+
+
+async def raises(work: Work, ref: Ref, weights: list[Change], others: list[Change]) -> bool:
+    """Whether the new side gets more than it has; what takes from it waits for nothing."""
+    body = await work.targets.view(ref)
+    return not stand(body, others) or any(
+        (found := find(body, weight.path)) is None or number(found.value) < number(weight.to) for weight in weights
+    )
+
+
+def refused(where: Routing, body: Json, snapshot: Snapshot, marks: list[Change]) -> Failed | None:
+    """Whether what stands in the object is ours and somebody refuses it who did not refuse what was there before.
+
+    Nobody is waited for: some never say anything, and who says it later is heard at the next look.
+    """
+    before = snapshot.facts.get(REFUSED)  # a snapshot that an older release took does not know
+    if before is None or stand(body, marks) or not (says := where.refused(body, before)):
+        return None
+    return Failed(
+        "NotServed", f"{says}; so the traffic is not where this plan has it: mend that, then run the plan again"
+    )

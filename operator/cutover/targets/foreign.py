@@ -1,0 +1,67 @@
+"""What to say when somebody else changed a field: both values, and the command that settles it. Pure; used by `targets.py`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Final
+
+from cutover.field_path import ABSENT, Change, Found, Json, Operation, in_order, readable
+from cutover.ports import FENCE_LABEL, Ref
+
+_LONGEST: Final = 160
+"""Characters of one value in a message, and of the value in a command; what is longer is edited by hand."""
+
+
+def says(ref: Ref, change: Change, found: Found) -> str:
+    """A field has a value that is neither the snapshot's (the first that the change expects) nor one of ours."""
+    was, *ours = change.expects
+    set_to = " or ".join(dict.fromkeys(_shown(value) for value in ours if value != was)) or _shown(was)
+    return (
+        f"{readable(change.path)} of {ref} is {_shown(found.value)}, was {_shown(was)} before, and this plan set {set_to}; "
+        f"somebody else changed it. To have it as it was: {command(ref, (found, was))}"
+    )
+
+
+def gone(ref: Ref, change: Change) -> str:
+    """There is no place any more where the field stood."""
+    return (
+        f"{ref} has no {readable(change.path)} any more; it was {_shown(change.expects[0])} before. "
+        f"Put it back: {_edit(ref)}"
+    )
+
+
+def fenced_by_hand(ref: Ref, fence: int, ours: int) -> str:
+    """The fence is higher than any that this plan has written."""
+    return (
+        f"the label {FENCE_LABEL} of {ref} is {fence}, and this plan set {ours} at most; somebody else changed it. To have it as it "
+        f"was: kubectl label {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --overwrite {FENCE_LABEL}={ours}"
+    )
+
+
+def command(ref: Ref, *fields: tuple[Found, Json]) -> str:
+    """A patch that brings fields of one object back to what they were.
+
+    The positions in it are those of this moment; it fails where an item that has a name is no longer at its own.
+    """
+    patch = list[Operation]()
+    for found, was in fields:
+        names = (test for test in found.tests if not test["path"].startswith("/metadata/"))
+        patch += [test for test in names if test not in patch]
+        if was is ABSENT:
+            patch.append({"op": "remove", "path": found.pointer})
+            continue
+        patch.append({"op": "add", "path": found.pointer, "value": was})
+        if found.parent is ABSENT or len(json.dumps(was)) > _LONGEST:
+            return _edit(ref)
+    text = shlex.quote(json.dumps(in_order(patch)))
+    return f"kubectl patch {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --type=json -p {text}"
+
+
+def _edit(ref: Ref) -> str:
+    return f"kubectl edit {ref.resource.kind.lower()} {ref.name} -n {ref.namespace}"
+
+
+def _shown(value: Json) -> str:
+    text = "absent" if value is ABSENT else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
