@@ -1,4 +1,4 @@
-"""The figures of the demo: requests sent and failed, the split at each weight, how long the way back took. And what is wrong.
+"""The figures of the demo: requests sent and failed, the split at each weight, how long the rollback took. And what is wrong.
 
 Knows records alone: what was seen of each migration, by whom and how is not its business.
 """
@@ -97,7 +97,7 @@ class Migration:
     def saw_status(self, status: Status) -> None:
         """Of the statuses in which the plan goes back the first counts: its undo began in the turn that judged the sample."""
         current = status.current
-        if not self.judged and status.phase is Phase.UNWINDING and current is not None and current.intent == "undo":
+        if not self.judged and status.phase is Phase.ROLLING_BACK and current is not None and current.intent == "undo":
             self.judged = current.started_at.timestamp()
 
     @property
@@ -141,7 +141,7 @@ def wrong_forward(name: str, asked: list[int], migration: Migration, requests: l
 
 
 def wrong_backward(name: str, migration: Migration, requests: list[Request]) -> Iterator[str]:
-    """A bad migration turns back, and both ends of the way back were seen."""
+    """A bad migration turns back, and both ends of the rollback were seen."""
     if not migration.judged or not migration.back:
         what = "the failing sample" if not migration.judged else "the traffic being back"
         yield f"{name}: {what} was never seen"
@@ -162,7 +162,7 @@ def show(console: Console, name: str, migration: Migration, requests: list[Reque
 
 
 def way_back(migration: Migration, sent: list[Request]) -> str:
-    """How long the way back took, and what exactly was measured."""
+    """How long the rollback took, and what exactly was measured."""
     last = max((request.sent for request in sent if request.version == migration.version), default=migration.judged)
     after = 1000 * (last - migration.judged)
     return (

@@ -15,17 +15,17 @@ class Problem:
 
     Attributes:
         where: the place as the author wrote it, such as ``steps[shift].traffic.weights``; empty for the whole plan.
-        says: one clear sentence with the value and the way out.
+        message: one clear sentence with the value and the way out.
         warning: it stands in nobody's way, and is told when the run begins.
     """
 
     where: str
-    says: str
+    message: str
     warning: bool = False
 
     def __str__(self) -> str:
         """The sentence as people read it."""
-        return f"{self.where}: {self.says}" if self.where else self.says
+        return f"{self.where}: {self.message}" if self.where else self.message
 
 
 class PlanError(Exception):

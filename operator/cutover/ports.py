@@ -16,7 +16,7 @@ from cutover.saga.turn import Notice
 
 GROUP: Final = "cutover.dev"
 VERSION: Final = "v1alpha1"
-FINALIZER: Final = "cutover.dev/unwind"
+FINALIZER: Final = "cutover.dev/rollback"
 PLAN_LABEL: Final = "cutover.dev/plan"
 FENCE_LABEL: Final = "cutover.dev/fence"
 MIGRATOR_LABEL: Final = "cutover.dev/migrator"

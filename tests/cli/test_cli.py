@@ -226,8 +226,8 @@ def test_explain() -> None:
         "does roll out app=shop:2",
         "until gate pods: readiness >= 100%, for 5s",
         "does weight 50 for 2m",
-        "the way back: undo shift, undo deploy",
-        "proven   Prepare rollback scripts: the way back is part of the plan: undo shift, undo deploy",
+        "the rollback: undo shift, undo deploy",
+        "proven   Prepare rollback scripts: the rollback is part of the plan: undo shift, undo deploy",
         "planned  Update application configuration: step deploy",
         "resources: [virtualservices], resourceNames: [shop], verbs: [patch]",
     ):
@@ -237,7 +237,8 @@ def test_explain() -> None:
 def test_explain_says_who_is_told() -> None:
     text = cutover("explain", "examples/maintenance-mode.yaml").stdout
     assert (
-        "  all along: tells chat when it is Waiting, Unwinding, Held, Stuck, Succeeded, RolledBack, Refused\n" in text
+        "  all along: tells chat when it is Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused\n"
+        in text
     )
     assert "     does tell chat: The checkout goes into maintenance now.\n" in text
 
@@ -292,7 +293,7 @@ def config(folder: Path, server: str, token: str, ca: str = "") -> Path:
     return file
 
 
-@pytest.mark.parametrize("verb", ["status", "watch", "hold"])
+@pytest.mark.parametrize("verb", ["status", "watch", "pause"])
 def test_the_server_is_away(verb: str, tmp_path: Path) -> None:
     server = f"https://127.0.0.1:{free_ports(1)[0]}"
     done = cutover(verb, "plan", kubeconfig=config(tmp_path, server, "t"))
@@ -306,7 +307,7 @@ def test_the_server_is_away(verb: str, tmp_path: Path) -> None:
 def test_what_the_server_refuses(cluster: AnyCluster, namespace: str, tmp_path: Path) -> None:
     plane = cluster.control_plane
     token = plane.token_for(namespace, "default")
-    for arguments in (("status",), ("status", "plan"), ("watch", "plan"), ("hold", "plan"), ("status", "-A")):
+    for arguments in (("status",), ("status", "plan"), ("watch", "plan"), ("pause", "plan"), ("status", "-A")):
         done = cutover(*arguments, "-n", namespace, kubeconfig=config(tmp_path, plane.url, token, str(plane.ca)))
         assert done.returncode == 1
         assert done.stderr.startswith("error: you may not do this: migrationplans.cutover.dev")
@@ -326,7 +327,7 @@ def test_a_cluster_without_the_crd(cluster: AnyCluster, tmp_path: Path) -> None:
         "ports.PLANS = dataclasses.replace(ports.PLANS, group='absent.dev')\n"
         "sys.argv[0] = 'cutover'\ncli.main()"
     )
-    for arguments in (("status",), ("status", "plan"), ("hold", "plan")):
+    for arguments in (("status",), ("status", "plan"), ("pause", "plan")):
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
             capture_output=True,
@@ -356,9 +357,9 @@ def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: AnyCluster) -> None:
     assert on("status", "-o", "name").stdout == "migrationplan/plan\n"
     refused = on("resume", "plan")
     assert refused.returncode == 1
-    assert "only a held plan can be resumed, and this one is Waiting" in refused.stderr
+    assert "only a paused plan can be resumed, and this one is Waiting" in refused.stderr
     assert on("watch", "plan", "--timeout", "1").returncode == 124
-    assert on("hold", "plan").stdout == "hold accepted for plan plan\n"
+    assert on("pause", "plan").stdout == "hold accepted for plan plan\n"
     assert on("resume", "plan").returncode == 0
     shop.until_phase(Phase.WAITING)
     assert on("approve", "plan").stdout == "approve accepted for plan plan\n"
@@ -453,7 +454,7 @@ def test_a_held_plan_ends_a_watch_only_when_asked(shop: Shop, cluster: AnyCluste
     shop.apply(f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go on}}}}\n")
     shop.until_phase(Phase.WAITING)
     assert watch("--until-stopped", "--timeout", "1") == 124
-    assert cutover("hold", "plan", "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode == 0
+    assert cutover("pause", "plan", "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode == 0
     assert watch("--until-stopped") == 3
     assert watch("--timeout", "1") == 124
 

@@ -99,7 +99,7 @@ def _on_requests(fault: Fault, numbers: set[int], *, writes_only: bool = False) 
 
 
 def _half(story: Story, undisturbed: dict[str, Undisturbed]) -> range:
-    """The requests of the way forward of a plan that succeeds, and those of the way back of one that does not."""
+    """The requests of the way forward of a plan that succeeds, and those of the rollback of one that does not."""
     count = undisturbed[story.name].requests
     return range(1, count + 1) if story is CANARY else range(count * 2 // 3, count + 1)
 

@@ -30,19 +30,19 @@ from support.phases import (
     Case,
     Claiming,
     DwellingLong,
-    Held,
     HeldByFailure,
     HeldPastTheWall,
     OutsideWindow,
+    Paused,
     Pending,
     Reclaiming,
     Refused,
     Releasing,
     RolledBack,
+    RollingBack,
     RollingOut,
     Stuck,
     Succeeded,
-    Unwinding,
     Waiting,
 )
 from support.real import DEPLOY, Shop
@@ -72,7 +72,7 @@ class Row:
     policy: str = "Rollback"
     stays: bool = False
     told: str = "RolledBack"
-    says: str = "everything is as it was before"
+    message: str = "everything is as it was before"
     before: str = ""
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class Row:
 
 
 def _stays(kind: type[Case], says: str, policy: str = "Orphan") -> Row:
-    return Row(kind, policy, stays=True, told="Abandoned", says=says)
+    return Row(kind, policy, stays=True, told="Abandoned", message=says)
 
 
 ROWS = (
@@ -95,20 +95,20 @@ ROWS = (
     Row(OutsideWindow, told=""),
     Row(Waiting),
     _stays(Waiting, "not undone: deploy"),
-    Row(Held),
-    _stays(Held, "not undone: deploy"),
+    Row(Paused),
+    _stays(Paused, "not undone: deploy"),
     Row(HeldByFailure),
     _stays(HeldByFailure, "not undone: deploy"),
     _stays(HeldPastTheWall, "not undone: deploy", "Rollback"),
     _stays(HeldPastTheWall, "not undone: deploy"),
-    Row(Unwinding),
-    Row(Unwinding, "Orphan"),  # what has begun to be taken back is taken back
+    Row(RollingBack),
+    Row(RollingBack, "Orphan"),  # what has begun to be taken back is taken back
     _stays(Stuck, "step old cannot be undone (ForeignChange: ", "Rollback"),
     _stays(Stuck, "step old cannot be undone (ForeignChange: "),
-    Row(Releasing, stays=True, told="Succeeded", says="all 2 steps are done"),
-    Row(Releasing, "Orphan", stays=True, told="Succeeded", says="all 2 steps are done"),
+    Row(Releasing, stays=True, told="Succeeded", message="all 2 steps are done"),
+    Row(Releasing, "Orphan", stays=True, told="Succeeded", message="all 2 steps are done"),
     Row(Reclaiming, before="Succeeded"),
-    Row(Succeeded, stays=True, told="Succeeded", says="all 3 steps are done"),
+    Row(Succeeded, stays=True, told="Succeeded", message="all 3 steps are done"),
     Row(RolledBack),
     _stays(Abandoned, "not undone: deploy", "Rollback"),
 )
@@ -130,7 +130,7 @@ def _deleted(yard: Yard, row: Row, propagation: str) -> str:
             problems = _gone(site, path)
             now = shop.objects()
             problems += _as_expected(_unmarked(now), then) if row.stays else _as_expected(now, before)
-            problems += _told(shop, row.told, row.says, row.before)
+            problems += _told(shop, row.told, row.message, row.before)
     except (AssertionError, NotReady) as error:
         problems = [str(error)]
     return f"{row}, {propagation}: {'; '.join(problems)}" if problems else ""

@@ -1,4 +1,4 @@
-"""`deploy` of the three kinds of workloads on the real control plane: rollouts, patches, the way back, what is refused beforehand."""
+"""`deploy` of the three kinds of workloads on the real control plane: rollouts, patches, the rollback, what is refused beforehand."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ steps:
     ("kind", "name", "container_name", "count"), [("StatefulSet", "store", "db", 3), ("DaemonSet", "agent", "agent", 2)]
 )
 def test_on_delete_leaves_the_pods_to_people(shop: Shop, kind: str, name: str, container_name: str, count: int) -> None:
-    """Done when written; a readiness gate waits for the pods, and so does the way back."""
+    """Done when written; a readiness gate waits for the pods, and so does the rollback."""
     put(shop, ON_DELETE)
     before = shop.objects()
     new, old = f"{container_name}:2", f"{container_name}:1"
@@ -394,7 +394,7 @@ def test_another_change_in_the_middle_is_waited_for_and_kept(shop: Shop) -> None
 
 
 def test_replicas_do_not_go_down_under_traffic(shop: Shop) -> None:
-    """Somebody gave the new version weight by hand; the way back waits until it is taken away."""
+    """Somebody gave the new version weight by hand; the rollback waits until it is taken away."""
     before = shop.objects()
     shift = "  - {name: shift, traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [100]}}\n"
     shop.apply(f"steps:{DEPLOY}{ASK}{shift}")

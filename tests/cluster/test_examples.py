@@ -76,11 +76,11 @@ def drive(shop: Shop, spec: dict[str, Any]) -> Status:
     def asks(status: Status) -> bool:
         return status.phase is Phase.WAITING and status.current is not None and status.current.step not in agreed
 
-    stops = (Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.REFUSED, Phase.HELD, Phase.STUCK)
+    stops = (Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.REFUSED, Phase.PAUSED, Phase.STUCK)
     while True:
         status = shop.until(lambda status: asks(status) or status.phase in stops, deadline=90)
         if not asks(status):
-            return shop.until_ended() if status.phase not in (Phase.HELD, Phase.STUCK) else status
+            return shop.until_ended() if status.phase not in (Phase.PAUSED, Phase.STUCK) else status
         assert status.current is not None
         agreed.add(status.current.step)
         shop.request(RequestVerb.APPROVE, status.current.step)

@@ -14,7 +14,7 @@ import yaml
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, Status
 from harness.process import until
-from harness.proxy import Exchange, Fault, Hold
+from harness.proxy import Exchange, Fault, Pause
 from support.real import Operator, Shop
 from support.site import Yard
 from support.tool import Tool
@@ -292,7 +292,7 @@ def test_a_second_do_and_a_second_undo_change_nothing(tool: Tool, operator: Oper
 def test_a_late_write_makes_nothing_that_runs(yard: Yard, tmp_path: Path, method: str) -> None:
     """The request that makes the Job, or lets it run, is kept on its way until the plan has been undone."""
     with yard.site(f"late-{method.lower()}") as site:
-        tool, hold = Tool(site.shop, tmp_path), Hold()
+        tool, hold = Tool(site.shop, tmp_path), Pause()
         apply(tool, OK, schema(tool.job()))
         site.shop.until_phase(Phase.WAITING)
 

@@ -20,7 +20,7 @@ from support.real import DEPLOY, Operator, Shop
 from support.receiver import Receiver, nobody, receiver, written
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("its operator has receivers on this machine")]
-ALL = "[Running, Waiting, Unwinding, Held, Stuck, Succeeded, RolledBack, Refused, Abandoned]"
+ALL = "[Running, Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused, Abandoned]"
 TOLD = f"""
 notifications: [{{provider: chat, phases: {ALL}}}]
 steps:
@@ -30,7 +30,7 @@ steps:
   - {{name: ok, approve: {{message: "go on?"}}}}
 """
 FORWARD = ["Running", "step before", "step after", "Waiting"]
-BACKWARD = ["Unwinding", "step after", "step before", "RolledBack"]
+BACKWARD = ["RollingBack", "step after", "step before", "RolledBack"]
 
 
 class Teller:
@@ -128,7 +128,7 @@ def test_a_step_that_nobody_hears_is_done_and_says_so(shop: Shop, teller: Teller
     before = teller.dropped(name)
     shop.request(RequestVerb.ABORT)
     assert shop.until_ended().phase is Phase.ROLLED_BACK
-    assert teller.dropped(name) == before, "the way back waits for nobody"
+    assert teller.dropped(name) == before, "the rollback waits for nobody"
 
 
 def test_sigterm_does_not_wait_for_one_that_never_answers(shop: Shop, teller: Teller) -> None:
@@ -215,7 +215,7 @@ def test_the_example(shop: Shop, teller: Teller, back: bool) -> None:  # noqa: F
     assert shop.until_ended(deadline=60).phase is (Phase.ROLLED_BACK if back else Phase.SUCCEEDED)
     assert shop.api.get(flags)["data"] == {"MAINTENANCE": "false"}
     if back:
-        came(shop, teller, "step announce", "Waiting", "Unwinding", "step announce", "RolledBack")
+        came(shop, teller, "step announce", "Waiting", "RollingBack", "step announce", "RolledBack")
         assert shop.objects() == before
     else:
         came(shop, teller, "step announce", "Waiting", "step open", "Succeeded")

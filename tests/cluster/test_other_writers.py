@@ -46,7 +46,7 @@ from support.meddling import (
     then_abort,
     without,
 )
-from support.observer import Seen, Witness
+from support.observer import RunTally, Witness
 from support.phases import Case, RollingOut
 from support.real import Shop
 from support.site import Yard, side_by_side
@@ -78,7 +78,7 @@ class Split(Case):
 # --- what follows -------------------------------------------------------------------------------------------------------
 
 
-def plan_is(phase: Phase, reason: str = "", *says: str, failure: str = "") -> Seen:
+def plan_is(phase: Phase, reason: str = "", *says: str, failure: str = "") -> RunTally:
     """The plan is seen in a phase, for a reason, with words in its message; or with a failure for a reason."""
 
     def seen(kind: str, _: str, body: Any) -> bool:
@@ -121,7 +121,7 @@ class Row:
 
     name: str
     act: Callable[[Somebody], None]
-    follows: Seen | None
+    follows: RunTally | None
     then: Callable[[Somebody], None] = lambda who: who.shop.request(RequestVerb.ABORT)
     left: Callable[[Objects], None] = lambda _: None
     begin: type[Case] = Split
@@ -139,40 +139,40 @@ def _nothing(_: Somebody) -> None:
     """All that is done is done meanwhile, or leads to the end by itself."""
 
 
-_LOWERED = plan_is(Phase.HELD, "LoweredByHand", "somebody has lowered shop-v2 to weight ")
+_LOWERED = plan_is(Phase.PAUSED, "LoweredByHand", "somebody has lowered shop-v2 to weight ")
 _STUCK = partial(plan_is, Phase.STUCK, "ForeignChange")
 WEIGHTS = (
     Row("lowered, resumed", lambda who: who.weights(90, 10), _LOWERED, lowered_stays),
     Row("lowered again after a resume", lower_again, _LOWERED),
     Row("lowered to nothing", lambda who: who.weights(100, 0), _LOWERED),
-    Row("lowered while held", after(RequestVerb.HOLD, Phase.HELD, lambda who: who.weights(70, 30)), _LOWERED),
+    Row("lowered while paused", after(RequestVerb.PAUSE, Phase.PAUSED, lambda who: who.weights(70, 30)), _LOWERED),
     Row("raised", lambda who: who.weights(20, 80), put_back),
     Row("raised while suspended", raise_while_suspended, put_back),
     Row(
         "raised again and again",
         raise_again_and_again,
-        plan_is(Phase.HELD, "ForeignWriter", "field manager somebody has changed the weights"),
+        plan_is(Phase.PAUSED, "ForeignWriter", "field manager somebody has changed the weights"),
         resume_then_abort,
     ),
     Row("more than all", lambda who: who.weights(60, 60), put_back),
     Row(
         "VirtualService deleted",
         lambda who: who.delete(who.shop.routes),
-        plan_is(Phase.UNWINDING, failure="TargetGone"),
+        plan_is(Phase.ROLLING_BACK, failure="TargetGone"),
         _nothing,
         without(_ROUTES),
     ),
-    Row("VirtualService made anew", make_anew, plan_is(Phase.UNWINDING), _nothing),
+    Row("VirtualService made anew", make_anew, plan_is(Phase.ROLLING_BACK), _nothing),
     Row("VirtualService emptied", empty, _STUCK("Put it back: kubectl edit virtualservice"), back_to_git),
     Row("destination renamed", misroute, _STUCK("Put it back: kubectl edit virtualservice"), back_to_git),
     Row("re-ordered and raised", reorder_and_raise, put_back, left=left_http(reorder)),
-    Row("routes, retries, timeouts", then_abort(lambda who: who.routes(adorn)), plan_is(Phase.UNWINDING), _nothing, left_http(adorn)),
+    Row("routes, retries, timeouts", then_abort(lambda who: who.routes(adorn)), plan_is(Phase.ROLLING_BACK), _nothing, left_http(adorn)),
 )  # fmt: skip
 WORKLOADS = (
     Row(
         "Deployment deleted",
         lambda who: who.delete(f"{who.shop.deployments}/shop-v2"),
-        plan_is(Phase.UNWINDING, failure="TargetGone"),
+        plan_is(Phase.ROLLING_BACK, failure="TargetGone"),
         _nothing,
         without(_V2),
     ),
@@ -201,7 +201,7 @@ WORKLOADS = (
     Row(
         "labels off, and scaled",
         lambda who: who.take_labels(f"{who.shop.deployments}/shop-v2", replicas=5),
-        plan_is(Phase.HELD, "ClaimLost", "is 5, was 0 before, and this plan set 2"),
+        plan_is(Phase.PAUSED, "ClaimLost", "is 5, was 0 before, and this plan set 2"),
         mend_then_resume,
     ),
 )
@@ -211,13 +211,13 @@ HEALED = (
     Row(
         "set back again and again in a rollout",
         set_again_and_again,
-        plan_is(Phase.HELD, "ForeignWriter", "field manager somebody has changed the fields of this step"),
+        plan_is(Phase.PAUSED, "ForeignWriter", "field manager somebody has changed the fields of this step"),
         begin=RollingOut,
     ),
     Row(
         "Deployment applied every second",
         then_abort(_nothing),
-        plan_is(Phase.UNWINDING),
+        plan_is(Phase.ROLLING_BACK),
         _nothing,
         meanwhile=_healed("apply", ("Deployment", "shop-v2")),
     ),

@@ -16,15 +16,15 @@ from harness.proxy import Proxy
 from support import phases
 from support.phases import (
     Dwelling,
-    Held,
+    Paused,
     Pending,
     Reclaiming,
     Releasing,
     RolledBack,
+    RollingBack,
     RollingOut,
     Stuck,
     TakenBack,
-    Unwinding,
     Waiting,
 )
 from support.site import Yard, side_by_side
@@ -46,8 +46,8 @@ CASES = (
     Stuck,
     Pending,
     Waiting,
-    Held,
-    Unwinding,
+    Paused,
+    RollingBack,
     Reclaiming,
     Releasing,
     Claiming,

@@ -62,8 +62,8 @@ steps:{DEPLOY}
 """)
     status = shop.until_phase(Phase.WAITING)
     assert status.message.endswith("really?")
-    shop.request(RequestVerb.HOLD)
-    assert shop.until_phase(Phase.HELD).reason == "HeldByPerson"
+    shop.request(RequestVerb.PAUSE)
+    assert shop.until_phase(Phase.PAUSED).reason == "PausedByPerson"
     shop.request(RequestVerb.RESUME)
     shop.until_phase(Phase.WAITING)
     shop.request(RequestVerb.APPROVE, "deploy")

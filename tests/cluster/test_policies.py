@@ -77,7 +77,7 @@ def people(cluster: AnyCluster, policies: None, shop: Shop) -> People:
 
     def guarded() -> bool:
         try:
-            ask(made.shop, "hold", "nobody")
+            ask(made.shop, "pause", "nobody")
         except ApiError as error:
             return "must end in" in str(error)
         return False
@@ -101,7 +101,7 @@ def ask(shop: Shop, verb: str, by: str = "") -> None:
 
 
 def test_an_editor_stops_and_an_admin_approves(people: People) -> None:
-    ask(people.editor, "hold")
+    ask(people.editor, "pause")
     with pytest.raises(
         ApiError, match=r"may not ask for this: request.cutover.dev/approve; it takes the verb of that name on"
     ):
@@ -159,7 +159,7 @@ def test_a_plan_uses_no_account_that_its_author_may_not_use(author: Shop) -> Non
 def test_what_is_done_with_an_account_is_changed_by_those_who_may_use_it(people: People, author: Shop) -> None:
     plan = f"{author.plans}/second"
     step = {"name": "more", "wait": {"for": "1s"}}
-    added, changed, taken_away = {"onFailure": "Hold"}, {"steps": [step]}, {"timeout": None}
+    added, changed, taken_away = {"onFailure": "Pause"}, {"steps": [step]}, {"timeout": None}
     for spec in (added, changed, taken_away):
         with pytest.raises(ApiError, match="author may not have plans act as ServiceAccount migrator"):
             author.api.patch(plan, {"spec": spec})

@@ -23,7 +23,7 @@ import pytest
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.process import NotReady
-from harness.proxy import Exchange, Fault, Hold, delayed, killing
+from harness.proxy import Exchange, Fault, Pause, delayed, killing
 from support.site import Site, Undisturbed, Yard, side_by_side
 from support.stories import BACK_AND_FORTH, CANARY, STORIES, Story
 
@@ -113,7 +113,7 @@ def test_an_answer_is_taken_for_no_other_command(yard: Yard, undisturbed: dict[s
     """The answer to the last weight comes when the other process is letting go: nothing has been let go of by that."""
     with yard.site(CANARY.name) as site:
         slow, other = site.runner, site.add_operator()
-        answer, letting_go = Hold(answer=True), Hold()
+        answer, letting_go = Pause(answer=True), Pause()
         last_weight, release = _patches("virtualservices/shop", 5), _patches("deployments/shop-v2", 1)
         slow.proxy.arm(lambda exchange: answer if last_weight(exchange) else None)
         site.shop.apply(CANARY.spec)
@@ -132,7 +132,7 @@ def test_a_stale_view_is_no_snapshot(yard: Yard, undisturbed: dict[str, Undistur
     """The second process takes over while its stream of VirtualServices is behind by the weights of the first."""
     with yard.site(BACK_AND_FORTH.name) as site:
         first, second = site.runner, site.add_operator()
-        waiting = Hold()
+        waiting = Pause()
         second.start()
         second.proxy.arm(lambda _: waiting)
         first_weight, died = _patches("virtualservices/shop", 2), threading.Event()
@@ -179,7 +179,7 @@ def test_a_late_deletion_takes_nothing_from_a_newer_run(yard: Yard) -> None:
         until(1, Phase.WAITING)
         shop.request(RequestVerb.ABORT)
         shop.until_ended()
-        hold = Hold(lambda: sleeper.process.signal(signal.SIGSTOP))
+        hold = Pause(lambda: sleeper.process.signal(signal.SIGSTOP))
         sleeper.proxy.arm(lambda e: hold if e.method == "DELETE" and e.path.endswith("/controllerrevisions") else None)
         shop.apply(_waits(2))
         assert hold.held.wait(20)
@@ -220,7 +220,7 @@ def _late_write(yard: Yard, story: Story, undisturbed: Undisturbed, number: int,
     try:
         with yard.site(story.name, more=story.more, operators=1) as site:
             sleeper, other = site.runner, site.add_operator()
-            hold = Hold(lambda: sleeper.process.signal(signal.SIGSTOP), answer=done)
+            hold = Pause(lambda: sleeper.process.signal(signal.SIGSTOP), answer=done)
             writes = 0
 
             def rule(exchange: Exchange) -> Fault | None:
@@ -280,7 +280,7 @@ def _all_late(yard: Yard, undisturbed: dict[str, Undisturbed], cases: list[_Case
 
 
 def _every_write(story: Story, undisturbed: dict[str, Undisturbed]) -> list[_Case]:
-    aborts = (False, True) if story.end is Phase.SUCCEEDED else (False,)  # the others unwind by themselves
+    aborts = (False, True) if story.end is Phase.SUCCEEDED else (False,)  # the others roll back by themselves
     numbers = range(1, undisturbed[story.name].writes + 1)
     return [(story, *rest) for rest in itertools.product(numbers, aborts, (False, True))]
 

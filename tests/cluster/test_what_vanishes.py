@@ -17,7 +17,7 @@ from cutover.status.status import Phase
 from harness.cluster import ROOT
 from harness.control_plane import install, load
 from harness.process import until
-from support.phases import DwellingLong, Held, Unwinding
+from support.phases import DwellingLong, Paused, RollingBack
 from support.real import Shop
 from support.site import Site, Yard, side_by_side
 
@@ -54,9 +54,9 @@ def _account(shop: Shop) -> dict[str, Any]:
 
 
 def _rights_on_the_way(yard: Yard) -> str:
-    """The next write is refused: that fails the step, and the way back is Stuck until the rights are there again."""
+    """The next write is refused: that fails the step, and the rollback is Stuck until the rights are there again."""
     with yard.site("revoked", operators=0) as site:
-        shop, case = site.shop, Held(site.shop)
+        shop, case = site.shop, Paused(site.shop)
         shop.apply(case.spec.replace("{name: ok, approve: {message: go}}", _APPROVE_AND_SCALE))
         case.enter()
         binding = shop.take_rights()
@@ -94,7 +94,7 @@ def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_crd_is_upgraded_first(yard: Yard) -> None:
-    """Forward it is Held, backward Stuck, and nothing is undone; with the CRD as it was both go on by themselves.
+    """Forward it is Paused, backward Stuck, and nothing is undone; with the CRD as it was both go on by themselves.
 
     One that is deleted meanwhile is not gone before that, as its way back stands in the spec; then it is taken back.
     """
@@ -104,7 +104,7 @@ def test_the_crd_is_upgraded_first(yard: Yard) -> None:
         yard.site("backward", operators=0) as coming,
         yard.site("deleted", operators=0) as leaving,
     ):
-        there, back, deleted = DwellingLong(going.shop), Unwinding(coming.shop), DwellingLong(leaving.shop)
+        there, back, deleted = DwellingLong(going.shop), RollingBack(coming.shop), DwellingLong(leaving.shop)
         before = leaving.shop.objects()
         with yard.operator("before"):
             for case in (there, back, deleted):
@@ -114,14 +114,14 @@ def test_the_crd_is_upgraded_first(yard: Yard) -> None:
             install(yard.api, _upgraded(manifest))
             until("the field is there", lambda: _pace(going) and _pace(coming) and _pace(leaving))
             with yard.operator("upgraded"):
-                there.shop.until_phase(Phase.HELD)
+                there.shop.until_phase(Phase.PAUSED)
                 back.shop.until_phase(Phase.STUCK)
                 for case in (there, back):
                     status = case.shop.status()
                     assert status.reason == "UnreadableSpec", status
                     assert "pace" in status.message
                 assert there.shop.weights() == [90, 10]
-                deleted.shop.until_phase(Phase.HELD)
+                deleted.shop.until_phase(Phase.PAUSED)
                 path = f"{deleted.shop.plans}/plan"
                 deleted.shop.api.delete(path)
                 deleted.shop.until(lambda status: status.reason == "UnreadableSpec")

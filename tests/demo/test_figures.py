@@ -87,12 +87,12 @@ def status(phase: Phase, intent: str, at: float) -> Status:
 
 
 def test_the_way_back() -> None:
-    """It begins with the first status of the unwinding: later ones are of other steps."""
+    """It begins with the first status of the rollback: later ones are of other steps."""
     made = migration(0, 10, 0)
     made.saw_status(status(Phase.RUNNING, "weight 10", 106.0))
     assert not made.judged
     for at, intent in ((111.9, "undo"), (112.5, "undo")):
-        made.saw_status(status(Phase.UNWINDING, intent, at))
+        made.saw_status(status(Phase.ROLLING_BACK, intent, at))
     assert made.judged == pytest.approx(111.9)
     assert made.back == 112.0
     sent = [Request(111.95, 0.001, 500, "2"), Request(112.2, 0.001, 200, "1")]
@@ -105,5 +105,5 @@ def test_the_way_back() -> None:
 def test_a_way_back_that_was_not_seen() -> None:
     made = migration(0, 10)
     assert list(wrong_backward("shop-3", made, [])) == ["shop-3: the failing sample was never seen"]
-    made.saw_status(status(Phase.UNWINDING, "undo", 107.0))
+    made.saw_status(status(Phase.ROLLING_BACK, "undo", 107.0))
     assert list(wrong_backward("shop-3", made, [])) == ["shop-3: the traffic being back was never seen"]

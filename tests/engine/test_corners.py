@@ -136,7 +136,7 @@ async def test_a_spec_that_is_readable_again_goes_on() -> None:
     run.cluster.objects[run.plan] = body | {"spec": body["spec"] | {"unknown": 1}}
     run.restart()
     await run.turn()
-    assert (run.phase, run.status.reason) == (Phase.HELD, "UnreadableSpec")
+    assert (run.phase, run.status.reason) == (Phase.PAUSED, "UnreadableSpec")
     held = run.cluster.objects[run.plan]
     run.cluster.objects[run.plan] = held | {"spec": body["spec"]}
     await run.until(lambda: run.phase is Phase.WAITING, turns=3)
@@ -150,7 +150,7 @@ async def test_an_unreadable_spec_can_be_left(ending: str) -> None:
     await run.until(lambda: run.phase is Phase.WAITING)
     edit(run, run.plan, lambda body: body["spec"]["steps"][0].update(unknown=1))
     await run.turn()
-    assert (run.phase, run.status.reason) == (Phase.HELD, "UnreadableSpec")
+    assert (run.phase, run.status.reason) == (Phase.PAUSED, "UnreadableSpec")
     if ending == "abandon":
         run.request(RequestVerb.ABANDON)
     else:
@@ -202,7 +202,7 @@ async def test_retry_after_a_timeout_gets_all_of_the_time_anew() -> None:
     spec += '  - {name: soak, check: {}, gates: [{name: errors, interval: 5s, prometheus: {query: e}, pass: {max: "0.5"}, failureThreshold: 100}]}\n'
     run = Simulation(plan(spec), put=shop)
     run.metrics.answer = lambda _: Sample(None, "nothing")
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "PastPointOfNoReturn"
     run.metrics.answer = lambda _: Sample(0.1)
     run.request(RequestVerb.RETRY)
@@ -213,7 +213,7 @@ async def test_while_a_success_is_rolled_back_nothing_owns_its_snapshots() -> No
     run = Simulation(plan(DEPLOY), put=shop)
     await run.run()
     run.request(RequestVerb.ROLLBACK)
-    await run.until(lambda: run.phase is Phase.UNWINDING and run.status.reason != "Reclaiming")
+    await run.until(lambda: run.phase is Phase.ROLLING_BACK and run.status.reason != "Reclaiming")
     kept = [body for ref, body in run.cluster.objects.items() if ref.resource == SNAPSHOTS]
     assert kept
     assert all(not body["metadata"].get("ownerReferences") for body in kept)
@@ -235,10 +235,10 @@ async def test_a_rejected_skip_does_not_undo_an_accepted_one() -> None:
 
 async def test_resume_while_suspended_is_not_lost() -> None:
     gate = '{name: errors, interval: 5s, prometheus: {query: e}, pass: {max: "0.5"}}'
-    spec = f"timeout: 2m\nonFailure: Hold\nsteps:\n  - {{name: soak, check: {{}}, gates: [{gate}]}}\n"
+    spec = f"timeout: 2m\nonFailure: Pause\nsteps:\n  - {{name: soak, check: {{}}, gates: [{gate}]}}\n"
     run = Simulation(plan(spec), put=shop)
     run.metrics.answer = lambda _: Sample(None, "nothing")
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TimedOut"
     run.metrics.answer = lambda _: Sample(0.1)
     edit(run, run.plan, lambda body: body["spec"].update(suspend=True))
@@ -281,11 +281,11 @@ async def test_a_server_that_wants_peace_is_not_asked_again_at_once() -> None:
 async def test_the_account_is_asked_for_before_the_first_write_of_a_step() -> None:
     """It was released for migrations when the plan began, and the API server would still let the operator act as it."""
     late = "  - {name: late, deploy: {workload: {name: shop-v1}, replicas: 4}}\n"
-    run = Simulation(plan(f"onFailure: Hold{APPROVE}{late}"), put=shop)
+    run = Simulation(plan(f"onFailure: Pause{APPROVE}{late}"), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
     edit(run, Ref(SERVICE_ACCOUNTS, NAMESPACE, "migrator"), lambda body: body["metadata"].update(labels={}))
     run.request(RequestVerb.APPROVE, "ok")
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "AccountUnusable"
     assert run.cluster.objects[V1]["spec"]["replicas"] == 3
 
@@ -402,7 +402,7 @@ async def test_a_finalizer_that_is_lost_in_the_middle_of_a_turn_is_there_before_
     """Between the look that has set it, and the status that says Running."""
     run = Simulation(plan(CANARY), put=shop)
     patch, save = run.cluster.patch, run.cluster.save_status
-    unbound = list[Any]()
+    finalizer_outcome = list[Any]()
 
     async def drop(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
         done = await patch(ref, operations, account)
@@ -413,13 +413,13 @@ async def test_a_finalizer_that_is_lost_in_the_middle_of_a_turn_is_there_before_
 
     async def look(ref: Ref, resource_version: str, status: Any) -> Any:
         if status["phase"] == "Running" and not run.bound:
-            unbound.append(status)
+            finalizer_outcome.append(status)
         return await save(ref, resource_version, status)
 
     run.cluster.patch, run.cluster.save_status = drop, look  # type: ignore[method-assign]
     await at_weight_10(run)
     assert run.bound
-    assert unbound == []
+    assert finalizer_outcome == []
 
 
 @pytest.mark.parametrize("deleted", [True, False])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cutover.ports import Ref
-from cutover.status.status import Aim, Phase
+from cutover.status.status import Phase, SuccessCriterion
 from cutover.testing import CrashSwitch
 from support.plans import STORIES, Story, play
 from support.shop import plan
@@ -21,9 +21,9 @@ def effects(run: Simulation) -> list[Ref]:
 
 def told(run: Simulation) -> list[object]:
     """The report, without the moments it names, and what it rests on."""
-    timed = (Aim.WINDOW, Aim.ROLLBACK)
+    timed = (SuccessCriterion.WINDOW, SuccessCriterion.ROLLBACK)
     lines = [(line.criterion, line.result, line.criterion in timed or line.evidence) for line in run.status.report]
-    return [*lines, run.status.seen]
+    return [*lines, run.status.tally]
 
 
 async def end(
@@ -37,7 +37,7 @@ async def end(
 async def test_ends_as_told(story: Story) -> None:
     run, phase = await end(story)
     assert phase is story.end, run.status
-    assert [line.criterion for line in run.status.report] == list(Aim)
+    assert [line.criterion for line in run.status.report] == list(SuccessCriterion)
     assert run.leftovers() == []
     if phase is Phase.ROLLED_BACK:
         assert run.specs() == run.specs_before()

@@ -70,7 +70,7 @@ def marks_off(operation: Operation) -> bool:
     return operation["op"] == "remove" and "labels" in operation["path"]
 
 
-@pytest.mark.parametrize("how", ["unwound", "abandoned"])
+@pytest.mark.parametrize("how", ["rolled back", "abandoned"])
 async def test_a_deletion_has_an_end_where_no_answer_ever_comes_to_letting_go(how: str) -> None:
     """As where the admission webhook of a target's kind is down: the server says 500 to each write of it."""
     run = await asked()
@@ -125,7 +125,7 @@ async def test_a_process_that_slept_sweeps_no_snapshot_of_a_run_that_is_rolled_b
     run.restart()
     run.cluster.rollouts = False
     run.request(RequestVerb.ROLLBACK)
-    await run.until(lambda: run.phase is Phase.UNWINDING and run.status.reason != "Reclaiming")
+    await run.until(lambda: run.phase is Phase.ROLLING_BACK and run.status.reason != "Reclaiming")
     run.clock.pass_time(timedelta(hours=2))
     run.cluster.seen = lambda ref: old if ref == run.plan else seen(ref)  # type: ignore[method-assign]
     await sleeper.turn(run.plan)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cutover.field_path import Json
-from cutover.objects.owners import drifts, owner_of
+from cutover.objects.gitops import drifts, manager_of
 from cutover.plan.plan import parse
 from cutover.ports import (
     AUTOSCALERS,
@@ -81,7 +81,7 @@ async def look(cluster: MemoryCluster, *steps: str) -> tuple[list[str], dict[str
 def test_who_owns_it(labels: Json, annotations: Json, owner: str, *, writes: bool) -> None:
     metadata = {"name": "web", "namespace": "shop", "labels": labels, "annotations": annotations}
     body = {"kind": "Deployment", "metadata": metadata}
-    assert str(owner_of(body)) == owner
+    assert str(manager_of(body)) == owner
     assert (drifts(body) is not None) == writes
 
 
@@ -96,7 +96,7 @@ def test_the_label_of_argo_cd_before_3_counts_where_it_has_written(manager: str,
     }  # of a chart that it renders
     metadata = {"name": "web", "namespace": "shop", "labels": labels, "managedFields": [{"manager": manager}]}
     body = {"kind": "Deployment", "metadata": metadata}
-    assert str(owner_of(body)) == ("Argo CD (application site)" if writes else "Helm (release unknown)")
+    assert str(manager_of(body)) == ("Argo CD (application site)" if writes else "Helm (release unknown)")
     assert (drifts(body) is not None) == writes
 
 

@@ -1,4 +1,4 @@
-"""Weights are kept not only in the stage in hand: after their step is done, and while the plan is held for whatever cause of its own."""
+"""Weights are kept not only in the stage in hand: after their step is done, and while the plan is paused for whatever cause of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.shop import V2, plan, shop
 from support.simulation import Simulation
 
 IN_TWO_STEPS = """
-onFailure: Hold
+onFailure: Pause
 steps:
   - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
   - name: some
@@ -46,7 +46,7 @@ async def test_weights_of_a_done_step_that_are_lowered_hold_the_plan() -> None:
         run.request(RequestVerb.RESUME)
         await run.until(lambda: run.phase is Phase.WAITING)
         assert weights(run) == [50, 50]
-        assert not any(step.anew for step in run.status.steps)
+        assert not any(step.reapply for step in run.status.steps)
     run.request(RequestVerb.APPROVE, "ok")
     assert await run.run() is Phase.SUCCEEDED
     assert weights(run) == [0, 100]
@@ -62,7 +62,7 @@ async def test_a_resume_is_remembered_until_the_weights_are_back() -> None:
     await run.turn()
     assert run.crashes == 1
     assert weights(run) == [100, 0]
-    assert [step.anew for step in run.status.steps] == [False, True, False, False]
+    assert [step.reapply for step in run.status.steps] == [False, True, False, False]
     await run.until(lambda: weights(run) == [50, 50])
     await run.until(lambda: run.phase is Phase.WAITING)
     set_weights(run, 100, 0)
@@ -105,12 +105,12 @@ async def test_an_unchanged_weight_of_a_done_step_costs_nothing() -> None:
 
 async def test_weights_of_a_done_step_are_kept_while_a_person_holds_the_plan() -> None:
     run = await asked()
-    run.request(RequestVerb.HOLD)
+    run.request(RequestVerb.PAUSE)
     await run.turn()
     set_weights(run, 0, 100)
     await run.turn()
     assert weights(run) == [50, 50]
-    assert held_for(run, "HeldByPerson")
+    assert held_for(run, "PausedByPerson")
     set_weights(run, 100, 0)
     await run.turn()
     assert held_for(run, "LoweredByHand")
@@ -169,16 +169,16 @@ async def test_weights_are_kept_while_a_stage_that_waits_for_its_window_is_held(
     await run.until(lambda: run.phase is Phase.WAITING)
     assert run.status.reason == "OutsideWindow"
     assert weights(run) == [90, 10]
-    run.request(RequestVerb.HOLD)
+    run.request(RequestVerb.PAUSE)
     await run.turn()
     set_weights(run, 20, 80)
     await run.turn()
     assert weights(run) == [90, 10]
-    assert held_for(run, "HeldByPerson")
+    assert held_for(run, "PausedByPerson")
 
 
 GATED = (
-    SHIFT.replace("  - name: shift\n", "  - name: shift\n    onFailure: Hold\n").rstrip()
+    SHIFT.replace("  - name: shift\n", "  - name: shift\n    onFailure: Pause\n").rstrip()
     + """
     gates: [{name: errors, interval: 5s, prometheus: {query: errors}, pass: {max: "0.5"}}]
 """
@@ -211,7 +211,7 @@ async def test_held_because_of_somebody_else_nothing_is_written(reason: str) -> 
     if reason == "LoweredByHand":
         set_weights(run, 70, 30)
         await run.turn()
-    for _ in range(0 if run.phase is Phase.HELD else 6):
+    for _ in range(0 if run.phase is Phase.PAUSED else 6):
         set_weights(run, 20, 80)
         await run.turn()
     assert held_for(run, reason)

@@ -42,7 +42,7 @@ _LEAST = {
     "ended RolledBack after a crash": 0.04,
     "ended Abandoned": 0.02,
     "turned back in mid-traffic": 0.05,
-    "was Held": 0.05,
+    "was Paused": 0.05,
     "was Stuck": 0.01,
     "was Waiting": 0.05,
     "applied again": 0.1,
@@ -67,7 +67,7 @@ class Machine(Walk, RuleBasedStateMachine):
     @initialize(
         name=st.sampled_from(sorted(SPECS)),
         processes=st.sampled_from([1, 2, 2]),
-        on_failure=st.sampled_from(["Rollback", "Rollback", "Hold"]),
+        on_failure=st.sampled_from(["Rollback", "Rollback", "Pause"]),
         keep=st.sampled_from(["0s", "24h"]),
         deletion=st.sampled_from(["Rollback", "Rollback", "Orphan"]),
         wish=st.sampled_from(["go on", "go on", "take back", "take back", "delete", "abandon"]),
@@ -125,7 +125,7 @@ class Machine(Walk, RuleBasedStateMachine):
         number=NUMBER,
         fault=st.sampled_from([Fault.LATE, Fault.LATE, Fault.LATE_ANSWER]),
         sender=st.sampled_from(["waits", "waits", "dies", "gives up"]),
-        verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABORT, RequestVerb.HOLD, RequestVerb.RETRY]),
+        verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABORT, RequestVerb.PAUSE, RequestVerb.RETRY]),
         stalls=st.booleans(),
         turns=st.integers(0, 12),
         arrives=st.booleans(),
@@ -263,7 +263,7 @@ class Machine(Walk, RuleBasedStateMachine):
     @precondition(lambda self: self.active and self.taken())
     @rule(which=st.integers(0, 3))
     def deletes_a_snapshot(self, which: int) -> None:
-        """Whoever has it in mind needs it no more; after a crash the plan is Held or Stuck, and never says RolledBack for nothing."""
+        """Whoever has it in mind needs it no more; after a crash the plan is Paused or Stuck, and never says RolledBack for nothing."""
         self.lose(self.taken()[which % len(self.taken())])
 
     @precondition(lambda self: self.active and self.image() in ("shop:2", "shop:3"))

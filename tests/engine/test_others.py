@@ -60,7 +60,7 @@ def unmark(body: Any) -> None:
 
 
 def held_for(run: Simulation, reason: str) -> bool:
-    return run.phase is Phase.HELD and run.status.reason == reason
+    return run.phase is Phase.PAUSED and run.status.reason == reason
 
 
 async def at_weight(run: Simulation, weight: int) -> None:
@@ -132,12 +132,12 @@ async def test_somebody_who_raises_again_and_again_holds_the_plan_by_name() -> N
 
 async def test_weights_are_kept_while_a_person_holds_the_plan() -> None:
     run = await shifted()
-    run.request(RequestVerb.HOLD)
+    run.request(RequestVerb.PAUSE)
     await run.turn()
     set_weights(run, 20, 80)
     await run.turn()
     assert weights(run) == [50, 50]
-    assert held_for(run, "HeldByPerson")
+    assert held_for(run, "PausedByPerson")
     set_weights(run, 70, 30)
     await run.turn()
     assert held_for(run, "LoweredByHand")
@@ -146,7 +146,7 @@ async def test_weights_are_kept_while_a_person_holds_the_plan() -> None:
 async def test_a_guard_that_fails_while_held_takes_the_traffic_back() -> None:
     guard = 'guards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]\n'
     run = await shifted(guard + SHIFT)
-    run.request(RequestVerb.HOLD)
+    run.request(RequestVerb.PAUSE)
     await run.turn()
     run.metrics.answer = lambda _: Sample(0.9)
     assert await run.run() is Phase.ROLLED_BACK
@@ -155,7 +155,7 @@ async def test_a_guard_that_fails_while_held_takes_the_traffic_back() -> None:
 
 
 async def test_under_hold_on_failure_a_held_plan_stays_held_whatever_its_guards_say() -> None:
-    guard = 'onFailure: Hold\nguards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]\n'
+    guard = 'onFailure: Pause\nguards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]\n'
     run = await shifted(guard + SHIFT)
     run.metrics.answer = lambda _: Sample(0.9)
     await run.until(lambda: held_for(run, "GuardFailed"))
@@ -382,14 +382,14 @@ steps:
 async def test_unwinding_stops_after_what_cannot_be_undone() -> None:
     run = Simulation(plan(WALL), put=shop)
     run.metrics.answer = lambda _: Sample(0.9)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "PastPointOfNoReturn"
     assert run.status.point_of_no_return == "deploy"
     assert [step.state for step in run.status.steps] == [StepState.DONE, StepState.UNDONE, StepState.UNDONE]
     assert weights(run) == [100, 0]
     run.request(RequestVerb.ABORT)
     await run.turn()
-    assert run.phase is Phase.HELD
+    assert run.phase is Phase.PAUSED
     run.metrics.answer = lambda _: Sample(0.1)
     run.request(RequestVerb.RETRY)
     assert await run.run() is Phase.SUCCEEDED, run.status
@@ -430,7 +430,7 @@ async def test_a_rollback_is_rejected_when_something_was_changed_since() -> None
 
 
 async def test_a_rollback_is_rejected_when_a_snapshot_is_gone() -> None:
-    """Also by the process that took it: what it remembers would be lost with it in the middle of the way back."""
+    """Also by the process that took it: what it remembers would be lost with it in the middle of the rollback."""
     run = await succeeded()
     changed = run.specs()
     for ref in [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]:
@@ -485,7 +485,7 @@ async def test_a_new_spec_is_a_new_run_and_the_old_one_is_remembered() -> None:
 # --- wishes and failures ------------------------------------------------------------------------------------------------
 
 FAILING = """
-onFailure: Hold
+onFailure: Pause
 steps:
   - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
   - name: shift
@@ -541,7 +541,7 @@ async def test_what_could_not_be_read_can_be_tried_again_once_it_can() -> None:
 async def held_by_a_gate() -> Simulation:
     run = Simulation(plan(FAILING), put=shop)
     run.metrics.answer = lambda _: Sample(0.9)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "GateFailed"
     assert weights(run) == [50, 50]
     return run
@@ -578,7 +578,7 @@ async def test_an_empty_request_is_no_request() -> None:
     edit(
         run,
         run.plan,
-        lambda body: body["metadata"].setdefault("annotations", {}).update({"request.cutover.dev/hold": ""}),
+        lambda body: body["metadata"].setdefault("annotations", {}).update({"request.cutover.dev/pause": ""}),
     )
     await run.turn()
     assert run.phase is Phase.RUNNING
@@ -590,10 +590,10 @@ async def test_a_hold_while_the_targets_are_claimed_holds() -> None:
 
     def told(_: str, ref: Ref, __: Any) -> None:
         if ref == V2 and not run.asked:  # the first claim is being written
-            run.request(RequestVerb.HOLD)
+            run.request(RequestVerb.PAUSE)
 
     run.cluster.told = told
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.current is None
     run.request(RequestVerb.RESUME)
     await at_weight(run, 10)

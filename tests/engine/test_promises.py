@@ -135,7 +135,7 @@ async def test_the_spec_of_a_run_is_frozen_from_the_moment_it_claims() -> None:
     run.clock.pass_time(timedelta(minutes=20))
     for _ in range(3):
         await run.turn()
-    assert (run.phase, run.status.reason, weights(run)) == (Phase.HELD, "UnreadableSpec", [90, 10])
+    assert (run.phase, run.status.reason, weights(run)) == (Phase.PAUSED, "UnreadableSpec", [90, 10])
 
 
 async def test_what_an_active_plan_makes_has_no_owner() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cutover.ports import PLANS, Ref, Sample
 from cutover.status.requests import RequestVerb
-from cutover.status.status import ENDED, Aim, Phase, Result
+from cutover.status.status import ENDED, Phase, Result, SuccessCriterion
 from cutover.testing import CrashSwitch
 from support.shop import V2, plan, shop
 from support.simulation import Simulation
@@ -19,7 +19,7 @@ timeout: 1h
 steps:
   - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}, gates: [{name: pods, readiness: {percent: 100}}]}
   - name: shift
-    onFailure: Hold
+    onFailure: Pause
     traffic: {virtualService: {name: shop, routes: [primary]}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50, 100]}
     gates:
       - name: latency
@@ -37,7 +37,7 @@ def start(spec: str = QUICK, **numbers: float) -> Simulation:
     return run
 
 
-def lines(run: Simulation) -> dict[Aim, tuple[Result, str]]:
+def lines(run: Simulation) -> dict[SuccessCriterion, tuple[Result, str]]:
     return {line.criterion: (line.result, line.evidence) for line in run.status.report}
 
 
@@ -56,7 +56,7 @@ async def test_it_is_saved_with_the_end_itself_and_stays() -> None:
     assert any(phase in ENDED for phase, _ in saved)
     first = run.status.report
     run.restart()
-    run.request(RequestVerb.HOLD)  # rejected, and saved
+    run.request(RequestVerb.PAUSE)  # rejected, and saved
     await run.turn()
     assert run.status.requests
     assert run.status.report == first
@@ -80,54 +80,56 @@ async def test_what_was_seen_is_told() -> None:
     run = start()
     await run.run()
     told = lines(run)
-    assert list(told) == list(Aim)
-    assert told[Aim.VALIDATIONS] == (
+    assert list(told) == list(SuccessCriterion)
+    assert told[SuccessCriterion.VALIDATIONS] == (
         Result.MET,
         "3 times a gate said Pass at the end of a stage; the plan has 2",
     )
     ratio = "0.75 (0.3 against a baseline of 0.4) is <= 1.1"
-    assert told[Aim.PERFORMANCE] == (Result.MET, f"step shift gate latency: {ratio}")
-    assert told[Aim.DOWNTIME] == (
+    assert told[SuccessCriterion.PERFORMANCE] == (Result.MET, f"step shift gate latency: {ratio}")
+    assert told[SuccessCriterion.DOWNTIME] == (
         Result.MET,
         "guard budget: all said Pass at the end of each of 3 stages, and none failed in between",
     )
-    assert told[Aim.WINDOW][0] is Result.MET
-    assert told[Aim.ROLLBACK][0] is Result.NOT_MEASURED
-    assert told[Aim.DATA][0] is told[Aim.DEPENDENCIES][0] is Result.NOT_MEASURED
+    assert told[SuccessCriterion.WINDOW][0] is Result.MET
+    assert told[SuccessCriterion.ROLLBACK][0] is Result.NOT_MEASURED
+    assert told[SuccessCriterion.DATA][0] is told[SuccessCriterion.DEPENDENCIES][0] is Result.NOT_MEASURED
 
 
 async def test_a_failed_guard_is_downtime() -> None:
     run = start(burn=0.9)
     assert await run.run() is Phase.ROLLED_BACK
-    assert lines(run)[Aim.DOWNTIME] == (Result.NOT_MET, "guard budget: 0.9 is not <= 0.5")
+    assert lines(run)[SuccessCriterion.DOWNTIME] == (Result.NOT_MET, "guard budget: 0.9 is not <= 0.5")
 
 
 async def test_a_comparison_that_failed_is_kept_when_it_is_skipped() -> None:
     run = start(new=0.8)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     run.request(RequestVerb.SKIP, "shift")
     assert await run.run() is Phase.SUCCEEDED
     told = lines(run)
-    assert told[Aim.VALIDATIONS][0] is Result.NOT_MET
-    assert "a gate was taken as passed because alice asked for it" in told[Aim.VALIDATIONS][1]
-    assert told[Aim.PERFORMANCE] == (
+    assert told[SuccessCriterion.VALIDATIONS][0] is Result.NOT_MET
+    assert "a gate was taken as passed because alice asked for it" in told[SuccessCriterion.VALIDATIONS][1]
+    assert told[SuccessCriterion.PERFORMANCE] == (
         Result.NOT_MET,
         "step shift gate latency: 2 (0.8 against a baseline of 0.4) is not <= 1.1",
     )
-    assert told[Aim.DOWNTIME][0] is Result.NOT_MEASURED
-    assert "it was held once" in told[Aim.DOWNTIME][1]
+    assert told[SuccessCriterion.DOWNTIME][0] is Result.NOT_MEASURED
+    assert "it was paused once" in told[SuccessCriterion.DOWNTIME][1]
 
 
 async def test_a_step_that_was_done_again_has_passed_in_the_end() -> None:
     run = start(new=0.8)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     run.metrics.answer = lambda query: Sample({"burn": 0.1, "new": 0.4, "old": 0.4}[query])
     run.request(RequestVerb.RETRY)
     assert await run.run() is Phase.SUCCEEDED
     told = lines(run)
-    assert told[Aim.VALIDATIONS][0] is Result.MET
-    assert told[Aim.VALIDATIONS][1].endswith("; once a gate had failed before, and its step was done again")
-    assert told[Aim.PERFORMANCE] == (
+    assert told[SuccessCriterion.VALIDATIONS][0] is Result.MET
+    assert told[SuccessCriterion.VALIDATIONS][1].endswith(
+        "; once a gate had failed before, and its step was done again"
+    )
+    assert told[SuccessCriterion.PERFORMANCE] == (
         Result.MET,
         "step shift gate latency: 1 (0.4 against a baseline of 0.4) is <= 1.1",
     )
@@ -140,20 +142,20 @@ async def test_a_rollback_after_success_is_a_rehearsal_of_the_next_run() -> None
     await run.until(lambda: run.phase is Phase.ROLLED_BACK and not run.bound)
     told = lines(run)
     says = "run 1 did all of these very steps (2) and was rolled back completely"
-    assert told[Aim.ROLLBACK] == (Result.MET, says)
-    assert told[Aim.VALIDATIONS][0] is Result.MET
-    assert told[Aim.WINDOW][0] is Result.NOT_MET
-    assert told[Aim.DOWNTIME][0] is Result.NOT_MEASURED
+    assert told[SuccessCriterion.ROLLBACK] == (Result.MET, says)
+    assert told[SuccessCriterion.VALIDATIONS][0] is Result.MET
+    assert told[SuccessCriterion.WINDOW][0] is Result.NOT_MET
+    assert told[SuccessCriterion.DOWNTIME][0] is Result.NOT_MEASURED
     run.cluster.put(PLANS, plan(QUICK.replace("timeout: 1h", "timeout: 2h")))
     await run.until(lambda: run.phase is Phase.SUCCEEDED and not run.bound)
-    assert lines(run)[Aim.ROLLBACK][0] is Result.MET
-    assert lines(run)[Aim.ROLLBACK][1].startswith(f"{says}; it can be rolled back on request until ")
+    assert lines(run)[SuccessCriterion.ROLLBACK][0] is Result.MET
+    assert lines(run)[SuccessCriterion.ROLLBACK][1].startswith(f"{says}; it can be rolled back on request until ")
     run.cluster.put(PLANS, plan(QUICK.replace("replicas: 3", "replicas: 4")))
     await run.until(lambda: run.status.run is not None and run.status.run.number == 3)
     assert run.status.report == ()
-    assert run.status.seen is None
+    assert run.status.tally is None
     await run.until(lambda: run.phase is Phase.SUCCEEDED and not run.bound)
-    assert lines(run)[Aim.ROLLBACK][0] is Result.NOT_MEASURED, "other steps, so nothing was rehearsed"
+    assert lines(run)[SuccessCriterion.ROLLBACK][0] is Result.NOT_MEASURED, "other steps, so nothing was rehearsed"
 
 
 async def test_a_run_that_went_some_of_the_way_rehearses_nothing() -> None:
@@ -161,7 +163,7 @@ async def test_a_run_that_went_some_of_the_way_rehearses_nothing() -> None:
     await run.until(lambda: run.status.current is not None and run.status.current.weight == 50)
     run.request(RequestVerb.ABORT)
     await run.until(lambda: run.phase is Phase.ROLLED_BACK and not run.bound)
-    result, evidence = lines(run)[Aim.ROLLBACK]
+    result, evidence = lines(run)[SuccessCriterion.ROLLBACK]
     assert result is Result.NOT_MEASURED
     assert evidence.startswith("run 1 was rolled back when 1 of these 2 steps were done")
 
@@ -178,12 +180,17 @@ async def test_a_rollback_that_is_declined_leaves_the_report_of_the_success() ->
 
 async def test_an_abandoned_run_says_how_far_it_came() -> None:
     run = start(new=0.8)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     run.request(RequestVerb.ABANDON)
     await run.until(lambda: run.phase is Phase.ABANDONED and not run.bound)
     told = lines(run)
-    assert told[Aim.WINDOW][0] is told[Aim.VALIDATIONS][0] is told[Aim.PERFORMANCE][0] is Result.NOT_MET
-    assert told[Aim.ROLLBACK][0] is Result.NOT_MEASURED
+    assert (
+        told[SuccessCriterion.WINDOW][0]
+        is told[SuccessCriterion.VALIDATIONS][0]
+        is told[SuccessCriterion.PERFORMANCE][0]
+        is Result.NOT_MET
+    )
+    assert told[SuccessCriterion.ROLLBACK][0] is Result.NOT_MEASURED
 
 
 @pytest.mark.parametrize("verb", [RequestVerb.ABORT, None], ids=["refused", "made anew"])

@@ -76,7 +76,7 @@ def _values(body: Any, part: str) -> Any:
 
 
 async def _fight(text: str, ref: Ref, ours: Any, theirs: Any, part: str) -> str:
-    """Somebody sets a value back each time that it is ours; the message of the plan, which is held soon."""
+    """Somebody sets a value back each time that it is ours; the message of the plan, which is paused soon."""
 
     def put(cluster: MemoryCluster) -> None:
         shop(cluster)
@@ -91,18 +91,18 @@ async def _fight(text: str, ref: Ref, ours: Any, theirs: Any, part: str) -> str:
 
     for fought in range(7):
         for _ in range(50):  # no controller works meanwhile: endpoints do not follow
-            if run.phase is Phase.HELD or ours.items() <= _values(run.cluster.objects[ref], part).items():
+            if run.phase is Phase.PAUSED or ours.items() <= _values(run.cluster.objects[ref], part).items():
                 break
             run.clock.pass_time(min(await run.turn() or timedelta(), timedelta(seconds=1)))
-        if run.phase is Phase.HELD:
-            assert fought == 6, "it is put back five times, and held the sixth"
+        if run.phase is Phase.PAUSED:
+            assert fought == 6, "it is put back five times, and paused the sixth"
             assert held_for(run, "ForeignWriter")
             message = run.status.message
             run.request(RequestVerb.ABORT)
             assert await run.run() is Phase.ROLLED_BACK
             return message
         edit(run, ref, heal)
-    raise AssertionError("nobody was held")
+    raise AssertionError("nobody was paused")
 
 
 async def test_values_of_flags_are_not_fought_over_for_ever() -> None:

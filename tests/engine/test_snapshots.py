@@ -136,14 +136,14 @@ async def test_one_that_is_lost_in_mid_step_is_not_taken_anew(step: str) -> None
     changed = run.specs()
     run.cluster.delete(lost)
     run.restart()
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "SnapshotLost"
     assert f"ControllerRevision {lost.name}, the snapshot of " in run.status.message
     assert run.specs() == changed
     assert lost not in run.cluster.objects
     run.cluster.rollouts = True
     run.request(RequestVerb.RESUME)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     run.cluster.put(SNAPSHOTS, kept)
     run.request(RequestVerb.RESUME)
     await run.until(lambda: run.status.current is not None and run.status.current.weight == 50)
@@ -249,7 +249,7 @@ async def test_who_slept_at_the_end_gives_nothing_to_a_plan_that_is_rolled_back(
     run.restart()
     assert await run.run() is Phase.SUCCEEDED
     run.request(RequestVerb.ROLLBACK)
-    await run.until(lambda: run.phase is Phase.UNWINDING and run.status.reason != "Reclaiming")
+    await run.until(lambda: run.phase is Phase.ROLLING_BACK and run.status.reason != "Reclaiming")
     (kept,) = [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]
     saves = [write for write in run.cluster.writes if write[0] == "status"]
     awake.set()

@@ -11,7 +11,7 @@ from cutover.errors import NotFound, Rejected, Superseded
 from cutover.field_path import ABSENT, Change
 from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, VIRTUAL_SERVICES, Ref
 from cutover.targets.snapshots import drop
-from cutover.targets.targets import Busy, Foreign, Holder, Targets
+from cutover.targets.targets import Busy, Foreign, Owner, Targets
 from cutover.testing import MemoryCluster
 from support.shop import PLAN, ROUTES, V2, plan, shop
 
@@ -32,7 +32,7 @@ def targets(cluster: MemoryCluster, fence: int = 1, uid: str = "uid-a", run: int
     status = {"phase": "Running", "run": {"number": run, "fence": fence}}
     cluster.put(PLANS, {"metadata": {"name": uid, "uid": uid}, "spec": {}, "status": status})
     assert own in cluster.objects
-    return Targets(cluster, Holder(Ref(PLANS, "shop", uid), uid, run, fence, "migrator"), "deploy")
+    return Targets(cluster, Owner(Ref(PLANS, "shop", uid), uid, run, fence, "migrator"), "deploy")
 
 
 def labels(cluster: MemoryCluster) -> dict[str, str]:
@@ -76,7 +76,7 @@ async def test_a_claim_of_another_plan(cluster: MemoryCluster, phase: str | None
         await targets(cluster).claim(V2)
         assert labels(cluster)[PLAN_LABEL] == "uid-a"
     else:
-        assert await targets(cluster).held_by(V2) == PLAN.name
+        assert await targets(cluster).claimed_by(V2) == PLAN.name
         with pytest.raises(Busy, match=PLAN.name):
             await targets(cluster).claim(V2)
 

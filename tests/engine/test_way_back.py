@@ -60,7 +60,7 @@ async def test_an_undo_that_waits_behind_a_wall_costs_a_look_now_and_then() -> N
     run.request(RequestVerb.ABORT)
     before = run.switch.calls
     after = await run.turn()
-    assert run.phase is Phase.UNWINDING
+    assert run.phase is Phase.ROLLING_BACK
     assert run.status.current is not None
     assert run.status.current.step == "after"
     assert after is not None
@@ -133,10 +133,10 @@ async def _reclaiming(run: Simulation) -> None:
 
 async def _held(run: Simulation) -> None:
     await run.until(lambda: run.phase is Phase.WAITING)
-    run.request(RequestVerb.HOLD)
+    run.request(RequestVerb.PAUSE)
     await run.turn()
     run.clock.pass_time(timedelta(hours=1))
-    assert run.phase is Phase.HELD
+    assert run.phase is Phase.PAUSED
 
 
 @pytest.mark.parametrize("place", [_stuck, _claiming, _releasing, _reclaiming, _held])
@@ -163,7 +163,7 @@ async def test_a_slow_rollout_back_is_waited_for_as_long_as_it_gets_on() -> None
         run.clock.pass_time(timedelta(minutes=1))
         await run.turn()
         assert run.plan in run.cluster.objects, f"given up at {pods} pods"
-        assert run.phase is Phase.UNWINDING
+        assert run.phase is Phase.ROLLING_BACK
     run.cluster.rollouts = True
     await run.until(lambda: run.plan not in run.cluster.objects)
     assert run.recorder.notices[-1].reason == "RolledBack"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cutover.cli.explain import explain
-from cutover.gates import Surroundings
+from cutover.gates import GateContext
 from cutover.gates.http import Http
 from cutover.plan.plan import parse
 from cutover.ports import Sample
@@ -84,7 +84,7 @@ class Asked(MemoryMetrics):
 
 async def test_the_provider_is_asked_for_the_path_and_the_query() -> None:
     metrics = Asked()
-    around = Surroundings(MemoryCluster(), metrics, MemoryClock(), "shop", "step", None)
+    around = GateContext(MemoryCluster(), metrics, MemoryClock(), "shop", "step", None)
     asks = {"provider": "own", "path": "/status", "query": {"minutes": "5"}, "jsonPath": "$"}
     assert (await Http.model_validate(asks).measure(around)).value == 0
     assert metrics.asked == ("own", "/status", {"minutes": "5"})

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cutover.errors import Rejected
-from cutover.gates import Surroundings
+from cutover.gates import GateContext
 from cutover.gates.base import Pending
 from cutover.gates.job import Job
 from cutover.gates.verdict import Measurement
@@ -19,7 +19,7 @@ from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, PLANS, PODS, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from cutover.targets.targets import Holder
+from cutover.targets.targets import Owner
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMetrics, run_jobs
 from support.plans import template
 from support.shop import PLAN, exits, plan, shop
@@ -40,9 +40,9 @@ class Asking:
 
     async def ask(self) -> Measurement | Pending:
         clock = self.cluster.clock
-        around = Surroundings(
+        around = GateContext(
             self.cluster, MemoryMetrics(), clock, "shop", "step", None, timedelta(seconds=15),
-            Holder(PLAN, "uid-a", 1, 1, "migrator"), self.moment, self.name, self.pending,
+            Owner(PLAN, "uid-a", 1, 1, "migrator"), self.moment, self.name, self.pending,
         )  # fmt: skip
         seen = await self.gate.measure(around)
         self.pending = seen if isinstance(seen, Pending) else None

@@ -9,7 +9,7 @@ import pytest
 
 from cutover.adapters.prometheus import read
 from cutover.cli.explain import explain
-from cutover.gates import Surroundings
+from cutover.gates import GateContext
 from cutover.gates.prometheus import Prometheus, compare
 from cutover.gates.verdict import Measurement
 from cutover.plan.plan import parse
@@ -111,7 +111,7 @@ async def measured(answers: dict[str, Sample]) -> tuple[Measurement, list[tuple[
     metrics = Recording(answers)
     gate = Prometheus.model_validate({"query": "new[$(window)]", "baseline": "old[$(window)]", "window": "2m"})
     assert gate.settle() == timedelta(minutes=2)
-    around = Surroundings(MemoryCluster(), metrics, MemoryClock(), "shop", "step", None)
+    around = GateContext(MemoryCluster(), metrics, MemoryClock(), "shop", "step", None)
     return await gate.measure(around), metrics.asked
 
 
@@ -119,7 +119,7 @@ async def measured(answers: dict[str, Sample]) -> tuple[Measurement, list[tuple[
 async def test_how_old_a_sample_may_be(interval: int, lookback: float) -> None:
     """Twice the interval, a minute at least."""
     metrics = Recording({"up": Sample(1)})
-    around = Surroundings(
+    around = GateContext(
         MemoryCluster(), metrics, MemoryClock(), "shop", "step", None, interval=timedelta(seconds=interval)
     )
     await Prometheus.model_validate({"query": "up"}).measure(around)
@@ -148,7 +148,7 @@ def test_a_placeholder_that_is_none_is_refused(field: str) -> None:
 
 async def test_what_is_filled_in_and_who_is_asked() -> None:
     metrics = Recording({'up{ns="shop",step="roll"}': Sample(1)})
-    around = Surroundings(MemoryCluster(), metrics, MemoryClock(), "shop", "roll", None)
+    around = GateContext(MemoryCluster(), metrics, MemoryClock(), "shop", "roll", None)
     gate = Prometheus.model_validate({"provider": "own", "query": 'up{ns="$(namespace)",step="$(step)"}'})
     assert (await gate.measure(around)).value == 1
     assert metrics.providers == ["own"]

@@ -51,10 +51,10 @@ def rule(**changes: object) -> Rule:
         (rule(no_data=NoData.FAIL), [None], Verdict.FAIL),
         (rule(patient=True), [0.9, 0.9, 0.9], Verdict.WAIT),
         (rule(patient=True), [0.9, 0.1], Verdict.PASS),
-        (rule(hold=timedelta(seconds=15)), [0.1, 0.1], Verdict.WAIT),
-        (rule(hold=timedelta(seconds=10)), [0.1, 0.1], Verdict.PASS),
-        (rule(hold=timedelta(seconds=15)), [0.1, 0.1, 0.1], Verdict.PASS),
-        (rule(hold=timedelta(seconds=15), patient=True), [0.1, 0.1, 0.9, 0.1], Verdict.WAIT),
+        (rule(sustain=timedelta(seconds=15)), [0.1, 0.1], Verdict.WAIT),
+        (rule(sustain=timedelta(seconds=10)), [0.1, 0.1], Verdict.PASS),
+        (rule(sustain=timedelta(seconds=15)), [0.1, 0.1, 0.1], Verdict.PASS),
+        (rule(sustain=timedelta(seconds=15), patient=True), [0.1, 0.1, 0.9, 0.1], Verdict.WAIT),
     ],
 )
 def test_verdict(given: Rule, values: list[float | None], verdict: Verdict) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cutover.gates import Gate, Surroundings
+from cutover.gates import Gate, GateContext
 from cutover.gates.watch import Watch
 from cutover.ports import Sample
 from cutover.testing import MemoryCluster, MemoryMetrics, Spawner
@@ -36,7 +36,7 @@ class Eye:
     async def look(self, after: float = 0) -> str:
         clock = self.cluster.clock
         clock.pass_time(timedelta(seconds=after))
-        around = Surroundings(self.cluster, self.metrics, clock, "shop", "step", None)
+        around = GateContext(self.cluster, self.metrics, clock, "shop", "step", None)
         await self.watch.look(around)
         await self.spawner.run()
         return (await self.watch.look(around))[0].message

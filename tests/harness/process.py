@@ -141,7 +141,7 @@ def stop_pid(pid: int, started: int, grace: float = 5.0) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now; all are held until the last is found, so no two are the same."""
+    """Ports of 127.0.0.1 that nobody listens on now; all are paused until the last is found, so no two are the same."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

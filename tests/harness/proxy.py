@@ -157,7 +157,7 @@ def delayed(seconds: float) -> Fault:
     return fault
 
 
-class Hold:
+class Pause:
     """A fault that keeps requests, or their answers, until it is told to let them go.
 
     Args:

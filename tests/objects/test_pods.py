@@ -25,7 +25,10 @@ def test_the_container_that_failed_last_tells_the_code() -> None:
     first = pod(ended("app", 3, "2026-01-01T00:00:01Z"))
     last = pod(ended("app", 4, "2026-01-01T00:00:02Z"), ended("log", 0, "2026-01-01T00:00:03Z", reason="Completed"))
     assert exit_of([last, first]) == exit_of([first, last])
-    assert (exit_of([first, last]).code, exit_of([first, last]).says) == (4, "container app exited with code 4 (Error)")
+    assert (exit_of([first, last]).code, exit_of([first, last]).message) == (
+        4,
+        "container app exited with code 4 (Error)",
+    )
 
 
 def test_one_that_was_started_again_tells_how_it_ended_before() -> None:
@@ -40,9 +43,9 @@ def test_an_init_container_tells_the_code_and_a_sidecar_does_not() -> None:
 
 def test_a_pod_that_ended_without_a_code_tells_its_reason() -> None:
     gone = exit_of([pod(reason="Evicted", phase="Failed"), pod(reason="Evicted", phase="Failed")])
-    assert (gone.code, gone.says) == (None, "its pods ended by Evicted")
-    assert exit_of([pod(ended("app", 0, "2026-01-01T00:00:01Z"))]).says == "no container tells an exit code"
-    assert exit_of([pod(reason="\x1b[31m as the registry says")]).says == "its pods ended by Unknown"
+    assert (gone.code, gone.message) == (None, "its pods ended by Evicted")
+    assert exit_of([pod(ended("app", 0, "2026-01-01T00:00:01Z"))]).message == "no container tells an exit code"
+    assert exit_of([pod(reason="\x1b[31m as the registry says")]).message == "its pods ended by Unknown"
 
 
 def test_a_pod_that_has_not_begun_may_still_do_something() -> None:

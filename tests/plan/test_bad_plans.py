@@ -62,7 +62,7 @@ def test_what_yaml_has_read_otherwise_is_said() -> None:
     spec["steps"][0]["traffic"] |= yaml.safe_load("{on: 1, weights: [.nan, 100]}")
     with pytest.raises(PlanError) as caught:
         parse(spec)
-    assert [problem.says for problem in caught.value.problems] == [
+    assert [problem.message for problem in caught.value.problems] == [
         "NaN is not a whole number; write one without quotes",
         "YAML has read the key true, which is no string; put it in quotes, or mend its name",
     ]

@@ -20,7 +20,7 @@ from cutover.report.screen import screen
 from cutover.report.summary import TITLES, account, document, took
 from cutover.report.terminal import report
 from cutover.status.conditions import present
-from cutover.status.status import Aim, Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus
+from cutover.status.status import Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus, SuccessCriterion
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 EVIL = "<script>alert('x')</script> & \"quotes\" [bold]not markup[/]"
@@ -102,7 +102,7 @@ def test_all_three_say_the_same() -> None:
     made, shown, read = document(told), " ".join(text(body).split()), Read(page(told))
     assert read.open == []
     for line in made["report"]:
-        says = f"{TITLES[Aim(line['criterion'])]}: {line['evidence']}"
+        says = f"{TITLES[SuccessCriterion(line['criterion'])]}: {line['evidence']}"
         assert says in shown
         assert says in read.text
     for line in made["checklist"]:

@@ -10,7 +10,17 @@ import yaml
 
 from cutover.plan.plan import Plan, parse
 from cutover.report.checklist import State, checklist, lines
-from cutover.status.status import Aim, Criterion, Phase, Result, Run, Seen, Status, StepState, StepStatus
+from cutover.status.status import (
+    Criterion,
+    Phase,
+    Result,
+    Run,
+    RunTally,
+    Status,
+    StepState,
+    StepStatus,
+    SuccessCriterion,
+)
 
 NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
 _POD = '{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}'
@@ -51,7 +61,7 @@ def a_status(plan: Plan, phase: Phase, **states: StepState) -> Status:
         for step in plan.steps
     )
     run = Run(number=3, generation=1, spec_hash="h", started_at=NOW)
-    return Status(phase=phase, run=run, steps=steps, seen=Seen(guarded=1))
+    return Status(phase=phase, run=run, steps=steps, tally=RunTally(guarded=1))
 
 
 def found(text: str, status: Status | None = None) -> dict[str, tuple[State, str]]:
@@ -124,7 +134,7 @@ def test_a_step_whose_gates_were_not_judged_proves_nothing(phase: Phase) -> None
 
 
 def test_a_guard_that_was_never_judged_has_watched_nothing() -> None:
-    told = found(FULL, replace(a_status(a_plan(FULL), Phase.SUCCEEDED), seen=None))
+    told = found(FULL, replace(a_status(a_plan(FULL), Phase.SUCCEEDED), tally=None))
     says = "guard errors was not judged: there was nothing to do in any step"
     assert told["Monitor error rates"] == (State.MISSING, says)
 
@@ -165,7 +175,7 @@ def test_maintenance_that_nothing_ends_is_missing() -> None:
 
 @pytest.mark.parametrize(("result", "state"), [(Result.MET, State.PROVEN), (Result.NOT_MET, State.MISSING)])
 def test_performance_is_what_the_report_says(result: Result, state: State) -> None:
-    line = Criterion(criterion=Aim.PERFORMANCE, result=result, evidence="0.9 against 1")
+    line = Criterion(criterion=SuccessCriterion.PERFORMANCE, result=result, evidence="0.9 against 1")
     status = replace(a_status(a_plan(FULL), Phase.SUCCEEDED), report=(line,))
     assert found(FULL, status)["Check performance metrics"] == (state, "0.9 against 1")
 

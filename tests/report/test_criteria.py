@@ -14,7 +14,6 @@ from cutover.plan.plan import Plan, parse
 from cutover.saga.tally import REMEMBERED
 from cutover.status.limits import with_risks
 from cutover.status.status import (
-    Aim,
     Answer,
     Compared,
     Failure,
@@ -24,10 +23,11 @@ from cutover.status.status import (
     Result,
     Risk,
     Run,
-    Seen,
+    RunTally,
     Status,
     StepState,
     StepStatus,
+    SuccessCriterion,
 )
 
 NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
@@ -65,7 +65,7 @@ def an_end(plan: Plan, *, judged: bool = True, **changes: Any) -> Status:
         number=4,
         generation=1,
         spec_hash="h",
-        way=plan.way,
+        steps_digest=plan.steps_digest,
         started_at=NOW - timedelta(minutes=10),
         finished_at=NOW,
         spent=540,
@@ -75,61 +75,96 @@ def an_end(plan: Plan, *, judged: bool = True, **changes: Any) -> Status:
 
 @dataclass
 class Case:
-    aim: Aim
+    aim: SuccessCriterion
     result: Result
-    says: str
+    message: str
     steps: tuple[str, ...] = (DEPLOY,)
     more: str = ""
     end: dict[str, Any] = field(default_factory=dict)
 
 
-def back(failure: Failure, seen: Seen | None = None) -> dict[str, Any]:
-    return {"phase": Phase.ROLLED_BACK, "failure": failure, "seen": seen}
+def back(failure: Failure, seen: RunTally | None = None) -> dict[str, Any]:
+    return {"phase": Phase.ROLLED_BACK, "failure": failure, "tally": seen}
 
 
 def said(count: int, *, passed: bool = True) -> tuple[Compared, ...]:
     return tuple(
         Compared(
-            step="soak", gate="slow" if not at else f"g{at}", passed=passed, says="0.9 (9 against a baseline of 10)"
+            step="soak", gate="slow" if not at else f"g{at}", passed=passed, message="0.9 (9 against a baseline of 10)"
         )
         for at in range(count)
     )
 
 
 NIGHT = 'window: {start: "2026-01-01T22:00:00Z", end: "2026-01-01T23:00:00Z"}'
-PASSED = Seen(passed=3, done=1)
+PASSED = RunTally(passed=3, done=1)
 CASES = [
-    Case(Aim.DATA, Result.NOT_MEASURED, "no step is there to change data (deploy), and nothing here counts rows"),
-    Case(Aim.DATA, Result.NOT_MEASURED, "step schema may change data, and nothing here counts rows", (DEPLOY, JOB)),
-    Case(Aim.DATA, Result.NOT_MEASURED, "no step is there to change data (deploy, job)", (DEPLOY, TEST)),
-    Case(Aim.WINDOW, Result.NOT_MEASURED, "the plan names no window: add window, or timeout"),
-    Case(Aim.WINDOW, Result.MET, "began 2026-01-01 22:21 UTC, the run ended 2026-01-01 22:30 UTC, inside", more=NIGHT),
-    Case(Aim.WINDOW, Result.NOT_MET, "but outside the plan's window", more=NIGHT.replace("23:00", "22:25")),
-    Case(Aim.WINDOW, Result.MET, "inside the plan's window", more='windows: [{from: "22:00", to: "02:00"}]'),
-    Case(Aim.WINDOW, Result.NOT_MET, "but outside the plan's", more='windows: [{from: "20:00", to: "22:29"}]'),
-    Case(Aim.WINDOW, Result.MET, "it was Running for 9m of the 1h that timeout allows", more="timeout: 1h"),
-    Case(Aim.WINDOW, Result.NOT_MET, "it was not completed: aborted by bob", more=NIGHT, end=back(ABORTED)),
-    Case(Aim.WINDOW, Result.NOT_MET, "it was taken back again on request", more=NIGHT, end=back(ON_REQUEST)),
-    Case(Aim.VALIDATIONS, Result.NOT_MEASURED, "no step has a gate; add gates"),
-    Case(Aim.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end={"seen": PASSED}),
-    Case(Aim.VALIDATIONS, Result.MET, "step smoke ended well", (TEST,)),
     Case(
-        Aim.VALIDATIONS,
+        SuccessCriterion.DATA,
+        Result.NOT_MEASURED,
+        "no step is there to change data (deploy), and nothing here counts rows",
+    ),
+    Case(
+        SuccessCriterion.DATA,
+        Result.NOT_MEASURED,
+        "step schema may change data, and nothing here counts rows",
+        (DEPLOY, JOB),
+    ),
+    Case(SuccessCriterion.DATA, Result.NOT_MEASURED, "no step is there to change data (deploy, job)", (DEPLOY, TEST)),
+    Case(SuccessCriterion.WINDOW, Result.NOT_MEASURED, "the plan names no window: add window, or timeout"),
+    Case(
+        SuccessCriterion.WINDOW,
+        Result.MET,
+        "began 2026-01-01 22:21 UTC, the run ended 2026-01-01 22:30 UTC, inside",
+        more=NIGHT,
+    ),
+    Case(
+        SuccessCriterion.WINDOW, Result.NOT_MET, "but outside the plan's window", more=NIGHT.replace("23:00", "22:25")
+    ),
+    Case(
+        SuccessCriterion.WINDOW, Result.MET, "inside the plan's window", more='windows: [{from: "22:00", to: "02:00"}]'
+    ),
+    Case(
+        SuccessCriterion.WINDOW,
+        Result.NOT_MET,
+        "but outside the plan's",
+        more='windows: [{from: "20:00", to: "22:29"}]',
+    ),
+    Case(
+        SuccessCriterion.WINDOW, Result.MET, "it was Running for 9m of the 1h that timeout allows", more="timeout: 1h"
+    ),
+    Case(
+        SuccessCriterion.WINDOW, Result.NOT_MET, "it was not completed: aborted by bob", more=NIGHT, end=back(ABORTED)
+    ),
+    Case(
+        SuccessCriterion.WINDOW, Result.NOT_MET, "it was taken back again on request", more=NIGHT, end=back(ON_REQUEST)
+    ),
+    Case(SuccessCriterion.VALIDATIONS, Result.NOT_MEASURED, "no step has a gate; add gates"),
+    Case(SuccessCriterion.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end={"tally": PASSED}),
+    Case(SuccessCriterion.VALIDATIONS, Result.MET, "step smoke ended well", (TEST,)),
+    Case(
+        SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
         "there was nothing to do",
         (GATED,),
-        end={"judged": False, "seen": Seen(done=1)},
+        end={"judged": False, "tally": RunTally(done=1)},
     ),
     Case(
-        Aim.VALIDATIONS,
+        SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
         "not judged, because there was nothing to do: step deploy; 3 times a gate said Pass",
         (GATED,),
-        end={"judged": False, "seen": PASSED},
+        end={"judged": False, "tally": PASSED},
     ),
-    Case(Aim.VALIDATIONS, Result.NOT_MET, "step deploy 1/1: gate pods: 0 is not", (GATED,), end=back(FAILED, PASSED)),
     Case(
-        Aim.VALIDATIONS,
+        SuccessCriterion.VALIDATIONS,
+        Result.NOT_MET,
+        "step deploy 1/1: gate pods: 0 is not",
+        (GATED,),
+        end=back(FAILED, PASSED),
+    ),
+    Case(
+        SuccessCriterion.VALIDATIONS,
         Result.NOT_MET,
         "step smoke 1/1: the Job failed",
         (TEST,),
@@ -137,7 +172,7 @@ CASES = [
     ),
     *(
         Case(
-            Aim.VALIDATIONS,
+            SuccessCriterion.VALIDATIONS,
             Result.NOT_MEASURED,
             "not judged, because stopped",
             (TEST,),
@@ -146,131 +181,168 @@ CASES = [
         for reason in ("Aborted", "Deleted", "TimedOut", "GuardFailed")
     ),
     Case(
-        Aim.VALIDATIONS,
+        SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
         "because aborted by bob; 3 times a gate said Pass at the end of a stage; the plan has 1; once a gate had failed",
         (GATED,),
         end=back(ABORTED, replace(PASSED, failed=1)),
     ),
-    Case(Aim.VALIDATIONS, Result.NOT_MEASURED, "because aborted by bob; 3 times", (GATED,), end=back(ABORTED, PASSED)),
-    Case(Aim.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end=back(ON_REQUEST, PASSED)),
     Case(
-        Aim.VALIDATIONS,
+        SuccessCriterion.VALIDATIONS,
+        Result.NOT_MEASURED,
+        "because aborted by bob; 3 times",
+        (GATED,),
+        end=back(ABORTED, PASSED),
+    ),
+    Case(SuccessCriterion.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end=back(ON_REQUEST, PASSED)),
+    Case(
+        SuccessCriterion.VALIDATIONS,
         Result.NOT_MET,
         "once a gate was taken as passed because alice asked for it; 3 times",
         (GATED,),
         end={
-            "seen": replace(PASSED, skipped=1),
+            "tally": replace(PASSED, skipped=1),
             "requests": (RequestRecord(verb="skip", token="t" * 8, answer=Answer.ACCEPTED, at=NOW, run=4, by="alice"),),
         },
     ),
     *(
         Case(
-            Aim.VALIDATIONS,
+            SuccessCriterion.VALIDATIONS,
             Result.NOT_MET,
             "once a gate was taken as passed because somebody asked for it; 3 times",
             (GATED,),
             end={
-                "seen": replace(PASSED, skipped=1),
+                "tally": replace(PASSED, skipped=1),
                 "requests": (RequestRecord(verb="skip", token="t" * 8, answer=answer, at=NOW, run=4, by="mallory"),),
             },
         )
         for answer in (Answer.REJECTED, Answer.IGNORED)
     ),
     Case(
-        Aim.VALIDATIONS,
+        SuccessCriterion.VALIDATIONS,
         Result.MET,
         "; twice a gate had failed before, and its step was done again",
         (GATED,),
-        end={"seen": replace(PASSED, failed=2)},
+        end={"tally": replace(PASSED, failed=2)},
     ),
-    Case(Aim.PERFORMANCE, Result.NOT_MEASURED, "give one prometheus.baseline and pass.ratio", (GATED,)),
+    Case(SuccessCriterion.PERFORMANCE, Result.NOT_MEASURED, "give one prometheus.baseline and pass.ratio", (GATED,)),
     Case(
-        Aim.PERFORMANCE,
+        SuccessCriterion.PERFORMANCE,
         Result.MET,
         "step soak gate slow: 0.9 (9 against a baseline of 10)",
         (RATIO,),
-        end={"seen": Seen(compared=said(1))},
+        end={"tally": RunTally(compared=said(1))},
     ),
     Case(
-        Aim.PERFORMANCE,
+        SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
         "not judged: step soak gate slow",
         (RATIO,),
-        end={"judged": False, "seen": Seen()},
+        end={"judged": False, "tally": RunTally()},
     ),
     Case(
-        Aim.PERFORMANCE,
+        SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
         "not judged: step soak gate slow",
         (RATIO,),
         end={
             "judged": False,
-            "seen": Seen(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)), guarded=1),
+            "tally": RunTally(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)), guarded=1),
         },
     ),
     Case(
-        Aim.PERFORMANCE,
+        SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
         "not judged: guard slow",
         (DEPLOY,),
         more="guards: [{name: slow, prometheus: {query: a, baseline: b}, pass: {ratio: {max: '1'}}}]",
-        end={"judged": False, "seen": Seen()},
+        end={"judged": False, "tally": RunTally()},
     ),
     Case(
-        Aim.PERFORMANCE,
+        SuccessCriterion.PERFORMANCE,
         Result.NOT_MET,
         "step soak gate slow: 0.9",
         (RATIO,),
-        end={"seen": Seen(compared=said(1, passed=False))},
+        end={"tally": RunTally(compared=said(1, passed=False))},
     ),
     Case(
-        Aim.PERFORMANCE,
+        SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
         "not to the end, because aborted by bob; step soak gate slow",
         (RATIO,),
-        end=back(ABORTED, Seen(compared=said(1))),
+        end=back(ABORTED, RunTally(compared=said(1))),
     ),
     Case(
-        Aim.PERFORMANCE,
+        SuccessCriterion.PERFORMANCE,
         Result.MET,
         "of 1 more that passed the numbers are not kept",
         (RATIO,),
-        end={"seen": Seen(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)))},
+        end={"tally": RunTally(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)))},
     ),
-    Case(Aim.ROLLBACK, Result.NOT_MEASURED, "no run of these very steps was rolled back; to rehearse it"),
-    Case(Aim.ROLLBACK, Result.MET, "run 4 did all of these very steps (1)", end=back(ON_REQUEST, Seen(done=1))),
-    Case(Aim.ROLLBACK, Result.NOT_MEASURED, "when 0 of these 1 steps were done", end=back(ABORTED)),
-    Case(Aim.DOWNTIME, Result.NOT_MEASURED, "nothing was judged all along; add a guard"),
-    Case(Aim.DOWNTIME, Result.MET, "guard errors: all said Pass", more=GUARD, end={"seen": Seen(guarded=2)}),
-    Case(Aim.DOWNTIME, Result.NOT_MEASURED, "nothing to do", more=GUARD, end={"seen": Seen()}),
-    Case(Aim.DOWNTIME, Result.NOT_MEASURED, "it was held twice", more=GUARD, end={"seen": Seen(guarded=2, held=2)}),
+    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "no run of these very steps was rolled back; to rehearse it"),
     Case(
-        Aim.DOWNTIME, Result.NOT_MET, "guard errors: 9", more=GUARD, end={"seen": Seen(guard_failed="guard errors: 9")}
+        SuccessCriterion.ROLLBACK,
+        Result.MET,
+        "run 4 did all of these very steps (1)",
+        end=back(ON_REQUEST, RunTally(done=1)),
+    ),
+    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "when 0 of these 1 steps were done", end=back(ABORTED)),
+    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "nothing was judged all along; add a guard"),
+    Case(
+        SuccessCriterion.DOWNTIME,
+        Result.MET,
+        "guard errors: all said Pass",
+        more=GUARD,
+        end={"tally": RunTally(guarded=2)},
+    ),
+    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "nothing to do", more=GUARD, end={"tally": RunTally()}),
+    Case(
+        SuccessCriterion.DOWNTIME,
+        Result.NOT_MEASURED,
+        "it was paused twice",
+        more=GUARD,
+        end={"tally": RunTally(guarded=2, paused=2)},
     ),
     Case(
-        Aim.DOWNTIME, Result.NOT_MEASURED, "not judged on the way back", more=GUARD, end=back(ABORTED, Seen(guarded=2))
+        SuccessCriterion.DOWNTIME,
+        Result.NOT_MET,
+        "guard errors: 9",
+        more=GUARD,
+        end={"tally": RunTally(guard_failed="guard errors: 9")},
     ),
-    Case(Aim.DEPENDENCIES, Result.NOT_MEASURED, "who depends on Deployment shop is not known here"),
-    Case(Aim.DEPENDENCIES, Result.NOT_MEASURED, "no step writes an object", (TEST,)),
+    Case(
+        SuccessCriterion.DOWNTIME,
+        Result.NOT_MEASURED,
+        "not judged on rollback",
+        more=GUARD,
+        end=back(ABORTED, RunTally(guarded=2)),
+    ),
+    Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "who depends on Deployment shop is not known here"),
+    Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "no step writes an object", (TEST,)),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{case.aim}: {case.says}" for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.aim}: {case.message}" for case in CASES])
 def test_the_table(case: Case) -> None:
     plan = a_plan(*case.steps, more=case.more)
     status = with_report(plan, an_end(plan, **case.end))
-    assert [line.criterion for line in status.report] == list(Aim)
+    assert [line.criterion for line in status.report] == list(SuccessCriterion)
     line = next(line for line in status.report if line.criterion is case.aim)
     assert line.result is case.result, line
-    assert case.says in line.evidence
+    assert case.message in line.evidence
     assert with_report(plan, status) is status, "told once, it stays"
 
 
 def test_every_criterion_has_every_result_it_can_have() -> None:
     found = {(case.aim, case.result) for case in CASES}
-    never = {(aim, result) for aim in (Aim.DATA, Aim.DEPENDENCIES) for result in (Result.MET, Result.NOT_MET)}
-    assert found == {(aim, result) for aim in Aim for result in Result} - never - {(Aim.ROLLBACK, Result.NOT_MET)}
+    never = {
+        (aim, result)
+        for aim in (SuccessCriterion.DATA, SuccessCriterion.DEPENDENCIES)
+        for result in (Result.MET, Result.NOT_MET)
+    }
+    assert found == {(aim, result) for aim in SuccessCriterion for result in Result} - never - {
+        (SuccessCriterion.ROLLBACK, Result.NOT_MET)
+    }
 
 
 @pytest.mark.parametrize(
@@ -285,9 +357,11 @@ def test_every_criterion_has_every_result_it_can_have() -> None:
 )
 def test_which_earlier_runs_are_a_rehearsal(way: str, phase: Phase, done: int, result: Result) -> None:
     plan = a_plan(DEPLOY)
-    past = PastRun(number=2, phase=phase, reason="", message="", started_at=NOW, way=way or plan.way, done=done)
+    past = PastRun(
+        number=2, phase=phase, reason="", message="", started_at=NOW, steps_digest=way or plan.steps_digest, done=done
+    )
     status = with_report(plan, an_end(plan, history=(past,)))
-    line = next(line for line in status.report if line.criterion is Aim.ROLLBACK)
+    line = next(line for line in status.report if line.criterion is SuccessCriterion.ROLLBACK)
     assert line.result is result
 
 
@@ -303,12 +377,12 @@ def test_the_way_is_what_the_steps_do() -> None:
         a_plan(DEPLOY, TEST),
         a_plan(DEPLOY.replace("name: deploy", "name: roll")),
     )
-    assert {one.way for one in same} == {plan.way}
-    assert plan.way not in {one.way for one in other}
-    assert len({one.way for one in other}) == 3
+    assert {one.steps_digest for one in same} == {plan.steps_digest}
+    assert plan.steps_digest not in {one.steps_digest for one in other}
+    assert len({one.steps_digest for one in other}) == 3
 
 
-@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.HELD, Phase.STUCK, Phase.UNWINDING, Phase.WAITING])
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.PAUSED, Phase.STUCK, Phase.ROLLING_BACK, Phase.WAITING])
 def test_no_end_no_report(phase: Phase) -> None:
     plan = a_plan(DEPLOY)
     assert with_report(plan, an_end(plan, phase=phase)).report == ()

@@ -149,7 +149,7 @@ async def test_its_own_wish_to_be_looked_at_again() -> None:
     assert turns == 4
 
 
-class Held:
+class Paused:
     """Turns that begin, and wait for a sign to go on."""
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class Held:
 
 
 async def test_a_crowd_that_arrives_leaves_room_for_what_is_under_way() -> None:
-    turn = Held()
+    turn = Paused()
     async with running(turn, workers=2) as queue:
         for number in range(3):
             queue.add(f"new {number}")
@@ -175,7 +175,7 @@ async def test_a_crowd_that_arrives_leaves_room_for_what_is_under_way() -> None:
 
 
 async def test_who_takes_arrivals_does_other_work_when_there_are_none() -> None:
-    turn = Held()
+    turn = Paused()
     async with running(turn, workers=2) as queue:
         queue.add("old 0")
         queue.add("old 1")

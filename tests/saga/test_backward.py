@@ -41,11 +41,11 @@ def test_what_may_go_ahead_is_not_begun_again_while_it_waits_itself() -> None:
 
 
 def looked(walk: Walk, minutes: float, ready: str, deleted_at: datetime | None) -> bool:
-    """After so many minutes the undo is looked at and has come so far; whether the plan is still unwinding."""
+    """After so many minutes the undo is looked at and has come so far; whether the plan is still rolling back."""
     walk.now += timedelta(minutes=minutes)
     assert walk.go(deleted_at=deleted_at) == "undo deploy"
     walk.go(Again(30.0, f"{ready} pods", ready, reached=int(ready.partition("/")[0])), deleted_at=deleted_at)
-    return walk.is_(Phase.UNWINDING)
+    return walk.is_(Phase.ROLLING_BACK)
 
 
 def test_an_undo_that_gets_on_slowly_is_not_given_up() -> None:
@@ -83,5 +83,5 @@ def test_after_an_outage_it_is_looked_at_before_it_is_given_up() -> None:
     begin = walk.now
     walk.go(deleted_at=begin)
     walk.now += timedelta(hours=1)
-    assert walk.go(deleted_at=begin, taken_over=True) == "undo deploy"
+    assert walk.go(deleted_at=begin, new_process=True) == "undo deploy"
     assert walk.go(Done(), deleted_at=begin) == "release"

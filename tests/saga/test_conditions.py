@@ -48,13 +48,13 @@ def a_status(phase: Phase, reason: str = "Because") -> Status:
     ("phase", "reason", "says"),
     [
         (Phase.PENDING, "Preflight", "InProgress"),
-        (Phase.PENDING, "HeldByPerson", "InProgress"),
+        (Phase.PENDING, "PausedByPerson", "InProgress"),
         (Phase.RUNNING, "Progressing", "InProgress"),
         (Phase.WAITING, "AwaitingApproval", "InProgress"),
-        (Phase.UNWINDING, "GateFailed", "InProgress"),
-        (Phase.HELD, "HeldByPerson", "InProgress"),
-        (Phase.HELD, "Suspended", "InProgress"),
-        (Phase.HELD, "UnreadableSpec", "Failed"),
+        (Phase.ROLLING_BACK, "GateFailed", "InProgress"),
+        (Phase.PAUSED, "PausedByPerson", "InProgress"),
+        (Phase.PAUSED, "Suspended", "InProgress"),
+        (Phase.PAUSED, "UnreadableSpec", "Failed"),
         (Phase.STUCK, "ForeignChange", "Failed"),
         (Phase.SUCCEEDED, "Completed", "Current"),
         (Phase.ROLLED_BACK, "GateFailed", "Failed"),
@@ -94,7 +94,7 @@ def test_succeeded_is_unknown_while_active(phase: Phase) -> None:
 
 
 def test_held_by_a_person_is_suspended() -> None:
-    ready = next(c for c in a_status(Phase.HELD, "HeldByPerson").conditions if c.type == "Ready")
+    ready = next(c for c in a_status(Phase.PAUSED, "PausedByPerson").conditions if c.type == "Ready")
     assert (ready.status, ready.reason) == ("False", "Suspended")
 
 

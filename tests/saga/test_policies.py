@@ -29,11 +29,11 @@ def with_deploy(**changes: object) -> Rules:
 def test_a_held_plan_past_it_stays_held_whatever_its_guards_say(*, irreversible: bool) -> None:
     walk = Walk(with_deploy(irreversible=irreversible)).to("shift")
     walk.go(Done())
-    walk.go(requests=(Request(RequestVerb.HOLD, "1"),))
-    assert walk.is_(Phase.HELD)
+    walk.go(requests=(Request(RequestVerb.PAUSE, "1"),))
+    assert walk.is_(Phase.PAUSED)
     walk.go(guards=GUARD)
-    assert walk.status.phase is (Phase.HELD if irreversible else Phase.UNWINDING)
-    assert (walk.status.reason == "HeldByPerson") is irreversible
+    assert walk.status.phase is (Phase.PAUSED if irreversible else Phase.ROLLING_BACK)
+    assert (walk.status.reason == "PausedByPerson") is irreversible
 
 
 # --- what is remembered -------------------------------------------------------------------------------------------------

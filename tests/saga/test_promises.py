@@ -16,7 +16,7 @@ from cutover.status.status import Phase, Verdict
 from saga.test_saga import NOW, RULES, Walk, gate
 
 DEPLOY, SHIFT, LOOK = RULES.steps
-HOLD, RESUME = Request(RequestVerb.HOLD, "1"), Request(RequestVerb.RESUME, "2")
+PAUSE, RESUME = Request(RequestVerb.PAUSE, "1"), Request(RequestVerb.RESUME, "2")
 
 
 def test_the_saga_awaits_nothing_and_reads_no_clock() -> None:
@@ -53,17 +53,17 @@ def test_what_turns_back_is_judged_before_the_step_in_hand(
     walk.now += timedelta(hours=2) if reason == "TimedOut" else timedelta()
     assert walk.go(answer, **what) == "undo deploy"
     assert walk.status.failure is not None
-    assert (walk.status.phase, walk.status.failure.reason) == (Phase.UNWINDING, reason)
+    assert (walk.status.phase, walk.status.failure.reason) == (Phase.ROLLING_BACK, reason)
 
 
-@pytest.mark.parametrize("stopped", [{"suspended": True}, {"requests": (HOLD,)}], ids=["suspended", "held"])
+@pytest.mark.parametrize("stopped", [{"suspended": True}, {"requests": (PAUSE,)}], ids=["suspended", "held"])
 def test_while_the_plan_is_stopped_guards_are_judged_if_the_traffic_is_split(stopped: dict[str, object]) -> None:
     fails = (gate(Verdict.FAIL, guard=True),)
     for split in (False, True):
         walk = Walk().to("shift" if split else "deploy")
         walk.go(**stopped)  # type: ignore[arg-type]
         assert walk.go(**stopped, guards=fails) == ("undo shift" if split else "")  # type: ignore[arg-type]
-        assert walk.is_(Phase.UNWINDING if split else Phase.HELD)
+        assert walk.is_(Phase.ROLLING_BACK if split else Phase.PAUSED)
 
 
 def test_all_clocks_stop_while_suspended() -> None:
@@ -72,7 +72,7 @@ def test_all_clocks_stop_while_suspended() -> None:
     walk.go(Done())
     walk.now += timedelta(seconds=20)
     walk.go(suspended=True)
-    assert walk.is_(Phase.HELD)
+    assert walk.is_(Phase.PAUSED)
     walk.now += timedelta(hours=3)
     assert walk.go(suspended=True) == ""
     assert walk.go() == "do shift 0"
@@ -88,10 +88,10 @@ def test_a_failed_gate_follows_its_policy_and_is_never_retried(retries: int, pol
     said = walk.go(gates=(gate(Verdict.FAIL),))
     assert walk.status.failure is not None
     assert walk.status.failure.reason == "GateFailed"
-    if policy is OnFailure.HOLD:
-        assert (said, walk.status.phase, walk.states) == ("", Phase.HELD, "Done Failed Pending")
+    if policy is OnFailure.PAUSE:
+        assert (said, walk.status.phase, walk.states) == ("", Phase.PAUSED, "Done Failed Pending")
     else:
-        assert (said, walk.status.phase, walk.states) == ("undo shift", Phase.UNWINDING, "Done Undoing Pending")
+        assert (said, walk.status.phase, walk.states) == ("undo shift", Phase.ROLLING_BACK, "Done Undoing Pending")
     assert walk.status.steps[1].attempt == 1
 
 
@@ -99,14 +99,14 @@ def test_a_failed_guard_is_never_retried() -> None:
     shift = replace(SHIFT, retries=2)
     walk = Walk(replace(RULES, steps=(DEPLOY, shift, LOOK))).to("shift", 1)
     assert walk.go(guards=(gate(Verdict.FAIL, guard=True),)) == "undo shift"
-    assert (walk.status.phase, walk.status.steps[1].attempt) == (Phase.UNWINDING, 1)
+    assert (walk.status.phase, walk.status.steps[1].attempt) == (Phase.ROLLING_BACK, 1)
 
 
 def test_an_attempt_is_undone_before_the_next_one() -> None:
     walk = Walk(replace(RULES, steps=(replace(DEPLOY, retries=1), SHIFT, LOOK))).to("deploy")
     said = [walk.go(Failed("JobFailed", "exit 1")), walk.go(Done()), walk.go(Failed("JobFailed", "exit 1"))]
     assert said == ["undo deploy", "do deploy 0", "undo deploy"]
-    assert (walk.status.phase, walk.status.steps[0].attempt) == (Phase.UNWINDING, 2), "there is no third one"
+    assert (walk.status.phase, walk.status.steps[0].attempt) == (Phase.ROLLING_BACK, 2), "there is no third one"
 
 
 def test_an_attempt_that_could_not_be_undone_is_undone_anew_on_request() -> None:
@@ -114,7 +114,7 @@ def test_an_attempt_that_could_not_be_undone_is_undone_anew_on_request() -> None
     walk = Walk(replace(RULES, steps=(replace(DEPLOY, retries=1), SHIFT, LOOK))).to("deploy")
     walk.go(Failed("JobFailed", "exit 1"))
     walk.go(Wait("NotBackYet", "0/3 pods are ready"))
-    assert walk.is_(Phase.HELD)
+    assert walk.is_(Phase.PAUSED)
     assert walk.status.run is not None
     fence = walk.status.run.fence
     walk.now += timedelta(hours=1)
@@ -129,9 +129,9 @@ def test_guards_after_the_point_of_no_return_hold(held: bool) -> None:  # noqa: 
     walk = Walk(replace(RULES, steps=(replace(DEPLOY, irreversible=True), SHIFT, LOOK))).to("shift")
     walk.go(Done())
     if held:
-        walk.go(requests=(HOLD,))
-    assert walk.go(requests=(HOLD,) if held else (), guards=(gate(Verdict.FAIL, guard=True),)) == ""
-    assert walk.is_(Phase.HELD)
+        walk.go(requests=(PAUSE,))
+    assert walk.go(requests=(PAUSE,) if held else (), guards=(gate(Verdict.FAIL, guard=True),)) == ""
+    assert walk.is_(Phase.PAUSED)
     assert walk.states == "Done Doing Pending"
 
 
@@ -154,9 +154,9 @@ def test_the_timeout_of_the_plan_counts_running_only() -> None:
     steps = (replace(DEPLOY, timeout=None), SHIFT, LOOK)
     walk = Walk(replace(RULES, steps=steps)).to("deploy")  # the plan's timeout is an hour
     walk.now += timedelta(minutes=40)  # two have passed before
-    walk.go(requests=(HOLD,))
+    walk.go(requests=(PAUSE,))
     walk.now += timedelta(hours=5)
-    walk.go(requests=(HOLD, RESUME))
+    walk.go(requests=(PAUSE, RESUME))
     walk.now += timedelta(minutes=17)
     assert walk.go() == "do deploy 0"
     walk.go(Wait("Somebody", "is asked"))

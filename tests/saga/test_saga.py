@@ -15,9 +15,9 @@ from cutover.saga.turn import (
     Again,
     Done,
     Failed,
-    Hold,
     Inputs,
     Outcome,
+    Pause,
     Rules,
     StageRule,
     StepRule,
@@ -57,13 +57,13 @@ class Walk:
     def go(self, outcome: Outcome | None = None, **inputs: object) -> str:
         """One call; the command as text."""
         answered = self.turn.command.verb if outcome is not None and self.turn.command else None
-        given = Inputs(outcome=outcome, answered=answered, bound=self.held, **inputs)  # type: ignore[arg-type]
+        given = Inputs(outcome=outcome, answered=answered, has_finalizer=self.held, **inputs)  # type: ignore[arg-type]
         self.turn = advance(self.rules, self.status, given, self.now)
         self.status = self.turn.status
         command = self.turn.command
         if command is None:
             return ""
-        if command.verb is Verb.UNBIND:
+        if command.verb is Verb.REMOVE_FINALIZER:
             self.held = False
         if command.verb is Verb.CLAIM:
             self.held = True
@@ -100,7 +100,7 @@ def looked_after() -> Walk:
     rules = replace(RULES, steps=(replace(RULES.steps[0], keeps=True), *RULES.steps[1:]))
     walk = Walk(rules).to("shift")
     assert walk.go(Again(5.0, "not all routes")) == ""
-    assert walk.go() == "keep"
+    assert walk.go() == "enforce"
     return walk
 
 
@@ -115,7 +115,7 @@ def test_what_a_done_step_has_left_is_looked_at_again_in_its_time() -> None:
     walk = looked_after()
     assert walk.go(Again(7.0, "something is put back")) == "do shift 0"
     walk.go(Again(60.0, "not all routes"))
-    assert walk.go() == "keep"
+    assert walk.go() == "enforce"
     assert walk.go(Again(7.0, "something is put back")) == "do shift 0"
     assert walk.turn.look_again == timedelta(seconds=7)
 
@@ -190,7 +190,7 @@ def test_the_same_command_after_a_restart() -> None:
     walk = Walk().to("shift", 1)
     walk.status = settled(walk.status)
     fence = walk.status.run.fence  # type: ignore[union-attr]
-    assert walk.go(taken_over=True) == "do shift 1"
+    assert walk.go(new_process=True) == "do shift 1"
     assert walk.status.run.fence == fence + 1  # type: ignore[union-attr]
 
 
@@ -262,7 +262,7 @@ def test_what_turns_back(inputs: dict[str, object], reason: str) -> None:
     assert walk.states == "Done Undoing Pending"
     assert walk.go(Done()) == "undo deploy"
     assert walk.go(Done()) == "release"
-    assert walk.go(Done()) == "unbind"
+    assert walk.go(Done()) == "remove finalizer"
     assert walk.is_(Phase.ROLLED_BACK)
     assert walk.states == "Undone Undone Pending"
 
@@ -275,10 +275,10 @@ def test_what_changes_nothing_is_undone_without_a_command() -> None:
 
 def test_the_plan_timeout_counts_running_only() -> None:
     walk = Walk().to("deploy")
-    walk.go(requests=(Request(RequestVerb.HOLD, "1"),))
+    walk.go(requests=(Request(RequestVerb.PAUSE, "1"),))
     walk.now += timedelta(hours=5)
     assert walk.go() == ""
-    walk.go(requests=(Request(RequestVerb.HOLD, "1"), Request(RequestVerb.RESUME, "2")))
+    walk.go(requests=(Request(RequestVerb.PAUSE, "1"), Request(RequestVerb.RESUME, "2")))
     assert walk.is_(Phase.RUNNING)
     walk.now += timedelta(minutes=29)
     assert walk.go() == "do deploy 0"
@@ -295,15 +295,15 @@ def test_an_undo_that_cannot_go_on_is_stuck_and_comes_loose() -> None:
     assert walk.turn.look_again == timedelta(minutes=1)
     assert walk.go() == "undo shift"
     assert walk.go(Done()) == "undo deploy"
-    assert walk.is_(Phase.UNWINDING)
+    assert walk.is_(Phase.ROLLING_BACK)
 
 
 def test_abort_is_judged_before_everything() -> None:
     walk = Walk().to("shift", 1)
-    abort, hold = Request(RequestVerb.ABORT, "1"), Request(RequestVerb.HOLD, "2")
+    abort, hold = Request(RequestVerb.ABORT, "1"), Request(RequestVerb.PAUSE, "2")
     assert walk.go(requests=(abort, hold), suspended=True) == "undo shift"
     answers = {record.verb: record.answer for record in walk.status.requests}
-    assert answers == {"abort": Answer.ACCEPTED, "hold": Answer.REJECTED}
+    assert answers == {"abort": Answer.ACCEPTED, "pause": Answer.REJECTED}
 
 
 def test_no_abort_once_it_lets_go() -> None:
@@ -318,9 +318,9 @@ def test_no_abort_once_it_lets_go() -> None:
 
 def test_a_token_is_handled_once() -> None:
     walk = Walk().to("deploy")
-    hold, resume = Request(RequestVerb.HOLD, "1"), Request(RequestVerb.RESUME, "1")
+    hold, resume = Request(RequestVerb.PAUSE, "1"), Request(RequestVerb.RESUME, "1")
     walk.go(requests=(hold,))
-    assert walk.is_(Phase.HELD)
+    assert walk.is_(Phase.PAUSED)
     walk.go(requests=(hold, resume))
     assert walk.is_(Phase.RUNNING)
     walk.go(requests=(hold, resume))
@@ -336,9 +336,9 @@ def test_requests_that_were_there_before_are_ignored() -> None:
 def test_hold_while_pending_holds_without_a_deadline() -> None:
     walk = Walk()
     walk.go()
-    hold = Request(RequestVerb.HOLD, "1")
+    hold = Request(RequestVerb.PAUSE, "1")
     assert walk.go(Again(None, "no Deployment shop"), requests=(hold,)) == ""
-    assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "HeldByPerson")
+    assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "PausedByPerson")
     walk.now += timedelta(hours=5)
     assert walk.go(requests=(hold,)) == ""
     assert walk.turn.look_again is None
@@ -391,7 +391,7 @@ def test_a_busy_target_is_waited_for_without_a_deadline() -> None:
     walk = Walk()
     for _ in range(3):
         assert walk.go() == "examine"
-        assert walk.go(Wait("TargetBusy", "Deployment shop is held by plan other")) == ""
+        assert walk.go(Wait("TargetBusy", "Deployment shop is claimed by plan other")) == ""
         assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "TargetBusy")
         assert walk.turn.look_again == timedelta(seconds=30)
         walk.now += timedelta(hours=1)
@@ -408,7 +408,7 @@ def test_a_target_that_gets_busy_while_it_is_claimed_sends_the_plan_back() -> No
     walk = Walk()
     walk.go()
     assert walk.go(Done()) == "claim"
-    assert walk.go(Wait("TargetBusy", "Deployment shop is held by plan other")) == "unbind"
+    assert walk.go(Wait("TargetBusy", "Deployment shop is claimed by plan other")) == "remove finalizer"
     assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "TargetBusy")
     assert walk.turn.look_again == timedelta(seconds=30)
 
@@ -417,7 +417,7 @@ def test_hold_stops_the_dwell() -> None:
     walk = Walk().to("shift")
     walk.go(Done())
     walk.now += timedelta(seconds=30)
-    hold = Request(RequestVerb.HOLD, "1")
+    hold = Request(RequestVerb.PAUSE, "1")
     walk.go(requests=(hold,))
     walk.now += timedelta(hours=3)
     walk.go(requests=(hold, Request(RequestVerb.RESUME, "1")))
@@ -452,7 +452,7 @@ def test_what_is_missing_is_refused_after_the_deadline() -> None:
 def test_an_unreadable_spec_holds_and_goes_on() -> None:
     walk = Walk().to("shift")
     walk.status = unreadable(walk.status, "the CRD is older", Inputs(), walk.now).status
-    assert (walk.status.phase, walk.status.reason) == (Phase.HELD, "UnreadableSpec")
+    assert (walk.status.phase, walk.status.reason) == (Phase.PAUSED, "UnreadableSpec")
     assert walk.go() == "do shift 0"
 
 
@@ -460,9 +460,9 @@ def test_an_unreadable_spec_holds_and_goes_on() -> None:
 def test_a_held_plan_says_besides_that_its_spec_cannot_be_read(why: str) -> None:
     walk = Walk().to("shift")
     if why == "held":
-        walk.go(requests=(Request(RequestVerb.HOLD, "1"),))
+        walk.go(requests=(Request(RequestVerb.PAUSE, "1"),))
     else:
-        walk.go(Hold("ForeignWriter", "somebody writes it too"))
+        walk.go(Pause("ForeignWriter", "somebody writes it too"))
     held = walk.status
     for _ in range(2):
         walk.status = unreadable(walk.status, "the CRD is older", Inputs(), walk.now).status

@@ -13,7 +13,7 @@ from cutover.saga.tables import StepEvent
 from cutover.saga.tally import REMEMBERED, _compared
 from cutover.saga.turn import Done, Inputs, Opening
 from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import GateStatus, Phase, Seen, Status, StepState, Verdict
+from cutover.status.status import GateStatus, Phase, RunTally, Status, StepState, Verdict
 from saga.test_saga import NOW, RULES, Walk
 
 CLOSED = Opening(open=False, opens_at=NOW + timedelta(hours=2))
@@ -22,8 +22,8 @@ WAIT = replace(PASS, verdict=Verdict.WAIT)
 GUARD = replace(PASS, name="budget", guard=True)
 
 
-def seen(walk: Walk) -> Seen:
-    return walk.status.seen or Seen()
+def seen(walk: Walk) -> RunTally:
+    return walk.status.tally or RunTally()
 
 
 def test_a_stage_that_waits_for_a_window_is_counted_when_it_ends() -> None:
@@ -108,7 +108,7 @@ def test_of_comparisons_the_last_word_counts_and_the_latest_are_kept() -> None:
     assert walk.go(Done(), gates=(again,), guards=(other,)) == "do look 0"
     kept = seen(walk).compared
     assert len(kept) == REMEMBERED
-    assert [(one.step, one.gate, one.says) for one in kept[-2:]] == [
+    assert [(one.step, one.gate, one.message) for one in kept[-2:]] == [
         ("shift", "gate-3", "0.3 is <= 0.5"),
         ("", "budget", "1 is <= 2"),
     ]
@@ -121,11 +121,11 @@ def test_a_comparison_that_failed_is_not_pushed_out_by_those_that_passed() -> No
     walk.go(gates=(replace(slow, verdict=Verdict.FAIL),))
     many = [replace(PASS, name=f"gate-{at}", compared=True) for at in range(REMEMBERED)]
     _compared(draft := Draft(RULES, walk.status, Inputs(), walk.now), many)
-    kept = draft.seen.compared
+    kept = draft.tally.compared
     assert len(kept) == REMEMBERED
     assert [one.gate for one in kept if not one.passed] == ["slow"]
     _compared(draft, [slow])
-    assert all(one.passed for one in draft.seen.compared), "its last word counts"
+    assert all(one.passed for one in draft.tally.compared), "its last word counts"
 
 
 @pytest.mark.parametrize("verdict", [Verdict.WAIT, Verdict.FAIL])
@@ -148,7 +148,7 @@ def test_what_has_failed_is_kept(guard: bool) -> None:  # noqa: FBT001 -- a para
     walk.go(gates=() if guard else (failed,), guards=(failed,) if guard else ())
     assert walk.status.failure is not None
     (kept,) = seen(walk).compared
-    assert (kept.step, kept.passed, kept.says) == ("" if guard else "shift", False, "9 is not <= 0.5")
+    assert (kept.step, kept.passed, kept.message) == ("" if guard else "shift", False, "9 is not <= 0.5")
     assert seen(walk).guard_failed == ("guard errors: 9 is not <= 0.5" if guard else "")
     assert seen(walk).failed == (0 if guard else 1)
 
@@ -156,12 +156,12 @@ def test_what_has_failed_is_kept(guard: bool) -> None:  # noqa: FBT001 -- a para
 def test_each_time_it_is_held_counts_for_whatever_cause() -> None:
     walk = Walk().to("shift")
     walk.go(suspended=True)
-    assert seen(walk).held == 1
+    assert seen(walk).paused == 1
     walk.go()
-    walk.go(requests=(Request(RequestVerb.HOLD, "t"),))
-    assert seen(walk).held == 2
+    walk.go(requests=(Request(RequestVerb.PAUSE, "t"),))
+    assert seen(walk).paused == 2
     walk.go(requests=(Request(RequestVerb.RESUME, "t"),))
     assert walk.is_(Phase.RUNNING)
     turn = unreadable(walk.status, "no such field", Inputs(), walk.now)
-    assert turn.status.phase is Phase.HELD
-    assert (turn.status.seen or Seen()).held == 3
+    assert turn.status.phase is Phase.PAUSED
+    assert (turn.status.tally or RunTally()).paused == 3

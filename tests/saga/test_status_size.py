@@ -14,7 +14,6 @@ from cutover.status.limits import clip, size, with_risks
 from cutover.status.requests import RequestVerb
 from cutover.status.status import (
     RISKS,
-    Aim,
     Answer,
     Compared,
     Criterion,
@@ -27,10 +26,11 @@ from cutover.status.status import (
     Result,
     Risk,
     Run,
-    Seen,
+    RunTally,
     Status,
     StepState,
     StepStatus,
+    SuccessCriterion,
     Verdict,
 )
 
@@ -64,10 +64,10 @@ def largest(word: str) -> Status:
         started_at=NOW,
         fence=999,
         spent=1e6,
-        held_at=NOW,
+        paused_at=NOW,
         finished_at=NOW,
         keep_until=NOW,
-        way="f" * 16,
+        steps_digest="f" * 16,
     )
     step = StepStatus(
         name=NAME,
@@ -98,13 +98,13 @@ def largest(word: str) -> Status:
         message=long[:256],
         started_at=NOW,
         finished_at=NOW,
-        way="f" * 16,
+        steps_digest="f" * 16,
         done=64,
     )
-    compared = Compared(step=NAME, gate=NAME, passed=True, says=long)
+    compared = Compared(step=NAME, gate=NAME, passed=True, message=long)
     status = Status(
         observed_generation=99,
-        phase=Phase.UNWINDING,
+        phase=Phase.ROLLING_BACK,
         reason="PastPointOfNoReturn",
         message=long,
         run=run,
@@ -118,8 +118,8 @@ def largest(word: str) -> Status:
             applied_at=NOW,
             ready="1000/1000",
             digest="sha256:0123456789abcdef",
-            anew=True,
-            unbegun=True,
+            reapply=True,
+            not_started=True,
             approved=True,
             skipped=True,
             message=long,
@@ -129,17 +129,17 @@ def largest(word: str) -> Status:
         steps=tuple(replace(step, name=f"{place:063}") for place in range(64)),
         requests=tuple(replace(record, verb=verb) for verb in RequestVerb),
         history=(past,) * 5,
-        seen=Seen(
+        tally=RunTally(
             passed=9999,
             skipped=9999,
             failed=9999,
             guarded=9999,
             done=64,
-            held=9999,
+            paused=9999,
             guard_failed=long,
             compared=(compared,) * 8,
         ),
-        report=tuple(Criterion(criterion=aim, result=Result.NOT_MEASURED, evidence=long) for aim in Aim),
+        report=tuple(Criterion(criterion=aim, result=Result.NOT_MEASURED, evidence=long) for aim in SuccessCriterion),
     )
     return with_risks(status, [Risk(kind, "OwnedBySeveral", long) for kind in RISKS], NOW)
 
@@ -171,11 +171,11 @@ def test_nothing_that_the_saga_rests_on_is_cut(word: str) -> None:
             steps=tuple(replace(step, message="") for step in status.steps),
             requests=tuple(replace(record, message="", by="") for record in status.requests),
             history=tuple(replace(past, message="") for past in status.history),
-            seen=status.seen
+            tally=status.tally
             and replace(
-                status.seen,
+                status.tally,
                 guard_failed="",
-                compared=tuple(replace(one, says="") for one in status.seen.compared),
+                compared=tuple(replace(one, message="") for one in status.tally.compared),
             ),
             report=tuple(replace(line, evidence="") for line in status.report),
         )

@@ -17,11 +17,11 @@ from cutover.saga.turn import (
     DeletionPolicy,
     Done,
     Failed,
-    Hold,
     Inputs,
     OnFailure,
     Opening,
     Outcome,
+    Pause,
     Rules,
     Verb,
     Wait,
@@ -40,7 +40,7 @@ OUTCOMES: list[Outcome | None] = [
     Again(1.0, "not yet"),
     Wait("AwaitingApproval", "a person"),
     Failed("Rejected", "no"),
-    Hold("LoweredByHand", "somebody"),
+    Pause("LoweredByHand", "somebody"),
 ]
 GATES = [
     (),
@@ -49,7 +49,7 @@ GATES = [
     (GateStatus(name="g", verdict=Verdict.FAIL, message="bad", guard=True),),
 ]
 OPENINGS = [Opening()] * 6 + [Opening(open=False, opens_at=datetime(2026, 2, 1, tzinfo=UTC)), Opening(open=False)]
-TROUBLES = [None] * 6 + [Failed("TargetGone", "gone"), Hold("ClaimLost", "lost")]
+TROUBLES = [None] * 6 + [Failed("TargetGone", "gone"), Pause("ClaimLost", "lost")]
 REQUESTS = [Request(verb, str(token), "bob", "shift") for verb in RequestVerb for token in range(3)]
 
 
@@ -59,7 +59,7 @@ class Happening:
 
     outcome: Outcome | None
     gates: tuple[GateStatus, ...]
-    trouble: Failed | Hold | None
+    trouble: Failed | Pause | None
     requests: tuple[Request, ...]
     crash: bool
     delete: bool
@@ -126,18 +126,18 @@ def test_promises(rules: Rules, walk: list[Happening]) -> None:
             guards=tuple(gate for gate in happening.gates if gate.guard),
             trouble=happening.trouble,
             requests=tuple(sorted(happening.requests, key=lambda request: list(RequestVerb).index(request.verb))),
-            taken_over=happening.crash,
+            new_process=happening.crash,
             deleted_at=deleted_at,
             suspended=happening.suspended,
             opening=happening.opening,
-            bound=bound,
+            has_finalizer=bound,
             ready_to_undo=happening.ahead,
         )
         turn = advance(rules, status, inputs, now)
         status, command = turn.status, turn.command
         _check(rules, before, status, command)
-        if command is not None and command.verb in (Verb.CLAIM, Verb.RECLAIM, Verb.UNBIND):
-            bound = command.verb is not Verb.UNBIND
+        if command is not None and command.verb in (Verb.CLAIM, Verb.RECLAIM, Verb.REMOVE_FINALIZER):
+            bound = command.verb is not Verb.REMOVE_FINALIZER
     _finishes(rules, status, now, bound=bound)
 
 
@@ -164,8 +164,8 @@ def _check(rules: Rules, before: Status, status: Status, command: Command | None
 
 
 def _check_forward(status: Status, states: list[StepState], command: Command) -> None:
-    assert status.phase in (Phase.RUNNING, Phase.WAITING, Phase.HELD)
-    known = {StepState.DOING, StepState.WAITING} | ({StepState.FAILED} if status.phase is Phase.HELD else set())
+    assert status.phase in (Phase.RUNNING, Phase.WAITING, Phase.PAUSED)
+    known = {StepState.DOING, StepState.WAITING} | ({StepState.FAILED} if status.phase is Phase.PAUSED else set())
     assert states[command.step] in known, "a command is announced"
     assert status.current is not None
     assert status.current.step == status.steps[command.step].name
@@ -182,7 +182,7 @@ def _check_end(status: Status, states: list[StepState]) -> None:
         assert not set(states) & TOUCHED
         assert status.failure is not None
     assert status.run is not None
-    assert (status.run.held_at is not None) >= (status.phase is Phase.HELD), "a held plan has its clocks stopped"
+    assert (status.run.paused_at is not None) >= (status.phase is Phase.PAUSED), "a paused plan has its clocks stopped"
 
 
 def _finishes(rules: Rules, status: Status, now: datetime, *, bound: bool) -> None:
@@ -191,11 +191,11 @@ def _finishes(rules: Rules, status: Status, now: datetime, *, bound: bool) -> No
     verb: Verb | None = None
     for _ in range(60):
         now += timedelta(minutes=2)
-        inputs = Inputs(outcome=outcome, answered=verb, deleted_at=now, bound=bound)
+        inputs = Inputs(outcome=outcome, answered=verb, deleted_at=now, has_finalizer=bound)
         turn = advance(rules, status, inputs, now)
         status, outcome = turn.status, Done() if turn.command else None
         verb = turn.command.verb if turn.command else None
-        if turn.command is not None and turn.command.verb is Verb.UNBIND:
+        if turn.command is not None and turn.command.verb is Verb.REMOVE_FINALIZER:
             bound = False
         if status.phase in ENDED and not bound:
             return

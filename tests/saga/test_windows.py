@@ -104,7 +104,7 @@ def test_outside_nothing_is_claimed() -> None:
     walk = Walk()
     assert walk.go(opening=CLOSED) == "examine"
     walk.held = True
-    assert walk.go(Done(), opening=CLOSED) == "unbind"
+    assert walk.go(Done(), opening=CLOSED) == "remove finalizer"
     assert (walk.status.phase, walk.status.reason) == (Phase.PENDING, "OutsideWindow")
     assert walk.turn.look_again == timedelta(hours=2)
     assert walk.go(opening=CLOSED) == ""
@@ -155,11 +155,11 @@ def test_a_step_is_announced_and_waits() -> None:
     assert walk.go(Done()) == "do shift 1"
     assert walk.go(Done(), opening=CLOSED) == ""
     assert walk.status.current is not None
-    assert (walk.status.current.step, walk.status.current.unbegun) == ("look", True)
+    assert (walk.status.current.step, walk.status.current.not_started) == ("look", True)
     walk.now += timedelta(hours=2)
     assert walk.go() == "do look 0"
     assert walk.status.current.started_at == walk.now
-    assert not walk.status.current.unbegun
+    assert not walk.status.current.not_started
 
 
 def test_held_and_resumed_it_still_waits() -> None:
@@ -170,7 +170,7 @@ def test_held_and_resumed_it_still_waits() -> None:
     walk.go(Done())
     walk.go(Done(), opening=CLOSED)
     walk.go(opening=CLOSED, suspended=True)
-    assert walk.status.phase is Phase.HELD
+    assert walk.status.phase is Phase.PAUSED
     assert walk.go(opening=CLOSED) == ""
     assert (walk.status.phase, walk.status.reason) == (Phase.WAITING, "OutsideWindow")
 
@@ -202,7 +202,7 @@ def test_a_stage_that_only_cleans_up_waits_for_no_window(outside: Opening) -> No
     assert walk.go(Done(), opening=outside) == "do shift 2"
     assert walk.status.phase is Phase.RUNNING
     assert walk.status.current is not None
-    assert not walk.status.current.unbegun
+    assert not walk.status.current.not_started
     said = walk.go(Done(skip=True), opening=outside)
     assert (said, walk.status.reason) == (("", "OutsideWindow") if outside is CLOSED else ("undo shift", "WindowOver"))
     assert walk.status.steps[2].state is not StepState.PENDING, "the step is done, and it is the next one that waits"
@@ -226,7 +226,7 @@ def test_held_and_announced_what_only_cleans_up_is_not_done_until_the_plan_goes_
     walk = Walk(CLEANING).to("shift", 1)
     assert walk.go(Done(), opening=OVER) == "do shift 2"
     assert walk.go(opening=OVER, suspended=True) == ""
-    assert walk.is_(Phase.HELD)
+    assert walk.is_(Phase.PAUSED)
     walk.now += timedelta(hours=1)
     assert walk.go(opening=OVER, suspended=True) == ""
     assert walk.go(opening=OVER) == "do shift 2"
@@ -237,7 +237,7 @@ def test_held_and_announced_what_only_cleans_up_is_not_done_until_the_plan_goes_
     ("stop", "go_on"),
     [
         ({"suspended": True}, {}),
-        ({"requests": (Request(RequestVerb.HOLD, "1"),)}, {"requests": (Request(RequestVerb.RESUME, "2"),)}),
+        ({"requests": (Request(RequestVerb.PAUSE, "1"),)}, {"requests": (Request(RequestVerb.RESUME, "2"),)}),
     ],
     ids=["suspended", "held"],
 )
@@ -248,7 +248,7 @@ def test_who_stops_a_plan_keeps_what_only_the_next_stage_takes_away(
     assert walk.go(Again(1.0, "not yet")) == ""
     assert walk.go(opening=OVER, **stop) == ""
     assert walk.go(Done(), opening=OVER, **stop) == "", "a late answer"
-    assert walk.status.phase is Phase.HELD
+    assert walk.status.phase is Phase.PAUSED
     assert walk.go(opening=OVER, **go_on) == "do shift 1"
     assert walk.go(Done(), opening=OVER) == "do shift 2"
 

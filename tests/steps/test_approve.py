@@ -46,9 +46,9 @@ async def test_a_hold_and_a_resume_after_days_end_it_neither() -> None:
     run = Simulation(plan(TWO), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
     run.clock.pass_time(timedelta(days=3))
-    run.request(RequestVerb.HOLD)
-    await run.until(lambda: run.phase is Phase.HELD)
+    run.request(RequestVerb.PAUSE)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     run.request(RequestVerb.RESUME)
-    await run.until(lambda: run.phase is not Phase.HELD)
+    await run.until(lambda: run.phase is not Phase.PAUSED)
     await run.until(lambda: run.phase is not Phase.RUNNING)
     assert run.phase is Phase.WAITING, run.status

@@ -286,7 +286,7 @@ async def test_back_is_no_better_than_it_was_before(
     assert isinstance(await undo(cluster, text, elapsed), Done)
 
 
-# --- the way back -----------------------------------------------------------------------------------------------------
+# --- the rollback -----------------------------------------------------------------------------------------------------
 
 
 async def test_an_undo_of_what_never_began_only_fences(cluster: MemoryCluster) -> None:

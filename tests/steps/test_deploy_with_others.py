@@ -19,7 +19,7 @@ from cutover.ports import (
     VIRTUAL_SERVICES,
     Ref,
 )
-from cutover.saga.turn import Again, Done, Hold, Wait
+from cutover.saga.turn import Again, Done, Pause, Wait
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -240,7 +240,7 @@ async def test_a_pause_in_the_middle_holds_and_names_who_ends_it(cluster: Memory
     await do(cluster, SCALE)
     cluster.objects[V2]["spec"]["paused"] = True
     outcome = await do(cluster, SCALE)
-    assert isinstance(outcome, Hold)
+    assert isinstance(outcome, Pause)
     assert outcome.reason == "DeploymentPaused"
     assert _RESUME.format(so="its rollout stands still") in outcome.message
     roll_out(cluster)
@@ -264,7 +264,7 @@ async def test_a_pause_in_the_middle_of_a_restart_is_named_both_ways() -> None:
     flagged = flagging.claimed()
     await flagging.do(flagged)
     flagged.objects[V1]["spec"]["paused"] = True
-    for outcome, kind in ((await flagging.do(flagged), Hold), (await flagging.undo(flagged), Wait)):
+    for outcome, kind in ((await flagging.do(flagged), Pause), (await flagging.undo(flagged), Wait)):
         assert isinstance(outcome, kind)
         assert outcome.reason == "DeploymentPaused"
         assert "run kubectl rollout resume deployment/shop-v1 -n shop" in outcome.message

@@ -1,4 +1,4 @@
-"""`flags` in memory: what is written in which order, which pods count, what is refused beforehand, the way back."""
+"""`flags` in memory: what is written in which order, which pods count, what is refused beforehand, the rollback."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ async def refused(reload: str = ALL, **changed: dict[str, Any]) -> str:
         (
             ALL,
             {"flags": {"data": {"COLOUR": "<" * 250_000}}},
-            "flags.set: the old and new values of ConfigMap flags would take 1500148 bytes to keep for the way back (data.COLOUR alone 150",
+            "flags.set: the old and new values of ConfigMap flags would take 1500148 bytes to keep for the rollback (data.COLOUR alone 150",
         ),
         (ALL, {"v1": {"paused": True}}, "Deployment shop-v1 is paused (spec.paused: true), so nothing would restart"),
         (

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from cutover.field_path import ABSENT, Json
-from cutover.gates.base import Surroundings
+from cutover.gates.base import GateContext
 from cutover.gates.readiness import Readiness
 from cutover.objects.workloads import owned
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, PODS, STATEFUL_SETS, Ref
@@ -49,7 +49,7 @@ async def test_only_a_restart_of_an_own_pod_counts_against_readiness(whose: Json
     one["status"]["containerStatuses"] = [again]
     cluster.put(PODS, one)
     gate = Readiness.model_validate({"for": "10s"})
-    around = Surroundings(cluster, MemoryMetrics(), cluster.clock, NAMESPACE, "flip", V1)
+    around = GateContext(cluster, MemoryMetrics(), cluster.clock, NAMESPACE, "flip", V1)
     assert (await gate.measure(around)).note == f"{ready} of 3 pods of Deployment shop-v1 are ready"
 
 

@@ -16,9 +16,9 @@ from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, 
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
-from cutover.steps import Work
+from cutover.steps import StepContext
 from cutover.steps.job import SETTLED_LABEL, Job
-from cutover.targets.targets import Holder, Targets
+from cutover.targets.targets import Owner, Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger, run_jobs
 from support.plans import migrating, template
 from support.shop import PLAN, plan, shop
@@ -41,13 +41,13 @@ class Bench:
             shop(self.cluster)
         self.made, self.fence = "", 1
 
-    def work(self, elapsed: float = 0.0, *, fence: int = 0, applied: bool = False) -> Work:
+    def work(self, elapsed: float = 0.0, *, fence: int = 0, applied: bool = False) -> StepContext:
         """What a process has that saved the plan last; with another `fence` one that slept since."""
         body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
         self.cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": self.fence}}})
-        targets = Targets(self.cluster, Holder(PLAN, "uid-a", 1, fence or self.fence, "migrator"), "schema")
+        targets = Targets(self.cluster, Owner(PLAN, "uid-a", 1, fence or self.fence, "migrator"), "schema")
         now = self.cluster.clock.now()
-        return Work(
+        return StepContext(
             self.cluster,
             targets,
             "shop",
@@ -526,7 +526,7 @@ async def test_the_server_is_asked_for_both_jobs() -> None:
     bench.cluster.refuse = no
     problems = await bench.kind.examine(bench.work())
     assert [problem.where for problem in problems] == ["steps[schema].job.template", "steps[schema].job.undo"]
-    assert problems[0].says == 'the server refuses the Job: unknown field "spec.schema"'
+    assert problems[0].message == 'the server refuses the Job: unknown field "spec.schema"'
     assert bench.jobs() == []
 
 
@@ -537,7 +537,7 @@ async def test_a_policy_that_takes_no_such_job_is_told_and_a_right_that_lacks_is
     bench = Bench(LOOKS)
     bench.cluster.refuse = no
     (problem,) = await bench.kind.examine(bench.work())
-    assert problem.says == "the server refuses the Job: admission webhook says no"
+    assert problem.message == "the server refuses the Job: admission webhook says no"
     bench.cluster.denied.add(("create", Ref(JOBS, "shop", "")))
     assert await bench.kind.examine(bench.work()) == []
 
@@ -551,7 +551,7 @@ async def test_what_the_cluster_would_take_away_too_soon_is_refused() -> None:
 
     bench.cluster.refuse = add
     (problem,) = await bench.kind.examine(bench.work())
-    assert "something in the cluster adds ttlSecondsAfterFinished" in problem.says
+    assert "something in the cluster adds ttlSecondsAfterFinished" in problem.message
 
 
 async def _pending(spec: str, change: Any = None) -> str:
@@ -637,7 +637,7 @@ steps:
         lambda: run.status.current is not None and run.status.current.step == "next" and len(run.jobs()) > 1
     )
     run.request(RequestVerb.ABORT)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "PastPointOfNoReturn"
     assert [step.state for step in run.status.steps] == [StepState.DONE, StepState.UNDONE]
 
@@ -659,7 +659,7 @@ async def test_a_success_is_rolled_back_by_the_undo_job() -> None:
     owned = [body["metadata"]["ownerReferences"] for ref, body in run.cluster.objects.items() if ref.resource == JOBS]
     assert [[owner["kind"] for owner in owners] for owners in owned] == [["MigrationPlan"]]
     run.request(RequestVerb.ROLLBACK)
-    await run.until(lambda: run.phase is Phase.UNWINDING and run.status.reason == "RollbackRequested")
+    await run.until(lambda: run.phase is Phase.ROLLING_BACK and run.status.reason == "RollbackRequested")
     assert not any(
         body["metadata"].get("ownerReferences") for ref, body in run.cluster.objects.items() if ref.resource == JOBS
     ), "while the plan is active a deletion in the foreground must not take them"

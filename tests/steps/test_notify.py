@@ -12,9 +12,9 @@ from cutover.ports import Delivery, Message, Ref, Tone
 from cutover.saga.turn import Again, Done
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
-from cutover.steps import Work
+from cutover.steps import StepContext
 from cutover.steps.notify import Notify
-from cutover.targets.targets import Holder, Targets
+from cutover.targets.targets import Owner, Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger
 from support.plans import NOTIFIED, STORIES, Story, play
 from support.shop import PLAN, plan, shop
@@ -29,10 +29,10 @@ class Desk:
     def __init__(self) -> None:
         self.messenger = MemoryMessenger()
 
-    def work(self, *, applied: bool = False, attempt: int = 1) -> Work:
+    def work(self, *, applied: bool = False, attempt: int = 1) -> StepContext:
         cluster = MemoryCluster()
-        targets = Targets(cluster, Holder(PLAN, "uid-a", 1, 1, "migrator"), "tell")
-        return Work(
+        targets = Targets(cluster, Owner(PLAN, "uid-a", 1, 1, "migrator"), "tell")
+        return StepContext(
             cluster,
             targets,
             "shop",
@@ -110,7 +110,7 @@ def told(run: Simulation) -> list[str]:
 FORWARD = ["Running", "step before v2 is coming", "step after v2 is there", "Succeeded"]
 BACKWARD = [
     *FORWARD[:3],
-    "Unwinding",
+    "RollingBack",
     "step after v2 is gone",
     "step before undone: v2 is coming",
     "RolledBack",
@@ -213,18 +213,18 @@ async def test_nobody_takes_anything_and_the_plan_ends_as_ever() -> None:
 
 async def test_a_person_is_waited_for_and_phases_that_are_not_named_are_not_told() -> None:
     text = """
-notifications: [{provider: chat, phases: [Waiting, Held, Abandoned]}]
+notifications: [{provider: chat, phases: [Waiting, Paused, Abandoned]}]
 steps: [{name: ok, approve: {message: "go on?"}}]
 """
     run = Simulation(plan(text), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
     for _ in range(3):
         await run.turn()
-    run.request(RequestVerb.HOLD)
-    await run.until(lambda: run.phase is Phase.HELD)
+    run.request(RequestVerb.PAUSE)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     run.request(RequestVerb.ABANDON)
     assert await run.run() is Phase.ABANDONED
-    assert told(run) == ["Waiting", "Held", "Abandoned"]
+    assert told(run) == ["Waiting", "Paused", "Abandoned"]
     assert "go on?" in run.messenger.posted[0][1].text
 
 

@@ -1,4 +1,4 @@
-"""`switch` in memory: when the selector moves, what it waits for, what it leaves to people, the way back."""
+"""`switch` in memory: when the selector moves, what it waits for, what it leaves to people, the rollback."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from cutover.errors import Rejected
 from cutover.field_path import Json
 from cutover.ports import DEPLOYMENTS, ENDPOINT_SLICES, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, SERVICES, Ref, Sample
-from cutover.saga.turn import Again, Done, Hold, Outcome, Wait
+from cutover.saga.turn import Again, Done, Outcome, Pause, Wait
 from cutover.status.status import Phase
-from cutover.steps import Work
+from cutover.steps import StepContext
 from cutover.steps.switch import Switch
 from cutover.targets.snapshots import Snapshot
-from cutover.targets.targets import Foreign, Holder, Targets
+from cutover.targets.targets import Foreign, Owner, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import name_endpoints, pod, react
 from support.shop import FRONT, PLAN, V1, V2, plan, shop
@@ -51,12 +51,12 @@ def cluster() -> MemoryCluster:
     return made
 
 
-def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1, applied: bool = False) -> Work:
+def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1, applied: bool = False) -> StepContext:
     """As a process that has just begun: it remembers nothing."""
     body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
     cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
-    targets = Targets(cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "turn")
-    return Work(
+    targets = Targets(cluster, Owner(PLAN, "uid-a", 1, fence, "migrator"), "turn")
+    return StepContext(
         cluster,
         targets,
         "shop",
@@ -200,11 +200,11 @@ async def test_set_back_by_hand_is_a_wish_to_stop(cluster: MemoryCluster) -> Non
     await do(cluster)
     change(cluster, selector={"app": "shop-v1"})
     outcome = await do(cluster, applied=True)
-    assert isinstance(outcome, Hold)
+    assert isinstance(outcome, Pause)
     assert outcome.reason == "SwitchedBack"
     assert "somebody has set the selector of Service front back to app=shop-v1" in outcome.message
     assert selector(cluster) == {"app": "shop-v1"}
-    assert await TURN.do(replace(work(cluster, applied=True), anew=True), 0, None) == Done()
+    assert await TURN.do(replace(work(cluster, applied=True), reapply=True), 0, None) == Done()
     assert selector(cluster) == {"app": "shop-v2"}, "a person has resumed it"
 
 
@@ -308,7 +308,7 @@ async def test_its_undo_is_ahead_when_the_old_side_is_ready(cluster: MemoryClust
 
 def test_the_way_back_is_the_snapshot() -> None:
     snapshot = Snapshot("uid", ((("spec", "selector"), {"app": "a"}),), {}, ({"app": "b"},))
-    (mark,) = TURN.marks(snapshot)
+    (mark,) = TURN.restores(snapshot)
     assert (mark.to, mark.expects) == ({"app": "a"}, ({"app": "a"}, {"app": "b"}))
 
 

@@ -12,10 +12,10 @@ from cutover.objects.endpoints import Side
 from cutover.ports import DESTINATION_RULES, ENDPOINT_SLICES, PODS, SERVICES, VIRTUAL_SERVICES, Ref
 from cutover.routing.routes import Destination
 from cutover.status.status import Phase
-from cutover.steps import Work
+from cutover.steps import StepContext
 from cutover.steps.sides import short
 from cutover.targets.snapshots import Snapshot
-from cutover.targets.targets import Holder, Targets
+from cutover.targets.targets import Owner, Targets
 from cutover.testing import MemoryCluster, MemoryMessenger
 from support.shop import PLAN, ROUTES, V2, plan, shop
 from support.simulation import Simulation
@@ -115,7 +115,7 @@ async def test_no_weight_for_what_is_not_ready() -> None:
     for _ in range(5):
         await run.turn()
     assert [entry["weight"] for entry in routes(run.cluster)] == [100, 0]
-    status = run.driver._memories[run.plan].status
+    status = run.driver._caches[run.plan].status
     assert status.current is not None
     assert "shop-v2 has 0 ready endpoints, and needs 1" in status.current.message
 
@@ -131,8 +131,8 @@ async def test_no_endpoint_more_is_asked_for_than_the_share(share: float, old: i
     cluster = MemoryCluster()
     shop(cluster)
     cluster.objects[V2]["spec"]["replicas"] = 1000
-    targets = Targets(cluster, Holder(PLAN, "uid-a", 1, 1, "migrator"), "shift")
-    work = Work(cluster, targets, "shop", "steps[shift]", cluster.clock.now(), messenger=MemoryMessenger())
+    targets = Targets(cluster, Owner(PLAN, "uid-a", 1, 1, "migrator"), "shift")
+    work = StepContext(cluster, targets, "shop", "steps[shift]", cluster.clock.now(), messenger=MemoryMessenger())
     facts = {"to": asdict(Side("shop-v2", {"app": "shop-v2"}, subset=False)), "fromReady": old}
     of = ("to", Destination(host="shop-v2"))
     assert await short(work, Snapshot("uid-b", (), facts), of, needed, share) == ""
@@ -153,7 +153,7 @@ async def test_traffic_does_not_go_back_to_what_is_not_ready() -> None:
     for _ in range(3):
         await run.turn()
     assert [entry["weight"] for entry in routes(run.cluster)] == [0, 100]
-    assert run.phase is Phase.UNWINDING
+    assert run.phase is Phase.ROLLING_BACK
     run.cluster.objects[old] = kept
     await run.until(lambda: run.plan not in run.cluster.objects)
     assert [entry["weight"] for entry in routes(run.cluster)] == [100, 0]

@@ -189,7 +189,7 @@ async def test_what_a_plan_that_goes_on_has_put_there_is_not_called_left(more: s
     run.cluster.put(VIRTUAL_SERVICES, body)
     await next_plan(run, f"{more}, settle: 0s")
     await run.until(lambda: run.status.reason == "TargetBusy")
-    assert "is held by plan other" in run.status.message
+    assert "is claimed by plan other" in run.status.message
 
 
 async def test_a_mirror_of_an_http_route_is_not_taken_for_the_users_either() -> None:

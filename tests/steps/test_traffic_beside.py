@@ -105,7 +105,7 @@ async def test_the_header_route_goes_although_the_window_is_over(suspended: bool
     await until_weight(run, 100)
     if suspended:
         change_plan(run, suspend=True)
-        await run.until(lambda: run.phase is Phase.HELD)
+        await run.until(lambda: run.phase is Phase.PAUSED)
         run.clock.pass_time(timedelta(hours=1))
         await run.turn()
         assert OURS in names(run)
@@ -218,7 +218,7 @@ async def test_who_takes_it_away_wishes_to_stop_and_resume_puts_it_back() -> Non
     run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=shop)
     await until_weight(run, 10)
     edit(run, lambda body: body["http"].pop(0))
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
     assert f"somebody has taken spec.http[name={OURS}] out of VirtualService shop" in run.status.message
     assert names(run) == ["primary"]
@@ -250,7 +250,7 @@ async def test_one_endpoint_is_needed_for_it() -> None:
     await run.until(lambda: run.status.current is not None and run.status.current.step == "shift")
     for _ in range(3):
         await run.turn()
-    current = run.driver._memories[run.plan].status.current
+    current = run.driver._caches[run.plan].status.current
     assert current is not None
     assert current.message == "header route to shop-v2 waits: shop-v2 has 0 ready endpoints, and needs 1"
     assert names(run) == ["primary"]
@@ -337,7 +337,7 @@ async def test_a_mirror_waits_for_as_many_endpoints_as_its_share_needs(percent: 
     for _ in range(3):
         await run.turn()
     assert ("mirror" in primary(run)) == (not needed)
-    current = run.driver._memories[run.plan].status.current
+    current = run.driver._caches[run.plan].status.current
     assert current is not None
     if needed:
         says = f"mirror {percent}% to shop-v2 waits: shop-v2 has 1 ready endpoints, and needs {needed}"
@@ -349,7 +349,7 @@ async def test_who_takes_the_mirror_away_wishes_to_stop() -> None:
     await run.until(lambda: "mirror" in primary(run))
     await run.turn()
     edit(run, lambda body: [body["http"][0].pop(key) for key in ("mirror", "mirrorPercentage")])
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
     run.request(RequestVerb.ABORT)
     assert await run.run() is Phase.ROLLED_BACK

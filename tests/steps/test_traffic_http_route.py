@@ -154,7 +154,7 @@ async def test_who_lowers_a_weight_wishes_to_stop() -> None:
     await run.until(lambda: weights(run) == [50, 50])
     await run.turn()
     edit(run, lambda body: [entry.update(weight=at) for at, entry in enumerate(body["rules"][-1]["backendRefs"])])
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "LoweredByHand"
     assert "somebody has lowered shop-v2 to weight 1 in HTTPRoute shop, where this plan has 50" in run.status.message
 
@@ -175,7 +175,7 @@ async def test_replicas_wait_for_the_weight_that_an_http_route_gives() -> None:
     await run.until(lambda: weights(run) == [100, 0])
     for _ in range(5):
         await run.turn()
-    current = run.driver._memories[run.plan].status.current
+    current = run.driver._caches[run.plan].status.current
     assert current is not None
     assert "while it is given weight 40 by HTTPRoute more (0 before this step)" in current.message
     assert run.cluster.objects[Ref(DEPLOYMENTS, "shop", "shop-v2")]["spec"]["replicas"] == 3
@@ -246,7 +246,7 @@ async def test_who_takes_the_header_rule_away_wishes_to_stop_and_resume_puts_it_
     await run.until(lambda: weights(run) == [90, 10])
     await run.turn()
     edit(run, lambda body: body["rules"].pop(1))
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
     run.request(RequestVerb.RESUME)
     await run.until(lambda: len(rules(run)) == 3)

@@ -185,7 +185,7 @@ async def test_a_weight_lowered_before_the_first_one_is_a_wish_to_stop(more: str
     weigh(run, -1, 100, 0)
     for _ in range(4):
         await run.turn()
-    assert run.phase is Phase.HELD
+    assert run.phase is Phase.PAUSED
     assert run.status.reason == "LoweredByHand"
     assert "weight 0 in VirtualService shop, where this plan has 20" in run.status.message
     run.request(RequestVerb.RESUME)
@@ -227,10 +227,10 @@ async def announced(stage: str, more: str = "") -> Simulation:
 
 
 async def lowered_at_the_end(more: str = "", lowered: int = 0) -> Simulation:
-    """A plan that is held in its last stage, as somebody has lowered the weight there."""
+    """A plan that is paused in its last stage, as somebody has lowered the weight there."""
     run = await announced("4/4", more)
     weigh(run, 1, 100 - lowered, lowered)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "LoweredByHand"
     return run
 
@@ -247,7 +247,7 @@ async def test_who_takes_the_header_route_away_in_a_stage_or_between_two_wishes_
     run = await announced(stage)
     weight = share(run)
     edit(run, lambda body: body["http"].pop(0))
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
     assert (names(run), share(run)) == (["primary"], weight)
     run.request(RequestVerb.RESUME)
@@ -321,7 +321,7 @@ async def test_a_weight_lowered_just_before_a_write_is_a_wish_to_stop(*, lowered
     before_the_write_of(run, 80, somebody)
     await run.until(lambda: share(run) != 50)
     assert share(run) == lowered
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert share(run) == lowered
     assert run.status.reason in ("LoweredByHand", *(["ClaimLost"] if replaced else []))
     run.request(RequestVerb.ABORT)

@@ -183,7 +183,7 @@ async def test_who_takes_its_route_away_wishes_to_stop_and_resume_puts_it_back()
     body = copy.deepcopy(run.cluster.objects[ROUTES])
     body["spec"]["http"].pop(0)
     run.cluster.put(VIRTUAL_SERVICES, body)
-    await run.until(lambda: run.phase is Phase.HELD)
+    await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
     assert "somebody has taken spec.http[name=cutover-shift-stays-to-primary] out of" in run.status.message
     run.request(RequestVerb.RESUME)

@@ -8,9 +8,9 @@ import yaml
 
 from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, Ref
 from cutover.saga.turn import Outcome
-from cutover.steps import Work
+from cutover.steps import StepContext
 from cutover.steps.deploy import Deploy
-from cutover.targets.targets import Holder, Targets
+from cutover.targets.targets import Owner, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from support.shop import AGENT, PLAN, STORE, V2, shop
 
@@ -33,12 +33,14 @@ def step(text: str) -> Deploy:
     return Deploy.model_validate(yaml.safe_load(text))
 
 
-def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Work:
+def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> StepContext:
     """As a process that has just begun: it remembers nothing."""
     body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
     cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
-    targets = Targets(cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "roll")
-    return Work(cluster, targets, "shop", "steps[roll]", MemoryClock().now(), elapsed, messenger=MemoryMessenger())
+    targets = Targets(cluster, Owner(PLAN, "uid-a", 1, fence, "migrator"), "roll")
+    return StepContext(
+        cluster, targets, "shop", "steps[roll]", MemoryClock().now(), elapsed, messenger=MemoryMessenger()
+    )
 
 
 def status(cluster: MemoryCluster, ref: Ref, **figures: Any) -> None:

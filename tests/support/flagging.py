@@ -8,10 +8,10 @@ from typing import Any
 from cutover.field_path import ABSENT, Json
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, Ref
 from cutover.saga.turn import Outcome
-from cutover.steps import Work
+from cutover.steps import StepContext
 from cutover.steps.flags import Flags
 from cutover.steps.restart import RESTART
-from cutover.targets.targets import Holder, Targets
+from cutover.targets.targets import Owner, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import owner, pod, roll_out
 from support.shop import FLAGS, NAMESPACE, PLAN, V1, shop
@@ -39,12 +39,14 @@ def claimed() -> MemoryCluster:
     return made
 
 
-def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Work:
+def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> StepContext:
     """As a process that has just begun: it remembers nothing."""
     body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
     cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
-    targets = Targets(cluster, Holder(PLAN, "uid-a", 1, fence, "migrator"), "flip")
-    return Work(cluster, targets, NAMESPACE, "steps[flip]", MemoryClock().now(), elapsed, messenger=MemoryMessenger())
+    targets = Targets(cluster, Owner(PLAN, "uid-a", 1, fence, "migrator"), "flip")
+    return StepContext(
+        cluster, targets, NAMESPACE, "steps[flip]", MemoryClock().now(), elapsed, messenger=MemoryMessenger()
+    )
 
 
 async def do(cluster: MemoryCluster, step: Flags = FLIP, elapsed: float = 0.0) -> Outcome:

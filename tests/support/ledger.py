@@ -79,7 +79,7 @@ class Ledger:
         self.reasons[new.reason] += 1
         if new.phase is not old.phase:
             self.phases[str(new.phase)] += 1
-            self.split |= new.phase is Phase.UNWINDING and 0 < self._weight < 100
+            self.split |= new.phase is Phase.ROLLING_BACK and 0 < self._weight < 100
         self._must(size < _LARGEST_STATUS, f"a status of {size} bytes")
         assert new.run is not None
         self._must(old.run is None or new.run.fence >= old.run.fence, "the fence fell")

@@ -35,7 +35,7 @@ def lowered_stays(who: Somebody) -> None:
 def lower_again(who: Somebody) -> None:
     """What a person has resumed may be stopped once more."""
     who.weights(90, 10)
-    who.shop.until_phase(Phase.HELD)
+    who.shop.until_phase(Phase.PAUSED)
     who.shop.request(RequestVerb.RESUME)
     until("weight 50 is written again", lambda: who.shop.weights() == [50, 50])
     who.shop.until_phase(Phase.RUNNING)
@@ -64,7 +64,7 @@ def then_abort(act: Callable[[Somebody], None]) -> Callable[[Somebody], None]:
 def raise_while_suspended(who: Somebody) -> None:
     path = f"{who.shop.plans}/plan"
     who.api.patch(path, {"spec": {"suspend": True}})
-    who.shop.until_phase(Phase.HELD)
+    who.shop.until_phase(Phase.PAUSED)
     who.weights(20, 80)
 
 
@@ -155,6 +155,6 @@ def recreate_old(who: Somebody) -> None:
     """While nothing stands behind the old version, nothing is routed to it."""
     until("its endpoints are gone", lambda: who.shop.endpoints("shop-v1") == 0)
     who.shop.request(RequestVerb.ABORT)
-    who.shop.until_phase(Phase.UNWINDING)
+    who.shop.until_phase(Phase.ROLLING_BACK)
     assert who.shop.weights() == [50, 50]
     who.api.apply(who.manifest("Deployment", "shop-v1"))

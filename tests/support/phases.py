@@ -9,7 +9,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.kwok import BEHAVIOUR
 from harness.process import until
-from harness.proxy import Exchange, Fault, Hold
+from harness.proxy import Exchange, Fault, Pause
 from support.real import DEPLOY, SHIFT, Shop
 
 _OK = "\n  - {name: ok, approve: {message: go}}\n"
@@ -99,13 +99,13 @@ class Waiting(Case):
         self.shop.request(RequestVerb.APPROVE, "ok")
 
 
-class Held(Waiting):
+class Paused(Waiting):
     """By a person."""
 
     def enter(self) -> None:
         super().enter()
-        self.shop.request(RequestVerb.HOLD)
-        self.shop.until_phase(Phase.HELD)
+        self.shop.request(RequestVerb.PAUSE)
+        self.shop.until_phase(Phase.PAUSED)
 
     def free(self) -> None:
         self.shop.request(RequestVerb.RESUME)
@@ -121,10 +121,10 @@ class HeldPastTheWall(Waiting):
     def enter(self) -> None:
         super().enter()
         self.shop.request(RequestVerb.ABORT)
-        assert self.shop.until_phase(Phase.HELD).reason == "PastPointOfNoReturn"
+        assert self.shop.until_phase(Phase.PAUSED).reason == "PastPointOfNoReturn"
 
 
-class Unwinding(Waiting):
+class RollingBack(Waiting):
     """The undo waits for pods of the old image that never get ready."""
 
     spec = f"steps:{_OLD}{_OK}"
@@ -135,7 +135,7 @@ class Unwinding(Waiting):
         super().enter()
         self.behave("shop-v1", "never-ready")
         self.shop.request(RequestVerb.ABORT)
-        self.shop.until_phase(Phase.UNWINDING)
+        self.shop.until_phase(Phase.ROLLING_BACK)
 
     def free(self) -> None:
         self.behave("shop-v1", None)
@@ -172,19 +172,19 @@ class DwellingLong(Dwelling):
 
 
 class HeldByFailure(RollingOut):
-    """Its pods did not get ready in time, and under `onFailure: Hold` a person decides."""
+    """Its pods did not get ready in time, and under `onFailure: Pause` a person decides."""
 
-    spec = RollingOut.spec.replace("    gates:", "    timeout: 2s\n    onFailure: Hold\n    gates:")
+    spec = RollingOut.spec.replace("    gates:", "    timeout: 2s\n    onFailure: Pause\n    gates:")
 
     def enter(self) -> None:
-        assert self.shop.until_phase(Phase.HELD).reason == "StageTimedOut"
+        assert self.shop.until_phase(Phase.PAUSED).reason == "StageTimedOut"
 
 
 class _Holds:
     """A rule of a proxy: the patch of a VirtualService in one of these namespaces that says this, is kept back."""
 
     def __init__(self) -> None:
-        self.of: dict[str, tuple[bytes, Hold]] = {}
+        self.of: dict[str, tuple[bytes, Pause]] = {}
 
     def __call__(self, exchange: Exchange) -> Fault | None:
         if exchange.method != "PATCH" or not exchange.path.endswith("/virtualservices/shop"):
@@ -202,7 +202,7 @@ class _KeptBack(Case):
     reason: ClassVar[str]
 
     def prepare(self) -> None:
-        self.hold = Hold()
+        self.hold = Pause()
         self.holds.of[self.shop.namespace] = self.says, self.hold
 
     def enter(self) -> None:
@@ -247,7 +247,7 @@ class Reclaiming(_KeptBack):
 class Stuck(Waiting):
     """Somebody else changed the image that the undo is to bring back."""
 
-    spec = Unwinding.spec
+    spec = RollingBack.spec
     end = Phase.ROLLED_BACK
 
     def set_image(self, image: str) -> None:

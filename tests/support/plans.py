@@ -123,7 +123,7 @@ steps:
 """
 NOTIFIED = """
 notifications:
-  - {provider: chat, phases: [Running, Waiting, Unwinding, Succeeded, RolledBack]}
+  - {provider: chat, phases: [Running, Waiting, RollingBack, Succeeded, RolledBack]}
 steps:
   - {name: before, notify: {provider: chat, message: "v2 is coming"}}
   - {name: deploy, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:2"}], replicas: 3}}
@@ -152,7 +152,7 @@ steps:
   - {name: store, retries: 1, deploy: {workload: {kind: StatefulSet, name: store}, images: [{container: db, image: "db:2"}]}}
   - {name: ok, approve: {message: go on}}
   - name: rest
-    onFailure: Hold
+    onFailure: Pause
     traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [70, 100]}
     gates: [{name: errors, interval: 5s, successThreshold: 2, prometheus: {query: errors}, pass: {max: "0.5"}}]
   - {name: old, deploy: {workload: {name: shop-v1}, images: [{container: app, image: "shop-v1:2"}]}}

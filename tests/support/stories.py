@@ -146,8 +146,8 @@ spec: {{selector: {{app: shop-v1}}, ports: [{{name: http, port: 80}}]}}
 
 def _hold_approve_abort(shop: Shop) -> None:
     shop.until_phase(Phase.WAITING)
-    shop.request(RequestVerb.HOLD)
-    shop.until_phase(Phase.HELD)
+    shop.request(RequestVerb.PAUSE)
+    shop.until_phase(Phase.PAUSED)
     shop.request(RequestVerb.RESUME)
     shop.until_phase(Phase.WAITING)
     shop.request(RequestVerb.APPROVE, "ok")

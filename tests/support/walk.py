@@ -19,7 +19,7 @@ from cutover.saga.requests import failed_step
 from cutover.status.reasons import Reason
 from cutover.status.requests import PREFIX, RequestVerb
 from cutover.status.status import ACTIVE, ENDED, Phase, Status
-from cutover.targets.finalizer import is_bound
+from cutover.targets.finalizer import has_finalizer
 from cutover.targets.snapshots import labels
 from cutover.testing import MemoryCluster, react
 from support.ledger import FOREIGN, Ledger
@@ -108,7 +108,7 @@ class Walk:
 
     @property
     def bound(self) -> bool:
-        return is_bound(self.world.cluster.objects[self.world.plan])
+        return has_finalizer(self.world.cluster.objects[self.world.plan])
 
     @property
     def unguarded(self) -> bool:
@@ -323,8 +323,8 @@ class Walk:
         def still() -> bool:
             nonlocal looks
             looks += not any(process.woken for process in self.world.processes)
-            waits = self.status.phase in (Phase.HELD, Phase.WAITING, Phase.STUCK)
-            return self.over or ((waits or self.status.reason == Reason.HELD_BY_PERSON) and looks > 6)
+            waits = self.status.phase in (Phase.PAUSED, Phase.WAITING, Phase.STUCK)
+            return self.over or ((waits or self.status.reason == Reason.PAUSED_BY_PERSON) and looks > 6)
 
         turns = await self.work(_TURNS, until=still)
         assert turns < _TURNS, f"it goes on for ever: {self.status}"
@@ -333,7 +333,7 @@ class Walk:
     def _help(self, helped: int) -> None:
         status, late = self.status, helped > _HELP // 2
         phase, reason = status.phase, status.reason
-        waits = phase in (Phase.HELD, Phase.WAITING) or reason == Reason.HELD_BY_PERSON
+        waits = phase in (Phase.PAUSED, Phase.WAITING) or reason == Reason.PAUSED_BY_PERSON
         lost = self.world.counts["snapshot deleted"]
         assert waits or (phase is Phase.STUCK and (self.ledger.edited or lost)), f"nothing happens any more: {status}"
         if self.wish == "delete" and not self.stopped:

@@ -112,7 +112,7 @@ class Asker:
             trusted = self._certificates.context() if self._certificates else True
         except PlanError as error:
             problems.extend(error.problems)
-        found = tuple(Problem(f"{self._place}.{problem.where}", problem.says) for problem in problems)
+        found = tuple(Problem(f"{self._place}.{problem.where}", problem.message) for problem in problems)
         if self._said and not found:
             log.info("the credentials for %s can be used again", self._name, extra={"where": self._place})
         for problem in found if found != self._said else ():

@@ -2,7 +2,7 @@
 
 Exit codes for scripts, of every verb: 0 done, 1 not done (mistakes in a plan, a request refused, no answer from outside),
 64 wrong usage, 124 time-out; of `watch` and `report` also how the plan ended: 0 succeeded, 2 rolled back, 4 refused, 5 abandoned, and
-3 held or stuck (of `watch` with --until-stopped only). Imports that take long stand inside the verbs that need them.
+3 paused or stuck (of `watch` with --until-stopped only). Imports that take long stand inside the verbs that need them.
 """
 
 from __future__ import annotations

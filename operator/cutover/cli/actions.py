@@ -73,10 +73,10 @@ def _asks(verb: str) -> Callable[..., None]:
 
 
 for _verb, _does in (
-    ("hold", "Stop where the plan is; nothing is undone, and clocks stand still."),
-    ("resume", "Let a held plan go on."),
+    ("pause", "Stop where the plan is; nothing is undone, and clocks stand still."),
+    ("resume", "Let a paused plan go on."),
     ("abort", "Turn back: everything done is undone, last first."),
-    ("retry", "Do the failed step of a held plan again, or examine a refused plan anew."),
+    ("retry", "Do the failed step of a paused plan again, or examine a refused plan anew."),
     ("rollback", "Take back a plan, also one that has succeeded, while its snapshots are kept."),
     ("abandon", "Let go of a plan and leave everything as it is."),
 ):

@@ -44,14 +44,14 @@ wide = Screen()
 err = Screen(stderr=True, soft_wrap=True)
 
 USAGE, TIMED_OUT = 64, 124
-EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Held": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}
+EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Paused": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}
 
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
 Name = Annotated[str, typer.Argument(help="Name of the plan.")]
 Stopped = Annotated[  # not the rule: people mend what is wrong, and want to see the plan go on
     bool,
-    typer.Option("--until-stopped", help="End also when the plan is Held or Stuck, with exit code 3; for scripts."),
+    typer.Option("--until-stopped", help="End also when the plan is Paused or Stuck, with exit code 3; for scripts."),
 ]
 Files = Annotated[list[Path], typer.Argument(help="YAML files with plans; - is standard input.")]
 

@@ -158,7 +158,7 @@ def watch(
     from cutover.report.screen import screen, sentence
     from cutover.status.status import ENDED, Phase
 
-    ends = ENDED | {Phase.HELD, Phase.STUCK} if until_stopped else ENDED
+    ends = ENDED | {Phase.PAUSED, Phase.STUCK} if until_stopped else ENDED
     plans = plans_of(context, namespace)
     seen = status_of(plans.get(name))
     deadline = time.monotonic() + timeout if timeout is not None else math.inf

@@ -1,4 +1,4 @@
-"""A plan for people, before it runs: its steps and stages, every write, the way back, the rights it needs. Pure."""
+"""A plan for people, before it runs: its steps and stages, every write, the rollback, the rights it needs. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def explain(plan: Plan) -> Iterator[str]:
             else "     without a time limit"
         )
     back = [step.name for step in reversed(plan.steps) if step.kind.undoes]
-    yield f"the way back: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
+    yield f"the rollback: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
     yield "rights the account needs:"
     yield from (f"  {line}" for line in _rights(plan))
 
@@ -53,8 +53,8 @@ def _flow(rule: dict[str, list[str]]) -> str:
 def _gate(lead: str, gate: Any) -> Iterator[str]:
     rule, source = gate.rule(), gate.source
     parts = [f"{lead} {rule.name}: {source.key} {rule.bound}"]
-    if rule.hold:
-        parts.append(f"for {show_duration(rule.hold)}")
+    if rule.sustain:
+        parts.append(f"for {show_duration(rule.sustain)}")
     if rule.passes_needed > 1:
         parts.append(f"{rule.passes_needed} times in a row, every {show_duration(rule.interval)}")
     yield ", ".join(parts)

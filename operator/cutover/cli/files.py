@@ -99,7 +99,7 @@ def lint(files: Files) -> None:
 
 @app.command()
 def explain(files: Files) -> None:
-    """Show what plans would do: steps, stages, every write, the way back, the rights needed; and what of a checklist they prove."""
+    """Show what plans would do: steps, stages, every write, the rollback, the rights needed; and what of a checklist they prove."""
     from cutover.cli.explain import explain as lines
     from cutover.report.checklist import checklist
     from cutover.report.checklist import lines as checked

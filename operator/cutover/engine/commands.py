@@ -12,30 +12,30 @@ from datetime import datetime
 from typing import Any
 
 from cutover.engine import residue
-from cutover.engine.drift import expected, keep
+from cutover.engine.drift import enforce, expected
 from cutover.engine.outcomes import outcome_of
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected
 from cutover.field_path import Json, find, readable
-from cutover.gates import Surroundings
+from cutover.gates import GateContext
 from cutover.objects import jobs
 from cutover.plan.plan import Plan
 from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Messenger, Metrics, Ref
 from cutover.preflight import preflight
 from cutover.saga.tables import TOUCHED
-from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
+from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.status import ENDED, Phase, Status, StepState
-from cutover.steps import Work
+from cutover.steps import StepContext
 from cutover.targets import snapshots
-from cutover.targets.finalizer import bind
+from cutover.targets.finalizer import set_finalizer
 from cutover.targets.snapshots import Snapshot
-from cutover.targets.targets import Busy, Foreign, Holder, Targets
+from cutover.targets.targets import Busy, Foreign, Owner, Targets
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Recollection:
+class RunCache:
     """What is remembered of one run in this process: nothing that could not be read again."""
 
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Recollection:
 
 
 @dataclass(frozen=True, slots=True)
-class Hand:
+class CommandContext:
     """All that carrying out a command of one plan takes."""
 
     cluster: Cluster
@@ -54,7 +54,7 @@ class Hand:
     body: Json
     plan: Plan
     status: Status
-    recollection: Recollection
+    run_cache: RunCache
     now: datetime
 
     # --- what a command works with ------------------------------------------------------------------------------------
@@ -65,15 +65,15 @@ class Hand:
         if run is None:
             raise Broken("a command without a run")
         account = self.plan.service_account_name
-        holder = Holder(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account)
-        return Targets(self.cluster, holder, step, self.recollection.snapshots)
+        owner = Owner(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account)
+        return Targets(self.cluster, owner, step, self.run_cache.snapshots)
 
-    def work(self, at: int) -> Work:
+    def step_context(self, at: int) -> StepContext:
         """What the kind of a step works with."""
         name = self.plan.steps[at].name
         current = self.status.current
         elapsed = (self.now - (current.moved_at or current.started_at)).total_seconds() if current else 0.0
-        return Work(
+        return StepContext(
             cluster=self.cluster,
             messenger=self.messenger,
             targets=self.targets(name),
@@ -82,25 +82,25 @@ class Hand:
             now=self.now,
             elapsed=elapsed,
             applied=current is not None and current.applied_at is not None,
-            anew=current is not None and current.anew,
-            memory=self.recollection.kinds,
+            reapply=current is not None and current.reapply,
+            memo=self.run_cache.kinds,
             approved=current is not None and current.approved,
             earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
             attempt=self.status.steps[at].attempt or 1,
             made=self.status.steps[at].made,
         )
 
-    def surroundings(self, step: Any, clock: Clock, moment: str) -> Surroundings:
+    def gate_context(self, step: Any, clock: Clock, moment: str) -> GateContext:
         """What the gates of a step, or the guards, may use."""
         target = step.kind.rolls_out()
-        return Surroundings(
+        return GateContext(
             cluster=self.cluster,
             metrics=self.metrics,
             clock=clock,
             namespace=self.ref.namespace,
             step=step.name,
             workload=target.ref(self.ref.namespace) if target else None,
-            holder=self.targets().holder,
+            owner=self.targets().owner,
             moment=moment,
         )
 
@@ -118,7 +118,7 @@ class Hand:
 
     # --- what has happened meanwhile ------------------------------------------------------------------------------------
 
-    async def trouble(self) -> Failed | Hold | None:
+    async def trouble(self) -> Failed | Pause | None:
         """Whether a target is gone, or somebody took our labels off it; claims it again when nothing else was changed.
 
         Asks the server only about what is not streamed as claimed. Raises Unavailable.
@@ -129,15 +129,15 @@ class Hand:
             if seen is not None and (seen["metadata"].get("labels") or {}).get(PLAN_LABEL) == uid:
                 continue
             try:
-                await self.targets().claim_again(ref, await expected(self.plan, self.status, self.work, ref))
+                await self.targets().claim_again(ref, await expected(self.plan, self.status, self.step_context, ref))
             except NotFound:
                 return Failed("TargetGone", f"{ref} is gone")
             except Foreign as foreign:
-                return Hold(
+                return Pause(
                     "ClaimLost", f"somebody took the label {PLAN_LABEL} off {ref}, and {foreign}; mend it and resume"
                 )
             except (Denied, Rejected) as refused:
-                return Hold("ClaimLost", f"{ref} cannot be claimed again: {refused}")
+                return Pause("ClaimLost", f"{ref} cannot be claimed again: {refused}")
             except Conflict:
                 continue  # it is being written right now; its next event brings us back
         return None
@@ -158,7 +158,7 @@ class Hand:
 
     async def _rests_on(self, at: int) -> frozenset[Ref] | None:
         try:
-            rests_on: frozenset[Ref] | None = await self.plan.steps[at].kind.ahead(self.work(at))
+            rests_on: frozenset[Ref] | None = await self.plan.steps[at].kind.ahead(self.step_context(at))
         except (OutsideError, PlanError, Foreign):
             return None
         return rests_on
@@ -171,22 +171,22 @@ class Hand:
             await self._account_usable(command)
             kind = self.plan.steps[command.step].kind
             if command.verb is Verb.DO:
-                return await kind.look(self.work(command.step), command.stage)
-            return await kind.look_back(self.work(command.step))
+                return await kind.look(self.step_context(command.step), command.stage)
+            return await kind.look_back(self.step_context(command.step))
         except (OutsideError, PlanError, Foreign, Broken):
             return None
 
     async def _account_usable(self, command: Command) -> list[str]:
         """Asked once before the first write of a step and of its undo; impersonation itself does not ask."""
         key, step = (command.step, command.verb), self.plan.steps[command.step]
-        if key in self.recollection.account_seen_for or not step.writes():
+        if key in self.run_cache.account_seen_for or not step.writes():
             return []
         account = self.plan.service_account_name
         problems = await preflight.account(self.cluster, self.ref.namespace, account)
         problems += await preflight.lent(self.cluster, self.ref.namespace, account, step.lends(account))
         if not problems:
-            self.recollection.account_seen_for.add(key)
-        return [problem.says for problem in problems]
+            self.run_cache.account_seen_for.add(key)
+        return [problem.message for problem in problems]
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -210,13 +210,13 @@ class Hand:
             case Verb.RELEASE:
                 return await self._release()
             case Verb.SWEEP:
-                holder = self.targets().holder
-                await snapshots.drop_kept(self.cluster, self.ref, holder.uid, holder.run)
+                owner = self.targets().owner
+                await snapshots.drop_kept(self.cluster, self.ref, owner.uid, owner.run)
                 return Done()
-            case Verb.KEEP:
-                return await keep(self.plan, self.status, self.work)
-            case Verb.UNBIND:
-                await bind(self.cluster, self.ref, self.body, bound=False)
+            case Verb.ENFORCE:
+                return await enforce(self.plan, self.status, self.step_context)
+            case Verb.REMOVE_FINALIZER:
+                await set_finalizer(self.cluster, self.ref, self.body, wanted=False)
                 return Done()
         kind = self.plan.steps[command.step].kind
         if command.verb is Verb.UNDO:
@@ -228,8 +228,8 @@ class Hand:
             return Failed("AccountUnusable", missing[0])
         if lost := await self._lost_snapshot(command.step):
             says = f"{lost}; put it back and resume, or set its fields by hand and abandon the plan"
-            return Hold("SnapshotLost", says)
-        outcome: Outcome = await kind.do(self.work(command.step), command.stage, looked)
+            return Pause("SnapshotLost", says)
+        outcome: Outcome = await kind.do(self.step_context(command.step), command.stage, looked)
         return outcome
 
     async def _undo(self, kind: Any, command: Command, looked: Any) -> Outcome:
@@ -240,7 +240,7 @@ class Hand:
             return Wait("AccountUnusable", missing[0])
         if lost := await self._lost_snapshot(at):
             return Wait("SnapshotLost", f"{lost}; set its fields by hand, then abandon the plan")
-        outcome: Outcome = await kind.undo(self.work(at), looked)
+        outcome: Outcome = await kind.undo(self.step_context(at), looked)
         return outcome
 
     async def _lost_snapshot(self, at: int) -> str:
@@ -257,14 +257,14 @@ class Hand:
         look = replace(self, cluster=preflight.at_one_look(self.cluster))
         if await self._applied_already(look.cluster):
             return Done(skip=True)
-        works = [look.work(at) for at in range(len(self.plan.steps))]
-        found = await preflight.missing(self.plan, look.cluster, self.metrics, self.ref.namespace, works)
+        contexts = [look.step_context(at) for at in range(len(self.plan.steps))]
+        found = await preflight.missing(self.plan, look.cluster, self.metrics, self.ref.namespace, contexts)
         if problems := [problem for problem in found.problems if not problem.warning]:
             return Again(None, "; ".join(map(str, problems)))
         for ref in self.all_targets():
-            if holder := await look.targets().held_by(ref):
-                return Wait("TargetBusy", f"{ref} is held by plan {holder}; this one starts when that has ended")
-        await bind(self.cluster, self.ref, self.body, bound=True)
+            if owner := await look.targets().claimed_by(ref):
+                return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; this one starts when that has ended")
+        await set_finalizer(self.cluster, self.ref, self.body, wanted=True)
         mind = f"nothing is missing, but mind: {'; '.join(map(str, found.problems))}" if found.problems else ""
         return Done(message=mind, risks=found.risks)
 
@@ -289,7 +289,7 @@ class Hand:
         targets = self.targets()
         if self.status.history:
             await self._drop_former_snapshots()
-            await jobs.drop_former(self.cluster, targets.holder)
+            await jobs.drop_former(self.cluster, targets.owner)
         try:
             for ref in self.all_targets():
                 await targets.claim(ref)
@@ -302,25 +302,25 @@ class Hand:
         return Done()
 
     async def _drop_snapshots(self) -> None:
-        holder = self.targets().holder
-        await snapshots.drop(self.cluster, holder.namespace, holder.uid, holder.run)
+        owner = self.targets().owner
+        await snapshots.drop(self.cluster, owner.namespace, owner.uid, owner.run)
 
     async def _drop_former_snapshots(self) -> None:
-        holder = self.targets().holder
-        await snapshots.drop_former(self.cluster, holder.namespace, holder.uid, holder.run)
+        owner = self.targets().owner
+        await snapshots.drop_former(self.cluster, owner.namespace, owner.uid, owner.run)
 
     async def _give_snapshots(self, *, owned: bool) -> None:
         targets = self.targets()
-        marks = snapshots.labels(targets.holder.uid, targets.holder.run)
+        marks = snapshots.labels(targets.owner.uid, targets.owner.run)
         await snapshots.give(self.cluster, self.ref, marks, owned=owned, still_ours=targets.still_ours)
 
     async def _reclaim(self) -> Outcome:
         """Claim every target once more, if each field still has the value that the run left; else claim none."""
-        await bind(self.cluster, self.ref, self.body, bound=True)
+        await set_finalizer(self.cluster, self.ref, self.body, wanted=True)
         outcome = await self._claim()
         if not isinstance(outcome, Done):
             return outcome
-        self.recollection.snapshots.clear()  # the way back rests on those that are there, and not on what we remember
+        self.run_cache.snapshots.clear()  # the rollback rests on those that are there, and not on what we remember
         try:
             why = await self._changed_since()
         except (NotFound, Denied, Rejected) as no:
@@ -331,14 +331,14 @@ class Hand:
             return Failed("Changed", why)
         await self._give_snapshots(owned=False)
         if JOBS in self.plan.makes():
-            await jobs.take_back(self.cluster, self.targets().holder)
+            await jobs.take_back(self.cluster, self.targets().owner)
         return Done()
 
     async def _changed_since(self) -> str:
         """What is no longer as the run left it; empty when all is."""
         for ref in self.all_targets():
             body = await self.cluster.get(ref)
-            for change in await expected(self.plan, self.status, self.work, ref):
+            for change in await expected(self.plan, self.status, self.step_context, ref):
                 found = find(body, change.path)
                 if found is None or found.value != change.expects[-1]:
                     return f"{readable(change.path)} of {ref} is no longer what this run left"
@@ -364,7 +364,7 @@ class Hand:
         refused = (Denied, Rejected) if abandoned else ()
         if JOBS in self.plan.makes():
             with suppress(*refused):
-                await jobs.let_go(self.cluster, targets.holder, abandoned=abandoned)
+                await jobs.release(self.cluster, targets.owner, abandoned=abandoned)
         for ref in self.all_targets():
             with suppress(*refused):
                 await targets.release(ref, mark, fenced=not abandoned)

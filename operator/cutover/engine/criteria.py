@@ -19,7 +19,6 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import (
     ENDED,
     RISKS,
-    Aim,
     Answer,
     Compared,
     Criterion,
@@ -27,9 +26,10 @@ from cutover.status.status import (
     Phase,
     Result,
     Run,
-    Seen,
+    RunTally,
     Status,
     StepState,
+    SuccessCriterion,
 )
 from cutover.steps.base import Duty
 
@@ -95,7 +95,7 @@ def _window(plan: Plan, status: Status, run: Run) -> _Judgement:
 
 def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
-    seen, failure, gates = status.seen or Seen(), status.failure, sum(len(step.gates) for step in plan.steps)
+    seen, failure, gates = status.tally or RunTally(), status.failure, sum(len(step.gates) for step in plan.steps)
     tests = [step.name for step in plan.steps if not step.gates and Duty.LOOKS in step.kind.duties()]
     if not gates and not tests:
         return Result.NOT_MEASURED, "no step has a gate; add gates"
@@ -130,7 +130,7 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
 
 def _performance(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
-    kept = status.seen or Seen()
+    kept = status.tally or RunTally()
     seen = kept.compared
     if bad := [one for one in seen if not one.passed]:
         return Result.NOT_MET, "; ".join(map(_said, bad))
@@ -162,7 +162,7 @@ def _named(step: str, gate: str) -> str:
 
 
 def _said(one: Compared) -> str:
-    return f"{_named(one.step, one.gate)}: {one.says}"
+    return f"{_named(one.step, one.gate)}: {one.message}"
 
 
 def _rehearsed(plan: Plan, status: Status, run: Run) -> _Judgement:
@@ -172,10 +172,14 @@ def _rehearsed(plan: Plan, status: Status, run: Run) -> _Judgement:
         reason=status.reason,
         message="",
         started_at=run.started_at,
-        way=run.way,
-        done=status.seen.done if status.seen else 0,
+        steps_digest=run.steps_digest,
+        done=status.tally.done if status.tally else 0,
     )
-    back = [past for past in (here, *status.history) if past.phase is Phase.ROLLED_BACK and past.way == plan.way]
+    back = [
+        past
+        for past in (here, *status.history)
+        if past.phase is Phase.ROLLED_BACK and past.steps_digest == plan.steps_digest
+    ]
     most = max(back, key=lambda past: past.done, default=None)
     total, kept = len(plan.steps), run.keep_until
     ready = f"; it can be rolled back on request until {moment(kept)}" if kept else ""
@@ -192,7 +196,7 @@ def _rehearsed(plan: Plan, status: Status, run: Run) -> _Judgement:
 
 def _downtime(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
-    seen, names = status.seen or Seen(), ", ".join(guard.name for guard in plan.guards)
+    seen, names = status.tally or RunTally(), ", ".join(guard.name for guard in plan.guards)
     if seen.guard_failed:
         return Result.NOT_MET, seen.guard_failed
     if not plan.guards:
@@ -200,11 +204,11 @@ def _downtime(plan: Plan, status: Status, run: Run) -> _Judgement:
         return Result.NOT_MEASURED, f"nothing was judged all along; {way}"
     tally = f"guard{'s' if len(plan.guards) > 1 else ''} {names}: all said Pass at the end of each of {seen.guarded} stages, and none failed in between"
     if status.phase is not Phase.SUCCEEDED:
-        return Result.NOT_MEASURED, f"{tally}; they are not judged on the way back"
-    if seen.held:
+        return Result.NOT_MEASURED, f"{tally}; they are not judged on rollback"
+    if seen.paused:
         return (
             Result.NOT_MEASURED,
-            f"{tally}; but it was held {_times(seen.held)}, and guards are not judged all along then",
+            f"{tally}; but it was paused {_times(seen.paused)}, and guards are not judged all along then",
         )
     if not seen.guarded:
         return Result.NOT_MEASURED, "no guard was judged: there was nothing to do in any step"
@@ -231,12 +235,12 @@ def steps_named(names: Sequence[str]) -> str:
     return f"step{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-_JUDGES: Final[dict[Aim, Callable[[Plan, Status, Run], _Judgement]]] = {
-    Aim.DATA: _data,
-    Aim.WINDOW: _window,
-    Aim.VALIDATIONS: _validations,
-    Aim.PERFORMANCE: _performance,
-    Aim.ROLLBACK: _rehearsed,
-    Aim.DOWNTIME: _downtime,
-    Aim.DEPENDENCIES: _dependencies,
+_JUDGES: Final[dict[SuccessCriterion, Callable[[Plan, Status, Run], _Judgement]]] = {
+    SuccessCriterion.DATA: _data,
+    SuccessCriterion.WINDOW: _window,
+    SuccessCriterion.VALIDATIONS: _validations,
+    SuccessCriterion.PERFORMANCE: _performance,
+    SuccessCriterion.ROLLBACK: _rehearsed,
+    SuccessCriterion.DOWNTIME: _downtime,
+    SuccessCriterion.DEPENDENCIES: _dependencies,
 }

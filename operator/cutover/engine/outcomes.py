@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
-from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Verb, Wait
+from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Verb, Wait
 from cutover.targets.targets import Foreign
 
 _SOON: Final = 0.2
@@ -43,6 +43,6 @@ def _over(command: Command, reason: str, message: str) -> Outcome:
 def _foreign(command: Command, foreign: Foreign) -> Outcome:
     if command.verb is Verb.UNDO and foreign.reason == "TargetReplaced":
         return Done(message=f"passed over: {foreign}")
-    if command.verb in (Verb.DO, Verb.KEEP) and foreign.reason == "ClaimLost":
-        return Hold(foreign.reason, f"{foreign}; mend it and resume")
+    if command.verb in (Verb.DO, Verb.ENFORCE) and foreign.reason == "ClaimLost":
+        return Pause(foreign.reason, f"{foreign}; mend it and resume")
     return _over(command, foreign.reason, str(foreign))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from cutover.engine.commands import Recollection
+from cutover.engine.commands import RunCache
 from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.gates.watch import Watch
@@ -19,7 +19,7 @@ LONG_DWELL: Final = timedelta(seconds=30)
 
 
 @dataclass(slots=True)
-class Memory:
+class PlanCache:
     """What is kept of one plan between turns. Losing it costs requests and samples, never correctness."""
 
     uid: str
@@ -32,7 +32,7 @@ class Memory:
     fenced_run: int = 0
     run: int = 0
     spec: tuple[Json, Plan | PlanError, str] | None = None
-    recollection: Recollection = field(default_factory=Recollection)
+    run_cache: RunCache = field(default_factory=RunCache)
 
     def read_spec(self, name: str, spec: Json) -> tuple[Plan | PlanError, str]:
         """The spec of the plan as it stands, or what is wrong with it, and its hash."""
@@ -45,11 +45,11 @@ class Memory:
             self.spec = (spec, plan, hash_of(name, spec))
         return self.spec[1:]
 
-    def strange(self, name: str, spec: Json, *, bound: bool) -> str:
+    def spec_problem(self, name: str, spec: Json, *, has_finalizer: bool) -> str:
         """Why a plan cannot go on with this spec that is active, or abandoned and still has to let go; empty when it can."""
         plan, spec_hash = self.read_spec(name, spec)
         phase = self.status.phase
-        if phase not in ACTIVE and not (phase is Phase.ABANDONED and bound):
+        if phase not in ACTIVE and not (phase is Phase.ABANDONED and has_finalizer):
             return ""
         if isinstance(plan, PlanError):
             return str(plan)
@@ -57,7 +57,7 @@ class Memory:
         return "" if same else "the spec is not the one this run began with; put it back"
 
 
-def looked_at(status: Status, plan: Plan) -> object:
+def visible_part(status: Status, plan: Plan) -> object:
     """What is worth a save of its own: verdicts and why there is no number, ready pods, what is waited for, and when a long dwell began."""
     current = status.current
     if current is None:

@@ -32,7 +32,7 @@ async def said(plan: Plan, status: Status, targets_of: Callable[[str], Targets])
         if line.state not in TOUCHED or line.state is StepState.DONE:
             continue
         targets = targets_of(step.name)
-        for ref in (target.ref(targets.holder.namespace) for target in step.kind.touches()):
+        for ref in (target.ref(targets.owner.namespace) for target in step.kind.touches()):
             with suppress(NotFound, Denied):
                 sentences += await _of_object(step.kind, targets, ref)
     return "; ".join(sentences)
@@ -45,7 +45,7 @@ async def _of_object(kind: Any, targets: Targets, ref: Ref) -> list[str]:
         return []
     left = [
         (mark.path, found, mark.to)
-        for mark in kind.marks(snapshot)
+        for mark in kind.restores(snapshot)
         if mark.expects[-1] == mark.to  # what the end of the step leaves is what was there before
         and (found := find(body, mark.path)) is not None
         and found.value != mark.to

@@ -16,8 +16,8 @@ from cutover.ports import JOBS, PLAN_LABEL, STREAMED, Cluster, Ref
 from cutover.saga.turn import Command, Done, Outcome, Verb
 from cutover.status.status import Status
 from cutover.targets import snapshots
-from cutover.targets.finalizer import bind
-from cutover.targets.targets import Holder, Targets
+from cutover.targets.finalizer import set_finalizer
+from cutover.targets.targets import Owner, Targets
 
 
 async def carry_out(cluster: Cluster, ref: Ref, body: Json, status: Status, command: Command) -> Outcome:
@@ -25,15 +25,15 @@ async def carry_out(cluster: Cluster, ref: Ref, body: Json, status: Status, comm
     run = status.run
     if run is None:
         raise Broken("a command without a run")
-    holder = Holder(ref, body["metadata"]["uid"], run.number, run.fence, account_of(body["spec"]))
+    owner = Owner(ref, body["metadata"]["uid"], run.number, run.fence, account_of(body["spec"]))
     try:
         match command.verb:
             case Verb.RELEASE:
-                await _let_go(cluster, holder)
+                await _release(cluster, owner)
             case Verb.SWEEP:
-                await snapshots.drop_kept(cluster, ref, holder.uid, holder.run)
-            case Verb.UNBIND:
-                await bind(cluster, ref, body, bound=False)
+                await snapshots.drop_kept(cluster, ref, owner.uid, owner.run)
+            case Verb.REMOVE_FINALIZER:
+                await set_finalizer(cluster, ref, body, wanted=False)
             case _:
                 raise Broken(f"a plan whose spec cannot be read does not {command.verb}")
     except OutsideError as error:
@@ -41,16 +41,16 @@ async def carry_out(cluster: Cluster, ref: Ref, body: Json, status: Status, comm
     return Done()
 
 
-async def _let_go(cluster: Cluster, holder: Holder) -> None:
+async def _release(cluster: Cluster, owner: Owner) -> None:
     """The run was abandoned, so its claims are void: where one may not be taken off, the others and the snapshots go all the same."""
-    refused, targets = (Denied, Rejected), Targets(cluster, holder)
-    if holder.account:
+    refused, targets = (Denied, Rejected), Targets(cluster, owner)
+    if owner.account:
         with suppress(*refused):
-            await jobs.let_go(cluster, holder, abandoned=True)
+            await jobs.release(cluster, owner, abandoned=True)
         for resource in STREAMED:
             if resource == JOBS:
                 continue
-            for body in await cluster.list(resource, holder.namespace, f"{PLAN_LABEL}={holder.uid}"):
+            for body in await cluster.list(resource, owner.namespace, f"{PLAN_LABEL}={owner.uid}"):
                 with suppress(*refused):
-                    await targets.release(Ref(resource, holder.namespace, body["metadata"]["name"]), "", fenced=False)
-    await snapshots.drop(cluster, holder.namespace, holder.uid, holder.run)
+                    await targets.release(Ref(resource, owner.namespace, body["metadata"]["name"]), "", fenced=False)
+    await snapshots.drop(cluster, owner.namespace, owner.uid, owner.run)

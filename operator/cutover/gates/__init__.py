@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 
 from pydantic import ConfigDict, Field, create_model, model_validator
 
-from cutover.gates.base import Source, Surroundings
+from cutover.gates.base import GateContext, Source
 from cutover.gates.http import Http
 from cutover.gates.job import Job
 from cutover.gates.prometheus import Prometheus
@@ -15,7 +15,7 @@ from cutover.gates.readiness import Readiness
 from cutover.gates.verdict import NoData, Rule
 from cutover.schema.model import Decimal, Duration, Label, Model, validations
 
-__all__ = ["SOURCES", "Bounds", "Gate", "Source", "Surroundings"]
+__all__ = ["SOURCES", "Bounds", "Gate", "GateContext", "Source"]
 
 SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus, Http, Job)
 
@@ -141,7 +141,7 @@ class _GateFields(Model):
             passes_needed=self.success_threshold,
             fails_allowed=self.failure_threshold,
             no_data=self.no_data,
-            hold=source.hold(),
+            sustain=source.sustain(),
             guard=guard,
             patient=source.patient and not guard,
             compared=given.ratio is not None,

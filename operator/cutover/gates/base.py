@@ -10,7 +10,7 @@ from cutover.errors import Problem
 from cutover.gates.verdict import Measurement
 from cutover.ports import Clock, Cluster, Metrics, Ref, Resource
 from cutover.schema.model import Model
-from cutover.targets.targets import Holder
+from cutover.targets.targets import Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class GateContext:
     """What a source may use.
 
     Attributes:
         workload: what the step rolls out, when it does; readiness measures it unless the gate names another.
         interval: of the gate.
-        holder: the plan, for what a source makes.
+        owner: the plan, for what a source makes.
         moment: names what is judged, such as ``shift/1/0``: step, attempt, stage; of guards ``/guards``.
         gate: its name.
         pending: the measurement under way.
@@ -48,7 +48,7 @@ class Surroundings:
     step: str
     workload: Ref | None
     interval: timedelta = timedelta()
-    holder: Holder | None = None
+    owner: Owner | None = None
     moment: str = ""
     gate: str = ""
     pending: Pending | None = None
@@ -91,12 +91,12 @@ class Source(Model):
         del account
         return frozenset()
 
-    async def examine(self, cluster: Cluster, holder: Holder, place: str) -> list[Problem]:
+    async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
         """What is missing or in the way before the first step."""
-        del cluster, holder, place
+        del cluster, owner, place
         return []
 
-    def hold(self) -> timedelta:
+    def sustain(self) -> timedelta:
         """How long it must pass without a break."""
         return timedelta()
 
@@ -120,15 +120,15 @@ class Source(Model):
         """What gives the baseline; empty for none."""
         return ""
 
-    async def measure(self, around: Surroundings) -> Measurement | Pending:
+    async def measure(self, context: GateContext) -> Measurement | Pending:
         """Take one sample, or begin to. Trouble outside is a measurement without a value, with a note."""
         raise NotImplementedError
 
-    def ended(self, around: Surroundings, pending: Pending) -> bool:
+    def ended(self, context: GateContext, pending: Pending) -> bool:
         """Whether it is worth asking again before its time, by what is streamed."""
-        del around, pending
+        del context, pending
         return False
 
-    async def give_up(self, around: Surroundings, pending: Pending) -> None:
+    async def cancel(self, context: GateContext, pending: Pending) -> None:
         """What was begun for a measurement is not wanted any more."""
-        del around, pending
+        del context, pending

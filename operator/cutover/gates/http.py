@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from pydantic import Field, field_validator
 
 from cutover.field_path import Json
-from cutover.gates.base import Source, Surroundings
+from cutover.gates.base import GateContext, Source
 from cutover.gates.verdict import Measurement
 from cutover.ports import Sample
 from cutover.schema.json_path import LONGEST, check, find
@@ -65,10 +65,10 @@ class Http(Source):
         question = f"?{urlencode(self.query)}" if self.query else ""
         return (f"GET {self.path or '/'}{question}, {self.json_path}",)
 
-    async def measure(self, around: Surroundings) -> Measurement:
+    async def measure(self, context: GateContext) -> Measurement:
         """Ask the provider once."""
-        sample = await around.metrics.fetch(self.provider_, self.path, self.query, self.pick)
-        return Measurement(sample.value, around.clock.now(), sample.note)
+        sample = await context.metrics.fetch(self.provider_, self.path, self.query, self.pick)
+        return Measurement(sample.value, context.clock.now(), sample.note)
 
     def pick(self, document: Json) -> Sample:
         """The one number in an answer."""

@@ -10,14 +10,14 @@ from pydantic import Field, field_validator
 
 from cutover.errors import Conflict, Denied, OutsideError, Problem, Rejected
 from cutover.field_path import Json
-from cutover.gates.base import Pending, Source, Surroundings
+from cutover.gates.base import GateContext, Pending, Source
 from cutover.gates.verdict import Measurement
 from cutover.objects import jobs, pods
 from cutover.objects.jobs import GATE_LABEL, BackoffLimit, Template
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
 from cutover.schema.model import Duration, show_duration
 from cutover.targets.snapshots import RUN_LABEL
-from cutover.targets.targets import Holder
+from cutover.targets.targets import Owner
 
 _MOMENT_LABEL: Final = "cutover.dev/moment"
 _SAMPLE_LABEL: Final = "cutover.dev/sample"
@@ -67,84 +67,86 @@ class Job(Source):
         """The account that the template names."""
         return frozenset({jobs.account_of(self.template, account)}) - {account}
 
-    async def examine(self, cluster: Cluster, holder: Holder, place: str) -> list[Problem]:
+    async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
         """The server takes the Job."""
-        name = jobs.name_of("gate", holder.uid, holder.run, place)
-        return await jobs.refused(cluster, f"{place}.job.template", self._body(holder, name, {}), holder)
+        name = jobs.name_of("gate", owner.uid, owner.run, place)
+        return await jobs.refused(cluster, f"{place}.job.template", self._body(owner, name, {}), owner)
 
-    async def measure(self, around: Surroundings) -> Measurement | Pending:
+    async def measure(self, context: GateContext) -> Measurement | Pending:
         """Make a Job when none is under way, else look how it ends."""
-        now, holder = around.clock.now(), around.holder
-        if holder is None:
+        now, owner = context.clock.now(), context.owner
+        if owner is None:
             return Measurement(None, now, "there is no run to make a Job for")
         try:
-            return await self._look(around, holder, now)
+            return await self._look(context, owner, now)
         except Conflict:
             return Pending("", _LOOK, "another process makes the Job")
         except Denied:
-            return Measurement(None, now, f"ServiceAccount {holder.account} may not make or delete this Job")
+            return Measurement(None, now, f"ServiceAccount {owner.account} may not make or delete this Job")
         except Rejected:
             return Measurement(None, now, "the server refuses the Job")
         except OutsideError:
             return Measurement(None, now, "the API server does not answer")
 
-    def ended(self, around: Surroundings, pending: Pending) -> bool:
+    def ended(self, context: GateContext, pending: Pending) -> bool:
         """The Job has succeeded or failed."""
-        body = around.cluster.seen(Ref(JOBS, around.namespace, pending.token))
+        body = context.cluster.seen(Ref(JOBS, context.namespace, pending.token))
         return body is not None and jobs.state_of(body).finished
 
-    async def give_up(self, around: Surroundings, pending: Pending) -> None:
+    async def cancel(self, context: GateContext, pending: Pending) -> None:
         """Take the Job away."""
-        holder = around.holder
-        body = around.cluster.seen(Ref(JOBS, around.namespace, pending.token)) if pending.token else None
-        if holder is not None and body is not None:
-            ref = Ref(JOBS, around.namespace, pending.token)
-            await around.cluster.remove(ref, body["metadata"]["uid"], holder.account)
+        owner = context.owner
+        body = context.cluster.seen(Ref(JOBS, context.namespace, pending.token)) if pending.token else None
+        if owner is not None and body is not None:
+            ref = Ref(JOBS, context.namespace, pending.token)
+            await context.cluster.remove(ref, body["metadata"]["uid"], owner.account)
 
-    async def _look(self, around: Surroundings, holder: Holder, now: datetime) -> Measurement | Pending:
-        gate = jobs.name_of(around.gate, holder.uid, holder.run, around.moment.partition("/")[0], around.gate)
-        picked = f"{MADE_LABEL}={holder.uid},{RUN_LABEL}={holder.run},{GATE_LABEL}={gate}"
-        known = await around.cluster.list(JOBS, holder.namespace, picked)
-        if around.pending is not None and around.pending.token:
-            token = around.pending.token
+    async def _look(self, context: GateContext, owner: Owner, now: datetime) -> Measurement | Pending:
+        gate = jobs.name_of(context.gate, owner.uid, owner.run, context.moment.partition("/")[0], context.gate)
+        picked = f"{MADE_LABEL}={owner.uid},{RUN_LABEL}={owner.run},{GATE_LABEL}={gate}"
+        known = await context.cluster.list(JOBS, owner.namespace, picked)
+        if context.pending is not None and context.pending.token:
+            token = context.pending.token
             body = next((job for job in known if job["metadata"]["name"] == token), None)
             if body is None:
                 return Measurement(None, now, f"Job {token} is gone, and how it ended is not known")
-            return await self._end(around, holder, body, now)
-        return await self._begin(around, holder, known, gate)
+            return await self._end(context, owner, body, now)
+        return await self._begin(context, owner, known, gate)
 
-    async def _begin(self, around: Surroundings, holder: Holder, known: Sequence[Json], gate: str) -> Pending:
+    async def _begin(self, context: GateContext, owner: Owner, known: Sequence[Json], gate: str) -> Pending:
         """Go on with the Job of a process that died, or make one; older ones have been counted, or are of no use."""
         last = 0
-        moment = jobs.name_of("at", around.moment)
+        moment = jobs.name_of("at", context.moment)
         for body in known:
             labels, state = body["metadata"]["labels"], jobs.state_of(body)
             if labels[_MOMENT_LABEL] == moment and not state.finished and not state.deleting:
                 return Pending(state.name, _LOOK, f"Job {state.name} runs")
             last = max(last, int(labels[_SAMPLE_LABEL]))
-            await around.cluster.remove(Ref(JOBS, holder.namespace, state.name), state.uid, holder.account)
-        name = jobs.name_of(around.gate, gate, moment, last + 1)
+            await context.cluster.remove(Ref(JOBS, owner.namespace, state.name), state.uid, owner.account)
+        name = jobs.name_of(context.gate, gate, moment, last + 1)
         marks = {GATE_LABEL: gate, _MOMENT_LABEL: moment, _SAMPLE_LABEL: str(last + 1)}
-        await around.cluster.create(JOBS, holder.namespace, self._body(holder, name, marks), holder.account)
+        await context.cluster.create(JOBS, owner.namespace, self._body(owner, name, marks), owner.account)
         return Pending(name, _LOOK, f"Job {name} runs")
 
-    async def _end(self, around: Surroundings, holder: Holder, body: Json, now: datetime) -> Measurement | Pending:
+    async def _end(self, context: GateContext, owner: Owner, body: Json, now: datetime) -> Measurement | Pending:
         state = jobs.state_of(body)
         if state.complete:
             return Measurement(0.0, now)
-        seen = await pods.pods_of(around.cluster, holder.namespace, state.name)
+        seen = await pods.pods_of(context.cluster, owner.namespace, state.name)
         if state.failed:
             ended = pods.exit_of(seen)
-            says = f"Job {state.name} failed ({state.failed}): {ended.says}; {jobs.logs(holder.namespace, state.name)}"
+            says = (
+                f"Job {state.name} failed ({state.failed}): {ended.message}; {jobs.logs(owner.namespace, state.name)}"
+            )
             return Measurement(None if ended.code is None else float(ended.code), now, says)
         begun = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
         if now - begun > self.timeout:
-            await around.cluster.remove(Ref(JOBS, holder.namespace, state.name), state.uid, holder.account)
+            await context.cluster.remove(Ref(JOBS, owner.namespace, state.name), state.uid, owner.account)
             return Measurement(None, now, f"Job {state.name} did not end within {show_duration(self.timeout)}")
-        why = pods.waits_for(seen, holder.namespace)
+        why = pods.waits_for(seen, owner.namespace)
         return Pending(state.name, _LOOK, f"Job {state.name}: {why}" if why else f"Job {state.name} runs")
 
-    def _body(self, holder: Holder, name: str, marks: dict[str, str]) -> Json:
-        body = jobs.manifest(self.template, name, holder, self.backoff_limit, marks)
-        body["metadata"]["ownerReferences"] = [jobs.owner_of(holder)]
+    def _body(self, owner: Owner, name: str, marks: dict[str, str]) -> Json:
+        body = jobs.manifest(self.template, name, owner, self.backoff_limit, marks)
+        body["metadata"]["ownerReferences"] = [jobs.owner_reference(owner)]
         return body

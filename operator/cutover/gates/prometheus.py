@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field, field_validator
 
-from cutover.gates.base import Source, Surroundings
+from cutover.gates.base import GateContext, Source
 from cutover.gates.verdict import Measurement
 from cutover.ports import Sample
 from cutover.schema.model import Duration, Label, show_duration
@@ -68,19 +68,19 @@ class Prometheus(Source):
         """A query over a window still sees the time before the stage until the window has passed."""
         return self.window if "$(window)" in self.query + self.baseline else timedelta()
 
-    async def measure(self, around: Surroundings) -> Measurement:
+    async def measure(self, context: GateContext) -> Measurement:
         """Ask the provider once, or for both numbers, the second at the instant that the server took for the first."""
-        seen = await self._ask(around, self.query)
+        seen = await self._ask(context, self.query)
         if seen.value is None or not self.baseline:
-            return Measurement(seen.value, around.clock.now(), seen.note)
-        base = await self._ask(around, self.baseline, seen.at)
-        return compare(seen.value, base, around.clock.now())
+            return Measurement(seen.value, context.clock.now(), seen.note)
+        base = await self._ask(context, self.baseline, seen.at)
+        return compare(seen.value, base, context.clock.now())
 
-    async def _ask(self, around: Surroundings, query: str, at: float | None = None) -> Sample:
-        values = {"window": show_duration(self.window), "namespace": around.namespace, "step": around.step}
+    async def _ask(self, context: GateContext, query: str, at: float | None = None) -> Sample:
+        values = {"window": show_duration(self.window), "namespace": context.namespace, "step": context.step}
         text = _PLACEHOLDER.sub(lambda match: escape(values[match.group(1)]), query)
-        lookback = max(2 * around.interval, _LEAST_LOOKBACK)
-        return await around.metrics.query(self.provider_, text, lookback.total_seconds(), at)
+        lookback = max(2 * context.interval, _LEAST_LOOKBACK)
+        return await context.metrics.query(self.provider_, text, lookback.total_seconds(), at)
 
 
 def compare(value: float, base: Sample, now: datetime) -> Measurement:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cutover.errors import NotFound, OutsideError
 from cutover.field_path import Json
-from cutover.gates.base import Source, Surroundings
+from cutover.gates.base import GateContext, Source
 from cutover.gates.verdict import Measurement
 from cutover.objects.workloads import Rollout, owned, restarted_since, selector
 from cutover.ports import PODS, WORKLOADS, Ref, Resource
@@ -53,7 +53,7 @@ class Readiness(Source):
         """The percentage asked for."""
         return float(self.percent)
 
-    def hold(self) -> timedelta:
+    def sustain(self) -> timedelta:
         """`for`."""
         return self.for_
 
@@ -61,20 +61,20 @@ class Readiness(Source):
         """Without a workload of its own it measures the step's."""
         return self.workload is None
 
-    async def measure(self, around: Surroundings) -> Measurement:
+    async def measure(self, context: GateContext) -> Measurement:
         """Read the streamed workload; its pods only when restarts matter."""
-        ref = around.workload
+        ref = context.workload
         if self.workload:
-            ref = Ref(self.workload.resource, around.namespace, self.workload.name)
-        now = around.clock.now()
+            ref = Ref(self.workload.resource, context.namespace, self.workload.name)
+        now = context.clock.now()
         if ref is None:
             return Measurement(None, now, "the step rolls out no workload; name one in readiness.workload")
         try:
-            body = around.cluster.seen(ref) or await around.cluster.get(ref)
+            body = context.cluster.seen(ref) or await context.cluster.get(ref)
             rollout = Rollout.of(body, ref.resource)
             ready = rollout.ready_new
             if self.for_ and ready:
-                ready -= await self._restarted(around, ref, body)
+                ready -= await self._restarted(context, ref, body)
         except NotFound:
             return Measurement(None, now, f"{ref} does not exist")
         except OutsideError:
@@ -87,7 +87,7 @@ class Readiness(Source):
             says += "; its updateStrategy is OnDelete, so a pod gets the new template when somebody deletes it"
         return Measurement(value, now, says)
 
-    async def _restarted(self, around: Surroundings, ref: Ref, body: Json) -> int:
+    async def _restarted(self, context: GateContext, ref: Ref, body: Json) -> int:
         """Pods that are ready again after a restart within `for`; a number without memory, so a crash loses nothing."""
-        pods = await around.cluster.list(PODS, ref.namespace, selector(body))
-        return restarted_since(owned(pods, ref, body), around.clock.now() - self.for_)
+        pods = await context.cluster.list(PODS, ref.namespace, selector(body))
+        return restarted_since(owned(pods, ref, body), context.clock.now() - self.for_)

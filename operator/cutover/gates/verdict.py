@@ -28,7 +28,7 @@ class Rule:
     Attributes:
         passes_needed: consecutive passing samples.
         fails_allowed: failing samples that fail the gate: counted over a whole stage for a gate, consecutive for a guard.
-        hold: how long it must have passed without a break.
+        sustain: how long it must have passed without a break.
         patient: a sample out of bounds is not a failure, only a reason to wait (readiness: pods that are not ready yet).
         compared: the number is the ratio to a baseline.
     """
@@ -40,7 +40,7 @@ class Rule:
     passes_needed: int = 1
     fails_allowed: int = 1
     no_data: NoData = NoData.WAIT
-    hold: timedelta = timedelta()
+    sustain: timedelta = timedelta()
     guard: bool = False
     patient: bool = False
     compared: bool = False
@@ -138,8 +138,8 @@ def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, 
         return Verdict.WAIT, seen.note or f"{shown} is not {rule.bound}"
     if not rule.guard and tally.passes < rule.passes_needed:
         return Verdict.WAIT, f"{tally.passes} of {rule.passes_needed} passing samples in a row"
-    if rule.hold and tally.since is not None and now - tally.since < rule.hold:
-        left = rule.hold - (now - tally.since)
+    if rule.sustain and tally.since is not None and now - tally.since < rule.sustain:
+        left = rule.sustain - (now - tally.since)
         return Verdict.WAIT, f"passes, and must go on passing for {left.total_seconds():.0f}s"
     return Verdict.PASS, seen.note if seen.value is None else f"{shown} is {rule.bound}"
 

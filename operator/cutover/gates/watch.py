@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cutover.errors import OutsideError
-from cutover.gates import Gate, Surroundings
+from cutover.gates import Gate, GateContext
 from cutover.gates.base import Pending
 from cutover.gates.verdict import Measurement, Rule, Tally, judge, observe
 from cutover.status.status import GateStatus, Verdict
@@ -30,7 +30,7 @@ class _Watched:
     tally: Tally = field(default_factory=Tally)
     asking: bool = False
     pending: Pending | None = None
-    around: Surroundings | None = None
+    context: GateContext | None = None
 
 
 class Watch:
@@ -64,16 +64,16 @@ class Watch:
         """Watch nothing; answers still under way are thrown away, and what was begun for them is given up."""
         for watched in self._watched:
             if watched.pending is not None and not watched.asking:
-                self._spawn(self._give_up(watched, watched.pending))
+                self._spawn(self._cancel(watched, watched.pending))
         self._key, self._watched = None, []
 
-    async def look(self, around: Surroundings) -> tuple[GateStatus, ...]:
+    async def look(self, context: GateContext) -> tuple[GateStatus, ...]:
         """Start what is due, and say what each gate says now."""
-        now = around.clock.now()
+        now = context.clock.now()
         for watched in self._watched:
             if now < watched.first:
                 continue
-            near = replace(around, interval=watched.rule.interval, gate=watched.rule.name, pending=watched.pending)
+            near = replace(context, interval=watched.rule.interval, gate=watched.rule.name, pending=watched.pending)
             if watched.gate.source.live:
                 await self._look_live(watched, near, now)
             elif not watched.asking and (now >= watched.next or _ended(watched, near)):
@@ -96,15 +96,15 @@ class Watch:
     def _due(self, watched: _Watched, now: datetime) -> datetime | None:
         if now < watched.first:
             return watched.first
-        since, hold = watched.tally.since, watched.rule.hold
-        held = since + hold if since is not None and hold and now < since + hold else None
+        since, sustain = watched.tally.since, watched.rule.sustain
+        held = since + sustain if since is not None and sustain and now < since + sustain else None
         if watched.gate.source.live and not watched.rule.guard and watched.rule.passes_needed <= watched.tally.passes:
             return held
         return min(watched.next, held) if held else watched.next
 
-    async def _look_live(self, watched: _Watched, around: Surroundings, now: datetime) -> None:
+    async def _look_live(self, watched: _Watched, context: GateContext, now: datetime) -> None:
         """A live source costs nothing to look at, so every turn sees it; but it is counted once an interval, or on a change."""
-        seen: Measurement = await watched.gate.source.measure(around)
+        seen: Measurement = await watched.gate.source.measure(context)
         trial = observe(watched.rule, watched.tally, seen)
         turned = (trial.passes > 0) != (watched.tally.passes > 0)
         if now >= watched.next or turned or watched.tally.last is None:
@@ -113,40 +113,40 @@ class Watch:
         else:
             watched.tally = replace(watched.tally, last=seen)
 
-    async def _ask(self, watched: _Watched, around: Surroundings) -> None:
+    async def _ask(self, watched: _Watched, context: GateContext) -> None:
         seen: Measurement | Pending
-        watched.around = around
+        watched.context = context
         if watched not in self._watched:  # stopped in the turn in which it was to be asked
             if watched.pending is not None:
-                await self._give_up(watched, watched.pending)
+                await self._cancel(watched, watched.pending)
             return
         try:
-            seen = await watched.gate.source.measure(around)
+            seen = await watched.gate.source.measure(context)
         except Exception:  # noqa: BLE001 -- a fault of ours in a source must show as missing data, never as silence
-            seen = Measurement(None, around.clock.now(), "the measurement broke off")
+            seen = Measurement(None, context.clock.now(), "the measurement broke off")
         finally:
             watched.asking = False
         if isinstance(seen, Pending) and watched not in self._watched:
-            await self._give_up(watched, seen)
+            await self._cancel(watched, seen)
         elif isinstance(seen, Pending):
-            watched.pending, watched.next = seen, around.clock.now() + timedelta(seconds=seen.after)
+            watched.pending, watched.next = seen, context.clock.now() + timedelta(seconds=seen.after)
         else:
-            self._count(watched, around, seen)
+            self._count(watched, context, seen)
 
-    def _count(self, watched: _Watched, around: Surroundings, seen: Measurement) -> None:
+    def _count(self, watched: _Watched, context: GateContext, seen: Measurement) -> None:
         if watched.pending:  # it has taken its time; the next one begins an interval after its end
-            watched.pending, watched.next = None, around.clock.now() + watched.rule.interval
+            watched.pending, watched.next = None, context.clock.now() + watched.rule.interval
         watched.tally = observe(watched.rule, watched.tally, seen)
         self._wake()
 
-    async def _give_up(self, watched: _Watched, pending: Pending) -> None:
-        if watched.around is not None:
+    async def _cancel(self, watched: _Watched, pending: Pending) -> None:
+        if watched.context is not None:
             with contextlib.suppress(OutsideError):  # what is left is taken away at the end of the run
-                await watched.gate.source.give_up(watched.around, pending)
+                await watched.gate.source.cancel(watched.context, pending)
 
 
-def _ended(watched: _Watched, around: Surroundings) -> bool:
-    return watched.pending is not None and bool(watched.gate.source.ended(around, watched.pending))
+def _ended(watched: _Watched, context: GateContext) -> bool:
+    return watched.pending is not None and bool(watched.gate.source.ended(context, watched.pending))
 
 
 def _says(watched: _Watched, now: datetime) -> GateStatus:

@@ -20,7 +20,7 @@ from cutover.field_path import Json, Operation, deeper_than, escape
 from cutover.objects.pods import word
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
 from cutover.targets.snapshots import RUN_LABEL, former, write_over
-from cutover.targets.targets import Holder
+from cutover.targets.targets import Owner
 
 STARTED_LABEL: Final = "cutover.dev/started"
 """``false`` until the Job may run, then ``true`` for ever; ``never`` when it was stopped before."""
@@ -148,7 +148,7 @@ def name_of(lead: str, *key: object) -> str:
     return f"{lead[:_LEAD].rstrip('-')}-{digest}"
 
 
-def manifest(template: Json, name: str, holder: Holder, backoff_limit: int, labels: Mapping[str, str]) -> Json:
+def manifest(template: Json, name: str, owner: Owner, backoff_limit: int, labels: Mapping[str, str]) -> Json:
     """The Job of a template, claimed by the plan.
 
     Without an account of its own a pod runs under that of the plan, and then without its token, unless the template asks
@@ -159,28 +159,28 @@ def manifest(template: Json, name: str, holder: Holder, backoff_limit: int, labe
     pod = spec["template"]["spec"]
     pod.setdefault("restartPolicy", "Never")
     if not pod.get("serviceAccountName"):
-        pod["serviceAccountName"] = holder.account
+        pod["serviceAccountName"] = owner.account
         pod.setdefault("automountServiceAccountToken", False)
-    marks = {PLAN_LABEL: holder.uid, MADE_LABEL: holder.uid, RUN_LABEL: str(holder.run), FENCE_LABEL: str(holder.fence)}
+    marks = {PLAN_LABEL: owner.uid, MADE_LABEL: owner.uid, RUN_LABEL: str(owner.run), FENCE_LABEL: str(owner.fence)}
     return {
         "apiVersion": JOBS.api_version,
         "kind": JOBS.kind,
         "metadata": {
             **metadata,
             "name": name,
-            "namespace": holder.namespace,
+            "namespace": owner.namespace,
             "labels": {**(metadata.get("labels") or {}), **marks, **labels},
         },
         "spec": {**spec, "backoffLimit": backoff_limit},
     }
 
 
-async def refused(cluster: Cluster, place: str, body: Json, holder: Holder) -> list[Problem]:
+async def refused(cluster: Cluster, place: str, body: Json, owner: Owner) -> list[Problem]:
     """What the server says to a Job by a dry run, before anything is touched."""
     try:
-        would_be = await cluster.create(JOBS, holder.namespace, body, holder.account, dry_run=True)
+        would_be = await cluster.create(JOBS, owner.namespace, body, owner.account, dry_run=True)
     except (Rejected, Denied) as no:
-        if isinstance(no, Denied) and not await cluster.may(holder.account, holder.namespace, "create", JOBS, ""):
+        if isinstance(no, Denied) and not await cluster.may(owner.account, owner.namespace, "create", JOBS, ""):
             return []  # said by preflight for all rights
         return [Problem(place, f"the server refuses the Job: {str(no).rpartition('strict decoding error: ')[2]}")]
     except NotFound:
@@ -269,56 +269,56 @@ async def read(cluster: Cluster, ref: Ref) -> Json | None:
 # --- the end of a run ---------------------------------------------------------------------------------------------------
 
 
-def owner_of(holder: Holder) -> Json:
+def owner_reference(owner: Owner) -> Json:
     """The plan as owner: what it owns goes when it goes."""
-    return {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": holder.plan.name, "uid": holder.uid}
+    return {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": owner.plan.name, "uid": owner.uid}
 
 
-async def let_go(cluster: Cluster, holder: Holder, *, abandoned: bool) -> None:
+async def release(cluster: Cluster, owner: Owner, *, abandoned: bool) -> None:
     """At the end the plan owns its Jobs and claims them no more; they stay for their logs, and to keep their names taken.
 
     While it is active they have no owner: a deletion in the foreground would take them away first. A Job that still runs
     when its plan is abandoned is nobody's from now on, so that nothing ends it but itself. A gate's Job that still runs is of no
     use. Twice is harmless.
     """
-    for body in await _of_run(cluster, holder):
+    for body in await _of_run(cluster, owner):
         metadata, state = body["metadata"], state_of(body)
         labels = metadata["labels"]
         if GATE_LABEL in labels and not state.finished:
-            await cluster.remove(Ref(JOBS, holder.namespace, state.name), state.uid, holder.account)
+            await cluster.remove(Ref(JOBS, owner.namespace, state.name), state.uid, owner.account)
             continue
         free = abandoned and not state.finished and not state.suspended
         away = (PLAN_LABEL, FENCE_LABEL, *((MADE_LABEL,) if free else ()))
-        owners = [] if free else [owner_of(holder)]
+        owners = [] if free else [owner_reference(owner)]
         operations: list[Operation] = [
             {"op": "remove", "path": f"/metadata/labels/{escape(label)}"} for label in away if label in labels
         ]
-        await _patch(cluster, holder, body, operations, owners)
+        await _patch(cluster, owner, body, operations, owners)
 
 
-async def take_back(cluster: Cluster, holder: Holder) -> None:
+async def take_back(cluster: Cluster, owner: Owner) -> None:
     """A run that had ended is active once more: its Jobs have no owner again. Twice is harmless."""
-    for body in await _of_run(cluster, holder):
+    for body in await _of_run(cluster, owner):
         if GATE_LABEL not in body["metadata"]["labels"]:
-            await _patch(cluster, holder, body, [], [])
+            await _patch(cluster, owner, body, [], [])
 
 
-async def drop_former(cluster: Cluster, holder: Holder) -> None:
+async def drop_former(cluster: Cluster, owner: Owner) -> None:
     """Delete the Jobs of the runs before this one; if one of them still runs, somebody has abandoned it so, and all are left."""
-    picked = f"{MADE_LABEL}={holder.uid},{former(holder.run)}"
-    states = map(state_of, await cluster.list(JOBS, holder.namespace, picked))
+    picked = f"{MADE_LABEL}={owner.uid},{former(owner.run)}"
+    states = map(state_of, await cluster.list(JOBS, owner.namespace, picked))
     if all(state.finished or state.suspended for state in states):
-        await cluster.delete_all(JOBS, holder.namespace, picked)
+        await cluster.delete_all(JOBS, owner.namespace, picked)
 
 
-async def _of_run(cluster: Cluster, holder: Holder) -> Sequence[Json]:
-    return await cluster.list(JOBS, holder.namespace, f"{MADE_LABEL}={holder.uid},{RUN_LABEL}={holder.run}")
+async def _of_run(cluster: Cluster, owner: Owner) -> Sequence[Json]:
+    return await cluster.list(JOBS, owner.namespace, f"{MADE_LABEL}={owner.uid},{RUN_LABEL}={owner.run}")
 
 
-async def _patch(cluster: Cluster, holder: Holder, body: Json, operations: list[Operation], owners: list[Json]) -> None:
+async def _patch(cluster: Cluster, owner: Owner, body: Json, operations: list[Operation], owners: list[Json]) -> None:
     metadata = body["metadata"]
     if (metadata.get("ownerReferences") or []) != owners:
         operations.append({"op": "add", "path": "/metadata/ownerReferences", "value": owners})
     if operations:
-        ref = Ref(JOBS, holder.namespace, metadata["name"])
-        await write_over(cluster, ref, body, operations, holder.account)  # its controller writes it too
+        ref = Ref(JOBS, owner.namespace, metadata["name"])
+        await write_over(cluster, ref, body, operations, owner.account)  # its controller writes it too

@@ -40,7 +40,7 @@ class Exit:
     """How the last container ended that did not end well; `code` is None when no container tells."""
 
     code: int | None
-    says: str
+    message: str
 
 
 def exit_of(pods: Sequence[Json]) -> Exit:

@@ -15,8 +15,8 @@ _LONGEST: Final = 1000
 """Characters of a status that are sent: all that is missing may be many times that."""
 _TONES: Final = {
     Phase.SUCCEEDED: Tone.SUCCESS,
-    Phase.UNWINDING: Tone.WARNING,
-    Phase.HELD: Tone.WARNING,
+    Phase.ROLLING_BACK: Tone.WARNING,
+    Phase.PAUSED: Tone.WARNING,
     Phase.STUCK: Tone.FAILURE,
     Phase.ROLLED_BACK: Tone.FAILURE,
     Phase.REFUSED: Tone.FAILURE,
@@ -24,7 +24,9 @@ _TONES: Final = {
 }
 _SET: Final[dict[str, Any]] = {"x-kubernetes-list-type": "set"}
 
-Told = Literal["Running", "Waiting", "Unwinding", "Held", "Stuck", "Succeeded", "RolledBack", "Refused", "Abandoned"]
+Told = Literal[
+    "Running", "Waiting", "RollingBack", "Paused", "Stuck", "Succeeded", "RolledBack", "Refused", "Abandoned"
+]
 
 
 class Notification(Model):

@@ -67,7 +67,7 @@ class _StepFields(Model):
         default=None, description="What a failure of this step leads to. Left out: what the plan says."
     )
     irreversible: bool = Field(
-        default=False, description="Once this step is done there is no way back before it: unwinding stops after it."
+        default=False, description="Once this step is done there is no way back before it: a rollback stops after it."
     )
     gates: tuple[Gate, ...] = Field(
         default=(),
@@ -136,14 +136,14 @@ class Plan(Model):
         default=None, description="Time spent Running after which the plan has failed. Left out: none."
     )
     on_failure: OnFailure = Field(
-        default=OnFailure.ROLLBACK, description="Rollback undoes everything; Hold stops and lets a person decide."
+        default=OnFailure.ROLLBACK, description="Rollback undoes everything; Pause stops and lets a person decide."
     )
     deletion_policy: DeletionPolicy = Field(
         default=DeletionPolicy.ROLLBACK,
         description="What deleting the active plan does: Rollback undoes everything first, Orphan leaves all as it is.",
     )
     window: Window | None = Field(
-        default=None, description="When stages may begin, once. What has begun goes on; an unwinding never waits."
+        default=None, description="When stages may begin, once. What has begun goes on; a rollback never waits."
     )
     windows: tuple[Recurring, ...] = Field(
         default=(), max_length=16, description="When stages may begin, each week; any of them will do."
@@ -206,11 +206,11 @@ class Plan(Model):
             on_failure=self.on_failure,
             deletion=self.deletion_policy,
             keep_snapshots=self.keep_snapshots,
-            way=self.way,
+            steps_digest=self.steps_digest,
         )
 
     @cached_property
-    def way(self) -> str:
+    def steps_digest(self) -> str:
         """Digest of what the steps do, in their order: the way there and back, whatever gates and times are around it."""
         does = [[step.name, step.kind.key, step.kind.model_dump(mode="json", by_alias=True)] for step in self.steps]
         return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()[:16]
@@ -311,15 +311,15 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
     timeout = step.rule().timeout
     if timeout is None:
         return
-    samples, hold = (gate.success_threshold - 1) * gate.interval, source.hold()
-    needed = source.settle() + gate.initial_delay + max(samples, hold)
+    samples, sustain = (gate.success_threshold - 1) * gate.interval, source.sustain()
+    needed = source.settle() + gate.initial_delay + max(samples, sustain)
     lower = [
         field
         for field, counts in (
             ("the range of the query", source.settle()),
             ("initialDelay", gate.initial_delay),
-            ("successThreshold or interval", samples and samples >= hold),
-            (f"{source.key}.for", hold and hold >= samples),
+            ("successThreshold or interval", samples and samples >= sustain),
+            (f"{source.key}.for", sustain and sustain >= samples),
         )
         if counts
     ]

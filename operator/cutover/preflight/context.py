@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.objects.endpoints import selects, service_of
-from cutover.objects.owners import owner_of
+from cutover.objects.gitops import manager_of
 from cutover.objects.quotas import amounts, shown
 from cutover.objects.workloads import scalers_of
 from cutover.plan.plan import Plan, parse
@@ -125,7 +125,7 @@ def _around(
     behind = [ref.name] if ref.resource == SERVICES else services if ref.resource in WORKLOADS else []
     return Around(
         target=str(ref),
-        owner=str(owner_of(body) or ""),
+        owner=str(manager_of(body) or ""),
         fields=tuple(written),
         services=tuple(services),
         routes={kind.kind: tuple(_routes_to(behind, kind, listed[kind], ref.namespace)) for kind in ROUTINGS},

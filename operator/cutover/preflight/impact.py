@@ -16,7 +16,7 @@ from cutover.errors import Denied, NotFound, Problem
 from cutover.field_path import Json, names_of
 from cutover.objects.config_maps import WAY_OUT, Reference, references
 from cutover.objects.endpoints import selects
-from cutover.objects.owners import Owner, Tool, drifts, way_out
+from cutover.objects.gitops import Manager, Tool, drifts, way_out
 from cutover.objects.quotas import Pods, Room, amounts, meets
 from cutover.objects.workloads import Rollout, scalers_of
 from cutover.plan.plan import Plan
@@ -180,7 +180,7 @@ def fields(plan: Plan, bodies: Mapping[Ref, Json]) -> dict[Ref, list[str]]:
 
 def _drift(plan: Plan, bodies: Mapping[Ref, Json]) -> Iterator[Risk]:
     written = fields(plan, bodies)
-    owned: dict[Owner, dict[Ref, list[str]]] = {}
+    owned: dict[Manager, dict[Ref, list[str]]] = {}
     for ref, body in bodies.items():
         if owner := drifts(body):
             owned.setdefault(owner, {})[ref] = written[ref]

@@ -13,9 +13,9 @@ from cutover.plan import rights
 from cutover.plan.plan import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
 from cutover.preflight import impact
-from cutover.steps import Work
+from cutover.steps import StepContext
 from cutover.steps.base import unknown_receiver
-from cutover.targets.targets import Holder
+from cutover.targets.targets import Owner
 
 R = TypeVar("R", bound=impact.Reader)
 
@@ -50,7 +50,7 @@ def at_one_look(reader: R) -> R:
 
 
 async def missing(
-    plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, works: Sequence[Work]
+    plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, contexts: Sequence[StepContext]
 ) -> impact.Weighed:
     """Everything that the plan needs and does not find, in the order of the plan, and what people should know beforehand.
 
@@ -59,17 +59,17 @@ async def missing(
         cluster: the API server.
         metrics: the providers.
         namespace: of the plan and all its targets.
-        works: what each step would get to work with, in order.
+        contexts: what each step would get to work with, in order.
     """
     parts = asyncio.gather(
         account(cluster, namespace, plan.service_account_name),
-        *(_of_step(step, cluster, work) for step, work in zip(plan.steps, works, strict=True)),
-        _of_gates(plan, cluster, works[0].targets.holder),
+        *(_of_step(step, cluster, context) for step, context in zip(plan.steps, contexts, strict=True)),
+        _of_gates(plan, cluster, contexts[0].targets.owner),
         _accounts(plan, cluster, namespace),
-        _rights(plan, cluster, works),
+        _rights(plan, cluster, contexts),
     )
     found, weighed = await asyncio.gather(parts, impact.weigh(plan, cluster, namespace))
-    unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, works[0].messenger))
+    unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, contexts[0].messenger))
     problems = (problem for part in (*found, weighed.problems, *unknown) for problem in part)
     return impact.Weighed(tuple(dict.fromkeys(problems)), weighed.risks)
 
@@ -104,11 +104,11 @@ async def lent(cluster: Cluster, namespace: str, name: str, others: Iterable[str
     return problems
 
 
-async def _of_step(step: Any, cluster: Cluster, work: Work) -> list[Problem]:
+async def _of_step(step: Any, cluster: Cluster, context: StepContext) -> list[Problem]:
     kind = step.kind
-    refs = [target.ref(work.namespace) for target in kind.touches()]
+    refs = [target.ref(context.namespace) for target in kind.touches()]
     parts = await asyncio.gather(
-        *(_there(cluster, f"{work.place}.{kind.key}", ref) for ref in refs), kind.examine(work)
+        *(_there(cluster, f"{context.place}.{kind.key}", ref) for ref in refs), kind.examine(context)
     )
     return [problem for part in parts for problem in part]
 
@@ -124,9 +124,9 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     return []
 
 
-async def _rights(plan: Plan, cluster: Cluster, works: Sequence[Work]) -> list[Problem]:
+async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext]) -> list[Problem]:
     """Whether the account may write all that the plan writes, for do and undo; what is missing as the Role to create."""
-    name, namespace = plan.service_account_name, works[0].namespace
+    name, namespace = plan.service_account_name, contexts[0].namespace
     refs = plan.targets(namespace)
     makes, lends = plan.makes(), plan.lends()
 
@@ -158,11 +158,11 @@ async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Proble
     return [problem for other in plan.lends() for problem in await account(cluster, namespace, other)]
 
 
-async def _of_gates(plan: Plan, cluster: Cluster, holder: Holder) -> list[Problem]:
+async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]:
     """Workloads that gates name beside those that steps roll out, and what their sources need."""
-    problems, namespace = [], holder.namespace
+    problems, namespace = [], owner.namespace
     for place, gate in _gates(plan):
-        problems += await gate.source.examine(cluster, holder, place)
+        problems += await gate.source.examine(cluster, owner, place)
         workload = getattr(gate.source, "workload", None)
         if workload is None:
             continue

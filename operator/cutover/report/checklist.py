@@ -15,7 +15,7 @@ from cutover.engine.criteria import steps_named
 from cutover.plan.plan import Plan
 from cutover.plan.windows import Day
 from cutover.saga.draft import moment
-from cutover.status.status import ENDED, Aim, Phase, Result, Status, StepState
+from cutover.status.status import ENDED, Phase, Result, Status, StepState, SuccessCriterion
 from cutover.steps.base import Duty
 
 
@@ -110,7 +110,7 @@ class _Look:
         names, phase = f"guard {', '.join(guards)}", self.status.phase
         if phase in ENDED and phase is not Phase.SUCCEEDED:
             return State.MISSING, f"{names} was not judged to the end: the plan is {phase}"
-        if phase is Phase.SUCCEEDED and not (self.status.seen and self.status.seen.guarded):
+        if phase is Phase.SUCCEEDED and not (self.status.tally and self.status.tally.guarded):
             return State.MISSING, f"{names} was not judged: there was nothing to do in any step"
         says = f"{names}, all along{f'; {steps_named(steps)}' if steps else ''}"
         return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, says
@@ -144,8 +144,10 @@ def _way_back(look: _Look) -> _Found:
     if walls := [step.name for step in look.plan.steps if step.irreversible]:
         return State.MISSING, f"there is no way back before {steps_named(walls)} (irreversible)"
     back = [step.name for step in reversed(look.plan.steps) if step.kind.undoes]
-    rehearsed = any(line.criterion is Aim.ROLLBACK and line.result is Result.MET for line in look.status.report)
-    says = f"the way back is part of the plan: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
+    rehearsed = any(
+        line.criterion is SuccessCriterion.ROLLBACK and line.result is Result.MET for line in look.status.report
+    )
+    says = f"the rollback is part of the plan: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
     return State.PROVEN, f"{says}; it was rehearsed" if rehearsed else says
 
 
@@ -243,7 +245,7 @@ def _errors(look: _Look) -> _Found:
 
 
 def _performance(look: _Look) -> _Found:
-    line = next((line for line in look.status.report if line.criterion is Aim.PERFORMANCE), None)
+    line = next((line for line in look.status.report if line.criterion is SuccessCriterion.PERFORMANCE), None)
     if line is not None and line.result is not Result.NOT_MEASURED:
         return State.PROVEN if line.result is Result.MET else State.MISSING, line.evidence
     words = r"latency|duration|quantile|slow|p9\d|throughput"

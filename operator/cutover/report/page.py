@@ -15,7 +15,7 @@ _GOOD, _BAD, _OPEN, _BACK, _DIM = "good", "bad", "open", "back", "dim"
 _PHASES: Final = {
     Phase.SUCCEEDED: _GOOD,
     Phase.ROLLED_BACK: _BACK,
-    Phase.UNWINDING: _BACK,
+    Phase.ROLLING_BACK: _BACK,
     Phase.REFUSED: _BAD,
     Phase.ABANDONED: _BAD,
     Phase.STUCK: _BAD,

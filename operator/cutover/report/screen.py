@@ -20,8 +20,8 @@ PHASES: Final = {
     Phase.RUNNING: "cyan",
     Phase.WAITING: "yellow",
     Phase.PENDING: "yellow",
-    Phase.HELD: "yellow",
-    Phase.UNWINDING: "magenta",
+    Phase.PAUSED: "yellow",
+    Phase.ROLLING_BACK: "magenta",
     Phase.ROLLED_BACK: "magenta",
 }
 MARKS: Final = {

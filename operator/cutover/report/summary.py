@@ -11,16 +11,16 @@ from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.plan.plan import hash_of, parse, read_status, write_status
 from cutover.report.checklist import Line, checklist
-from cutover.status.status import ENDED, Aim, Status, StepStatus
+from cutover.status.status import ENDED, Status, StepStatus, SuccessCriterion
 
 TITLES: Final = {
-    Aim.DATA: "Zero data loss",
-    Aim.WINDOW: "Completed within the window",
-    Aim.VALIDATIONS: "All validations passed",
-    Aim.PERFORMANCE: "Performance kept or improved",
-    Aim.ROLLBACK: "Rollback rehearsed and ready",
-    Aim.DOWNTIME: "No unexpected downtime",
-    Aim.DEPENDENCIES: "All dependencies updated",
+    SuccessCriterion.DATA: "Zero data loss",
+    SuccessCriterion.WINDOW: "Completed within the window",
+    SuccessCriterion.VALIDATIONS: "All validations passed",
+    SuccessCriterion.PERFORMANCE: "Performance kept or improved",
+    SuccessCriterion.ROLLBACK: "Rollback rehearsed and ready",
+    SuccessCriterion.DOWNTIME: "No unexpected downtime",
+    SuccessCriterion.DEPENDENCIES: "All dependencies updated",
 }
 
 

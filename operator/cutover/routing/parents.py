@@ -25,13 +25,13 @@ class Refusal:
     Attributes:
         who: the parent and its controller, as messages name them.
         condition: its type.
-        says: all of it, as a sentence.
+        message: all of it, as a sentence.
         current: it is of the generation that the object has, not of what may be mended by now.
     """
 
     who: str
     condition: str
-    says: str
+    message: str
     current: bool
 
     @property
@@ -57,7 +57,7 @@ def unserved(body: Json) -> Iterator[str]:
     if not _heard(body):
         name = body["metadata"]["name"]
         yield f"no gateway serves HTTPRoute {name} (status.parents is empty), so its weights move nothing; mend its parentRefs"
-    yield from (one.says for one in refusals(body) if one.current)
+    yield from (one.message for one in refusals(body) if one.current)
 
 
 def refused(body: Json, before: Container[str]) -> str:
@@ -66,7 +66,7 @@ def refused(body: Json, before: Container[str]) -> str:
     Of a parent that had not accepted it before nothing is asked: it has never carried this traffic.
     """
     fresh = (
-        one.says
+        one.message
         for one in refusals(body)
         if one.current and one.what not in before and _what(one.who, _ACCEPTED) not in before
     )

@@ -113,12 +113,12 @@ class Left:
     """What an abandoned plan must have left, by the look of it.
 
     Attributes:
-        says: what stands there.
+        message: what stands there.
         fields: where, each with what is there without it.
         mirrors: it is a mirror to the new side, which a step that mirrors itself would take for the user's.
     """
 
-    says: str
+    message: str
     fields: tuple[tuple[Path, Json], ...]
     mirrors: bool = False
 

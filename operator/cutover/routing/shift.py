@@ -148,7 +148,7 @@ class Course:
         stages = self.stages()
         return stages[stage].roles, stages[stage - 1].roles if stage else frozenset()
 
-    def marks(self, snapshot: Snapshot) -> list[Change]:
+    def restores(self, snapshot: Snapshot) -> list[Change]:
         """The way back of each field, from every value it may have; the last of them is what the end leaves."""
         found = [Change(one.path, one.was, (one.was, one.ours, one.was)) for one in beside(snapshot)]
         for (old_path, old), (new_path, new) in pairs_of(snapshot):

@@ -39,7 +39,7 @@ class _Told:
     def _tell(self, plan: Json, phase: Phase) -> None:
         try:
             notifications = _NOTIFICATIONS.validate_python(plan["spec"].get("notifications") or ())
-        except ValidationError:  # the plan is refused, or held, for that
+        except ValidationError:  # the plan is refused, or paused, for that
             return
         for notification in notifications:
             if phase in notification.phases and self._messenger.knows(notification.provider):

@@ -18,8 +18,8 @@ from cutover.saga.backward import backward
 from cutover.saga.draft import Draft
 from cutover.saga.end import abandon, ended, reclaiming, releasing
 from cutover.saga.failing import turn_back
-from cutover.saga.forward import forward, held, retry
-from cutover.saga.requests import answer_requests, hold_or_resume, unanswered
+from cutover.saga.forward import forward, paused, retry
+from cutover.saga.requests import answer_requests, pause_or_resume, unanswered
 from cutover.saga.start import claiming, examine_anew, pending, take_spec
 from cutover.saga.tables import PlanEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Inputs, Rules, Turn
@@ -27,14 +27,14 @@ from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import ENDED, Phase, Status
 
-_BACKWARD = (Phase.UNWINDING, Phase.STUCK)
+_BACKWARD = (Phase.ROLLING_BACK, Phase.STUCK)
 _BESIDES = "; and the plan cannot go on with this spec: "
 
 
 def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> Turn:
     """An active plan whose spec cannot be read, or is not the one that was begun: stop, undo nothing, go on when it can.
 
-    Such a plan is never unwound, because how to undo its steps stands in that spec. It can be abandoned, and a deletion
+    Such a plan is never rolled back, because how to undo its steps stands in that spec. It can be abandoned, and a deletion
     gives it up: at once when the namespace goes, else after a while in which somebody may mend the spec. One that was
     abandoned comes here until it has let go. What else people ask for is kept until the spec can be read: an abort must
     not be lost, for the plan goes on by itself then. The message says so.
@@ -51,7 +51,7 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
     _stop(draft, message + later)
     if inputs.deleted_at is None:
         return draft.turn(None, STUCK_EVERY)
-    left = NO_PROGRESS - (now - max(inputs.deleted_at, draft.run.held_at or inputs.deleted_at))
+    left = NO_PROGRESS - (now - max(inputs.deleted_at, draft.run.paused_at or inputs.deleted_at))
     if inputs.terminating or left <= timedelta():
         return abandon(draft, Reason.DELETED, f"the spec cannot be read: {message}")
     return draft.turn(None, STUCK_EVERY, left)
@@ -59,14 +59,14 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
 
 def _stop(draft: Draft, why: str) -> None:
     status = draft.status
-    event = {Phase.RUNNING: PlanEvent.HOLD, Phase.WAITING: PlanEvent.HOLD, Phase.UNWINDING: PlanEvent.STICK}
+    event = {Phase.RUNNING: PlanEvent.PAUSE, Phase.WAITING: PlanEvent.PAUSE, Phase.ROLLING_BACK: PlanEvent.STICK}
     if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING, Reason.UNREADABLE):
         # Stopped already, or between the steps; what is to be gone on with is said by the reason.
         draft.set(message=why)
     elif status.phase in event:
         draft.plan_event(event[status.phase], Reason.UNREADABLE, why)
-        draft.set_run(held_at=draft.now)
-    elif status.phase in (Phase.HELD, Phase.STUCK):  # for another reason, which stays
+        draft.set_run(paused_at=draft.now)
+    elif status.phase in (Phase.PAUSED, Phase.STUCK):  # for another reason, which stays
         draft.set(message=f"{_without(status.message)}{_BESIDES}{why}")
 
 
@@ -108,7 +108,7 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
         return backward(draft, wish)
     if wish is RequestVerb.RETRY:
         return retry(draft)
-    hold_or_resume(draft, wish)
-    if draft.status.phase is Phase.HELD:
-        return held(draft)
+    pause_or_resume(draft, wish)
+    if draft.status.phase is Phase.PAUSED:
+        return paused(draft)
     return claiming(draft) if draft.status.reason == Reason.CLAIMING else forward(draft)

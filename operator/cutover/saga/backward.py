@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cutover.saga.draft import Draft, fence_if_taken_over, position, seconds
-from cutover.saga.end import abandon, let_go
+from cutover.saga.draft import Draft, fence_if_new_process, position, seconds
+from cutover.saga.end import abandon, release
 from cutover.saga.tables import TOUCHED, PlanEvent, StepEvent
-from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
+from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Current, Phase, StepState
@@ -38,11 +38,11 @@ def _next(draft: Draft) -> Turn:
     left = _left(draft)
     if not left:
         _loosen(draft)
-        return _stop_short(draft, wall) if wall >= 0 else let_go(draft, "everything is undone")
+        return _stop_short(draft, wall) if wall >= 0 else release(draft, "everything is undone")
     at = _ahead(draft, left[0])
     if steps[at].state is not StepState.UNDOING or at != _in_hand(draft):
         return _begin(draft, at)
-    fence_if_taken_over(draft)
+    fence_if_new_process(draft)
     return draft.turn(Command(Verb.UNDO, at))
 
 
@@ -102,11 +102,11 @@ def _look_at(draft: Draft, at: int) -> Turn:
         case (
             Wait(reason=reason, message=message)
             | Failed(reason=reason, message=message)
-            | Hold(reason=reason, message=message)
+            | Pause(reason=reason, message=message)
         ):
             if draft.inputs.deleting:
                 return abandon(draft, Reason.DELETED, f"step {step.name} cannot be undone ({reason}: {message})")
-            if draft.status.phase is Phase.UNWINDING:
+            if draft.status.phase is Phase.ROLLING_BACK:
                 draft.plan_event(PlanEvent.STICK, reason, f"step {step.name} cannot be undone: {message}")
                 draft.notice("Stuck", f"step {step.name} cannot be undone: {message}", warning=True)
             draft.set(
@@ -149,6 +149,6 @@ def _stop_short(draft: Draft, wall: int) -> Turn:
     message = f"everything after step {name} is undone, and that step cannot be{why}; retry goes on, abandon lets go"
     draft.set(current=None)
     draft.plan_event(PlanEvent.STOP_SHORT, Reason.NO_RETURN, message)
-    draft.set_run(held_at=draft.now)
+    draft.set_run(paused_at=draft.now)
     draft.notice(Reason.NO_RETURN, message, warning=True)
     return draft.turn()

@@ -13,16 +13,16 @@ from cutover.saga.turn import (
     Command,
     Done,
     Failed,
-    Hold,
     Inputs,
     Notice,
     Outcome,
+    Pause,
     Rules,
     Turn,
     Verb,
 )
 from cutover.status.reasons import Reason
-from cutover.status.status import ENDED, Current, Phase, Run, Seen, Status, StepState, StepStatus
+from cutover.status.status import ENDED, Current, Phase, Run, RunTally, Status, StepState, StepStatus
 
 
 @dataclass(slots=True)
@@ -30,8 +30,8 @@ class Draft:
     """A turn in the making. Lives only inside one call of `advance`.
 
     Attributes:
-        was: the phase in which the turn began.
-        unbound: what became of taking the finalizer off, when that was tried just now.
+        phase_before: the phase in which the turn began.
+        finalizer_outcome: what became of taking the finalizer off, when that was tried just now.
     """
 
     rules: Rules
@@ -40,23 +40,23 @@ class Draft:
     now: datetime
     notices: list[Notice] = field(default_factory=list)
     look: list[timedelta] = field(default_factory=list)
-    was: Phase | None = None
-    unbound: Outcome | None = None
+    phase_before: Phase | None = None
+    finalizer_outcome: Outcome | None = None
     kept: Outcome | None = None
 
     def __post_init__(self) -> None:
         """What became of the finalizer, or of what done steps have left, answers no question about the step in hand."""
-        self.was, outcome = self.status.phase, self.inputs.outcome
-        if self.inputs.answered is Verb.UNBIND:
-            self.unbound, self.inputs = outcome, replace(self.inputs, outcome=None)
-        elif self.inputs.answered is Verb.KEEP:
+        self.phase_before, outcome = self.status.phase, self.inputs.outcome
+        if self.inputs.answered is Verb.REMOVE_FINALIZER:
+            self.finalizer_outcome, self.inputs = outcome, replace(self.inputs, outcome=None)
+        elif self.inputs.answered is Verb.ENFORCE:
             self.kept, self.inputs = outcome, replace(self.inputs, outcome=None)
             match outcome:
                 case Done():
-                    self.set(steps=tuple(replace(step, anew=False) for step in self.status.steps))
+                    self.set(steps=tuple(replace(step, reapply=False) for step in self.status.steps))
                 case Again(after=float() as after):
                     self.look.append(timedelta(seconds=after))
-                case Failed() | Hold():
+                case Failed() | Pause():
                     self.inputs = replace(self.inputs, trouble=outcome)
 
     @property
@@ -91,8 +91,8 @@ class Draft:
             self.set_run(spent=run.spent + (self.now - run.since).total_seconds(), since=None)
         elif to is Phase.RUNNING and run.since is None:
             self.set_run(since=self.now)
-        if to is Phase.HELD:
-            self.saw(held=self.seen.held + 1)
+        if to is Phase.PAUSED:
+            self.count(paused=self.tally.paused + 1)
         if to in ENDED and event is not PlanEvent.DECLINE:
             self.set_run(finished_at=self.now)
         self.set(phase=to, reason=str(reason), message=message)
@@ -111,16 +111,16 @@ class Draft:
         self._set_step(at, step)
         if to is StepState.DONE:
             done = sum(other.state is StepState.DONE for other in self.status.steps)
-            self.saw(done=max(done, self.seen.done))
+            self.count(done=max(done, self.tally.done))
 
     @property
-    def seen(self) -> Seen:
+    def tally(self) -> RunTally:
         """What the run has seen so far."""
-        return self.status.seen or Seen()
+        return self.status.tally or RunTally()
 
-    def saw(self, **changes: object) -> None:
+    def count(self, **changes: object) -> None:
         """Keep something of what was seen."""
-        self.set(seen=replace(self.seen, **changes))  # type: ignore[arg-type]
+        self.set(tally=replace(self.tally, **changes))  # type: ignore[arg-type]
 
     def written(self, at: int) -> None:
         """A step has come as far as its target."""
@@ -147,13 +147,13 @@ class Draft:
         """Tell people."""
         self.notices.append(Notice(str(reason), message, warning, on_namespace))
 
-    def unbind(self, *look: timedelta | None) -> Turn:
+    def remove_finalizer(self, *look: timedelta | None) -> Turn:
         """Close the turn; our finalizer comes off, if it is on and was not tried just now."""
-        if not self.inputs.bound:
+        if not self.inputs.has_finalizer:
             return self.turn(None, *look)
-        match self.unbound:
+        match self.finalizer_outcome:
             case None:
-                return self.turn(Command(Verb.UNBIND), *look)
+                return self.turn(Command(Verb.REMOVE_FINALIZER), *look)
             case Done():
                 return self.turn(None, timedelta(seconds=1), *look)
             case Again(after=after):
@@ -167,9 +167,9 @@ class Draft:
         return Turn(self.status, command, max(min(soon), timedelta()) if soon else None, tuple(self.notices))
 
 
-def fence_if_taken_over(draft: Draft) -> None:
+def fence_if_new_process(draft: Draft) -> None:
     """Another process may still have a write under way; ours must be able to tell it apart."""
-    if draft.inputs.taken_over:
+    if draft.inputs.new_process:
         draft.raise_fence()
 
 

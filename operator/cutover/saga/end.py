@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cutover.saga.draft import Draft, fence_if_taken_over, seconds
+from cutover.saga.draft import Draft, fence_if_new_process, seconds
 from cutover.saga.tables import TOUCHED, PlanEvent
-from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
+from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Answer, Failure, Phase
 
 
-def let_go(draft: Draft, message: str) -> Turn:
+def release(draft: Draft, message: str) -> Turn:
     """Nothing is left to be done but to take the marks away."""
     draft.set(reason=str(Reason.RELEASING), message=f"{message}; letting go of the targets", current=None)
     return draft.turn(Command(Verb.RELEASE))
@@ -23,14 +23,14 @@ def releasing(draft: Draft) -> Turn:
     """Let go of the targets, then end."""
     match draft.inputs.outcome:
         case None:
-            fence_if_taken_over(draft)
+            fence_if_new_process(draft)
             return draft.turn(Command(Verb.RELEASE))
         case Done():
             return _end(draft)
         case Again(after=after, message=message) if (left := _patience(draft)) is None or left > timedelta():
             draft.set(message=message)
             return draft.turn(None, seconds(after), left)
-        case Again(message=message) | Wait(message=message) | Failed(message=message) | Hold(message=message):
+        case Again(message=message) | Wait(message=message) | Failed(message=message) | Pause(message=message):
             if draft.inputs.deleting:  # a claim whose plan is gone is void, so nothing is lost
                 return abandon(draft, Reason.DELETED, f"the targets could not be let go of: {message}")
             draft.set(message=message)
@@ -60,22 +60,22 @@ def _end(draft: Draft) -> Turn:
         message = f"everything is as it was before; it turned back because {failure.message}"
         draft.plan_event(PlanEvent.FINISH, failure.reason, message)
         draft.notice("RolledBack", message, warning=True)
-    return draft.unbind()
+    return draft.remove_finalizer()
 
 
 def abandon(draft: Draft, reason: Reason, why: str) -> Turn:
     """End here and leave everything as it is; the claims are let go of."""
-    give_up(draft, reason, why)
+    mark_abandoned(draft, reason, why)
     return ended(draft, None)
 
 
-def give_up(draft: Draft, reason: Reason, why: str) -> None:
+def mark_abandoned(draft: Draft, reason: Reason, why: str) -> None:
     """The plan is abandoned from here on; people are told what was not undone."""
     known = {rule.name: rule.undoes for rule in draft.rules.steps}  # empty when the spec cannot be read
     left = [step.name for step in draft.status.steps if step.state in TOUCHED and known.get(step.name, True)]
     message = f"{why}; not undone: {', '.join(left)}" if left else f"{why}; nothing was left to be undone"
     draft.plan_event(PlanEvent.ABANDON, reason, message)
-    draft.set_run(held_at=None)
+    draft.set_run(paused_at=None)
     draft.notice("Abandoned", message, warning=True, on_namespace=draft.inputs.terminating)
     draft.inputs = replace(draft.inputs, outcome=None)
 
@@ -85,10 +85,14 @@ def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
     phase, keep = draft.status.phase, draft.run.keep_until
     if wish is RequestVerb.ROLLBACK:
         return _roll_back(draft)
-    if phase is Phase.ABANDONED and draft.unbound is None and (draft.inputs.bound or draft.was is not Phase.ABANDONED):
-        return _let_go_of_abandoned(draft)  # once at least, also where somebody has taken our finalizer off
-    if draft.inputs.bound:
-        return draft.unbind()
+    if (
+        phase is Phase.ABANDONED
+        and draft.finalizer_outcome is None
+        and (draft.inputs.has_finalizer or draft.phase_before is not Phase.ABANDONED)
+    ):
+        return _release_abandoned(draft)  # once at least, also where somebody has taken our finalizer off
+    if draft.inputs.has_finalizer:
+        return draft.remove_finalizer()
     if keep is not None and not draft.inputs.deleting:
         if keep > draft.now:
             return draft.turn(None, keep - draft.now)
@@ -102,7 +106,7 @@ def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
     return draft.turn()
 
 
-def _let_go_of_abandoned(draft: Draft) -> Turn:
+def _release_abandoned(draft: Draft) -> Turn:
     """Its claims are void already, so taking them away is a courtesy. That its snapshots go is worth another try.
 
     A plan that is being deleted is not kept for that: its snapshots go after it.
@@ -112,14 +116,14 @@ def _let_go_of_abandoned(draft: Draft) -> Turn:
             return draft.turn(Command(Verb.RELEASE))
         case Again(after=after) if (patience := _patience(draft)) is None or patience > timedelta():
             return draft.turn(None, seconds(after), patience)
-        case Wait() | Failed() | Hold() if not draft.inputs.deleting:
+        case Wait() | Failed() | Pause() if not draft.inputs.deleting:
             return draft.turn(None, STUCK_EVERY)
         case Done(message=left) if left:
             draft.set(message=f"{draft.status.message}; {left}")
             draft.notice("Left", left, warning=True)
-            return draft.unbind()
+            return draft.remove_finalizer()
         case _:
-            return draft.unbind()
+            return draft.remove_finalizer()
 
 
 # --- a rollback after a success -----------------------------------------------------------------------------------------
@@ -140,13 +144,13 @@ def reclaiming(draft: Draft, wish: RequestVerb | None) -> Turn:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
     match draft.inputs.outcome:
         case None:
-            fence_if_taken_over(draft)
+            fence_if_new_process(draft)
             return draft.turn(Command(Verb.RECLAIM))
         case Done():
             draft.set(reason=str(Reason.ROLLBACK), message="")
             draft.set_run(keep_until=None)
             draft.inputs = replace(draft.inputs, outcome=None)
-            draft.notice("Unwinding", "everything is as the run left it; unwinding")
+            draft.notice("RollingBack", "everything is as the run left it; rolling back")
             return draft.turn(None, seconds(0.0))
         case Again(after=after, message=message):
             left = _patience(draft)
@@ -154,7 +158,7 @@ def reclaiming(draft: Draft, wish: RequestVerb | None) -> Turn:
                 return abandon(draft, Reason.DELETED, f"the targets could not be claimed again: {message}")
             draft.set(message=message)
             return draft.turn(None, seconds(after), left)
-        case Wait(message=message) | Failed(message=message) | Hold(message=message):
+        case Wait(message=message) | Failed(message=message) | Pause(message=message):
             return _decline(draft, message)
 
 
@@ -170,4 +174,4 @@ def _decline(draft: Draft, message: str) -> Turn:
     )
     draft.plan_event(PlanEvent.DECLINE, Reason.COMPLETED, f"all steps are done; rollback was rejected: {message}")
     draft.notice("RequestRejected", f"rollback was rejected: {message}", warning=True)
-    return draft.unbind()
+    return draft.remove_finalizer()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from cutover.saga.draft import Draft, duration, position, stage_of
-from cutover.saga.end import give_up
-from cutover.saga.requests import gates_skipped, hold
+from cutover.saga.end import mark_abandoned
+from cutover.saga.requests import gates_skipped, pause
 from cutover.saga.tables import PlanEvent, StepEvent
 from cutover.saga.tally import note_failed
-from cutover.saga.turn import DeletionPolicy, Failed, Hold, OnFailure
+from cutover.saga.turn import DeletionPolicy, Failed, OnFailure, Pause
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Failure, Phase, Status, StepState, Verdict
@@ -20,23 +20,23 @@ def turn_back(draft: Draft, wish: RequestVerb | None) -> None:
     inputs = draft.inputs
     if inputs.deleting:
         if draft.rules.deletion is DeletionPolicy.ORPHAN:
-            give_up(draft, Reason.DELETED, "the plan was deleted with deletionPolicy Orphan")
+            mark_abandoned(draft, Reason.DELETED, "the plan was deleted with deletionPolicy Orphan")
             return None
         return fail(draft, Reason.DELETED, "the plan was deleted while it was active")
     if wish in (RequestVerb.ABORT, RequestVerb.ROLLBACK):
         by = next((record.by for record in draft.status.requests if record.verb == wish), "")
         return fail(draft, Reason.ABORTED, f"aborted by {by}" if by else "aborted")
     if wish is RequestVerb.ABANDON:
-        give_up(draft, Reason.ABANDONED, "abandoned on request")
+        mark_abandoned(draft, Reason.ABANDONED, "abandoned on request")
         return None
-    return _judge_held(draft) if draft.status.phase is Phase.HELD else _judge(draft)
+    return _judge_paused(draft) if draft.status.phase is Phase.PAUSED else _judge(draft)
 
 
 def _judge(draft: Draft) -> None:
     inputs, rules = draft.inputs, draft.rules
     guard = next((guard for guard in inputs.guards if guard.verdict is Verdict.FAIL), None)
     if guard is not None:
-        policy = OnFailure.HOLD if draft.status.point_of_no_return else rules.on_failure
+        policy = OnFailure.PAUSE if draft.status.point_of_no_return else rules.on_failure
         return fail(draft, Reason.GUARD_FAILED, f"guard {guard.name}: {guard.message}", policy, of_step=False)
     at = position(draft.status)
     if at >= 0 and not gates_skipped(draft.status):
@@ -46,14 +46,14 @@ def _judge(draft: Draft) -> None:
     match inputs.trouble:
         case Failed(reason=reason, message=message):
             return fail(draft, reason, message, rules.on_failure)
-        case Hold(reason=reason, message=message):
-            return hold(draft, reason, message, warning=True)
+        case Pause(reason=reason, message=message):
+            return pause(draft, reason, message, warning=True)
     return _out_of_time(draft)
 
 
-def _judge_held(draft: Draft) -> None:
+def _judge_paused(draft: Draft) -> None:
     """While a pair is split traffic depends on both versions, so guards count; unless a person said that failures hold."""
-    if draft.rules.on_failure is OnFailure.HOLD or draft.status.point_of_no_return or not split(draft):
+    if draft.rules.on_failure is OnFailure.PAUSE or draft.status.point_of_no_return or not split(draft):
         return
     guard = next((guard for guard in draft.inputs.guards if guard.verdict is Verdict.FAIL), None)
     if guard is not None:
@@ -127,16 +127,16 @@ def fail(
     note_failed(draft, reason, message)
     draft.set(failure=Failure(step=step, stage=stage, reason=str(reason), message=message[:1024]))
     at = position(draft.status) if where else -1
-    on = policy is OnFailure.HOLD
+    on = policy is OnFailure.PAUSE
     if at >= 0 and (of_step or not on) and draft.status.steps[at].state in (StepState.DOING, StepState.WAITING):
         draft.step_event(at, StepEvent.FAIL, message)
     named = f"step {step}: " if step else ""
     if on:
-        hold(draft, reason, f"{named}{message}; held: {_ways_out(draft.status, at)}", warning=True)
+        pause(draft, reason, f"{named}{message}; paused: {_ways_out(draft.status, at)}", warning=True)
         return
     draft.plan_event(PlanEvent.TURN, reason, message)
-    draft.set_run(held_at=None)
-    draft.notice(str(reason), f"{named}{message}; unwinding", warning=True)
+    draft.set_run(paused_at=None)
+    draft.notice(str(reason), f"{named}{message}; rolling back", warning=True)
 
 
 def _ways_out(status: Status, at: int) -> str:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cutover.saga.backward import backward
-from cutover.saga.draft import Draft, clock, fence_if_taken_over, moment, position, seconds, stage_of
-from cutover.saga.end import let_go
+from cutover.saga.draft import Draft, clock, fence_if_new_process, moment, position, seconds, stage_of
+from cutover.saga.end import release
 from cutover.saga.failing import fail
-from cutover.saga.requests import digest_of, failed_step, gates_skipped, hold
+from cutover.saga.requests import digest_of, failed_step, gates_skipped, pause
 from cutover.saga.tables import PlanEvent, StepEvent
 from cutover.saga.tally import note_judged
-from cutover.saga.turn import Again, Command, Done, Failed, Hold, Outcome, Turn, Verb, Wait
+from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.status import Current, Phase, StepState, Verdict
 
@@ -41,8 +41,8 @@ def forward(draft: Draft) -> Turn:
                 draft.notice(reason, f"step {draft.current.step}: {message}")
             draft.set(current=replace(draft.current, message=message))
             return draft.turn()
-        case Hold(reason=reason, message=message):
-            hold(draft, reason, f"step {draft.current.step}: {message}", warning=True)
+        case Pause(reason=reason, message=message):
+            pause(draft, reason, f"step {draft.current.step}: {message}", warning=True)
             return draft.turn()
         case Failed(reason=reason, message=message):
             return _failed(draft, at, reason, message)
@@ -53,17 +53,17 @@ def _keep(draft: Draft) -> Turn | None:
     left = zip(draft.status.steps, draft.rules.steps, strict=True)
     if draft.kept is not None or not any(rule.keeps and step.state is StepState.DONE for step, rule in left):
         return None
-    fence_if_taken_over(draft)
-    return draft.turn(Command(Verb.KEEP))
+    fence_if_new_process(draft)
+    return draft.turn(Command(Verb.ENFORCE))
 
 
 def _do(draft: Draft, at: int, stage: int) -> Turn:
     """The stage once more; or for the first time, once a window is open."""
-    if draft.current.unbegun:
+    if draft.current.not_started:
         if not _may_begin(draft, at, stage):
             return _wait_for_window(draft, at, stage)
         _go(draft, at)
-    fence_if_taken_over(draft)
+    fence_if_new_process(draft)
     draft.set(current=replace(draft.current, gates=(*draft.inputs.gates, *draft.inputs.guards)))
     return draft.turn(Command(Verb.DO, at, stage))
 
@@ -73,16 +73,16 @@ def _failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
     if draft.status.steps[at].attempt <= rule.retries:
         return _another_attempt(draft, at, message)
     fail(draft, reason, message, rule.on_failure)
-    return draft.turn() if draft.status.phase is Phase.HELD else backward(draft)
+    return draft.turn() if draft.status.phase is Phase.PAUSED else backward(draft)
 
 
-def held(draft: Draft) -> Turn:
+def paused(draft: Draft) -> Turn:
     """Nothing moves on; but weights in effect are kept as they are.
 
-    Not where it is held because somebody else acts on them: then a person decides.
+    Not where it is paused because somebody else acts on them: then a person decides.
     """
     status = draft.status
-    on_purpose = status.reason in (Reason.HELD_BY_PERSON, Reason.SUSPENDED)
+    on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED)
     if not on_purpose and status.failure is None:
         return draft.turn()
     match draft.inputs.outcome or draft.kept:
@@ -90,7 +90,7 @@ def held(draft: Draft) -> Turn:
             return _keep(draft) or _keep_in_hand(draft)
         case Again(after=after):
             return draft.turn(None, seconds(after))
-        case Hold(reason=reason, message=message) | Failed(reason=reason, message=message) if on_purpose:
+        case Pause(reason=reason, message=message) | Failed(reason=reason, message=message) if on_purpose:
             draft.set(reason=reason, message=message)
             draft.notice(reason, message, warning=True)
     return draft.turn()
@@ -103,17 +103,17 @@ def _keep_in_hand(draft: Draft) -> Turn:
         return draft.turn()
     if draft.status.steps[at].state not in (StepState.DOING, StepState.WAITING, StepState.FAILED):
         return draft.turn()
-    fence_if_taken_over(draft)
+    fence_if_new_process(draft)
     return draft.turn(Command(Verb.DO, at, stage))
 
 
 def _go(draft: Draft, at: int) -> None:
     """A step that waited for a person, or for a window that is open now, does no longer."""
     waited_outside = draft.status.reason == Reason.OUTSIDE
-    if waited_outside and not _may_begin(draft, at, stage_of(draft.status) + (not draft.current.unbegun)):
+    if waited_outside and not _may_begin(draft, at, stage_of(draft.status) + (not draft.current.not_started)):
         return
-    if waited_outside or draft.current.unbegun:  # only now its time begins
-        draft.set(current=replace(draft.current, started_at=draft.now, unbegun=False, message=""))
+    if waited_outside or draft.current.not_started:  # only now its time begins
+        draft.set(current=replace(draft.current, started_at=draft.now, not_started=False, message=""))
     if draft.status.phase is Phase.WAITING:
         draft.step_event(at, StepEvent.GO)
         draft.plan_event(PlanEvent.GO, Reason.PROGRESSING)
@@ -125,7 +125,9 @@ def _judge(draft: Draft, done: Done) -> Turn:
     _go(draft, at)
     applied = draft.current.applied_at or draft.now
     gates = (*draft.inputs.gates, *draft.inputs.guards)
-    draft.set(current=replace(draft.current, applied_at=applied, anew=False, ready=done.ready, message="", gates=gates))
+    draft.set(
+        current=replace(draft.current, applied_at=applied, reapply=False, ready=done.ready, message="", gates=gates)
+    )
     rule = draft.rules.steps[at].stages[stage]
     rest = applied + max(rule.dwell, rule.settle) - draft.now
     if not done.skip:
@@ -152,7 +154,7 @@ def _judge(draft: Draft, done: Done) -> Turn:
 def start(draft: Draft, at: int) -> Turn:
     """Begin a step; after the last one let go of everything. The fence rises before each attempt."""
     if at == len(draft.rules.steps):
-        return let_go(draft, "all steps are done")
+        return release(draft, "all steps are done")
     fresh = draft.status.steps[at].state is StepState.PENDING
     draft.step_event(at, StepEvent.START if fresh else StepEvent.AGAIN)
     draft.raise_fence()
@@ -173,10 +175,10 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
             started_at=draft.now,
             digest=digest_of(draft.rules, draft.run.number, rule.name) if intent.asks else "",
             skipped=stage > 0 and gates_skipped(draft.status),
-            unbegun=not _may_begin(draft, at, stage),
+            not_started=not _may_begin(draft, at, stage),
         )
     )
-    if draft.current.unbegun:
+    if draft.current.not_started:
         return _wait_for_window(draft, at, stage)
     draft.notice("StageStarted", f"step {rule.name} {place}: {intent.intent}")
     return draft.turn(Command(Verb.DO, at, stage))
@@ -193,7 +195,7 @@ def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
     what = rule.stages[stage].intent
     if opens_at is None:
         fail(draft, Reason.WINDOW_OVER, f"no window is left in which it could begin: {what}", rule.on_failure)
-        return draft.turn() if draft.status.phase is Phase.HELD else backward(draft)
+        return draft.turn() if draft.status.phase is Phase.PAUSED else backward(draft)
     message = f"{what} waits for the window, which opens {moment(opens_at)}"
     if draft.status.phase is Phase.RUNNING:
         draft.step_event(at, StepEvent.WAIT, message)
@@ -207,13 +209,13 @@ def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
 
 
 def retry(draft: Draft) -> Turn:
-    """On request: the failed step of a held plan once more."""
+    """On request: the failed step of a paused plan once more."""
     at = failed_step(draft.status)
     if draft.status.failure is not None and draft.status.failure.reason == Reason.TIMED_OUT:
         draft.set_run(spent=0.0)
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
-    draft.set_run(held_at=None)
+    draft.set_run(paused_at=None)
     match draft.status.steps[at].state:
         case StepState.FAILED | StepState.UNDOING:
             return _undo_attempt(draft, at)
@@ -252,7 +254,7 @@ def _clear_for_another(draft: Draft, at: int) -> Turn:
     outcome: Outcome | None = draft.inputs.outcome
     match outcome:
         case None:
-            fence_if_taken_over(draft)
+            fence_if_new_process(draft)
             return draft.turn(Command(Verb.UNDO, at))
         case Done():
             return start(draft, at)
@@ -262,8 +264,8 @@ def _clear_for_another(draft: Draft, at: int) -> Turn:
         case (
             Wait(reason=reason, message=message)
             | Failed(reason=reason, message=message)
-            | Hold(reason=reason, message=message)
+            | Pause(reason=reason, message=message)
         ):
             name = draft.current.step
-            hold(draft, reason, f"the last attempt of step {name} cannot be undone: {message}", warning=True)
+            pause(draft, reason, f"the last attempt of step {name} cannot be undone: {message}", warning=True)
             return draft.turn()

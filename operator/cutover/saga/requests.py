@@ -1,4 +1,4 @@
-"""What people ask for: whether it makes sense now, what is recorded, and how a plan is held and goes on."""
+"""What people ask for: whether it makes sense now, what is recorded, and how a plan is paused and goes on."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def _after_the_end(draft: Draft, verb: RequestVerb) -> str:
 
 def _no_way_back(draft: Draft, request: Request) -> str:
     status = draft.status
-    if status.phase in (Phase.UNWINDING, Phase.STUCK):
-        return "the plan is unwinding already"
+    if status.phase in (Phase.ROLLING_BACK, Phase.STUCK):
+        return "the plan is rolling back already"
     if status.phase is Phase.PENDING and request.verb is RequestVerb.ROLLBACK:
         return "nothing has begun yet; abort stops the plan"
     if status.reason == Reason.NO_RETURN:
@@ -118,8 +118,8 @@ def _no_abandoning(draft: Draft, _: Request) -> str:
 
 
 def failed_step(status: Status) -> int:
-    """The step that `retry` would do again, of a plan that is held; -1 when there is none."""
-    if status.phase is not Phase.HELD:
+    """The step that `retry` would do again, of a plan that is paused; -1 when there is none."""
+    if status.phase is not Phase.PAUSED:
         return -1
     for at, step in enumerate(status.steps):
         if step.state in (StepState.FAILED, StepState.UNDOING):
@@ -131,25 +131,25 @@ def failed_step(status: Status) -> int:
 
 def _no_retry(draft: Draft, _: Request) -> str:
     phase = draft.status.phase
-    return "" if failed_step(draft.status) >= 0 else f"no step of this plan has failed and is held; it is {phase}"
+    return "" if failed_step(draft.status) >= 0 else f"no step of this plan has failed and is paused; it is {phase}"
 
 
-def _no_hold(draft: Draft, _: Request) -> str:
+def _no_pause(draft: Draft, _: Request) -> str:
     status = draft.status
-    if status.phase in (Phase.UNWINDING, Phase.STUCK):
-        return "the plan is unwinding; that is not stopped halfway"
-    held = status.phase is Phase.HELD or status.reason == Reason.HELD_BY_PERSON
-    return "the plan is held already" if held and status.reason != Reason.SUSPENDED else ""
+    if status.phase in (Phase.ROLLING_BACK, Phase.STUCK):
+        return "the plan is rolling back; that is not stopped halfway"
+    paused = status.phase is Phase.PAUSED or status.reason == Reason.PAUSED_BY_PERSON
+    return "the plan is paused already" if paused and status.reason != Reason.SUSPENDED else ""
 
 
 def _no_resume(draft: Draft, _: Request) -> str:
     status = draft.status
     if status.reason == Reason.SUSPENDED:
         return "spec.suspend is true; set it to false instead"
-    if status.phase is Phase.PENDING and status.reason == Reason.HELD_BY_PERSON:
+    if status.phase is Phase.PENDING and status.reason == Reason.PAUSED_BY_PERSON:
         return ""
-    if status.phase is not Phase.HELD:
-        return f"only a held plan can be resumed, and this one is {status.phase}"
+    if status.phase is not Phase.PAUSED:
+        return f"only a paused plan can be resumed, and this one is {status.phase}"
     at = failed_step(status)
     if at >= 0:
         return (
@@ -161,7 +161,7 @@ def _no_resume(draft: Draft, _: Request) -> str:
 def _no_skip(draft: Draft, request: Request) -> str:
     status = draft.status
     current = status.current
-    if current is None or status.phase not in (Phase.RUNNING, Phase.WAITING, Phase.HELD) or not current.stage:
+    if current is None or status.phase not in (Phase.RUNNING, Phase.WAITING, Phase.PAUSED) or not current.stage:
         return "no step is in hand whose gates could be skipped"
     if request.step != current.step:
         return f"it must name the step in hand; write step={current.step}"
@@ -192,7 +192,7 @@ _WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
     RequestVerb.ABORT: _no_way_back,
     RequestVerb.ROLLBACK: _no_way_back,
     RequestVerb.ABANDON: _no_abandoning,
-    RequestVerb.HOLD: _no_hold,
+    RequestVerb.PAUSE: _no_pause,
     RequestVerb.RETRY: _no_retry,
     RequestVerb.RESUME: _no_resume,
     RequestVerb.SKIP: _no_skip,
@@ -203,20 +203,20 @@ _WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
 # --- hold and go on -----------------------------------------------------------------------------------------------------
 
 
-def hold_or_resume(draft: Draft, wish: RequestVerb | None) -> None:
+def pause_or_resume(draft: Draft, wish: RequestVerb | None) -> None:
     """Stop on purpose, or go on; nothing is undone."""
     status, suspended = draft.status, draft.inputs.suspended
-    if status.phase is not Phase.HELD:
-        if wish is RequestVerb.HOLD:
-            hold(draft, Reason.HELD_BY_PERSON, "held by a person; resume to go on, abort to take everything back")
+    if status.phase is not Phase.PAUSED:
+        if wish is RequestVerb.PAUSE:
+            pause(draft, Reason.PAUSED_BY_PERSON, "paused by a person; resume to go on, abort to take everything back")
         elif suspended:
-            hold(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
+            pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
         return
-    if wish is RequestVerb.HOLD:
-        draft.set(reason=str(Reason.HELD_BY_PERSON), message="held by a person; resume to go on")
+    if wish is RequestVerb.PAUSE:
+        draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused by a person; resume to go on")
     elif wish is RequestVerb.RESUME and suspended:
         resume(draft)
-        hold(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
+        pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
     elif (
         wish is RequestVerb.RESUME
         or (status.reason == Reason.SUSPENDED and not suspended)
@@ -226,18 +226,18 @@ def hold_or_resume(draft: Draft, wish: RequestVerb | None) -> None:
         resume(draft)
 
 
-def hold(draft: Draft, reason: Reason | str, message: str, *, warning: bool = False) -> None:
+def pause(draft: Draft, reason: Reason | str, message: str, *, warning: bool = False) -> None:
     """Stop; the clocks stop too."""
-    draft.plan_event(PlanEvent.HOLD, reason, message)
-    draft.set_run(held_at=draft.now)
+    draft.plan_event(PlanEvent.PAUSE, reason, message)
+    draft.set_run(paused_at=draft.now)
     draft.notice(reason, message, warning=warning)
 
 
 def resume(draft: Draft) -> None:
-    """Start the clocks again where they stopped. What was held because time was up gets all of its time anew."""
+    """Start the clocks again where they stopped. What was paused because time was up gets all of its time anew."""
     status = draft.status
-    stopped = draft.now - (draft.run.held_at or draft.now)
-    kept = status.reason in (Reason.HELD_BY_PERSON, Reason.SUSPENDED, Reason.UNREADABLE)
+    stopped = draft.now - (draft.run.paused_at or draft.now)
+    kept = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED, Reason.UNREADABLE)
     if status.reason == Reason.TIMED_OUT:
         draft.set_run(spent=0.0)
     current = status.current
@@ -247,15 +247,15 @@ def resume(draft: Draft) -> None:
             started = current.started_at + stopped
         else:  # whatever was done to the target in the meantime: the stage is brought about and judged anew
             applied, started = None, draft.now
-        anew = current.anew or not kept
-        draft.set(current=replace(current, started_at=started, applied_at=applied, anew=anew, message=""))
+        reapply = current.reapply or not kept
+        draft.set(current=replace(current, started_at=started, applied_at=applied, reapply=reapply, message=""))
         at = position(draft.status)
         if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
             draft.step_event(at, StepEvent.GO)
     if not kept:
         left = zip(draft.status.steps, draft.rules.steps, strict=True)
-        draft.set(steps=tuple(replace(s, anew=rule.keeps and s.state is StepState.DONE) for s, rule in left))
+        draft.set(steps=tuple(replace(s, reapply=rule.keeps and s.state is StepState.DONE) for s, rule in left))
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING if current is not None else Reason.CLAIMING)
-    draft.set_run(held_at=None)
+    draft.set_run(paused_at=None)
     draft.notice("Resumed", "the plan goes on")

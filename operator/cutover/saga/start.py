@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 from cutover.saga.backward import backward
-from cutover.saga.draft import Draft, fence_if_taken_over, moment, seconds
+from cutover.saga.draft import Draft, fence_if_new_process, moment, seconds
 from cutover.saga.end import ended
 from cutover.saga.failing import fail
 from cutover.saga.forward import start
 from cutover.saga.tables import PlanEvent
-from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Hold, Turn, Verb, Wait
+from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.limits import with_risks
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
@@ -62,12 +62,12 @@ def _new_run(draft: Draft) -> None:
         started_at=draft.now,
         fence=before.fence if before else 0,
         keep_until=before.keep_until if before else None,  # until the claim has dropped the snapshots of that run
-        way=draft.rules.way,
+        steps_digest=draft.rules.steps_digest,
     )
     draft.set(
         run=run,
         history=_history(draft.status),
-        seen=None,
+        tally=None,
         report=(),
         failure=None,
         current=None,
@@ -94,8 +94,8 @@ def _history(status: Status) -> tuple[PastRun, ...]:
         message=status.message[:256],
         started_at=run.started_at,
         finished_at=run.finished_at,
-        way=run.way,
-        done=status.seen.done if status.seen else 0,
+        steps_digest=run.steps_digest,
+        done=status.tally.done if status.tally else 0,
     )
     return (past, *status.history)[:_REMEMBERED]
 
@@ -104,7 +104,7 @@ def examine_anew(draft: Draft) -> Turn:
     """A Refused plan on request: what was missing may be there now."""
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
     # As the spec is read now: an operator or a CRD that was upgraded may know what could not be read before.
-    draft.set_run(spec_hash=draft.rules.spec_hash, way=draft.rules.way)
+    draft.set_run(spec_hash=draft.rules.spec_hash, steps_digest=draft.rules.steps_digest)
     draft.set(steps=_none_begun(draft))
     _restart_preflight(draft)
     return pending(draft, None)
@@ -118,22 +118,22 @@ def pending(draft: Draft, wish: RequestVerb | None) -> Turn:
         draft.plan_event(PlanEvent.REFUSE, why, "stopped before anything was touched")
         draft.notice(why, "stopped before anything was touched")
         return ended(draft, None)
-    if wish is RequestVerb.HOLD:
-        draft.set(reason=str(Reason.HELD_BY_PERSON), message="held before the first step; resume to go on")
-    elif reason == Reason.HELD_BY_PERSON and wish is RequestVerb.RESUME:
+    if wish is RequestVerb.PAUSE:
+        draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused before the first step; resume to go on")
+    elif reason == Reason.PAUSED_BY_PERSON and wish is RequestVerb.RESUME:
         _restart_preflight(draft)
-    if draft.status.reason != Reason.HELD_BY_PERSON:
+    if draft.status.reason != Reason.PAUSED_BY_PERSON:
         if inputs.suspended:
             draft.set(reason=str(Reason.SUSPENDED), message="spec.suspend is true; set it to false to start")
         elif reason == Reason.SUSPENDED:
             _restart_preflight(draft)
-    if draft.status.reason in (Reason.HELD_BY_PERSON, Reason.SUSPENDED):
-        return draft.unbind()
+    if draft.status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED):
+        return draft.remove_finalizer()
     return _preflight(draft)
 
 
 def _restart_preflight(draft: Draft) -> None:
-    """The deadline counts from now: while the plan was held on purpose nobody was expected to provide anything."""
+    """The deadline counts from now: while the plan was paused on purpose nobody was expected to provide anything."""
     draft.set_run(started_at=draft.now)
     draft.set(reason=str(Reason.PREFLIGHT), message="")
 
@@ -164,8 +164,8 @@ def _preflight(draft: Draft) -> Turn:
             return draft.turn(None, seconds(after))
         case Wait(message=message):
             draft.set(reason=str(Reason.TARGET_BUSY), message=message)
-            return draft.unbind(BUSY_EVERY)
-        case Failed(reason=reason, message=message) | Hold(reason=reason, message=message):
+            return draft.remove_finalizer(BUSY_EVERY)
+        case Failed(reason=reason, message=message) | Pause(reason=reason, message=message):
             draft.plan_event(PlanEvent.REFUSE, reason, message)
             draft.notice("Refused", message, warning=True)
             return ended(draft, None)
@@ -191,7 +191,7 @@ def _outside(draft: Draft) -> Turn:
     if draft.status.reason != Reason.OUTSIDE:
         draft.notice(Reason.OUTSIDE, message)
     draft.set(reason=str(Reason.OUTSIDE), message=message)
-    return draft.unbind(opens_at - draft.now)
+    return draft.remove_finalizer(opens_at - draft.now)
 
 
 def _still_missing(draft: Draft, message: str) -> Turn:
@@ -216,7 +216,7 @@ def claiming(draft: Draft) -> Turn:
     """Mark every target, all or none, then begin the first step."""
     match draft.inputs.outcome:
         case None:
-            fence_if_taken_over(draft)
+            fence_if_new_process(draft)
             return draft.turn(Command(Verb.CLAIM))
         case Done():
             draft.set(reason=str(Reason.PROGRESSING))
@@ -228,7 +228,7 @@ def claiming(draft: Draft) -> Turn:
         case Wait(message=message):
             draft.plan_event(PlanEvent.BUSY, Reason.TARGET_BUSY, message)
             draft.notice(Reason.TARGET_BUSY, message)
-            return draft.unbind(BUSY_EVERY)
-        case Failed(reason=reason, message=message) | Hold(reason=reason, message=message):
+            return draft.remove_finalizer(BUSY_EVERY)
+        case Failed(reason=reason, message=message) | Pause(reason=reason, message=message):
             fail(draft, reason, message)
             return backward(draft)

@@ -18,7 +18,7 @@ class PlanEvent(StrEnum):
     REFUSE = "refuse"
     WAIT = "wait"  # a step waits for a person
     GO = "go"  # it does no longer
-    HOLD = "hold"
+    PAUSE = "pause"
     RESUME = "resume"
     TURN = "turn back"
     STICK = "stick"
@@ -43,25 +43,25 @@ PLAN: Final[Mapping[tuple[Phase | None, PlanEvent], Phase]] = {
     (Phase.RUNNING, PlanEvent.BUSY): Phase.PENDING,
     (Phase.RUNNING, PlanEvent.WAIT): Phase.WAITING,
     (Phase.WAITING, PlanEvent.GO): Phase.RUNNING,
-    (Phase.RUNNING, PlanEvent.HOLD): Phase.HELD,
-    (Phase.WAITING, PlanEvent.HOLD): Phase.HELD,
-    (Phase.HELD, PlanEvent.RESUME): Phase.RUNNING,
-    (Phase.RUNNING, PlanEvent.TURN): Phase.UNWINDING,
-    (Phase.WAITING, PlanEvent.TURN): Phase.UNWINDING,
-    (Phase.HELD, PlanEvent.TURN): Phase.UNWINDING,
-    (Phase.UNWINDING, PlanEvent.STICK): Phase.STUCK,
-    (Phase.STUCK, PlanEvent.LOOSEN): Phase.UNWINDING,
+    (Phase.RUNNING, PlanEvent.PAUSE): Phase.PAUSED,
+    (Phase.WAITING, PlanEvent.PAUSE): Phase.PAUSED,
+    (Phase.PAUSED, PlanEvent.RESUME): Phase.RUNNING,
+    (Phase.RUNNING, PlanEvent.TURN): Phase.ROLLING_BACK,
+    (Phase.WAITING, PlanEvent.TURN): Phase.ROLLING_BACK,
+    (Phase.PAUSED, PlanEvent.TURN): Phase.ROLLING_BACK,
+    (Phase.ROLLING_BACK, PlanEvent.STICK): Phase.STUCK,
+    (Phase.STUCK, PlanEvent.LOOSEN): Phase.ROLLING_BACK,
     (Phase.RUNNING, PlanEvent.FINISH): Phase.SUCCEEDED,
-    (Phase.UNWINDING, PlanEvent.FINISH): Phase.ROLLED_BACK,
-    (Phase.UNWINDING, PlanEvent.STOP_SHORT): Phase.HELD,
+    (Phase.ROLLING_BACK, PlanEvent.FINISH): Phase.ROLLED_BACK,
+    (Phase.ROLLING_BACK, PlanEvent.STOP_SHORT): Phase.PAUSED,
     (Phase.RUNNING, PlanEvent.ABANDON): Phase.ABANDONED,
     (Phase.WAITING, PlanEvent.ABANDON): Phase.ABANDONED,
-    (Phase.UNWINDING, PlanEvent.ABANDON): Phase.ABANDONED,
-    (Phase.HELD, PlanEvent.ABANDON): Phase.ABANDONED,
+    (Phase.ROLLING_BACK, PlanEvent.ABANDON): Phase.ABANDONED,
+    (Phase.PAUSED, PlanEvent.ABANDON): Phase.ABANDONED,
     (Phase.STUCK, PlanEvent.ABANDON): Phase.ABANDONED,
     (Phase.PENDING, PlanEvent.ALREADY): Phase.SUCCEEDED,
-    (Phase.SUCCEEDED, PlanEvent.ROLL_BACK): Phase.UNWINDING,
-    (Phase.UNWINDING, PlanEvent.DECLINE): Phase.SUCCEEDED,
+    (Phase.SUCCEEDED, PlanEvent.ROLL_BACK): Phase.ROLLING_BACK,
+    (Phase.ROLLING_BACK, PlanEvent.DECLINE): Phase.SUCCEEDED,
 }
 
 
@@ -97,4 +97,4 @@ STEP: Final[Mapping[tuple[StepState, StepEvent], StepState]] = {
 }
 
 TOUCHED: Final = frozenset({StepState.DOING, StepState.WAITING, StepState.FAILED, StepState.DONE, StepState.UNDOING})
-"""States in which the step may have changed something, so that unwinding must pass through it."""
+"""States in which the step may have changed something, so that a rollback must pass through it."""

@@ -22,20 +22,20 @@ def note_judged(draft: Draft, done: Done) -> None:
     """A stage is over; one in which there was nothing to do was not judged."""
     if done.skip:
         return
-    gates, guards, seen = draft.inputs.gates, draft.inputs.guards, draft.seen
+    gates, guards, seen = draft.inputs.gates, draft.inputs.guards, draft.tally
     passed = sum(gate.verdict is Verdict.PASS for gate in gates)
     skipped = len(gates) - passed if gates_skipped(draft.status) else 0
-    draft.saw(passed=seen.passed + passed, skipped=seen.skipped + skipped, guarded=seen.guarded + bool(guards))
+    draft.count(passed=seen.passed + passed, skipped=seen.skipped + skipped, guarded=seen.guarded + bool(guards))
     draft.judged(position(draft.status), passed=passed == len(gates))
     _compared(draft, (*gates, *guards))
 
 
 def note_failed(draft: Draft, reason: Reason | str, message: str) -> None:
-    """The run turns back, or is held."""
+    """The run turns back, or is paused."""
     if reason == Reason.GATE_FAILED:
-        draft.saw(failed=draft.seen.failed + 1)
+        draft.count(failed=draft.tally.failed + 1)
     elif reason == Reason.GUARD_FAILED:
-        draft.saw(guard_failed=message)
+        draft.count(guard_failed=message)
     else:
         return
     both = (*draft.inputs.gates, *draft.inputs.guards)
@@ -50,7 +50,7 @@ def _compared(draft: Draft, gates: Sequence[GateStatus]) -> None:
             step="" if gate.guard else step,
             gate=gate.name,
             passed=gate.verdict is Verdict.PASS,
-            says=gate.message,
+            message=gate.message,
         )
         for gate in gates
         if gate.compared and gate.verdict is not Verdict.WAIT
@@ -59,8 +59,8 @@ def _compared(draft: Draft, gates: Sequence[GateStatus]) -> None:
     waits = {("" if gate.guard else step, gate.name) for gate in gates if gate.verdict is Verdict.WAIT}
     kept = [
         one
-        for one in draft.seen.compared
+        for one in draft.tally.compared
         if (one.step, one.gate) not in named and not (one.passed and (one.step, one.gate) in waits)
     ]
     ordered = sorted([*kept, *latest], key=lambda one: not one.passed)  # what failed is pushed out last
-    draft.saw(compared=tuple(ordered[-REMEMBERED:]))
+    draft.count(compared=tuple(ordered[-REMEMBERED:]))

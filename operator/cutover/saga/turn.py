@@ -36,7 +36,7 @@ class OnFailure(StrEnum):
     """What a failure leads to."""
 
     ROLLBACK = "Rollback"
-    HOLD = "Hold"
+    PAUSE = "Pause"
 
 
 class DeletionPolicy(StrEnum):
@@ -54,8 +54,8 @@ class StepRule:
         timeout: bounds one stage beyond its dwell; None is no bound.
         undoes: there is something to undo.
         retries: attempts after the first, each made once the last one is undone.
-        irreversible: once it is done, unwinding never passes it.
-        keeps: a stage in effect is looked after also while the plan is held, and what the last one left until the end of
+        irreversible: once it is done, a rollback never passes it.
+        keeps: a stage in effect is looked after also while the plan is paused, and what the last one left until the end of
             the run (the weights of traffic).
     """
 
@@ -75,7 +75,7 @@ class Rules:
     """What the saga may know of a plan.
 
     Attributes:
-        way: digest of what the steps do.
+        steps_digest: digest of what the steps do.
     """
 
     steps: tuple[StepRule, ...]
@@ -86,7 +86,7 @@ class Rules:
     on_failure: OnFailure = OnFailure.ROLLBACK
     deletion: DeletionPolicy = DeletionPolicy.ROLLBACK
     keep_snapshots: timedelta = timedelta()
-    way: str = ""
+    steps_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +136,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Pause:
     """Somebody else acts on what this plan holds: stop, undo nothing, let a person decide."""
 
     reason: str
     message: str
 
 
-Outcome = Done | Again | Wait | Failed | Hold
+Outcome = Done | Again | Wait | Failed | Pause
 
 
 class Verb(StrEnum):
@@ -153,11 +153,11 @@ class Verb(StrEnum):
     CLAIM = "claim"  # mark every target as ours, all or none
     DO = "do"
     UNDO = "undo"
-    KEEP = "keep"  # see that what steps that are done have left, and is looked after, still stands
+    ENFORCE = "enforce"  # see that what steps that are done have left, and is looked after, still stands
     RECLAIM = "reclaim"  # after the end: mark every target again, if all is as the run left it
     RELEASE = "release"  # take the marks away; after a success keep the snapshots for a while, else drop them
     SWEEP = "sweep"  # drop snapshots that were kept long enough
-    UNBIND = "unbind"  # take the finalizer away
+    REMOVE_FINALIZER = "remove finalizer"  # take the finalizer away
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +205,12 @@ class Inputs:
         outcome: what became of the command that the status announces; None when it was not tried in this turn.
         answered: which command that was.
         written: the step in hand has taken its snapshot, so it may have changed something.
-        trouble: what has befallen a target apart from the command in hand, as if a command had failed or held.
+        trouble: what has befallen a target apart from the command in hand, as if a command had failed or paused.
         gates: the gates of the stage in hand as they stand now.
         guards: the guards of the plan.
         requests: the request annotations as they stand.
-        taken_over: this process has not acted on this run before, so the fence must rise before it does.
-        bound: our finalizer is on the plan.
+        new_process: this process has not acted on this run before, so the fence must rise before it does.
+        has_finalizer: our finalizer is on the plan.
         deleted_at: when somebody deleted the plan; None when nobody has.
         terminating: the namespace is being deleted.
         opening: of the plan's windows.
@@ -220,14 +220,14 @@ class Inputs:
     outcome: Outcome | None = None
     answered: Verb | None = None
     written: bool = False
-    trouble: Failed | Hold | None = None
+    trouble: Failed | Pause | None = None
     gates: tuple[GateStatus, ...] = ()
     guards: tuple[GateStatus, ...] = ()
     requests: tuple[Request, ...] = ()
     deleted_at: datetime | None = None
     suspended: bool = False
-    taken_over: bool = False
-    bound: bool = False
+    new_process: bool = False
+    has_finalizer: bool = False
     terminating: bool = False
     opening: Opening = Opening()
     ready_to_undo: frozenset[int] = field(default_factory=frozenset)

@@ -14,7 +14,7 @@ from cutover.status.limits import bounded, clip, longest_message
 from cutover.status.reasons import Reason
 from cutover.status.status import ENDED, RISKS, Condition, Current, Phase, Status, StepState, Verdict
 
-_ON_PURPOSE: Final = frozenset({Reason.HELD_BY_PERSON, Reason.SUSPENDED})
+_ON_PURPOSE: Final = frozenset({Reason.PAUSED_BY_PERSON, Reason.SUSPENDED})
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED, Phase.STUCK})
 
 
@@ -35,12 +35,12 @@ def _progress(status: Status) -> str:
 
 def _message(status: Status) -> str:
     current = status.current
-    if current is None or status.phase not in (Phase.RUNNING, Phase.WAITING, Phase.UNWINDING):
+    if current is None or status.phase not in (Phase.RUNNING, Phase.WAITING, Phase.ROLLING_BACK):
         return status.message
     stage = f" {current.stage}" if current.stage else ""
     parts = [f"step {current.step}{stage}: {current.intent}", _waits_for(current)]
-    if status.phase is Phase.UNWINDING and status.failure is not None:
-        parts.append(f"unwinding because {status.failure.message}")
+    if status.phase is Phase.ROLLING_BACK and status.failure is not None:
+        parts.append(f"rolling back because {status.failure.message}")
     return "; ".join(part for part in parts if part)
 
 
@@ -55,7 +55,7 @@ def _conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
     reason = status.reason or "Unknown"
     phase, on_purpose = status.phase, status.reason in _ON_PURPOSE
     succeeded = {True: "True", False: "False"}[phase is Phase.SUCCEEDED] if phase in ENDED else "Unknown"
-    stalled = phase in _FAILED or (phase is Phase.HELD and not on_purpose)
+    stalled = phase in _FAILED or (phase is Phase.PAUSED and not on_purpose)
     reconciling = phase not in ENDED and not stalled and not on_purpose
     ready = "True" if phase is Phase.SUCCEEDED else "False"
     wanted = (

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from cutover.status.status import RISKS, Condition, Current, Risk, Seen, Status, StepState, StepStatus
+from cutover.status.status import RISKS, Condition, Current, Risk, RunTally, Status, StepState, StepStatus
 
 _MISSING: Final = 8192
 """Of the message of a plan that has not begun: all that is missing is said at once."""
@@ -66,13 +66,13 @@ def bounded(status: Status) -> Status:
             for record in status.requests
         ),
         history=tuple(replace(past, message=clip(past.message, _LINE)) for past in status.history),
-        seen=status.seen and _of_seen(status.seen),
+        tally=status.tally and _of_seen(status.tally),
         report=tuple(replace(line, evidence=clip(line.evidence, _EVIDENCE)) for line in status.report),
     )
 
 
-def _of_seen(seen: Seen) -> Seen:
-    compared = tuple(replace(one, says=clip(one.says, _GATE)) for one in seen.compared)
+def _of_seen(seen: RunTally) -> RunTally:
+    compared = tuple(replace(one, message=clip(one.message, _GATE)) for one in seen.compared)
     return replace(seen, guard_failed=clip(seen.guard_failed, _LINE), compared=compared)
 
 

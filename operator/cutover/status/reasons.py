@@ -16,7 +16,7 @@ class Reason(StrEnum):
     APPROVAL = "AwaitingApproval"
     OUTSIDE = "OutsideWindow"
     WINDOW_OVER = "WindowOver"
-    HELD_BY_PERSON = "HeldByPerson"
+    PAUSED_BY_PERSON = "PausedByPerson"
     UNREADABLE = "UnreadableSpec"
     RELEASING = "Releasing"
     RECLAIMING = "Reclaiming"

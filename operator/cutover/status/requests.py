@@ -19,8 +19,8 @@ class RequestVerb(StrEnum):
     ABORT = "abort"  # take everything back
     ROLLBACK = "rollback"  # the same, and also for a plan that has Succeeded
     ABANDON = "abandon"  # let go and leave everything as it is
-    HOLD = "hold"
-    RETRY = "retry"  # a failed step of a Held plan once more; a Refused plan is examined anew
+    PAUSE = "pause"
+    RETRY = "retry"  # a failed step of a Paused plan once more; a Refused plan is examined anew
     RESUME = "resume"
     SKIP = "skip"  # take the gates of a step as passed
     APPROVE = "approve"
@@ -48,7 +48,7 @@ def read(annotations: Mapping[str, str]) -> tuple[Request, ...]:
     """All requests on an object, the strongest first.
 
     A value without ``token=`` is taken whole as the token, so that ``kubectl annotate mplan x
-    request.cutover.dev/hold=now`` works. Unknown verbs are left alone: admission tells who may write them.
+    request.cutover.dev/pause=now`` works. Unknown verbs are left alone: admission tells who may write them.
     """
     found = []
     for verb in RequestVerb:

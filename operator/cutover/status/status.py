@@ -27,8 +27,8 @@ class Phase(StrEnum):
     PENDING = "Pending"
     RUNNING = "Running"
     WAITING = "Waiting"
-    UNWINDING = "Unwinding"
-    HELD = "Held"
+    ROLLING_BACK = "RollingBack"
+    PAUSED = "Paused"
     STUCK = "Stuck"
     SUCCEEDED = "Succeeded"
     ROLLED_BACK = "RolledBack"
@@ -36,7 +36,7 @@ class Phase(StrEnum):
     ABANDONED = "Abandoned"
 
 
-ACTIVE = frozenset({Phase.RUNNING, Phase.WAITING, Phase.UNWINDING, Phase.HELD, Phase.STUCK})
+ACTIVE = frozenset({Phase.RUNNING, Phase.WAITING, Phase.ROLLING_BACK, Phase.PAUSED, Phase.STUCK})
 ENDED = frozenset({Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED})
 
 
@@ -69,10 +69,10 @@ class Run:
             takes the plan over.
         spent: seconds spent Running before `since`.
         since: when the plan last became Running; None when it is not.
-        held_at: when the clocks were stopped; None while they go.
+        paused_at: when the clocks were stopped; None while they go.
         finished_at: when the run ended.
         keep_until: until when the snapshots of a Succeeded run are kept for `rollback`; None when there are none.
-        way: digest of what its steps do, so that a run that did the same can be told among the earlier ones.
+        steps_digest: digest of what its steps do, so that a run that did the same can be told among the earlier ones.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -83,15 +83,15 @@ class Run:
     fence: int = 0
     spent: float = 0.0
     since: datetime | None = None
-    held_at: datetime | None = None
+    paused_at: datetime | None = None
     finished_at: datetime | None = None
     keep_until: datetime | None = None
-    way: str = ""
+    steps_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a run turned back; kept after the unwinding."""
+    """Why a run turned back; kept after the rollback."""
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
     step: str = ""
@@ -139,8 +139,8 @@ class Current:
         furthest: how far an undo has come, at most, in the kind's own measure.
         moved_at: when it came so far. Lost in a crash unless a later save carried it; the next look then finds it out.
         digest: of what a person is asked to approve; an approval that names another one is rejected.
-        anew: the stage was held and is brought about once more, whatever stands there now.
-        unbegun: it is announced, and waits for the plan's window to be begun.
+        reapply: the stage was paused and is brought about once more, whatever stands there now.
+        not_started: it is announced, and waits for the plan's window to be begun.
         approved: a person has approved it.
         skipped: a person has asked to take the gates of the step as passed.
     """
@@ -156,8 +156,8 @@ class Current:
     furthest: int = 0
     moved_at: datetime | None = None
     digest: str = ""
-    anew: bool = False
-    unbegun: bool = False
+    reapply: bool = False
+    not_started: bool = False
     approved: bool = False
     skipped: bool = False
     message: str = ""
@@ -172,7 +172,7 @@ class StepStatus:
         written: it has written to its target, so there is a snapshot. Saved along with the next thing that is saved.
         made: what this attempt has made, in the kind's own words of at most 32 bytes; saved before that may take effect.
         judged: each of its gates said Pass where they were last asked; false too when all stages had nothing to do.
-        anew: it is done, and what it left is brought about once more, whatever stands there now.
+        reapply: it is done, and what it left is brought about once more, whatever stands there now.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -183,7 +183,7 @@ class StepStatus:
     written: bool = False
     made: str = ""
     judged: bool = False
-    anew: bool = False
+    reapply: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
     message: str = ""
@@ -217,7 +217,7 @@ class PastRun:
     """How an earlier run ended.
 
     Attributes:
-        way: as of `Run`.
+        steps_digest: as of `Run`.
         done: how many of its steps were done before it turned back.
     """
 
@@ -228,7 +228,7 @@ class PastRun:
     message: str
     started_at: datetime
     finished_at: datetime | None = None
-    way: str = ""
+    steps_digest: str = ""
     done: int = 0
 
 
@@ -238,18 +238,18 @@ class Compared:
 
     Attributes:
         step: empty for a guard.
-        says: both numbers, their ratio and its bound.
+        message: both numbers, their ratio and its bound.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
     step: str = ""
     gate: str
     passed: bool = False
-    says: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class RunTally:
     """What this run has seen of its gates and guards so far. Its report rests on it.
 
     Attributes:
@@ -259,7 +259,7 @@ class Seen:
         guarded: stages at whose end every guard said Pass.
         guard_failed: what the last guard said that failed.
         done: steps that were done before the run turned back, if it did.
-        held: how often the plan was held; guards are not judged then, unless a pair shares the traffic.
+        paused: how often the plan was paused; guards are not judged then, unless a pair shares the traffic.
         compared: the last word of gates that compare, as many as are kept: those that failed before all others, then the latest.
     """
 
@@ -270,11 +270,11 @@ class Seen:
     guarded: int = 0
     guard_failed: str = ""
     done: int = 0
-    held: int = 0
+    paused: int = 0
     compared: tuple[Compared, ...] = ()
 
 
-class Aim(StrEnum):
+class SuccessCriterion(StrEnum):
     """What makes a migration a success."""
 
     DATA = "ZeroDataLoss"
@@ -303,7 +303,7 @@ class Criterion:
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
-    criterion: Aim
+    criterion: SuccessCriterion
     result: Result
     evidence: str
 
@@ -336,9 +336,9 @@ class Status:
 
     Attributes:
         observed_generation: -1 until the operator has seen the plan (the CRD's default).
-        point_of_no_return: the last step that is done and cannot be undone; unwinding never passes it.
+        point_of_no_return: the last step that is done and cannot be undone; a rollback never passes it.
         history: the runs before this one, the latest first.
-        report: of a run that has ended and had begun a step, one line for each `Aim`.
+        report: of a run that has ended and had begun a step, one line for each `SuccessCriterion`.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -354,7 +354,7 @@ class Status:
     steps: tuple[StepStatus, ...] = ()
     requests: tuple[RequestRecord, ...] = ()
     history: tuple[PastRun, ...] = ()
-    seen: Seen | None = None
+    tally: RunTally | None = None
     report: tuple[Criterion, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
@@ -364,7 +364,7 @@ def takes_nothing_back(phase: Phase | str | None, keep_until: object) -> bool:
     return phase in ENDED and (phase != Phase.SUCCEEDED or keep_until is None)
 
 
-_SAID: Final = frozenset({Phase.PENDING, Phase.HELD, Phase.STUCK, Phase.ABANDONED})
+_SAID: Final = frozenset({Phase.PENDING, Phase.PAUSED, Phase.STUCK, Phase.ABANDONED})
 """Phases in which nothing moves, so that why, and what was left, is worth a save of its own."""
 
 

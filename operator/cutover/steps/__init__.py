@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cutover.steps.approve import Approve
-from cutover.steps.base import Kind, Target, Work
+from cutover.steps.base import Kind, StepContext, Target
 from cutover.steps.check import Check
 from cutover.steps.deploy import Deploy
 from cutover.steps.flags import Flags
@@ -13,8 +13,8 @@ from cutover.steps.job import Job
 from cutover.steps.notify import Notify
 from cutover.steps.switch import Switch
 from cutover.steps.traffic import Traffic
-from cutover.steps.wait import Pause
+from cutover.steps.wait import Delay
 
-__all__ = ["KINDS", "Kind", "Target", "Work"]
+__all__ = ["KINDS", "Kind", "StepContext", "Target"]
 
-KINDS: Final[tuple[type[Kind], ...]] = (Deploy, Traffic, Switch, Flags, Job, Check, Pause, Approve, Notify)
+KINDS: Final[tuple[type[Kind], ...]] = (Deploy, Traffic, Switch, Flags, Job, Check, Delay, Approve, Notify)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from cutover.saga.turn import Done, Outcome, StageRule, Wait
-from cutover.steps.base import Kind, Work
+from cutover.steps.base import Kind, StepContext
 
 
 class Approve(Kind):
@@ -26,7 +26,7 @@ class Approve(Kind):
         """One: the approval."""
         return (StageRule(f"approval: {self.message}", asks=True),)
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Look whether somebody has approved."""
         del stage, looked
-        return Done() if work.approved else Wait("AwaitingApproval", self.message)
+        return Done() if context.approved else Wait("AwaitingApproval", self.message)

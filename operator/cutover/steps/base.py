@@ -13,7 +13,7 @@ from cutover.field_path import Change, Json, stand
 from cutover.objects.pods import waits_for
 from cutover.objects.workloads import Rollout, owned, paused, pods_to_delete, selector
 from cutover.ports import FIELD_MANAGER, PODS, STATEFUL_SETS, Cluster, Messenger, Ref, Resource
-from cutover.saga.turn import Again, Done, Failed, Hold, Outcome, StageRule, Wait
+from cutover.saga.turn import Again, Done, Failed, Outcome, Pause, StageRule, Wait
 from cutover.schema.model import Model
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
@@ -55,7 +55,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StepContext:
     """What a kind gets to work with, for one command.
 
     Attributes:
@@ -64,8 +64,8 @@ class Work:
         elapsed: seconds since the stage (or the undo) was announced, or the undo last came further; what is looked at again
             and again is looked at more seldom the longer it takes.
         applied: the stage has been seen in effect, so what stands there now is not ours to repair without a thought.
-        anew: a person has said that the stage is to be brought about once more, whatever stands there now.
-        memory: what the kind remembers of this run; lost in a crash, so only what can be found out again.
+        reapply: a person has said that the stage is to be brought about once more, whatever stands there now.
+        memo: what the kind remembers of this run; lost in a crash, so only what can be found out again.
         approved: a person has approved the stage in hand.
         earlier: what earlier steps of the plan write; it may look different when this step begins.
         attempt: the number of the try.
@@ -79,8 +79,8 @@ class Work:
     now: datetime
     elapsed: float = 0.0
     applied: bool = False
-    anew: bool = False
-    memory: dict[str, Any] = field(default_factory=dict)
+    reapply: bool = False
+    memo: dict[str, Any] = field(default_factory=dict)
     approved: bool = False
     earlier: frozenset[Target] = frozenset()
     attempt: int = 1
@@ -92,19 +92,19 @@ class Work:
         return min(_SELDOMEST, max(soonest, self.elapsed / 4))
 
 
-async def refusal(work: Work, ref: Ref, patch: Json) -> str:
+async def refusal(context: StepContext, ref: Ref, patch: Json) -> str:
     """What the server says against a strategic merge patch of an object, asked by a dry run; empty when it takes it.
 
     Not asked of what an earlier step writes: it looks different by then. What preflight says of every target is left to it.
     """
-    if Target(ref.resource, ref.name) in work.earlier:
+    if Target(ref.resource, ref.name) in context.earlier:
         return ""
     try:
-        await work.cluster.dry_run(ref, patch, work.targets.holder.account)
+        await context.cluster.dry_run(ref, patch, context.targets.owner.account)
     except NotFound:
         return ""
     except (Rejected, Denied) as refused:
-        return "" if await lacks_the_right(work, ref, refused) else f"the server refuses it: {refused}"
+        return "" if await lacks_the_right(context, ref, refused) else f"the server refuses it: {refused}"
     return ""
 
 
@@ -116,11 +116,13 @@ def unknown_receiver(messenger: Messenger, name: str) -> str:
     return f"there is no provider {name} for messages; the administrator has configured: {known}"
 
 
-async def lacks_the_right(work: Work, ref: Ref, refused: Rejected | Denied) -> bool:
+async def lacks_the_right(context: StepContext, ref: Ref, refused: Rejected | Denied) -> bool:
     """Whether the account may not patch the object at all, which preflight says of every target."""
     if not isinstance(refused, Denied):
         return False
-    return not await work.cluster.may(work.targets.holder.account, work.namespace, "patch", ref.resource, ref.name)
+    return not await context.cluster.may(
+        context.targets.owner.account, context.namespace, "patch", ref.resource, ref.name
+    )
 
 
 class Kind(Model):
@@ -135,7 +137,7 @@ class Kind(Model):
         undoes: there is something to undo.
         passable: an earlier step that `goes_ahead` may be undone before this one.
         goes_ahead: its undo brings relief by itself, so it is taken ahead of its turn where that is safe (traffic).
-        keeps: a stage in effect is looked after also while the plan is held.
+        keeps: a stage in effect is looked after also while the plan is paused.
         bounded: a stage may time out; false for what only a person can end.
         needs_gates: the step means nothing without a gate.
         way_back: a rule in CEL for the step, and its sentence: it can be undone, or says that it cannot.
@@ -179,14 +181,14 @@ class Kind(Model):
         """What it rolls out; readiness gates measure it."""
         return None
 
-    def marks(self, snapshot: Snapshot) -> list[Change]:
-        """Each field it writes: the way back to the snapshot, from every value it may have set, the last one last."""
+    def restores(self, snapshot: Snapshot) -> list[Change]:
+        """Each field it writes: the rollback to the snapshot, from every value it may have set, the last one last."""
         del snapshot
         return []
 
     def forward(self, snapshot: Snapshot) -> list[Change]:
         """The same fields on the way forward: to the last value that the step sets."""
-        return [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.marks(snapshot)]
+        return [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.restores(snapshot)]
 
     def fields(self, target: Target, body: Json) -> list[str]:
         """Which fields of a target it writes, as jq paths; `body` is the target as it is."""
@@ -198,47 +200,47 @@ class Kind(Model):
         del target
         return spec
 
-    async def ahead(self, work: Work) -> frozenset[Ref] | None:
+    async def ahead(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads its undo rests on, when it could be carried out at this moment; else None."""
-        del work
+        del context
         return None
 
-    async def examine(self, work: Work) -> list[Problem]:
+    async def examine(self, context: StepContext) -> list[Problem]:
         """What is missing or in the way before the first step, beside existence of and rights on what it touches."""
-        del work
+        del context
         return []
 
-    async def look(self, work: Work, stage: int) -> Any:
+    async def look(self, context: StepContext, stage: int) -> Any:
         """What `do` needs to know, read beside the saving of the status, so it writes nothing. It is handed to `do`."""
-        del work, stage
+        del context, stage
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Bring one stage about, or look how far it is. `looked` is None when `look` did not run or failed."""
         raise NotImplementedError
 
-    async def refused(self, work: Work) -> Failed | None:
+    async def refused(self, context: StepContext) -> Failed | None:
         """Whether what it has written stands and is refused by who has to carry it out; asked of a step that is done and `keeps`."""
-        del work
+        del context
         return None
 
-    async def look_back(self, work: Work) -> Any:
+    async def look_back(self, context: StepContext) -> Any:
         """As `look`, for `undo`."""
-        del work
+        del context
 
-    async def undo(self, work: Work, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, looked: Any) -> Outcome:
         """Take the whole step back, from whatever stage it reached."""
-        del work, looked
+        del context, looked
         return Done()
 
 
-def old_side_not_ready(work: Work, message: str) -> Outcome:
+def old_side_not_ready(context: StepContext, message: str) -> Outcome:
     """Traffic cannot go back yet: it is looked at again, and after a while said to be Stuck."""
-    return Again(work.pause(), message) if work.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
+    return Again(context.pause(), message) if context.elapsed < _PATIENCE else Wait("OldSideNotReady", message)
 
 
-def patient(work: Work, again: Again, limit: float = PATIENCE_WITH_PODS) -> Outcome:
+def patient(context: StepContext, again: Again, limit: float = PATIENCE_WITH_PODS) -> Outcome:
     """What an undo waits for comes by itself, until it has taken so long that somebody has to look: it is Stuck then."""
-    return again if work.elapsed < limit else Wait("NotBackYet", again.message)
+    return again if context.elapsed < limit else Wait("NotBackYet", again.message)
 
 
 def stood(body: Json, resource: Resource) -> list[int]:
@@ -247,99 +249,99 @@ def stood(body: Json, resource: Resource) -> list[int]:
     return [rollout.total, rollout.available]
 
 
-def is_back(work: Work, rollout: Rollout, before: Snapshot) -> bool:
+def is_back(context: StepContext, rollout: Rollout, before: Snapshot) -> bool:
     """Whether a workload on its way back is as it was: complete, or, after a while, no worse than it was.
 
     An undo that asked for more could never end, and all earlier ones would wait for it.
     """
     if rollout.complete:
         return True
-    late = bool(rollout.stalled(work.elapsed)) or work.elapsed >= _PATIENCE
+    late = bool(rollout.stalled(context.elapsed)) or context.elapsed >= _PATIENCE
     return late and rollout.as_before(*before.facts["stood"])
 
 
-def needs_hands(work: Work, ref: Ref, body: Json, rollout: Rollout) -> Wait | None:
+def needs_hands(context: StepContext, ref: Ref, body: Json, rollout: Rollout) -> Wait | None:
     """Pods of a workload on its way back that no controller replaces by itself; one of a StatefulSet is given some time."""
-    if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and work.elapsed > _PATIENCE)):
+    if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and context.elapsed > _PATIENCE)):
         return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
     return None
 
 
-async def held_up(work: Work, ref: Ref, body: Json) -> str:
+async def held_up(context: StepContext, ref: Ref, body: Json) -> str:
     """Why pods of a workload do not start, by the scheduler's and the kubelet's reason, such as a Secret that is not there.
 
     Only the kubelet may read Secrets, so nobody can tell before. Asked once it takes long, and then seldom: a rollout of hundreds
     of pods brings as many events. Begins with a semicolon, or is empty.
     """
-    if work.elapsed < _LONG_FOR_A_POD:
+    if context.elapsed < _LONG_FOR_A_POD:
         return ""
-    memo = f"{work.place}.held_up[{ref}]"
-    at, why = work.memory.get(memo, (None, ""))
-    if at is None or work.now - at >= timedelta(seconds=_LONG_FOR_A_POD):
-        why = await _why_not_started(work, ref, body)
-        work.memory[memo] = (work.now, why)
+    memo = f"{context.place}.held_up[{ref}]"
+    at, why = context.memo.get(memo, (None, ""))
+    if at is None or context.now - at >= timedelta(seconds=_LONG_FOR_A_POD):
+        why = await _why_not_started(context, ref, body)
+        context.memo[memo] = (context.now, why)
     return f"; {why}" if why else ""
 
 
-async def _why_not_started(work: Work, ref: Ref, body: Json) -> str:
-    pods = owned(await work.cluster.list(PODS, work.namespace, selector(body), fresh=False), ref, body)
-    return waits_for(pods, work.namespace)
+async def _why_not_started(context: StepContext, ref: Ref, body: Json) -> str:
+    pods = owned(await context.cluster.list(PODS, context.namespace, selector(body), fresh=False), ref, body)
+    return waits_for(pods, context.namespace)
 
 
-def hindered(work: Work, ref: Ref, rollout: Rollout) -> Hold | Failed | None:
+def hindered(context: StepContext, ref: Ref, rollout: Rollout) -> Pause | Failed | None:
     """A rollout that does not get on by itself. Who pauses it wishes to stop: nothing is undone, and a person decides."""
     if rollout.paused:
         says = paused(ref, "its rollout stands still")
-        return Hold("DeploymentPaused", f"{says}, then resume the plan; abort takes everything back")
-    says = _stalled(work, ref, rollout)
+        return Pause("DeploymentPaused", f"{says}, then resume the plan; abort takes everything back")
+    says = _stalled(context, ref, rollout)
     return Failed("RolloutStalled", says) if says else None
 
 
-def hindered_back(work: Work, ref: Ref, rollout: Rollout) -> Wait | None:
-    """The same on the way back, which goes on by itself once nothing hinders it."""
+def hindered_back(context: StepContext, ref: Ref, rollout: Rollout) -> Wait | None:
+    """The same on rollback, which goes on by itself once nothing hinders it."""
     if rollout.paused:
         return Wait("DeploymentPaused", paused(ref, "its old pods do not come back"))
-    says = _stalled(work, ref, rollout)
+    says = _stalled(context, ref, rollout)
     return Wait("RolloutStalled", says) if says else None
 
 
-def _stalled(work: Work, ref: Ref, rollout: Rollout) -> str:
-    reason = rollout.stalled(work.elapsed)
+def _stalled(context: StepContext, ref: Ref, rollout: Rollout) -> str:
+    reason = rollout.stalled(context.elapsed)
     return f"the rollout of {ref} does not progress ({reason}); {rollout.text} pods are ready" if reason else ""
 
 
-def note_set(work: Work) -> None:
+def note_set(context: StepContext) -> None:
     """This process has brought the fields of the step to their values. Forgotten when they are taken back."""
-    work.memory[f"{work.place}.set"] = True
+    context.memo[f"{context.place}.set"] = True
 
 
-def forget_set(work: Work) -> None:
+def forget_set(context: StepContext) -> None:
     """The fields of the step are not to have its values any more."""
-    work.memory.pop(f"{work.place}.set", None)
+    context.memo.pop(f"{context.place}.set", None)
 
 
-async def fought_over(work: Work, ref: Ref, changes: Sequence[Change]) -> bool:
+async def fought_over(context: StepContext, ref: Ref, changes: Sequence[Change]) -> bool:
     """Whether somebody sets again what was before, and has had it put back too often: asked before each write."""
-    if f"{work.place}.set" not in work.memory or stand(await work.targets.view(ref), changes):
+    if f"{context.place}.set" not in context.memo or stand(await context.targets.view(ref), changes):
         return False
-    return repaired_too_often(work)
+    return repaired_too_often(context)
 
 
-def repaired_too_often(work: Work) -> bool:
+def repaired_too_often(context: StepContext) -> bool:
     """Note that what somebody else set is about to be put back; whether that was done too often within the last minute."""
-    memo = f"{work.place}.repairs"
-    recent: list[datetime] = [at for at in work.memory.pop(memo, ()) if work.now - at < timedelta(minutes=1)]
+    memo = f"{context.place}.repairs"
+    recent: list[datetime] = [at for at in context.memo.pop(memo, ()) if context.now - at < timedelta(minutes=1)]
     if len(recent) >= _MOST_REPAIRS:  # from here on a person settles it, and then it is counted from the start
         return True
-    work.memory[memo] = [*recent, work.now]
+    context.memo[memo] = [*recent, context.now]
     return False
 
 
-async def foreign_writer(work: Work, ref: Ref, what: str) -> Hold:
+async def foreign_writer(context: StepContext, ref: Ref, what: str) -> Pause:
     """Nobody wins against a writer that does not stop: hold, and name it as a field manager."""
-    managed = (await work.cluster.get(ref))["metadata"].get("managedFields") or ()
+    managed = (await context.cluster.get(ref))["metadata"].get("managedFields") or ()
     others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
     last = max(others, key=lambda entry: entry.get("time", ""), default=None)
     who = f"field manager {last['manager']}" if last else "somebody"
     says = f"{who} has changed {what} of {ref} more than {_MOST_REPAIRS} times in a minute"
-    return Hold("ForeignWriter", f"{says}; make it leave them alone, then resume")
+    return Pause("ForeignWriter", f"{says}; make it leave them alone, then resume")

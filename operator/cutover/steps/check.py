@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.schema.model import Duration, show_duration
-from cutover.steps.base import Duty, Kind, Work
+from cutover.steps.base import Duty, Kind, StepContext
 
 
 class Check(Kind):
@@ -33,7 +33,7 @@ class Check(Kind):
         """Its gates prove something."""
         return frozenset({Duty.LOOKS})
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Nothing; the gates do it."""
-        del work, stage, looked
+        del context, stage, looked
         return Done()

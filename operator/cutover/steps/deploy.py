@@ -21,8 +21,8 @@ from cutover.schema.model import Label, Model, validations
 from cutover.steps.base import (
     Duty,
     Kind,
+    StepContext,
     Target,
-    Work,
     foreign_writer,
     forget_set,
     fought_over,
@@ -166,44 +166,44 @@ class Deploy(Kind):
         images = {image.container: image.image for image in self.images if image.container in parts}
         return spec_patch.joined(self.patch, images, self.replicas, spec)
 
-    async def examine(self, work: Work) -> list[Problem]:
+    async def examine(self, context: StepContext) -> list[Problem]:
         """Nothing else steers the replicas, the server takes the change, and nobody has paused the rollout.
 
         Only the first step that touches a workload is tried out: a later one starts from what this one leaves.
         """
-        ref = self.rolls_out().ref(work.namespace)
-        problems = await self._steered(work, ref)
-        if self.rolls_out() not in work.earlier:
-            problems += await self._refused(work, ref)
+        ref = self.rolls_out().ref(context.namespace)
+        problems = await self._steered(context, ref)
+        if self.rolls_out() not in context.earlier:
+            problems += await self._refused(context, ref)
         return problems
 
-    async def _steered(self, work: Work, ref: Ref) -> list[Problem]:
+    async def _steered(self, context: StepContext, ref: Ref) -> list[Problem]:
         if self.replicas is None:
             return []
-        scalers = await work.cluster.list(AUTOSCALERS, work.namespace)
+        scalers = await context.cluster.list(AUTOSCALERS, context.namespace)
         return [
             Problem(
-                f"{work.place}.deploy.replicas",
+                f"{context.place}.deploy.replicas",
                 f"HorizontalPodAutoscaler {scaler['metadata']['name']} steers the replicas of {ref}; "
                 "leave replicas out, or delete the autoscaler first",
             )
             for scaler in scalers_of(ref, scalers)
         ]
 
-    async def _refused(self, work: Work, ref: Ref) -> list[Problem]:
-        where = f"{work.place}.deploy"
+    async def _refused(self, context: StepContext, ref: Ref) -> list[Problem]:
+        where = f"{context.place}.deploy"
         try:
-            foreseen = await self._foresee(work)
+            foreseen = await self._foresee(context)
         except NotFound:
             return []  # said by preflight for every target
         except PlanError as error:
             return list(error.problems)
         except (Rejected, Denied) as refused:
-            if await lacks_the_right(work, ref, refused):
+            if await lacks_the_right(context, ref, refused):
                 return []
             says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
             return [Problem(f"{where}.patch" if self.patch else where, f"the server refuses it: {says}")]
-        problems = await self._unfed(work, foreseen.after)
+        problems = await self._unfed(context, foreseen.after)
         if huge := too_large(ref, foreseen.fields):
             problems.append(Problem(f"{where}.patch", f"{huge}; change less of it in one step"))
         if foreseen.after.get("paused"):
@@ -214,70 +214,72 @@ class Deploy(Kind):
             problems.append(Problem(f"{where}.patch.paused", f"{says} too, and {way_out}", warning=True))
         return problems
 
-    async def _unfed(self, work: Work, spec: Json) -> list[Problem]:
+    async def _unfed(self, context: StepContext, spec: Json) -> list[Problem]:
         """ConfigMaps and keys for want of which the new pods would not start; what an earlier step writes may come yet."""
         if spec.get("replicas") == 0:
             return []
         needs = [one for one in references(spec["template"]["spec"]) if not one.optional]
-        names = sorted({one.name for one in needs if Target(CONFIG_MAPS, one.name) not in work.earlier})
-        bodies = dict(zip(names, await asyncio.gather(*(_config_map(work, name) for name in names)), strict=True))
+        names = sorted({one.name for one in needs if Target(CONFIG_MAPS, one.name) not in context.earlier})
+        bodies = dict(zip(names, await asyncio.gather(*(_config_map(context, name) for name in names)), strict=True))
         lacking = {says: None for one in needs if one.name in bodies and (says := one.lacks(bodies[one.name]))}
-        return [Problem(f"{work.place}.deploy", f"{says}, {WAY_OUT}") for says in lacking]
+        return [Problem(f"{context.place}.deploy", f"{says}, {WAY_OUT}") for says in lacking]
 
-    async def look(self, work: Work, stage: int) -> Any:
+    async def look(self, context: StepContext, stage: int) -> Any:
         """Ask what will change, unless the snapshot says it already."""
         del stage
-        known = work.targets.remembers(self.rolls_out().ref(work.namespace))
-        return None if known else await self._foresee(work)
+        known = context.targets.remembers(self.rolls_out().ref(context.namespace))
+        return None if known else await self._foresee(context)
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Set the fields, then look how far the rollout is."""
         del stage
-        ref = self.rolls_out().ref(work.namespace)
-        known = await work.targets.saved(ref) if work.targets.remembers(ref) else None
-        snapshot = known or await self._snapshot(work, looked)
+        ref = self.rolls_out().ref(context.namespace)
+        known = await context.targets.saved(ref) if context.targets.remembers(ref) else None
+        snapshot = known or await self._snapshot(context, looked)
         changes = self.forward(snapshot)
-        if await fought_over(work, ref, changes):
-            return await foreign_writer(work, ref, "the fields of this step")
-        body = await work.targets.change(ref, snapshot.uid, changes)
+        if await fought_over(context, ref, changes):
+            return await foreign_writer(context, ref, "the fields of this step")
+        body = await context.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
-        note_set(work)
+        note_set(context)
         if rollout.at_rest:
             return Done(ready=rollout.text)
-        outcome, why = hindered(work, ref, rollout), await held_up(work, ref, body)
+        outcome, why = hindered(context, ref, rollout), await held_up(context, ref, body)
         if outcome:
             return replace(outcome, message=f"{outcome.message}{why}") if isinstance(outcome, Failed) else outcome
         return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
 
-    async def undo(self, work: Work, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, looked: Any) -> Outcome:
         """Set the fields back, wait until the old pods are available again, and read the fields back.
 
         A Deployment that was paused is paused again only then: paused, it would not bring the old pods back.
         """
         del looked
-        forget_set(work)
-        ref = self.rolls_out().ref(work.namespace)
-        snapshot = await work.targets.saved(ref)
+        forget_set(context)
+        ref = self.rolls_out().ref(context.namespace)
+        snapshot = await context.targets.saved(ref)
         if snapshot is None:
-            await work.targets.fence(ref)
+            await context.targets.fence(ref)
             return Done()
-        if busy := await self._still_carries(work, ref, snapshot):
+        if busy := await self._still_carries(context, ref, snapshot):
             return Wait("StillCarriesTraffic", busy)
-        changes = self.marks(snapshot)
+        changes = self.restores(snapshot)
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
-        body = await work.targets.change(ref, snapshot.uid, sooner)
+        body = await context.targets.change(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
-        if is_back(work, rollout, snapshot):
-            await work.targets.change(ref, snapshot.uid, changes)
-            await work.targets.confirm(ref, snapshot.uid, changes)
+        if is_back(context, rollout, snapshot):
+            await context.targets.change(ref, snapshot.uid, changes)
+            await context.targets.confirm(ref, snapshot.uid, changes)
             return Done(ready=rollout.text)
         says = f"{rollout.text} pods of the old template are ready"
         again = Again(_LOOK_AGAIN, says, rollout.text, reached=rollout.reached)
         if sooner != changes and not rollout.current:  # the pause may be ours already, and only not seen yet
             return again
-        return hindered_back(work, ref, rollout) or needs_hands(work, ref, body, rollout) or patient(work, again)
+        return (
+            hindered_back(context, ref, rollout) or needs_hands(context, ref, body, rollout) or patient(context, again)
+        )
 
-    def marks(self, snapshot: Snapshot) -> list[Change]:
+    def restores(self, snapshot: Snapshot) -> list[Change]:
         """Each field that was set."""
         return [
             Change(path, was, (was, ours)) for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
@@ -285,48 +287,48 @@ class Deploy(Kind):
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
-    async def _snapshot(self, work: Work, looked: Any) -> Snapshot:
+    async def _snapshot(self, context: StepContext, looked: Any) -> Snapshot:
         """What the fields are before the first write, and what they will be."""
-        ref = self.rolls_out().ref(work.namespace)
+        ref = self.rolls_out().ref(context.namespace)
         try:
-            foreseen = looked if isinstance(looked, _Foreseen) else await self._foresee(work)
+            foreseen = looked if isinstance(looked, _Foreseen) else await self._foresee(context)
         except (PlanError, Rejected, Denied):
             # A process that died in the middle may have written already what is now refused a second time.
-            if known := await work.targets.saved(ref):
+            if known := await context.targets.saved(ref):
                 return known
             raise
         paths, ours = [path for path, _, _ in foreseen.fields], [after for _, _, after in foreseen.fields]
         facts = {"carried": foreseen.carried, "stood": stood(foreseen.body, ref.resource)}
-        return await work.targets.snapshot(ref, foreseen.body, paths, facts, ours)
+        return await context.targets.snapshot(ref, foreseen.body, paths, facts, ours)
 
-    async def _foresee(self, work: Work) -> _Foreseen:
+    async def _foresee(self, context: StepContext) -> _Foreseen:
         """Let the server say what would change. Raises PlanError for a container that is not there.
 
         The dry run is bound to the version it is compared with, so that nobody else's change is taken for ours.
         """
-        ref = self.rolls_out().ref(work.namespace)
-        account, body = work.targets.holder.account, await work.targets.view(ref)
+        ref = self.rolls_out().ref(context.namespace)
+        account, body = context.targets.owner.account, await context.targets.view(ref)
         for _ in range(_TRIES):
             spec = body["spec"]
             version = {"resourceVersion": body["metadata"]["resourceVersion"]}
-            trial = work.cluster.dry_run(ref, {"metadata": version, "spec": self._wish(work, ref, spec)}, account)
+            trial = context.cluster.dry_run(ref, {"metadata": version, "spec": self._wish(context, ref, spec)}, account)
             try:
                 if self.replicas is not None and self.replicas > spec.get("replicas", 1):
                     labels = spec["template"]["metadata"].get("labels") or {}
-                    carries = carried(work.cluster, work.namespace, labels, fresh=False)
+                    carries = carried(context.cluster, context.namespace, labels, fresh=False)
                     after, weights = await asyncio.gather(trial, carries)
                 else:
                     after, weights = await trial, {}
             except Conflict:
-                body = await work.cluster.get(ref)
+                body = await context.cluster.get(ref)
                 continue
             fields = tuple(differences(spec, after["spec"], ("spec",)))
             return _Foreseen(body, fields, after["spec"], sum(weights.values()))
         raise Conflict(f"{ref} changed at each of {_TRIES} tries to learn what would change")
 
-    def _wish(self, work: Work, ref: Ref, spec: Json) -> Json:
+    def _wish(self, context: StepContext, ref: Ref, spec: Json) -> Json:
         parts = spec_patch.parts_of(spec)
-        place, has = f"{work.place}.deploy", f"it has {', '.join(sorted(parts))}"
+        place, has = f"{context.place}.deploy", f"it has {', '.join(sorted(parts))}"
         missing = [
             Problem(f"{place}.images[{image.container}]", f"{ref} has no container {image.container}; {has}")
             for image in self.images
@@ -336,16 +338,16 @@ class Deploy(Kind):
             raise PlanError(*missing)
         return self._joined(spec)
 
-    async def _still_carries(self, work: Work, ref: Ref, snapshot: Snapshot) -> str:
+    async def _still_carries(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> str:
         """Why replicas cannot go down yet: the pods carry more weight than before the step. Empty when they may."""
         was = next((value for path, value in snapshot.values if path == _REPLICAS), None)
         if was is None:
             return ""
-        body = await work.targets.view(ref)
+        body = await context.targets.view(ref)
         spec, least = body["spec"], 1 if was is ABSENT else was
         if spec.get("replicas", 1) <= least:
             return ""
-        now = await carried(work.cluster, work.namespace, spec["template"]["metadata"].get("labels") or {})
+        now = await carried(context.cluster, context.namespace, spec["template"]["metadata"].get("labels") or {})
         before = snapshot.facts.get("carried", 0)
         if sum(now.values()) <= before:
             return ""
@@ -356,8 +358,8 @@ class Deploy(Kind):
         )
 
 
-async def _config_map(work: Work, name: str) -> Json | None:
+async def _config_map(context: StepContext, name: str) -> Json | None:
     try:
-        return await work.cluster.get(Ref(CONFIG_MAPS, work.namespace, name))
+        return await context.cluster.get(Ref(CONFIG_MAPS, context.namespace, name))
     except NotFound:
         return None

@@ -27,7 +27,7 @@ from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import ABSENT, Change, Json, find
 from cutover.gates.readiness import Workload
 from cutover.objects.config_maps import hindrances, reads
-from cutover.objects.owners import owner_of
+from cutover.objects.gitops import manager_of
 from cutover.objects.workloads import Rollout, ending, fingerprint, paused
 from cutover.ports import CONFIG_MAPS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
@@ -35,8 +35,8 @@ from cutover.schema.model import Name
 from cutover.steps.base import (
     Duty,
     Kind,
+    StepContext,
     Target,
-    Work,
     foreign_writer,
     forget_set,
     fought_over,
@@ -129,7 +129,7 @@ class Flags(Kind):
         restarted = self.touches()[1:]
         return restarted[0] if len(restarted) == 1 else None
 
-    def marks(self, snapshot: Snapshot) -> list[Change]:
+    def restores(self, snapshot: Snapshot) -> list[Change]:
         """Each key, or the annotation with both its values."""
         return [
             Change(path, was, (was, *((_second(ours),) if path == MARK else ()), ours))
@@ -151,13 +151,13 @@ class Flags(Kind):
 
     # --- beforehand ---------------------------------------------------------------------------------------------------
 
-    async def examine(self, work: Work) -> list[Problem]:
+    async def examine(self, context: StepContext) -> list[Problem]:
         """The ConfigMap takes the values, all its readers are named, and each restart would come to an end."""
-        place, (flags, *workloads) = f"{work.place}.flags", self._refs(work)
+        place, (flags, *workloads) = f"{context.place}.flags", self._refs(context)
         problems = list[Problem]()
         found, huge = dict[str, str](), ""
         try:
-            body = await work.cluster.get(flags)
+            body = await context.cluster.get(flags)
             found, before = hindrances(body, self.set_), body.get("data") or {}
             values = [(("data", key), before.get(key, ABSENT), value) for key, value in self.set_.items()]
             huge = too_large(flags, values)
@@ -168,15 +168,15 @@ class Flags(Kind):
         if huge:
             way_out = "set fewer keys in one step, or let a deploy step point the readers to another ConfigMap"
             problems.append(Problem(f"{place}.set", f"{huge}; {way_out}"))
-        if not found and (says := await refusal(work, flags, {"data": self.set_})):
+        if not found and (says := await refusal(context, flags, {"data": self.set_})):
             problems.append(Problem(f"{place}.set", says))
         for ref in workloads:
-            problems += await self._examine_restart(work, ref, f"{place}.reload[{ref.name}]")
-        return problems + await self._left_out(work)
+            problems += await self._examine_restart(context, ref, f"{place}.reload[{ref.name}]")
+        return problems + await self._left_out(context)
 
-    async def _examine_restart(self, work: Work, ref: Ref, where: str) -> list[Problem]:
+    async def _examine_restart(self, context: StepContext, ref: Ref, where: str) -> list[Problem]:
         try:
-            spec = (await work.cluster.get(ref))["spec"]
+            spec = (await context.cluster.get(ref))["spec"]
         except NotFound:
             return []
         strategy = spec.get("updateStrategy") or {}
@@ -189,14 +189,14 @@ class Flags(Kind):
             says = f"{ref} has partition {kept}, so its first {kept} pods would keep the old values; set the partition to 0"
         else:
             says = await refusal(
-                work, ref, {"spec": {"template": {"metadata": {"annotations": {RESTART: _token(work)}}}}}
+                context, ref, {"spec": {"template": {"metadata": {"annotations": {RESTART: _token(context)}}}}}
             )
         return [Problem(where, says)] if says else []
 
-    async def _left_out(self, work: Work) -> list[Problem]:
+    async def _left_out(self, context: StepContext) -> list[Problem]:
         """Workloads that read one of the keys and are not named: without them nobody could say that every pod is done."""
         named = {(workload.resource, workload.name) for workload in (*self.reload, *self.leave)}
-        listed = await asyncio.gather(*(work.cluster.list(resource, work.namespace) for resource in WORKLOADS))
+        listed = await asyncio.gather(*(context.cluster.list(resource, context.namespace) for resource in WORKLOADS))
         problems = []
         for resource, bodies in zip(WORKLOADS, listed, strict=True):
             for body in bodies:
@@ -204,69 +204,69 @@ class Flags(Kind):
                 how = reads(body, self.config_map, self.set_)
                 if how and (resource, name) not in named:
                     says = f"{resource.kind} {name} reads ConfigMap {self.config_map} ({how}); add it to reload, or to leave if its pods may keep the old value"
-                    problems.append(Problem(f"{work.place}.flags.reload", says))
+                    problems.append(Problem(f"{context.place}.flags.reload", says))
         return problems
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Write the values, restart, and see that each pod carries the mark and no other is left."""
         del stage, looked
-        taken = await self._snapshots(work)
+        taken = await self._snapshots(context)
         flags, *workloads = taken
-        if says := await self._put_back(work, taken):
+        if says := await self._put_back(context, taken):
             return Failed("ForeignWriter", says)
-        if await fought_over(work, flags, values := self.forward(taken[flags])):
-            return await foreign_writer(work, flags, "the values of this step")
-        body = await work.targets.change(flags, taken[flags].uid, values)
-        note_set(work)
-        bodies = {ref: await work.targets.change(ref, taken[ref].uid, self.forward(taken[ref])) for ref in workloads}
+        if await fought_over(context, flags, values := self.forward(taken[flags])):
+            return await foreign_writer(context, flags, "the values of this step")
+        body = await context.targets.change(flags, taken[flags].uid, values)
+        note_set(context)
+        bodies = {ref: await context.targets.change(ref, taken[ref].uid, self.forward(taken[ref])) for ref in workloads}
         for ref, workload in bodies.items():
             rollout = Rollout.of(workload, ref.resource)
-            if not rollout.complete and (hindrance := hindered(work, ref, rollout)):
+            if not rollout.complete and (hindrance := hindered(context, ref, rollout)):
                 return hindrance
-        outcome = await judge(work, bodies, {ref: taken[ref].ours[0] for ref in bodies})
-        if isinstance(outcome, Again) and (who := owner_of(body)):
+        outcome = await judge(context, bodies, {ref: taken[ref].ours[0] for ref in bodies})
+        if isinstance(outcome, Again) and (who := manager_of(body)):
             return replace(outcome, message=f"{outcome.message}; {who} owns {flags} and may put it back")
         return outcome
 
-    def _refs(self, work: Work) -> list[Ref]:
-        return [target.ref(work.namespace) for target in self.touches()]
+    def _refs(self, context: StepContext) -> list[Ref]:
+        return [target.ref(context.namespace) for target in self.touches()]
 
-    async def _saved(self, work: Work) -> dict[Ref, Snapshot]:
-        return {ref: kept for ref in self._refs(work) if (kept := await work.targets.saved(ref))}
+    async def _saved(self, context: StepContext) -> dict[Ref, Snapshot]:
+        return {ref: kept for ref in self._refs(context) if (kept := await context.targets.saved(ref))}
 
-    async def _snapshots(self, work: Work) -> dict[Ref, Snapshot]:
+    async def _snapshots(self, context: StepContext) -> dict[Ref, Snapshot]:
         """What stands in each target before the first write to any, and which containers run; those that exist count."""
-        refs = self._refs(work)
-        if all(work.targets.remembers(ref) for ref in refs):
-            return await self._saved(work)
-        if left_out := await self._left_out(work):
+        refs = self._refs(context)
+        if all(context.targets.remembers(ref) for ref in refs):
+            return await self._saved(context)
+        if left_out := await self._left_out(context):
             raise PlanError(*left_out)
-        bodies = await asyncio.gather(*(work.cluster.get(ref) for ref in refs))
+        bodies = await asyncio.gather(*(context.cluster.get(ref) for ref in refs))
         pods = await asyncio.gather(
-            *(running_pods(work, ref, body) for ref, body in zip(refs[1:], bodies[1:], strict=True))
+            *(running_pods(context, ref, body) for ref, body in zip(refs[1:], bodies[1:], strict=True))
         )
         keys = [("data", key) for key in self.set_]
-        taken = {refs[0]: await work.targets.snapshot(refs[0], bodies[0], keys, ours=tuple(self.set_.values()))}
+        taken = {refs[0]: await context.targets.snapshot(refs[0], bodies[0], keys, ours=tuple(self.set_.values()))}
         for ref, body, running in zip(refs[1:], bodies[1:], pods, strict=True):
             facts = {
                 "running": sorted({fingerprint(pod) for pod in running} - {""}),
                 "stood": stood(body, ref.resource),
             }
-            taken[ref] = await work.targets.snapshot(ref, body, [MARK], facts, [_token(work)])
+            taken[ref] = await context.targets.snapshot(ref, body, [MARK], facts, [_token(context)])
         return taken
 
-    async def _put_back(self, work: Work, taken: Mapping[Ref, Snapshot]) -> str:
+    async def _put_back(self, context: StepContext, taken: Mapping[Ref, Snapshot]) -> str:
         """Who has put an old value back after a restart began: pods that carry the mark may have read it already."""
         flags, *workloads = taken
-        begun = [mark(await work.targets.view(ref)) == taken[ref].ours[0] for ref in workloads]
-        if not any(begun) or not self._lost(await work.targets.view(flags), taken[flags]):
+        begun = [mark(await context.targets.view(ref)) == taken[ref].ours[0] for ref in workloads]
+        if not any(begun) or not self._lost(await context.targets.view(flags), taken[flags]):
             return ""
-        body = await work.cluster.get(flags)  # a stream may be behind
+        body = await context.cluster.get(flags)  # a stream may be behind
         if not (lost := self._lost(body, taken[flags])):
             return ""
-        who, what = owner_of(body) or "somebody", f"{', '.join(lost)} of {flags}"
+        who, what = manager_of(body) or "somebody", f"{', '.join(lost)} of {flags}"
         return f"{who} has put {what} back while pods restarted; make it leave that alone, or change it there"
 
     def _lost(self, body: Json, snapshot: Snapshot) -> list[str]:
@@ -279,75 +279,75 @@ class Flags(Kind):
 
     # --- back ---------------------------------------------------------------------------------------------------------
 
-    async def undo(self, work: Work, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, looked: Any) -> Outcome:
         """Write the old values, take the mark off, and see that no pod carries it. What is gone is passed over."""
         del looked
-        forget_set(work)
-        refs, taken = self._refs(work), await self._saved(work)
+        forget_set(context)
+        refs, taken = self._refs(context), await self._saved(context)
         if len(taken) < len(refs):  # not all were taken, so nothing was written
             for ref in refs:
-                await work.targets.fence(ref)
+                await context.targets.fence(ref)
             return Done()
         flags, *workloads = refs
         gone: dict[Ref, str] = {}
-        if await self._ours_stand(work, taken[flags]):
+        if await self._ours_stand(context, taken[flags]):
             for ref in workloads:
-                await _bring(work, ref, taken[ref], self._mark_late, gone)
-        await _bring(work, flags, taken[flags], self._values_back, gone)
-        found = {ref: await _bring(work, ref, taken[ref], self._mark_back, gone) for ref in workloads}
+                await _bring(context, ref, taken[ref], self._mark_late, gone)
+        await _bring(context, flags, taken[flags], self._values_back, gone)
+        found = {ref: await _bring(context, ref, taken[ref], self._mark_back, gone) for ref in workloads}
         bodies = {ref: body for ref, body in found.items() if body is not None}
         before = {ref: taken[ref].values[0][1] for ref in bodies}
-        back = {ref for ref, body in bodies.items() if is_back(work, Rollout.of(body, ref.resource), taken[ref])}
+        back = {ref for ref, body in bodies.items() if is_back(context, Rollout.of(body, ref.resource), taken[ref])}
         left = {ref: body for ref, body in bodies.items() if ref not in back}
-        outcome = needs_help(work, left) or await judge(work, bodies, before, back)
+        outcome = needs_help(context, left) or await judge(context, bodies, before, back)
         if not isinstance(outcome, Done):
-            return patient(work, outcome) if isinstance(outcome, Again) else outcome
+            return patient(context, outcome) if isinstance(outcome, Again) else outcome
         for ref in (ref for ref in refs if ref not in gone):
-            await work.targets.confirm(ref, taken[ref].uid, self.marks(taken[ref]))
+            await context.targets.confirm(ref, taken[ref].uid, self.restores(taken[ref]))
         return replace(outcome, message=f"passed over: {'; '.join(gone.values())}") if gone else outcome
 
-    async def _ours_stand(self, work: Work, snapshot: Snapshot) -> bool:
+    async def _ours_stand(self, context: StepContext, snapshot: Snapshot) -> bool:
         """Whether a pod that starts now reads one of our values."""
         try:
-            body = await work.targets.view(self._refs(work)[0])
+            body = await context.targets.view(self._refs(context)[0])
         except NotFound:
             return False
         changes = [change for change in self.forward(snapshot) if change.to != change.expects[0]]
         return any((found := find(body, change.path)) and found.value == change.to for change in changes)
 
-    async def _mark_late(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
+    async def _mark_late(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
         """A restart that was never begun, though our values stood: without the mark nobody would look for such pods later."""
-        begun = mark(await work.targets.view(ref)) != snapshot.values[0][1]
+        begun = mark(await context.targets.view(ref)) != snapshot.values[0][1]
         return [] if begun else self.forward(snapshot)
 
-    async def _values_back(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
-        del work, ref
-        return self.marks(snapshot)
+    async def _values_back(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
+        del context, ref
+        return self.restores(snapshot)
 
-    async def _mark_back(self, work: Work, ref: Ref, snapshot: Snapshot) -> list[Change]:
+    async def _mark_back(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
         """Off, unless a pod of the old template may have started with our values: then the second mark comes first."""
-        (off,), ours = self.marks(snapshot), snapshot.ours[0]
+        (off,), ours = self.restores(snapshot), snapshot.ours[0]
         second = Change(off.path, _second(ours), off.expects)
-        body = await work.targets.view(ref)
+        body = await context.targets.view(ref)
         if mark(body) == ours:
-            pods, known = await running_pods(work, ref, body), snapshot.facts["running"]
+            pods, known = await running_pods(context, ref, body), snapshot.facts["running"]
             old = [pod for pod in pods if mark_of(pod) not in (ours, second.to) and not ending(pod)]
             return [off] if all(fingerprint(pod) in known for pod in old) else [second]
         if mark(body) == second.to:
-            all_new = {mark_of(pod) for pod in await running_pods(work, ref, body)} <= {second.to}
-            return [off] if all_new and is_back(work, Rollout.of(body, ref.resource), snapshot) else [second]
+            all_new = {mark_of(pod) for pod in await running_pods(context, ref, body)} <= {second.to}
+            return [off] if all_new and is_back(context, Rollout.of(body, ref.resource), snapshot) else [second]
         return [off]
 
 
-_Way: TypeAlias = Callable[[Work, Ref, Snapshot], Awaitable[list[Change]]]
-"""What is to be written to a target on the way back; nothing to leave it."""
+_Way: TypeAlias = Callable[[StepContext, Ref, Snapshot], Awaitable[list[Change]]]
+"""What is to be written to a target on rollback; nothing to leave it."""
 
 
-async def _bring(work: Work, ref: Ref, snapshot: Snapshot, way: _Way, gone: dict[Ref, str]) -> Json | None:
+async def _bring(context: StepContext, ref: Ref, snapshot: Snapshot, way: _Way, gone: dict[Ref, str]) -> Json | None:
     """Write to one target; that it is gone is noted, and hinders no other. The object, if it was to be written."""
     try:
-        changes = await way(work, ref, snapshot)
-        return await work.targets.change(ref, snapshot.uid, changes) if changes else None
+        changes = await way(context, ref, snapshot)
+        return await context.targets.change(ref, snapshot.uid, changes) if changes else None
     except NotFound as missing:
         gone[ref] = str(missing)
     except Foreign as foreign:
@@ -357,10 +357,10 @@ async def _bring(work: Work, ref: Ref, snapshot: Snapshot, way: _Way, gone: dict
     return None
 
 
-def _token(work: Work) -> str:
+def _token(context: StepContext) -> str:
     """The value of the mark: of this step in this run alone."""
-    holder = work.targets.holder
-    return f"{holder.plan.name}/{work.targets.step}, run {holder.run} ({holder.uid[:8]})"
+    owner = context.targets.owner
+    return f"{owner.plan.name}/{context.targets.step}, run {owner.run} ({owner.uid[:8]})"
 
 
 def _second(ours: Json) -> str:

@@ -11,12 +11,12 @@ from cutover.field_path import Change, Json, find, readable, stand
 from cutover.ports import Ref
 from cutover.routing.routes import Destination, Routing, number
 from cutover.routing.shift import REFUSED
-from cutover.saga.turn import Failed, Hold
-from cutover.steps.base import Work, foreign_writer, repaired_too_often
+from cutover.saga.turn import Failed, Pause
+from cutover.steps.base import StepContext, foreign_writer, repaired_too_often
 from cutover.targets.snapshots import Snapshot
 
 
-async def taken_away(work: Work, ref: Ref, ours: list[Change]) -> Hold | None:
+async def taken_away(context: StepContext, ref: Ref, ours: list[Change]) -> Pause | None:
     """Whether somebody has taken away what we put beside the weights, which is a wish to stop."""
 
     def gone(body: Json) -> Change | None:
@@ -24,13 +24,13 @@ async def taken_away(work: Work, ref: Ref, ours: list[Change]) -> Hold | None:
 
     if (
         not ours
-        or work.anew
-        or not gone(await work.targets.view(ref))
-        or not (one := gone(await work.cluster.get(ref)))
+        or context.reapply
+        or not gone(await context.targets.view(ref))
+        or not (one := gone(await context.cluster.get(ref)))
     ):
         return None
     says = f"somebody has taken {readable(one.path)} out of {ref}, which this plan had put there"
-    return Hold("TakenAway", f"{says}; resume puts it back, abort takes everything back")
+    return Pause("TakenAway", f"{says}; resume puts it back, abort takes everything back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +39,33 @@ class Minded:
 
     body: Json
     weights: list[Change]
-    stop: Hold | None = None
+    stop: Pause | None = None
 
-    async def overtaken(self, work: Work, ref: Ref) -> bool:
+    async def overtaken(self, context: StepContext, ref: Ref) -> bool:
         """Whether somebody has set a weight since that look, so that another one is needed before anything is written."""
-        now = await work.cluster.get(ref)
+        now = await context.cluster.get(ref)
         return now["metadata"]["uid"] == self.body["metadata"]["uid"] and any(
             (found := find(now, one.path)) is not None and found.value not in one.expects for one in self.weights
         )
 
 
-async def mind(work: Work, ref: Ref, to: Destination, changes: list[Change], *, kept: bool) -> Minded:
+async def mind(context: StepContext, ref: Ref, to: Destination, changes: list[Change], *, kept: bool) -> Minded:
     """What somebody else has done to the weights meanwhile.
 
     With `kept` the weights are those of the stage before.
     """
-    kept = kept or work.applied
-    body = await work.targets.view(ref)
-    minded, lowered, raised = _compare(work, changes, body, kept=kept)
+    kept = kept or context.applied
+    body = await context.targets.view(ref)
+    minded, lowered, raised = _compare(context, changes, body, kept=kept)
     if lowered:  # a stream may be behind; nobody is held up without a fresh look
-        body = await work.cluster.get(ref)
-        minded, lowered, raised = _compare(work, changes, body, kept=kept)
+        body = await context.cluster.get(ref)
+        minded, lowered, raised = _compare(context, changes, body, kept=kept)
     stop = None
     if lowered:
         says = f"somebody has lowered {to} to weight {lowered.now} in {ref}, where this plan has {lowered.goal}"
-        stop = Hold("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
-    elif raised and repaired_too_often(work):
-        stop = await foreign_writer(work, ref, "the weights")
+        stop = Pause("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
+    elif raised and repaired_too_often(context):
+        stop = await foreign_writer(context, ref, "the weights")
     return Minded(body, minded, stop)
 
 
@@ -78,7 +78,7 @@ class _Lowered:
 
 
 def _compare(
-    work: Work, changes: list[Change], body: Json, *, kept: bool
+    context: StepContext, changes: list[Change], body: Json, *, kept: bool
 ) -> tuple[list[Change], _Lowered | None, bool]:
     """The changes from what stands there, what somebody has lowered, and whether somebody has raised."""
     minded, raised = list[Change](), False
@@ -95,14 +95,14 @@ def _compare(
         before = goal if kept else number(new.expects[-2])
         if number(live_new) >= goal:
             raised = True
-        elif not work.anew and number(live_new) != before:
+        elif not context.reapply and number(live_new) != before:
             return minded, _Lowered(number(live_new), goal), False
     return minded, None, raised
 
 
-async def raises(work: Work, ref: Ref, weights: list[Change], others: list[Change]) -> bool:
+async def raises(context: StepContext, ref: Ref, weights: list[Change], others: list[Change]) -> bool:
     """Whether the new side gets more than it has; what takes from it waits for nothing."""
-    body = await work.targets.view(ref)
+    body = await context.targets.view(ref)
     return not stand(body, others) or any(
         (found := find(body, weight.path)) is None or number(found.value) < number(weight.to) for weight in weights
     )

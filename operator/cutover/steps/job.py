@@ -13,7 +13,7 @@ from cutover.objects.jobs import STARTED_LABEL, BackoffLimit, State, Template, s
 from cutover.ports import JOBS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.schema.model import validations
-from cutover.steps.base import Duty, Kind, Work, patient
+from cutover.steps.base import Duty, Kind, StepContext, patient
 from cutover.targets.targets import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"
@@ -35,7 +35,7 @@ _HAS_WAY_BACK: Final = (
 
 
 class Job(Kind):
-    """Runs a Job, and an undo Job on the way back.
+    """Runs a Job, and an undo Job on rollback.
 
     A Job is made suspended, under a name that follows from (plan uid, run, step, attempt, do or undo). Its uid is saved
     with the step, and only then is it let run, by a patch that works once in its life. So twice is harmless: a name is
@@ -96,72 +96,72 @@ class Job(Kind):
         both = (("template", self.template), ("undo", self.undo_))
         return [(name, template) for name, template in both if template is not None]
 
-    async def examine(self, work: Work) -> list[Problem]:
+    async def examine(self, context: StepContext) -> list[Problem]:
         """The server takes both Jobs."""
         problems: list[Problem] = []
         for field, template in self._templates():
-            body = self._body(work, self._name(work, undo=field == "undo"), template)
-            place = f"{work.place}.job.{field}"
-            problems += await jobs.refused(work.cluster, place, body, work.targets.holder)
+            body = self._body(context, self._name(context, undo=field == "undo"), template)
+            place = f"{context.place}.job.{field}"
+            problems += await jobs.refused(context.cluster, place, body, context.targets.owner)
         return problems
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Run the Job, and look how it ends."""
         del stage, looked
         try:
-            return await self._run(work, self._name(work), self.template, work.made, "")
+            return await self._run(context, self._name(context), self.template, context.made, "")
         except NotFound:
             return Again(_SOON, "the Job went away a moment ago")
 
-    async def _run(self, work: Work, name: str, template: Json, uid: str, before: str) -> Outcome:
+    async def _run(self, context: StepContext, name: str, template: Json, uid: str, before: str) -> Outcome:
         """Make a Job, save its uid, let it run, look how it ends: one of these a call.
 
         Args:
-            work: as for `do`.
+            context: as for `do`.
             name: of the Job.
             template: what it runs.
             uid: what is saved of its uid; empty before it is made.
             before: what is saved in front of that.
         """
-        ref = Ref(JOBS, work.namespace, name)
-        body = work.cluster.seen(ref) or await jobs.read(work.cluster, ref)
+        ref = Ref(JOBS, context.namespace, name)
+        body = context.cluster.seen(ref) or await jobs.read(context.cluster, ref)
         if body is None and not uid:
-            body = await self._make(work, name, template)
+            body = await self._make(context, name, template)
         if body is None or (uid and _mark(body) != uid):
-            return self._vanished(work, name, before)
+            return self._vanished(context, name, before)
         state = state_of(body)
         if not uid:
-            await work.targets.change(ref, state.uid, ())  # a process that slept meanwhile ends here
+            await context.targets.change(ref, state.uid, ())  # a process that slept meanwhile ends here
             return Again(0.0, f"Job {name} is made", made=before + _mark(body))
         if state.started == "false" and not state.finished:
             changes = [Change(_SUSPEND, to=False, expects=(True,)), Change(_STARTED, "true", ("false",))]
-            state = state_of(await work.targets.change(ref, state.uid, changes))
+            state = state_of(await context.targets.change(ref, state.uid, changes))
         if state.started == "never":
             return Failed("JobStopped", f"Job {name} was stopped before it began")
         if state.complete:
             return Done(ready=state.progress)
         if state.failed:
-            ended = pods.exit_of(await pods.pods_of(work.cluster, work.namespace, name))
-            says = f"Job {name} failed ({state.failed}): {ended.says}; {jobs.logs(work.namespace, name)}"
+            ended = pods.exit_of(await pods.pods_of(context.cluster, context.namespace, name))
+            says = f"Job {name} failed ({state.failed}): {ended.message}; {jobs.logs(context.namespace, name)}"
             return Failed("JobFailed", says)
-        return await self._running(work, state)
+        return await self._running(context, state)
 
-    def _vanished(self, work: Work, name: str, before: str) -> Outcome:
-        if work.applied and not before:
+    def _vanished(self, context: StepContext, name: str, before: str) -> Outcome:
+        if context.applied and not before:
             return Done()  # it was seen to succeed
         return Failed("JobVanished", f"Job {name} is gone, and how it ended is not known; it is never made again")
 
-    async def _running(self, work: Work, state: State) -> Outcome:
+    async def _running(self, context: StepContext, state: State) -> Outcome:
         lead = f"Job {state.name}"
-        after = min(_LOOK_AGAIN, max(_SOON, work.elapsed / 4))
+        after = min(_LOOK_AGAIN, max(_SOON, context.elapsed / 4))
         if state.deleting:
             return Again(_SOON, f"{lead} is being deleted")
         if state.suspended:
             # With our label, so that a Job that lost it goes on inside our books.
             patch = f'{{"metadata":{{"labels":{{"{STARTED_LABEL}":"true"}}}},"spec":{{"suspend":false}}}}'
-            command = f"kubectl patch job -n {work.namespace} {state.name} -p '{patch}'"
+            command = f"kubectl patch job -n {context.namespace} {state.name} -p '{patch}'"
             why = (
                 "was suspended by somebody"
                 if state.started == "true"
@@ -169,21 +169,21 @@ class Job(Kind):
             )
             return Again(_LOOK_AGAIN, f"{lead} {why}; to go on: {command}", state.progress)
         if state.active and state.ready >= state.active:
-            says = f"{lead} runs; {jobs.logs(work.namespace, state.name)}"
+            says = f"{lead} runs; {jobs.logs(context.namespace, state.name)}"
             return Again(_LOOK_AGAIN, says, state.progress)
-        seen = await pods.pods_of(work.cluster, work.namespace, state.name)
-        why = pods.waits_for(seen, work.namespace)
-        if not seen and work.elapsed > _LOOK_AGAIN:
-            why = f"no pod was made yet; kubectl describe job -n {work.namespace} {state.name}"
+        seen = await pods.pods_of(context.cluster, context.namespace, state.name)
+        why = pods.waits_for(seen, context.namespace)
+        if not seen and context.elapsed > _LOOK_AGAIN:
+            why = f"no pod was made yet; kubectl describe job -n {context.namespace} {state.name}"
         return Again(after, f"{lead}: {why}" if why else f"{lead} runs", state.progress)
 
     # --- backward -----------------------------------------------------------------------------------------------------
 
-    async def undo(self, work: Work, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, looked: Any) -> Outcome:
         """Stop the Job for good, wait until its pods are gone, then run the undo Job, if the Job may have done anything."""
         del looked
         try:
-            return await self._undo(work)
+            return await self._undo(context)
         except NotFound:
             return Again(_SOON, "the Job went away a moment ago")
         except Foreign as foreign:
@@ -191,50 +191,52 @@ class Job(Kind):
                 raise
             return Again(_SOON, "the Job was replaced a moment ago")
 
-    async def _undo(self, work: Work) -> Outcome:
-        saved, _, back = work.made.partition(" ")
+    async def _undo(self, context: StepContext) -> Outcome:
+        saved, _, back = context.made.partition(" ")
         forward = "" if saved == _NONE else saved
-        if not back and (outcome := await self._clear(work, forward)):  # else it was clear when the undo Job was made
+        if not back and (
+            outcome := await self._clear(context, forward)
+        ):  # else it was clear when the undo Job was made
             return outcome
         if self.undo_ is None:
-            name = self._name(work)
+            name = self._name(context)
             says = f"Job {name} of a step without undo has begun, so what it left is not known"
-            return await self._left_to_people(work, "NoUndo", f"{says}; {jobs.logs(work.namespace, name)}")
-        name, before = self._name(work, undo=True), f"{forward or _NONE} "
-        outcome = await self._run(work, name, self.undo_, back, before)
+            return await self._left_to_people(context, "NoUndo", f"{says}; {jobs.logs(context.namespace, name)}")
+        name, before = self._name(context, undo=True), f"{forward or _NONE} "
+        outcome = await self._run(context, name, self.undo_, back, before)
         if isinstance(outcome, Failed):
-            return await self._left_to_people(work, outcome.reason, outcome.message)
+            return await self._left_to_people(context, outcome.reason, outcome.message)
         return outcome
 
-    async def _clear(self, work: Work, forward: str) -> Outcome | None:
+    async def _clear(self, context: StepContext, forward: str) -> Outcome | None:
         """Make sure that the forward Job does nothing any more; None when what it did is to be undone."""
-        body = await self._forward(work)
+        body = await self._forward(context)
         state = state_of(body)
         begun = state.begun or (bool(forward) and _mark(body) != forward)
-        if not state.finished and (waits := await self._stop(work, state)):
-            return patient(work, waits)
-        if left := pods.unfinished(await pods.pods_of(work.cluster, work.namespace, state.name)):
+        if not state.finished and (waits := await self._stop(context, state)):
+            return patient(context, waits)
+        if left := pods.unfinished(await pods.pods_of(context.cluster, context.namespace, state.name)):
             says = f"the undo waits until pod {left[0]} of Job {state.name} is gone"
-            return patient(work, Again(_SOON, says))
+            return patient(context, Again(_SOON, says))
         return None if begun and not self.changes_nothing else Done()
 
-    async def _forward(self, work: Work) -> Json:
+    async def _forward(self, context: StepContext) -> Json:
         """The forward Job; where there is none its name is taken, so that a late creation gets a no."""
-        name = self._name(work)
-        body = await jobs.read(work.cluster, Ref(JOBS, work.namespace, name))
-        return body or await self._make(work, name, self.template, started="never")
+        name = self._name(context)
+        body = await jobs.read(context.cluster, Ref(JOBS, context.namespace, name))
+        return body or await self._make(context, name, self.template, started="never")
 
-    async def _stop(self, work: Work, state: State) -> Again | None:
+    async def _stop(self, context: StepContext, state: State) -> Again | None:
         """Suspend the Job so that it never runs again; None when the Job controller has let go of its pods.
 
         It is suspended only once its controller has seen that it may run: else "suspended" could still be the word of
         the time before, while a pod is on its way.
         """
-        ref, lead = Ref(JOBS, work.namespace, state.name), f"Job {state.name}"
+        ref, lead = Ref(JOBS, context.namespace, state.name), f"Job {state.name}"
         if state.deleting:
             return Again(_SOON, f"the undo waits until {lead} is deleted")
         if not state.begun:
-            await work.targets.change(ref, state.uid, [Change(_STARTED, "never", ("false", "never"))])
+            await context.targets.change(ref, state.uid, [Change(_STARTED, "never", ("false", "never"))])
             return None
         if state.ending:
             return Again(_SOON, f"the undo waits until {lead} has ended")
@@ -242,35 +244,35 @@ class Job(Kind):
             if not state.acknowledged:
                 return Again(_SOON, f"the undo waits until the Job controller has seen {lead}")
             changes = [Change(_SUSPEND, to=True, expects=(False, True)), Change(_STARTED, "true", ("false", "true"))]
-            body = await work.targets.change(ref, state.uid, changes)
+            body = await context.targets.change(ref, state.uid, changes)
             state = state_of(body)
         return None if state.stopped else Again(_SOON, f"the undo waits until {lead} is stopped")
 
-    async def _left_to_people(self, work: Work, reason: str, says: str) -> Outcome:
-        metadata = (await self._forward(work))["metadata"]
+    async def _left_to_people(self, context: StepContext, reason: str, says: str) -> Outcome:
+        metadata = (await self._forward(context))["metadata"]
         if (metadata.get("labels") or {}).get(SETTLED_LABEL) == "true":
             return Done(message="taken back by hand")
-        command = f"kubectl label job -n {work.namespace} {metadata['name']} {SETTLED_LABEL}=true"
+        command = f"kubectl label job -n {context.namespace} {metadata['name']} {SETTLED_LABEL}=true"
         return Wait(reason, f"{says}; put right what it left by hand, then say so: {command}")
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
-    def _name(self, work: Work, *, undo: bool = False) -> str:
-        holder, step = work.targets.holder, work.targets.step
+    def _name(self, context: StepContext, *, undo: bool = False) -> str:
+        owner, step = context.targets.owner, context.targets.step
         verb = "undo" if undo else "do"
         lead = f"{step[:40].rstrip('-')}-undo" if undo else step
-        return jobs.name_of(lead, holder.uid, holder.run, step, work.attempt, verb)
+        return jobs.name_of(lead, owner.uid, owner.run, step, context.attempt, verb)
 
-    def _body(self, work: Work, name: str, template: Json, started: str = "false") -> Json:
+    def _body(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
         marks = {STARTED_LABEL: started}
-        body = jobs.manifest(template, name, work.targets.holder, self.backoff_limit, marks)
+        body = jobs.manifest(template, name, context.targets.owner, self.backoff_limit, marks)
         body["spec"]["suspend"] = True
         return body
 
-    async def _make(self, work: Work, name: str, template: Json, started: str = "false") -> Json:
+    async def _make(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
         """Take the name with a Job that does not run. Conflict means that another process was faster: look again."""
-        body = self._body(work, name, template, started)
-        return await work.cluster.create(JOBS, work.namespace, body, work.targets.holder.account)
+        body = self._body(context, name, template, started)
+        return await context.cluster.create(JOBS, context.namespace, body, context.targets.owner.account)
 
 
 def _mark(body: Json) -> str:

@@ -10,7 +10,7 @@ from cutover.errors import Problem
 from cutover.ports import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.schema.model import Label
-from cutover.steps.base import Duty, Kind, Work, unknown_receiver
+from cutover.steps.base import Duty, Kind, StepContext, unknown_receiver
 
 _PATIENCE: Final = 30.0
 """Seconds after which the plan goes on, whether somebody took the message or not."""
@@ -19,7 +19,7 @@ Said = Annotated[str, Field(min_length=1, max_length=400)]
 
 
 class Notify(Kind):
-    """Posts a message to a provider, and the opposite on the way back.
+    """Posts a message to a provider, and the opposite on rollback.
 
     It changes nothing in the cluster. A process posts it once an attempt, however often it has to read the plan anew. Twice is
     harmless in that a message may come twice: once of each process that does the step, and where a receiver took it and its
@@ -46,38 +46,40 @@ class Notify(Kind):
         """It tells people."""
         return frozenset({Duty.TELLS})
 
-    async def examine(self, work: Work) -> list[Problem]:
+    async def examine(self, context: StepContext) -> list[Problem]:
         """The provider is there."""
-        says = unknown_receiver(work.messenger, self.provider)
-        return [Problem(f"{work.place}.notify.provider", says)] if says else []
+        says = unknown_receiver(context.messenger, self.provider)
+        return [Problem(f"{context.place}.notify.provider", says)] if says else []
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Post the message, then look what has become of it."""
         del stage, looked
-        if work.applied and work.messenger.delivery(_key(work, "do")) is None:  # an earlier process has done it
+        if (
+            context.applied and context.messenger.delivery(_key(context, "do")) is None
+        ):  # an earlier process has done it
             return Done()
-        delivery = self._post(work, "do")
+        delivery = self._post(context, "do")
         if not delivery.over:
-            return Again(work.pause(), f"the message is on its way to {self.provider}")
+            return Again(context.pause(), f"the message is on its way to {self.provider}")
         return Done(message=f"not delivered to {self.provider}: {delivery.trouble}" if delivery.trouble else "")
 
-    async def undo(self, work: Work, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, looked: Any) -> Outcome:
         """Post the opposite, and wait for nobody: other undos are behind this one."""
         del looked
-        self._post(work, "undo")
+        self._post(context, "undo")
         return Done()
 
-    def _post(self, work: Work, verb: str) -> Delivery:
+    def _post(self, context: StepContext, verb: str) -> Delivery:
         """Post the message, if this process has not; what becomes of it."""
-        plan = work.targets.holder.plan
-        title = f"MigrationPlan {plan.namespace}/{plan.name}: step {work.targets.step}"
+        plan = context.targets.owner.plan
+        title = f"MigrationPlan {plan.namespace}/{plan.name}: step {context.targets.step}"
         text, tone = self.message, Tone.INFO
         if verb == "undo":
             text, tone = self.undo_ or f"undone: {self.message}", Tone.WARNING
-        return work.messenger.post(self.provider, Message(title, text, tone), _PATIENCE, _key(work, verb))
+        return context.messenger.post(self.provider, Message(title, text, tone), _PATIENCE, _key(context, verb))
 
 
-def _key(work: Work, verb: str) -> tuple[str | int, ...]:
+def _key(context: StepContext, verb: str) -> tuple[str | int, ...]:
     """Not of `work.memory`, which is lost when the plan was changed while it was saved: a message cannot be looked for."""
-    holder = work.targets.holder
-    return holder.uid, holder.run, work.targets.step, work.attempt, verb
+    owner = context.targets.owner
+    return owner.uid, owner.run, context.targets.step, context.attempt, verb

@@ -9,7 +9,7 @@ from cutover.field_path import ABSENT, Json, Path, find
 from cutover.objects.workloads import Rollout, owned, selector
 from cutover.ports import PODS, Ref
 from cutover.saga.turn import Again, Done, Wait
-from cutover.steps.base import Work, held_up, hindered_back, needs_hands
+from cutover.steps.base import StepContext, held_up, hindered_back, needs_hands
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""
@@ -21,36 +21,40 @@ _SOONEST: Final = 0.1
 
 
 async def judge(
-    work: Work, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Json], back: Container[Ref] = ()
+    context: StepContext, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Json], back: Container[Ref] = ()
 ) -> Again | Done:
     """Whether each rollout is complete (or as far `back` as it was) and each pod carries the wanted mark; pods on their way out still run, so they count."""
     rollouts = {ref: Rollout.of(body, ref.resource) for ref, body in bodies.items()}
     pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
     if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete and ref not in back]:
-        why = await held_up(work, slow[0], bodies[slow[0]])
+        why = await held_up(context, slow[0], bodies[slow[0]])
         says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not done yet{why}"
         return Again(_LOOK_AGAIN, says, pods, reached=sum(one.reached for one in rollouts.values()))
     for ref, body in bodies.items():
-        left = [pod["metadata"]["name"] for pod in await running_pods(work, ref, body) if mark_of(pod) != wanted[ref]]
+        left = [
+            pod["metadata"]["name"] for pod in await running_pods(context, ref, body) if mark_of(pod) != wanted[ref]
+        ]
         if left:
             return Again(
-                work.pause(_SOONEST), f"{len(left)} pods of {ref} with other values still run, such as {left[0]}", pods
+                context.pause(_SOONEST),
+                f"{len(left)} pods of {ref} with other values still run, such as {left[0]}",
+                pods,
             )
     return Done(ready=pods if bodies else "")
 
 
-def needs_help(work: Work, bodies: Mapping[Ref, Json]) -> Wait | None:
+def needs_help(context: StepContext, bodies: Mapping[Ref, Json]) -> Wait | None:
     """An undo whose pods do not come back by themselves."""
     for ref, body in bodies.items():
         rollout = Rollout.of(body, ref.resource)
-        if wait := hindered_back(work, ref, rollout) or needs_hands(work, ref, body, rollout):
+        if wait := hindered_back(context, ref, rollout) or needs_hands(context, ref, body, rollout):
             return wait
     return None
 
 
-async def running_pods(work: Work, ref: Ref, body: Json) -> list[Json]:
+async def running_pods(context: StepContext, ref: Ref, body: Json) -> list[Json]:
     """Pods of a workload that run or will, read now."""
-    pods = await work.cluster.list(PODS, work.namespace, selector(body))
+    pods = await context.cluster.list(PODS, context.namespace, selector(body))
     return [pod for pod in owned(pods, ref, body) if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
 
 

@@ -12,12 +12,12 @@ from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Change, Json, Path, find
 from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by_port, selects, wanted
 from cutover.ports import SERVICES, WORKLOADS, Ref
-from cutover.saga.turn import Again, Done, Hold, Outcome, StageRule
+from cutover.saga.turn import Again, Done, Outcome, Pause, StageRule
 from cutover.schema.model import Name
 from cutover.steps.base import (
     Kind,
+    StepContext,
     Target,
-    Work,
     foreign_writer,
     forget_set,
     fought_over,
@@ -88,11 +88,11 @@ class Switch(Kind):
         del target, body
         return [".spec.selector"]
 
-    async def examine(self, work: Work) -> list[Problem]:
+    async def examine(self, context: StepContext) -> list[Problem]:
         """The Service chooses pods, some workload makes such as it is to choose, and the server takes the selector."""
-        place, ref = f"{work.place}.switch", self._ref(work)
+        place, ref = f"{context.place}.switch", self._ref(context)
         try:
-            body = await work.cluster.get(ref)
+            body = await context.cluster.get(ref)
         except NotFound:
             return []  # said by preflight for every target
         problems = self._unfit(body, place)
@@ -100,85 +100,90 @@ class Switch(Kind):
             return problems
         old = body["spec"]["selector"]
         ours = old | self.selector
-        if ours != old and selects(old, ours) and self.touches()[0] not in work.earlier:
+        if ours != old and selects(old, ours) and self.touches()[0] not in context.earlier:
             says = f"Service {self.service} chooses pods with {_shown(ours)} already, by {_shown(old)} alone"
             so = "they get traffic as soon as they are ready, and count for the old side too"
             way_out = "put a label that only the old pods have into its selector first"
             problems.append(Problem(f"{place}.selector", f"{says}, so {so}; {way_out}", warning=True))
-        if not any(target.resource in WORKLOADS for target in work.earlier) and not await self._made(work, ours):
-            says = f"no workload of namespace {work.namespace} makes pods with {_shown(ours)}; create it, or mend the labels"
+        if not any(target.resource in WORKLOADS for target in context.earlier) and not await self._made(context, ours):
+            says = f"no workload of namespace {context.namespace} makes pods with {_shown(ours)}; create it, or mend the labels"
             problems.append(Problem(f"{place}.selector", says))
-        if says := await refusal(work, ref, {"spec": {"selector": self.selector}}):
+        if says := await refusal(context, ref, {"spec": {"selector": self.selector}}):
             problems.append(Problem(f"{place}.selector", says))
-        work.memory.pop(self._memo(work), None)
-        await self._at_the_start(work, body)
+        context.memo.pop(self._memo(context), None)
+        await self._at_the_start(context, body)
         return problems
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Move the selector once the new side is ready, then wait until the endpoints have followed."""
         del stage, looked
-        ref = self._ref(work)
-        snapshot = await work.targets.saved(ref) if work.targets.remembers(ref) else await self._snapshot(work)
+        ref = self._ref(context)
+        snapshot = await context.targets.saved(ref) if context.targets.remembers(ref) else await self._snapshot(context)
         if snapshot is None:
             return Done(skip=True)
         (change,) = self.forward(snapshot)
-        live = _live(await work.targets.view(ref))
+        live = _live(await context.targets.view(ref))
         if live != change.to:
-            if live == change.expects[0] and work.applied and not work.anew and await self._set_back(work, change):
+            if (
+                live == change.expects[0]
+                and context.applied
+                and not context.reapply
+                and await self._set_back(context, change)
+            ):
                 says = f"somebody has set the selector of {ref} back to {_shown(live)}"
-                return Hold("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
-            if short := await self._short(work, change.to, snapshot.facts["ready"]):
+                return Pause("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
+            if short := await self._short(context, change.to, snapshot.facts["ready"]):
                 return Again(
-                    work.pause(),
+                    context.pause(),
                     f"the switch waits: {short}{'' if self.min_ready else '; minReady would ask for fewer'}",
                 )
-        if await fought_over(work, ref, [change]):
-            return await foreign_writer(work, ref, "the selector")
-        body = await work.targets.change(ref, snapshot.uid, [change])
-        note_set(work)
-        return Done() if work.applied else await self._followed(work, body)
+        if await fought_over(context, ref, [change]):
+            return await foreign_writer(context, ref, "the selector")
+        body = await context.targets.change(ref, snapshot.uid, [change])
+        note_set(context)
+        return Done() if context.applied else await self._followed(context, body)
 
-    async def undo(self, work: Work, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, looked: Any) -> Outcome:
         """Bring back the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
         del looked
-        forget_set(work)
-        ref = self._ref(work)
-        snapshot = await work.targets.saved(ref)
+        forget_set(context)
+        ref = self._ref(context)
+        snapshot = await context.targets.saved(ref)
         if snapshot is None:
-            await work.targets.fence(ref)
+            await context.targets.fence(ref)
             return Done()
-        marks = self.marks(snapshot)
-        moved = _live(await work.targets.view(ref)) == marks[0].expects[-1]
-        if moved and (short := await self._short_back(work, marks[0].to, snapshot)):
-            return old_side_not_ready(work, f"{ref} cannot go back yet: {short}")
-        body = await work.targets.change(ref, snapshot.uid, marks)
-        await work.targets.confirm(ref, snapshot.uid, marks)
-        outcome = await self._followed(work, body, served=snapshot.facts["stood"][""] > 0)
-        return patient(work, outcome) if isinstance(outcome, Again) else outcome
+        marks = self.restores(snapshot)
+        moved = _live(await context.targets.view(ref)) == marks[0].expects[-1]
+        if moved and (short := await self._short_back(context, marks[0].to, snapshot)):
+            return old_side_not_ready(context, f"{ref} cannot go back yet: {short}")
+        body = await context.targets.change(ref, snapshot.uid, marks)
+        await context.targets.confirm(ref, snapshot.uid, marks)
+        outcome = await self._followed(context, body, served=snapshot.facts["stood"][""] > 0)
+        return patient(context, outcome) if isinstance(outcome, Again) else outcome
 
-    def marks(self, snapshot: Snapshot) -> list[Change]:
+    def restores(self, snapshot: Snapshot) -> list[Change]:
         """The selector."""
         ((path, was),), (ours,) = snapshot.values, snapshot.ours
         return [Change(path, was, (was, ours))]
 
-    async def ahead(self, work: Work) -> frozenset[Ref] | None:
+    async def ahead(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
-        snapshot = await work.targets.saved(self._ref(work))
+        snapshot = await context.targets.saved(self._ref(context))
         if snapshot is None:
             return frozenset()
-        (mark,) = self.marks(snapshot)
-        if await self._short_back(work, mark.to, snapshot):
+        (mark,) = self.restores(snapshot)
+        if await self._short_back(context, mark.to, snapshot):
             return None
         sides = [Side(self.service, labels, subset=True) for labels in mark.expects]
-        return frozenset(await behind(work.cluster, work.namespace, *sides))
+        return frozenset(await behind(context.cluster, context.namespace, *sides))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
-    def _ref(self, work: Work) -> Ref:
-        return self.touches()[0].ref(work.namespace)
+    def _ref(self, context: StepContext) -> Ref:
+        return self.touches()[0].ref(context.namespace)
 
-    def _memo(self, work: Work) -> str:
-        return f"{work.place}.ready"
+    def _memo(self, context: StepContext) -> str:
+        return f"{context.place}.ready"
 
     def _unfit(self, body: Json, place: str) -> list[Problem]:
         """Why no selector of this Service can be moved."""
@@ -191,17 +196,17 @@ class Switch(Kind):
             return []
         return [Problem(f"{place}.service", says)]
 
-    async def _made(self, work: Work, labels: Mapping[str, str]) -> bool:
-        return bool(await behind(work.cluster, work.namespace, Side(self.service, labels, subset=True)))
+    async def _made(self, context: StepContext, labels: Mapping[str, str]) -> bool:
+        return bool(await behind(context.cluster, context.namespace, Side(self.service, labels, subset=True)))
 
-    async def _ready(self, work: Work, body: Json, labels: Mapping[str, str]) -> dict[str, int]:
-        return ready_by_port(body, await pods_of(work.cluster, work.namespace, labels))
+    async def _ready(self, context: StepContext, body: Json, labels: Mapping[str, str]) -> dict[str, int]:
+        return ready_by_port(body, await pods_of(context.cluster, context.namespace, labels))
 
-    async def _at_the_start(self, work: Work, body: Json) -> dict[str, int]:
+    async def _at_the_start(self, context: StepContext, body: Json) -> dict[str, int]:
         """Ready pods of the old side: remembered since the run's start; a process that took over counts again."""
-        if self._memo(work) not in work.memory:
-            work.memory[self._memo(work)] = await self._ready(work, body, body["spec"]["selector"])
-        known: dict[str, int] = work.memory[self._memo(work)]
+        if self._memo(context) not in context.memo:
+            context.memo[self._memo(context)] = await self._ready(context, body, body["spec"]["selector"])
+        known: dict[str, int] = context.memo[self._memo(context)]
         return known
 
     def _needed(self, ready: Mapping[str, int]) -> dict[str, int]:
@@ -212,55 +217,57 @@ class Switch(Kind):
             for port, count in ready.items()
         }
 
-    async def _snapshot(self, work: Work) -> Snapshot | None:
+    async def _snapshot(self, context: StepContext) -> Snapshot | None:
         """The selector as it is, and ours; None when the Service has it without us. Never of a view that may be behind."""
-        ref = self._ref(work)
-        body = await work.cluster.get(ref)
-        if problems := self._unfit(body, f"{work.place}.switch"):
+        ref = self._ref(context)
+        body = await context.cluster.get(ref)
+        if problems := self._unfit(body, f"{context.place}.switch"):
             raise PlanError(*problems)
         ours = body["spec"]["selector"] | self.selector
         if body["spec"]["selector"] == ours:
-            return await work.targets.saved(ref)  # written just before a crash, or never to be written
-        needed = self._needed(await self._at_the_start(work, body))
-        stood = await self._ready(work, body, body["spec"]["selector"])
-        return await work.targets.snapshot(ref, body, [_SELECTOR], {"ready": needed, "stood": stood}, [ours])
+            return await context.targets.saved(ref)  # written just before a crash, or never to be written
+        needed = self._needed(await self._at_the_start(context, body))
+        stood = await self._ready(context, body, body["spec"]["selector"])
+        return await context.targets.snapshot(ref, body, [_SELECTOR], {"ready": needed, "stood": stood}, [ours])
 
-    async def _set_back(self, work: Work, change: Change) -> bool:
+    async def _set_back(self, context: StepContext, change: Change) -> bool:
         """A stream may be behind; nobody is held up without a fresh look."""
-        return bool(_live(await work.cluster.get(self._ref(work))) != change.to)
+        return bool(_live(await context.cluster.get(self._ref(context))) != change.to)
 
-    async def _short(self, work: Work, labels: Mapping[str, str], needed: Mapping[str, int], asked: int = 0) -> str:
+    async def _short(
+        self, context: StepContext, labels: Mapping[str, str], needed: Mapping[str, int], asked: int = 0
+    ) -> str:
         """What a side lacks; empty when nothing is lacking. All that its workloads are `asked` for is enough."""
-        body = await work.targets.view(self._ref(work))
-        for port, ready in (await self._ready(work, body, labels)).items():
+        body = await context.targets.view(self._ref(context))
+        for port, ready in (await self._ready(context, body, labels)).items():
             if ready < needed.get(port, 0) and not 0 < asked <= ready:
                 where = f" and a port {port}" if port else ""
                 return f"{ready} pods with {_shown(labels)}{where} are ready, and {needed[port]} are needed"
         return ""
 
-    async def _short_back(self, work: Work, labels: Mapping[str, str], snapshot: Snapshot) -> str:
+    async def _short_back(self, context: StepContext, labels: Mapping[str, str], snapshot: Snapshot) -> str:
         """As `_short`, of the old side: never more than it had just before the switch, or it could never be undone."""
         stood = snapshot.facts["stood"]
         needed = {port: min(count, stood.get(port, 0)) for port, count in snapshot.facts["ready"].items()}
-        if not await self._short(work, labels, needed):
+        if not await self._short(context, labels, needed):
             return ""
-        asked = await wanted(work.cluster, work.namespace, Side(self.service, labels, subset=True))
-        return await self._short(work, labels, needed, asked)
+        asked = await wanted(context.cluster, context.namespace, Side(self.service, labels, subset=True))
+        return await self._short(context, labels, needed, asked)
 
-    async def _followed(self, work: Work, body: Json, *, served: bool = True) -> Outcome:
+    async def _followed(self, context: StepContext, body: Json, *, served: bool = True) -> Outcome:
         """Whether the Service's endpoints are those of its selector; until then traffic still goes where it went.
 
         A side that served nothing before the switch has none to show.
         """
-        chosen, there = _live(body), await addressed(work.cluster, work.namespace, self.service)
-        pods = await pods_of(work.cluster, work.namespace, chosen)
+        chosen, there = _live(body), await addressed(context.cluster, context.namespace, self.service)
+        pods = await pods_of(context.cluster, context.namespace, chosen)
         strays = there - {pod["metadata"]["uid"] for pod in pods}
         if (there or not served) and not strays:
             return Done(ready=str(len(there)))
         says = (
             f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {_shown(chosen)}"
         )
-        return Again(work.pause(), says if there else f"Service {self.service} has no ready endpoints yet")
+        return Again(context.pause(), says if there else f"Service {self.service} has no ready endpoints yet")
 
 
 def _live(body: Json) -> Json:

@@ -22,7 +22,7 @@ from cutover.routing.virtual_services import VirtualService
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
 from cutover.schema.model import Duration, validations
 from cutover.steps import foreign_weights, sides
-from cutover.steps.base import Kind, Target, Work, lacks_the_right, old_side_not_ready
+from cutover.steps.base import Kind, StepContext, Target, lacks_the_right, old_side_not_ready
 from cutover.targets.foreign import command
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Foreign
@@ -160,136 +160,136 @@ class Traffic(Kind):
         mirrors, sticks = self.mirror is not None, self.stickiness is not None
         return self.where.fields(body, self.match, mirrors=mirrors, sticks=sticks)
 
-    async def examine(self, work: Work) -> list[Problem]:
+    async def examine(self, context: StepContext) -> list[Problem]:
         """The routes and both destinations are there, hold traffic, and resolve to Services."""
         problems: list[Problem] = []
-        place = f"{work.place}.traffic"
+        place = f"{context.place}.traffic"
         try:
-            body = await work.cluster.get(self._ref(work))
-            found = self._pairs(work, body)
-            free = work.targets.may_take(
+            body = await context.cluster.get(self._ref(context))
+            found = self._pairs(context, body)
+            free = context.targets.may_take(
                 body
             )  # else it waits for a plan that goes on, and that takes away what is its own
-            fields = self._beside(work, body, found) if free else []
-            problems += [*await self._tried(work, body, fields), *self._too_few(work, found)]
-            problems += self._left(work, body, found) if free else ()
-            known = await subsets(work.cluster, work.namespace)
+            fields = self._beside(context, body, found) if free else []
+            problems += [*await self._tried(context, body, fields), *self._too_few(context, found)]
+            problems += self._left(context, body, found) if free else ()
+            known = await subsets(context.cluster, context.namespace)
             match = (*self.match, *([self.stickiness.match("")] if self.stickiness else ()))
             told = [*self.where.surprises(body, found, known, match)]
             if self.http_route:
-                told += self.http_route.rivals(body, await work.cluster.list(HTTP_ROUTES, work.namespace), found)
+                told += self.http_route.rivals(body, await context.cluster.list(HTTP_ROUTES, context.namespace), found)
             problems += [Problem(place, says, warning=True) for says in told]
         except NotFound:
             pass  # said by preflight for every target
         except PlanError as error:
             problems.extend(error.problems)
         try:
-            sides.forget(work)
-            await self._bearings(work)
+            sides.forget(context)
+            await self._bearings(context)
         except PlanError as error:
             problems.extend(error.problems)
         return problems
 
-    async def look(self, work: Work, stage: int) -> Any:
+    async def look(self, context: StepContext, stage: int) -> Any:
         """Count the ready endpoints of the new side; before the first weight, also read what the snapshot will hold.
 
         That must not be a view from a stream, which may be behind: it would be brought back one day.
         """
-        bearings = await self._bearings(work)
-        counting = count_ready(work.cluster, work.namespace, bearings.new)
-        if stage or work.targets.remembers(self._ref(work)):
+        bearings = await self._bearings(context)
+        counting = count_ready(context.cluster, context.namespace, bearings.new)
+        if stage or context.targets.remembers(self._ref(context)):
             return _Look((await counting)[0])
-        counts, body = await asyncio.gather(counting, work.cluster.get(self._ref(work)))
+        counts, body = await asyncio.gather(counting, context.cluster.get(self._ref(context)))
         return _Look(counts[0], body)
 
-    async def do(self, work: Work, stage: int, looked: _Look | None) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: _Look | None) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
-        ref, course = self._ref(work), self._course()
+        ref, course = self._ref(context), self._course()
         here = course.stages()[stage]
         # On the first write there is no snapshot yet, and asking for one would only cost time.
-        known = stage > 0 or work.targets.remembers(ref)
-        snapshot = (await work.targets.saved(ref) if known else None) or await self._snapshot(work, looked)
+        known = stage > 0 or context.targets.remembers(ref)
+        snapshot = (await context.targets.saved(ref) if known else None) or await self._snapshot(context, looked)
         weights, others = course.changes(snapshot, here.weights), course.changes_beside(snapshot, stage)
-        minded = await foreign_weights.mind(work, ref, self.to, weights, kept=here.kept)
-        standing = course.standing(snapshot, stage, applied=work.applied)
-        stop, weights = minded.stop or await foreign_weights.taken_away(work, ref, standing), minded.weights
+        minded = await foreign_weights.mind(context, ref, self.to, weights, kept=here.kept)
+        standing = course.standing(snapshot, stage, applied=context.applied)
+        stop, weights = minded.stop or await foreign_weights.taken_away(context, ref, standing), minded.weights
         if stop is not None:
             return stop
-        if await foreign_weights.raises(work, ref, weights[1::2], [*filter(puts, others)]):
-            ready = looked.ready if looked else await sides.count(work, snapshot.facts["to"])
-            if short := await sides.short(work, snapshot, ("to", self.to), ready, here.share):
-                return Again(work.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
+        if await foreign_weights.raises(context, ref, weights[1::2], [*filter(puts, others)]):
+            ready = looked.ready if looked else await sides.count(context, snapshot.facts["to"])
+            if short := await sides.short(context, snapshot, ("to", self.to), ready, here.share):
+                return Again(context.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
         body = minded.body
         try:
             if weights or others:
-                body = await work.targets.change(ref, snapshot.uid, [*weights, *others], body)
+                body = await context.targets.change(ref, snapshot.uid, [*weights, *others], body)
         except Foreign:
-            if await minded.overtaken(work, ref):
-                return Again(work.pause(), f"{self.to} was given another weight in {ref} just now")
+            if await minded.overtaken(context, ref):
+                return Again(context.pause(), f"{self.to} was given another weight in {ref} just now")
             raise
-        if refused := foreign_weights.refused(self.where, body, snapshot, self.marks(snapshot)):
+        if refused := foreign_weights.refused(self.where, body, snapshot, self.restores(snapshot)):
             return refused
-        again = work.anew or work.applied  # of the last stage only after a person has resumed it
+        again = context.reapply or context.applied  # of the last stage only after a person has resumed it
         return Done(skip=(here.last and not again) or (here.weights > 0 and not weights))
 
-    async def look_back(self, work: Work) -> Any:
+    async def look_back(self, context: StepContext) -> Any:
         """Count the ready endpoints of the old side."""
-        snapshot = await work.targets.saved(self._ref(work))
-        return None if snapshot is None else await sides.count(work, snapshot.facts["from"])
+        snapshot = await context.targets.saved(self._ref(context))
+        return None if snapshot is None else await sides.count(context, snapshot.facts["from"])
 
-    async def undo(self, work: Work, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, looked: Any) -> Outcome:
         """Bring all back in one write. A weight somebody else set is taken back too: it is traffic that counts."""
-        ref = self._ref(work)
-        snapshot = await work.targets.saved(ref)
+        ref = self._ref(context)
+        snapshot = await context.targets.saved(ref)
         if snapshot is None:
-            await work.targets.fence(ref)
+            await context.targets.fence(ref)
             return Done()
-        body = await work.targets.view(ref)
+        body = await context.targets.view(ref)
         changes = back(snapshot, body)
         if any(change.to != change.expects[1] for change in changes):
-            short = await sides.short_of_old(work, snapshot, self.from_, looked)
+            short = await sides.short_of_old(context, snapshot, self.from_, looked)
             if short:
-                return old_side_not_ready(work, f"traffic cannot go back yet: {short}")
+                return old_side_not_ready(context, f"traffic cannot go back yet: {short}")
         rest = [Change(one.path, one.was, (one.was, one.ours)) for one in beside(snapshot)]
         try:
-            await work.targets.change(ref, snapshot.uid, [*changes, *rest], body)
+            await context.targets.change(ref, snapshot.uid, [*changes, *rest], body)
         except Foreign:
             # A weight set just now is looked at anew; what was done beside the weights keeps neither the traffic nor the rest.
-            body = await work.cluster.get(ref)
+            body = await context.cluster.get(ref)
             ours = [one for one in rest if (found := find(body, one.path)) and found.value in one.expects]
             changes = back(snapshot, body)
-            await work.targets.change(ref, snapshot.uid, [*changes, *ours], body)
+            await context.targets.change(ref, snapshot.uid, [*changes, *ours], body)
             if ours != rest:
                 raise
-        body = await work.targets.confirm(ref, snapshot.uid, [*changes, *rest])
+        body = await context.targets.confirm(ref, snapshot.uid, [*changes, *rest])
         return Done(message=self.where.refused(body, ()))
 
-    async def refused(self, work: Work) -> Failed | None:
+    async def refused(self, context: StepContext) -> Failed | None:
         """A gateway may say only long after the write that it goes on with what it had before."""
-        ref = self._ref(work)
-        snapshot = await work.targets.saved(ref)
+        ref = self._ref(context)
+        snapshot = await context.targets.saved(ref)
         if snapshot is None:
             return None
-        return foreign_weights.refused(self.where, await work.targets.view(ref), snapshot, self.marks(snapshot))
+        return foreign_weights.refused(self.where, await context.targets.view(ref), snapshot, self.restores(snapshot))
 
-    def marks(self, snapshot: Snapshot) -> list[Change]:
+    def restores(self, snapshot: Snapshot) -> list[Change]:
         """Both weights of each route, and what stood beside them for a while."""
-        return self._course().marks(snapshot)
+        return self._course().restores(snapshot)
 
-    async def ahead(self, work: Work) -> frozenset[Ref] | None:
+    async def ahead(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
-        snapshot = await work.targets.saved(self._ref(work))
+        snapshot = await context.targets.saved(self._ref(context))
         if snapshot is None:
             return frozenset()
-        if await sides.short_of_old(work, snapshot, self.from_, None):
+        if await sides.short_of_old(context, snapshot, self.from_, None):
             return None
         both = [Side(**snapshot.facts[which]) for which in ("from", "to")]
-        return frozenset(await behind(work.cluster, work.namespace, *both))
+        return frozenset(await behind(context.cluster, context.namespace, *both))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
-    def _ref(self, work: Work) -> Ref:
-        return self.touches()[0].ref(work.namespace)
+    def _ref(self, context: StepContext) -> Ref:
+        return self.touches()[0].ref(context.namespace)
 
     def _course(self) -> Course:
         return Course(
@@ -302,15 +302,15 @@ class Traffic(Kind):
             self.stickiness is not None,
         )
 
-    def _pairs(self, work: Work, body: Json) -> list[Pair]:
-        return pairs(body, self.where, self.from_, self.to, f"{work.place}.traffic")
+    def _pairs(self, context: StepContext, body: Json) -> list[Pair]:
+        return pairs(body, self.where, self.from_, self.to, f"{context.place}.traffic")
 
-    def _beside(self, work: Work, body: Json, found: list[Pair]) -> list[tuple[Role, Path, Json]]:
+    def _beside(self, context: StepContext, body: Json, found: list[Pair]) -> list[tuple[Role, Path, Json]]:
         """The fields that are set beside the weights for a while, each with its value. Raises PlanError.
 
         Of routes that come in one write the last stands highest: the headers of a match go before a cookie.
         """
-        place, where = f"{work.place}.traffic", self.where
+        place, where = f"{context.place}.traffic", self.where
         if self._asks_for_http and (other := next((pair.route for pair in found if not pair.route.http), None)):
             says = f"route {other} is not of http, and only http routes know headers and mirrors; drop match and mirror"
             raise PlanError(Problem(f"{place}.virtualService", says))
@@ -319,82 +319,82 @@ class Traffic(Kind):
             fields += [
                 (Role.MIRROR, *field) for field in (where.mirror(pair, self.mirror.percent) if self.mirror else ())
             ]
-            fields += self._stickiness(work, body, pair)
+            fields += self._stickiness(context, body, pair)
             if self.match:
-                wanted = Branch(work.targets.step, pair.new, self.match)
+                wanted = Branch(context.targets.step, pair.new, self.match)
                 fields.append((Role.MATCH, *where.branch(body, pair, wanted, f"{place}.match")))
         if says := where.too_many(body, [field[1:] for field in fields]):
             raise PlanError(Problem(place, says))
         return fields
 
-    def _stickiness(self, work: Work, body: Json, pair: Pair) -> list[tuple[Role, Path, Json]]:
+    def _stickiness(self, context: StepContext, body: Json, pair: Pair) -> list[tuple[Role, Path, Json]]:
         """For each side the cookie that its answers set, and the route of those who bring it.
 
         The value is of this run and step alone: a cookie of any other means nothing.
         """
-        fields, place = list[tuple[Role, Path, Json]](), f"{work.place}.traffic.stickiness"
-        holder, step = work.targets.holder, work.targets.step
+        fields, place = list[tuple[Role, Path, Json]](), f"{context.place}.traffic.stickiness"
+        owner, step = context.targets.owner, context.targets.step
         for role, side, aim in ((Role.KEEPS_OLD, "from", pair.old), (Role.KEEPS_NEW, "to", pair.new)):
             if self.stickiness:
-                value = f"{holder.uid[:8]}-{holder.run}-{step}-{side}"
+                value = f"{owner.uid[:8]}-{owner.run}-{step}-{side}"
                 wanted = Branch(f"{step}-stays-{side}", aim, (self.stickiness.match(value),))
                 fields.append((role, *self.where.cookie(pair.route, aim, self.stickiness.sets(value), place)))
                 fields.append((role, *self.where.branch(body, pair, wanted, place)))
         return fields
 
-    def _left(self, work: Work, body: Json, found: list[Pair]) -> Iterator[Problem]:
+    def _left(self, context: StepContext, body: Json, found: list[Pair]) -> Iterator[Problem]:
         """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
         for left in self.where.left_behind(body, found):
             fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
-            says = f"{left.says}; take it away: {command(self._ref(work), *fields)}"
-            yield Problem(f"{work.place}.traffic", says, warning=not (left.mirrors and self.mirror))
+            says = f"{left.message}; take it away: {command(self._ref(context), *fields)}"
+            yield Problem(f"{context.place}.traffic", says, warning=not (left.mirrors and self.mirror))
 
-    def _too_few(self, work: Work, found: list[Pair]) -> list[Problem]:
+    def _too_few(self, context: StepContext, found: list[Pair]) -> list[Problem]:
         """Weights that cannot express what is asked."""
         problems = []
         for pair in found:
             both = f"{self.from_} and {self.to}"
             if pair.total == 0:
-                says = f"{both} have no weight in {self._ref(work)}, so there is nothing to shift"
-                problems.append(Problem(f"{work.place}.traffic", f"{says}; give {self.from_} its weight first"))
+                says = f"{both} have no weight in {self._ref(context)}, so there is nothing to shift"
+                problems.append(Problem(f"{context.place}.traffic", f"{says}; give {self.from_} its weight first"))
             elif says := self._course().too_coarse(pair.total):
-                where = f"{both} hold {pair.total} together in {self.where.word} {pair.route} of {self._ref(work)}"
+                where = f"{both} hold {pair.total} together in {self.where.word} {pair.route} of {self._ref(context)}"
                 out = "give them weights that add up to 100"
-                problems.append(Problem(f"{work.place}.traffic.weights", f"{where}, and {says}; {out}"))
+                problems.append(Problem(f"{context.place}.traffic.weights", f"{where}, and {says}; {out}"))
         return problems
 
-    async def _tried(self, work: Work, body: Json, fields: list[tuple[Role, Path, Json]]) -> list[Problem]:
+    async def _tried(self, context: StepContext, body: Json, fields: list[tuple[Role, Path, Json]]) -> list[Problem]:
         """Whether the server takes what is put beside the weights, and keeps all of it: a definition that is older drops some.
 
         Istio's keep what we write since their first version, and are not asked.
         """
         if not fields or not self.where.drops:
             return []
-        place, ref = f"{work.place}.traffic", self._ref(work)
+        place, ref = f"{context.place}.traffic", self._ref(context)
         found = [(at, value) for _, path, value in fields if (at := find(body, path)) is not None]
         writes = [one for at, value in found for one in write(at, value) if one["op"] != "test"]
         try:
-            after = await work.cluster.try_out(ref, in_order(writes), work.targets.holder.account)
+            after = await context.cluster.try_out(ref, in_order(writes), context.targets.owner.account)
         except (Rejected, Denied) as refused:
-            if await lacks_the_right(work, ref, refused):
+            if await lacks_the_right(context, ref, refused):
                 return []  # said by preflight with all other rights
             return [Problem(place, f"the server refuses {ref} with what is asked: {refused}")]
         kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
         return [] if kept else [Problem(place, f"{ref} would not keep all that is written to it; {self.where.drops}")]
 
-    async def _bearings(self, work: Work) -> sides.Bearings:
-        return await sides.bearings(work, self.from_, self.to)
+    async def _bearings(self, context: StepContext) -> sides.Bearings:
+        return await sides.bearings(context, self.from_, self.to)
 
-    async def _snapshot(self, work: Work, looked: _Look | None) -> Snapshot:
+    async def _snapshot(self, context: StepContext, looked: _Look | None) -> Snapshot:
         """The fields as they are, and what stood behind the two sides at the run's start."""
-        ref, bearings = self._ref(work), await self._bearings(work)
-        if self._asks_for_http and (kept := await work.targets.saved(ref)):
+        ref, bearings = self._ref(context), await self._bearings(context)
+        if self._asks_for_http and (kept := await context.targets.saved(ref)):
             return kept  # taken just before a crash: what is to be put there may stand there already
-        body = (looked and looked.body) or await work.cluster.get(ref)
-        found = self._pairs(work, body)
+        body = (looked and looked.body) or await context.cluster.get(ref)
+        found = self._pairs(context, body)
         weights = [(aim.at, None) for pair in found for aim in (pair.old, pair.new)]  # worked out stage by stage
-        fields = self._beside(work, body, found)
+        fields = self._beside(context, body, found)
         paths, ours = zip(*weights, *(field[1:] for field in fields), strict=True)
         facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
         facts |= {ROLES: [role for role, _, _ in fields], REFUSED: self.where.refusals(body)}
-        return await work.targets.snapshot(ref, body, paths, facts, ours)
+        return await context.targets.snapshot(ref, body, paths, facts, ours)

@@ -9,10 +9,10 @@ from pydantic import Field, field_validator
 
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.schema.model import Duration, show_duration, validations
-from cutover.steps.base import Kind, Work
+from cutover.steps.base import Kind, StepContext
 
 
-class Pause(Kind):
+class Delay(Kind):
     """Lets time pass. It changes nothing, so twice is harmless."""
 
     key: ClassVar[str] = "wait"
@@ -38,7 +38,7 @@ class Pause(Kind):
         """One: the time."""
         return (StageRule(f"wait for {show_duration(self.for_)}", self.for_),)
 
-    async def do(self, work: Work, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Nothing; the dwell does it."""
-        del work, stage, looked
+        del context, stage, looked
         return Done()

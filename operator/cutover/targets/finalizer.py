@@ -29,21 +29,21 @@ async def terminating(cluster: Cluster, namespace: str) -> bool:
     return "deletionTimestamp" in body["metadata"]
 
 
-def is_bound(body: Json) -> bool:
+def has_finalizer(body: Json) -> bool:
     """Whether our finalizer is on a plan."""
     return FINALIZER in (body["metadata"].get("finalizers") or ())
 
 
-def must_be_bound(status: Status, body: Json) -> bool:
+def needs_finalizer(status: Status, body: Json) -> bool:
     """Whether a plan is active and has not our finalizer, though it could have it: on one that is being deleted nothing new is set.
 
     A rollback of a success sets it as its first act, after that has been announced.
     """
     active = status.phase in ACTIVE and status.reason != Reason.RECLAIMING
-    return active and not is_bound(body) and "deletionTimestamp" not in body["metadata"]
+    return active and not has_finalizer(body) and "deletionTimestamp" not in body["metadata"]
 
 
-async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:
+async def set_finalizer(cluster: Cluster, ref: Ref, body: Json, *, wanted: bool) -> None:
     """Set our finalizer on a plan, or take it away; it is there only while the plan is active.
 
     Raises:
@@ -52,23 +52,23 @@ async def bind(cluster: Cluster, ref: Ref, body: Json, *, bound: bool) -> None:
     """
     for _ in range(3):
         present = list(body["metadata"].get("finalizers") or ())
-        if (FINALIZER in present) == bound:
+        if (FINALIZER in present) == wanted:
             return
         try:
-            await cluster.patch(ref, list(_finalizer(body, present, bound=bound)))
+            await cluster.patch(ref, list(_finalizer(body, present, wanted=wanted)))
         except Rejected:
             body = await cluster.get(ref)
-            if bound or (body.get("status") or {}).get("phase") in ACTIVE:
+            if wanted or (body.get("status") or {}).get("phase") in ACTIVE:
                 break
             continue
         except NotFound:
-            if bound:
+            if wanted:
                 raise
         return
     raise Conflict(f"{ref} has changed, and its finalizer was not written")
 
 
-def _finalizer(body: Json, present: list[str], *, bound: bool) -> Iterator[Operation]:
+def _finalizer(body: Json, present: list[str], *, wanted: bool) -> Iterator[Operation]:
     yield same_version(body)
-    wanted = [*present, FINALIZER] if bound else [name for name in present if name != FINALIZER]
-    yield {"op": "add", "path": "/metadata/finalizers", "value": wanted}
+    after = [*present, FINALIZER] if wanted else [name for name in present if name != FINALIZER]
+    yield {"op": "add", "path": "/metadata/finalizers", "value": after}

@@ -59,7 +59,7 @@ def too_large(ref: Ref, fields: Iterable[tuple[Path, Json, Json]]) -> str:
         return ""
     size, name = max((_size([_kept(before), _kept(after)]), readable(path)) for path, before, after in given)
     return (
-        f"the old and new values of {ref} would take {whole} bytes to keep for the way back ({name} alone {size}), "
+        f"the old and new values of {ref} would take {whole} bytes to keep for the rollback ({name} alone {size}), "
         f"and the API server stores no more than {LARGEST}"
     )
 

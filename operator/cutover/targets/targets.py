@@ -44,7 +44,7 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class Owner:
     """Who writes: one run of one plan. `fence` is the number of `status.run.fence`."""
 
     plan: Ref
@@ -65,15 +65,15 @@ class Targets:
 
     Args:
         cluster: the API server.
-        holder: who writes.
+        owner: who writes.
         step: name of the step, part of the snapshots' names.
-        memory: snapshots read or written before in this run, so that they are not read again.
+        cache: snapshots read or written before in this run, so that they are not read again.
     """
 
     cluster: Cluster
-    holder: Holder
+    owner: Owner
     step: str = ""
-    memory: dict[str, Snapshot] = field(default_factory=dict)
+    cache: dict[str, Snapshot] = field(default_factory=dict)
 
     async def view(self, ref: Ref) -> Json:
         """The object as streamed, or read now when it is not streamed. Raises NotFound."""
@@ -95,11 +95,11 @@ class Targets:
         """
         for _ in range(_TRIES):
             body = await self.cluster.get(ref)
-            holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
-            if holder == self.holder.uid and await self._fence_of(ref, body) == self.holder.fence:
+            owner = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+            if owner == self.owner.uid and await self._fence_of(ref, body) == self.owner.fence:
                 return
-            if holder not in (None, self.holder.uid) and (plan := await self._active_plan(ref.namespace, holder)):
-                raise Busy(f"{ref} is held by plan {plan}")
+            if owner not in (None, self.owner.uid) and (plan := await self._active_plan(ref.namespace, owner)):
+                raise Busy(f"{ref} is claimed by plan {plan}")
             await self.still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return
@@ -115,15 +115,15 @@ class Targets:
             Superseded: it does not, or somebody has.
         """
         try:
-            plan = await self.cluster.get(self.holder.plan)
+            plan = await self.cluster.get(self.owner.plan)
         except NotFound:
             raise Superseded("the plan is gone") from None
         status = plan.get("status") or {}
         run = status.get("run") or {}
         if (
-            plan["metadata"]["uid"] != self.holder.uid
+            plan["metadata"]["uid"] != self.owner.uid
             or status.get("phase") not in ACTIVE
-            or (run.get("number"), run.get("fence", 0)) != (self.holder.run, self.holder.fence)
+            or (run.get("number"), run.get("fence", 0)) != (self.owner.run, self.owner.fence)
         ):
             raise Superseded("another process has this plan, or it has ended")
 
@@ -134,7 +134,7 @@ class Targets:
             Rejected: it has not, so the server refuses the marks themselves; its text says why.
         """
         try:
-            await self.cluster.patch(ref, operations, self.holder.account)
+            await self.cluster.patch(ref, operations, self.owner.account)
         except Conflict:
             return False
         except Rejected as refused:
@@ -149,19 +149,19 @@ class Targets:
         operations = [same_version(body)]
         if metadata.get("labels") is None:
             operations.append({"op": "add", "path": "/metadata/labels", "value": {}})
-        operations.append({"op": "add", "path": _PLAN_AT, "value": self.holder.uid})
-        operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
+        operations.append({"op": "add", "path": _PLAN_AT, "value": self.owner.uid})
+        operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.owner.fence)})
         return operations
 
     def may_take(self, body: Json) -> bool:
         """Whether no other plan has claimed an object: what stands in it is then nobody's work under way."""
-        return (body["metadata"].get("labels") or {}).get(PLAN_LABEL) in (None, self.holder.uid)
+        return (body["metadata"].get("labels") or {}).get(PLAN_LABEL) in (None, self.owner.uid)
 
-    async def held_by(self, ref: Ref) -> str:
+    async def claimed_by(self, ref: Ref) -> str:
         """The active plan other than ours that holds an object; empty when it is free. Raises NotFound."""
         body = await self.cluster.get(ref)
-        holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
-        return await self._active_plan(ref.namespace, holder) if holder not in (None, self.holder.uid) else ""
+        owner = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+        return await self._active_plan(ref.namespace, owner) if owner not in (None, self.owner.uid) else ""
 
     async def release(self, ref: Ref, applied: str | None = None, *, fenced: bool = True) -> None:
         """Take our claim away; harmless when it is gone, or the object is.
@@ -175,7 +175,7 @@ class Targets:
             try:
                 body = await (self.cluster.get(ref) if again else self.view(ref))  # the patch tests how old it is
                 labels = body["metadata"].get("labels") or {}
-                if labels.get(PLAN_LABEL) != self.holder.uid:
+                if labels.get(PLAN_LABEL) != self.owner.uid:
                     return
                 if fenced:
                     with suppress(Foreign):  # a number that is nobody's keeps no claim
@@ -215,9 +215,9 @@ class Targets:
         if not text.isdecimal():
             return None
         fence = int(text)
-        if fence > self.holder.fence:
+        if fence > self.owner.fence:
             await self.still_ours()
-            raise Foreign("ClaimLost", fenced_by_hand(ref, fence, self.holder.fence))
+            raise Foreign("ClaimLost", fenced_by_hand(ref, fence, self.owner.fence))
         return fence
 
     async def fence(self, ref: Ref) -> None:
@@ -233,22 +233,22 @@ class Targets:
     def snapshot_of(self, ref: Ref) -> Ref:
         """What keeps the snapshot that this step takes of an object in this run."""
         what = hashlib.sha256(f"{self.step}/{ref.resource.kind}/{ref.name}".encode()).hexdigest()[:10]
-        return Ref(SNAPSHOTS, ref.namespace, f"cutover-{self.holder.uid[:8]}-{self.holder.run}-{what}")
+        return Ref(SNAPSHOTS, ref.namespace, f"cutover-{self.owner.uid[:8]}-{self.owner.run}-{what}")
 
     async def saved(self, ref: Ref) -> Snapshot | None:
         """The snapshot that this step took of an object in this run; None when it took none, so wrote nothing."""
         name = self.snapshot_of(ref).name
-        if name not in self.memory:
+        if name not in self.cache:
             try:
                 body = await self.cluster.get(self.snapshot_of(ref))
             except NotFound:
                 return None
-            self.memory[name] = read(body)
-        return self.memory[name]
+            self.cache[name] = read(body)
+        return self.cache[name]
 
     def remembers(self, ref: Ref) -> bool:
         """Whether this process has had the snapshot in its hands."""
-        return self.snapshot_of(ref).name in self.memory
+        return self.snapshot_of(ref).name in self.cache
 
     async def snapshot(
         self,
@@ -260,7 +260,7 @@ class Targets:
     ) -> Snapshot:
         """Remember fields as they are in `body`, once: a snapshot that exists already is the one that counts."""
         name = self.snapshot_of(ref).name
-        known = self.memory.get(name)
+        known = self.cache.get(name)
         if known is not None:
             return known
         values = []
@@ -270,7 +270,7 @@ class Targets:
                 raise Foreign("TargetReplaced", f"{ref} has no {readable(path)}")
             values.append((path, found.value))
         taken = Snapshot(body["metadata"]["uid"], tuple(values), dict(facts or {}), tuple(ours))
-        marks = labels(self.holder.uid, self.holder.run)
+        marks = labels(self.owner.uid, self.owner.run)
         manifest = {
             "apiVersion": SNAPSHOTS.api_version,
             "kind": SNAPSHOTS.kind,
@@ -285,7 +285,7 @@ class Targets:
             if kept is None:
                 raise
             return kept
-        self.memory[name] = taken
+        self.cache[name] = taken
         return taken
 
     # --- changes ------------------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ class Targets:
             if operations[0] == same_version(body):  # it has lost its marks, so nothing on it tells who is late
                 await self.still_ours()
             try:
-                return await self.cluster.patch(ref, operations, self.holder.account)
+                return await self.cluster.patch(ref, operations, self.owner.account)
             except Rejected as rejected:
                 # A failed test, a missing path and an invalid object look alike: only another read can tell.
                 refused, before = str(rejected), operations
@@ -333,23 +333,23 @@ class Targets:
         metadata = body["metadata"]
         if metadata["uid"] != uid:
             raise Foreign("TargetReplaced", f"{ref} was deleted and made anew")
-        holder = (metadata.get("labels") or {}).get(PLAN_LABEL)
-        if holder is None:
+        owner = (metadata.get("labels") or {}).get(PLAN_LABEL)
+        if owner is None:
             return self._claiming_again(ref, body, changes)
-        if holder != self.holder.uid:
-            raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
+        if owner != self.owner.uid:
+            raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {owner}")
         fence = await self._fence_of(ref, body)
         if fence is None:
             return self._claiming_again(ref, body, changes)
         writes = _writes(ref, body, changes)
-        if fence == self.holder.fence and not writes:
+        if fence == self.owner.fence and not writes:
             return []
         operations: list[Operation] = [
-            {"op": "test", "path": _PLAN_AT, "value": self.holder.uid},
+            {"op": "test", "path": _PLAN_AT, "value": self.owner.uid},
             {"op": "test", "path": _FENCE_AT, "value": str(fence)},
         ]
-        if fence < self.holder.fence:
-            operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.holder.fence)})
+        if fence < self.owner.fence:
+            operations.append({"op": "add", "path": _FENCE_AT, "value": str(self.owner.fence)})
         return operations + writes
 
     def _claiming_again(self, ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
@@ -370,11 +370,11 @@ class Targets:
         for _ in range(_TRIES):
             body = await self.cluster.get(ref)
             _writes(ref, body, expected)  # raises where a field has another value
-            holder = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
-            if holder == self.holder.uid:
+            owner = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
+            if owner == self.owner.uid:
                 return
-            if holder is not None:
-                raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {holder}")
+            if owner is not None:
+                raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {owner}")
             await self.still_ours()
             if await self._mark(ref, body, self._claiming(body)):
                 return

@@ -42,7 +42,7 @@ _ONLY_ONCE: Final = ("kustomize.toolkit.fluxcd.io/ssa", ("IfNotPresent", "Ignore
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Owner:
+class Manager:
     """What keeps an object.
 
     Attributes:
@@ -60,20 +60,20 @@ class Owner:
         return f"{self.tool} ({self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name})"
 
 
-def owner_of(body: Json) -> Owner | None:
+def manager_of(body: Json) -> Manager | None:
     """What keeps an object as it stands elsewhere; None when nothing has left a mark."""
     labels, annotations = _labels(body), _annotations(body)
     if application := _tracked(body, annotations.get(_TRACKING, "")):
-        return Owner(Tool.ARGO_CD, "application", application)
+        return Manager(Tool.ARGO_CD, "application", application)
     for tool, kind, name, namespace in _MARKS:
         for marks in (labels, annotations):
             if name in marks:
-                return Owner(tool, kind, marks[name], marks.get(namespace, ""))
+                return Manager(tool, kind, marks[name], marks.get(namespace, ""))
     writers = {entry.get("manager") for entry in body["metadata"].get("managedFields") or ()}
     if _BY_LABEL in labels and not writers.isdisjoint(_ARGO_WRITERS):
-        return Owner(Tool.ARGO_CD, "application", labels[_BY_LABEL])
+        return Manager(Tool.ARGO_CD, "application", labels[_BY_LABEL])
     if labels.get("app.kubernetes.io/managed-by") == "Helm":
-        return Owner(Tool.HELM, "release", annotations.get("meta.helm.sh/release-name", "unknown"))
+        return Manager(Tool.HELM, "release", annotations.get("meta.helm.sh/release-name", "unknown"))
     return None
 
 
@@ -87,12 +87,12 @@ def _tracked(body: Json, mark: str) -> str:
     return application if name == here and kind == body.get("kind", kind) else ""
 
 
-def drifts(body: Json) -> Owner | None:
+def drifts(body: Json) -> Manager | None:
     """Who will write an object back while a plan changes it; None when nobody does, or has been told not to.
 
     Helm by itself writes only when somebody runs it.
     """
-    owner, annotations = owner_of(body), _annotations(body)
+    owner, annotations = manager_of(body), _annotations(body)
     if owner is None or owner.tool is Tool.HELM:
         return None
     key, value = _LEAVES.get(owner.kind, ("", ""))
@@ -103,7 +103,7 @@ def drifts(body: Json) -> Owner | None:
     return owner
 
 
-def way_out(owner: Owner, fields: Mapping[Ref, Sequence[str]]) -> str:
+def way_out(owner: Manager, fields: Mapping[Ref, Sequence[str]]) -> str:
     """How a tool is told to leave what a plan writes alone: one sentence, and word for word what to write.
 
     Args:
