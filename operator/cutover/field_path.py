@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -64,12 +64,25 @@ class Change:
     Attributes:
         path: the field.
         to: the value wanted; ABSENT removes the field.
-        expects: the values it may have before the write: the snapshot's and ours. Any other is somebody else's.
+        was: what it was before the step, as the snapshot says.
+        ours: what the last stage of the step sets.
+        previous: what earlier stages set, in their order.
     """
 
     path: Path
     to: Json
-    expects: tuple[Json, ...]
+    was: Json
+    ours: Json
+    previous: tuple[Json, ...] = ()
+
+    @property
+    def expects(self) -> tuple[Json, ...]:
+        """The values it may have before the write, in the order in which it gets them. Any other is somebody else's."""
+        return (self.was, *self.previous, self.ours)
+
+    def forward(self) -> Change:
+        """The same field, brought to what the last stage sets."""
+        return replace(self, to=self.ours)
 
 
 def escape(key: str) -> str:

@@ -41,7 +41,7 @@ def labels(cluster: MemoryCluster) -> dict[str, str]:
 
 
 def change(to: Any, *others: Any) -> Change:
-    return Change(REPLICAS, to, (0, *others, to))
+    return Change(REPLICAS, to, was=0, ours=to, previous=others)
 
 
 def uid(cluster: MemoryCluster) -> str:
@@ -248,7 +248,7 @@ async def test_an_inserted_container_moves_nothing(cluster: MemoryCluster) -> No
     await targets(cluster).claim(V2)
     pod = cluster.objects[V2]["spec"]["template"]["spec"]
     pod["containers"].insert(0, {"name": "new", "image": "new:1"})
-    await targets(cluster).change(V2, uid(cluster), [Change(IMAGE, "shop:2", ("shop-v2:1", "shop:2"))])
+    await targets(cluster).change(V2, uid(cluster), [Change(IMAGE, to="shop:2", was="shop-v2:1", ours="shop:2")])
     assert [item["image"] for item in cluster.objects[V2]["spec"]["template"]["spec"]["containers"]] == [
         "new:1",
         "proxy:1",
@@ -270,7 +270,7 @@ async def test_an_item_put_where_ours_was_gets_nothing(cluster: MemoryCluster) -
         return await real(ref, operations, account)
 
     cluster.patch = patch  # type: ignore[method-assign]
-    await targets(cluster).change(V2, uid(cluster), [Change(IMAGE, "shop:2", ("shop-v2:1", "shop:2"))])
+    await targets(cluster).change(V2, uid(cluster), [Change(IMAGE, to="shop:2", was="shop-v2:1", ours="shop:2")])
     assert [item["image"] for item in cluster.objects[V2]["spec"]["template"]["spec"]["containers"]] == [
         "proxy:1",
         "shop-v2:1",
@@ -304,7 +304,7 @@ async def test_weights_stay_with_their_destinations_and_their_route(cluster: Mem
     cluster.patch = patch  # type: ignore[method-assign]
     at = ("spec", "http", {"name": "primary"}, "route")
     changes = [
-        Change((*at, {"destination": {"host": host}}, "weight"), to, (50, to))
+        Change((*at, {"destination": {"host": host}}, "weight"), to, was=50, ours=to)
         for host, to in (("shop-v1", 0), ("shop-v2", 100))
     ]
     await targets(cluster).change(ROUTES, str(cluster.objects[ROUTES]["metadata"]["uid"]), changes)

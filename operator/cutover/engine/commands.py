@@ -340,7 +340,7 @@ class CommandContext:
             body = await self.cluster.get(ref)
             for change in await expected(self.plan, self.status, self.step_context, ref):
                 found = find(body, change.path)
-                if found is None or found.value != change.expects[-1]:
+                if found is None or found.value != change.ours:
                     return f"{readable(change.path)} of {ref} is no longer what this run left"
         for at, step in enumerate(self.status.steps):
             targets = self.targets(step.name)

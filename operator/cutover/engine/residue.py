@@ -46,7 +46,7 @@ async def _of_object(kind: Any, targets: Targets, ref: Ref) -> list[str]:
     left = [
         (mark.path, found, mark.to)
         for mark in kind.restores(snapshot)
-        if mark.expects[-1] == mark.to  # what the end of the step leaves is what was there before
+        if mark.ours == mark.was  # what the end of the step leaves is what was there before
         and (found := find(body, mark.path)) is not None
         and found.value != mark.to
         and found.value in mark.expects

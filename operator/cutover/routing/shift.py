@@ -5,7 +5,7 @@ Used by the `traffic` kind, which reads and writes. It knows fields by their pat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -119,20 +119,20 @@ class Course:
         Before the first one they stay what they were, which is watched as well.
         """
         if not reached:
-            return [Change(path, was, (was,)) for path, was in weights_of(snapshot)]
+            return [Change(path, to=was, was=was, ours=was) for path, was in weights_of(snapshot)]
         changes = []
         for (old_path, old), (new_path, new) in pairs_of(snapshot):
             if ours := self._shares(old, new, reached):
                 total = number(old) + number(new)
-                changes.append(Change(old_path, total - ours[-1], (old, *(total - share for share in ours))))
-                changes.append(Change(new_path, ours[-1], (new, *ours)))
+                changes.append(_one(old_path, old, [total - share for share in ours]).forward())
+                changes.append(_one(new_path, new, ours).forward())
         return changes
 
     def changes_beside(self, snapshot: Snapshot, stage: int) -> list[Change]:
         """What a stage has beside the weights, and what the one before it had and it takes away."""
         here, before = self._around(stage)
         return [
-            Change(one.path, one.ours if one.role in here else one.was, (one.was, one.ours))
+            Change(one.path, to=one.ours if one.role in here else one.was, was=one.was, ours=one.ours)
             for one in beside(snapshot)
             if one.role in here or one.role in before
         ]
@@ -141,7 +141,9 @@ class Course:
         """What has been put there before and stays; once a stage is `applied`, all that it has."""
         here, before = self._around(stage)
         stays = here if applied else here & before
-        return [Change(one.path, one.ours, (one.was, one.ours)) for one in beside(snapshot) if one.role in stays]
+        return [
+            Change(one.path, to=one.ours, was=one.was, ours=one.ours) for one in beside(snapshot) if one.role in stays
+        ]
 
     def _around(self, stage: int) -> tuple[frozenset[Role], frozenset[Role]]:
         """What stands in a stage, and in the one before it."""
@@ -150,12 +152,14 @@ class Course:
 
     def restores(self, snapshot: Snapshot) -> list[Change]:
         """The way back of each field, from every value it may have; the last of them is what the end leaves."""
-        found = [Change(one.path, one.was, (one.was, one.ours, one.was)) for one in beside(snapshot)]
+        found = [
+            Change(one.path, to=one.was, was=one.was, ours=one.was, previous=(one.ours,)) for one in beside(snapshot)
+        ]
         for (old_path, old), (new_path, new) in pairs_of(snapshot):
             ours = self._shares(old, new, len(self.weights))
             total = number(old) + number(new)
-            found.append(Change(old_path, old, (old, *(total - share for share in ours))))
-            found.append(Change(new_path, new, (new, *ours)))
+            found.append(_one(old_path, old, [total - share for share in ours]))
+            found.append(_one(new_path, new, ours))
         return found
 
     def too_coarse(self, total: int) -> str:
@@ -181,9 +185,15 @@ class Course:
 def back(snapshot: Snapshot, body: Json) -> list[Change]:
     """The weights to what they were, over whatever stands there."""
     return [
-        Change(path, was, (was, found.value if (found := find(body, path)) else was))
+        Change(path, to=was, was=was, ours=found.value if (found := find(body, path)) else was)
         for path, was in weights_of(snapshot)
     ]
+
+
+def _one(path: Path, was: Json, shares: Sequence[int]) -> Change:
+    """One weight on its way back, from each of the shares it may have been given; none leaves it as it was."""
+    *previous, ours = shares or [was]
+    return Change(path, to=was, was=was, ours=ours, previous=tuple(previous))
 
 
 def weights_of(snapshot: Snapshot) -> list[tuple[Path, Json]]:
@@ -209,7 +219,7 @@ def beside(snapshot: Snapshot) -> list[Extra]:
 
 def puts(change: Change) -> bool:
     """Whether it puts something there, and does not take it away."""
-    return bool(change.to != change.expects[0])
+    return bool(change.to != change.was)
 
 
 def _share(total: int, percent: int) -> int:

@@ -188,7 +188,7 @@ class Kind(Model):
 
     def forward(self, snapshot: Snapshot) -> list[Change]:
         """The same fields on the way forward: to the last value that the step sets."""
-        return [Change(mark.path, mark.expects[-1], mark.expects) for mark in self.restores(snapshot)]
+        return [change.forward() for change in self.restores(snapshot)]
 
     def fields(self, target: Target, body: Json) -> list[str]:
         """Which fields of a target it writes, as jq paths; `body` is the target as it is."""

@@ -282,7 +282,8 @@ class Deploy(Kind):
     def restores(self, snapshot: Snapshot) -> list[Change]:
         """Each field that was set."""
         return [
-            Change(path, was, (was, ours)) for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
+            Change(path, to=was, was=was, ours=ours)
+            for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
 
     # --- pieces -------------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class Flags(Kind):
     def restores(self, snapshot: Snapshot) -> list[Change]:
         """Each key, or the annotation with both its values."""
         return [
-            Change(path, was, (was, *((_second(ours),) if path == MARK else ()), ours))
+            Change(path, to=was, was=was, ours=ours, previous=(_second(ours),) if path == MARK else ())
             for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
 
@@ -274,7 +274,7 @@ class Flags(Kind):
         return [
             str(change.path[-1])
             for change in self.forward(snapshot)
-            if (found := find(body, change.path)) and found.value == change.expects[0] != change.to
+            if (found := find(body, change.path)) and found.value == change.was != change.to
         ]
 
     # --- back ---------------------------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ class Flags(Kind):
             body = await context.targets.view(self._refs(context)[0])
         except NotFound:
             return False
-        changes = [change for change in self.forward(snapshot) if change.to != change.expects[0]]
+        changes = [change for change in self.forward(snapshot) if change.to != change.was]
         return any((found := find(body, change.path)) and found.value == change.to for change in changes)
 
     async def _mark_late(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
@@ -327,7 +327,7 @@ class Flags(Kind):
     async def _mark_back(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
         """Off, unless a pod of the old template may have started with our values: then the second mark comes first."""
         (off,), ours = self.restores(snapshot), snapshot.ours[0]
-        second = Change(off.path, _second(ours), off.expects)
+        second = replace(off, to=_second(ours))
         body = await context.targets.view(ref)
         if mark(body) == ours:
             pods, known = await running_pods(context, ref, body), snapshot.facts["running"]

@@ -20,7 +20,7 @@ async def taken_away(context: StepContext, ref: Ref, ours: list[Change]) -> Paus
     """Whether somebody has taken away what we put beside the weights, which is a wish to stop."""
 
     def gone(body: Json) -> Change | None:
-        return next((one for one in ours if (at := find(body, one.path)) and at.value == one.expects[0]), None)
+        return next((one for one in ours if (at := find(body, one.path)) and at.value == one.was), None)
 
     if (
         not ours
@@ -88,16 +88,20 @@ def _compare(
             return changes, None, False  # said by `targets.change`
         live_old, live_new = found[0].value, found[1].value
         # Written only over what was looked at: a weight is traffic, and never left to chance.
-        minded += [replace(old, expects=(live_old,)), replace(new, expects=(live_new,))]
+        minded += [_only_over(old, live_old), _only_over(new, live_new)]
         goal = number(new.to)
         if number(live_new) == goal and number(live_old) == number(old.to):
             continue
-        before = goal if kept else number(new.expects[-2])
+        before = goal if kept else number(new.previous[-1] if new.previous else new.was)
         if number(live_new) >= goal:
             raised = True
         elif not context.reapply and number(live_new) != before:
             return minded, _Lowered(number(live_new), goal), False
     return minded, None, raised
+
+
+def _only_over(change: Change, live: Json) -> Change:
+    return replace(change, was=live, ours=live, previous=())
 
 
 async def raises(context: StepContext, ref: Ref, weights: list[Change], others: list[Change]) -> bool:

@@ -136,7 +136,10 @@ class Job(Kind):
             await context.targets.change(ref, state.uid, ())  # a process that slept meanwhile ends here
             return Again(0.0, f"Job {name} is made", made=before + _mark(body))
         if state.started == "false" and not state.finished:
-            changes = [Change(_SUSPEND, to=False, expects=(True,)), Change(_STARTED, "true", ("false",))]
+            changes = [
+                Change(_SUSPEND, to=False, was=True, ours=False),
+                Change(_STARTED, to="true", was="false", ours="true"),
+            ]
             state = state_of(await context.targets.change(ref, state.uid, changes))
         if state.started == "never":
             return Failed("JobStopped", f"Job {name} was stopped before it began")
@@ -236,14 +239,17 @@ class Job(Kind):
         if state.deleting:
             return Again(_SOON, f"the undo waits until {lead} is deleted")
         if not state.begun:
-            await context.targets.change(ref, state.uid, [Change(_STARTED, "never", ("false", "never"))])
+            await context.targets.change(ref, state.uid, [Change(_STARTED, to="never", was="false", ours="never")])
             return None
         if state.ending:
             return Again(_SOON, f"the undo waits until {lead} has ended")
         if not state.suspended:
             if not state.acknowledged:
                 return Again(_SOON, f"the undo waits until the Job controller has seen {lead}")
-            changes = [Change(_SUSPEND, to=True, expects=(False, True)), Change(_STARTED, "true", ("false", "true"))]
+            changes = [
+                Change(_SUSPEND, to=True, was=False, ours=True),
+                Change(_STARTED, to="true", was="false", ours="true"),
+            ]
             body = await context.targets.change(ref, state.uid, changes)
             state = state_of(body)
         return None if state.stopped else Again(_SOON, f"the undo waits until {lead} is stopped")

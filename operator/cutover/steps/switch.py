@@ -124,12 +124,7 @@ class Switch(Kind):
         (change,) = self.forward(snapshot)
         live = _live(await context.targets.view(ref))
         if live != change.to:
-            if (
-                live == change.expects[0]
-                and context.applied
-                and not context.reapply
-                and await self._set_back(context, change)
-            ):
+            if live == change.was and context.applied and not context.reapply and await self._set_back(context, change):
                 says = f"somebody has set the selector of {ref} back to {_shown(live)}"
                 return Pause("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
             if short := await self._short(context, change.to, snapshot.facts["ready"]):
@@ -153,7 +148,7 @@ class Switch(Kind):
             await context.targets.fence(ref)
             return Done()
         marks = self.restores(snapshot)
-        moved = _live(await context.targets.view(ref)) == marks[0].expects[-1]
+        moved = _live(await context.targets.view(ref)) == marks[0].ours
         if moved and (short := await self._short_back(context, marks[0].to, snapshot)):
             return old_side_not_ready(context, f"{ref} cannot go back yet: {short}")
         body = await context.targets.change(ref, snapshot.uid, marks)
@@ -164,7 +159,7 @@ class Switch(Kind):
     def restores(self, snapshot: Snapshot) -> list[Change]:
         """The selector."""
         ((path, was),), (ours,) = snapshot.values, snapshot.ours
-        return [Change(path, was, (was, ours))]
+        return [Change(path, to=was, was=was, ours=ours)]
 
     async def ahead(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""

@@ -246,11 +246,11 @@ class Traffic(Kind):
             return Done()
         body = await context.targets.view(ref)
         changes = back(snapshot, body)
-        if any(change.to != change.expects[1] for change in changes):
+        if any(change.to != change.ours for change in changes):
             short = await sides.short_of_old(context, snapshot, self.from_, looked)
             if short:
                 return old_side_not_ready(context, f"traffic cannot go back yet: {short}")
-        rest = [Change(one.path, one.was, (one.was, one.ours)) for one in beside(snapshot)]
+        rest = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in beside(snapshot)]
         try:
             await context.targets.change(ref, snapshot.uid, [*changes, *rest], body)
         except Foreign:

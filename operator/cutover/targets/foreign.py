@@ -14,9 +14,9 @@ _LONGEST: Final = 160
 
 
 def says(ref: Ref, change: Change, found: Found) -> str:
-    """A field has a value that is neither the snapshot's (the first that the change expects) nor one of ours."""
-    was, *ours = change.expects
-    set_to = " or ".join(dict.fromkeys(_shown(value) for value in ours if value != was)) or _shown(was)
+    """A field has a value that is neither the snapshot's nor one of ours."""
+    was, set_by_us = change.was, (*change.previous, change.ours)
+    set_to = " or ".join(dict.fromkeys(_shown(value) for value in set_by_us if value != was)) or _shown(was)
     return (
         f"{readable(change.path)} of {ref} is {_shown(found.value)}, was {_shown(was)} before, and this plan set {set_to}; "
         f"somebody else changed it. To have it as it was: {command(ref, (found, was))}"
@@ -26,8 +26,7 @@ def says(ref: Ref, change: Change, found: Found) -> str:
 def gone(ref: Ref, change: Change) -> str:
     """There is no place any more where the field stood."""
     return (
-        f"{ref} has no {readable(change.path)} any more; it was {_shown(change.expects[0])} before. "
-        f"Put it back: {_edit(ref)}"
+        f"{ref} has no {readable(change.path)} any more; it was {_shown(change.was)} before. Put it back: {_edit(ref)}"
     )
 
 
