@@ -17,7 +17,7 @@ from harness.api import Api
 from harness.cluster import Cluster
 from harness.process import until
 from harness.tools import print_progress
-from support.real import DEPLOY, SHIFT, Shop
+from support.cluster.shop import DEPLOY, SHIFT, Shop
 
 PLANS = 30
 GATE = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from support.serving import Requests, Serving
+from support.fakes.http_server import Requests, Serving
 
 
 class Answers(Serving):

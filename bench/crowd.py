@@ -14,7 +14,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import ENDED, Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.real import SHIFT, Shop
+from support.cluster.shop import SHIFT, Shop
 
 T = TypeVar("T")
 DEPLOY = """

@@ -14,7 +14,7 @@ from answers import Answers
 
 from harness.cluster import ROOT, Cluster
 from harness.process import until
-from support.real import Operator
+from support.cluster.shop import Operator
 
 
 @contextmanager

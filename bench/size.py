@@ -13,7 +13,7 @@ from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
 from harness.tools import print_progress
-from support.real import Operator, Shop
+from support.cluster.shop import Operator, Shop
 
 RUN = (0, 100, 500, 1000)
 """Plans that were carried out by the process that is measured."""

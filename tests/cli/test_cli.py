@@ -27,7 +27,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.kind import AnyCluster
 from harness.process import free_ports, until
-from support.real import DEPLOY, SHIFT, Shop
+from support.cluster.shop import DEPLOY, SHIFT, Shop
 
 GOOD = """
 apiVersion: cutover.dev/v1alpha1

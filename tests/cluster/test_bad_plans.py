@@ -11,7 +11,7 @@ import yaml
 from cutover.status.status import Phase
 from harness.api import ApiError
 from plan.test_bad_plans import spec_of
-from support.real import DEPLOY, SHIFT, Shop
+from support.cluster.shop import DEPLOY, SHIFT, Shop
 
 pytestmark = pytest.mark.cluster
 CASES = yaml.safe_load((Path(__file__).parents[1] / "plan" / "bad_plans.yaml").read_text())

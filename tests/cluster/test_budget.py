@@ -11,8 +11,8 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, Verdict
 from harness.cluster import Cluster
 from harness.process import until
-from support.fixtures import Gauges
-from support.real import DEPLOY, Shop
+from support.cluster.fixtures import Gauges
+from support.cluster.shop import DEPLOY, Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("counts requests in the audit log")]
 

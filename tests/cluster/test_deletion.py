@@ -25,7 +25,9 @@ from cutover.status.status import Phase
 from harness import tools
 from harness.process import NotReady, until
 from harness.proxy import Proxy
-from support.phases import (
+from support.cluster.shop import DEPLOY, Shop
+from support.cluster.testbed import Site, Yard, side_by_side, unclaimed
+from support.faults.phases import (
     Abandoned,
     Case,
     Claiming,
@@ -45,8 +47,6 @@ from support.phases import (
     Succeeded,
     Waiting,
 )
-from support.real import DEPLOY, Shop
-from support.site import Site, Yard, side_by_side, unclaimed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))

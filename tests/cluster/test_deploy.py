@@ -15,7 +15,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.real import DEPLOY, AnyOperator, Shop
+from support.cluster.shop import DEPLOY, AnyOperator, Shop
 
 pytestmark = pytest.mark.cluster
 

@@ -18,8 +18,8 @@ import pytest
 
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, killing
-from support.site import End, Undisturbed, Yard, side_by_side, until_met
-from support.stories import STORIES, Story
+from support.cluster.testbed import End, Undisturbed, Yard, side_by_side, until_met
+from support.plans.on_cluster import STORIES, Story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))

@@ -13,7 +13,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, Status
 from harness.api import Api
 from harness.process import until
-from support.real import AnyOperator, Shop
+from support.cluster.shop import AnyOperator, Shop
 
 pytestmark = pytest.mark.cluster
 

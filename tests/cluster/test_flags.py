@@ -15,7 +15,7 @@ from cutover.status.status import Phase, Status
 from harness.cluster import ROOT, Cluster
 from harness.node import placement
 from harness.process import until
-from support.real import Operator, Shop
+from support.cluster.shop import Operator, Shop
 
 pytestmark = pytest.mark.cluster
 
@@ -62,7 +62,7 @@ class Answering:
         container = {
             "name": "app",
             "image": "answering:1",
-            "command": ["python3", str(ROOT / "tests/support/answering.py")],
+            "command": ["python3", str(ROOT / "tests/support/fakes/flag_server.py")],
             "env": [
                 {
                     "name": "USE_NEW_SCHEMA",

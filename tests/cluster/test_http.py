@@ -13,8 +13,8 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, Status, Verdict
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
-from support.page import Page
-from support.real import DEPLOY, Operator, Shop
+from support.cluster.shop import DEPLOY, Operator, Shop
+from support.fakes.json_server import Page
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("its server is on this machine")]
 

@@ -14,9 +14,9 @@ from cutover.status.status import Phase
 from harness.api import ApiError
 from harness.cluster import Cluster
 from harness.process import until
-from support.changes import Changes
-from support.checkout import Checkout, example
-from support.real import Operator, Shop
+from support.cluster.checkout import Checkout, example
+from support.cluster.object_history import Changes
+from support.cluster.shop import Operator, Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
 

@@ -9,7 +9,7 @@ import pytest
 from cutover.status.status import ENDED, Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.real import Shop
+from support.cluster.shop import Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("counts requests in the audit log")]
 OPERATOR = "system:serviceaccount:cutover-system:cutover"

@@ -12,7 +12,7 @@ from cli.test_cli import cutover
 from cutover.status.status import Phase, Status
 from harness.kind import AnyCluster
 from harness.process import until
-from support.real import Shop
+from support.cluster.shop import Shop
 
 pytestmark = pytest.mark.cluster
 _LIMITS = "{type: Container, max: {memory: 1Gi}, default: {memory: 1Gi, cpu: 100m}}"

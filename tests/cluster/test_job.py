@@ -15,9 +15,9 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, Status
 from harness.process import until
 from harness.proxy import Exchange, Fault, Pause
-from support.real import Operator, Shop
-from support.site import Yard
-from support.tool import Tool
+from support.cluster.shop import Operator, Shop
+from support.cluster.testbed import Yard
+from support.fakes.migration_tool import Tool
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("its tool is a process of the process node")]
 SEED = int(os.environ.get("SEED", "1"))

@@ -23,8 +23,8 @@ from cutover.plan.plan import read_status
 from cutover.status.status import ENDED, Phase, Status
 from harness.cluster import ROOT, Cluster
 from harness.process import Process, until
-from support.changes import Changes
-from support.real import Operator, Shop
+from support.cluster.object_history import Changes
+from support.cluster.shop import Operator, Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
 DEMO = ROOT / "demo"

@@ -16,7 +16,7 @@ from cutover.status.status import Phase
 from harness.api import Api
 from harness.cluster import Cluster
 from harness.process import until
-from support.real import DEPLOY, SHIFT, Operator, Shop
+from support.cluster.shop import DEPLOY, SHIFT, Operator, Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
 

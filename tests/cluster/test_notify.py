@@ -16,8 +16,8 @@ from cutover.status.status import Phase, StepState
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.process import until
-from support.real import DEPLOY, Operator, Shop
-from support.receiver import Receiver, nobody, receiver, written
+from support.cluster.shop import DEPLOY, Operator, Shop
+from support.fakes.message_receiver import Receiver, nobody, receiver, written
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("its operator has receivers on this machine")]
 ALL = "[Running, Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused, Abandoned]"

@@ -24,7 +24,11 @@ from cutover.ports import PLAN_LABEL
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.process import NotReady, until
-from support.meddling import (
+from support.cluster.observer import RunTally, Witness
+from support.cluster.shop import Shop
+from support.cluster.testbed import Yard, side_by_side
+from support.faults.other_writer import Somebody
+from support.faults.other_writer_actions import (
     Objects,
     adorn,
     after,
@@ -46,11 +50,7 @@ from support.meddling import (
     then_abort,
     without,
 )
-from support.observer import RunTally, Witness
-from support.phases import Case, RollingOut
-from support.real import Shop
-from support.site import Yard, side_by_side
-from support.somebody import Somebody
+from support.faults.phases import Case, RollingOut
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
 SEED = int(os.environ.get("SEED", "1"))

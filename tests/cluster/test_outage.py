@@ -13,8 +13,9 @@ import yaml
 
 from cutover.status.status import Phase
 from harness.proxy import Proxy
-from support import phases
-from support.phases import (
+from support.cluster.testbed import Yard, side_by_side
+from support.faults import phases
+from support.faults.phases import (
     Dwelling,
     Paused,
     Pending,
@@ -27,7 +28,6 @@ from support.phases import (
     TakenBack,
     Waiting,
 )
-from support.site import Yard, side_by_side
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("takes the API server away")]
 SOON = 30.0

@@ -8,7 +8,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Answer, Phase, StepState
 from harness.api import ApiError
 from harness.process import until
-from support.real import DEPLOY, SHIFT, AnyOperator, Operator, Shop
+from support.cluster.shop import DEPLOY, SHIFT, AnyOperator, Operator, Shop
 
 pytestmark = pytest.mark.cluster
 

@@ -14,7 +14,7 @@ from cutover.status.requests import PREFIX
 from harness.api import Api, ApiError
 from harness.kind import AnyCluster, OnKind
 from harness.process import until
-from support.real import Shop
+from support.cluster.shop import Shop
 
 pytestmark = pytest.mark.cluster
 KINDS = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")

@@ -8,7 +8,7 @@ import pytest
 
 from cutover.status.status import Phase, Status, Verdict
 from harness.kind import AnyCluster
-from support.real import Shop
+from support.cluster.shop import Shop
 
 pytestmark = pytest.mark.cluster
 

@@ -12,8 +12,8 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.checkout import Checkout
-from support.real import Shop
+from support.cluster.checkout import Checkout
+from support.cluster.shop import Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
 

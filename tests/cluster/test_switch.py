@@ -14,7 +14,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.real import Operator, Shop
+from support.cluster.shop import Operator, Shop
 
 pytestmark = pytest.mark.cluster
 

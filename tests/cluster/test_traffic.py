@@ -12,9 +12,9 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.checkout import SERVICES, Checkout, example
-from support.real import Shop
-from support.shop import RUNBOOK
+from support.cluster.checkout import SERVICES, Checkout, example
+from support.cluster.shop import Shop
+from support.fakes.shop import RUNBOOK
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
 

@@ -24,8 +24,8 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, Pause, delayed, killing
-from support.site import Site, Undisturbed, Yard, side_by_side
-from support.stories import BACK_AND_FORTH, CANARY, STORIES, Story
+from support.cluster.testbed import Site, Undisturbed, Yard, side_by_side
+from support.plans.on_cluster import BACK_AND_FORTH, CANARY, STORIES, Story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))

@@ -13,7 +13,7 @@ from harness.cluster import Cluster
 from harness.control_plane import install
 from harness.mesh import gateway_crds
 from harness.process import until
-from support.real import DEPLOY, SHIFT, Operator, Shop
+from support.cluster.shop import DEPLOY, SHIFT, Operator, Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("starts a control plane of its own, without a mesh")]
 

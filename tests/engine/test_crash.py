@@ -7,9 +7,9 @@ import pytest
 from cutover.ports import Ref
 from cutover.status.status import Phase, SuccessCriterion
 from cutover.testing import CrashSwitch
-from support.plans import STORIES, Story, play
-from support.shop import plan
-from support.simulation import Simulation
+from support.fakes.shop import plan
+from support.fakes.simulation import Simulation
+from support.plans.simulated import STORIES, Story, play
 
 pytestmark = pytest.mark.exhaustive
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cutover.ports import Sample
 from cutover.status.status import ENDED, Phase, StepState
 from cutover.testing import react
-from support.shop import CANARY, ROUTES, V2, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import CANARY, ROUTES, V2, plan, shop
+from support.fakes.simulation import Simulation
 
 
 async def test_a_good_version_gets_all_the_traffic() -> None:

@@ -15,11 +15,11 @@ from cutover.ports import FINALIZER, JOBS, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.steps import KINDS, Kind
-from engine.test_corners import APPROVE, DEPLOY
-from engine.test_others import shifted, weights
-from support.plans import STORIES, Story, play
-from support.shop import CANARY, V2, plan, shop
-from support.simulation import Simulation
+from engine.test_corner_cases import APPROVE, DEPLOY
+from engine.test_other_writers import shifted, weights
+from support.fakes.shop import CANARY, V2, plan, shop
+from support.fakes.simulation import Simulation
+from support.plans.simulated import STORIES, Story, play
 
 SOAK = """
 steps:

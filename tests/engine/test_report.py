@@ -10,8 +10,8 @@ from cutover.ports import PLANS, Ref, Sample
 from cutover.status.requests import RequestVerb
 from cutover.status.status import ENDED, Phase, Result, SuccessCriterion
 from cutover.testing import CrashSwitch
-from support.shop import V2, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import V2, plan, shop
+from support.fakes.simulation import Simulation
 
 QUICK = """
 guards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]

@@ -17,9 +17,9 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.targets.snapshots import LARGEST, too_large
 from cutover.testing.controllers import react
-from support.plans import migrating
-from support.shop import V2, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import V2, plan, shop
+from support.fakes.simulation import Simulation
+from support.plans.simulated import migrating
 
 DEPLOY = """
 steps:

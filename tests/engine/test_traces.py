@@ -9,9 +9,9 @@ import pytest
 
 from cutover.ports import Ref
 from cutover.saga.turn import Notice
-from support.plans import STORIES, Story, play
-from support.shop import plan
-from support.simulation import Simulation
+from support.fakes.shop import plan
+from support.fakes.simulation import Simulation
+from support.plans.simulated import STORIES, Story, play
 
 FOLDER = Path(__file__).parent / "traces"
 

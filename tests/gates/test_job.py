@@ -21,9 +21,9 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.targets.targets import Owner
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMetrics, run_jobs
-from support.plans import template
-from support.shop import PLAN, exits, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import PLAN, exits, plan, shop
+from support.fakes.simulation import Simulation
+from support.plans.simulated import template
 
 
 def source(image: str = "smoke:1", more: str = "") -> Job:

@@ -16,8 +16,8 @@ from cutover.plan.plan import parse
 from cutover.ports import Sample
 from cutover.status.status import Phase
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMetrics
-from support.shop import plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import plan, shop
+from support.fakes.simulation import Simulation
 
 
 def vector(*values: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cutover.ports import Delivery, Message
 from cutover.runtime import messages
 from cutover.runtime.messages import Messages
 from cutover.settings.settings import NotifyProvider
-from support.receiver import Receiver, nobody, receiver, written
+from support.fakes.message_receiver import Receiver, nobody, receiver, written
 
 Told = list[tuple[str, bool]]
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 from cutover.plan.plan import parse
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from support.shop import plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import plan, shop
+from support.fakes.simulation import Simulation
 
 TWO = 'steps: [{name: look, approve: {message: "numbers fine?"}}, {name: go, approve: {message: "really?"}}]'
 

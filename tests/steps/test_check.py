@@ -10,8 +10,8 @@ from cutover.errors import PlanError
 from cutover.plan.plan import parse
 from cutover.ports import Sample
 from cutover.status.status import Phase
-from support.shop import V2, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import V2, plan, shop
+from support.fakes.simulation import Simulation
 
 GATE = 'gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]'
 DEPLOY = "{name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}"

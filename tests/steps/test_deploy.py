@@ -16,8 +16,8 @@ from cutover.targets.patching import merge
 from cutover.targets.targets import Foreign
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import roll_out
-from support.deploying import AGENT_2, SCALE, STORE_2, V2_2, claimed, do, pod, status, step, undo, work
-from support.shop import AGENT, STORE, V2
+from support.fakes.deploy_step import AGENT_2, SCALE, STORE_2, V2_2, claimed, do, pod, status, step, undo, work
+from support.fakes.shop import AGENT, STORE, V2
 
 
 @pytest.fixture

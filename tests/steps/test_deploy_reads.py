@@ -13,8 +13,8 @@ from cutover.ports import CONFIG_MAPS, PODS
 from cutover.saga.turn import Again, Failed
 from cutover.steps.base import Target
 from cutover.testing import MemoryCluster
-from support.deploying import V2_2, claimed, do, status, step, work
-from support.shop import V2
+from support.fakes.deploy_step import V2_2, claimed, do, status, step, work
+from support.fakes.shop import V2
 
 _START = "so its pods would not start; create that first, or mark the reference optional"
 

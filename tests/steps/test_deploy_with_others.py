@@ -24,10 +24,10 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react, roll_out
-from support import flagging
-from support.deploying import SCALE, STORE_2, V2_2, claimed, do, pod, step, undo, work
-from support.shop import ROUTES, STORE, V1, V2, plan, shop
-from support.simulation import Simulation
+from support.fakes import flags_step
+from support.fakes.deploy_step import SCALE, STORE_2, V2_2, claimed, do, pod, step, undo, work
+from support.fakes.shop import ROUTES, STORE, V1, V2, plan, shop
+from support.fakes.simulation import Simulation
 
 
 @pytest.fixture
@@ -261,10 +261,10 @@ async def test_a_pause_on_the_way_back_waits_and_names_who_ends_it(cluster: Memo
 
 
 async def test_a_pause_in_the_middle_of_a_restart_is_named_both_ways() -> None:
-    flagged = flagging.claimed()
-    await flagging.do(flagged)
+    flagged = flags_step.claimed()
+    await flags_step.do(flagged)
     flagged.objects[V1]["spec"]["paused"] = True
-    for outcome, kind in ((await flagging.do(flagged), Pause), (await flagging.undo(flagged), Wait)):
+    for outcome, kind in ((await flags_step.do(flagged), Pause), (await flags_step.undo(flagged), Wait)):
         assert isinstance(outcome, kind)
         assert outcome.reason == "DeploymentPaused"
         assert "run kubectl rollout resume deployment/shop-v1 -n shop" in outcome.message

@@ -17,7 +17,7 @@ from cutover.status.status import Phase
 from cutover.steps.flags import Flags
 from cutover.targets.targets import Foreign
 from cutover.testing import MemoryCluster
-from support.flagging import (
+from support.fakes.flags_step import (
     AFTER,
     BEFORE,
     FLIP,
@@ -34,8 +34,8 @@ from support.flagging import (
     settle,
     undo,
 )
-from support.shop import FLAGS, NAMESPACE, STORE, V1, V2, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import FLAGS, NAMESPACE, STORE, V1, V2, plan, shop
+from support.fakes.simulation import Simulation
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from cutover.steps import StepContext
 from cutover.steps.job import SETTLED_LABEL, Job
 from cutover.targets.targets import Owner, Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger, run_jobs
-from support.plans import migrating, template
-from support.shop import PLAN, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import PLAN, plan, shop
+from support.fakes.simulation import Simulation
+from support.plans.simulated import migrating, template
 
 UP_AND_DOWN = f"{{template: {template('tool:up')}, undo: {template('tool:down')}}}"
 HANGS = f"{{template: {template('tool:hangs')}, undo: {template('tool:down')}}}"

@@ -16,9 +16,9 @@ from cutover.steps import StepContext
 from cutover.steps.notify import Notify
 from cutover.targets.targets import Owner, Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger
-from support.plans import NOTIFIED, STORIES, Story, play
-from support.shop import PLAN, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import PLAN, plan, shop
+from support.fakes.simulation import Simulation
+from support.plans.simulated import NOTIFIED, STORIES, Story, play
 
 TELL = Notify(provider="chat", message="v2 is there")
 

@@ -19,8 +19,8 @@ from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Foreign, Owner, Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import name_endpoints, pod, react
-from support.shop import FRONT, PLAN, V1, V2, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import FRONT, PLAN, V1, V2, plan, shop
+from support.fakes.simulation import Simulation
 
 TURN = Switch(service="front", selector={"app": "shop-v2"})
 SPEC = """

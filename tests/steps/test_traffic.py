@@ -17,8 +17,8 @@ from cutover.steps.sides import short
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Owner, Targets
 from cutover.testing import MemoryCluster, MemoryMessenger
-from support.shop import PLAN, ROUTES, V2, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import PLAN, ROUTES, V2, plan, shop
+from support.fakes.simulation import Simulation
 
 SHIFT = """
 steps:

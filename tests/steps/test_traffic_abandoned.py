@@ -16,9 +16,9 @@ from cutover.status.status import Phase
 from cutover.targets.patching import apply, tidy
 from cutover.testing import MemoryCluster
 from steps import test_traffic_http_route as http_route
-from steps.test_traffic_beside import HEADER, OURS, change_plan, edit, names, primary, put_with, spec
-from support.shop import ROUTES, RULES, plan, shop, shop_with_an_http_route
-from support.simulation import Simulation
+from steps.test_traffic_headers_and_mirrors import HEADER, OURS, change_plan, edit, names, primary, put_with, spec
+from support.fakes.shop import ROUTES, RULES, plan, shop, shop_with_an_http_route
+from support.fakes.simulation import Simulation
 
 THEIRS = {"destination": {"host": "recorder"}, "percentage": {"value": 0.5}}
 MATCH, MIRROR = f"match: [{HEADER}], dwell: 1m", "mirror: {percent: 30, dwell: 1m}, dwell: 1m"

@@ -13,8 +13,8 @@ from cutover.ports import DEPLOYMENTS, HTTP_ROUTES, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import Crash, MemoryCluster
-from support.shop import RULES, SOAK, http_route, plan, shop_with_an_http_route
-from support.simulation import Simulation
+from support.fakes.shop import RULES, SOAK, http_route, plan, shop_with_an_http_route
+from support.fakes.simulation import Simulation
 
 HEADER = "{headers: {canary: {exact: 'true'}}}"
 

@@ -18,10 +18,10 @@ from cutover.status.status import Phase
 from cutover.steps import sides
 from cutover.targets.snapshots import Snapshot
 from cutover.testing import MemoryCluster
-from steps.test_traffic_beside import HEADER, OURS, edit, names, only, primary, put_with, share, spec
-from support.deploying import work
-from support.shop import ROUTES, V2, shop, shop_of_many_routes
-from support.simulation import Simulation
+from steps.test_traffic_headers_and_mirrors import HEADER, OURS, edit, names, only, primary, put_with, share, spec
+from support.fakes.deploy_step import work
+from support.fakes.shop import ROUTES, V2, shop, shop_of_many_routes
+from support.fakes.simulation import Simulation
 
 # --- routes that are told by what they do not have ----------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from cutover.ports import HTTP_ROUTES, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
-from support.shop import RULES, http_route, plan, shop_with_an_http_route
-from support.simulation import Simulation
+from support.fakes.shop import RULES, http_route, plan, shop_with_an_http_route
+from support.fakes.simulation import Simulation
 
 CONTROLLER = "example.com/gateways"
 ACCEPTED, REFUSED = ("Accepted", "True"), ("Accepted", "False")

@@ -16,7 +16,7 @@ from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
-from support.shop import (
+from support.fakes.shop import (
     ROUTES,
     RULES,
     SOAK,
@@ -27,7 +27,7 @@ from support.shop import (
     shop_with_an_http_route,
     virtual_service,
 )
-from support.simulation import Simulation
+from support.fakes.simulation import Simulation
 
 STAYS = ["cutover-shift-stays-to-primary", "cutover-shift-stays-from-primary"]
 

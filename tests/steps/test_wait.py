@@ -8,8 +8,8 @@ from typing import Any
 from cutover.plan.plan import parse
 from cutover.ports import Ref
 from cutover.status.status import Phase
-from support.shop import plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import plan, shop
+from support.fakes.simulation import Simulation
 
 FIVE = "steps: [{name: rest, wait: {for: 5m}}]"
 

@@ -1,0 +1,316 @@
+"""The real driver in one or two processes at once, over a server that loses, repeats and delays what they ask of it, and people
+who interfere: whatever happens in whatever order, each change of the server keeps the promises, and every plan ends.
+
+`make test` takes a repeatable sample. With CUTOVER_WALK_MINUTES=60 new walks are taken for as long, and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from cutover.ports import FENCE_LABEL, PLAN_LABEL, Ref
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
+from support.fakes.shop import ROUTES, V1, V2
+from support.faults.change_invariants import FOREIGN
+from support.faults.fault_injection import Aim, Fault, Pace
+from support.faults.random_walk import FIGURES, Walk
+from support.plans.simulated import SPECS
+
+pytestmark = pytest.mark.exhaustive
+
+_WALKS = 700
+"""About a minute's."""
+_LEAST = {
+    "ended Succeeded after a crash": 0.04,
+    "ended RolledBack after a crash": 0.04,
+    "ended Abandoned": 0.02,
+    "turned back in mid-traffic": 0.05,
+    "was Paused": 0.05,
+    "was Stuck": 0.01,
+    "was Waiting": 0.05,
+    "applied again": 0.1,
+    "replaced": 0.1,
+    "snapshot deleted": 0.1,
+    "SnapshotLost": 0.01,
+    "fault: late": 0.05,
+    **{f"fault: {fault}": 0.02 for fault in Fault if fault is not Fault.LATE},
+}
+"""Of what there is at least so much to a walk: about half of what there is, because a seed does not repeat its walks exactly."""
+NUMBER = st.integers(1, 3) | st.integers(1, 10)
+AIM = st.sampled_from([Aim.ANY, Aim.WRITE, Aim.TARGET, Aim.TARGET])
+WRITES = st.sampled_from([Aim.WRITE, Aim.TARGET])
+WHO = st.sampled_from([0, 1])
+
+_going = precondition(lambda self: not self.over)
+
+
+class Machine(Walk, RuleBasedStateMachine):
+    """What may happen."""
+
+    @initialize(
+        name=st.sampled_from(sorted(SPECS)),
+        processes=st.sampled_from([1, 2, 2]),
+        on_failure=st.sampled_from(["Rollback", "Rollback", "Pause"]),
+        keep=st.sampled_from(["0s", "24h"]),
+        deletion=st.sampled_from(["Rollback", "Rollback", "Orphan"]),
+        wish=st.sampled_from(["go on", "go on", "take back", "take back", "delete", "abandon"]),
+        ahead=st.integers(0, 24),
+    )
+    def begin(
+        self, name: str, processes: int, on_failure: str, keep: str, deletion: str, wish: str, ahead: int
+    ) -> None:
+        """A plan is made; the first process does some turns in peace."""
+        policies = {"onFailure": on_failure, "keepSnapshots": keep, "deletionPolicy": deletion}
+        self.set_up(name, processes, policies, wish)
+        self.run(self.several(ahead, 0))
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    @_going
+    @rule(turns=st.integers(1, 5))
+    def all_work(self, turns: int) -> None:
+        self.run(self.several(turns))
+
+    @_going
+    @rule(at=WHO, turns=st.integers(1, 4))
+    def one_works(self, at: int, turns: int) -> None:
+        self.run(self.several(turns, self.who(at)))
+
+    @_going
+    @rule(at=WHO, aim=AIM, number=NUMBER, done=st.booleans())
+    def dies_in_a_request(self, at: int, aim: Aim, number: int, done: bool) -> None:  # noqa: FBT001 -- drawn
+        self.trouble(self.who(at), Fault.DIES_AFTER if done else Fault.DIES_BEFORE, aim, number)
+
+    @_going
+    @rule(at=WHO, aim=AIM, number=NUMBER, done=st.booleans())
+    def gets_no_answer(self, at: int, aim: Aim, number: int, done: bool) -> None:  # noqa: FBT001 -- drawn
+        self.trouble(self.who(at), Fault.UNANSWERED if done else Fault.NOT_DONE, aim, number)
+
+    @_going
+    @rule(at=WHO, aim=WRITES, number=NUMBER, fault=st.sampled_from([Fault.TWICE, Fault.REPEATED]))
+    def is_repeated(self, at: int, aim: Aim, number: int, fault: Fault) -> None:
+        self.trouble(self.who(at), fault, aim, number)
+
+    @_going
+    @rule(at=WHO, aim=AIM, number=NUMBER, fault=st.sampled_from([Fault.DENIED, Fault.BUSY]))
+    def is_refused(self, at: int, aim: Aim, number: int, fault: Fault) -> None:
+        self.trouble(self.who(at), fault, aim, number)
+
+    @_going
+    @rule(at=WHO, aim=WRITES, number=NUMBER)
+    def loses_a_race(self, at: int, aim: Aim, number: int) -> None:
+        self.trouble(self.who(at), Fault.CONFLICT, aim, number)
+
+    @_going
+    @rule(
+        at=WHO,
+        aim=AIM,
+        number=NUMBER,
+        fault=st.sampled_from([Fault.LATE, Fault.LATE, Fault.LATE_ANSWER]),
+        sender=st.sampled_from(["waits", "waits", "dies", "gives up"]),
+        verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABORT, RequestVerb.PAUSE, RequestVerb.RETRY]),
+        stalls=st.booleans(),
+        turns=st.integers(0, 12),
+        arrives=st.booleans(),
+    )
+    def is_late(
+        self,
+        at: int,
+        aim: Aim,
+        number: int,
+        fault: Fault,
+        sender: str,
+        verb: RequestVerb | None,
+        stalls: bool,  # noqa: FBT001 -- drawn
+        turns: int,
+        arrives: bool,  # noqa: FBT001 -- drawn
+    ) -> None:
+        """Others go on meanwhile: the other process, the one that takes the place of the sender, or the sender itself."""
+        at = self.who(at)
+        self.trouble(at, fault, aim, number)
+        late = next((flight for flight in self.world.flights if flight.sender is self.world.processes[at]), None)
+        if sender == "dies":
+            self.run(self.world.kill(at))
+        elif sender == "gives up" and late:
+            self.run(self.world.land(late, "given up"))
+        if verb is not None and self.there:
+            self.ask(verb)
+        self.controllers &= not stalls
+        self.run(self.several(turns))
+        if arrives and late in self.world.flights:
+            self.run(self.world.land(late, "answered"))
+
+    @precondition(lambda self: self.world.flights)
+    @rule(which=st.integers(0, 5), how=st.sampled_from(["answered", "answered", "unanswered", "given up"]))
+    def comes_late(self, which: int, how: str) -> None:
+        self.run(self.world.land(self.world.flights[which % len(self.world.flights)], how))
+
+    @_going
+    @rule(at=WHO)
+    def dies(self, at: int) -> None:
+        self.run(self.world.kill(self.who(at)))
+
+    @_going
+    @rule(at=WHO, stream=st.sampled_from(["plans", "targets", "lists"]), pace=st.sampled_from(Pace))
+    def streams(self, at: int, stream: str, pace: Pace) -> None:
+        self.world.processes[self.who(at)].paces[stream] = pace
+        self.world.hear()
+
+    # --- the world ----------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 5, 20, 60, 700]))
+    def time_passes(self, seconds: int) -> None:
+        self.run(self.pass_time(timedelta(seconds=seconds)))
+
+    @_going
+    @rule(on=st.booleans())
+    def rollouts(self, on: bool) -> None:  # noqa: FBT001 -- drawn
+        self.controllers = on
+        self.react()
+
+    @_going
+    @rule(sample=st.sampled_from([0.1, 0.1, 0.9, None]))
+    def gates_see(self, sample: float | None) -> None:
+        self.sample = sample
+
+    # --- people -------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.there)
+    @rule(verb=st.sampled_from([verb for verb in RequestVerb if verb is not RequestVerb.ABANDON]))
+    def asks(self, verb: RequestVerb) -> None:
+        self.ask(verb)
+
+    @precondition(lambda self: self.there and self.status.phase is Phase.WAITING)
+    @rule()
+    def approves(self) -> None:
+        self.ask(RequestVerb.APPROVE)
+
+    @precondition(lambda self: self.there and self.wish == "abandon")
+    @rule()
+    def abandons(self) -> None:
+        self.ask(RequestVerb.ABANDON)
+
+    @_going
+    @rule(on=st.booleans())
+    def suspends(self, on: bool) -> None:  # noqa: FBT001 -- drawn
+        self.edit(self.world.plan, lambda body: body["spec"].update(suspend=on))
+
+    @precondition(lambda self: self.active and not self.stopped and self.bound)
+    @rule(turns=st.integers(0, 2))
+    def replaces_it(self, turns: int) -> None:
+        """As `kubectl replace` does: the same spec, and no finalizer."""
+        self.world.counts["replaced"] += 1
+        self.edit(self.world.plan, lambda body: body["metadata"].pop("finalizers"))
+        self.run(self.several(turns))
+
+    @precondition(lambda self: self.there and self.wish == "delete" and not self.stopped and not self.unguarded)
+    @rule()
+    def deletes(self) -> None:
+        self.delete()
+
+    @precondition(lambda self: self.over)
+    @rule()
+    def applies_it_again(self) -> None:
+        """The shop is as it was before, and the plan has another word in it; or it is made anew."""
+        self.restore_shop()
+        self.world.counts["applied again"] += 1
+        again = f"again {self.world.counts['applied again']}"
+        if self.there:
+            self.edit(self.world.plan, lambda body: body["spec"]["steps"][0].update(description=again))
+        else:
+            self.make_anew()
+
+    @precondition(lambda self: self.there and self.status.phase is Phase.SUCCEEDED)
+    @rule()
+    def asks_for_a_rollback(self) -> None:
+        self.ask(RequestVerb.ROLLBACK)
+
+    @precondition(lambda self: self.active and self.shares(self.world.cluster.objects[ROUTES]) != [100, 0])
+    @rule(new=st.sampled_from([0, 5, 30, 60, 100]))
+    def weights_by_hand(self, new: int) -> None:
+        def change(body: Any) -> None:
+            for entry, weight in zip(body["spec"]["http"][0]["route"], (100 - new, new), strict=True):
+                entry["weight"] = weight
+
+        self.edit(ROUTES, change)
+
+    @precondition(lambda self: self.active)
+    @rule(ref=st.sampled_from([V1, V2, ROUTES]))
+    def takes_labels_off(self, ref: Ref) -> None:
+        def change(body: Any) -> None:
+            for label in (PLAN_LABEL, FENCE_LABEL):
+                body["metadata"].get("labels", {}).pop(label, None)
+
+        self.edit(ref, change)
+
+    @precondition(lambda self: self.active and self.taken())
+    @rule(which=st.integers(0, 3))
+    def deletes_a_snapshot(self, which: int) -> None:
+        """Whoever has it in mind needs it no more; after a crash the plan is Paused or Stuck, and never says RolledBack for nothing."""
+        self.lose(self.taken()[which % len(self.taken())])
+
+    @precondition(lambda self: self.active and self.image() in ("shop:2", "shop:3"))
+    @rule(verb=st.sampled_from([None, RequestVerb.ABORT, RequestVerb.ABANDON]))
+    def image_by_hand(self, verb: RequestVerb | None) -> None:
+        self.was = self.image()
+        self.set_image(FOREIGN)
+        if verb is not None:
+            self.ask(verb)
+
+    @precondition(lambda self: self.image() == FOREIGN)
+    @rule(back=st.booleans())
+    def image_put_right(self, back: bool) -> None:  # noqa: FBT001 -- drawn
+        self.set_image("shop-v2:1" if back else self.was)
+
+    @invariant()
+    def nothing_is_wrong(self) -> None:
+        self.keeps_its_promises()
+
+
+def _take(number: int, walks: int) -> None:
+    chosen = settings(
+        max_examples=walks,
+        stateful_step_count=30,
+        deadline=None,
+        database=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(seed(number)(Machine), settings=chosen)
+
+
+@pytest.mark.timeout(0)
+def test_walks(capsys: pytest.CaptureFixture[str]) -> None:
+    FIGURES.clear()
+    minutes = float(os.environ.get("CUTOVER_WALK_MINUTES", "0"))
+    number = time.time_ns() % 2**32 if minutes else 1
+    end = time.monotonic() + 60 * minutes
+    _take(number, _WALKS)
+    while time.monotonic() < end:
+        number += 1
+        _take(number, _WALKS)
+    if minutes:
+        with capsys.disabled():
+            sys.stdout.write(f"\nseeds up to {number}\n")
+            sys.stdout.writelines(f"{count:9} {name}\n" for name, count in sorted(FIGURES.items()))
+    # That all of it is reached, and not by chance once.
+    walks = FIGURES["walks"]
+    for name, least in _LEAST.items():
+        assert FIGURES[name] >= walks * least, f"{name}: {FIGURES[name]} of {walks} walks"

@@ -1,0 +1,143 @@
+"""What must hold of every single change that the server sees, whoever made it: the order of things, kept as a ledger."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from cutover.field_path import Json, differences, readable
+from cutover.plan.plan import Plan, read_status
+from cutover.ports import FINALIZER, STREAMED, VIRTUAL_SERVICES, Ref
+from cutover.saga.tables import TOUCHED
+from cutover.status.reasons import Reason
+from cutover.status.status import ACTIVE, Phase, Status, StepState
+from support.fakes.shop import NAMESPACE
+
+_BETWEEN_STEPS = (Reason.CLAIMING, Reason.RELEASING, Reason.RECLAIMING)
+FOREIGN = "foreign:9"
+"""A value that nobody but the person who set it may write over."""
+_LARGEST_STATUS = 64 * 1024
+
+
+class Ledger:
+    """Follows one plan and its targets.
+
+    Attributes:
+        wrong: sentences about what must not be.
+        by_hand: a person is writing now.
+        edited: targets whose spec somebody else has changed; what is written there afterwards is judged at the end only.
+        status: the last one that was saved.
+        phases: all that the plan has been in; `reasons`: and why.
+        split: it turned back while the traffic was divided.
+    """
+
+    def __init__(self, plan: Ref, spec: Plan) -> None:
+        self.plan, self.spec = plan, spec
+        self.wrong: list[str] = []
+        self.by_hand = False
+        self.edited: set[Ref] = set()
+        self.status = Status()
+        self.phases: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.split = False
+        self._writes: Counter[Any] = Counter()
+        self._weight, self._uid = 0, ""
+
+    def changed(self, ref: Ref, before: Json | None, after: Json | None) -> None:
+        """One change of one object."""
+        if ref == self.plan and after is not None:
+            self._plan_changed(before, after)
+        elif ref.resource in STREAMED and before is not None and after is not None and before["spec"] != after["spec"]:
+            if ref.resource == VIRTUAL_SERVICES:
+                self._weight = after["spec"]["http"][0]["route"][1].get("weight", 0)
+            if self.by_hand:
+                self.edited.add(ref)
+            else:
+                self._target_changed(ref, before["spec"], after["spec"])
+
+    def _must(self, holds: object, says: str) -> None:
+        if not holds:
+            self.wrong.append(says)
+
+    # --- the plan -----------------------------------------------------------------------------------------------------
+
+    def _plan_changed(self, before: Json | None, after: Json) -> None:
+        self._uid = after["metadata"]["uid"]
+        bound = FINALIZER in (after["metadata"].get("finalizers") or ())
+        if before is not None and before.get("status") == after.get("status"):
+            status = self.status
+        else:
+            old, status = self.status, read_status(after.get("status"))
+            self.status = status
+            if status.phase is not None:
+                self._status_saved(old, status, len(json.dumps(after["status"])))
+        if status.phase in ACTIVE and status.reason != Reason.RECLAIMING and not self.by_hand:
+            self._must(bound, f"{status.phase} ({status.reason}) without our finalizer")
+
+    def _status_saved(self, old: Status, new: Status, size: int) -> None:
+        self.reasons[new.reason] += 1
+        if new.phase is not old.phase:
+            self.phases[str(new.phase)] += 1
+            self.split |= new.phase is Phase.ROLLING_BACK and 0 < self._weight < 100
+        self._must(size < _LARGEST_STATUS, f"a status of {size} bytes")
+        assert new.run is not None
+        self._must(old.run is None or new.run.fence >= old.run.fence, "the fence fell")
+        states = [step.state for step in new.steps]
+        begun = [at for at, state in enumerate(states) if state is not StepState.PENDING]
+        self._must(begun == list(range(len(begun))), f"steps begin out of their order: {states}")
+        self._must(
+            sum(state in (StepState.DOING, StepState.WAITING) for state in states) <= 1, f"two at once: {states}"
+        )
+        if old.run is not None and old.run.number == new.run.number:
+            for was, now, step in zip(old.steps, new.steps, self.spec.steps, strict=True):
+                if step.kind.undoes and now.attempt > was.attempt > 0:
+                    undone = was.state in (StepState.UNDOING, StepState.UNDONE)
+                    self._must(undone, f"{step.name} is tried again, and was {was.state}")
+                if step.irreversible and was.state is StepState.DONE:
+                    self._must(now.state is StepState.DONE, f"{step.name} cannot be undone, and is {now.state}")
+        if new.phase is Phase.SUCCEEDED and new.reason != Reason.ALREADY:
+            self._must(set(states) == {StepState.DONE}, f"Succeeded with {states}")
+        if new.phase is Phase.ROLLED_BACK:
+            self._must(not set(states) & TOUCHED, f"RolledBack with {states}")
+
+    # --- targets ------------------------------------------------------------------------------------------------------
+
+    def _target_changed(self, ref: Ref, before: Json, after: Json) -> None:
+        status = self.status
+        touched = [
+            (at, step)
+            for at, step in enumerate(self.spec.steps)
+            if at < len(status.steps)
+            and status.steps[at].state in TOUCHED
+            and ref in [target.ref(NAMESPACE) for target in step.kind.touches()]
+        ]
+        announced = status.phase in ACTIVE and status.reason not in _BETWEEN_STEPS and touched
+        self._must(announced, f"{ref} is written though the plan is {status.phase} ({status.reason}), {status.current}")
+        for path, was, _ in differences(before, after, ("spec",)):
+            self._must(was != FOREIGN, f"{readable(path)} of {ref} was somebody else's, and is overwritten")
+        if not announced or ref in self.edited:
+            return
+        if ref.resource == VIRTUAL_SERVICES:
+            self._must(self._weight in self._weights(touched), f"weight {self._weight} was not announced")
+        assert status.run is not None
+        current = status.current
+        step = next((step for step in status.steps if current is not None and step.name == current.step), None)
+        if step is None:
+            return
+        for path, _, value in differences(before, after, ("spec",)):
+            way = "undo" if step.state is StepState.UNDOING else "do"
+            key = (self._uid, status.run.number, step.name, step.attempt, way, ref, readable(path), str(value))
+            self._writes[key] += 1
+            self._must(self._writes[key] == 1, f"done twice: {key}")
+
+    def _weights(self, touched: list[tuple[int, Any]]) -> set[int]:
+        """What the new side may have: what it had, and what the stages have given it that were announced so far."""
+        found, status = {0}, self.status
+        for at, step in touched:
+            weights = step.kind.weights
+            current = status.current
+            if status.steps[at].state is not StepState.DONE and current and current.step == step.name and current.stage:
+                weights = weights[: int(current.stage.partition("/")[0])]
+            found |= {weight if step.kind.to.host == "shop-v2" else 100 - weight for weight in weights}
+        return found

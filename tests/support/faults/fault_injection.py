@@ -1,0 +1,408 @@
+"""Operator processes over one API server in memory, whose requests go wrong: each with the real driver and the real cache.
+
+A process sees the server through `Kubernetes`, the real adapter, whose requests are answered in memory; so what is streamed,
+what an own write does to the cache and what of it is older than what is known is as in earnest. Streams and the cache that
+lists come from may stand still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from cutover.adapters.kubernetes import Kubernetes
+from cutover.engine.driver import Driver
+from cutover.errors import Broken, Conflict, Denied, OutsideError, Unavailable
+from cutover.field_path import Json
+from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
+from cutover.runtime.relist import Missed
+from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
+from support.fakes.memory_api_server import answered
+
+
+class Fault(StrEnum):
+    """What can go wrong with one request."""
+
+    DIES_BEFORE = "dies before it is sent"
+    DIES_AFTER = "dies after it took effect"
+    NOT_DONE = "no answer, not done"
+    UNANSWERED = "no answer, done"
+    TWICE = "done twice, first answer"
+    REPEATED = "done twice, second answer"
+    LATE = "late"
+    LATE_ANSWER = "answered late"
+    CONFLICT = "409"
+    DENIED = "403"
+    BUSY = "429"
+
+
+class Aim(StrEnum):
+    """Which requests a fault picks."""
+
+    ANY = "any"
+    WRITE = "a write"
+    TARGET = "a write to a target"
+
+
+_REFUSALS: Mapping[Fault, Callable[[], OutsideError]] = {
+    Fault.NOT_DONE: lambda: Unavailable("no answer"),
+    Fault.CONFLICT: lambda: Conflict("a race"),
+    Fault.DENIED: lambda: Denied("not now"),
+    Fault.BUSY: lambda: Unavailable("HTTP 429", 3.0),
+}
+
+
+class Pace(StrEnum):
+    """How a process gets to know what has changed."""
+
+    LIVE = "at once"
+    TURNS = "between turns"
+    BEHIND = "one change a turn"
+    FROZEN = "not at all"
+
+
+@dataclass
+class Flight:
+    """A request that is under way: its effect, once, and whoever still waits for the answer.
+
+    Attributes:
+        answer: what the process waits for; it may have died, or given up.
+    """
+
+    sender: Process
+    effect: Callable[[], Json]
+    answer: asyncio.Future[Json]
+    sent: datetime
+    outcome: tuple[Json, BaseException | None] | None = None
+
+    def arrive(self) -> None:
+        """Let it take effect, unless it has."""
+        if self.outcome is None:
+            world = self.sender.world
+            world.unheard = self.sender.dead or self.answer.done()
+            try:
+                self.outcome = self.effect(), None
+            except OutsideError as error:
+                self.outcome = None, error
+            world.unheard = False
+
+    def land(self) -> None:
+        """Let the answer arrive too, if anybody still waits for it."""
+        self.arrive()
+        assert self.outcome is not None
+        body, error = self.outcome
+        if not self.answer.done():
+            if error:
+                self.answer.set_exception(error)
+            else:
+                self.answer.set_result(body)
+
+
+class Process(Kubernetes):
+    """One operator process, from its start to its death.
+
+    Attributes:
+        paces: how it gets to know of plans and of targets, and how old its lists are.
+        fault: what befalls which of its next requests, counted from 1.
+        due: when it looks again by itself; `woken`: something has happened.
+    """
+
+    def __init__(self, world: World, paces: dict[str, Pace]) -> None:
+        super().__init__(lambda: None)  # type: ignore[arg-type, return-value]  # nobody logs in
+        self.world, self.paces = world, paces
+        self.fault: tuple[Fault, Aim, int] | None = None
+        self.dead, self.woken = False, True
+        self.due: datetime | None = None
+        self.task: asyncio.Future[None] | None = None
+        self._heard: dict[str, int | None] = {"plans": None, "targets": None}
+        self._lists, self._listed = dict(world.cluster.objects), len(world.log)
+        self.spawner = Spawner()
+        things = Ports(self, world.metrics, MemoryMessenger(), world.recorder, world.clock)
+        self.driver = Driver(things, self.spawner, lambda _: self.wake())
+        self.missed = Missed(self, (), lambda resource, body: self._note(_ref(resource, body), body, deleted=True))
+
+    def wake(self) -> None:
+        """Something has happened to the plan."""
+        self.woken = True
+
+    @property
+    def busy(self) -> bool:
+        """In the middle of a turn."""
+        return self.task is not None
+
+    @property
+    def parked(self) -> bool:
+        """It waits for an answer that is late."""
+        return any(flight.sender is self and not flight.answer.done() for flight in self.world.flights)
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        body: Json = None,
+    ) -> Json:
+        await asyncio.sleep(0)
+        if self.dead:
+            raise Crash
+        content = (headers or {}, params or {}, json.loads(body) if isinstance(body, str) else body)
+        fault = self._due_fault(method, content)
+
+        def effect() -> Json:
+            return answered(self.world.cluster, self._lists, method, path, content)
+
+        try:
+            return effect() if fault is None else await self._befall(fault, effect)
+        except Broken as broken:  # the driver would only try again
+            self.world.wrong.append(broken)
+            raise
+        finally:
+            self.listen(Pace.LIVE)
+
+    def _due_fault(self, method: str, content: Json) -> Fault | None:
+        if self.fault is None:
+            return None
+        headers, params, _ = content
+        fault, aim, left = self.fault
+        writes = method != "GET" and "dryRun" not in params
+        picked = {Aim.ANY: True, Aim.WRITE: writes, Aim.TARGET: writes and "Impersonate-User" in headers}[aim]
+        if not picked or left > 1:
+            self.fault = fault, aim, left - picked
+            return None
+        self.fault = None
+        self.world.counts[f"fault: {fault}"] += 1
+        return fault
+
+    async def _befall(self, fault: Fault, effect: Callable[[], Json]) -> Json:
+        if refusal := _REFUSALS.get(fault):
+            raise refusal()
+        if fault is Fault.DIES_BEFORE:
+            self.dead = True
+            raise Crash
+        if fault in (Fault.LATE, Fault.LATE_ANSWER):
+            return await self._under_way(effect, arrived=fault is Fault.LATE_ANSWER)
+        if fault is Fault.TWICE:
+            answer = effect()
+            with contextlib.suppress(OutsideError):
+                effect()
+            return answer
+        with contextlib.suppress(OutsideError):
+            effect()
+        if fault is Fault.REPEATED:
+            return effect()
+        if fault is Fault.UNANSWERED:
+            raise Unavailable("no answer")
+        self.dead = True
+        raise Crash
+
+    async def _under_way(self, effect: Callable[[], Json], *, arrived: bool) -> Json:
+        answer = asyncio.get_running_loop().create_future()
+        flight = Flight(self, effect, answer, self.world.clock.now())
+        if arrived:
+            flight.arrive()
+        self.world.flights.append(flight)
+        return await answer
+
+    # --- streams ------------------------------------------------------------------------------------------------------
+
+    def listen(self, *moments: Pace) -> None:
+        """Take in what the streams bring, where they go at one of these paces."""
+        for stream, heard in self._heard.items():
+            if self.paces[stream] in moments:
+                self._heard[stream] = until = self._until(stream, heard)
+                self._hear(stream, heard, until)
+        if self.paces["lists"] in moments:
+            until = self._until("lists", self._listed)
+            for event in self.world.log[self._listed : until]:
+                if event.after is None:
+                    self._lists.pop(event.ref, None)
+                else:
+                    self._lists[event.ref] = event.after
+            self._listed = until
+
+    def _until(self, stream: str, heard: int | None) -> int:
+        there = len(self.world.log)
+        return there if heard is None or self.paces[stream] is not Pace.BEHIND else min(heard + 1, there)
+
+    async def list_anew(self, stream: str) -> None:
+        """A stream had a gap: Kopf lists all, and goes on from there."""
+        self._heard[stream], self.paces[stream] = None, Pace.LIVE
+        self.listen(Pace.LIVE)
+        for resource in (PLANS,) if stream == "plans" else STREAMED:
+            await self.missed.look(resource)
+
+    def _hear(self, stream: str, heard: int | None, until: int) -> None:
+        kinds = (PLANS,) if stream == "plans" else STREAMED
+        if heard is None:  # a new stream begins with a list of all
+            for ref, body in list(self.world.cluster.objects.items()):
+                if ref.resource in kinds and (stream == "plans" or _uid(body)):
+                    self._note(ref, body)
+            return
+        for event in self.world.log[heard:until]:
+            if event.ref.resource not in kinds:
+                continue
+            if event.after is not None and (stream == "plans" or _uid(event.after)):
+                self._note(event.ref, event.after)
+            elif event.before is not None and (stream == "plans" or _uid(event.before)):
+                metadata = event.before["metadata"] | {"resourceVersion": str(event.version)}
+                self._note(event.ref, event.before | {"metadata": metadata}, deleted=True)
+
+    def _note(self, ref: Ref, body: Json, *, deleted: bool = False) -> None:
+        before = self.seen(ref)
+        if deleted and ref == self.world.plan:
+            self.driver.deleted(ref, body["metadata"]["uid"])
+        if self.note(ref, body, deleted=deleted) and (
+            ref == self.world.plan or self.world.uid in (_uid(before), _uid(body))
+        ):
+            self.wake()
+
+    # --- turns --------------------------------------------------------------------------------------------------------
+
+    async def turn(self) -> None:
+        """One turn, and the measurements that it began; as the queue has it, a turn that fails is tried again soon."""
+        self.woken, self.due = False, None
+        try:
+            after = await self.driver.turn(self.world.plan)
+            if await self.spawner.run():
+                self.wake()
+        except OutsideError:
+            after = timedelta(seconds=1)
+        self.due = None if after is None else self.world.clock.now() + after
+
+    def die(self) -> None:
+        """End in the middle of whatever it does; a request under way stays under way."""
+        self.dead = True
+        self.spawner.drop()
+        if self.task is not None:
+            self.task.cancel()
+
+
+def _ref(resource: Resource, body: Json) -> Ref:
+    return Ref(resource, body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _uid(body: Json | None) -> Any:
+    return (body["metadata"].get("labels") or {}).get(PLAN_LABEL) if body else None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change of one object."""
+
+    version: int
+    ref: Ref
+    before: Json | None
+    after: Json | None
+
+
+@dataclass
+class World:
+    """The server, its processes, and what is under way between them.
+
+    Attributes:
+        counts: of what has happened.
+        wrong: exceptions that no turn may raise.
+        strays: objects written by late requests for whose answers nobody waited any more.
+    """
+
+    cluster: MemoryCluster
+    plan: Ref
+    uid: str
+    metrics: MemoryMetrics = field(default_factory=MemoryMetrics)
+    recorder: MemoryRecorder = field(default_factory=MemoryRecorder)
+    log: list[Event] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
+    flights: list[Flight] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[BaseException] = field(default_factory=list)
+    strays: set[Ref] = field(default_factory=set)
+    unheard: bool = False
+
+    @property
+    def clock(self) -> MemoryClock:
+        """The server's; all of them have the same time."""
+        return self.cluster.clock
+
+    def start(self, at: int | None = None) -> None:
+        """Start one more process, or anew the one that stood there."""
+        if at is None:
+            self.processes.append(Process(self, dict.fromkeys(("plans", "targets", "lists"), Pace.LIVE)))
+        else:
+            self.processes[at] = Process(self, self.processes[at].paces)
+        self.hear()
+
+    def happened(self, ref: Ref, before: Json | None, after: Json | None) -> None:
+        """The server tells of each change."""
+        if self.unheard:
+            self.strays.add(ref)
+        self.log.append(Event(self.cluster.version, ref, before, after))
+
+    def hear(self) -> None:
+        """What has changed between turns reaches all whose streams go on."""
+        for process in self.processes:
+            process.listen(Pace.LIVE, Pace.TURNS, Pace.BEHIND)
+
+    async def turn(self, at: int) -> None:
+        """A turn of one process, until it ends or one of its requests does not come back."""
+        process = self.processes[at]
+        self.hear()
+        process.task = asyncio.ensure_future(process.turn())
+        self.counts["turns"] += 1
+        await self.settle(at)
+
+    async def settle(self, at: int) -> None:
+        """Let a turn go on as far as it can."""
+        process = self.processes[at]
+        task = process.task
+        assert task is not None
+        while not task.done() and not process.parked:
+            await asyncio.sleep(0)
+        if not task.done():
+            return
+        process.task = None
+        error = None if task.cancelled() else task.exception()
+        if process.dead:
+            process.die()
+            self.counts["crashes"] += 1
+            self.start(at)
+        elif error is not None:
+            self.wrong.append(error)
+        self.hear()
+
+    async def kill(self, at: int) -> None:
+        """A process dies; a new one takes its place."""
+        process = self.processes[at]
+        process.die()
+        if process.task is not None:
+            await asyncio.wait({process.task})
+            process.task = None
+        self.counts["crashes"] += 1
+        self.start(at)
+
+    async def land(self, flight: Flight, how: str) -> None:
+        """A late request: it arrives and is answered, arrives without an answer, or its sender gives up waiting."""
+        self.counts[f"late: {how}"] += 1
+        if how == "given up":
+            if not flight.answer.done():
+                flight.answer.set_exception(Unavailable("timed out"))
+        else:
+            self.flights.remove(flight)
+            flight.arrive()
+            if how == "unanswered" and not flight.answer.done():
+                flight.answer.set_exception(Unavailable("no answer"))
+            flight.land()
+        sender = flight.sender
+        if not sender.dead and sender.busy:
+            await self.settle(self.processes.index(sender))
+        self.hear()
