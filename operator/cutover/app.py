@@ -28,6 +28,7 @@ from cutover.adapters.connection import connect
 from cutover.adapters.http_trace import Answer, trace
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.providers import Providers
+from cutover.adapters.transport import HttpTransport
 from cutover.engine.driver import Driver
 from cutover.engine.sweep import sweep_at_last
 from cutover.errors import Lost, OutsideError, PlanError
@@ -97,7 +98,7 @@ class Operator:
             self._phases, lambda: self._queue.depth, lambda: self._lease.held, self._providers.health
         )
         self._contact = Contact()
-        self.cluster = Kubernetes(self.log_in, [trace(lambda: None, self._metrics.answered)])
+        self.cluster = Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.answered)]))
         self._missed = Missed(self.cluster, settings.namespaces, self._note_missed)
         self._lease = _lease(settings, self.cluster, me)
         self._messages = Messages(settings.notify, self._metrics.sent)

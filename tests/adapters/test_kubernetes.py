@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from cutover.adapters.kubernetes import Kubernetes
+from cutover.adapters.transport import HttpTransport, Request, Response
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PLAN_LABEL, PLANS, VIRTUAL_SERVICES, Ref
 
@@ -47,7 +50,7 @@ async def answers() -> AsyncIterator[tuple[Kubernetes, Answers]]:
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", answer)
     async with TestServer(app) as server:
-        cluster = Kubernetes(lambda: Login(str(server.make_url("")).rstrip("/")))  # type: ignore[arg-type,return-value]
+        cluster = Kubernetes(HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
         yield cluster, known
         await cluster.close()
 
@@ -149,32 +152,82 @@ async def test_a_stream_that_is_behind_takes_back_nothing_of_an_own_write(answer
     assert cluster.note(DEPLOYMENT, body(10))
 
 
-async def test_what_every_write_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rotated", [1, 2])
+async def test_after_a_401_it_logs_in_again_and_asks_once_more(rotated: int) -> None:
+    """Tokens are rotated. A server that takes none of ours has not answered."""
+    logins: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.headers["Authorization"] in ("1", "2")[:rotated]:
+            return web.json_response(status(401)[1], status=401)
+        return web.json_response({"apiVersion": "v1", "items": [{"metadata": {"name": "it"}}]})
+
+    class Rotating(Login):
+        def __init__(self, server: str) -> None:
+            super().__init__(server)
+            logins.append(str(len(logins) + 1))
+            self.token = logins[-1]
+
+        def as_http_headers(self) -> Mapping[str, str]:
+            return {"Authorization": self.token}
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    async with TestServer(app) as server:
+        cluster = Kubernetes(HttpTransport(lambda: Rotating(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
+        if rotated == 1:
+            both = await asyncio.gather(*(cluster.list(PLANS, "shop") for _ in range(2)))
+            assert [len(items) for items in both] == [1, 1]
+            assert logins == ["1", "2"], "the second request that was refused finds the new login there"
+        else:
+            with pytest.raises(Unavailable, match="does not take our credentials"):
+                await cluster.list(PLANS, "shop")
+        await cluster.close()
+
+
+class Recording:
+    """A transport that answers every request with one object, and keeps what it was asked."""
+
+    def __init__(self, answer: Any) -> None:
+        self.asked: list[Request] = []
+        self._answer = answer
+
+    async def send(self, request: Request) -> Response:
+        self.asked.append(request)
+        return Response(200, {}, json.dumps(self._answer).encode())
+
+    async def log_in_again(self, login: int) -> None:
+        raise AssertionError(login)
+
+    async def lines(self, request: Request) -> AsyncGenerator[bytes, None]:
+        self.asked.append(request)
+        for _ in ():
+            yield b""
+
+    async def close(self) -> None: ...
+
+
+async def test_what_every_write_says_of_itself() -> None:
     """Who writes, so that others can tell; and a status the version at which it was worked out."""
-    cluster, asked = Kubernetes(lambda: Login("")), list[Any]()  # type: ignore[arg-type,return-value]
-    made = {"metadata": {"name": "it", "namespace": "shop", "uid": "u", "resourceVersion": "8"}}
-
-    async def request(method: str, _: str, **said: Any) -> Any:
-        asked.append((method, said["params"].get("fieldManager"), said["body"]))
-        return made
-
-    monkeypatch.setattr(cluster, "_request", request)
+    made = {"apiVersion": "v1", "metadata": {"name": "it", "namespace": "shop", "uid": "u", "resourceVersion": "8"}}
+    transport = Recording(made)
+    cluster = Kubernetes(transport)
     await cluster.patch(DEPLOYMENT, [], "migrator")
     await cluster.create(CONFIG_MAPS, "shop", made, "migrator")
     await cluster.replace(CONFIG, made)
     await cluster.save_status(Ref(PLANS, "shop", "it"), "7", {})
-    assert [(method, manager) for method, manager, _ in asked] == [
+    assert [(one.method, one.params["fieldManager"]) for one in transport.asked] == [
         ("PATCH", "cutover"),
         ("POST", "cutover"),
         ("PUT", "cutover"),
         ("PUT", "cutover"),
     ]
-    assert asked[-1][2]["metadata"]["resourceVersion"] == "7"
+    assert json.loads(transport.asked[-1].body or b"")["metadata"]["resourceVersion"] == "7"
 
 
 def test_an_end_that_is_told_late_takes_nothing_from_the_successor() -> None:
     """Kopf has a worker for each object: the end of a plan may be told after the beginning of the one made anew."""
-    cluster, plan = Kubernetes(lambda: Login("")), Ref(PLANS, "shop", "plan")  # type: ignore[arg-type,return-value]
+    cluster, plan = Kubernetes(Recording({})), Ref(PLANS, "shop", "plan")
 
     def body(uid: str, version: int) -> dict[str, Any]:
         return {"metadata": {"name": "plan", "namespace": "shop", "uid": uid, "resourceVersion": str(version)}}

@@ -145,9 +145,9 @@ def test_a_plan_deleted_in_a_gap_of_its_stream_is_forgotten(begin: Begin) -> Non
     (process,) = walk.world.processes
     process.paces["plans"] = Pace.FROZEN
     walk.delete()
-    assert process.plans() == [walk.world.plan]
+    assert process.api.plans() == [walk.world.plan]
     walk.run(process.list_anew("plans"))
-    assert process.plans() == []
+    assert process.api.plans() == []
 
 
 def test_without_a_gap_nothing_is_missed(begin: Begin) -> None:
@@ -156,20 +156,20 @@ def test_without_a_gap_nothing_is_missed(begin: Begin) -> None:
     (process,) = walk.world.processes
     for stream in ("plans", "targets"):
         walk.run(process.list_anew(stream))
-    assert all(process.seen(ref) for ref in (V2, ROUTES, walk.world.plan))
+    assert all(process.api.seen(ref) for ref in (V2, ROUTES, walk.world.plan))
 
-    ours = process.seen(V2)
+    ours = process.api.seen(V2)
     assert ours is not None
     other = ours | {"metadata": ours["metadata"] | {"uid": "made anew"}}
 
     async def late(*_: object) -> set[Ref]:
-        process.note(V2, other)
+        process.api.note(V2, other)
         return set()
 
-    process.there = late  # type: ignore[assignment, method-assign]
+    process.api.there = late  # type: ignore[assignment, method-assign]
     walk.run(process.missed.look(DEPLOYMENTS))
-    assert process.seen(V2) is other
-    process.note(V2, ours)
+    assert process.api.seen(V2) is other
+    process.api.note(V2, ours)
 
 
 def at_the_first_weight(begin: Begin) -> Walk:

@@ -1,27 +1,62 @@
-"""Requests of the real adapter, answered by the API server in memory."""
+"""The API server in memory as HTTP: requests of the real adapter in, responses out."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
 
 from cutover import ports
-from cutover.errors import Conflict
+from cutover.adapters.transport import Request, Response
+from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected
 from cutover.field_path import Json
 from cutover.ports import Ref, Resource
 from cutover.testing import MemoryCluster
 
 _RESOURCES = {(one.group, one.plural): one for one in vars(ports).values() if isinstance(one, Resource)}
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+_CODES: Mapping[type[OutsideError], int] = {NotFound: 404, Conflict: 409, Denied: 403, Rejected: 422}
+DISCOVERY = ("/readyz", "/apis", *{f"/apis/{one.api_version}" for one in _RESOURCES.values()})
+"""What the client asks to find out what an error means."""
 
 
-def answered(cluster: MemoryCluster, lists: Mapping[Ref, Json], method: str, path: str, content: Any) -> Json:
+def failure(code: int, message: str, *, retry_after: int = 0) -> Response:
+    """A Status of the API server."""
+    body = {"apiVersion": "v1", "kind": "Status", "code": code, "message": message}
+    return Response(code, {"Retry-After": str(retry_after)} if retry_after else {}, json.dumps(body).encode())
+
+
+def answered(cluster: MemoryCluster, lists: Mapping[Ref, Json], request: Request) -> Response:
     """One request as the API server answers it; `lists` is what it has in the cache that some lists come from."""
-    headers, params, body = content
-    if path == _REVIEWS:
+    if request.path in DISCOVERY:
+        return _success(_discovered(cluster, request.path))
+    try:
+        return _success(_answered(cluster, lists, request))
+    except NotInstalled:
+        return Response(404, {}, b"404 page not found")
+    except OutsideError as error:
+        return failure(_CODES[type(error)], str(error))
+
+
+def _success(document: Json) -> Response:
+    return Response(200, {}, json.dumps({"apiVersion": "v1", **document}).encode())
+
+
+def _discovered(cluster: MemoryCluster, path: str) -> Json:
+    known = [one for one in _RESOURCES.values() if one not in cluster.unknown]
+    if path == "/apis":
+        groups = [{"versions": [{"groupVersion": one.api_version}]} for one in known]
+        return {"kind": "APIGroupList", "groups": groups}
+    here = [{"name": one.plural} for one in known if path == f"/apis/{one.api_version}"]
+    return {"kind": "APIResourceList", "resources": here}
+
+
+def _answered(cluster: MemoryCluster, lists: Mapping[Ref, Json], request: Request) -> Json:
+    method, params = request.method, request.params
+    body: Json = json.loads(request.body) if request.body is not None else None
+    if request.path == _REVIEWS:
         return _reviewed(cluster, body["spec"]["resourceAttributes"])
-    resource, namespace, name = _addressed(path)
-    ref, account = Ref(resource, namespace, name), headers.get("Impersonate-User", "").rpartition(":")[2]
+    resource, namespace, name = _addressed(request.path)
+    ref, account = Ref(resource, namespace, name), request.headers.get("Impersonate-User", "").rpartition(":")[2]
     if method == "GET":
         return cluster._get(ref) if name else _listed(cluster, lists, ref, params)
     if method == "PATCH":

@@ -1,30 +1,29 @@
-"""Operator processes over one API server in memory, whose requests go wrong: each with the real driver and the real cache.
+"""Operator processes over one API server in memory, whose requests fail: each with the real driver, adapter and cache.
 
-A process sees the server through `Kubernetes`, the real adapter, whose requests are answered in memory; so what is streamed,
-what an own write does to the cache and what of it is older than what is known is as in earnest. Streams and the cache that
-lists come from may stand still.
+Faults are injected below the real adapter, by a transport that answers its HTTP requests from memory; so what is streamed,
+what an own write does to the cache and what an answer means is as in production. Streams, and the cache that lists come
+from, may stand still.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from cutover.adapters.kubernetes import Kubernetes
+from cutover.adapters.transport import Request, Response
 from cutover.engine.driver import Driver
-from cutover.errors import Broken, Conflict, Denied, OutsideError, Unavailable
+from cutover.errors import Broken, OutsideError, Unavailable
 from cutover.field_path import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
 from cutover.runtime.relist import Missed
 from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
-from support.fakes.memory_api_server import answered
+from support.fakes.memory_api_server import DISCOVERY, answered, failure
 
 
 class Fault(StrEnum):
@@ -51,11 +50,10 @@ class Aim(StrEnum):
     TARGET = "a write to a target"
 
 
-_REFUSALS: Mapping[Fault, Callable[[], OutsideError]] = {
-    Fault.NOT_DONE: lambda: Unavailable("no answer"),
-    Fault.CONFLICT: lambda: Conflict("a race"),
-    Fault.DENIED: lambda: Denied("not now"),
-    Fault.BUSY: lambda: Unavailable("HTTP 429", 3.0),
+_REFUSALS: Mapping[Fault, Response] = {
+    Fault.CONFLICT: failure(409, "a race"),
+    Fault.DENIED: failure(403, "not now"),
+    Fault.BUSY: failure(429, "too many requests", retry_after=3),
 }
 
 
@@ -77,56 +75,140 @@ class Flight:
     """
 
     sender: Process
-    effect: Callable[[], Json]
-    answer: asyncio.Future[Json]
+    effect: Callable[[], Response]
+    answer: asyncio.Future[Response]
     sent: datetime
-    outcome: tuple[Json, BaseException | None] | None = None
+    response: Response | None = None
 
     def arrive(self) -> None:
         """Let it take effect, unless it has."""
-        if self.outcome is None:
+        if self.response is None:
             world = self.sender.world
             world.unheard = self.sender.dead or self.answer.done()
-            try:
-                self.outcome = self.effect(), None
-            except OutsideError as error:
-                self.outcome = None, error
+            self.response = self.effect()
             world.unheard = False
 
     def land(self) -> None:
         """Let the answer arrive too, if anybody still waits for it."""
         self.arrive()
-        assert self.outcome is not None
-        body, error = self.outcome
+        assert self.response is not None
         if not self.answer.done():
-            if error:
-                self.answer.set_exception(error)
-            else:
-                self.answer.set_result(body)
+            self.answer.set_result(self.response)
 
 
-class Process(Kubernetes):
+class FaultyTransport:
+    """The port `Transport` of one process: requests are answered in memory, and one of them meets the fault that is set.
+
+    Attributes:
+        fault: which fault, which requests it picks, and the how many-th of those it is, counted from 1.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.fault: tuple[Fault, Aim, int] | None = None
+        self._denied: Request | None = None
+
+    async def send(self, request: Request) -> Response:
+        """Answer a request, unless its process is dead."""
+        await asyncio.sleep(0)
+        process = self._process
+        if process.dead:
+            raise Crash
+        if request is self._denied:  # the client asks once more whether a refusal is meant
+            self._denied = None
+            return _REFUSALS[Fault.DENIED]
+        fault = self._due_fault(request)
+
+        def effect() -> Response:
+            return answered(process.world.cluster, process.lists, request)
+
+        try:
+            return effect() if fault is None else await self._inject(fault, request, effect)
+        except Broken as broken:  # the driver would only try again
+            process.world.wrong.append(broken)
+            raise
+        finally:
+            process.listen(Pace.LIVE)
+
+    def _due_fault(self, request: Request) -> Fault | None:
+        if self.fault is None or request.path in DISCOVERY:
+            return None
+        fault, aim, left = self.fault
+        writes = request.method != "GET" and "dryRun" not in request.params
+        picked = {Aim.ANY: True, Aim.WRITE: writes, Aim.TARGET: writes and "Impersonate-User" in request.headers}[aim]
+        if not picked or left > 1:
+            self.fault = fault, aim, left - picked
+            return None
+        self.fault = None
+        self._process.world.counts[f"fault: {fault}"] += 1
+        return fault
+
+    async def _inject(self, fault: Fault, request: Request, effect: Callable[[], Response]) -> Response:
+        if refusal := _REFUSALS.get(fault):
+            self._denied = request if fault is Fault.DENIED else None
+            return refusal
+        if fault is Fault.NOT_DONE:
+            raise Unavailable("no answer")
+        if fault is Fault.DIES_BEFORE:
+            self._process.dead = True
+            raise Crash
+        if fault in (Fault.LATE, Fault.LATE_ANSWER):
+            return await self._under_way(effect, arrived=fault is Fault.LATE_ANSWER)
+        first = effect()
+        if fault is Fault.TWICE:
+            effect()
+            return first
+        if fault is Fault.REPEATED:
+            return effect()
+        if fault is Fault.UNANSWERED:
+            raise Unavailable("no answer")
+        self._process.dead = True
+        raise Crash
+
+    async def _under_way(self, effect: Callable[[], Response], *, arrived: bool) -> Response:
+        world = self._process.world
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        flight = Flight(self._process, effect, answer, world.clock.now())
+        if arrived:
+            flight.arrive()
+        world.flights.append(flight)
+        return await answer
+
+    async def log_in_again(self, login: int) -> None:
+        """Nobody rotates a token here."""
+        raise AssertionError(login)
+
+    async def lines(self, request: Request) -> AsyncGenerator[bytes, None]:
+        """What is streamed comes from the log of the world instead."""
+        raise AssertionError(request)
+        yield b""
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Process:
     """One operator process, from its start to its death.
 
     Attributes:
         paces: how it gets to know of plans and of targets, and how old its lists are.
-        fault: what befalls which of its next requests, counted from 1.
+        lists: what the cache that lists come from has.
         due: when it looks again by itself; `woken`: something has happened.
     """
 
     def __init__(self, world: World, paces: dict[str, Pace]) -> None:
-        super().__init__(lambda: None)  # type: ignore[arg-type, return-value]  # nobody logs in
         self.world, self.paces = world, paces
-        self.fault: tuple[Fault, Aim, int] | None = None
+        self.transport = FaultyTransport(self)
+        self.api = Kubernetes(self.transport)
         self.dead, self.woken = False, True
         self.due: datetime | None = None
         self.task: asyncio.Future[None] | None = None
         self._heard: dict[str, int | None] = {"plans": None, "targets": None}
-        self._lists, self._listed = dict(world.cluster.objects), len(world.log)
+        self.lists, self._listed = dict(world.cluster.objects), len(world.log)
         self.spawner = Spawner()
-        things = Ports(self, world.metrics, MemoryMessenger(), world.recorder, world.clock)
+        things = Ports(self.api, world.metrics, MemoryMessenger(), world.recorder, world.clock)
         self.driver = Driver(things, self.spawner, lambda _: self.wake())
-        self.missed = Missed(self, (), lambda resource, body: self._note(_ref(resource, body), body, deleted=True))
+        self.missed = Missed(self.api, (), lambda resource, body: self._note(_ref(resource, body), body, deleted=True))
 
     def wake(self) -> None:
         """Something has happened to the plan."""
@@ -142,78 +224,6 @@ class Process(Kubernetes):
         """It waits for an answer that is late."""
         return any(flight.sender is self and not flight.answer.done() for flight in self.world.flights)
 
-    # --- requests -----------------------------------------------------------------------------------------------------
-
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
-        body: Json = None,
-    ) -> Json:
-        await asyncio.sleep(0)
-        if self.dead:
-            raise Crash
-        content = (headers or {}, params or {}, json.loads(body) if isinstance(body, str) else body)
-        fault = self._due_fault(method, content)
-
-        def effect() -> Json:
-            return answered(self.world.cluster, self._lists, method, path, content)
-
-        try:
-            return effect() if fault is None else await self._befall(fault, effect)
-        except Broken as broken:  # the driver would only try again
-            self.world.wrong.append(broken)
-            raise
-        finally:
-            self.listen(Pace.LIVE)
-
-    def _due_fault(self, method: str, content: Json) -> Fault | None:
-        if self.fault is None:
-            return None
-        headers, params, _ = content
-        fault, aim, left = self.fault
-        writes = method != "GET" and "dryRun" not in params
-        picked = {Aim.ANY: True, Aim.WRITE: writes, Aim.TARGET: writes and "Impersonate-User" in headers}[aim]
-        if not picked or left > 1:
-            self.fault = fault, aim, left - picked
-            return None
-        self.fault = None
-        self.world.counts[f"fault: {fault}"] += 1
-        return fault
-
-    async def _befall(self, fault: Fault, effect: Callable[[], Json]) -> Json:
-        if refusal := _REFUSALS.get(fault):
-            raise refusal()
-        if fault is Fault.DIES_BEFORE:
-            self.dead = True
-            raise Crash
-        if fault in (Fault.LATE, Fault.LATE_ANSWER):
-            return await self._under_way(effect, arrived=fault is Fault.LATE_ANSWER)
-        if fault is Fault.TWICE:
-            answer = effect()
-            with contextlib.suppress(OutsideError):
-                effect()
-            return answer
-        with contextlib.suppress(OutsideError):
-            effect()
-        if fault is Fault.REPEATED:
-            return effect()
-        if fault is Fault.UNANSWERED:
-            raise Unavailable("no answer")
-        self.dead = True
-        raise Crash
-
-    async def _under_way(self, effect: Callable[[], Json], *, arrived: bool) -> Json:
-        answer = asyncio.get_running_loop().create_future()
-        flight = Flight(self, effect, answer, self.world.clock.now())
-        if arrived:
-            flight.arrive()
-        self.world.flights.append(flight)
-        return await answer
-
     # --- streams ------------------------------------------------------------------------------------------------------
 
     def listen(self, *moments: Pace) -> None:
@@ -226,9 +236,9 @@ class Process(Kubernetes):
             until = self._until("lists", self._listed)
             for event in self.world.log[self._listed : until]:
                 if event.after is None:
-                    self._lists.pop(event.ref, None)
+                    self.lists.pop(event.ref, None)
                 else:
-                    self._lists[event.ref] = event.after
+                    self.lists[event.ref] = event.after
             self._listed = until
 
     def _until(self, stream: str, heard: int | None) -> int:
@@ -259,10 +269,10 @@ class Process(Kubernetes):
                 self._note(event.ref, event.before | {"metadata": metadata}, deleted=True)
 
     def _note(self, ref: Ref, body: Json, *, deleted: bool = False) -> None:
-        before = self.seen(ref)
+        before = self.api.seen(ref)
         if deleted and ref == self.world.plan:
             self.driver.deleted(ref, body["metadata"]["uid"])
-        if self.note(ref, body, deleted=deleted) and (
+        if self.api.note(ref, body, deleted=deleted) and (
             ref == self.world.plan or self.world.uid in (_uid(before), _uid(body))
         ):
             self.wake()

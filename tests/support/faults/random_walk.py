@@ -180,8 +180,8 @@ class Walk:
         """The n-th request of this sort from now goes wrong."""
         process = self.world.processes[at]
         if not process.busy:
-            process.fault = fault, aim, number
-            self.run(self.several(10, at, lambda: process.fault is None))
+            process.transport.fault = fault, aim, number
+            self.run(self.several(10, at, lambda: process.transport.fault is None))
 
     # --- people -------------------------------------------------------------------------------------------------------
 
@@ -304,7 +304,7 @@ class Walk:
 
     async def _calm(self) -> None:
         for process in self.world.processes:
-            process.fault = None
+            process.transport.fault = None
             process.paces.update(dict.fromkeys(process.paces, Pace.LIVE))
         while self.world.flights:
             await self.world.land(self.world.flights[0], "answered")
