@@ -18,6 +18,7 @@ from cutover.cli.explain import explain
 from cutover.plan import crd
 from cutover.plan.plan import parse
 from harness.cluster import ROOT
+from support.plans.simulated import APPROVED
 
 SOURCES = sorted((ROOT / "operator").rglob("*.py"))
 DOCUMENTS = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
@@ -108,6 +109,17 @@ def test_every_example_says_what_is_there_before_and_gives_the_rights_it_needs(f
 
 def test_there_are_plans_to_look_at() -> None:
     assert len(PLANS) >= 8
+
+
+def test_the_walk_that_is_described_is_the_golden_trace() -> None:
+    """docs/architecture.md quotes lines of a trace, and its plan; the trace is what the engine does."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    quoted = "".join(re.findall(r"^```trace\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).splitlines()
+    lines = iter((ROOT / "tests" / "engine" / "traces" / "approved.txt").read_text().splitlines())
+    assert [line for line in quoted if line not in lines] == [], "not in this order in approved.txt"
+    assert len(quoted) > 15
+    (walked,) = [body for where, body in PLANS if where == "docs/architecture.md:shop-v2"]
+    assert walked["spec"]["steps"] == yaml.safe_load(APPROVED)["steps"]
 
 
 def test_links_lead_somewhere() -> None:
@@ -202,15 +214,25 @@ def test_the_project_speaks_of_itself_alone() -> None:
 
 
 def test_every_test_that_the_documents_name_exists(root: Path) -> None:
-    text = (root / "docs" / "engine.md").read_text()
-    file, named = "", 0
-    for mark in re.findall(r"`([^`]+)`", text):
-        path, _, test = mark.partition("::")
-        if path.endswith(".py") and (root / "tests" / path.partition("/")[0]).is_dir():
-            file = path
-            assert (root / "tests" / path).exists(), path
-        name = test or (mark if mark.startswith("test_") else "")
-        if name:
-            named += 1
-            assert f"def {name}(" in (root / "tests" / file).read_text(), f"{file}::{name}"
-    assert named > 15
+    named = 0
+    for page in [root / "docs" / "engine.md", *sorted((root / "docs" / "engine").glob("*.md"))]:
+        file = ""
+        for mark in re.findall(r"`([^`]+)`", page.read_text()):
+            path, _, test = mark.partition("::")
+            if path.endswith(".py") and (root / "tests" / path.partition("/")[0]).is_dir():
+                file = path
+                assert (root / "tests" / path).exists(), f"{page}: {path}"
+            name = test or (mark if mark.startswith("test_") else "")
+            if name:
+                named += 1
+                assert f"def {name}(" in (root / "tests" / file).read_text(), f"{page}: {file}::{name}"
+    assert named >= 142
+
+
+def test_every_promise_has_its_test_and_every_page_is_in_the_index(root: Path) -> None:
+    index = (root / "docs" / "engine.md").read_text()
+    for page in sorted((root / "docs" / "engine").glob("*.md")):
+        promises = re.split(r"^- ", page.read_text(), flags=re.MULTILINE)[1:]
+        assert f"(engine/{page.name}) | {len(promises)} |" in index, page
+        for promise in promises:
+            assert re.search(r"^  Test: [^`]*`[^`]+`", promise, re.MULTILINE), f"{page}: {promise}"
