@@ -11,7 +11,7 @@ import yaml
 
 from cutover.ports import CONFIG_MAPS, PODS
 from cutover.saga.turn import Again, Failed
-from cutover.steps.base import Target
+from cutover.steps.kind import Target
 from cutover.testing import MemoryCluster
 from support.fakes.deploy_step import V2_2, claimed, do, status, step, work
 from support.fakes.shop import V2

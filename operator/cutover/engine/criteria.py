@@ -31,7 +31,7 @@ from cutover.status.status import (
     StepState,
     SuccessCriterion,
 )
-from cutover.steps.base import Duty
+from cutover.steps.kind import Duty
 
 _Judgement = tuple[Result, str]
 

@@ -12,7 +12,7 @@ from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import Done, Outcome
 from cutover.status.status import Status, StepState
 from cutover.steps import StepContext
-from cutover.steps.base import Kind
+from cutover.steps.kind import Kind
 
 
 async def expected(plan: Plan, status: Status, step_context: Callable[[int], StepContext], ref: Ref) -> list[Change]:

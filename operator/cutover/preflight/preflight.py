@@ -14,7 +14,7 @@ from cutover.plan.plan import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
 from cutover.preflight import impact
 from cutover.steps import StepContext
-from cutover.steps.base import unknown_receiver
+from cutover.steps.preconditions import unknown_receiver
 from cutover.targets.targets import Owner
 
 R = TypeVar("R", bound=impact.Reader)

@@ -16,7 +16,7 @@ from cutover.plan.plan import Plan
 from cutover.plan.windows import Day
 from cutover.saga.draft import moment
 from cutover.status.status import ENDED, Phase, Result, Status, StepState, SuccessCriterion
-from cutover.steps.base import Duty
+from cutover.steps.kind import Duty
 
 
 class State(StrEnum):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from cutover.steps.approve import Approve
-from cutover.steps.base import Kind, StepContext, Target
 from cutover.steps.check import Check
 from cutover.steps.deploy import Deploy
 from cutover.steps.flags import Flags
 from cutover.steps.job import Job
+from cutover.steps.kind import Kind, StepContext, Target
 from cutover.steps.notify import Notify
 from cutover.steps.switch import Switch
 from cutover.steps.traffic import Traffic

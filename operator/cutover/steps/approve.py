@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from cutover.saga.turn import Done, Outcome, StageRule, Wait
-from cutover.steps.base import Kind, StepContext
+from cutover.steps.kind import Kind, StepContext
 
 
 class Approve(Kind):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.schema.model import Duration, show_duration
-from cutover.steps.base import Duty, Kind, StepContext
+from cutover.steps.kind import Duty, Kind, StepContext
 
 
 class Check(Kind):

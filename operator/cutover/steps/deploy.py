@@ -18,24 +18,10 @@ from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DAEMON_SETS, Ref
 from cutover.routing.routings import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.schema.model import Label, Model, validations
-from cutover.steps.base import (
-    Duty,
-    Kind,
-    StepContext,
-    Target,
-    foreign_writer,
-    forget_set,
-    fought_over,
-    held_up,
-    hindered,
-    hindered_back,
-    is_back,
-    lacks_the_right,
-    needs_hands,
-    note_set,
-    patient,
-    stood,
-)
+from cutover.steps.kind import Duty, Kind, StepContext, Target
+from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
+from cutover.steps.preconditions import lacks_the_right
+from cutover.steps.rollouts import held_up, hindered, hindered_back, is_back, needs_hands, patient, stood
 from cutover.targets.patching import merge
 from cutover.targets.snapshots import Snapshot, too_large
 

@@ -32,22 +32,11 @@ from cutover.objects.workloads import Rollout, ending, fingerprint, paused
 from cutover.ports import CONFIG_MAPS, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
 from cutover.schema.model import Name
-from cutover.steps.base import (
-    Duty,
-    Kind,
-    StepContext,
-    Target,
-    foreign_writer,
-    forget_set,
-    fought_over,
-    hindered,
-    is_back,
-    note_set,
-    patient,
-    refusal,
-    stood,
-)
+from cutover.steps.kind import Duty, Kind, StepContext, Target
+from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
+from cutover.steps.preconditions import refusal
 from cutover.steps.restart import MARK, RESTART, judge, mark, mark_of, needs_help, running_pods
+from cutover.steps.rollouts import hindered, is_back, patient, stood
 from cutover.targets.patching import merge
 from cutover.targets.snapshots import Snapshot, too_large
 from cutover.targets.targets import Foreign

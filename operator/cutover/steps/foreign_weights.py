@@ -12,7 +12,8 @@ from cutover.ports import Ref
 from cutover.routing.routes import Destination, Routing, number
 from cutover.routing.shift import REFUSED
 from cutover.saga.turn import Failed, Pause
-from cutover.steps.base import StepContext, foreign_writer, repaired_too_often
+from cutover.steps.kind import StepContext
+from cutover.steps.other_writers import foreign_writer, repaired_too_often
 from cutover.targets.snapshots import Snapshot
 
 

@@ -13,7 +13,8 @@ from cutover.objects.jobs import STARTED_LABEL, BackoffLimit, State, Template, s
 from cutover.ports import JOBS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
 from cutover.schema.model import validations
-from cutover.steps.base import Duty, Kind, StepContext, patient
+from cutover.steps.kind import Duty, Kind, StepContext
+from cutover.steps.rollouts import patient
 from cutover.targets.targets import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"

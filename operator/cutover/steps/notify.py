@@ -10,7 +10,8 @@ from cutover.errors import Problem
 from cutover.ports import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.schema.model import Label
-from cutover.steps.base import Duty, Kind, StepContext, unknown_receiver
+from cutover.steps.kind import Duty, Kind, StepContext
+from cutover.steps.preconditions import unknown_receiver
 
 _PATIENCE: Final = 30.0
 """Seconds after which the plan goes on, whether somebody took the message or not."""

@@ -9,7 +9,8 @@ from cutover.field_path import ABSENT, Json, Path, find
 from cutover.objects.workloads import Rollout, owned, selector
 from cutover.ports import PODS, Ref
 from cutover.saga.turn import Again, Done, Wait
-from cutover.steps.base import StepContext, held_up, hindered_back, needs_hands
+from cutover.steps.kind import StepContext
+from cutover.steps.rollouts import held_up, hindered_back, needs_hands
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""

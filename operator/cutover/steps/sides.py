@@ -13,7 +13,7 @@ from cutover.errors import PlanError, Problem
 from cutover.objects.endpoints import Side, count_ready, resolve, wanted
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import pairs_of
-from cutover.steps.base import StepContext
+from cutover.steps.kind import StepContext
 from cutover.targets.snapshots import Snapshot
 
 

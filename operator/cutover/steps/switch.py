@@ -14,18 +14,10 @@ from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by
 from cutover.ports import SERVICES, WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Outcome, Pause, StageRule
 from cutover.schema.model import Name
-from cutover.steps.base import (
-    Kind,
-    StepContext,
-    Target,
-    foreign_writer,
-    forget_set,
-    fought_over,
-    note_set,
-    old_side_not_ready,
-    patient,
-    refusal,
-)
+from cutover.steps.kind import Kind, StepContext, Target
+from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
+from cutover.steps.preconditions import refusal
+from cutover.steps.rollouts import old_side_not_ready, patient
 from cutover.targets.snapshots import Snapshot
 
 _SELECTOR: Final[Path] = ("spec", "selector")

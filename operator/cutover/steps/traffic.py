@@ -22,7 +22,9 @@ from cutover.routing.virtual_services import VirtualService
 from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
 from cutover.schema.model import Duration, validations
 from cutover.steps import foreign_weights, sides
-from cutover.steps.base import Kind, StepContext, Target, lacks_the_right, old_side_not_ready
+from cutover.steps.kind import Kind, StepContext, Target
+from cutover.steps.preconditions import lacks_the_right
+from cutover.steps.rollouts import old_side_not_ready
 from cutover.targets.foreign import command
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Foreign

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.schema.model import Duration, show_duration, validations
-from cutover.steps.base import Kind, StepContext
+from cutover.steps.kind import Kind, StepContext
 
 
 class Delay(Kind):
