@@ -15,7 +15,7 @@ from cutover.ports import ENDPOINT_SLICES, VIRTUAL_SERVICES, Ref, Sample
 from cutover.routing.routes import Destination
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from cutover.steps import sides
+from cutover.steps.traffic import sides
 from cutover.targets.snapshots import Snapshot
 from cutover.testing import MemoryCluster
 from steps.test_traffic_headers_and_mirrors import HEADER, OURS, edit, names, only, primary, put_with, share, spec

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final
-
-from pydantic import Field, StringConstraints, field_validator
+from typing import Any, Final
 
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Change, Json, Path, find
 from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by_port, selects, wanted
-from cutover.ports import SERVICES, WORKLOADS, Ref
-from cutover.saga.turn import Again, Done, Outcome, Pause, StageRule
-from cutover.schema.model import Name
-from cutover.steps.kind import Kind, StepContext, Target
+from cutover.ports import WORKLOADS, Ref
+from cutover.saga.turn import Again, Done, Outcome, Pause
+from cutover.steps.kind import StepContext
 from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
 from cutover.steps.preconditions import refusal
 from cutover.steps.rollouts import old_side_not_ready, patient
+from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
 
 _SELECTOR: Final[Path] = ("spec", "selector")
-_KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-LabelValue = Annotated[
-    str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
-]
 
 
-class Switch(Kind):
+class Switch(SwitchSpec):
     """Moves a Service to other pods at once.
 
     Changes: the selector of the Service, in one write, as one field: labels named here get their values, the others stay.
@@ -37,68 +30,25 @@ class Switch(Kind):
     to stop, so that is not fought.
     """
 
-    key: ClassVar[str] = "switch"
-    goes_ahead: ClassVar[bool] = True
-
-    service: Name = Field(description="Name of the Service.")
-    selector: dict[str, LabelValue] = Field(
-        min_length=1,
-        max_length=16,
-        description="Labels of the new pods, set in the Service's selector; labels of it that are not named here stay.",
-    )
-    min_ready: int | None = Field(
-        default=None,
-        ge=1,
-        le=100_000,
-        description="Ready pods a side needs before it is switched to. Left out: as many as the old side had at the start.",
-    )
-
-    @field_validator("selector", mode="before")
-    @classmethod
-    def _labels_at_once(cls, given: Any) -> Any:
-        for word in ("matchLabels", "matchExpressions"):
-            if isinstance(given, Mapping) and word in given:
-                raise ValueError(
-                    f"a Service's selector knows no {word}; write the labels at once, such as version: green"
-                )
-        for key in given if isinstance(given, Mapping) else ():
-            if not _KEY.fullmatch(str(key)):
-                words = "letters, digits, -, _ and ., at most 63, after a domain and a slash if it has one"
-                raise ValueError(f"{key!r} is no key of a label; use {words}")
-        return given
-
-    def stages(self) -> tuple[StageRule, ...]:
-        """One: the switch."""
-        return (StageRule(f"point Service {self.service} to pods with {_shown(self.selector)}"[:512]),)
-
-    def touches(self) -> tuple[Target, ...]:
-        """The Service."""
-        return (Target(SERVICES, self.service),)
-
-    def fields(self, target: Target, body: Json) -> list[str]:
-        """The selector."""
-        del target, body
-        return [".spec.selector"]
-
     async def examine(self, context: StepContext) -> list[Problem]:
         """The Service chooses pods, some workload makes such as it is to choose, and the server takes the selector."""
-        place, ref = f"{context.place}.switch", self._ref(context)
+        place, ref = f"{context.place}.switch", self.ref(context)
         try:
             body = await context.cluster.get(ref)
         except NotFound:
             return []  # said by preflight for every target
-        problems = self._unfit(body, place)
+        problems = self.unfit(body, place)
         if problems:
             return problems
         old = body["spec"]["selector"]
         ours = old | self.selector
         if ours != old and selects(old, ours) and self.touches()[0] not in context.earlier:
-            says = f"Service {self.service} chooses pods with {_shown(ours)} already, by {_shown(old)} alone"
+            says = f"Service {self.service} chooses pods with {shown(ours)} already, by {shown(old)} alone"
             so = "they get traffic as soon as they are ready, and count for the old side too"
             way_out = "put a label that only the old pods have into its selector first"
             problems.append(Problem(f"{place}.selector", f"{says}, so {so}; {way_out}", warning=True))
         if not any(target.resource in WORKLOADS for target in context.earlier) and not await self._made(context, ours):
-            says = f"no workload of namespace {context.namespace} makes pods with {_shown(ours)}; create it, or mend the labels"
+            says = f"no workload of namespace {context.namespace} makes pods with {shown(ours)}; create it, or mend the labels"
             problems.append(Problem(f"{place}.selector", says))
         if says := await refusal(context, ref, {"spec": {"selector": self.selector}}):
             problems.append(Problem(f"{place}.selector", says))
@@ -109,7 +59,7 @@ class Switch(Kind):
     async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
         """Move the selector once the new side is ready, then wait until the endpoints have followed."""
         del stage, looked
-        ref = self._ref(context)
+        ref = self.ref(context)
         snapshot = await context.targets.saved(ref) if context.targets.remembers(ref) else await self._snapshot(context)
         if snapshot is None:
             return Done(skip=True)
@@ -117,7 +67,7 @@ class Switch(Kind):
         live = _live(await context.targets.view(ref))
         if live != change.to:
             if live == change.was and context.applied and not context.reapply and await self._set_back(context, change):
-                says = f"somebody has set the selector of {ref} back to {_shown(live)}"
+                says = f"somebody has set the selector of {ref} back to {shown(live)}"
                 return Pause("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
             if short := await self._short(context, change.to, snapshot.facts["ready"]):
                 return Again(
@@ -134,7 +84,7 @@ class Switch(Kind):
         """Bring back the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
         del looked
         forget_set(context)
-        ref = self._ref(context)
+        ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
             await context.targets.fence(ref)
@@ -148,14 +98,9 @@ class Switch(Kind):
         outcome = await self._followed(context, body, served=snapshot.facts["stood"][""] > 0)
         return patient(context, outcome) if isinstance(outcome, Again) else outcome
 
-    def restores(self, snapshot: Snapshot) -> list[Change]:
-        """The selector."""
-        ((path, was),), (ours,) = snapshot.values, snapshot.ours
-        return [Change(path, to=was, was=was, ours=ours)]
-
     async def ahead(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
-        snapshot = await context.targets.saved(self._ref(context))
+        snapshot = await context.targets.saved(self.ref(context))
         if snapshot is None:
             return frozenset()
         (mark,) = self.restores(snapshot)
@@ -166,22 +111,8 @@ class Switch(Kind):
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
-    def _ref(self, context: StepContext) -> Ref:
-        return self.touches()[0].ref(context.namespace)
-
     def _memo(self, context: StepContext) -> str:
         return f"{context.place}.ready"
-
-    def _unfit(self, body: Json, place: str) -> list[Problem]:
-        """Why no selector of this Service can be moved."""
-        spec = body["spec"]
-        if spec.get("type") == "ExternalName":
-            says = f"Service {self.service} is of type ExternalName, so no pods are behind it; name another Service"
-        elif not spec.get("selector"):
-            says = f"Service {self.service} has no selector, so its endpoints are made by hand; give it one first"
-        else:
-            return []
-        return [Problem(f"{place}.service", says)]
 
     async def _made(self, context: StepContext, labels: Mapping[str, str]) -> bool:
         return bool(await behind(context.cluster, context.namespace, Side(self.service, labels, subset=True)))
@@ -206,9 +137,9 @@ class Switch(Kind):
 
     async def _snapshot(self, context: StepContext) -> Snapshot | None:
         """The selector as it is, and ours; None when the Service has it without us. Never of a view that may be behind."""
-        ref = self._ref(context)
+        ref = self.ref(context)
         body = await context.cluster.get(ref)
-        if problems := self._unfit(body, f"{context.place}.switch"):
+        if problems := self.unfit(body, f"{context.place}.switch"):
             raise PlanError(*problems)
         ours = body["spec"]["selector"] | self.selector
         if body["spec"]["selector"] == ours:
@@ -219,17 +150,17 @@ class Switch(Kind):
 
     async def _set_back(self, context: StepContext, change: Change) -> bool:
         """A stream may be behind; nobody is held up without a fresh look."""
-        return bool(_live(await context.cluster.get(self._ref(context))) != change.to)
+        return bool(_live(await context.cluster.get(self.ref(context))) != change.to)
 
     async def _short(
         self, context: StepContext, labels: Mapping[str, str], needed: Mapping[str, int], asked: int = 0
     ) -> str:
         """What a side lacks; empty when nothing is lacking. All that its workloads are `asked` for is enough."""
-        body = await context.targets.view(self._ref(context))
+        body = await context.targets.view(self.ref(context))
         for port, ready in (await self._ready(context, body, labels)).items():
             if ready < needed.get(port, 0) and not 0 < asked <= ready:
                 where = f" and a port {port}" if port else ""
-                return f"{ready} pods with {_shown(labels)}{where} are ready, and {needed[port]} are needed"
+                return f"{ready} pods with {shown(labels)}{where} are ready, and {needed[port]} are needed"
         return ""
 
     async def _short_back(self, context: StepContext, labels: Mapping[str, str], snapshot: Snapshot) -> str:
@@ -252,7 +183,7 @@ class Switch(Kind):
         if (there or not served) and not strays:
             return Done(ready=str(len(there)))
         says = (
-            f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {_shown(chosen)}"
+            f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {shown(chosen)}"
         )
         return Again(context.pause(), says if there else f"Service {self.service} has no ready endpoints yet")
 
@@ -260,7 +191,3 @@ class Switch(Kind):
 def _live(body: Json) -> Json:
     found = find(body, _SELECTOR)
     return found.value if found else None
-
-
-def _shown(labels: Mapping[str, str]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))

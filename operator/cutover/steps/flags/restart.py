@@ -68,3 +68,14 @@ def mark(workload: Json) -> Json:
 def mark_of(pod: Json) -> Json:
     """On a pod, or ABSENT."""
     return (pod["metadata"].get("annotations") or {}).get(RESTART, ABSENT)
+
+
+def mark_of_step(context: StepContext) -> str:
+    """The value of the mark: of this step in this run alone."""
+    owner = context.targets.owner
+    return f"{owner.plan.name}/{context.targets.step}, run {owner.run} ({owner.uid[:8]})"
+
+
+def second_mark(ours: Json) -> str:
+    """The value of the mark while an undo replaces pods of the old template that may have read our values."""
+    return f"{ours}, back"

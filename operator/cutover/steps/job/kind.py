@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
-
-from pydantic import ConfigDict, Field, model_validator
+from typing import Any, Final
 
 from cutover.errors import NotFound, Problem
 from cutover.field_path import Change, Json
 from cutover.objects import jobs, pods
-from cutover.objects.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
-from cutover.ports import JOBS, Ref, Resource
-from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
-from cutover.schema.model import validations
-from cutover.steps.kind import Duty, Kind, StepContext
+from cutover.objects.jobs import STARTED_LABEL, State, state_of
+from cutover.ports import JOBS, Ref
+from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
+from cutover.steps.job.spec import JobSpec
+from cutover.steps.kind import StepContext
 from cutover.steps.rollouts import patient
 from cutover.targets.targets import Foreign
 
@@ -27,15 +25,9 @@ _DIGITS: Final = 12
 """Of a uid are saved: 48 bits tell a Job from another one under its name, and a status of 64 steps has its bounds."""
 _SUSPEND: Final = ("spec", "suspend")
 _STARTED: Final = ("metadata", "labels", STARTED_LABEL)
-_BOTH: Final = "it has undo, and changesNothing says that there is nothing to undo; keep one"
-_NO_WAY_BACK: Final = "it does not say how it is taken back: add undo, or changesNothing: true (a test, say), or irreversible: true on the step"
-_HAS_WAY_BACK: Final = (
-    "!has(self.job) || has(self.job.undo) || (has(self.job.changesNothing) && self.job.changesNothing) "
-    "|| (has(self.irreversible) && self.irreversible)"
-)
 
 
-class Job(Kind):
+class Job(JobSpec):
     """Runs a Job, and an undo Job on rollback.
 
     A Job is made suspended, under a name that follows from (plan uid, run, step, attempt, do or undo). Its uid is saved
@@ -45,63 +37,11 @@ class Job(Kind):
     pods are gone.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            ("!has(self.undo) || !has(self.changesNothing) || !self.changesNothing", _BOTH),
-        )
-    )
-    key: ClassVar[str] = "job"
-    way_back: ClassVar[tuple[str, str] | None] = (
-        _HAS_WAY_BACK,
-        f"='step ' + self.name + ', job: {_NO_WAY_BACK}'",
-    )
-
-    template: Template = Field(
-        description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec."
-    )
-    undo_: Template | None = Field(
-        default=None, alias="undo", description="The Job that takes back what the other one did, whole or in part."
-    )
-    changes_nothing: bool = Field(
-        default=False, description="The Job only looks (a smoke test), so there is nothing to take back."
-    )
-    backoff_limit: BackoffLimit = 0
-
-    @model_validator(mode="after")
-    def _one_way_back(self) -> Job:
-        if self.undo_ is not None and self.changes_nothing:
-            raise ValueError(_BOTH)
-        return self
-
-    def stages(self) -> tuple[StageRule, ...]:
-        """One: the Job."""
-        return (StageRule(f"run a Job of {jobs.images_of(self.template)}"[:512]),)
-
-    def duties(self) -> frozenset[Duty]:
-        """A test, or a script."""
-        return frozenset({Duty.LOOKS if self.changes_nothing else Duty.SCRIPT})
-
-    def makes(self) -> tuple[Resource, ...]:
-        """Jobs."""
-        return (JOBS,)
-
-    def lends(self, account: str) -> frozenset[str]:
-        """Accounts that the templates name."""
-        return frozenset(jobs.account_of(template, account) for _, template in self._templates()) - {account}
-
-    def no_way_back(self) -> str:
-        """Without an undo Job there is none, unless nothing is changed."""
-        return "" if self.undo_ is not None or self.changes_nothing else _NO_WAY_BACK
-
-    def _templates(self) -> list[tuple[str, Json]]:
-        both = (("template", self.template), ("undo", self.undo_))
-        return [(name, template) for name, template in both if template is not None]
-
     async def examine(self, context: StepContext) -> list[Problem]:
         """The server takes both Jobs."""
         problems: list[Problem] = []
-        for field, template in self._templates():
-            body = self._body(context, self._name(context, undo=field == "undo"), template)
+        for field, template in self.templates():
+            body = self.manifest(context, self.name_of(context, undo=field == "undo"), template)
             place = f"{context.place}.job.{field}"
             problems += await jobs.refused(context.cluster, place, body, context.targets.owner)
         return problems
@@ -112,7 +52,7 @@ class Job(Kind):
         """Run the Job, and look how it ends."""
         del stage, looked
         try:
-            return await self._run(context, self._name(context), self.template, context.made, "")
+            return await self._run(context, self.name_of(context), self.template, context.made, "")
         except NotFound:
             return Again(_SOON, "the Job went away a moment ago")
 
@@ -203,10 +143,10 @@ class Job(Kind):
         ):  # else it was clear when the undo Job was made
             return outcome
         if self.undo_ is None:
-            name = self._name(context)
+            name = self.name_of(context)
             says = f"Job {name} of a step without undo has begun, so what it left is not known"
             return await self._left_to_people(context, "NoUndo", f"{says}; {jobs.logs(context.namespace, name)}")
-        name, before = self._name(context, undo=True), f"{forward or _NONE} "
+        name, before = self.name_of(context, undo=True), f"{forward or _NONE} "
         outcome = await self._run(context, name, self.undo_, back, before)
         if isinstance(outcome, Failed):
             return await self._left_to_people(context, outcome.reason, outcome.message)
@@ -226,7 +166,7 @@ class Job(Kind):
 
     async def _forward(self, context: StepContext) -> Json:
         """The forward Job; where there is none its name is taken, so that a late creation gets a no."""
-        name = self._name(context)
+        name = self.name_of(context)
         body = await jobs.read(context.cluster, Ref(JOBS, context.namespace, name))
         return body or await self._make(context, name, self.template, started="never")
 
@@ -264,21 +204,9 @@ class Job(Kind):
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
-    def _name(self, context: StepContext, *, undo: bool = False) -> str:
-        owner, step = context.targets.owner, context.targets.step
-        verb = "undo" if undo else "do"
-        lead = f"{step[:40].rstrip('-')}-undo" if undo else step
-        return jobs.name_of(lead, owner.uid, owner.run, step, context.attempt, verb)
-
-    def _body(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
-        marks = {STARTED_LABEL: started}
-        body = jobs.manifest(template, name, context.targets.owner, self.backoff_limit, marks)
-        body["spec"]["suspend"] = True
-        return body
-
     async def _make(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
         """Take the name with a Job that does not run. Conflict means that another process was faster: look again."""
-        body = self._body(context, name, template, started)
+        body = self.manifest(context, name, template, started)
         return await context.cluster.create(JOBS, context.namespace, body, context.targets.owner.account)
 
 

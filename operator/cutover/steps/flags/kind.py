@@ -15,44 +15,37 @@ loses it when every pod carries that.
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Final, TypeAlias
-
-from pydantic import Field, field_validator, model_validator
+from typing import Any, TypeAlias
 
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.field_path import ABSENT, Change, Json, find
-from cutover.gates.readiness import Workload
-from cutover.objects.config_maps import hindrances, reads
+from cutover.field_path import Change, Json, find
 from cutover.objects.gitops import manager_of
-from cutover.objects.workloads import Rollout, ending, fingerprint, paused
-from cutover.ports import CONFIG_MAPS, WORKLOADS, Ref
-from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule
-from cutover.schema.model import Name
-from cutover.steps.kind import Duty, Kind, StepContext, Target
+from cutover.objects.workloads import Rollout, ending, fingerprint
+from cutover.ports import Ref
+from cutover.saga.turn import Again, Done, Failed, Outcome
+from cutover.steps.flags import preconditions
+from cutover.steps.flags.preconditions import left_out
+from cutover.steps.flags.restart import (
+    MARK,
+    judge,
+    mark,
+    mark_of,
+    mark_of_step,
+    needs_help,
+    running_pods,
+    second_mark,
+)
+from cutover.steps.flags.spec import FlagsSpec
+from cutover.steps.kind import StepContext
 from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
-from cutover.steps.preconditions import refusal
-from cutover.steps.restart import MARK, RESTART, judge, mark, mark_of, needs_help, running_pods
 from cutover.steps.rollouts import hindered, is_back, patient, stood
-from cutover.targets.patching import merge
-from cutover.targets.snapshots import Snapshot, too_large
+from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Foreign
 
-_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
-_LONGEST: Final = 40
-"""Characters of one value in what is shown to people."""
-_CLOSED: Final[Mapping[str, Duty]] = {
-    **dict.fromkeys(("true", "on", "yes", "1", "enabled"), Duty.CLOSES),
-    **dict.fromkeys(("false", "off", "no", "0", "disabled"), Duty.OPENS),
-}
 
-Value = Annotated[str, Field(max_length=16_384)]
-
-
-class Flags(Kind):
+class Flags(FlagsSpec):
     """Sets keys of a ConfigMap and restarts the workloads that read it.
 
     Changes: the keys named here, then one annotation of each workload's pod template. Twice is harmless, because each field is
@@ -60,141 +53,9 @@ class Flags(Kind):
     (a key that was not there goes), then the annotation, and waits for the old pods.
     """
 
-    key: ClassVar[str] = "flags"
-
-    config_map: Name = Field(description="Name of the ConfigMap.")
-    set_: dict[str, Value] = Field(
-        alias="set", min_length=1, max_length=64, description="Keys of its data with their new values; others stay."
-    )
-    reload: tuple[Workload, ...] = Field(
-        default=(),
-        max_length=16,
-        description="Workloads to restart, all at once: each that reads one of the keys, as variable or file.",
-    )
-    leave: tuple[Workload, ...] = Field(
-        default=(),
-        max_length=16,
-        description="Workloads that read one of the keys and are left alone: their pods may go on with the old value.",
-    )
-
-    @field_validator("set_", mode="before")
-    @classmethod
-    def _keys_of_data(cls, given: Any) -> Any:
-        for key, value in given.items() if isinstance(given, Mapping) else ():
-            if not isinstance(key, str) or not _KEY.fullmatch(key):
-                raise ValueError(f"{key!r} is no key of a ConfigMap; use letters, digits, -, _ and ., at most 253")
-            if value is None:
-                raise ValueError(f'{key} has no value; write one in quotes, such as "false": a step takes no key away')
-        return given
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Flags:
-        for field, named in (("reload", self.reload), ("leave", self.leave)):
-            names = [_named(workload) for workload in named]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{twice[0]} stands in {field} more than once; keep one")
-        if both := sorted(_named(workload) for workload in set(self.reload) & set(self.leave)):
-            raise ValueError(f"{both[0]} stands in reload and in leave; keep one")
-        return self
-
-    def stages(self) -> tuple[StageRule, ...]:
-        """One: the values, and the restarts."""
-        values = ", ".join(f"{key}={_shown(value)}" for key, value in self.set_.items())
-        restarts = "".join(f", restart {_named(workload)}" for workload in self.reload)
-        return (StageRule(f"set {values} in ConfigMap {self.config_map}{restarts}"[:512]),)
-
-    def duties(self) -> frozenset[Duty]:
-        """Another configuration; a key named after maintenance says by its value whether that begins or ends."""
-        said = {_CLOSED.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
-        return frozenset({Duty.CONFIGURES, *(duty for duty in said if duty)})
-
-    def touches(self) -> tuple[Target, ...]:
-        """The ConfigMap, then the workloads."""
-        workloads = (Target(workload.resource, workload.name) for workload in self.reload)
-        return (Target(CONFIG_MAPS, self.config_map), *workloads)
-
-    def rolls_out(self) -> Target | None:
-        """The workload, if there is just one."""
-        restarted = self.touches()[1:]
-        return restarted[0] if len(restarted) == 1 else None
-
-    def restores(self, snapshot: Snapshot) -> list[Change]:
-        """Each key, or the annotation with both its values."""
-        return [
-            Change(path, to=was, was=was, ours=ours, previous=(_second(ours),) if path == MARK else ())
-            for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
-        ]
-
-    def fields(self, target: Target, body: Json) -> list[str]:
-        """The keys, and of workloads the annotation."""
-        del body
-        if target.resource == CONFIG_MAPS:
-            return [f".data[{json.dumps(key)}]" for key in self.set_]
-        return [f".spec.template.metadata.annotations[{json.dumps(RESTART)}]"]
-
-    def shaped(self, target: Target, spec: Json) -> Json:
-        """A workload that is restarted gets another template."""
-        if target.resource == CONFIG_MAPS:
-            return spec
-        return merge(spec, {"template": {"metadata": {"annotations": {RESTART: "restarted"}}}})
-
-    # --- beforehand ---------------------------------------------------------------------------------------------------
-
     async def examine(self, context: StepContext) -> list[Problem]:
         """The ConfigMap takes the values, all its readers are named, and each restart would come to an end."""
-        place, (flags, *workloads) = f"{context.place}.flags", self._refs(context)
-        problems = list[Problem]()
-        found, huge = dict[str, str](), ""
-        try:
-            body = await context.cluster.get(flags)
-            found, before = hindrances(body, self.set_), body.get("data") or {}
-            values = [(("data", key), before.get(key, ABSENT), value) for key, value in self.set_.items()]
-            huge = too_large(flags, values)
-        except NotFound:
-            pass  # said by preflight for every target
-        for key, says in found.items():
-            problems.append(Problem(f"{place}.{f'set.{key}' if key else 'configMap'}", says))
-        if huge:
-            way_out = "set fewer keys in one step, or let a deploy step point the readers to another ConfigMap"
-            problems.append(Problem(f"{place}.set", f"{huge}; {way_out}"))
-        if not found and (says := await refusal(context, flags, {"data": self.set_})):
-            problems.append(Problem(f"{place}.set", says))
-        for ref in workloads:
-            problems += await self._examine_restart(context, ref, f"{place}.reload[{ref.name}]")
-        return problems + await self._left_out(context)
-
-    async def _examine_restart(self, context: StepContext, ref: Ref, where: str) -> list[Problem]:
-        try:
-            spec = (await context.cluster.get(ref))["spec"]
-        except NotFound:
-            return []
-        strategy = spec.get("updateStrategy") or {}
-        says = ""
-        if spec.get("paused"):
-            says = paused(ref, "nothing would restart")
-        elif strategy.get("type") == "OnDelete":
-            says = f"pods of {ref} change only when somebody deletes them (updateStrategy OnDelete); use RollingUpdate"
-        elif kept := (strategy.get("rollingUpdate") or {}).get("partition", 0):
-            says = f"{ref} has partition {kept}, so its first {kept} pods would keep the old values; set the partition to 0"
-        else:
-            says = await refusal(
-                context, ref, {"spec": {"template": {"metadata": {"annotations": {RESTART: _token(context)}}}}}
-            )
-        return [Problem(where, says)] if says else []
-
-    async def _left_out(self, context: StepContext) -> list[Problem]:
-        """Workloads that read one of the keys and are not named: without them nobody could say that every pod is done."""
-        named = {(workload.resource, workload.name) for workload in (*self.reload, *self.leave)}
-        listed = await asyncio.gather(*(context.cluster.list(resource, context.namespace) for resource in WORKLOADS))
-        problems = []
-        for resource, bodies in zip(WORKLOADS, listed, strict=True):
-            for body in bodies:
-                name = body["metadata"]["name"]
-                how = reads(body, self.config_map, self.set_)
-                if how and (resource, name) not in named:
-                    says = f"{resource.kind} {name} reads ConfigMap {self.config_map} ({how}); add it to reload, or to leave if its pods may keep the old value"
-                    problems.append(Problem(f"{context.place}.flags.reload", says))
-        return problems
+        return await preconditions.examine(self, context)
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
@@ -219,19 +80,16 @@ class Flags(Kind):
             return replace(outcome, message=f"{outcome.message}; {who} owns {flags} and may put it back")
         return outcome
 
-    def _refs(self, context: StepContext) -> list[Ref]:
-        return [target.ref(context.namespace) for target in self.touches()]
-
     async def _saved(self, context: StepContext) -> dict[Ref, Snapshot]:
-        return {ref: kept for ref in self._refs(context) if (kept := await context.targets.saved(ref))}
+        return {ref: kept for ref in self.refs(context) if (kept := await context.targets.saved(ref))}
 
     async def _snapshots(self, context: StepContext) -> dict[Ref, Snapshot]:
         """What stands in each target before the first write to any, and which containers run; those that exist count."""
-        refs = self._refs(context)
+        refs = self.refs(context)
         if all(context.targets.remembers(ref) for ref in refs):
             return await self._saved(context)
-        if left_out := await self._left_out(context):
-            raise PlanError(*left_out)
+        if unnamed := await left_out(self, context):
+            raise PlanError(*unnamed)
         bodies = await asyncio.gather(*(context.cluster.get(ref) for ref in refs))
         pods = await asyncio.gather(
             *(running_pods(context, ref, body) for ref, body in zip(refs[1:], bodies[1:], strict=True))
@@ -243,7 +101,7 @@ class Flags(Kind):
                 "running": sorted({fingerprint(pod) for pod in running} - {""}),
                 "stood": stood(body, ref.resource),
             }
-            taken[ref] = await context.targets.snapshot(ref, body, [MARK], facts, [_token(context)])
+            taken[ref] = await context.targets.snapshot(ref, body, [MARK], facts, [mark_of_step(context)])
         return taken
 
     async def _put_back(self, context: StepContext, taken: Mapping[Ref, Snapshot]) -> str:
@@ -272,7 +130,7 @@ class Flags(Kind):
         """Write the old values, take the mark off, and see that no pod carries it. What is gone is passed over."""
         del looked
         forget_set(context)
-        refs, taken = self._refs(context), await self._saved(context)
+        refs, taken = self.refs(context), await self._saved(context)
         if len(taken) < len(refs):  # not all were taken, so nothing was written
             for ref in refs:
                 await context.targets.fence(ref)
@@ -298,7 +156,7 @@ class Flags(Kind):
     async def _ours_stand(self, context: StepContext, snapshot: Snapshot) -> bool:
         """Whether a pod that starts now reads one of our values."""
         try:
-            body = await context.targets.view(self._refs(context)[0])
+            body = await context.targets.view(self.refs(context)[0])
         except NotFound:
             return False
         changes = [change for change in self.forward(snapshot) if change.to != change.was]
@@ -316,7 +174,7 @@ class Flags(Kind):
     async def _mark_back(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
         """Off, unless a pod of the old template may have started with our values: then the second mark comes first."""
         (off,), ours = self.restores(snapshot), snapshot.ours[0]
-        second = replace(off, to=_second(ours))
+        second = replace(off, to=second_mark(ours))
         body = await context.targets.view(ref)
         if mark(body) == ours:
             pods, known = await running_pods(context, ref, body), snapshot.facts["running"]
@@ -344,21 +202,3 @@ async def _bring(context: StepContext, ref: Ref, snapshot: Snapshot, way: _Way, 
             raise
         gone[ref] = str(foreign)
     return None
-
-
-def _token(context: StepContext) -> str:
-    """The value of the mark: of this step in this run alone."""
-    owner = context.targets.owner
-    return f"{owner.plan.name}/{context.targets.step}, run {owner.run} ({owner.uid[:8]})"
-
-
-def _second(ours: Json) -> str:
-    return f"{ours}, back"
-
-
-def _named(workload: Workload) -> str:
-    return f"{workload.kind} {workload.name}"
-
-
-def _shown(value: str) -> str:
-    return value if value.isprintable() and len(value) <= _LONGEST else f"({len(value)} characters)"

@@ -1,0 +1,73 @@
+"""What a `deploy` step will change, as a dry run of the server tells it. Writes nothing. Used before the step and at its first write."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from cutover.errors import Conflict, PlanError, Problem
+from cutover.field_path import Json, Path, differences
+from cutover.objects import spec_patch
+from cutover.ports import Ref
+from cutover.routing.routings import carried
+from cutover.steps.deploy.spec import DeploySpec
+from cutover.steps.kind import StepContext
+
+_TRIES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What the step will change, as the server told it.
+
+    Attributes:
+        body: the workload before.
+        fields: each with its value before and after.
+        after: its spec after.
+        carried: weight that the pods carried before the step; only asked when the step raises the replicas.
+    """
+
+    body: Json
+    fields: tuple[tuple[Path, Json, Json], ...]
+    after: Json
+    carried: int = 0
+
+
+async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
+    """Let the server say what would change. Raises PlanError for a container that is not there.
+
+    The dry run is bound to the version it is compared with, so that nobody else's change is taken for ours.
+    """
+    ref = step.rolls_out().ref(context.namespace)
+    account, body = context.targets.owner.account, await context.targets.view(ref)
+    for _ in range(_TRIES):
+        spec = body["spec"]
+        version = {"resourceVersion": body["metadata"]["resourceVersion"]}
+        trial = context.cluster.dry_run(ref, {"metadata": version, "spec": _wish(step, context, ref, spec)}, account)
+        try:
+            if step.replicas is not None and step.replicas > spec.get("replicas", 1):
+                labels = spec["template"]["metadata"].get("labels") or {}
+                carries = carried(context.cluster, context.namespace, labels, fresh=False)
+                after, weights = await asyncio.gather(trial, carries)
+            else:
+                after, weights = await trial, {}
+        except Conflict:
+            body = await context.cluster.get(ref)
+            continue
+        fields = tuple(differences(spec, after["spec"], ("spec",)))
+        return Foreseen(body, fields, after["spec"], sum(weights.values()))
+    raise Conflict(f"{ref} changed at each of {_TRIES} tries to learn what would change")
+
+
+def _wish(step: DeploySpec, context: StepContext, ref: Ref, spec: Json) -> Json:
+    parts = spec_patch.parts_of(spec)
+    place, has = f"{context.place}.deploy", f"it has {', '.join(sorted(parts))}"
+    missing = [
+        Problem(f"{place}.images[{image.container}]", f"{ref} has no container {image.container}; {has}")
+        for image in step.images
+        if image.container not in parts
+    ]
+    if missing:
+        raise PlanError(*missing)
+    return step.joined(spec)

@@ -1,0 +1,127 @@
+"""The kind `deploy`: changes fields of a workload's spec and waits until that very rollout is complete."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from cutover.errors import Denied, PlanError, Problem, Rejected
+from cutover.field_path import ABSENT, Path
+from cutover.objects.workloads import Rollout
+from cutover.ports import Ref
+from cutover.routing.routings import carried
+from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
+from cutover.steps.deploy import preconditions
+from cutover.steps.deploy.dry_run import Foreseen, foresee
+from cutover.steps.deploy.spec import DeploySpec
+from cutover.steps.kind import StepContext
+from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
+from cutover.steps.rollouts import held_up, hindered, hindered_back, is_back, needs_hands, patient, stood
+from cutover.targets.snapshots import Snapshot
+
+_LOOK_AGAIN: Final = 30.0
+"""Seconds; the workload is streamed, so this only mends a lost event."""
+_REPLICAS: Final[Path] = ("spec", "replicas")
+_PAUSED: Final[Path] = ("spec", "paused")
+
+
+class Deploy(DeploySpec):
+    """Rolls out a workload.
+
+    Changes: the images and replicas named here, and what `patch` changes; which fields these are, a dry run of the server
+    tells before the first write, and the snapshot keeps each with its old value and ours. Twice is harmless, because each
+    field is brought to a value and a field that has it is not written; after a crash the snapshot that exists is the one
+    that counts. Undo brings back the values from the snapshot and waits for the old pods.
+    """
+
+    async def examine(self, context: StepContext) -> list[Problem]:
+        """Nothing else steers the replicas, the server takes the change, and nobody has paused the rollout."""
+        return await preconditions.examine(self, context)
+
+    async def look(self, context: StepContext, stage: int) -> Any:
+        """Ask what will change, unless the snapshot says it already."""
+        del stage
+        known = context.targets.remembers(self.rolls_out().ref(context.namespace))
+        return None if known else await foresee(self, context)
+
+    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+        """Set the fields, then look how far the rollout is."""
+        del stage
+        ref = self.rolls_out().ref(context.namespace)
+        known = await context.targets.saved(ref) if context.targets.remembers(ref) else None
+        snapshot = known or await self._snapshot(context, looked)
+        changes = self.forward(snapshot)
+        if await fought_over(context, ref, changes):
+            return await foreign_writer(context, ref, "the fields of this step")
+        body = await context.targets.change(ref, snapshot.uid, changes)
+        rollout = Rollout.of(body, ref.resource)
+        note_set(context)
+        if rollout.at_rest:
+            return Done(ready=rollout.text)
+        outcome, why = hindered(context, ref, rollout), await held_up(context, ref, body)
+        if outcome:
+            return replace(outcome, message=f"{outcome.message}{why}") if isinstance(outcome, Failed) else outcome
+        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
+
+    async def undo(self, context: StepContext, looked: Any) -> Outcome:
+        """Set the fields back, wait until the old pods are available again, and read the fields back.
+
+        A Deployment that was paused is paused again only then: paused, it would not bring the old pods back.
+        """
+        del looked
+        forget_set(context)
+        ref = self.rolls_out().ref(context.namespace)
+        snapshot = await context.targets.saved(ref)
+        if snapshot is None:
+            await context.targets.fence(ref)
+            return Done()
+        if busy := await self._still_carries(context, ref, snapshot):
+            return Wait("StillCarriesTraffic", busy)
+        changes = self.restores(snapshot)
+        sooner = [change for change in changes if change.path != _PAUSED or not change.to]
+        body = await context.targets.change(ref, snapshot.uid, sooner)
+        rollout = Rollout.of(body, ref.resource)
+        if is_back(context, rollout, snapshot):
+            await context.targets.change(ref, snapshot.uid, changes)
+            await context.targets.confirm(ref, snapshot.uid, changes)
+            return Done(ready=rollout.text)
+        says = f"{rollout.text} pods of the old template are ready"
+        again = Again(_LOOK_AGAIN, says, rollout.text, reached=rollout.reached)
+        if sooner != changes and not rollout.current:  # the pause may be ours already, and only not seen yet
+            return again
+        return (
+            hindered_back(context, ref, rollout) or needs_hands(context, ref, body, rollout) or patient(context, again)
+        )
+
+    async def _snapshot(self, context: StepContext, looked: Any) -> Snapshot:
+        """What the fields are before the first write, and what they will be."""
+        ref = self.rolls_out().ref(context.namespace)
+        try:
+            foreseen = looked if isinstance(looked, Foreseen) else await foresee(self, context)
+        except (PlanError, Rejected, Denied):
+            # A process that died in the middle may have written already what is now refused a second time.
+            if known := await context.targets.saved(ref):
+                return known
+            raise
+        paths, ours = [path for path, _, _ in foreseen.fields], [after for _, _, after in foreseen.fields]
+        facts = {"carried": foreseen.carried, "stood": stood(foreseen.body, ref.resource)}
+        return await context.targets.snapshot(ref, foreseen.body, paths, facts, ours)
+
+    async def _still_carries(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> str:
+        """Why replicas cannot go down yet: the pods carry more weight than before the step. Empty when they may."""
+        was = next((value for path, value in snapshot.values if path == _REPLICAS), None)
+        if was is None:
+            return ""
+        body = await context.targets.view(ref)
+        spec, least = body["spec"], 1 if was is ABSENT else was
+        if spec.get("replicas", 1) <= least:
+            return ""
+        now = await carried(context.cluster, context.namespace, spec["template"]["metadata"].get("labels") or {})
+        before = snapshot.facts.get("carried", 0)
+        if sum(now.values()) <= before:
+            return ""
+        given = ", ".join(f"{weight} by {giver}" for giver, weight in sorted(now.items()))
+        return (
+            f"{ref} cannot go from {spec.get('replicas', 1)} to {least} replicas while it is given weight {given} "
+            f"({before} before this step); give the weight back to where it was"
+        )

@@ -1,0 +1,85 @@
+"""What a `deploy` step needs before the first step. Read-only; called by preflight through `Deploy.examine`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
+from cutover.field_path import Json
+from cutover.objects.config_maps import WAY_OUT, references
+from cutover.objects.workloads import Rollout, paused, scalers_of
+from cutover.ports import AUTOSCALERS, CONFIG_MAPS, Ref
+from cutover.steps.deploy.dry_run import foresee
+from cutover.steps.deploy.spec import DeploySpec
+from cutover.steps.kind import StepContext, Target
+from cutover.steps.preconditions import lacks_the_right
+from cutover.targets.snapshots import too_large
+
+
+async def examine(step: DeploySpec, context: StepContext) -> list[Problem]:
+    """Nothing else steers the replicas, the server takes the change, and nobody has paused the rollout.
+
+    Only the first step that touches a workload is tried out: a later one starts from what this one leaves.
+    """
+    ref = step.rolls_out().ref(context.namespace)
+    problems = await _steered(step, context, ref)
+    if step.rolls_out() not in context.earlier:
+        problems += await _refused(step, context, ref)
+    return problems
+
+
+async def _steered(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
+    if step.replicas is None:
+        return []
+    scalers = await context.cluster.list(AUTOSCALERS, context.namespace)
+    return [
+        Problem(
+            f"{context.place}.deploy.replicas",
+            f"HorizontalPodAutoscaler {scaler['metadata']['name']} steers the replicas of {ref}; "
+            "leave replicas out, or delete the autoscaler first",
+        )
+        for scaler in scalers_of(ref, scalers)
+    ]
+
+
+async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
+    where = f"{context.place}.deploy"
+    try:
+        foreseen = await foresee(step, context)
+    except NotFound:
+        return []  # said by preflight for every target
+    except PlanError as error:
+        return list(error.problems)
+    except (Rejected, Denied) as refused:
+        if await lacks_the_right(context, ref, refused):
+            return []
+        says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
+        return [Problem(f"{where}.patch" if step.patch else where, f"the server refuses it: {says}")]
+    problems = await _unfed(context, foreseen.after)
+    if huge := too_large(ref, foreseen.fields):
+        problems.append(Problem(f"{where}.patch", f"{huge}; change less of it in one step"))
+    if foreseen.after.get("paused"):
+        problems.append(Problem(f"{where}.workload", paused(ref, "nothing would roll out")))
+    elif foreseen.body["spec"].get("paused") and (waiting := Rollout.of(foreseen.body, ref.resource).outdated):
+        says = f"{ref} is paused, and {waiting} of its pods do not have its template yet; the end of the pause rolls that out"
+        way_out = "no undo brings these pods back; put the template back first, and change it in this step"
+        problems.append(Problem(f"{where}.patch.paused", f"{says} too, and {way_out}", warning=True))
+    return problems
+
+
+async def _unfed(context: StepContext, spec: Json) -> list[Problem]:
+    """ConfigMaps and keys for want of which the new pods would not start; what an earlier step writes may come yet."""
+    if spec.get("replicas") == 0:
+        return []
+    needs = [one for one in references(spec["template"]["spec"]) if not one.optional]
+    names = sorted({one.name for one in needs if Target(CONFIG_MAPS, one.name) not in context.earlier})
+    bodies = dict(zip(names, await asyncio.gather(*(_config_map(context, name) for name in names)), strict=True))
+    lacking = {says: None for one in needs if one.name in bodies and (says := one.lacks(bodies[one.name]))}
+    return [Problem(f"{context.place}.deploy", f"{says}, {WAY_OUT}") for says in lacking]
+
+
+async def _config_map(context: StepContext, name: str) -> Json | None:
+    try:
+        return await context.cluster.get(Ref(CONFIG_MAPS, context.namespace, name))
+    except NotFound:
+        return None

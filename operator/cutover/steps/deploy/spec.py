@@ -1,0 +1,124 @@
+"""The fields of a `deploy` step, and what follows from them alone: the stage, the target, the written fields. No request is made here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from cutover.field_path import Change, Json
+from cutover.gates.readiness import Workload
+from cutover.objects import spec_patch
+from cutover.ports import DAEMON_SETS
+from cutover.saga.turn import StageRule
+from cutover.schema.model import Label, Model, validations
+from cutover.steps.kind import Duty, Kind, Target
+from cutover.targets.patching import merge
+from cutover.targets.snapshots import Snapshot
+
+_NOTHING: Final = "sets nothing; give images, replicas or patch"
+_NO_REPLICAS: Final = "a DaemonSet has no replicas, it runs one pod a node; drop replicas"
+
+
+class Image(Model):
+    """The image of one container."""
+
+    container: Label = Field(description="Name of the container.")
+    image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] = Field(description="Image to run.")
+
+
+class DeploySpec(Kind):
+    """The fields of a `deploy` step."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            ("has(self.images) || has(self.replicas) || has(self.patch)", f"deploy {_NOTHING}"),
+            (
+                "!has(self.replicas) || !has(self.workload.kind) || self.workload.kind != 'DaemonSet'",
+                _NO_REPLICAS,
+            ),
+        )
+    )
+    key: ClassVar[str] = "deploy"
+    passable: ClassVar[bool] = True
+
+    workload: Workload = Field(description="What is rolled out.")
+    images: tuple[Image, ...] = Field(
+        default=(),
+        max_length=32,
+        description="Images to set, by container.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["container"]},
+    )
+    replicas: int | None = Field(
+        default=None, ge=0, le=100_000, description="Replicas to set; left out, they stay. Not for a DaemonSet."
+    )
+    patch: dict[str, Any] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Strategic merge patch on the workload's spec, for all the rest.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+
+    @field_validator("patch")
+    @classmethod
+    def _possible(cls, patch: dict[str, Any]) -> dict[str, Any]:
+        if says := spec_patch.wrong(patch):
+            raise ValueError(says)
+        return patch
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> DeploySpec:
+        if not self.images and self.replicas is None and not self.patch:
+            raise ValueError(f"it {_NOTHING}")
+        if self.replicas is not None and self.workload.kind == DAEMON_SETS.kind:
+            raise ValueError(_NO_REPLICAS)
+        names = [image.container for image in self.images]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"container {twice[0]} stands in images more than once; keep one")
+        if doubles := sorted(spec_patch.images_in(self.patch) & set(names)):
+            raise ValueError(f"the image of container {doubles[0]} stands in images and in patch; keep one")
+        return self
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the rollout."""
+        parts = [f"{image.container}={image.image}" for image in self.images]
+        if self.replicas is not None:
+            parts.append(f"replicas {self.replicas}")
+        parts.extend(spec_patch.places(self.patch))
+        return (StageRule(f"roll out {', '.join(parts)}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """Another version, or none of it any more."""
+        return frozenset({Duty.CONFIGURES if self.replicas != 0 else Duty.RETIRES})
+
+    def touches(self) -> tuple[Target, ...]:
+        """The workload."""
+        return (self.rolls_out(),)
+
+    def rolls_out(self) -> Target:
+        """The workload."""
+        return Target(self.workload.resource, self.workload.name)
+
+    def restores(self, snapshot: Snapshot) -> list[Change]:
+        """Each field that was set."""
+        return [
+            Change(path, to=was, was=was, ours=ours)
+            for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
+        ]
+
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The images, the replicas, and each place at which the patch says something."""
+        del target
+        return list(spec_patch.expressions(self.joined(body["spec"]), ".spec"))
+
+    def shaped(self, target: Target, spec: Json) -> Json:
+        """As merged here; what the server adds to it says nothing about pods."""
+        del target
+        return merge(spec, self.joined(spec))
+
+    def joined(self, spec: Json) -> Json:
+        """The images, replicas and `patch` as one strategic merge patch of a live spec."""
+        parts = spec_patch.parts_of(spec)
+        images = {image.container: image.image for image in self.images if image.container in parts}
+        return spec_patch.joined(self.patch, images, self.replicas, spec)

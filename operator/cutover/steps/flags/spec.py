@@ -1,0 +1,124 @@
+"""The fields of a `flags` step, and what follows from them alone: the stage, the targets, the written fields. No request is made here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import Field, field_validator, model_validator
+
+from cutover.field_path import Change, Json
+from cutover.gates.readiness import Workload
+from cutover.ports import CONFIG_MAPS, Ref
+from cutover.saga.turn import StageRule
+from cutover.schema.model import Name
+from cutover.steps.flags.restart import MARK, RESTART, second_mark
+from cutover.steps.kind import Duty, Kind, StepContext, Target
+from cutover.targets.patching import merge
+from cutover.targets.snapshots import Snapshot
+
+_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_LONGEST: Final = 40
+"""Characters of one value in what is shown to people."""
+_CLOSED: Final[Mapping[str, Duty]] = {
+    **dict.fromkeys(("true", "on", "yes", "1", "enabled"), Duty.CLOSES),
+    **dict.fromkeys(("false", "off", "no", "0", "disabled"), Duty.OPENS),
+}
+
+Value = Annotated[str, Field(max_length=16_384)]
+
+
+class FlagsSpec(Kind):
+    """The fields of a `flags` step."""
+
+    key: ClassVar[str] = "flags"
+
+    config_map: Name = Field(description="Name of the ConfigMap.")
+    set_: dict[str, Value] = Field(
+        alias="set", min_length=1, max_length=64, description="Keys of its data with their new values; others stay."
+    )
+    reload: tuple[Workload, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Workloads to restart, all at once: each that reads one of the keys, as variable or file.",
+    )
+    leave: tuple[Workload, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Workloads that read one of the keys and are left alone: their pods may go on with the old value.",
+    )
+
+    @field_validator("set_", mode="before")
+    @classmethod
+    def _keys_of_data(cls, given: Any) -> Any:
+        for key, value in given.items() if isinstance(given, Mapping) else ():
+            if not isinstance(key, str) or not _KEY.fullmatch(key):
+                raise ValueError(f"{key!r} is no key of a ConfigMap; use letters, digits, -, _ and ., at most 253")
+            if value is None:
+                raise ValueError(f'{key} has no value; write one in quotes, such as "false": a step takes no key away')
+        return given
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> FlagsSpec:
+        for field, named in (("reload", self.reload), ("leave", self.leave)):
+            names = [_named(workload) for workload in named]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{twice[0]} stands in {field} more than once; keep one")
+        if both := sorted(_named(workload) for workload in set(self.reload) & set(self.leave)):
+            raise ValueError(f"{both[0]} stands in reload and in leave; keep one")
+        return self
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the values, and the restarts."""
+        values = ", ".join(f"{key}={_shown(value)}" for key, value in self.set_.items())
+        restarts = "".join(f", restart {_named(workload)}" for workload in self.reload)
+        return (StageRule(f"set {values} in ConfigMap {self.config_map}{restarts}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """Another configuration; a key named after maintenance says by its value whether that begins or ends."""
+        said = {_CLOSED.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
+        return frozenset({Duty.CONFIGURES, *(duty for duty in said if duty)})
+
+    def touches(self) -> tuple[Target, ...]:
+        """The ConfigMap, then the workloads."""
+        workloads = (Target(workload.resource, workload.name) for workload in self.reload)
+        return (Target(CONFIG_MAPS, self.config_map), *workloads)
+
+    def rolls_out(self) -> Target | None:
+        """The workload, if there is just one."""
+        restarted = self.touches()[1:]
+        return restarted[0] if len(restarted) == 1 else None
+
+    def restores(self, snapshot: Snapshot) -> list[Change]:
+        """Each key, or the annotation with both its values."""
+        return [
+            Change(path, to=was, was=was, ours=ours, previous=(second_mark(ours),) if path == MARK else ())
+            for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
+        ]
+
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The keys, and of workloads the annotation."""
+        del body
+        if target.resource == CONFIG_MAPS:
+            return [f".data[{json.dumps(key)}]" for key in self.set_]
+        return [f".spec.template.metadata.annotations[{json.dumps(RESTART)}]"]
+
+    def shaped(self, target: Target, spec: Json) -> Json:
+        """A workload that is restarted gets another template."""
+        if target.resource == CONFIG_MAPS:
+            return spec
+        return merge(spec, {"template": {"metadata": {"annotations": {RESTART: "restarted"}}}})
+
+    def refs(self, context: StepContext) -> list[Ref]:
+        """The ConfigMap, then the workloads, by their full addresses."""
+        return [target.ref(context.namespace) for target in self.touches()]
+
+
+def _named(workload: Workload) -> str:
+    return f"{workload.kind} {workload.name}"
+
+
+def _shown(value: str) -> str:
+    return value if value.isprintable() and len(value) <= _LONGEST else f"({len(value)} characters)"

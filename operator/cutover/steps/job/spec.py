@@ -1,0 +1,92 @@
+"""The fields of a `job` step, and what follows from them alone: the stage, the names and manifests of its Jobs. No request is made here."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict, Field, model_validator
+
+from cutover.field_path import Json
+from cutover.objects import jobs
+from cutover.objects.jobs import STARTED_LABEL, BackoffLimit, Template
+from cutover.ports import JOBS, Resource
+from cutover.saga.turn import StageRule
+from cutover.schema.model import validations
+from cutover.steps.kind import Duty, Kind, StepContext
+
+_BOTH: Final = "it has undo, and changesNothing says that there is nothing to undo; keep one"
+_NO_WAY_BACK: Final = "it does not say how it is taken back: add undo, or changesNothing: true (a test, say), or irreversible: true on the step"
+_HAS_WAY_BACK: Final = (
+    "!has(self.job) || has(self.job.undo) || (has(self.job.changesNothing) && self.job.changesNothing) "
+    "|| (has(self.irreversible) && self.irreversible)"
+)
+
+
+class JobSpec(Kind):
+    """The fields of a `job` step."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            ("!has(self.undo) || !has(self.changesNothing) || !self.changesNothing", _BOTH),
+        )
+    )
+    key: ClassVar[str] = "job"
+    way_back: ClassVar[tuple[str, str] | None] = (
+        _HAS_WAY_BACK,
+        f"='step ' + self.name + ', job: {_NO_WAY_BACK}'",
+    )
+    template: Template = Field(
+        description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec."
+    )
+    undo_: Template | None = Field(
+        default=None, alias="undo", description="The Job that takes back what the other one did, whole or in part."
+    )
+    changes_nothing: bool = Field(
+        default=False, description="The Job only looks (a smoke test), so there is nothing to take back."
+    )
+    backoff_limit: BackoffLimit = 0
+
+    @model_validator(mode="after")
+    def _one_way_back(self) -> JobSpec:
+        if self.undo_ is not None and self.changes_nothing:
+            raise ValueError(_BOTH)
+        return self
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the Job."""
+        return (StageRule(f"run a Job of {jobs.images_of(self.template)}"[:512]),)
+
+    def duties(self) -> frozenset[Duty]:
+        """A test, or a script."""
+        return frozenset({Duty.LOOKS if self.changes_nothing else Duty.SCRIPT})
+
+    def makes(self) -> tuple[Resource, ...]:
+        """Jobs."""
+        return (JOBS,)
+
+    def lends(self, account: str) -> frozenset[str]:
+        """Accounts that the templates name."""
+        return frozenset(jobs.account_of(template, account) for _, template in self.templates()) - {account}
+
+    def no_way_back(self) -> str:
+        """Without an undo Job there is none, unless nothing is changed."""
+        return "" if self.undo_ is not None or self.changes_nothing else _NO_WAY_BACK
+
+    def templates(self) -> list[tuple[str, Json]]:
+        """The templates that are given, each with the field it stands in."""
+        both = (("template", self.template), ("undo", self.undo_))
+        return [(name, template) for name, template in both if template is not None]
+
+    def name_of(self, context: StepContext, *, undo: bool = False) -> str:
+        """The name of the Job of this attempt, the same whenever it is asked for."""
+        owner, step = context.targets.owner, context.targets.step
+        verb = "undo" if undo else "do"
+        lead = f"{step[:40].rstrip('-')}-undo" if undo else step
+        return jobs.name_of(lead, owner.uid, owner.run, step, context.attempt, verb)
+
+    def manifest(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
+        """The Job of a template, suspended."""
+        marks = {STARTED_LABEL: started}
+        body = jobs.manifest(template, name, context.targets.owner, self.backoff_limit, marks)
+        body["spec"]["suspend"] = True
+        return body

@@ -1,0 +1,94 @@
+"""The fields of a `switch` step, and what follows from them alone: the stage, the target, the written field. No request is made here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import Field, StringConstraints, field_validator
+
+from cutover.errors import Problem
+from cutover.field_path import Change, Json
+from cutover.ports import SERVICES, Ref
+from cutover.saga.turn import StageRule
+from cutover.schema.model import Name
+from cutover.steps.kind import Kind, StepContext, Target
+from cutover.targets.snapshots import Snapshot
+
+_KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LabelValue = Annotated[
+    str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
+]
+
+
+class SwitchSpec(Kind):
+    """The fields of a `switch` step."""
+
+    key: ClassVar[str] = "switch"
+    goes_ahead: ClassVar[bool] = True
+
+    service: Name = Field(description="Name of the Service.")
+    selector: dict[str, LabelValue] = Field(
+        min_length=1,
+        max_length=16,
+        description="Labels of the new pods, set in the Service's selector; labels of it that are not named here stay.",
+    )
+    min_ready: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Ready pods a side needs before it is switched to. Left out: as many as the old side had at the start.",
+    )
+
+    @field_validator("selector", mode="before")
+    @classmethod
+    def _labels_at_once(cls, given: Any) -> Any:
+        for word in ("matchLabels", "matchExpressions"):
+            if isinstance(given, Mapping) and word in given:
+                raise ValueError(
+                    f"a Service's selector knows no {word}; write the labels at once, such as version: green"
+                )
+        for key in given if isinstance(given, Mapping) else ():
+            if not _KEY.fullmatch(str(key)):
+                words = "letters, digits, -, _ and ., at most 63, after a domain and a slash if it has one"
+                raise ValueError(f"{key!r} is no key of a label; use {words}")
+        return given
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One: the switch."""
+        return (StageRule(f"point Service {self.service} to pods with {shown(self.selector)}"[:512]),)
+
+    def touches(self) -> tuple[Target, ...]:
+        """The Service."""
+        return (Target(SERVICES, self.service),)
+
+    def restores(self, snapshot: Snapshot) -> list[Change]:
+        """The selector."""
+        ((path, was),), (ours,) = snapshot.values, snapshot.ours
+        return [Change(path, to=was, was=was, ours=ours)]
+
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The selector."""
+        del target, body
+        return [".spec.selector"]
+
+    def ref(self, context: StepContext) -> Ref:
+        """The Service by its full address."""
+        return self.touches()[0].ref(context.namespace)
+
+    def unfit(self, body: Json, place: str) -> list[Problem]:
+        """Why no selector of this Service can be moved."""
+        spec = body["spec"]
+        if spec.get("type") == "ExternalName":
+            says = f"Service {self.service} is of type ExternalName, so no pods are behind it; name another Service"
+        elif not spec.get("selector"):
+            says = f"Service {self.service} has no selector, so its endpoints are made by hand; give it one first"
+        else:
+            return []
+        return [Problem(f"{place}.service", says)]
+
+
+def shown(labels: Mapping[str, str]) -> str:
+    """Labels as messages name them."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -1,0 +1,94 @@
+"""What a `traffic` step needs before the first step. Read-only; called by preflight through `Traffic.examine`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
+from cutover.field_path import Json, Path, find, in_order, write
+from cutover.objects.endpoints import subsets
+from cutover.ports import HTTP_ROUTES
+from cutover.routing.routes import Pair
+from cutover.routing.shift import Role
+from cutover.steps.kind import StepContext
+from cutover.steps.preconditions import lacks_the_right
+from cutover.steps.traffic import sides
+from cutover.steps.traffic.spec import TrafficSpec
+from cutover.steps.traffic.temporary import temporary_fields
+from cutover.targets.foreign import command
+
+
+async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
+    """The routes and both destinations are there, hold traffic, and resolve to Services."""
+    problems: list[Problem] = []
+    place = f"{context.place}.traffic"
+    try:
+        body = await context.cluster.get(step.ref(context))
+        found = step.pairs(context, body)
+        free = context.targets.may_take(
+            body
+        )  # else it waits for a plan that goes on, and that takes away what is its own
+        fields = temporary_fields(step, context, body, found) if free else []
+        problems += [*await _tried(step, context, body, fields), *_too_few(step, context, found)]
+        problems += _left(step, context, body, found) if free else ()
+        known = await subsets(context.cluster, context.namespace)
+        match = (*step.match, *([step.stickiness.match("")] if step.stickiness else ()))
+        told = [*step.where.surprises(body, found, known, match)]
+        if step.http_route:
+            told += step.http_route.rivals(body, await context.cluster.list(HTTP_ROUTES, context.namespace), found)
+        problems += [Problem(place, says, warning=True) for says in told]
+    except NotFound:
+        pass  # said by preflight for every target
+    except PlanError as error:
+        problems.extend(error.problems)
+    try:
+        sides.forget(context)
+        await sides.bearings(context, step.from_, step.to)
+    except PlanError as error:
+        problems.extend(error.problems)
+    return problems
+
+
+def _left(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]) -> Iterator[Problem]:
+    """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
+    for left in step.where.left_behind(body, found):
+        fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
+        says = f"{left.message}; take it away: {command(step.ref(context), *fields)}"
+        yield Problem(f"{context.place}.traffic", says, warning=not (left.mirrors and step.mirror))
+
+
+def _too_few(step: TrafficSpec, context: StepContext, found: list[Pair]) -> list[Problem]:
+    """Weights that cannot express what is asked."""
+    problems = []
+    for pair in found:
+        both = f"{step.from_} and {step.to}"
+        if pair.total == 0:
+            says = f"{both} have no weight in {step.ref(context)}, so there is nothing to shift"
+            problems.append(Problem(f"{context.place}.traffic", f"{says}; give {step.from_} its weight first"))
+        elif says := step.course().too_coarse(pair.total):
+            where = f"{both} hold {pair.total} together in {step.where.word} {pair.route} of {step.ref(context)}"
+            out = "give them weights that add up to 100"
+            problems.append(Problem(f"{context.place}.traffic.weights", f"{where}, and {says}; {out}"))
+    return problems
+
+
+async def _tried(
+    step: TrafficSpec, context: StepContext, body: Json, fields: list[tuple[Role, Path, Json]]
+) -> list[Problem]:
+    """Whether the server takes what is put beside the weights, and keeps all of it: a definition that is older drops some.
+
+    Istio's keep what we write since their first version, and are not asked.
+    """
+    if not fields or not step.where.drops:
+        return []
+    place, ref = f"{context.place}.traffic", step.ref(context)
+    found = [(at, value) for _, path, value in fields if (at := find(body, path)) is not None]
+    writes = [one for at, value in found for one in write(at, value) if one["op"] != "test"]
+    try:
+        after = await context.cluster.try_out(ref, in_order(writes), context.targets.owner.account)
+    except (Rejected, Denied) as refused:
+        if await lacks_the_right(context, ref, refused):
+            return []  # said by preflight with all other rights
+        return [Problem(place, f"the server refuses {ref} with what is asked: {refused}")]
+    kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
+    return [] if kept else [Problem(place, f"{ref} would not keep all that is written to it; {step.where.drops}")]

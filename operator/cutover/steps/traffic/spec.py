@@ -1,0 +1,160 @@
+"""The fields of a `traffic` step, and what follows from them alone: stages, targets, the written fields. No request is made here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field, model_validator
+
+from cutover.field_path import Change, Json
+from cutover.ports import Ref
+from cutover.routing.branches import Match, Mirror, Stickiness
+from cutover.routing.http_routes import HttpRoute, no_prefix, no_subset
+from cutover.routing.routes import Destination, Pair, Routing, pairs
+from cutover.routing.shift import Course
+from cutover.routing.virtual_services import VirtualService
+from cutover.saga.turn import StageRule
+from cutover.schema.model import Duration, validations
+from cutover.steps.kind import Kind, StepContext, Target
+from cutover.targets.snapshots import Snapshot
+
+Weight = Annotated[int, Field(ge=1, le=100)]
+
+
+class TrafficSpec(Kind):
+    """The fields of a `traffic` step."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            (
+                "has(self.virtualService) != has(self.httpRoute)",
+                "exactly one of virtualService and httpRoute says where the weights stand",
+            ),
+            (
+                ("!has(self.httpRoute) || !has(self.from.subset) && !has(self.to.subset)"),
+                "Gateway API knows no subsets; make a Service for each version, and name that",
+            ),
+            (
+                (
+                    "!(has(self.match) && size(self.match) > 0 || has(self.mirror) || has(self.stickiness)) || !has(self.virtualService) "
+                    "|| !(has(self.virtualService.tcp) && size(self.virtualService.tcp) > 0 "
+                    "|| has(self.virtualService.tls) && size(self.virtualService.tls) > 0)"
+                ),
+                "only http routes know headers and mirrors; take tcp and tls into a step of their own",
+            ),
+            ("self.weights.isSorted()", "weights must ascend; sort them"),
+            (
+                (
+                    "self.from.host != self.to.host || has(self.from.subset) != has(self.to.subset) "
+                    "|| (has(self.from.subset) && self.from.subset != self.to.subset) "
+                    "|| has(self.from.port) != has(self.to.port) || (has(self.from.port) && self.from.port != self.to.port)"
+                ),
+                "='from and to are both ' + self.from.host + '; name two different destinations'",
+            ),
+        )
+    )
+    key: ClassVar[str] = "traffic"
+    goes_ahead: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
+
+    virtual_service: VirtualService | None = Field(
+        default=None, description="Where the weights stand, with Istio's own API. Exactly one of this and httpRoute."
+    )
+    http_route: HttpRoute | None = Field(default=None, description="Where the weights stand, with the Gateway API.")
+    from_: Destination = Field(alias="from", description="The destination that gives traffic away.")
+    to: Destination = Field(description="The destination that gets it.")
+    weights: tuple[Weight, ...] = Field(
+        min_length=1,
+        max_length=32,
+        description="Percent for `to` of what the pair holds at the start, ascending. A weight it has already is skipped.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    match: tuple[Match, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Requests that go to the new version from before the first weight until the end of the step.",
+    )
+    mirror: Mirror | None = Field(
+        default=None, description="Mirrors requests to the new version before the first weight."
+    )
+    stickiness: Stickiness | None = Field(
+        default=None,
+        description="Visitors stay on the version that answered first, from the first weight until the end.",
+    )
+    dwell: Duration = Field(
+        default=timedelta(),
+        description="How long it stays at each weight, and before the first one with `match` alone.",
+    )
+    settle: Duration = Field(default=timedelta(), description="How long after each write nothing is judged.")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> TrafficSpec:
+        for before, after in zip(self.weights, self.weights[1:], strict=False):
+            if after <= before:
+                raise ValueError(f"weights must ascend, and {after} comes after {before}; sort them and drop doubles")
+        if self.from_ == self.to:
+            raise ValueError(f"from and to are both {self.to}; name two different destinations")
+        given = [one for one in (self.virtual_service, self.http_route) if one is not None]
+        if len(given) != 1:
+            found = "both; keep one" if given else "none; add one"
+            raise ValueError(
+                f"exactly one of virtualService and httpRoute says where the weights stand, and it has {found}"
+            )
+        if twice := self.where.twice():
+            raise ValueError(twice)
+        if self.asks_for_http and not self.where.only_http():
+            raise ValueError("only http routes know headers and mirrors; take tcp and tls into a step of their own")
+        if self.http_route and (subset := self.from_.subset or self.to.subset):
+            raise ValueError(no_subset(subset))
+        if self.http_route and (says := no_prefix(self.match)):
+            raise ValueError(says)
+        return self
+
+    @property
+    def asks_for_http(self) -> bool:
+        """Whether it sets anything beside the weights, which only http routes can carry."""
+        return bool(self.match or self.mirror or self.stickiness)
+
+    @property
+    def where(self) -> Routing:
+        """The object in which the weights stand."""
+        return self.virtual_service or self.http_route  # type: ignore[return-value]  # one of them, as the model says
+
+    def stages(self) -> tuple[StageRule, ...]:
+        """One a weight; before them the mirror and the header routes, after them the end of these."""
+        return tuple(stage.rule for stage in self.course().stages())
+
+    def touches(self) -> tuple[Target, ...]:
+        """The object in which the weights stand."""
+        return (Target(self.where.resource, self.where.name),)
+
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The weights, and what stands beside them for a while."""
+        del target
+        mirrors, sticks = self.mirror is not None, self.stickiness is not None
+        return self.where.fields(body, self.match, mirrors=mirrors, sticks=sticks)
+
+    def restores(self, snapshot: Snapshot) -> list[Change]:
+        """Both weights of each route, and what stood beside them for a while."""
+        return self.course().restores(snapshot)
+
+    def ref(self, context: StepContext) -> Ref:
+        """The object in which the weights stand, by its full address."""
+        return self.touches()[0].ref(context.namespace)
+
+    def course(self) -> Course:
+        """The stages of the shift and what is in effect in each."""
+        return Course(
+            str(self.to),
+            self.weights,
+            self.dwell,
+            self.settle,
+            bool(self.match),
+            self.mirror,
+            self.stickiness is not None,
+        )
+
+    def pairs(self, context: StepContext, body: Json) -> list[Pair]:
+        """Where the weights of both sides stand in the object. Raises PlanError."""
+        return pairs(body, self.where, self.from_, self.to, f"{context.place}.traffic")

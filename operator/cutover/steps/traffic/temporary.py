@@ -1,0 +1,49 @@
+"""What a `traffic` step sets beside the weights for a while: mirrors, header routes, cookies. Reads nothing."""
+
+from __future__ import annotations
+
+from cutover.errors import PlanError, Problem
+from cutover.field_path import Json, Path
+from cutover.routing.routes import Branch, Pair
+from cutover.routing.shift import Role
+from cutover.steps.kind import StepContext
+from cutover.steps.traffic.spec import TrafficSpec
+
+
+def temporary_fields(
+    step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]
+) -> list[tuple[Role, Path, Json]]:
+    """The fields that are set beside the weights for a while, each with its value. Raises PlanError.
+
+    Of routes that come in one write the last stands highest: the headers of a match go before a cookie.
+    """
+    place, where = f"{context.place}.traffic", step.where
+    if step.asks_for_http and (other := next((pair.route for pair in found if not pair.route.http), None)):
+        says = f"route {other} is not of http, and only http routes know headers and mirrors; drop match and mirror"
+        raise PlanError(Problem(f"{place}.virtualService", says))
+    fields = list[tuple[Role, Path, Json]]()
+    for pair in found:
+        fields += [(Role.MIRROR, *field) for field in (where.mirror(pair, step.mirror.percent) if step.mirror else ())]
+        fields += _stickiness(step, context, body, pair)
+        if step.match:
+            wanted = Branch(context.targets.step, pair.new, step.match)
+            fields.append((Role.MATCH, *where.branch(body, pair, wanted, f"{place}.match")))
+    if says := where.too_many(body, [field[1:] for field in fields]):
+        raise PlanError(Problem(place, says))
+    return fields
+
+
+def _stickiness(step: TrafficSpec, context: StepContext, body: Json, pair: Pair) -> list[tuple[Role, Path, Json]]:
+    """For each side the cookie that its answers set, and the route of those who bring it.
+
+    The value is of this run and step alone: a cookie of any other means nothing.
+    """
+    fields, place = list[tuple[Role, Path, Json]](), f"{context.place}.traffic.stickiness"
+    owner, name = context.targets.owner, context.targets.step
+    for role, side, aim in ((Role.KEEPS_OLD, "from", pair.old), (Role.KEEPS_NEW, "to", pair.new)):
+        if step.stickiness:
+            value = f"{owner.uid[:8]}-{owner.run}-{name}-{side}"
+            wanted = Branch(f"{name}-stays-{side}", aim, (step.stickiness.match(value),))
+            fields.append((role, *step.where.cookie(pair.route, aim, step.stickiness.sets(value), place)))
+            fields.append((role, *step.where.branch(body, pair, wanted, place)))
+    return fields
