@@ -38,7 +38,7 @@ from cutover.preflight.impact import (
     weigh,
 )
 from cutover.preflight.preflight import at_one_look
-from cutover.routing.routings import ROUTINGS, destinations
+from cutover.routing.resources import ROUTINGS, destinations
 
 
 @dataclass(frozen=True, slots=True)

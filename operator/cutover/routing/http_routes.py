@@ -6,7 +6,6 @@ it: else it would not be what was written when it is read back. A rule's name is
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -17,9 +16,12 @@ from pydantic import Field
 from cutover.errors import PlanError, Problem
 from cutover.field_path import ABOVE, ABSENT, Json, Path
 from cutover.ports import HTTP_ROUTES, Resource
-from cutover.routing.branches import HeaderValue, Match
-from cutover.routing.parents import refusals, refused, unserved
-from cutover.routing.routes import Aim, Branch, Left, Pair, Route, Routing, asks_for_it, not_there, sets_one, swallows
+from cutover.routing import http_route_warnings
+from cutover.routing.branches import Match
+from cutover.routing.http_route_matches import ANY_PATH, as_header, criterion, show_rule
+from cutover.routing.parents import refusals, refused
+from cutover.routing.routes import Aim, Branch, Left, Pair, Route
+from cutover.routing.routing import Routing, not_there, sets_one, swallows
 from cutover.schema.model import Name
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
@@ -27,7 +29,6 @@ _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64,
 _SET_COOKIE: Final = "Set-Cookie"
 _ANSWERS, _ANSWERS_FIELD = "ResponseHeaderModifier", "responseHeaderModifier"
 _REFERENCE: Final = ("group", "kind", "name", "namespace", "port")
-_PATH: Final = {"type": "PathPrefix", "value": "/"}
 
 
 class HttpRoute(Routing):
@@ -49,7 +50,7 @@ class HttpRoute(Routing):
             at: Path = ("spec", "rules", {"name": name} if name else {"matches": rule.get("matches")})
             entries = rule.get("backendRefs") or ()
             aims = tuple(_aim(at, entry, entries) for entry in entries)
-            yield Route(at, rule, name or _shown(rule), frozenset({name} if name else ()), aims)
+            yield Route(at, rule, name or show_rule(rule), frozenset({name} if name else ()), aims)
 
     def twice(self) -> str:
         """What is named more than once; empty when nothing is."""
@@ -80,35 +81,16 @@ class HttpRoute(Routing):
             return "say which to shift"
         return "give the rules names and say which to shift, or make an HTTPRoute of each"
 
-    def surprises(
+    def warnings(
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
     ) -> Iterator[str]:
-        """Gateways that do not serve it, rules that get nothing, and rules that a header rule takes requests from."""
+        """Gateways that do not serve it, rules that get no requests, and rules that a header rule takes requests from."""
         del subsets
-        yield from unserved(body)
-        everything = list(self.routes_of(body))
-        for pair in chosen:
-            route, place = pair.route, everything.index(pair.route)
-            if "sessionPersistence" in route.body:
-                yield (
-                    f"rule {route} keeps sessions where they are (sessionPersistence), so its weights move new ones alone; "
-                    "let sessions end before the old version goes, or take it out"
-                )
-            for own in _matches(route):
-                if above := next((one for one in everything[:place] if own in _matches(one)), None):
-                    yield (
-                        f"rule {above} stands above rule {route} and matches {_shown_match(own)} as well, "
-                        f"so {route} gets none of these requests; put it below"
-                    )
-            for one in match:
-                if any(_asked(one).items() <= own["headers"].items() for own in _matches(route)):
-                    yield asks_for_it(self.word, route, one)
-            for other, one in itertools.product(everything, match):
-                if other is not route and _loses(other, route, one, above=other in everything[:place]):
-                    yield (
-                        f"rule {other} loses requests with header {' and '.join(one.headers)} to rule {route}, because the "
-                        f"most specific match wins; let rule {other} match one header more if it is to keep them"
-                    )
+        return http_route_warnings.warnings(body, list(self.routes_of(body)), chosen, match)
+
+    def conflicts(self, body: Json, others: Iterable[Json], chosen: Iterable[Pair]) -> Iterator[str]:
+        """Rules of other HTTPRoutes for the same host at the same parent: of two that match alike the older route has it."""
+        return http_route_warnings.conflicts(body, ((other, list(self.routes_of(other))) for other in others), chosen)
 
     def refusals(self, body: Json) -> list[str]:
         """What each gateway says against it, of whatever generation."""
@@ -117,21 +99,6 @@ class HttpRoute(Routing):
     def refused(self, body: Json, before: Container[str]) -> str:
         """A gateway that takes no part of it goes on with what it had, or answers nothing."""
         return refused(body, before)
-
-    def rivals(self, body: Json, others: Iterable[Json], chosen: Iterable[Pair]) -> Iterator[str]:
-        """Rules of other HTTPRoutes for the same host at the same parent: of two that match alike the older route has it."""
-        ours = list(chosen)
-        for other in others:
-            shared = _hosts(body) & _hosts(other)
-            if not shared or not _meet_at_a_parent(body, other) or _age(other) >= _age(body):
-                continue
-            for rule, pair in itertools.product(self.routes_of(other), ours):
-                for match in (one for one in _matches(pair.route) if one in _matches(rule)):
-                    yield (
-                        f"rule {rule} of HTTPRoute {other['metadata']['name']} matches {_shown_match(match)} of host "
-                        f"{min(shared) or '*'} as rule {pair.route} does, and of two HTTPRoutes the older wins (or the first by "
-                        f"name), so {pair.route} gets none of these requests; take it out of there"
-                    )
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """What is written of it, as jq paths; header rules are known by the headers that they match."""
@@ -147,16 +114,11 @@ class HttpRoute(Routing):
     def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
         """It is known by all that it matches, and takes its requests because that is more specific."""
         found, problems = list[Json](), list[Problem]()
-        for own in pair.route.body.get("matches") or [{"path": _PATH}]:
-            there = {header["name"].lower(): header for header in own.get("headers") or ()}
+        for own in pair.route.body.get("matches") or [{"path": ANY_PATH}]:
             for one in wanted.match:
-                asked = {name: _header(name, value) for name, value in one.headers.items()}
-                for name in sorted(asked.keys() & there.keys()):
-                    if _asks(asked[name]) != _asks(there[name]):
-                        says = f"rule {pair.route} matches header {name} itself, by {there[name]['value']}; name another header"
-                        problems.append(Problem(place, says))
-                added = [asked[name] for name in sorted(asked) if name not in there]
-                found.append({**own, "headers": [*there.values(), *added]})
+                joined, clashes = _joined(own, one, pair.route)
+                found.append(joined)
+                problems += [Problem(place, says) for says in clashes]
         *list_of_rules, itself = pair.route.at
         path = (*list_of_rules, {"matches": found, ABOVE: itself})
         if not problems and not not_there(body, path):
@@ -169,10 +131,8 @@ class HttpRoute(Routing):
 
     def cookie(self, route: Route, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
         """A filter of the reference, or one more header in the one that is there: it may stand there only once."""
-        for whole in (one[_ANSWERS_FIELD] for one in route.body.get("filters") or () if one["type"] == _ANSWERS):
-            names = [*(header["name"] for header in whole.get("set") or ()), *(whole.get("remove") or ())]
-            if _SET_COOKIE.lower() in {name.lower() for name in names}:
-                raise PlanError(Problem(place, swallows(self.word, route)))
+        if _takes_cookies_away(route):
+            raise PlanError(Problem(place, swallows(self.word, route)))
         filters = list(aim.entry.get("filters") or ())
         at = next((at for at, one in enumerate(filters) if one["type"] == _ANSWERS), len(filters))
         says = filters[at][_ANSWERS_FIELD] if at < len(filters) else {}
@@ -221,6 +181,28 @@ class HttpRoute(Routing):
         return ""
 
 
+def _joined(own: Json, match: Match, route: Route) -> tuple[Json, list[str]]:
+    """A match of a rule with further headers; sentences where it asks for another value of the same header."""
+    there = {header["name"].lower(): header for header in own.get("headers") or ()}
+    asked = {name: as_header(name, value) for name, value in match.headers.items()}
+    clashes = [
+        f"rule {route} matches header {name} itself, by {there[name]['value']}; name another header"
+        for name in sorted(asked.keys() & there.keys())
+        if criterion(asked[name]) != criterion(there[name])
+    ]
+    added = [asked[name] for name in sorted(asked) if name not in there]
+    return {**own, "headers": [*there.values(), *added]}, clashes
+
+
+def _takes_cookies_away(route: Route) -> bool:
+    """Whether a rule sets or removes the header of all its answers that sets cookies."""
+    for whole in (one[_ANSWERS_FIELD] for one in route.body.get("filters") or () if one["type"] == _ANSWERS):
+        names = [*(header["name"] for header in whole.get("set") or ()), *(whole.get("remove") or ())]
+        if _SET_COOKIE.lower() in {name.lower() for name in names}:
+            return True
+    return False
+
+
 def _reference(pair: Pair) -> Json:
     """The new side, as a mirror names it."""
     return {key: pair.new.entry[key] for key in _REFERENCE if key in pair.new.entry}
@@ -252,108 +234,3 @@ def _aim(at: Path, entry: Json, entries: Iterable[Json]) -> Aim:
         host = f"{entry['name']}.{namespace}.svc.cluster.local" if namespace else entry["name"]
     rest = {key: entry[key] for key in entry if key != "weight"}
     return Aim(host, None, entry.get("port"), entry.get("weight", 1), (*at, "backendRefs", members, "weight"), rest)
-
-
-# --- what it matches --------------------------------------------------------------------------------------------------
-
-
-def _header(name: str, value: HeaderValue) -> Json:
-    if value.regex is not None:
-        return {"type": "RegularExpression", "name": name, "value": value.regex}
-    return {"type": "Exact", "name": name, "value": value.exact}
-
-
-def _asks(header: Json) -> tuple[str, str]:
-    return header.get("type", "Exact"), header["value"]
-
-
-def _asked(match: Match) -> dict[str, tuple[str, str]]:
-    return {name: _asks(_header(name, value)) for name, value in match.headers.items()}
-
-
-def _filled(match: Json) -> dict[str, Json]:
-    """A match in a form in which two that ask for the same are the same."""
-    return {
-        "path": {**_PATH, **(match.get("path") or {})},
-        "method": match.get("method"),
-        "headers": {header["name"].lower(): _asks(header) for header in match.get("headers") or ()},
-        "query": {query["name"]: _asks(query) for query in match.get("queryParams") or ()},
-    }
-
-
-def _matches(route: Route) -> list[dict[str, Json]]:
-    return [_filled(match) for match in route.body.get("matches") or [{}]]
-
-
-def _loses(other: Route, route: Route, match: Match, *, above: bool) -> bool:
-    """Whether a header rule made of one rule is more specific than another rule to which that one gives way."""
-    added = _asked(match)
-    return any(
-        _meets(ours, theirs) and _outranks(theirs, plain, above=above) and not _outranks(theirs, ours, above=above)
-        for plain in _matches(route)
-        for ours in ({**plain, "headers": {**plain["headers"], **added}},)
-        for theirs in _matches(other)
-    )
-
-
-def _meets(one: Json, other: Json) -> bool:
-    """Whether a request may be both; they are only compared where their paths are the same."""
-    return (
-        one["path"] == other["path"]
-        and one["method"] == other["method"]
-        and all(
-            _alike(one[part].get(name), asked) for part in ("headers", "query") for name, asked in other[part].items()
-        )
-    )
-
-
-def _alike(one: tuple[str, str] | None, other: tuple[str, str]) -> bool:
-    """Whether one value may fulfil both; what an expression says nobody can tell."""
-    return one is None or one == other or "RegularExpression" in (one[0], other[0])
-
-
-def _outranks(one: Json, other: Json, *, above: bool) -> bool:
-    """Whether a match takes a request before another of the same path and method: more headers, more parameters, then the order."""
-    ranks = [(len(match["headers"]), len(match["query"])) for match in (one, other)]
-    return ranks[0] > ranks[1] or (ranks[0] == ranks[1] and above)
-
-
-def _shown(rule: Json) -> str:
-    """A rule without a name, as messages name it: by what it matches."""
-    return ", ".join(_shown_match(_filled(match)) for match in rule.get("matches") or [{}])
-
-
-def _shown_match(match: Json) -> str:
-    parts = [match["method"], match["path"]["value"], *(f"with {name}" for name in match["headers"])]
-    return " ".join(part for part in parts if part)
-
-
-# --- who serves it ----------------------------------------------------------------------------------------------------
-
-
-def _age(body: Json) -> tuple[str, str]:
-    """By which the gateways order routes that match alike."""
-    return body["metadata"].get("creationTimestamp", ""), body["metadata"]["name"]
-
-
-def _hosts(body: Json) -> set[str]:
-    """Only the very same ones are rivals: of two that overlap the more specific one wins. None named are all, as ``""``."""
-    return {name.lower() for name in body["spec"].get("hostnames") or ("",)}
-
-
-def _meet_at_a_parent(one: Json, other: Json) -> bool:
-    """Whether both are attached to one listener: often one redirects at that of http, and the other serves that of https."""
-    return any(
-        mine[0] == theirs[0]
-        and all(not (here and there) or here == there for here, there in zip(mine[1], theirs[1], strict=True))
-        for mine in _parents(one)
-        for theirs in _parents(other)
-    )
-
-
-def _parents(body: Json) -> Iterator[tuple[tuple[str, ...], tuple[Json, Json]]]:
-    """The objects it is attached to, each with the listener, by name and port; one that is left out is any."""
-    own = body["metadata"]["namespace"]
-    for one in body["spec"].get("parentRefs") or ():
-        whole = one.get("kind", "Gateway"), one.get("namespace", own), one["name"]
-        yield whole, (one.get("sectionName"), one.get("port"))

@@ -9,23 +9,13 @@ from pydantic import Field, StringConstraints
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import ABOVE, ABSENT, Json, Path, Segment
-from cutover.objects.endpoints import full_host, service_of
 from cutover.ports import VIRTUAL_SERVICES, Resource
+from cutover.routing import virtual_service_warnings
 from cutover.routing.branches import Match
-from cutover.routing.routes import (
-    Aim,
-    Branch,
-    Left,
-    Pair,
-    Port,
-    Route,
-    Routing,
-    asks_for_it,
-    not_there,
-    number,
-    sets_one,
-    swallows,
-)
+from cutover.routing.routes import Aim, Branch, Left, Pair, Port, Route, number
+from cutover.routing.routing import Routing, not_there, sets_one, swallows
+from cutover.routing.virtual_service_matches import criteria
+from cutover.routing.virtual_service_warnings import WHOLE
 from cutover.schema.model import Name
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
@@ -35,8 +25,6 @@ _OWN: Final = "cutover-"
 _HEADER_ROUTES: Final = f'.spec.http[] | select((.name // "") | startswith("{_OWN}"))'
 _MIRROR_FIELDS: Final = (".spec.http[].mirror", ".spec.http[].mirrorPercentage", ".spec.http[].mirrors")
 _SET_COOKIE: Final = "set-cookie"
-_ANY_PATH: Final = {"prefix": "/"}
-_WHOLE: Final = 100
 RouteName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 SniHost = Annotated[
     str, StringConstraints(pattern=r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$", max_length=253)
@@ -74,7 +62,7 @@ class VirtualService(Routing):
     def gives(cls, route: Route) -> Iterator[tuple[Aim, int]]:
         """One that stands alone has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight)."""
         for aim in route.aims:
-            yield aim, _WHOLE if len(route.aims) == 1 else aim.weight
+            yield aim, WHOLE if len(route.aims) == 1 else aim.weight
 
     def twice(self) -> str:
         """What is named more than once; empty when nothing is."""
@@ -109,12 +97,15 @@ class VirtualService(Routing):
                 if len(found) == 1:
                     chosen[found[0][0]] = found[0][1]  # once, though a port and another may both lead to it
                     continue
-                known = ", ".join(sorted({str(name) for _, route in there for name in route.names})) or "none"
-                what = {"http": "named", "tcp": "for port", "tls": "for host"}[protocol]
-                count = f"{len(found)} {protocol} routes" if found else f"no {protocol} route"
-                says = f"VirtualService {self.name} has {count} {what} {one}; it has {known}"
+                says = self._not_one(protocol, one, len(found), [route for _, route in there])
                 problems.append(Problem(f"{where}.{field}", says))
         return list(chosen.values()), problems
+
+    def _not_one(self, protocol: str, one: str | int, count: int, there: list[Route]) -> str:
+        known = ", ".join(sorted({str(name) for route in there for name in route.names})) or "none"
+        what = {"http": "named", "tcp": "for port", "tls": "for host"}[protocol]
+        found = f"{count} {protocol} routes" if count else f"no {protocol} route"
+        return f"VirtualService {self.name} has {found} {what} {one}; it has {known}"
 
     def elsewhere(self, route: Route, namespace: str) -> str:
         """A route may delegate to another VirtualService, which has the destinations and no hosts."""
@@ -126,31 +117,11 @@ class VirtualService(Routing):
             return f"{says} of namespace {where}; make a plan there that names it"
         return f"{says}; name that one instead"
 
-    def surprises(
+    def warnings(
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
     ) -> Iterator[str]:
         """Where Istio takes the routes of these pairs for something else than people may think."""
-        everything = list(self.routes_of(body))
-        namespace = body["metadata"]["namespace"]
-        for route in (pair.route for pair in chosen):
-            own = [entry.get("headers") or {} for entry in route.body.get("match") or ()]
-            for one in match:
-                if any(_asked(one).items() <= headers.items() for headers in own):
-                    yield asks_for_it(self.word, route, one)
-            above = everything[: everything.index(route)]
-            if taker := next((one for one in above if one.at[1] == route.at[1] and _takes_all(one.body)), None):
-                yield f"route {taker} stands above route {route} and takes every request, so {route} gets none; put it below"
-            total = sum(aim.weight for aim in route.aims)
-            if total != _WHOLE:
-                yield (
-                    f"the weights of route {route} add up to {total}, and Istio takes each as its share of that sum, "
-                    f"not as percent; let them add up to {_WHOLE}"
-                )
-            for aim in (aim for aim in route.aims if aim.weight):
-                defined = (full_host(aim.host, namespace), aim.subset) in subsets
-                if aim.subset and service_of(aim.host, namespace) and not defined:
-                    says = f"no DestinationRule of namespace {namespace} defines subset {aim.subset} of host {aim.host}"
-                    yield f"{says}, to which route {route} gives weight: those requests fail; define it"
+        return virtual_service_warnings.warnings(body, list(self.routes_of(body)), chosen, subsets, match)
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """What is written of it, as jq paths; where no route is named, of every protocol that it has routes of."""
@@ -167,20 +138,8 @@ class VirtualService(Routing):
         whole: list[Json] = [{}]
         for own in pair.route.body.get("match") or whole:
             for one in wanted.match:
-                asked = _asked(one)
-                there = own.get("headers") or {}
-                for key in sorted(asked.keys() & there.keys()):
-                    if asked[key] != there[key]:
-                        says = f"route {pair.route} matches header {key} itself, by {there[key]}; name another header"
-                        problems.append(Problem(place, says))
-                without = own.get("withoutHeaders") or {}
-                for key in sorted(asked.keys() & without.keys()):
-                    says = (
-                        f"route {pair.route} takes requests without header {key} only (withoutHeaders: {without[key]}), "
-                        "so none that has it would come to the new version; name another header, or take it out of withoutHeaders"
-                    )
-                    problems.append(Problem(place, says))
-                found.append({**own, "headers": {**there, **asked}})
+                problems += [Problem(place, says) for says in _clashes(own, one, pair.route)]
+                found.append({**own, "headers": {**(own.get("headers") or {}), **criteria(one)}})
         *list_of_routes, itself = pair.route.at
         named = pair.route.body.get("name")
         name = f"{_OWN}{wanted.name}{f'-{named}' if named else ''}"
@@ -224,9 +183,17 @@ class VirtualService(Routing):
                 yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
 
 
-def _asked(match: Match) -> dict[str, Json]:
-    """The headers of a match, as a route asks for them."""
-    return {name: value.model_dump(exclude_none=True) for name, value in match.headers.items()}
+def _clashes(own: Json, match: Match, route: Route) -> Iterator[str]:
+    """Why no request can both be taken by a match of a route and have these headers."""
+    asked, there, without = criteria(match), own.get("headers") or {}, own.get("withoutHeaders") or {}
+    for key in sorted(asked.keys() & there.keys()):
+        if asked[key] != there[key]:
+            yield f"route {route} matches header {key} itself, by {there[key]}; name another header"
+    for key in sorted(asked.keys() & without.keys()):
+        yield (
+            f"route {route} takes requests without header {key} only (withoutHeaders: {without[key]}), "
+            "so none that has it would come to the new version; name another header, or take it out of withoutHeaders"
+        )
 
 
 def _without_mirror(pair: Pair) -> Iterator[tuple[Path, Json]]:
@@ -248,13 +215,6 @@ def _aim(at: Path, entry: Json) -> Aim:
     rest = {key: entry[key] for key in entry if key != "weight"}
     port = (aim.get("port") or {}).get("number")
     return Aim(aim.get("host", ""), aim.get("subset") or None, port, number(entry.get("weight", ABSENT)), weight, rest)
-
-
-def _takes_all(route: Json) -> bool:
-    """Whether a route matches whatever comes."""
-    return not route.get("match") or any(
-        not entry.keys() - {"name", "uri"} and entry.get("uri", _ANY_PATH) == _ANY_PATH for entry in route["match"]
-    )
 
 
 def _called(protocol: str, route: Json, names: Iterable[str | int]) -> str:

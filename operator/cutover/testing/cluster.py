@@ -27,7 +27,7 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.routing.routings import ROUTINGS
+from cutover.routing.resources import ROUTINGS
 from cutover.targets.patching import apply, merge, tidy
 from cutover.testing.ports import MemoryClock
 

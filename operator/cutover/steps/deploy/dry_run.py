@@ -10,7 +10,7 @@ from cutover.errors import Conflict, PlanError, Problem
 from cutover.field_path import Json, Path, differences
 from cutover.objects import spec_patch
 from cutover.ports import Ref
-from cutover.routing.routings import carried
+from cutover.routing.resources import carried
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext
 

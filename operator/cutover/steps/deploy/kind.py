@@ -9,7 +9,7 @@ from cutover.errors import Denied, PlanError, Problem, Rejected
 from cutover.field_path import ABSENT, Path
 from cutover.objects.workloads import Rollout
 from cutover.ports import Ref
-from cutover.routing.routings import carried
+from cutover.routing.resources import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.steps.deploy import preconditions
 from cutover.steps.deploy.dry_run import Foreseen, foresee

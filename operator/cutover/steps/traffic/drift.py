@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from cutover.field_path import Change, Json, find, readable, stand
 from cutover.ports import Ref
-from cutover.routing.routes import Destination, Routing, number
+from cutover.routing.routes import Destination, number
+from cutover.routing.routing import Routing
 from cutover.routing.shift import REFUSED
 from cutover.saga.turn import Failed, Pause
 from cutover.steps.kind import StepContext

@@ -33,9 +33,9 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         problems += _left(step, context, body, found) if free else ()
         known = await subsets(context.cluster, context.namespace)
         match = (*step.match, *([step.stickiness.match("")] if step.stickiness else ()))
-        told = [*step.where.surprises(body, found, known, match)]
+        told = [*step.where.warnings(body, found, known, match)]
         if step.http_route:
-            told += step.http_route.rivals(body, await context.cluster.list(HTTP_ROUTES, context.namespace), found)
+            told += step.http_route.conflicts(body, await context.cluster.list(HTTP_ROUTES, context.namespace), found)
         problems += [Problem(place, says, warning=True) for says in told]
     except NotFound:
         pass  # said by preflight for every target

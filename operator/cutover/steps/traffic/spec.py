@@ -11,7 +11,9 @@ from cutover.field_path import Change, Json
 from cutover.ports import Ref
 from cutover.routing.branches import Match, Mirror, Stickiness
 from cutover.routing.http_routes import HttpRoute, no_prefix, no_subset
-from cutover.routing.routes import Destination, Pair, Routing, pairs
+from cutover.routing.pairs import pairs
+from cutover.routing.routes import Destination, Pair
+from cutover.routing.routing import Routing
 from cutover.routing.shift import Course
 from cutover.routing.virtual_services import VirtualService
 from cutover.saga.turn import StageRule

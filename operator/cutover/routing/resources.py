@@ -12,7 +12,8 @@ from cutover.field_path import Json
 from cutover.objects.endpoints import Side, resolve, selects
 from cutover.ports import Cluster, Ref, Resource
 from cutover.routing.http_routes import HttpRoute
-from cutover.routing.routes import Aim, Routing
+from cutover.routing.routes import Aim
+from cutover.routing.routing import Routing
 from cutover.routing.virtual_services import VirtualService
 
 ROUTINGS: Final[Mapping[Resource, type[Routing]]] = {one.resource: one for one in (VirtualService, HttpRoute)}
@@ -29,14 +30,17 @@ async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *
     """Weight that pods with these labels are given, by the object; those that give none are left out."""
     found: dict[Ref, int] = {}
     reached: dict[tuple[str, str | None], bool] = {}
+
+    async def reaches(host: str, subset: str | None) -> bool:
+        if (host, subset) not in reached:
+            side = await resolve(cluster, namespace, host, subset)
+            reached[host, subset] = isinstance(side, Side) and selects(side.selector, labels)
+        return reached[host, subset]
+
     for resource in ROUTINGS:
         for body in await cluster.list(resource, namespace, fresh=fresh):
+            ref = Ref(resource, namespace, body["metadata"]["name"])
             for aim, weight in destinations(resource, body):
-                key = aim.host, aim.subset
-                if weight and key not in reached:
-                    side = await resolve(cluster, namespace, *key)
-                    reached[key] = isinstance(side, Side) and selects(side.selector, labels)
-                if weight and reached[key]:
-                    ref = Ref(resource, namespace, body["metadata"]["name"])
+                if weight and await reaches(aim.host, aim.subset):
                     found[ref] = found.get(ref, 0) + weight
     return found

@@ -1,0 +1,94 @@
+"""Finds the two destinations of each route between which a step shifts weight. Pure; used by the `traffic` kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from cutover.errors import PlanError, Problem
+from cutover.field_path import Json, find
+from cutover.objects.endpoints import full_host
+from cutover.routing.routes import Aim, Destination, Pair, Route
+from cutover.routing.routing import Routing
+
+
+def pairs(body: Json, routing: Routing, old: Destination, new: Destination, place: str) -> list[Pair]:
+    """Where the weights of both sides stand now.
+
+    Args:
+        body: the object as it is.
+        routing: which of its routes are meant.
+        old: the side that gives traffic away.
+        new: the side that gets it.
+        place: of the step's fields, for problems.
+
+    Raises:
+        PlanError: with all that is not there.
+    """
+    namespace, where = body["metadata"]["namespace"], f"{place}.{routing.field}"
+    whole = f"{routing.resource.kind} {routing.name}"
+    routes = list(routing.routes_of(body))
+    chosen, problems = _chosen(routes, routing, where, lambda route: _has(route, old, new, namespace))
+    if problems and not any(
+        _has(route, old, new, namespace) for route in routes
+    ):  # those that hand on say where to look
+        chosen += [route for route in routes if route not in chosen and routing.elsewhere(route, namespace)]
+    found = []
+    for route in chosen:
+        if says := routing.elsewhere(route, namespace):
+            problems.append(Problem(where, f"{routing.word} {route} of {whole} {says}"))
+            continue
+        if find(body, route.at) is None:
+            says = f"{whole} has another {routing.word} that cannot be told from {routing.word} {route}"
+            why = "it has the same name, or none and matches just the same"
+            problems.append(Problem(where, f"{says}: {why}; give each a name of its own, or drop one"))
+            continue
+        ends, missing = _ends_of(route, routing, {"from": old, "to": new}, place, namespace)
+        problems += missing
+        if len(ends) == 2:  # noqa: PLR2004 -- both sides
+            found.append(Pair(route, *ends))
+    if problems:
+        raise PlanError(*problems)
+    return found
+
+
+def _ends_of(
+    route: Route, routing: Routing, sides: Mapping[str, Destination], place: str, namespace: str
+) -> tuple[list[Aim], list[Problem]]:
+    """The destinations of a route that the two sides name, each exactly once; what is wrong with that."""
+    ends, problems = list[Aim](), list[Problem]()
+    for field, side in sides.items():
+        matching = [aim for aim in route.aims if _is(aim, side, namespace)]
+        if len(matching) == 1:
+            ends.append(matching[0])
+            continue
+        count = f"{len(matching)} destinations" if matching else "no destination"
+        says = f"{routing.word} {route} of {routing.resource.kind} {routing.name} has {count} {side}"
+        problems.append(Problem(f"{place}.{field}", f"{says}; add it with weight 0, or name the one that is there"))
+    return ends, problems
+
+
+def _chosen(
+    routes: list[Route], routing: Routing, where: str, fits: Callable[[Route], bool]
+) -> tuple[list[Route], list[Problem]]:
+    """The routes that are meant; and what is wrong with that."""
+    if (named := routing.named(routes, where)) is not None:
+        return named
+    fitting = routes if len(routes) == 1 else list(filter(fits, routes))
+    if len(fitting) == 1:
+        return fitting, []
+    names = ", ".join(map(str, routes)) or "none"
+    whole = f"{routing.resource.kind} {routing.name} has {len(routes)} {routing.word}s"
+    says = f"{whole} ({names}), {len(fitting)} with both; {routing.which(fitting or routes)}"
+    return [], [Problem(f"{where}.{routing.word}s", says)]
+
+
+def _has(route: Route, old: Destination, new: Destination, namespace: str) -> bool:
+    return all(any(_is(aim, side, namespace) for aim in route.aims) for side in (old, new))
+
+
+def _is(aim: Aim, side: Destination, namespace: str) -> bool:
+    return (
+        full_host(aim.host, namespace) == full_host(side.host, namespace)
+        and aim.subset == side.subset
+        and (side.port is None or aim.port == side.port)
+    )

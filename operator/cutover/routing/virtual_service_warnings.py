@@ -1,0 +1,58 @@
+"""Where the routes of a VirtualService do something else than people may think. Pure; told before the first step, and stops nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+from typing import Final
+
+from cutover.field_path import Json
+from cutover.objects.endpoints import full_host, service_of
+from cutover.routing.branches import Match
+from cutover.routing.routes import Pair, Route
+from cutover.routing.routing import asks_for_it
+from cutover.routing.virtual_service_matches import criteria, takes_all
+
+WHOLE: Final = 100
+"""Percent: what the weights of a route should add up to."""
+
+
+def warnings(
+    body: Json,
+    everything: list[Route],
+    chosen: Iterable[Pair],
+    subsets: Container[tuple[str, str]],
+    match: tuple[Match, ...],
+) -> Iterator[str]:
+    """Where Istio takes the routes of these pairs for something else than people may think.
+
+    Args:
+        body: the VirtualService.
+        everything: its routes.
+        chosen: the pairs that are meant.
+        subsets: host and name of each that the namespace defines.
+        match: the headers of requests that will have routes of their own.
+    """
+    namespace = body["metadata"]["namespace"]
+    for route in (pair.route for pair in chosen):
+        own = [entry.get("headers") or {} for entry in route.body.get("match") or ()]
+        for one in match:
+            if any(criteria(one).items() <= headers.items() for headers in own):
+                yield asks_for_it("route", route, one)
+        above = everything[: everything.index(route)]
+        if taker := next((one for one in above if one.at[1] == route.at[1] and takes_all(one.body)), None):
+            yield f"route {taker} stands above route {route} and takes every request, so {route} gets none; put it below"
+        yield from _of_weights(route, subsets, namespace)
+
+
+def _of_weights(route: Route, subsets: Container[tuple[str, str]], namespace: str) -> Iterator[str]:
+    total = sum(aim.weight for aim in route.aims)
+    if total != WHOLE:
+        yield (
+            f"the weights of route {route} add up to {total}, and Istio takes each as its share of that sum, "
+            f"not as percent; let them add up to {WHOLE}"
+        )
+    for aim in (aim for aim in route.aims if aim.weight):
+        defined = (full_host(aim.host, namespace), aim.subset) in subsets
+        if aim.subset and service_of(aim.host, namespace) and not defined:
+            says = f"no DestinationRule of namespace {namespace} defines subset {aim.subset} of host {aim.host}"
+            yield f"{says}, to which route {route} gives weight: those requests fail; define it"
