@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cutover.field_path import Json
-from cutover.objects.quotas import Pods, Room, amounts, quantity, shown
+from cutover.objects.quantities import amounts, quantity, shown
+from cutover.objects.quotas import Pods, Room
 
 
 def asks(cpu: str, **more: Any) -> Json:

@@ -13,7 +13,8 @@ from cutover.field_path import Json
 from cutover.gates.base import GateContext, Pending, Source
 from cutover.gates.verdict import Measurement
 from cutover.objects import jobs, pods
-from cutover.objects.jobs import GATE_LABEL, BackoffLimit, Template
+from cutover.objects.job_templates import BackoffLimit, Template, account_of
+from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
 from cutover.schema.model import Duration, show_duration
 from cutover.targets.snapshots import RUN_LABEL
@@ -65,7 +66,7 @@ class Job(Source):
 
     def lends(self, account: str) -> frozenset[str]:
         """The account that the template names."""
-        return frozenset({jobs.account_of(self.template, account)}) - {account}
+        return frozenset({account_of(self.template, account)}) - {account}
 
     async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
         """The server takes the Job."""

@@ -123,11 +123,7 @@ def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, 
     seen = tally.last
     shown = f"{value}{rule.unit} ({seen.of})" if seen and seen.of else f"{value}{rule.unit}"
     if tally.failed:
-        note = seen.note if seen else ""
-        number = f"{shown} is not {rule.bound}"
-        what = note if seen and seen.value is None else f"{number}; {note}" if note else number
-        times = f", {tally.fails} times" if tally.fails > 1 else ""
-        return Verdict.FAIL, f"{what}{times}"
+        return Verdict.FAIL, _why_failed(rule, tally, shown)
     if seen is None:
         return Verdict.WAIT, "no sample yet"
     if now - seen.at > max(2 * rule.interval, FRESH):
@@ -136,12 +132,27 @@ def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, 
         return Verdict.WAIT, seen.note
     if tally.passes == 0:
         return Verdict.WAIT, seen.note or f"{shown} is not {rule.bound}"
+    if waits := _not_long_enough(rule, tally, now):
+        return Verdict.WAIT, waits
+    return Verdict.PASS, seen.note if seen.value is None else f"{shown} is {rule.bound}"
+
+
+def _why_failed(rule: Rule, tally: Tally, shown: str) -> str:
+    seen = tally.last
+    note, number = seen.note if seen else "", f"{shown} is not {rule.bound}"
+    what = note if seen and seen.value is None else f"{number}; {note}" if note else number
+    times = f", {tally.fails} times" if tally.fails > 1 else ""
+    return f"{what}{times}"
+
+
+def _not_long_enough(rule: Rule, tally: Tally, now: datetime) -> str:
+    """What a gate that passes still waits for: more samples, or more time; empty when it has both."""
     if not rule.guard and tally.passes < rule.passes_needed:
-        return Verdict.WAIT, f"{tally.passes} of {rule.passes_needed} passing samples in a row"
+        return f"{tally.passes} of {rule.passes_needed} passing samples in a row"
     if rule.sustain and tally.since is not None and now - tally.since < rule.sustain:
         left = rule.sustain - (now - tally.since)
-        return Verdict.WAIT, f"passes, and must go on passing for {left.total_seconds():.0f}s"
-    return Verdict.PASS, seen.note if seen.value is None else f"{shown} is {rule.bound}"
+        return f"passes, and must go on passing for {left.total_seconds():.0f}s"
+    return ""
 
 
 def _number(value: float) -> str:

@@ -48,18 +48,26 @@ class Reference:
 def references(pod: Json) -> Iterator[Reference]:
     """All places at which a pod of this spec reads a ConfigMap."""
     for container in (item for part in _CONTAINERS for item in pod.get(part) or ()):
-        of = f"of container {container['name']}"
-        for entry in container.get("env") or ():
-            if source := (entry.get("valueFrom") or {}).get("configMapKeyRef"):
-                yield _reference(source, [source.get("key", "")], f"env {entry['name']} {of}")
-        for entry in container.get("envFrom") or ():
-            if source := entry.get("configMapRef"):
-                yield _reference(source, [], f"envFrom {of}")
+        yield from _of_container(container)
     for volume in pod.get("volumes") or ():
-        for part in (volume, *((volume.get("projected") or {}).get("sources") or ())):
-            if source := part.get("configMap"):
-                keys = [item["key"] for item in source.get("items") or ()]
-                yield _reference(source, keys, f"files of volume {volume['name']}")
+        yield from _of_volume(volume)
+
+
+def _of_container(container: Json) -> Iterator[Reference]:
+    of = f"of container {container['name']}"
+    for entry in container.get("env") or ():
+        if source := (entry.get("valueFrom") or {}).get("configMapKeyRef"):
+            yield _reference(source, [source.get("key", "")], f"env {entry['name']} {of}")
+    for entry in container.get("envFrom") or ():
+        if source := entry.get("configMapRef"):
+            yield _reference(source, [], f"envFrom {of}")
+
+
+def _of_volume(volume: Json) -> Iterator[Reference]:
+    for part in (volume, *((volume.get("projected") or {}).get("sources") or ())):
+        if source := part.get("configMap"):
+            keys = [item["key"] for item in source.get("items") or ()]
+            yield _reference(source, keys, f"files of volume {volume['name']}")
 
 
 def _reference(source: Json, keys: Iterable[str], where: str) -> Reference:

@@ -90,18 +90,23 @@ async def subsets(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dic
 async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[int, ...]:
     """Ready endpoints of each side, by two reads for all of them: slices (pods, where a subset is asked) and WorkloadEntries."""
     entries = cluster.list(WORKLOAD_ENTRIES, namespace, fresh=False)
-    if any(side.subset for side in sides):
-        common = set.intersection(*(set(side.selector.items()) for side in sides))
-        pods, known = await asyncio.gather(cluster.list(PODS, namespace, _selector(common), fresh=False), entries)
-        running = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
-        counts = [sum(selects(side.selector, labels) for labels in running) for side in sides]
-    else:
-        names = ",".join(sorted({side.service for side in sides}))
-        slices, known = await asyncio.gather(
-            cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL} in ({names})", fresh=False), entries
-        )
-        counts = [len(_ready_endpoints(slices, side.service)) for side in sides]
+    by_pods = any(side.subset for side in sides)  # slices know nothing of subsets
+    counting = _count_pods(cluster, namespace, sides) if by_pods else _count_endpoints(cluster, namespace, sides)
+    counts, known = await asyncio.gather(counting, entries)
     return tuple(count + _entries(known, side.selector) for count, side in zip(counts, sides, strict=True))
+
+
+async def _count_pods(cluster: Cluster, namespace: str, sides: Sequence[Side]) -> list[int]:
+    common = set.intersection(*(set(side.selector.items()) for side in sides))
+    pods = await cluster.list(PODS, namespace, _selector(common), fresh=False)
+    running = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
+    return [sum(selects(side.selector, labels) for labels in running) for side in sides]
+
+
+async def _count_endpoints(cluster: Cluster, namespace: str, sides: Sequence[Side]) -> list[int]:
+    names = ",".join(sorted({side.service for side in sides}))
+    slices = await cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL} in ({names})", fresh=False)
+    return [len(_ready_endpoints(slices, side.service)) for side in sides]
 
 
 async def pods_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> Sequence[Json]:

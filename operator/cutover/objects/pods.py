@@ -71,28 +71,32 @@ def _sidecars(pod: Json) -> set[str]:
 
 def waits_for(pods: Sequence[Json], namespace: str) -> str:
     """Why pods do not run yet, by the scheduler's and the kubelet's reason; empty when they run."""
-    for pod in pods:
-        name = pod["metadata"]["name"]
-        scheduled: Json = next(
-            (c for c in pod.get("status", {}).get("conditions") or () if c["type"] == "PodScheduled"), {}
-        )
-        if scheduled.get("status") == "False":
-            return f"pod {name} finds no node ({word(scheduled.get('reason'))}); kubectl describe pod -n {namespace} {name}"
-        images = {item["name"]: item.get("image", "") for item in pod["spec"].get("containers") or ()}
-        images |= {item["name"]: item.get("image", "") for item in pod["spec"].get("initContainers") or ()}
-        for status in _statuses(pod):
-            waiting = status.get("state", {}).get("waiting")
-            if not waiting:
-                continue
-            reason = word(waiting.get("reason"))
-            if reason in _STARTING:
-                continue
-            missing = _missing(str(waiting.get("message", "")))
-            what = missing or (f"image {images.get(status['name'], '')}" if "Image" in reason else "")
-            return f"container {status['name']} of pod {name} does not start: {reason}{f', {what}' if what else ''}"
-        if any("waiting" in status.get("state", {}) for status in _statuses(pod)):
-            return f"pod {name} is being made ready; if that lasts, kubectl describe pod -n {namespace} {name}"
+    return next((why for pod in pods if (why := _waits_for(pod, namespace))), "")
+
+
+def _waits_for(pod: Json, namespace: str) -> str:
+    name = pod["metadata"]["name"]
+    scheduled: Json = next(
+        (c for c in pod.get("status", {}).get("conditions") or () if c["type"] == "PodScheduled"), {}
+    )
+    if scheduled.get("status") == "False":
+        return f"pod {name} finds no node ({word(scheduled.get('reason'))}); kubectl describe pod -n {namespace} {name}"
+    images = {item["name"]: item.get("image", "") for item in pod["spec"].get("containers") or ()}
+    images |= {item["name"]: item.get("image", "") for item in pod["spec"].get("initContainers") or ()}
+    for status in _statuses(pod):
+        if what := _not_started(status.get("state", {}).get("waiting"), images.get(status["name"], "")):
+            return f"container {status['name']} of pod {name} does not start: {what}"
+    if any("waiting" in status.get("state", {}) for status in _statuses(pod)):
+        return f"pod {name} is being made ready; if that lasts, kubectl describe pod -n {namespace} {name}"
     return ""
+
+
+def _not_started(waiting: Json, image: str) -> str:
+    """Why a container waits: the kubelet's reason, and the object or image that it lacks; empty when it only starts."""
+    if not waiting or (reason := word(waiting.get("reason"))) in _STARTING:
+        return ""
+    what = _missing(str(waiting.get("message", ""))) or (f"image {image}" if "Image" in reason else "")
+    return f"{reason}{f', {what}' if what else ''}"
 
 
 def _missing(message: str) -> str:

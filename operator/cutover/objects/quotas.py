@@ -1,49 +1,21 @@
-"""What ResourceQuotas and LimitRanges of a namespace say to pods that are to be made. Pure; used by `preflight/impact.py`.
+"""Whether the ResourceQuotas and LimitRanges of a namespace let in the pods that a plan makes. Pure; used by `preflight/`.
 
-As the API server's own admission counts them (kube-apiserver 1.36: plugin/pkg/admission/limitranger, pkg/quota/v1/evaluator/core).
 What cannot be told from the template (scopes that depend on other things, overhead of a runtime class) is left to the server.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import Final
 
 from cutover.field_path import Json
+from cutover.objects.limit_ranges import out_of_range
+from cutover.objects.quantities import COMPUTE, amounts, quantity, resolved, shown
 
-Amounts: TypeAlias = dict[str, Decimal]
-
-_QUANTITY: Final = re.compile(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|([numkMGTPE]?|[KMGTPE]i))")
-_UNITS: Final = {
-    unit: Decimal(1000) ** power for power, unit in enumerate(("n", "u", "m", "", "k", "M", "G", "T", "P", "E"), -3)
-}
-_BINARY: Final = {unit: Decimal(1024) ** power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
-_BYTES: Final = ("memory", "storage", "hugepages")
-_COMPUTE: Final = ("cpu", "memory")
-_MUST_SAY: Final = frozenset(f"{part}.{name}" for part in ("requests", "limits") for name in _COMPUTE)
+_MUST_SAY: Final = frozenset(f"{part}.{name}" for part in ("requests", "limits") for name in COMPUTE)
 """What each container must say for itself once a quota counts it."""
-_MOST: Final = Decimal(2**63 - 1)
-"""The server takes a larger quantity for this one; it also keeps all sums within what a Decimal reckons exactly."""
-
-
-def quantity(text: str | float) -> Decimal:
-    """A Kubernetes quantity, such as ``500m``, ``1Gi`` or ``1e3``. Raises ValueError."""
-    match = _QUANTITY.fullmatch(str(text))
-    if match is None:
-        raise ValueError(f"{text!r} is no quantity")
-    number, exponent, unit = match.groups()
-    return min(Decimal(number + (exponent or "")) * {**_UNITS, **_BINARY}[unit or ""], _MOST)
-
-
-def shown(name: str, amount: Decimal) -> str:
-    """A quantity of what is called so, for people: bytes in their largest whole unit, of all else the number."""
-    for unit, size in reversed(_BINARY.items()):
-        if amount and amount % size == 0 and any(word in name for word in _BYTES):
-            return f"{amount / size:f}{unit}"
-    return f"{amount:.0f}" if amount == int(amount) else f"{amount * 1000:.0f}m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +55,7 @@ class Room:
         """Why the server would not let these pods be made: a sentence each, with the figures; empty when it would."""
         if not pods.created:
             return []
-        says = list(_out_of_range(pods.after, self.ranges))
+        says = list(out_of_range(pods.after, self.ranges))
         for quota in self._that_count(pods.after):
             says += self._unsaid(quota, pods.after)
             says += self._short(quota, pods, pods.passes)
@@ -128,87 +100,12 @@ class Room:
         if pod.get("resources"):
             return
         for container in (*(pod.get("initContainers") or ()), *(pod.get("containers") or ())):
-            has = {f"{part}.{name}" for part, named in _resolved(container, self.ranges).items() for name in named}
+            has = {f"{part}.{name}" for part, named in resolved(container, self.ranges).items() for name in named}
             if missing := sorted(counted - has):
                 yield (
                     f"ResourceQuota {quota['metadata']['name']} counts {', '.join(missing)}, "
                     f"and container {container['name']} does not say how much; give it resources"
                 )
-
-
-def amounts(pod: Json, ranges: Sequence[Json]) -> Amounts:
-    """What one pod counts for: ``pods``, ``requests.cpu`` and the like."""
-    counted = {"pods": Decimal(1)}
-    for part in ("requests", "limits"):
-        running, largest, beside = Amounts(), Amounts(), Amounts()
-        for container in pod.get("initContainers") or ():
-            own = _resolved(container, ranges)[part]
-            if container.get("restartPolicy") == "Always":
-                beside = _sum(beside, own)
-                running = _sum(running, own)
-                own = Amounts()
-            largest = _largest(largest, _sum(beside, own))
-        for container in pod.get("containers") or ():
-            running = _sum(running, _resolved(container, ranges)[part])
-        total = _largest(running, largest)
-        total |= {name: quantity(text) for name, text in ((pod.get("resources") or {}).get(part) or {}).items()}
-        counted |= {f"{part}.{name}": amount for name, amount in total.items()}
-    return counted
-
-
-def _resolved(container: Json, ranges: Sequence[Json]) -> dict[str, Amounts]:
-    """What a container asks for once the server has filled in what it leaves out."""
-    said = container.get("resources") or {}
-    limits = {name: quantity(text) for name, text in (said.get("limits") or {}).items()}
-    requests = limits | {name: quantity(text) for name, text in (said.get("requests") or {}).items()}
-    for item in _items(ranges, "Container"):
-        limits = {name: quantity(text) for name, text in (item.get("default") or {}).items()} | limits
-        requests = {name: quantity(text) for name, text in (item.get("defaultRequest") or {}).items()} | requests
-    return {"requests": requests, "limits": limits}
-
-
-def _out_of_range(pod: Json, ranges: Sequence[Json]) -> Iterator[str]:
-    """What LimitRanges refuse of a pod and of its containers."""
-    containers = (*(pod.get("initContainers") or ()), *(pod.get("containers") or ()))
-    whole = amounts(pod, ranges)
-    for limit_range in ranges:
-        where = f"LimitRange {limit_range['metadata']['name']}"
-        for item in limit_range["spec"].get("limits") or ():
-            if item["type"] == "Container":
-                for container in containers:
-                    asked = _resolved(container, ranges)
-                    yield from _out_of(where, f"container {container['name']}", asked, item)
-            elif item["type"] == "Pod":
-                parts = {
-                    part: {
-                        name.removeprefix(f"{part}."): amount
-                        for name, amount in whole.items()
-                        if name.startswith(f"{part}.")
-                    }
-                    for part in ("requests", "limits")
-                }
-                yield from _out_of(where, "its pod", parts, item)
-
-
-def _out_of(where: str, who: str, asked: Mapping[str, Amounts], item: Json) -> Iterator[str]:
-    requests, limits = asked["requests"], asked["limits"]
-    for name, text in (item.get("min") or {}).items():
-        least = quantity(text)
-        has = requests.get(name)
-        if has is None or has < least or limits.get(name, least) < least:
-            has = has if has is None or has < least else limits[name]
-            yield f"{where}: {who} must have {name} of at least {text}, and has {_or_none(name, has)}; change one of them"
-    for name, text in (item.get("max") or {}).items():
-        most, has = quantity(text), limits.get(name)
-        if has is None or has > most:
-            yield f"{where}: {who} may have a limit of {name} of at most {text}, and has {_or_none(name, has)}; change one of them"
-    for name, text in (item.get("maxLimitRequestRatio") or {}).items():
-        request, limit = requests.get(name), limits.get(name)
-        if not request or limit is None or limit / request > quantity(text):
-            yield (
-                f"{where}: of {who} the limit of {name} may be at most {text} times its request, "
-                f"and they are {_or_none(name, limit)} and {_or_none(name, request)}; change one of them"
-            )
 
 
 def _counts(quota: Json, pod: Json, ranges: Sequence[Json]) -> bool:
@@ -249,23 +146,6 @@ def meets(rule: Json, has: str | None) -> bool:
 
 def _figure(name: str) -> str:
     """What a name in a quota counts: ``cpu`` is ``requests.cpu``, ``count/pods`` is ``pods``."""
-    if name in (*_COMPUTE, "ephemeral-storage"):
+    if name in (*COMPUTE, "ephemeral-storage"):
         return f"requests.{name}"
     return name.removeprefix("count/") if name == "count/pods" else name
-
-
-def _items(ranges: Sequence[Json], kind: str) -> Iterator[Json]:
-    for limit_range in ranges:
-        yield from (item for item in limit_range["spec"].get("limits") or () if item["type"] == kind)
-
-
-def _sum(one: Amounts, other: Amounts) -> Amounts:
-    return {name: one.get(name, Decimal()) + other.get(name, Decimal()) for name in one.keys() | other.keys()}
-
-
-def _largest(one: Amounts, other: Amounts) -> Amounts:
-    return {name: max(one.get(name, Decimal()), other.get(name, Decimal())) for name in one.keys() | other.keys()}
-
-
-def _or_none(name: str, amount: Decimal | None) -> str:
-    return "none" if amount is None else shown(name, amount)

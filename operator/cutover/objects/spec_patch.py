@@ -75,13 +75,19 @@ def _wrong_containers(pod: Json, at: str) -> str:
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             return f"{at}.{part} is not a list of containers; begin each with a dash and its name"
         for position, item in enumerate(items):
-            where, name = f"{at}.{part}[{position}]", item.get("name")
-            if item.get(_DIRECTIVE) == "replace":  # an order to drop the live list, not a container
-                continue
-            if name is None or name == "":
-                return f"{where} has no name in {_shown(item)}; containers are merged by it, so add the name of the one that is meant"
-            if not isinstance(name, str):
-                return f"{where}.name is {_shown(name)}, and a name is a string; put it in quotes, or mend it"
+            if says := _wrong_container(item, f"{at}.{part}[{position}]"):
+                return says
+    return ""
+
+
+def _wrong_container(item: Json, where: str) -> str:
+    name = item.get("name")
+    if item.get(_DIRECTIVE) == "replace":  # an order to drop the live list, not a container
+        return ""
+    if name is None or name == "":
+        return f"{where} has no name in {_shown(item)}; containers are merged by it, so add the name of the one that is meant"
+    if not isinstance(name, str):
+        return f"{where}.name is {_shown(name)}, and a name is a string; put it in quotes, or mend it"
     return ""
 
 

@@ -13,7 +13,7 @@ from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.objects.endpoints import selects, service_of
 from cutover.objects.gitops import manager_of
-from cutover.objects.quotas import amounts, shown
+from cutover.objects.quantities import amounts, shown
 from cutover.objects.workloads import scalers_of
 from cutover.plan.plan import Plan, parse
 from cutover.ports import (
@@ -26,18 +26,10 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.preflight.impact import (
-    Reader,
-    Rolling,
-    budgets_of,
-    fields,
-    labels_of,
-    permitted,
-    rollings,
-    targets,
-    weigh,
-)
+from cutover.preflight.impact import budgets_of, fields, labels_of, weigh
 from cutover.preflight.preflight import at_one_look
+from cutover.preflight.reader import Reader, permitted, targets
+from cutover.preflight.rollouts import Rolling, rollings
 from cutover.routing.resources import ROUTINGS, destinations
 
 

@@ -7,65 +7,24 @@ asking account may not list is not said, and fails nothing.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any
 
 from cutover.errors import Denied, NotFound, Problem
-from cutover.field_path import Json, names_of
+from cutover.field_path import Json
 from cutover.objects.config_maps import WAY_OUT, Reference, references
 from cutover.objects.endpoints import selects
 from cutover.objects.gitops import Manager, Tool, drifts, way_out
-from cutover.objects.quotas import Pods, Room, amounts, meets
-from cutover.objects.workloads import Rollout, scalers_of
+from cutover.objects.quotas import Room, meets
+from cutover.objects.workloads import scalers_of
 from cutover.plan.plan import Plan
-from cutover.ports import (
-    AUTOSCALERS,
-    CONFIG_MAPS,
-    DAEMON_SETS,
-    DEPLOYMENTS,
-    DISRUPTION_BUDGETS,
-    LIMIT_RANGES,
-    RESOURCE_QUOTAS,
-    STATEFUL_SETS,
-    WORKLOADS,
-    Ref,
-    Resource,
-)
+from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DISRUPTION_BUDGETS, LIMIT_RANGES, RESOURCE_QUOTAS, Ref
+from cutover.preflight.reader import Reader, permitted, targets
+from cutover.preflight.rollouts import UNREADABLE, Rolling, rollings
 from cutover.status.status import RISKS, Risk
 
 _DRIFT, _CAPACITY = RISKS
-
-
-class Reader(Protocol):
-    """What is needed of the API server; the port `Cluster` is one."""
-
-    async def get(self, ref: Ref) -> Json:
-        """Read one object. Raises NotFound."""
-
-    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace; a kind that is not installed has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rolling:
-    """One workload as one step changes it.
-
-    Attributes:
-        step: name of the step, and `place` where it stands in the plan.
-        before: its spec before the step, and `after` the one it leaves.
-        pods: what that means for its pods.
-        least: how many of its pods the rollout leaves available, at least.
-    """
-
-    step: str
-    place: str
-    ref: Ref
-    before: Json
-    after: Json
-    pods: Pods
-    least: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +55,7 @@ async def weigh(plan: Plan, reader: Reader, namespace: str) -> Weighed:
             slower = [] if found else [*_slower(rolling, room), *_scaled(rolling, room, scalers)]
             slower += _disrupted(rolling, budgets)
             room.take(rolling.pods)
-        except _UNREADABLE:  # a value that only the server can judge must not keep the plan from saying the rest
+        except UNREADABLE:  # a value that only the server can judge must not keep the plan from saying the rest
             continue
         problems += [Problem(rolling.place, f"pods of {rolling.ref} would be refused: {says}") for says in found]
         warnings += slower
@@ -107,50 +66,37 @@ async def weigh(plan: Plan, reader: Reader, namespace: str) -> Weighed:
     return Weighed(tuple(problems), tuple(risks))
 
 
-async def targets(plan: Plan, reader: Reader, namespace: str) -> dict[Ref, Json]:
-    """Every target of the plan that is there, in the order of the plan."""
-    refs = plan.targets(namespace)
-
-    async def found(ref: Ref) -> Json:
-        try:
-            return await reader.get(ref)
-        except NotFound:
-            return None
-
-    bodies = await asyncio.gather(*(found(ref) for ref in refs))
-    return {ref: body for ref, body in zip(refs, bodies, strict=True) if body is not None}
-
-
-async def permitted(reader: Reader, resource: Resource, namespace: str) -> Sequence[Json]:
-    """All objects of a kind; none where one may not list them."""
-    try:
-        return await reader.list(resource, namespace, fresh=False)
-    except Denied:
-        return ()
-
-
 async def _unfed(plan: Plan, rollouts: Sequence[Rolling], reader: Reader) -> list[Problem]:
     """ConfigMaps that a later step of a workload makes its pods read, and that are not there.
 
     Of its first step the kind `deploy` tells that by what the server's dry run says.
     """
-    problems, names = [], [step.name for step in plan.steps]
+    problems, names = list[Problem](), [step.name for step in plan.steps]
     for rolling in rollouts:
         at, namespace = names.index(rolling.step), rolling.ref.namespace
         earlier = {target.ref(namespace) for step in plan.steps[:at] for target in step.kind.touches()}
-        for need in _new_needs(rolling) if rolling.ref in earlier else ():
-            ref = Ref(CONFIG_MAPS, namespace, need.name)
-            if ref in earlier:
-                continue  # what it writes may come yet
-            try:
-                body = await reader.get(ref)
-            except NotFound:
-                body = None
-            except Denied:
-                continue
-            if says := need.lacks(body):
-                problems.append(Problem(rolling.place, f"{says}, {WAY_OUT}"))
+        if rolling.ref in earlier:
+            problems += await _unfed_by(rolling, earlier, reader)
     return problems
+
+
+async def _unfed_by(rolling: Rolling, earlier: Container[Ref], reader: Reader) -> list[Problem]:
+    """Of one step; what an earlier step writes may come yet."""
+    problems = []
+    for need in _new_needs(rolling):
+        ref = Ref(CONFIG_MAPS, rolling.ref.namespace, need.name)
+        if ref not in earlier and (says := await _lacks(need, ref, reader)):
+            problems.append(Problem(rolling.place, f"{says}, {WAY_OUT}"))
+    return problems
+
+
+async def _lacks(need: Reference, ref: Ref, reader: Reader) -> str:
+    try:
+        return need.lacks(await reader.get(ref))
+    except NotFound:
+        return need.lacks(None)
+    except Denied:
+        return ""
 
 
 def _new_needs(rolling: Rolling) -> list[Reference]:
@@ -159,7 +105,7 @@ def _new_needs(rolling: Rolling) -> list[Reference]:
         return []
     try:
         had, has = (list(references(spec["template"]["spec"])) for spec in (rolling.before, rolling.after))
-    except _UNREADABLE:
+    except UNREADABLE:
         return []
     return [one for one in has if one not in had]
 
@@ -194,89 +140,6 @@ def _drift(plan: Plan, bodies: Mapping[Ref, Json]) -> Iterator[Risk]:
 
 
 # --- whether pods are let in --------------------------------------------------------------------------------------------
-
-
-def rollings(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> Iterator[Rolling]:
-    """Every workload that a step changes, each step beginning with what those before it leave."""
-    specs = {ref: body["spec"] for ref, body in bodies.items() if ref.resource in WORKLOADS}
-    counts = {ref: Rollout.of(bodies[ref], ref.resource).total for ref in specs}
-    for step in plan.steps:
-        for target in step.kind.touches():
-            ref = target.ref(namespace)
-            if ref not in specs:
-                continue
-            try:
-                rolling = _rolling(step, target, ref, bodies[ref] | {"spec": specs[ref]}, counts[ref])
-            except _UNREADABLE:  # the server's own dry run says what is wrong with such a patch
-                continue
-            if rolling is not None:
-                yield rolling
-                specs[ref], counts[ref] = rolling.after, sum(rolling.pods.passes[-1])
-
-
-_UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-
-
-def _rolling(step: Any, target: Any, ref: Ref, body: Json, now: int) -> Rolling | None:
-    """What one step does to a workload; None when it does nothing. Raises `_UNREADABLE` for a spec that is none."""
-    before = body["spec"]
-    after = step.kind.shaped(target, before)
-    if after == before:
-        return None
-    rollout = Rollout.of(body | {"spec": after}, ref.resource)
-    pods, least = _passes(ref.resource, before, after, now, rollout)
-    amounts(pods.after, ())
-    _legible(after["template"])
-    return Rolling(step.name, f"steps[{step.name}].{step.kind.key}", ref, before, after, pods, least)
-
-
-def _legible(template: Json) -> None:
-    """Raise one of `_UNREADABLE` for a template that is no pod's: a null may have taken away what every pod has."""
-    pod, metadata = template["spec"], template["metadata"]
-    for part in ("labels", "annotations"):
-        (metadata.get(part) or {}).items()
-    names_of(pod["containers"])[0]
-    if inits := pod.get("initContainers"):
-        names_of(inits)[0]
-
-
-def _passes(resource: Resource, before: Json, after: Json, now: int, rollout: Rollout) -> tuple[Pods, int]:
-    """Through how many pods a rollout goes, and how many it leaves available, as the controllers do it.
-
-    They take away what is no longer wanted before they make anything new.
-    """
-    wanted, kept = rollout.wanted, rollout.kept
-    old, new = before["template"]["spec"], after["template"]["spec"]
-    if before["template"] == after["template"]:
-        return Pods(old, new, now, ((wanted, 0),), (wanted, 0), created=wanted > now), min(now, wanted)
-    surge, unavailable = _bounds(resource, after, wanted)
-    fresh, left = wanted - kept, min(now, wanted)
-    passes = [(fresh, kept)]
-    if not unavailable and left:  # one new pod at least must be there before the first old one goes
-        passes = [(1, left), (wanted, 1), (wanted, 0)]
-    pods = Pods(old, new, now, tuple(passes), (fresh, kept + min(surge, now)), created=fresh > 0)
-    return pods, max(0, min(now, wanted) - unavailable)
-
-
-def _bounds(resource: Resource, spec: Json, wanted: int) -> tuple[int, int]:
-    """How many pods a rollout makes beyond those wanted, and how many of those may be missing."""
-    strategy = spec.get("strategy" if resource == DEPLOYMENTS else "updateStrategy") or {}
-    kind, rolling = strategy.get("type", "RollingUpdate"), strategy.get("rollingUpdate") or {}
-    if kind == "Recreate":
-        return 0, wanted
-    if kind == "OnDelete":
-        return 0, 1
-    default = {DEPLOYMENTS: ("25%", "25%"), DAEMON_SETS: (0, 1), STATEFUL_SETS: (0, 1)}[resource]
-    surge = _share(rolling.get("maxSurge", default[0]), wanted, up=True)
-    unavailable = _share(rolling.get("maxUnavailable", default[1]), wanted, up=resource != DEPLOYMENTS)
-    return surge, unavailable if surge or unavailable else 1
-
-
-def _share(value: str | int, of: int, *, up: bool) -> int:
-    if isinstance(value, int):
-        return value
-    share = int(value.removesuffix("%")) * of / 100
-    return math.ceil(share) if up else math.floor(share)
 
 
 def _slower(rolling: Rolling, room: Room) -> Iterator[str]:

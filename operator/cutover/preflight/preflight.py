@@ -13,17 +13,18 @@ from cutover.plan import rights
 from cutover.plan.plan import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
 from cutover.preflight import impact
+from cutover.preflight.reader import Reader
 from cutover.steps import StepContext
 from cutover.steps.preconditions import unknown_receiver
 from cutover.targets.targets import Owner
 
-R = TypeVar("R", bound=impact.Reader)
+R = TypeVar("R", bound=Reader)
 
 
 class _Once:
     """The API server as it is at one look: each object and each list is read once, however many ask."""
 
-    def __init__(self, reader: impact.Reader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._reads: dict[object, asyncio.Task[Any]] = {}
 

@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from cutover.field_path import Json
 from cutover.objects import jobs
-from cutover.objects.jobs import STARTED_LABEL, BackoffLimit, Template
+from cutover.objects.job_templates import BackoffLimit, Template, account_of, images_of
+from cutover.objects.jobs import STARTED_LABEL
 from cutover.ports import JOBS, Resource
 from cutover.saga.turn import StageRule
 from cutover.schema.model import validations
@@ -54,7 +55,7 @@ class JobSpec(Kind):
 
     def stages(self) -> tuple[StageRule, ...]:
         """One: the Job."""
-        return (StageRule(f"run a Job of {jobs.images_of(self.template)}"[:512]),)
+        return (StageRule(f"run a Job of {images_of(self.template)}"[:512]),)
 
     def duties(self) -> frozenset[Duty]:
         """A test, or a script."""
@@ -66,7 +67,7 @@ class JobSpec(Kind):
 
     def lends(self, account: str) -> frozenset[str]:
         """Accounts that the templates name."""
-        return frozenset(jobs.account_of(template, account) for _, template in self.templates()) - {account}
+        return frozenset(account_of(template, account) for _, template in self.templates()) - {account}
 
     def no_way_back(self) -> str:
         """Without an undo Job there is none, unless nothing is changed."""

@@ -1,0 +1,124 @@
+"""Templates of Jobs as people write them: what may stand in one, what it runs and as whom. Pure; used by the kind and the gate `job`.
+
+Most of a template is left to the dry run of the server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field
+
+from cutover.field_path import Json, deeper_than
+
+_LONGEST: Final = 16_384
+"""Characters of a template as JSON."""
+_DEEPEST: Final = 32
+_OURS: Final = "cutover.dev/"
+_SPEC_ONLY: Final = "{key} is no part of a template; keep metadata and spec, as in the jobTemplate of a CronJob"
+_NOT_IN_SPEC: Final = {
+    "ttlSecondsAfterFinished": "Kubernetes would take the Job away before the plan has seen how it ended; take it out, "
+    "the Job goes when its plan goes",
+    "suspend": "whether the Job runs is for the plan to say; take it out",
+    "backoffLimit": "it stands beside the template, where its default is 0; move it there",
+    "managedBy": "the plan rests on the Job controller of Kubernetes; take it out",
+    **dict.fromkeys(("selector", "manualSelector"), "a Job finds its pods by itself; take it out"),
+}
+
+
+def wrong(template: Json) -> str:
+    """What is wrong with a template, as a sentence; empty when nothing is. Most is left to the server's dry run."""
+    if deeper_than(_DEEPEST, template):
+        return f"it is nested more than {_DEEPEST} deep, which no Job is; mend it"
+    if (length := len(json.dumps(template))) > _LONGEST:
+        return f"it has {length} characters, and the most is {_LONGEST}; put scripts into a ConfigMap or the image"
+    if "spec" not in template:
+        return "it has no spec; write metadata and spec, as in the jobTemplate of a CronJob"
+    if extra := sorted(template.keys() - {"metadata", "spec"}):
+        return _SPEC_ONLY.format(key=extra[0])
+    return next((f"{where}: {says}" for where, says in _mistakes(template)), "")
+
+
+def _mistakes(template: Json) -> Iterator[tuple[str, str]]:
+    metadata, spec = template.get("metadata", {}), template["spec"]
+    for where, node in (("metadata", metadata), ("spec", spec)):
+        if not isinstance(node, dict):
+            yield where, "it is not a mapping; put its fields below it, indented"
+            return
+    yield from _of_metadata(metadata)
+    for key in sorted(spec.keys() & _NOT_IN_SPEC.keys()):
+        yield f"spec.{key}", _NOT_IN_SPEC[key]
+    for key in ("parallelism", "completions"):
+        if spec.get(key, 1) == 0:
+            yield f"spec.{key}", "with 0 no pod would run; give 1 or more, or drop it"
+    pods = spec.get("template")
+    pod = pods.get("spec") if isinstance(pods, dict) else None
+    if not isinstance(pod, dict):
+        yield "spec.template.spec", "there is no pod to run; add it, with containers"
+        return
+    yield from _of_pod(pod)
+
+
+def _of_metadata(metadata: Json) -> Iterator[tuple[str, str]]:
+    for key in sorted(metadata.keys() - {"labels", "annotations"}):
+        yield f"metadata.{key}", "only labels and annotations go into a template; take it out"
+    for part in ("labels", "annotations"):
+        entries = metadata.get(part) or {}
+        if not isinstance(entries, dict):
+            yield f"metadata.{part}", 'it is no mapping of strings; write key: "value" below it'
+            continue
+        yield from _of_entries(f"metadata.{part}", entries)
+
+
+def _of_entries(where: str, entries: Json) -> Iterator[tuple[str, str]]:
+    for key, value in entries.items():
+        if str(key).startswith(_OURS):
+            yield where, f"{key} is for Cutover to set; take it out"
+        if not isinstance(key, str) or not isinstance(value, str):
+            wrong_one = value if isinstance(key, str) else key
+            yield f"{where}.{key}", f"{wrong_one!r} is not a string; put it in quotes"
+
+
+def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
+    at = "spec.template.spec"
+    containers = pod.get("containers")
+    if not isinstance(containers, list) or not containers or not all(isinstance(item, dict) for item in containers):
+        yield f"{at}.containers", "it is no list of containers; begin each with a dash and its name"
+    if pod.get("restartPolicy", "Never") not in ("Never", "OnFailure"):
+        yield f"{at}.restartPolicy", f"{pod['restartPolicy']!r} would never let the Job end; use Never or OnFailure"
+    if "serviceAccount" in pod:
+        yield f"{at}.serviceAccount", "that is the old name of the field; write serviceAccountName"
+    if not isinstance(pod.get("serviceAccountName", ""), str):
+        yield f"{at}.serviceAccountName", "it is not a string; put it in quotes"
+
+
+def _possible(template: dict[str, Any]) -> dict[str, Any]:
+    if says := wrong(template):
+        raise ValueError(says)
+    return template
+
+
+Template = Annotated[
+    dict[str, Any],
+    AfterValidator(_possible),
+    Field(max_length=2, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+]
+"""A Job without a name, as the jobTemplate of a CronJob: `metadata` (labels, annotations) and `spec`."""
+BackoffLimit = Annotated[
+    int,
+    Field(ge=0, le=100, description="How many failed pods of one Job are replaced before it has failed. Default 0."),
+]
+
+
+def account_of(template: Json, default: str) -> str:
+    """The service account that the pods run under."""
+    return str(template["spec"]["template"]["spec"].get("serviceAccountName") or default)
+
+
+def images_of(template: Json) -> str:
+    """What it runs, for people."""
+    return ", ".join(
+        str(item.get("image", item.get("name"))) for item in template["spec"]["template"]["spec"]["containers"]
+    )

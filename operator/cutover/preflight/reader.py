@@ -1,0 +1,44 @@
+"""What preflight reads of the cluster, with the rights of whoever asks. Reads only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from cutover.errors import Denied, NotFound
+from cutover.field_path import Json
+from cutover.plan.plan import Plan
+from cutover.ports import Ref, Resource
+
+
+class Reader(Protocol):
+    """What is needed of the API server; the port `Cluster` is one."""
+
+    async def get(self, ref: Ref) -> Json:
+        """Read one object. Raises NotFound."""
+
+    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+        """All objects of a kind in a namespace; a kind that is not installed has none."""
+
+
+async def targets(plan: Plan, reader: Reader, namespace: str) -> dict[Ref, Json]:
+    """Every target of the plan that is there, in the order of the plan."""
+    refs = plan.targets(namespace)
+
+    async def found(ref: Ref) -> Json:
+        try:
+            return await reader.get(ref)
+        except NotFound:
+            return None
+
+    bodies = await asyncio.gather(*(found(ref) for ref in refs))
+    return {ref: body for ref, body in zip(refs, bodies, strict=True) if body is not None}
+
+
+async def permitted(reader: Reader, resource: Resource, namespace: str) -> Sequence[Json]:
+    """All objects of a kind; none where one may not list them."""
+    try:
+        return await reader.list(resource, namespace, fresh=False)
+    except Denied:
+        return ()
