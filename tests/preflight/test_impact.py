@@ -23,7 +23,7 @@ from cutover.ports import (
     Resource,
 )
 from cutover.preflight.context import survey
-from cutover.preflight.impact import fields, weigh
+from cutover.preflight.impact import assess, fields
 from cutover.status.conditions import present
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -52,7 +52,7 @@ def mark(cluster: MemoryCluster, ref: Ref, metadata: dict[str, Any]) -> None:
 async def look(cluster: MemoryCluster, *steps: str) -> tuple[list[str], dict[str, str]]:
     """The problems, and the risks by their type."""
     text = f"serviceAccountName: migrator\nsteps: [{', '.join(steps)}]"
-    found = await weigh(parse(yaml.safe_load(text)), cluster, "shop")
+    found = await assess(parse(yaml.safe_load(text)), cluster, "shop")
     return [str(problem) for problem in found.problems], {risk.type: risk.message for risk in found.risks}
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from cutover.ports import PODS, Resource
-from cutover.preflight.preflight import at_one_look
+from cutover.preflight.preflight import cached
 from cutover.testing import MemoryCluster
 from support.fakes.shop import V2, shop
 
@@ -30,7 +30,7 @@ async def test_each_object_and_each_list_is_read_once() -> None:
     shop(cluster)
     for name in ("one", "other"):
         cluster.put(PODS, {"metadata": {"name": name, "namespace": "shop", "labels": {"app": name}}})
-    look = at_one_look(cluster)
+    look = cached(cluster)
     lists = await asyncio.gather(*(look.list(PODS, "shop", f"app={name}") for name in ("one", "other", "one")))
     assert [[pod["metadata"]["name"] for pod in pods] for pods in lists] == [["one"], ["other"], ["one"]]
     assert await look.get(V2) == await look.get(V2) == cluster.objects[V2]

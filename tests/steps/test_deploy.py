@@ -110,7 +110,7 @@ async def test_a_change_between_the_look_and_the_dry_run_is_not_taken_for_ours(c
     pod(cluster, STORE)["containers"][0]["env"][1]["value"] = "2"
     cluster._store(STORE, cluster.objects[STORE])
     seen, cluster.seen = cluster.seen, lambda ref: old if ref == STORE else seen(ref)  # type: ignore[method-assign]
-    looked = await step(STORE_2).look(work(cluster), 0)
+    looked = await step(STORE_2).prefetch(work(cluster), 0)
     assert [path[-1] for path, _, _ in looked.fields] == ["image"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cutover.errors import Rejected, Unavailable
 from cutover.field_path import ABSENT, Json
-from cutover.objects.config_maps import hindrances, reads
+from cutover.objects.config_maps import reads, value_problems
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PODS, SNAPSHOTS, Ref, Resource
 from cutover.saga.turn import Again, Done, Failed, Wait
 from cutover.status.requests import RequestVerb
@@ -505,9 +505,9 @@ def test_who_reads_a_key(body: Json, how: str) -> None:
 
 def test_what_hinders_is_counted_as_the_server_counts() -> None:
     body = {"metadata": {"name": "flags"}, "data": {"a": "x" * 1_048_570, "b": "old"}, "binaryData": {"c": "YWJj"}}
-    assert hindrances(body, {"b": "new"}) == {}
-    assert "would hold 1048578 bytes" in hindrances(body, {"b": "newer"})[""]  # 5 instead of 3, and 3 of c
-    assert "would hold 1048579 bytes" in hindrances(body, {"b": "äöü"})[""]
+    assert value_problems(body, {"b": "new"}) == {}
+    assert "would hold 1048578 bytes" in value_problems(body, {"b": "newer"})[""]  # 5 instead of 3, and 3 of c
+    assert "would hold 1048579 bytes" in value_problems(body, {"b": "äöü"})[""]
 
 
 def test_one_workload_is_what_readiness_measures() -> None:

@@ -159,8 +159,8 @@ async def test_an_account_that_is_named_keeps_its_token() -> None:
     pod = bench.job()["spec"]["template"]["spec"]
     assert pod["serviceAccountName"] == "tool"
     assert "automountServiceAccountToken" not in pod
-    assert bench.kind.lends("migrator") == {"tool"}
-    assert bench.kind.lends("tool") == frozenset()
+    assert bench.kind.pod_accounts("migrator") == {"tool"}
+    assert bench.kind.pod_accounts("tool") == frozenset()
 
 
 async def test_names_fit_and_differ() -> None:

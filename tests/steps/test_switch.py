@@ -299,11 +299,11 @@ async def test_pods_that_have_traffic_before_the_switch_are_told(cluster: Memory
 
 async def test_its_undo_is_ahead_when_the_old_side_is_ready(cluster: MemoryCluster) -> None:
     await do(cluster)
-    assert await TURN.ahead(work(cluster)) == frozenset({V1, V2})
+    assert await TURN.early_undo(work(cluster)) == frozenset({V1, V2})
     scale(cluster, V1, 0)
     for ref in [ref for ref in cluster.objects if ref.resource == PODS and "shop-v1" in ref.name]:
         del cluster.objects[ref]
-    assert await TURN.ahead(work(cluster)) is None
+    assert await TURN.early_undo(work(cluster)) is None
 
 
 def test_the_way_back_is_the_snapshot() -> None:
@@ -425,7 +425,7 @@ async def test_back_to_a_side_that_was_no_better(cluster: MemoryCluster, left: i
     await do(cluster)
     name_endpoints(cluster)
     assert await do(cluster) == Done(ready="3")
-    assert await TURN.ahead(work(cluster)) == frozenset({V1, V2})
+    assert await TURN.early_undo(work(cluster)) == frozenset({V1, V2})
     await undo(cluster)
     assert selector(cluster) == {"app": "shop-v1"}
     name_endpoints(cluster)

@@ -42,7 +42,7 @@ def explain(plan: Plan) -> Iterator[str]:
 
 def _rights(plan: Plan) -> Sequence[str]:
     targets = ((target.resource, target.name) for step in plan.steps for target in step.kind.touches())
-    needed = rules(targets, plan.makes(), plan.lends())
+    needed = rules(targets, plan.makes(), plan.pod_accounts())
     return [f"- {_flow(rule)}" for rule in needed] or ["none"]
 
 
@@ -58,4 +58,4 @@ def _gate(lead: str, gate: Any) -> Iterator[str]:
     if rule.passes_needed > 1:
         parts.append(f"{rule.passes_needed} times in a row, every {show_duration(rule.interval)}")
     yield ", ".join(parts)
-    yield from (f"       asks {source.provider()}: {' '.join(question.split())}" for question in source.asks())
+    yield from (f"       asks {source.provider()}: {' '.join(question.split())}" for question in source.queries())

@@ -149,7 +149,7 @@ class CommandContext:
         for place, at in enumerate(left[:-1]):
             later = left[place + 1 :]
             kind = self.plan.steps[at].kind
-            if not kind.goes_ahead or not all(self.plan.steps[after].kind.passable for after in later):
+            if not kind.undoes_early or not all(self.plan.steps[after].kind.passable for after in later):
                 continue
             rests_on = await self._rests_on(at)
             if rests_on is not None and not any(rests_on & set(self._targets_of(after)) for after in later):
@@ -158,7 +158,7 @@ class CommandContext:
 
     async def _rests_on(self, at: int) -> frozenset[Ref] | None:
         try:
-            rests_on: frozenset[Ref] | None = await self.plan.steps[at].kind.ahead(self.step_context(at))
+            rests_on: frozenset[Ref] | None = await self.plan.steps[at].kind.early_undo(self.step_context(at))
         except (OutsideError, PlanError, Foreign):
             return None
         return rests_on
@@ -171,8 +171,8 @@ class CommandContext:
             await self._account_usable(command)
             kind = self.plan.steps[command.step].kind
             if command.verb is Verb.DO:
-                return await kind.look(self.step_context(command.step), command.stage)
-            return await kind.look_back(self.step_context(command.step))
+                return await kind.prefetch(self.step_context(command.step), command.stage)
+            return await kind.prefetch_undo(self.step_context(command.step))
         except (OutsideError, PlanError, Foreign, Broken):
             return None
 
@@ -183,7 +183,7 @@ class CommandContext:
             return []
         account = self.plan.service_account_name
         problems = await preflight.account(self.cluster, self.ref.namespace, account)
-        problems += await preflight.lent(self.cluster, self.ref.namespace, account, step.lends(account))
+        problems += await preflight.pod_accounts(self.cluster, self.ref.namespace, account, step.pod_accounts(account))
         if not problems:
             self.run_cache.account_seen_for.add(key)
         return [problem.message for problem in problems]
@@ -254,7 +254,7 @@ class CommandContext:
         return ""
 
     async def _examine(self) -> Outcome:
-        look = replace(self, cluster=preflight.at_one_look(self.cluster))
+        look = replace(self, cluster=preflight.cached(self.cluster))
         if await self._applied_already(look.cluster):
             return Done(skip=True)
         contexts = [look.step_context(at) for at in range(len(self.plan.steps))]
@@ -289,7 +289,7 @@ class CommandContext:
         targets = self.targets()
         if self.status.history:
             await self._drop_former_snapshots()
-            await jobs.drop_former(self.cluster, targets.owner)
+            await jobs.delete_former(self.cluster, targets.owner)
         try:
             for ref in self.all_targets():
                 await targets.claim(ref)
@@ -331,7 +331,7 @@ class CommandContext:
             return Failed("Changed", why)
         await self._give_snapshots(owned=False)
         if JOBS in self.plan.makes():
-            await jobs.take_back(self.cluster, self.targets().owner)
+            await jobs.reopen(self.cluster, self.targets().owner)
         return Done()
 
     async def _changed_since(self) -> str:

@@ -31,7 +31,7 @@ from cutover.status.status import (
     StepState,
     SuccessCriterion,
 )
-from cutover.steps.kind import Duty
+from cutover.steps.kind import Purpose
 
 _Judgement = tuple[Result, str]
 
@@ -67,7 +67,7 @@ def _turned_back(status: Status) -> str:
 
 def _data(plan: Plan, status: Status, run: Run) -> _Judgement:
     del status, run
-    if steps := [step.name for step in plan.steps if Duty.SCRIPT in step.kind.duties()]:
+    if steps := [step.name for step in plan.steps if Purpose.CHANGES_DATA in step.kind.purposes()]:
         says = f"{steps_named(steps)} may change data"
     else:
         says = f"no step is there to change data ({', '.join(dict.fromkeys(step.kind.key for step in plan.steps))})"
@@ -96,7 +96,7 @@ def _window(plan: Plan, status: Status, run: Run) -> _Judgement:
 def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
     seen, failure, gates = status.tally or RunTally(), status.failure, sum(len(step.gates) for step in plan.steps)
-    tests = [step.name for step in plan.steps if not step.gates and Duty.LOOKS in step.kind.duties()]
+    tests = [step.name for step in plan.steps if not step.gates and Purpose.VERIFIES in step.kind.purposes()]
     if not gates and not tests:
         return Result.NOT_MEASURED, "no step has a gate; add gates"
     parts = [f"{_times(seen.passed)} a gate said Pass at the end of a stage; the plan has {gates}"] if gates else []
@@ -153,8 +153,8 @@ def _judged(status: Status) -> frozenset[str]:
 
 def _comparing(plan: Plan) -> Iterator[tuple[str, str]]:
     for step in plan.steps:
-        yield from ((step.name, gate.name) for gate in step.gates if gate.source.against())
-    yield from (("", guard.name) for guard in plan.guards if guard.source.against())
+        yield from ((step.name, gate.name) for gate in step.gates if gate.source.baseline_query())
+    yield from (("", guard.name) for guard in plan.guards if guard.source.baseline_query())
 
 
 def _named(step: str, gate: str) -> str:

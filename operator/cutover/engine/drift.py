@@ -34,7 +34,7 @@ async def enforce(plan: Plan, status: Status, step_context: Callable[[int], Step
     """
     for at, step in enumerate(status.steps):
         kind, mine = plan.steps[at].kind, step_context(at)
-        if step.state is not StepState.DONE or not kind.keeps or await _taken_over(plan, status, step_context, at):
+        if step.state is not StepState.DONE or not kind.enforced or await _taken_over(plan, status, step_context, at):
             continue
         if await _stands(mine, kind):  # nothing is written then, not even a higher fence
             if refused := await kind.refused(mine):

@@ -86,7 +86,7 @@ class Source(Model):
         """Kinds of objects that it makes and deletes, as the plan's account."""
         return ()
 
-    def lends(self, account: str) -> frozenset[str]:
+    def pod_accounts(self, account: str) -> frozenset[str]:
         """Service accounts that it gives to pods, beside the plan's `account`, which must be allowed to use them."""
         del account
         return frozenset()
@@ -112,11 +112,11 @@ class Source(Model):
         """The administrator's provider it names; empty for none."""
         return ""
 
-    def asks(self) -> tuple[str, ...]:
+    def queries(self) -> tuple[str, ...]:
         """What it asks that provider, for people, a line each."""
         return ()
 
-    def against(self) -> str:
+    def baseline_query(self) -> str:
         """What gives the baseline; empty for none."""
         return ""
 

@@ -60,7 +60,7 @@ class Http(Source):
         """The provider it names."""
         return self.provider_
 
-    def asks(self) -> tuple[str, ...]:
+    def queries(self) -> tuple[str, ...]:
         """Path and JSONPath."""
         question = f"?{urlencode(self.query)}" if self.query else ""
         return (f"GET {self.path or '/'}{question}, {self.json_path}",)

@@ -64,14 +64,14 @@ class Job(Source):
         """Jobs."""
         return (JOBS,)
 
-    def lends(self, account: str) -> frozenset[str]:
+    def pod_accounts(self, account: str) -> frozenset[str]:
         """The account that the template names."""
         return frozenset({account_of(self.template, account)}) - {account}
 
     async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
         """The server takes the Job."""
         name = jobs.name_of("gate", owner.uid, owner.run, place)
-        return await jobs.refused(cluster, f"{place}.job.template", self._body(owner, name, {}), owner)
+        return await jobs.dry_run_problems(cluster, f"{place}.job.template", self._body(owner, name, {}), owner)
 
     async def measure(self, context: GateContext) -> Measurement | Pending:
         """Make a Job when none is under way, else look how it ends."""

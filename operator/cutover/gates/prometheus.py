@@ -56,11 +56,11 @@ class Prometheus(Source):
         """The provider it names."""
         return self.provider_
 
-    def asks(self) -> tuple[str, ...]:
+    def queries(self) -> tuple[str, ...]:
         """Both queries."""
         return (self.query, f"{self.baseline} (the baseline)") if self.baseline else (self.query,)
 
-    def against(self) -> str:
+    def baseline_query(self) -> str:
         """The second query."""
         return self.baseline
 

@@ -14,7 +14,7 @@ from cutover.field_path import Json
 
 LARGEST: Final = 1_048_576
 """Bytes of all values of a ConfigMap together, for the API server."""
-WAY_OUT: Final = "so its pods would not start; create that first, or mark the reference optional"
+CREATE_FIRST: Final = "so its pods would not start; create that first, or mark the reference optional"
 """What is said of pods that lack one."""
 _CONTAINERS: Final = ("initContainers", "containers")
 
@@ -82,7 +82,7 @@ def reads(workload: Json, name: str, keys: Mapping[str, str]) -> str:
     return ""
 
 
-def hindrances(body: Json, values: Mapping[str, str]) -> dict[str, str]:
+def value_problems(body: Json, values: Mapping[str, str]) -> dict[str, str]:
     """Why the API server would not take these values: sentences with the way out, by key; by "" what is wrong with all."""
     name, data, binary = body["metadata"]["name"], body.get("data") or {}, body.get("binaryData") or {}
     if body.get("immutable"):

@@ -28,7 +28,7 @@ _NOT_IN_SPEC: Final = {
 }
 
 
-def wrong(template: Json) -> str:
+def spec_problem(template: Json) -> str:
     """What is wrong with a template, as a sentence; empty when nothing is. Most is left to the server's dry run."""
     if deeper_than(_DEEPEST, template):
         return f"it is nested more than {_DEEPEST} deep, which no Job is; mend it"
@@ -95,7 +95,7 @@ def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
 
 
 def _possible(template: dict[str, Any]) -> dict[str, Any]:
-    if says := wrong(template):
+    if says := spec_problem(template):
         raise ValueError(says)
     return template
 

@@ -64,7 +64,7 @@ def manifest(template: Json, name: str, owner: Owner, backoff_limit: int, labels
     }
 
 
-async def refused(cluster: Cluster, place: str, body: Json, owner: Owner) -> list[Problem]:
+async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owner) -> list[Problem]:
     """What the server says to a Job by a dry run, before anything is touched."""
     try:
         would_be = await cluster.create(JOBS, owner.namespace, body, owner.account, dry_run=True)
@@ -185,14 +185,14 @@ async def release(cluster: Cluster, owner: Owner, *, abandoned: bool) -> None:
         await _patch(cluster, owner, body, operations, owners)
 
 
-async def take_back(cluster: Cluster, owner: Owner) -> None:
+async def reopen(cluster: Cluster, owner: Owner) -> None:
     """A run that had ended is active once more: its Jobs have no owner again. Twice is harmless."""
     for body in await _of_run(cluster, owner):
         if GATE_LABEL not in body["metadata"]["labels"]:
             await _patch(cluster, owner, body, [], [])
 
 
-async def drop_former(cluster: Cluster, owner: Owner) -> None:
+async def delete_former(cluster: Cluster, owner: Owner) -> None:
     """Delete the Jobs of the runs before this one; if one of them still runs, somebody has abandoned it so, and all are left."""
     picked = f"{MADE_LABEL}={owner.uid},{former(owner.run)}"
     states = map(state_of, await cluster.list(JOBS, owner.namespace, picked))

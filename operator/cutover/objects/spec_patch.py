@@ -33,7 +33,7 @@ _NOT_HERE: Final = {
 }
 
 
-def wrong(patch: Json) -> str:
+def spec_problem(patch: Json) -> str:
     """What is wrong with a patch, as a sentence; empty when nothing is. Most is left to the server's dry run."""
     for key in patch:
         if key in _NOT_HERE:

@@ -138,8 +138,12 @@ class Rollout:
 
 def scalers_of(ref: Ref, scalers: Iterable[Json]) -> list[Json]:
     """HorizontalPodAutoscalers that steer a workload."""
-    aims = ((scaler, scaler["spec"]["scaleTargetRef"]) for scaler in scalers)
-    return [scaler for scaler, aim in aims if (aim.get("kind"), aim.get("name")) == (ref.resource.kind, ref.name)]
+    targets = ((scaler, scaler["spec"]["scaleTargetRef"]) for scaler in scalers)
+    return [
+        scaler
+        for scaler, target in targets
+        if (target.get("kind"), target.get("name")) == (ref.resource.kind, ref.name)
+    ]
 
 
 def selector(body: Json) -> str:

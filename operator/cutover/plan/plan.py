@@ -43,7 +43,7 @@ _GATES_NEEDED: Final = tuple(
     for kind in KINDS
     if kind.needs_gates
 )
-_WAY_BACK: Final = tuple(kind.way_back for kind in KINDS if kind.way_back)
+_WAY_BACK: Final = tuple(kind.undo_rule for kind in KINDS if kind.undo_rule)
 
 
 class _StepFields(Model):
@@ -90,9 +90,9 @@ class _StepFields(Model):
         """Whether anything is written for it as the plan's account."""
         return bool(self.kind.touches()) or any(part.makes() for part in self.parts())
 
-    def lends(self, account: str) -> frozenset[str]:
+    def pod_accounts(self, account: str) -> frozenset[str]:
         """Service accounts that it gives to pods, beside the plan's."""
-        return frozenset().union(*(part.lends(account) for part in self.parts()))
+        return frozenset().union(*(part.pod_accounts(account) for part in self.parts()))
 
     def rule(self, on_failure: OnFailure = OnFailure.ROLLBACK) -> StepRule:
         """The step as the saga knows it; `on_failure` is the plan's."""
@@ -107,7 +107,7 @@ class _StepFields(Model):
             retries=self.retries,
             on_failure=self.on_failure or on_failure,
             irreversible=self.irreversible,
-            keeps=kind.keeps,
+            keeps=kind.enforced,
         )
 
 
@@ -191,9 +191,9 @@ class Plan(Model):
         """Kinds of objects that it makes, as its account."""
         return list(dict.fromkeys(resource for part in self.parts() for resource in part.makes()))
 
-    def lends(self) -> list[str]:
+    def pod_accounts(self) -> list[str]:
         """Service accounts that it gives to pods, beside its own."""
-        return sorted(frozenset().union(*(part.lends(self.service_account_name) for part in self.parts())))
+        return sorted(frozenset().union(*(part.pod_accounts(self.service_account_name) for part in self.parts())))
 
     def rules(self, generation: int, spec_hash: str) -> Rules:
         """The plan as the saga knows it."""
@@ -283,7 +283,7 @@ def _doubles(where: str, what: str, names: list[str]) -> Iterator[Problem]:
 
 
 def _of_the_way_back(place: str, step: Any) -> Iterator[Problem]:
-    says = step.kind.no_way_back()
+    says = step.kind.irreversible_reason()
     if says and not step.irreversible:
         yield Problem(f"{place}.{step.kind.key}", says)
     elif says and step.retries:
@@ -339,10 +339,10 @@ def _of_bounds(place: str, gate: Any) -> Iterator[Problem]:
         yield Problem(f"{place}.pass", f"a gate with {source.key} needs a bound; add pass with min or max")
     elif not source.needs_bounds and given is not None:
         yield Problem(f"{place}.pass", f"a gate with {source.key} brings its own bound; drop pass")
-    elif given is not None and given.ratio is not None and not source.against():
+    elif given is not None and given.ratio is not None and not source.baseline_query():
         way = f"add {source.key}.baseline" if source.has_baseline else "use min or max; only prometheus has a baseline"
         yield Problem(f"{place}.pass.ratio", f"there is no baseline to compare with; {way}")
-    elif given is not None and given.ratio is None and source.against():
+    elif given is not None and given.ratio is None and source.baseline_query():
         yield Problem(
             f"{place}.{source.key}.baseline", "pass bounds no ratio to it; write pass.ratio, or drop baseline"
         )

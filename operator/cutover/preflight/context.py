@@ -26,15 +26,15 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.preflight.impact import budgets_of, fields, labels_of, weigh
-from cutover.preflight.preflight import at_one_look
+from cutover.preflight.impact import assess, budgets_of, fields, labels_of
+from cutover.preflight.preflight import cached
 from cutover.preflight.reader import Reader, permitted, targets
-from cutover.preflight.rollouts import Rolling, rollings
+from cutover.preflight.rollouts import RolloutChange, rollout_changes
 from cutover.routing.resources import ROUTINGS, destinations
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class TargetImpact:
     """One target of a plan and what stands around it, each as people name it.
 
     Attributes:
@@ -55,7 +55,7 @@ class Around:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Capacity:
     """Pods of one workload before and after one step, and at most in between."""
 
     step: str
@@ -70,18 +70,18 @@ class Need:
 class Impact:
     """All that a plan means for what else is there."""
 
-    targets: tuple[Around, ...]
+    targets: tuple[TargetImpact, ...]
     missing: tuple[str, ...]
-    capacity: tuple[Need, ...]
+    capacity: tuple[Capacity, ...]
     problems: tuple[str, ...]
     risks: Mapping[str, str]
 
 
 async def survey(plan: Plan, name: str, reader: Reader, namespace: str) -> Impact:
     """Look at everything around the targets of a plan of this name."""
-    reader = at_one_look(reader)
+    reader = cached(reader)
     bodies = await targets(plan, reader, namespace)
-    found = await weigh(plan, reader, namespace)
+    found = await assess(plan, reader, namespace)
     kinds = (SERVICES, *ROUTINGS, AUTOSCALERS, DISRUPTION_BUDGETS, PLANS, LIMIT_RANGES)
     listed = dict(
         zip(kinds, await asyncio.gather(*(permitted(reader, kind, namespace) for kind in kinds)), strict=True)
@@ -89,18 +89,21 @@ async def survey(plan: Plan, name: str, reader: Reader, namespace: str) -> Impac
     written = fields(plan, bodies)
     return Impact(
         targets=tuple(
-            _around(ref, body, written[ref], listed, _others(ref, name, listed[PLANS])) for ref, body in bodies.items()
+            _impact_on(ref, body, written[ref], listed, _others(ref, name, listed[PLANS]))
+            for ref, body in bodies.items()
         ),
         missing=tuple(str(ref) for ref in plan.targets(namespace) if ref not in bodies),
-        capacity=tuple(_need(rolling, listed[LIMIT_RANGES]) for rolling in rollings(plan, bodies, namespace)),
+        capacity=tuple(
+            _capacity_of(change, listed[LIMIT_RANGES]) for change in rollout_changes(plan, bodies, namespace)
+        ),
         problems=tuple(map(str, found.problems)),
         risks={risk.type: risk.message for risk in found.risks},
     )
 
 
-def _around(
+def _impact_on(
     ref: Ref, body: Json, written: Sequence[str], listed: Mapping[Resource, Sequence[Json]], plans: tuple[str, ...]
-) -> Around:
+) -> TargetImpact:
     services, budgets = list[str](), list[str]()
     if ref.resource in WORKLOADS:
         labels = labels_of(body["spec"])
@@ -111,11 +114,10 @@ def _around(
         ]
         budgets = [budget["metadata"]["name"] for budget in budgets_of(body["spec"], listed[DISRUPTION_BUDGETS])]
     elif ref.resource in ROUTINGS:
-        aims = (aim for aim, _ in destinations(ref.resource, body))
-        found = (service_of(aim.host, ref.namespace) for aim in aims)
+        found = (service_of(destination.host, ref.namespace) for destination, _ in destinations(ref.resource, body))
         services = list(dict.fromkeys(filter(None, found)))
     behind = [ref.name] if ref.resource == SERVICES else services if ref.resource in WORKLOADS else []
-    return Around(
+    return TargetImpact(
         target=str(ref),
         owner=str(manager_of(body) or ""),
         fields=tuple(written),
@@ -133,7 +135,7 @@ def _around(
 def _routes_to(services: Sequence[str], resource: Resource, routes: Sequence[Json], namespace: str) -> Iterator[str]:
     for body in routes:
         given = destinations(resource, body)
-        weights = [weight for aim, weight in given if service_of(aim.host, namespace) in services]
+        weights = [weight for destination, weight in given if service_of(destination.host, namespace) in services]
         if weights:
             yield f"{body['metadata']['name']} (weight {', '.join(map(str, weights))})"
 
@@ -154,11 +156,11 @@ def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _need(rolling: Rolling, ranges: Sequence[Json]) -> Need:
-    pods = rolling.pods
+def _capacity_of(change: RolloutChange, ranges: Sequence[Json]) -> Capacity:
+    pods = change.pods
     most = max(sum(state) for state in (*pods.passes, pods.wishes, (0, pods.now)))
     each = {what: shown(what, amount) for what, amount in sorted(amounts(pods.after, ranges).items()) if what != "pods"}
-    return Need(rolling.step, str(rolling.ref), pods.now, pods.passes[-1][0], most, each)
+    return Capacity(change.step, str(change.ref), pods.now, pods.passes[-1][0], most, each)
 
 
 def lines(found: Impact) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cutover.errors import Denied, NotFound, Problem
 from cutover.field_path import Json
-from cutover.objects.config_maps import WAY_OUT, Reference, references
+from cutover.objects.config_maps import CREATE_FIRST, Reference, references
 from cutover.objects.endpoints import selects
 from cutover.objects.gitops import Manager, Tool, drifts, way_out
 from cutover.objects.quotas import Room, meets
@@ -21,26 +21,26 @@ from cutover.objects.workloads import scalers_of
 from cutover.plan.plan import Plan
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DISRUPTION_BUDGETS, LIMIT_RANGES, RESOURCE_QUOTAS, Ref
 from cutover.preflight.reader import Reader, permitted, targets
-from cutover.preflight.rollouts import UNREADABLE, Rolling, rollings
+from cutover.preflight.rollouts import UNREADABLE, RolloutChange, rollout_changes
 from cutover.status.status import RISKS, Risk
 
 _DRIFT, _CAPACITY = RISKS
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class Assessment:
     """What was found: what stops the plan, and what people should know."""
 
     problems: tuple[Problem, ...] = ()
     risks: tuple[Risk, ...] = ()
 
 
-async def weigh(plan: Plan, reader: Reader, namespace: str) -> Weighed:
+async def assess(plan: Plan, reader: Reader, namespace: str) -> Assessment:
     """Whether the pods of a plan would be let in, and what may go wrong without stopping it."""
     bodies = await targets(plan, reader, namespace)
-    rollouts = list(rollings(plan, bodies, namespace))
+    rollouts = list(rollout_changes(plan, bodies, namespace))
     if not rollouts:
-        return Weighed(risks=tuple(_drift(plan, bodies)))
+        return Assessment(risks=tuple(_drift(plan, bodies)))
     quotas, ranges, budgets, scalers = await asyncio.gather(
         *(
             permitted(reader, kind, namespace)
@@ -49,44 +49,44 @@ async def weigh(plan: Plan, reader: Reader, namespace: str) -> Weighed:
     )
     problems, warnings = list[Problem](), list[str]()
     room = Room(quotas, ranges)
-    for rolling in rollouts:
+    for change in rollouts:
         try:
-            found = room.refuses(rolling.pods)
-            slower = [] if found else [*_slower(rolling, room), *_scaled(rolling, room, scalers)]
-            slower += _disrupted(rolling, budgets)
-            room.take(rolling.pods)
+            found = room.refuses(change.pods)
+            slower = [] if found else [*_slower(change, room), *_scaled(change, room, scalers)]
+            slower += _disrupted(change, budgets)
+            room.take(change.pods)
         except UNREADABLE:  # a value that only the server can judge must not keep the plan from saying the rest
             continue
-        problems += [Problem(rolling.place, f"pods of {rolling.ref} would be refused: {says}") for says in found]
+        problems += [Problem(change.place, f"pods of {change.ref} would be refused: {says}") for says in found]
         warnings += slower
-    problems += await _unfed(plan, rollouts, reader)
+    problems += await _missing_config_maps(plan, rollouts, reader)
     risks = [*_drift(plan, bodies)]
     if warnings:
         risks.append(Risk(_CAPACITY, "RolloutHindered", "; ".join(dict.fromkeys(warnings))))
-    return Weighed(tuple(problems), tuple(risks))
+    return Assessment(tuple(problems), tuple(risks))
 
 
-async def _unfed(plan: Plan, rollouts: Sequence[Rolling], reader: Reader) -> list[Problem]:
+async def _missing_config_maps(plan: Plan, rollouts: Sequence[RolloutChange], reader: Reader) -> list[Problem]:
     """ConfigMaps that a later step of a workload makes its pods read, and that are not there.
 
     Of its first step the kind `deploy` tells that by what the server's dry run says.
     """
     problems, names = list[Problem](), [step.name for step in plan.steps]
-    for rolling in rollouts:
-        at, namespace = names.index(rolling.step), rolling.ref.namespace
+    for change in rollouts:
+        at, namespace = names.index(change.step), change.ref.namespace
         earlier = {target.ref(namespace) for step in plan.steps[:at] for target in step.kind.touches()}
-        if rolling.ref in earlier:
-            problems += await _unfed_by(rolling, earlier, reader)
+        if change.ref in earlier:
+            problems += await _missing_to(change, earlier, reader)
     return problems
 
 
-async def _unfed_by(rolling: Rolling, earlier: Container[Ref], reader: Reader) -> list[Problem]:
+async def _missing_to(change: RolloutChange, earlier: Container[Ref], reader: Reader) -> list[Problem]:
     """Of one step; what an earlier step writes may come yet."""
     problems = []
-    for need in _new_needs(rolling):
-        ref = Ref(CONFIG_MAPS, rolling.ref.namespace, need.name)
+    for need in _new_needs(change):
+        ref = Ref(CONFIG_MAPS, change.ref.namespace, need.name)
         if ref not in earlier and (says := await _lacks(need, ref, reader)):
-            problems.append(Problem(rolling.place, f"{says}, {WAY_OUT}"))
+            problems.append(Problem(change.place, f"{says}, {CREATE_FIRST}"))
     return problems
 
 
@@ -99,12 +99,12 @@ async def _lacks(need: Reference, ref: Ref, reader: Reader) -> str:
         return ""
 
 
-def _new_needs(rolling: Rolling) -> list[Reference]:
+def _new_needs(change: RolloutChange) -> list[Reference]:
     """What pods read after a step and did not before."""
-    if rolling.after.get("replicas") == 0:
+    if change.after.get("replicas") == 0:
         return []
     try:
-        had, has = (list(references(spec["template"]["spec"])) for spec in (rolling.before, rolling.after))
+        had, has = (list(references(spec["template"]["spec"])) for spec in (change.before, change.after))
     except UNREADABLE:
         return []
     return [one for one in has if one not in had]
@@ -142,33 +142,33 @@ def _drift(plan: Plan, bodies: Mapping[Ref, Json]) -> Iterator[Risk]:
 # --- whether pods are let in --------------------------------------------------------------------------------------------
 
 
-def _slower(rolling: Rolling, room: Room) -> Iterator[str]:
-    for says in room.delays(rolling.pods, rolling.pods.wishes):
-        yield f"not all pods of maxSurge of {rolling.ref} are let in, so its rollout takes longer: {says}"
+def _slower(change: RolloutChange, room: Room) -> Iterator[str]:
+    for says in room.delays(change.pods, change.pods.wishes):
+        yield f"not all pods of maxSurge of {change.ref} are let in, so its rollout takes longer: {says}"
 
 
-def _scaled(rolling: Rolling, room: Room, scalers: Sequence[Json]) -> Iterator[str]:
-    for scaler in scalers_of(rolling.ref, scalers):
+def _scaled(change: RolloutChange, room: Room, scalers: Sequence[Json]) -> Iterator[str]:
+    for scaler in scalers_of(change.ref, scalers):
         most = scaler["spec"]["maxReplicas"]
-        for says in room.delays(rolling.pods, (most, 0)):
+        for says in room.delays(change.pods, (most, 0)):
             name = scaler["metadata"]["name"]
-            yield f"HorizontalPodAutoscaler {name} may ask for {most} pods of {rolling.ref}, and they would be refused: {says}"
+            yield f"HorizontalPodAutoscaler {name} may ask for {most} pods of {change.ref}, and they would be refused: {says}"
 
 
-def _disrupted(rolling: Rolling, budgets: Sequence[Json]) -> Iterator[str]:
-    if rolling.before["template"] == rolling.after["template"]:
+def _disrupted(change: RolloutChange, budgets: Sequence[Json]) -> Iterator[str]:
+    if change.before["template"] == change.after["template"]:
         return
-    for budget in budgets_of(rolling.before, budgets):
+    for budget in budgets_of(change.before, budgets):
         name, status = budget["metadata"]["name"], budget.get("status") or {}
         desired, healthy = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
-        if rolling.pods.now and rolling.least < desired <= healthy:
+        if change.pods.now and change.least < desired <= healthy:
             yield (
-                f"PodDisruptionBudget {name} wants {desired} healthy pods, and the rollout of {rolling.ref} may leave "
-                f"{rolling.least}: rollouts do not heed it; set its maxUnavailable lower"
+                f"PodDisruptionBudget {name} wants {desired} healthy pods, and the rollout of {change.ref} may leave "
+                f"{change.least}: rollouts do not heed it; set its maxUnavailable lower"
             )
         elif status.get("expectedPods") and not status.get("disruptionsAllowed", 0):
             yield (
-                f"PodDisruptionBudget {name} lets no pod of {rolling.ref} be evicted now ({healthy} healthy, {desired} wanted), "
+                f"PodDisruptionBudget {name} lets no pod of {change.ref} be evicted now ({healthy} healthy, {desired} wanted), "
                 "so a node that is drained meanwhile waits"
             )
 

@@ -15,13 +15,13 @@ from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, 
 from cutover.preflight import impact
 from cutover.preflight.reader import Reader
 from cutover.steps import StepContext
-from cutover.steps.preconditions import unknown_receiver
+from cutover.steps.preconditions import unknown_provider
 from cutover.targets.targets import Owner
 
 R = TypeVar("R", bound=Reader)
 
 
-class _Once:
+class _CachedReader:
     """The API server as it is at one look: each object and each list is read once, however many ask."""
 
     def __init__(self, reader: Reader) -> None:
@@ -29,14 +29,14 @@ class _Once:
         self._reads: dict[object, asyncio.Task[Any]] = {}
 
     async def get(self, ref: Ref) -> Json:
-        return await self._once(ref, lambda: self._reader.get(ref))
+        return await self._cached(ref, lambda: self._reader.get(ref))
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
         ask = partial(self._reader.list, resource, namespace, labels, fresh=fresh)
-        found: Sequence[Json] = await self._once((resource, namespace, labels, fresh), ask)
+        found: Sequence[Json] = await self._cached((resource, namespace, labels, fresh), ask)
         return found
 
-    async def _once(self, what: object, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    async def _cached(self, what: object, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         if what not in self._reads:
             self._reads[what] = asyncio.create_task(ask())
         return await asyncio.shield(self._reads[what])
@@ -45,14 +45,14 @@ class _Once:
         return getattr(self._reader, name)
 
 
-def at_one_look(reader: R) -> R:
+def cached(reader: R) -> R:
     """The same API server, where each object is read once. Not for anybody who writes."""
-    return cast("R", _Once(reader))
+    return cast("R", _CachedReader(reader))
 
 
 async def missing(
     plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, contexts: Sequence[StepContext]
-) -> impact.Weighed:
+) -> impact.Assessment:
     """Everything that the plan needs and does not find, in the order of the plan, and what people should know beforehand.
 
     Args:
@@ -69,10 +69,10 @@ async def missing(
         _accounts(plan, cluster, namespace),
         _rights(plan, cluster, contexts),
     )
-    found, weighed = await asyncio.gather(parts, impact.weigh(plan, cluster, namespace))
+    found, assessment = await asyncio.gather(parts, impact.assess(plan, cluster, namespace))
     unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, contexts[0].messenger))
-    problems = (problem for part in (*found, weighed.problems, *unknown) for problem in part)
-    return impact.Weighed(tuple(dict.fromkeys(problems)), weighed.risks)
+    problems = (problem for part in (*found, assessment.problems, *unknown) for problem in part)
+    return impact.Assessment(tuple(dict.fromkeys(problems)), assessment.risks)
 
 
 async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
@@ -91,7 +91,7 @@ async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
     return []
 
 
-async def lent(cluster: Cluster, namespace: str, name: str, others: Iterable[str]) -> list[Problem]:
+async def pod_accounts(cluster: Cluster, namespace: str, name: str, others: Iterable[str]) -> list[Problem]:
     """Whether the accounts that pods are given are there, released for migrations, and for the plan's account to use.
 
     The API server asks nobody when a pod names an account, so a plan could else get the rights of any in its namespace.
@@ -129,7 +129,7 @@ async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext])
     """Whether the account may write all that the plan writes, for do and undo; what is missing as the Role to create."""
     name, namespace = plan.service_account_name, contexts[0].namespace
     refs = plan.targets(namespace)
-    makes, lends = plan.makes(), plan.lends()
+    makes, lends = plan.makes(), plan.pod_accounts()
 
     async def denied(wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
         asked = (cluster.may(name, namespace, verb, resource, of) for verb, resource, of in wanted)
@@ -156,7 +156,7 @@ async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext])
 
 async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
     """The accounts that pods are given; whether ours may use them is asked with its other rights."""
-    return [problem for other in plan.lends() for problem in await account(cluster, namespace, other)]
+    return [problem for other in plan.pod_accounts() for problem in await account(cluster, namespace, other)]
 
 
 async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]:
@@ -190,7 +190,7 @@ def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
 
 def _unknown_receivers(plan: Plan, messenger: Messenger) -> Iterable[Problem]:
     for notification in plan.notifications:
-        if says := unknown_receiver(messenger, notification.provider):
+        if says := unknown_provider(messenger, notification.provider):
             yield Problem(f"notifications[{notification.provider}].provider", says)
 
 

@@ -18,7 +18,7 @@ UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, Arithme
 
 
 @dataclass(frozen=True, slots=True)
-class Rolling:
+class RolloutChange:
     """One workload as one step changes it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Rolling:
     least: int
 
 
-def rollings(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> Iterator[Rolling]:
+def rollout_changes(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> Iterator[RolloutChange]:
     """Every workload that a step changes, each step beginning with what those before it leave."""
     specs = {ref: body["spec"] for ref, body in bodies.items() if ref.resource in WORKLOADS}
     counts = {ref: Rollout.of(bodies[ref], ref.resource).total for ref in specs}
@@ -47,25 +47,25 @@ def rollings(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> Iterator
             if ref not in specs:
                 continue
             try:
-                rolling = _rolling(step, target, ref, bodies[ref] | {"spec": specs[ref]}, counts[ref])
+                change = _change_of(step, target, ref, bodies[ref] | {"spec": specs[ref]}, counts[ref])
             except UNREADABLE:  # the server's own dry run says what is wrong with such a patch
                 continue
-            if rolling is not None:
-                yield rolling
-                specs[ref], counts[ref] = rolling.after, sum(rolling.pods.passes[-1])
+            if change is not None:
+                yield change
+                specs[ref], counts[ref] = change.after, sum(change.pods.passes[-1])
 
 
-def _rolling(step: Any, target: Any, ref: Ref, body: Json, now: int) -> Rolling | None:
+def _change_of(step: Any, target: Any, ref: Ref, body: Json, now: int) -> RolloutChange | None:
     """What one step does to a workload; None when it does nothing. Raises `UNREADABLE` for a spec that is none."""
     before = body["spec"]
-    after = step.kind.shaped(target, before)
+    after = step.kind.predicted_spec(target, before)
     if after == before:
         return None
     rollout = Rollout.of(body | {"spec": after}, ref.resource)
     pods, least = _passes(ref.resource, before, after, now, rollout)
     amounts(pods.after, ())
     _legible(after["template"])
-    return Rolling(step.name, f"steps[{step.name}].{step.kind.key}", ref, before, after, pods, least)
+    return RolloutChange(step.name, f"steps[{step.name}].{step.kind.key}", ref, before, after, pods, least)
 
 
 def _legible(template: Json) -> None:
@@ -99,14 +99,14 @@ def _passes(resource: Resource, before: Json, after: Json, now: int, rollout: Ro
 def _bounds(resource: Resource, spec: Json, wanted: int) -> tuple[int, int]:
     """How many pods a rollout makes beyond those wanted, and how many of those may be missing."""
     strategy = spec.get("strategy" if resource == DEPLOYMENTS else "updateStrategy") or {}
-    kind, rolling = strategy.get("type", "RollingUpdate"), strategy.get("rollingUpdate") or {}
+    kind, change = strategy.get("type", "RollingUpdate"), strategy.get("rollingUpdate") or {}
     if kind == "Recreate":
         return 0, wanted
     if kind == "OnDelete":
         return 0, 1
     default = {DEPLOYMENTS: ("25%", "25%"), DAEMON_SETS: (0, 1), STATEFUL_SETS: (0, 1)}[resource]
-    surge = _share(rolling.get("maxSurge", default[0]), wanted, up=True)
-    unavailable = _share(rolling.get("maxUnavailable", default[1]), wanted, up=resource != DEPLOYMENTS)
+    surge = _share(change.get("maxSurge", default[0]), wanted, up=True)
+    unavailable = _share(change.get("maxUnavailable", default[1]), wanted, up=resource != DEPLOYMENTS)
     return surge, unavailable if surge or unavailable else 1
 
 

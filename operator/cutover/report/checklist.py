@@ -16,7 +16,7 @@ from cutover.plan.plan import Plan
 from cutover.plan.windows import Day
 from cutover.saga.draft import moment
 from cutover.status.status import ENDED, Phase, Result, Status, StepState, SuccessCriterion
-from cutover.steps.kind import Duty
+from cutover.steps.kind import Purpose
 
 
 class State(StrEnum):
@@ -53,8 +53,10 @@ class _Look:
         self.states = {step.name: step for step in status.steps}
         self.gated = {step.name for step in plan.steps if step.gates}
         self.begun = any(step.attempt for step in status.steps)
-        changing = [at for at, step in enumerate(plan.steps) if step.writes() and Duty.LOOKS not in step.kind.duties()]
-        scripts = [at for at, step in enumerate(plan.steps) if Duty.SCRIPT in step.kind.duties()]
+        changing = [
+            at for at, step in enumerate(plan.steps) if step.writes() and Purpose.VERIFIES not in step.kind.purposes()
+        ]
+        scripts = [at for at, step in enumerate(plan.steps) if Purpose.CHANGES_DATA in step.kind.purposes()]
         self.last_change = max(changing, default=-1)
         self.first_script = min(scripts, default=len(plan.steps))
 
@@ -78,9 +80,9 @@ class _Look:
         state = State.MISSING if unjudged or self.status.phase in ENDED else State.PLANNED
         return state, f"step {lacks[0]}" if len(names) == 1 else f"{says}: {', '.join(lacks)}"
 
-    def for_duty(self, duty: Duty, missing: str) -> _Found:
+    def for_purpose(self, purpose: Purpose, missing: str) -> _Found:
         """Proven by the steps that are there for it."""
-        return self.steps([step.name for step in self.plan.steps if duty in step.kind.duties()], missing)
+        return self.steps([step.name for step in self.plan.steps if purpose in step.kind.purposes()], missing)
 
     def called(self, word: str, missing: str) -> _Found:
         """Proven by steps that run something and say by their name or description that it is this."""
@@ -96,7 +98,7 @@ class _Look:
         return [
             step.name
             for step in self.plan.steps[since:]
-            if (step.kind.makes() and Duty.LOOKS in step.kind.duties())
+            if (step.kind.makes() and Purpose.VERIFIES in step.kind.purposes())
             or any(gate.source.makes() for gate in step.gates)
         ]
 
@@ -117,7 +119,7 @@ class _Look:
 
 
 def _asks(gate: Any, pattern: re.Pattern[str]) -> bool:
-    return bool(gate.source.provider()) and bool(pattern.search(" ".join((gate.name, *gate.source.asks()))))
+    return bool(gate.source.provider()) and bool(pattern.search(" ".join((gate.name, *gate.source.queries()))))
 
 
 def checklist(plan: Plan, status: Status | None = None) -> tuple[Line, ...]:
@@ -162,7 +164,7 @@ def _scheduled(look: _Look) -> _Found:
 
 def _notified(look: _Look) -> _Found:
     told = [f"{one.provider} when it is {', '.join(one.phases)}" for one in look.plan.notifications]
-    state, says = look.for_duty(Duty.TELLS, "add notifications, or a notify step")
+    state, says = look.for_purpose(Purpose.NOTIFIES, "add notifications, or a notify step")
     if not told:
         return state, says
     also = f"; {says}" if state is not State.MISSING else ""
@@ -190,8 +192,8 @@ def _watched(look: _Look) -> _Found:
 
 
 def _closed(look: _Look) -> _Found:
-    return look.for_duty(
-        Duty.CLOSES, "no flags step sets a key named after maintenance; without a break none is needed"
+    return look.for_purpose(
+        Purpose.STARTS_MAINTENANCE, "no flags step sets a key named after maintenance; without a break none is needed"
     )
 
 
@@ -205,7 +207,7 @@ def _preflight(look: _Look) -> _Found:
 
 
 def _scripts(look: _Look) -> _Found:
-    return look.for_duty(Duty.SCRIPT, "no step runs a Job that changes something")
+    return look.for_purpose(Purpose.CHANGES_DATA, "no step runs a Job that changes something")
 
 
 def _integrity(look: _Look) -> _Found:
@@ -219,12 +221,12 @@ def _integrity(look: _Look) -> _Found:
 
 def _validated(look: _Look) -> _Found:
     steps = look.plan.steps[max(0, look.last_change) :]
-    names = [step.name for step in steps if step.gates or Duty.LOOKS in step.kind.duties()]
+    names = [step.name for step in steps if step.gates or Purpose.VERIFIES in step.kind.purposes()]
     return look.steps(names, "nothing is judged at or after the last change: add a gate, or a check")
 
 
 def _configured(look: _Look) -> _Found:
-    return look.for_duty(Duty.CONFIGURES, "no step changes a configuration or a version")
+    return look.for_purpose(Purpose.CONFIGURES, "no step changes a configuration or a version")
 
 
 def _cleared(look: _Look) -> _Found:
@@ -260,9 +262,9 @@ def _consistent(look: _Look) -> _Found:
 
 
 def _opened(look: _Look) -> _Found:
-    closing = [step.name for step in look.plan.steps if Duty.CLOSES in step.kind.duties()]
+    closing = [step.name for step in look.plan.steps if Purpose.STARTS_MAINTENANCE in step.kind.purposes()]
     way = f"{steps_named(closing)} begins it and nothing ends it" if closing else "no step begins one"
-    return look.for_duty(Duty.OPENS, way)
+    return look.for_purpose(Purpose.ENDS_MAINTENANCE, way)
 
 
 def _lessons(look: _Look) -> _Found:
@@ -271,7 +273,9 @@ def _lessons(look: _Look) -> _Found:
 
 
 def _cleanup(look: _Look) -> _Found:
-    return look.for_duty(Duty.RETIRES, "no step takes the old version away: add a deploy with replicas: 0 after a wait")
+    return look.for_purpose(
+        Purpose.RETIRES_OLD_VERSION, "no step takes the old version away: add a deploy with replicas: 0 after a wait"
+    )
 
 
 _LINES: Final[dict[str, dict[str, Callable[[_Look], _Found]]]] = {

@@ -1,1 +1,1 @@
-"""Objects that split traffic: VirtualService and HTTPRoute, told alike, and the course of a shift between two destinations."""
+"""Objects that split traffic: VirtualService and HTTPRoute, told alike, and the shift of a shift between two destinations."""

@@ -10,7 +10,7 @@ from cutover.routing.branches import Match
 from cutover.routing.http_route_matches import criteria, loses, matches_of, show_match
 from cutover.routing.parents import unserved
 from cutover.routing.routes import Pair, Route
-from cutover.routing.routing import asks_for_it
+from cutover.routing.routing import matches_itself
 
 
 def warnings(body: Json, everything: list[Route], chosen: Iterable[Pair], match: tuple[Match, ...]) -> Iterator[str]:
@@ -43,7 +43,7 @@ def _own_warnings(route: Route, above: list[Route], match: tuple[Match, ...]) ->
             )
     for one in match:
         if any(criteria(one).items() <= own["headers"].items() for own in matches_of(route)):
-            yield asks_for_it("rule", route, one)
+            yield matches_itself("rule", route, one)
 
 
 def _losing_rules(route: Route, everything: list[Route], above: list[Route], match: tuple[Match, ...]) -> Iterator[str]:

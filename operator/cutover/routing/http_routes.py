@@ -20,8 +20,8 @@ from cutover.routing import http_route_warnings
 from cutover.routing.branches import Match
 from cutover.routing.http_route_matches import ANY_PATH, as_header, criterion, show_rule
 from cutover.routing.parents import refusals, refused
-from cutover.routing.routes import Aim, Branch, Left, Pair, Route
-from cutover.routing.routing import Routing, not_there, sets_one, swallows
+from cutover.routing.routes import HeaderRoute, Leftover, Pair, Route, WeightedDestination
+from cutover.routing.routing import Routing, not_there, sets_cookie_already, takes_cookies_away
 from cutover.schema.model import Name
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
@@ -37,7 +37,7 @@ class HttpRoute(Routing):
     resource: ClassVar[Resource] = HTTP_ROUTES
     field: ClassVar[str] = "httpRoute"
     word: ClassVar[str] = "rule"
-    drops: ClassVar[str] = "a mirror has a percent since Gateway API 1.3: install that, or mirror 100 percent"
+    pruned_because: ClassVar[str] = "a mirror has a percent since Gateway API 1.3: install that, or mirror 100 percent"
 
     name: Name = Field(description="Name of the HTTPRoute.")
     rules: tuple[Name, ...] = Field(default=(), max_length=16, description="Names of its rules.")
@@ -49,10 +49,10 @@ class HttpRoute(Routing):
             name = rule.get("name")
             at: Path = ("spec", "rules", {"name": name} if name else {"matches": rule.get("matches")})
             entries = rule.get("backendRefs") or ()
-            aims = tuple(_aim(at, entry, entries) for entry in entries)
-            yield Route(at, rule, name or show_rule(rule), frozenset({name} if name else ()), aims)
+            destinations = tuple(_destination(at, entry, entries) for entry in entries)
+            yield Route(at, rule, name or show_rule(rule), frozenset({name} if name else ()), destinations)
 
-    def twice(self) -> str:
+    def duplicate(self) -> str:
         """What is named more than once; empty when nothing is."""
         doubles = (name for name in self.rules if self.rules.count(name) > 1)
         name = next(doubles, "")
@@ -111,7 +111,7 @@ class HttpRoute(Routing):
             found.append(f".spec.rules[] | select(any(.matches[]?; [.headers[]?.name] | {names}))")
         return found
 
-    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
+    def header_route(self, body: Json, pair: Pair, wanted: HeaderRoute, place: str) -> tuple[Path, Json]:
         """It is known by all that it matches, and takes its requests because that is more specific."""
         found, problems = list[Json](), list[Problem]()
         for own in pair.route.body.get("matches") or [{"path": ANY_PATH}]:
@@ -127,21 +127,21 @@ class HttpRoute(Routing):
         if problems:
             raise PlanError(*dict.fromkeys(problems))
         rule = {key: value for key, value in pair.route.body.items() if key != "name"}
-        return path, {**rule, "matches": found, "backendRefs": [{**wanted.aim.entry, "weight": 1}]}
+        return path, {**rule, "matches": found, "backendRefs": [{**wanted.destination.entry, "weight": 1}]}
 
-    def cookie(self, route: Route, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+    def cookie(self, route: Route, destination: WeightedDestination, sets: str, place: str) -> tuple[Path, Json]:
         """A filter of the reference, or one more header in the one that is there: it may stand there only once."""
         if _takes_cookies_away(route):
-            raise PlanError(Problem(place, swallows(self.word, route)))
-        filters = list(aim.entry.get("filters") or ())
+            raise PlanError(Problem(place, takes_cookies_away(self.word, route)))
+        filters = list(destination.entry.get("filters") or ())
         at = next((at for at, one in enumerate(filters) if one["type"] == _ANSWERS), len(filters))
         says = filters[at][_ANSWERS_FIELD] if at < len(filters) else {}
         for way in ("add", "set"):
             if any(header["name"].lower() == _SET_COOKIE.lower() for header in says.get(way) or ()):
-                raise PlanError(Problem(place, sets_one(aim.host)))
+                raise PlanError(Problem(place, sets_cookie_already(destination.host)))
         added = [*(says.get("add") or ()), {"name": _SET_COOKIE, "value": sets}]
         filters[at : at + 1] = [{"type": _ANSWERS, _ANSWERS_FIELD: {**says, "add": added}}]
-        return (*aim.at[:-1], "filters"), filters
+        return (*destination.at[:-1], "filters"), filters
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
         """One more filter beside those that are there. Releases before 1.3 know no percent, so all of them are none."""
@@ -150,7 +150,7 @@ class HttpRoute(Routing):
         ours = {"type": "RequestMirror", "requestMirror": {"backendRef": reference, **share}}
         return [((*pair.route.at, "filters"), [*(pair.route.body.get("filters") or ()), ours])]
 
-    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+    def leftovers(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Leftover]:
         """Mirrors to the new side; header rules have no names by which they could be told."""
         del body
         for pair in chosen:
@@ -159,9 +159,9 @@ class HttpRoute(Routing):
             if others != there:
                 says = f"rule {pair.route} of HTTPRoute {self.name} mirrors requests to {pair.new.host} already"
                 fields = (((*pair.route.at, "filters"), others or ABSENT),)
-                yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
+                yield Leftover(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
 
-    def too_many(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
+    def over_limit(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
         """Why there is no room for what is to be put there; empty when there is."""
         given = list(fields)
         added = [value for path, value in given if isinstance(path[-1], Mapping)]
@@ -223,7 +223,7 @@ def no_prefix(matches: Iterable[Match]) -> str:
     return ""
 
 
-def _aim(at: Path, entry: Json, entries: Iterable[Json]) -> Aim:
+def _destination(at: Path, entry: Json, entries: Iterable[Json]) -> WeightedDestination:
     """Its weight stands beside exactly this reference. A port may be missing where it is no Service, and a namespace always."""
     members = {key: entry[key] for key in _REFERENCE if key in entry}
     if sum(members.items() <= other.items() for other in entries) > 1:
@@ -233,4 +233,6 @@ def _aim(at: Path, entry: Json, entries: Iterable[Json]) -> Aim:
         namespace = entry.get("namespace")
         host = f"{entry['name']}.{namespace}.svc.cluster.local" if namespace else entry["name"]
     rest = {key: entry[key] for key in entry if key != "weight"}
-    return Aim(host, None, entry.get("port"), entry.get("weight", 1), (*at, "backendRefs", members, "weight"), rest)
+    return WeightedDestination(
+        host, None, entry.get("port"), entry.get("weight", 1), (*at, "backendRefs", members, "weight"), rest
+    )

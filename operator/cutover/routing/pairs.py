@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, find
 from cutover.objects.endpoints import full_host
-from cutover.routing.routes import Aim, Destination, Pair, Route
+from cutover.routing.routes import Destination, Pair, Route, WeightedDestination
 from cutover.routing.routing import Routing
 
 
@@ -53,11 +53,11 @@ def pairs(body: Json, routing: Routing, old: Destination, new: Destination, plac
 
 def _ends_of(
     route: Route, routing: Routing, sides: Mapping[str, Destination], place: str, namespace: str
-) -> tuple[list[Aim], list[Problem]]:
+) -> tuple[list[WeightedDestination], list[Problem]]:
     """The destinations of a route that the two sides name, each exactly once; what is wrong with that."""
-    ends, problems = list[Aim](), list[Problem]()
+    ends, problems = list[WeightedDestination](), list[Problem]()
     for field, side in sides.items():
-        matching = [aim for aim in route.aims if _is(aim, side, namespace)]
+        matching = [destination for destination in route.destinations if _is(destination, side, namespace)]
         if len(matching) == 1:
             ends.append(matching[0])
             continue
@@ -83,12 +83,12 @@ def _chosen(
 
 
 def _has(route: Route, old: Destination, new: Destination, namespace: str) -> bool:
-    return all(any(_is(aim, side, namespace) for aim in route.aims) for side in (old, new))
+    return all(any(_is(destination, side, namespace) for destination in route.destinations) for side in (old, new))
 
 
-def _is(aim: Aim, side: Destination, namespace: str) -> bool:
+def _is(destination: WeightedDestination, side: Destination, namespace: str) -> bool:
     return (
-        full_host(aim.host, namespace) == full_host(side.host, namespace)
-        and aim.subset == side.subset
-        and (side.port is None or aim.port == side.port)
+        full_host(destination.host, namespace) == full_host(side.host, namespace)
+        and destination.subset == side.subset
+        and (side.port is None or destination.port == side.port)
     )

@@ -12,18 +12,18 @@ from cutover.field_path import Json
 from cutover.objects.endpoints import Side, resolve, selects
 from cutover.ports import Cluster, Ref, Resource
 from cutover.routing.http_routes import HttpRoute
-from cutover.routing.routes import Aim
+from cutover.routing.routes import WeightedDestination
 from cutover.routing.routing import Routing
 from cutover.routing.virtual_services import VirtualService
 
 ROUTINGS: Final[Mapping[Resource, type[Routing]]] = {one.resource: one for one in (VirtualService, HttpRoute)}
 
 
-def destinations(resource: Resource, body: Json) -> Iterator[tuple[Aim, int]]:
+def destinations(resource: Resource, body: Json) -> Iterator[tuple[WeightedDestination, int]]:
     """Every destination of an object that splits traffic, with the weight that it is given."""
     routing = ROUTINGS[resource]
     for route in routing.routes_of(body):
-        yield from routing.gives(route)
+        yield from routing.effective_weights(route)
 
 
 async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[Ref, int]:
@@ -40,7 +40,7 @@ async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *
     for resource in ROUTINGS:
         for body in await cluster.list(resource, namespace, fresh=fresh):
             ref = Ref(resource, namespace, body["metadata"]["name"])
-            for aim, weight in destinations(resource, body):
-                if weight and await reaches(aim.host, aim.subset):
+            for destination, weight in destinations(resource, body):
+                if weight and await reaches(destination.host, destination.subset):
                     found[ref] = found.get(ref, 0) + weight
     return found

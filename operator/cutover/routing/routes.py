@@ -28,7 +28,7 @@ class Destination(Model):
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class WeightedDestination:
     """One destination of a route, as it stands there.
 
     Attributes:
@@ -55,7 +55,7 @@ class Route:
         body: what it says.
         called: how messages name it.
         names: what a plan may call it by.
-        aims: its destinations.
+        destinations: its destinations.
         http: whether it is one of http; only those know headers and mirrors.
     """
 
@@ -63,7 +63,7 @@ class Route:
     body: Json
     called: str
     names: frozenset[str | int]
-    aims: tuple[Aim, ...]
+    destinations: tuple[WeightedDestination, ...]
     http: bool = True
 
     def __str__(self) -> str:
@@ -76,8 +76,8 @@ class Pair:
     """The two destinations of one route between which weight is shifted."""
 
     route: Route
-    old: Aim
-    new: Aim
+    old: WeightedDestination
+    new: WeightedDestination
 
     @property
     def total(self) -> int:
@@ -86,22 +86,22 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class HeaderRoute:
     """A route to be put right above that of a pair, for some of the requests that that one takes.
 
     Attributes:
         name: what tells it from others: the step's name, and what it is for.
-        aim: where all these requests go.
+        destination: where all these requests go.
         match: what they have.
     """
 
     name: str
-    aim: Aim
+    destination: WeightedDestination
     match: tuple[Match, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Leftover:
     """What an abandoned plan must have left, by the look of it.
 
     Attributes:

@@ -12,7 +12,7 @@ from cutover.errors import Problem
 from cutover.field_path import ABSENT, Json, Path, find
 from cutover.ports import Resource
 from cutover.routing.branches import Match
-from cutover.routing.routes import Aim, Branch, Left, Pair, Route
+from cutover.routing.routes import HeaderRoute, Leftover, Pair, Route, WeightedDestination
 from cutover.schema.model import Model, Name
 
 
@@ -23,13 +23,13 @@ class Routing(Model):
         resource: what it is.
         field: the key of a step that names it.
         word: what its routes are called, and with an s the field that names them.
-        drops: why it may not keep all that is put beside the weights, and the way out; empty where it always does.
+        pruned_because: why it may not keep all that is put beside the weights, and the way out; empty where it always does.
     """
 
     resource: ClassVar[Resource]
     field: ClassVar[str]
     word: ClassVar[str]
-    drops: ClassVar[str] = ""
+    pruned_because: ClassVar[str] = ""
 
     name: Name
 
@@ -39,11 +39,11 @@ class Routing(Model):
         raise NotImplementedError
 
     @classmethod
-    def gives(cls, route: Route) -> Iterator[tuple[Aim, int]]:
+    def effective_weights(cls, route: Route) -> Iterator[tuple[WeightedDestination, int]]:
         """The destinations of a route, each with the weight that it is really given."""
-        return ((aim, aim.weight) for aim in route.aims)
+        return ((destination, destination.weight) for destination in route.destinations)
 
-    def twice(self) -> str:
+    def duplicate(self) -> str:
         """What is named more than once; empty when nothing is."""
         return ""
 
@@ -92,7 +92,7 @@ class Routing(Model):
         """What is written of an object, as jq paths: the weights, and what is put beside them for a while."""
         raise NotImplementedError
 
-    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
+    def header_route(self, body: Json, pair: Pair, wanted: HeaderRoute, place: str) -> tuple[Path, Json]:
         """A route right above the one of a pair that takes the requests with the headers out of what that one takes.
 
         In all else it is a copy, so retries, timeouts and rewrites hold for these requests too.
@@ -108,7 +108,7 @@ class Routing(Model):
         """
         raise NotImplementedError
 
-    def cookie(self, route: Route, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+    def cookie(self, route: Route, destination: WeightedDestination, sets: str, place: str) -> tuple[Path, Json]:
         """The field that lets answers of a destination set a cookie.
 
         Raises:
@@ -120,11 +120,11 @@ class Routing(Model):
         """The fields of a route that mirror its requests to the new side; other mirrors that a list names stay beside it."""
         raise NotImplementedError
 
-    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+    def leftovers(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Leftover]:
         """What an abandoned plan must have left, before the first step."""
         raise NotImplementedError
 
-    def too_many(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
+    def over_limit(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
         """Why the object has no room for what is to be put beside the weights; empty when it has."""
         del body, fields
         return ""
@@ -135,18 +135,18 @@ def not_there(body: Json, path: Path) -> bool:
     return (found := find(body, path)) is not None and found.value is ABSENT
 
 
-def sets_one(host: str) -> str:
+def sets_cookie_already(host: str) -> str:
     """What is said where the answers of a destination set a cookie already."""
     return f"answers of {host} are given a header Set-Cookie there already; let the application set that cookie itself"
 
 
-def swallows(word: str, route: Route) -> str:
+def takes_cookies_away(word: str, route: Route) -> str:
     """What is said where a route sets or removes the header of all its answers, which is done after what a destination adds."""
     says = f"{word} {route} sets or removes header Set-Cookie of all its answers, so no visitor would get the cookie"
     return f"{says}; take that out, or do without stickiness"
 
 
-def asks_for_it(word: str, route: Route, match: Match) -> str:
+def matches_itself(word: str, route: Route, match: Match) -> str:
     """What is said where a route takes no requests but those that a header route is to have out of it."""
     says = f"{word} {route} asks for header {' and '.join(match.headers)} itself, as match does, so all requests that it takes by that"
     return f"{says} go to the new version before the first weight; name another header if the weights are to decide"

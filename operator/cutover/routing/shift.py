@@ -1,4 +1,4 @@
-"""The course of a shift of traffic: its stages, and what stands in each of them, from the spec and a snapshot. Pure.
+"""The shift of a shift of traffic: its stages, and what stands in each of them, from the spec and a snapshot. Pure.
 
 Used by the `traffic` kind, which reads and writes. It knows fields by their paths alone, not what object they are of.
 """
@@ -35,7 +35,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
+class TemporaryField:
     """One field that is put beside the weights for a while: what it was, and what it is meanwhile."""
 
     role: Role
@@ -69,7 +69,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Shift:
     """All that a step says about its way from the first weight to the last, and what comes before and after.
 
     Attributes:
@@ -128,12 +128,12 @@ class Course:
                 changes.append(_one(new_path, new, ours).forward())
         return changes
 
-    def changes_beside(self, snapshot: Snapshot, stage: int) -> list[Change]:
+    def temporary_changes(self, snapshot: Snapshot, stage: int) -> list[Change]:
         """What a stage has beside the weights, and what the one before it had and it takes away."""
         here, before = self._around(stage)
         return [
             Change(one.path, to=one.ours if one.role in here else one.was, was=one.was, ours=one.ours)
-            for one in beside(snapshot)
+            for one in temporary_fields_of(snapshot)
             if one.role in here or one.role in before
         ]
 
@@ -142,7 +142,9 @@ class Course:
         here, before = self._around(stage)
         stays = here if applied else here & before
         return [
-            Change(one.path, to=one.ours, was=one.was, ours=one.ours) for one in beside(snapshot) if one.role in stays
+            Change(one.path, to=one.ours, was=one.was, ours=one.ours)
+            for one in temporary_fields_of(snapshot)
+            if one.role in stays
         ]
 
     def _around(self, stage: int) -> tuple[frozenset[Role], frozenset[Role]]:
@@ -153,7 +155,8 @@ class Course:
     def restores(self, snapshot: Snapshot) -> list[Change]:
         """The way back of each field, from every value it may have; the last of them is what the end leaves."""
         found = [
-            Change(one.path, to=one.was, was=one.was, ours=one.was, previous=(one.ours,)) for one in beside(snapshot)
+            Change(one.path, to=one.was, was=one.was, ours=one.was, previous=(one.ours,))
+            for one in temporary_fields_of(snapshot)
         ]
         for (old_path, old), (new_path, new) in pairs_of(snapshot):
             ours = self._shares(old, new, len(self.weights))
@@ -207,17 +210,17 @@ def pairs_of(snapshot: Snapshot) -> list[tuple[tuple[Path, Json], tuple[Path, Js
     return list(zip(weights[::2], weights[1::2], strict=True))
 
 
-def beside(snapshot: Snapshot) -> list[Extra]:
+def temporary_fields_of(snapshot: Snapshot) -> list[TemporaryField]:
     """The other fields of a snapshot."""
     fields = zip(snapshot.values, snapshot.ours, strict=False)
     others = [(path, was, ours) for (path, was), ours in fields if path[-1] != "weight"]
     roles = snapshot.facts.get(ROLES) or [
         Role.MATCH if isinstance(path[-1], Mapping) else Role.MIRROR for path, _, _ in others
     ]
-    return [Extra(Role(role), *field) for role, field in zip(roles, others, strict=True)]
+    return [TemporaryField(Role(role), *field) for role, field in zip(roles, others, strict=True)]
 
 
-def puts(change: Change) -> bool:
+def adds(change: Change) -> bool:
     """Whether it puts something there, and does not take it away."""
     return bool(change.to != change.was)
 

@@ -9,7 +9,7 @@ from cutover.field_path import Json
 from cutover.objects.endpoints import full_host, service_of
 from cutover.routing.branches import Match
 from cutover.routing.routes import Pair, Route
-from cutover.routing.routing import asks_for_it
+from cutover.routing.routing import matches_itself
 from cutover.routing.virtual_service_matches import criteria, takes_all
 
 WHOLE: Final = 100
@@ -37,7 +37,7 @@ def warnings(
         own = [entry.get("headers") or {} for entry in route.body.get("match") or ()]
         for one in match:
             if any(criteria(one).items() <= headers.items() for headers in own):
-                yield asks_for_it("route", route, one)
+                yield matches_itself("route", route, one)
         above = everything[: everything.index(route)]
         if taker := next((one for one in above if one.at[1] == route.at[1] and takes_all(one.body)), None):
             yield f"route {taker} stands above route {route} and takes every request, so {route} gets none; put it below"
@@ -45,14 +45,14 @@ def warnings(
 
 
 def _of_weights(route: Route, subsets: Container[tuple[str, str]], namespace: str) -> Iterator[str]:
-    total = sum(aim.weight for aim in route.aims)
+    total = sum(destination.weight for destination in route.destinations)
     if total != WHOLE:
         yield (
             f"the weights of route {route} add up to {total}, and Istio takes each as its share of that sum, "
             f"not as percent; let them add up to {WHOLE}"
         )
-    for aim in (aim for aim in route.aims if aim.weight):
-        defined = (full_host(aim.host, namespace), aim.subset) in subsets
-        if aim.subset and service_of(aim.host, namespace) and not defined:
-            says = f"no DestinationRule of namespace {namespace} defines subset {aim.subset} of host {aim.host}"
+    for destination in (destination for destination in route.destinations if destination.weight):
+        defined = (full_host(destination.host, namespace), destination.subset) in subsets
+        if destination.subset and service_of(destination.host, namespace) and not defined:
+            says = f"no DestinationRule of namespace {namespace} defines subset {destination.subset} of host {destination.host}"
             yield f"{says}, to which route {route} gives weight: those requests fail; define it"

@@ -12,8 +12,8 @@ from cutover.field_path import ABOVE, ABSENT, Json, Path, Segment
 from cutover.ports import VIRTUAL_SERVICES, Resource
 from cutover.routing import virtual_service_warnings
 from cutover.routing.branches import Match
-from cutover.routing.routes import Aim, Branch, Left, Pair, Port, Route, number
-from cutover.routing.routing import Routing, not_there, sets_one, swallows
+from cutover.routing.routes import HeaderRoute, Leftover, Pair, Port, Route, WeightedDestination, number
+from cutover.routing.routing import Routing, not_there, sets_cookie_already, takes_cookies_away
 from cutover.routing.virtual_service_matches import criteria
 from cutover.routing.virtual_service_warnings import WHOLE
 from cutover.schema.model import Name
@@ -55,16 +55,16 @@ class VirtualService(Routing):
                 key = {"name": route["name"]} if route.get("name") else {"name": None, "match": route.get("match")}
                 at = ("spec", protocol, key)
                 names = frozenset(_names(protocol, route))
-                aims = tuple(_aim(at, entry) for entry in route.get("route") or ())
-                yield Route(at, route, _called(protocol, route, names), names, aims, protocol == "http")
+                destinations = tuple(_destination(at, entry) for entry in route.get("route") or ())
+                yield Route(at, route, _called(protocol, route, names), names, destinations, protocol == "http")
 
     @classmethod
-    def gives(cls, route: Route) -> Iterator[tuple[Aim, int]]:
+    def effective_weights(cls, route: Route) -> Iterator[tuple[WeightedDestination, int]]:
         """One that stands alone has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight)."""
-        for aim in route.aims:
-            yield aim, WHOLE if len(route.aims) == 1 else aim.weight
+        for destination in route.destinations:
+            yield destination, WHOLE if len(route.destinations) == 1 else destination.weight
 
-    def twice(self) -> str:
+    def duplicate(self) -> str:
         """What is named more than once; empty when nothing is."""
         for field, what, named in (
             ("routes", "route", self.routes),
@@ -132,7 +132,7 @@ class VirtualService(Routing):
         found += [".spec.http[].route[].headers"] if sticks else []
         return [*found, _HEADER_ROUTES] if match or sticks else found
 
-    def branch(self, body: Json, pair: Pair, wanted: Branch, place: str) -> tuple[Path, Json]:
+    def header_route(self, body: Json, pair: Pair, wanted: HeaderRoute, place: str) -> tuple[Path, Json]:
         """It is known by its name. What routes further up take they still take."""
         found, problems = list[Json](), list[Problem]()
         whole: list[Json] = [{}]
@@ -149,38 +149,38 @@ class VirtualService(Routing):
             problems.append(Problem(place, f"{says}; take it out, or rename the step"))
         if problems:
             raise PlanError(*dict.fromkeys(problems))
-        return path, {**pair.route.body, "name": name, "match": found, "route": [dict(wanted.aim.entry)]}
+        return path, {**pair.route.body, "name": name, "match": found, "route": [dict(wanted.destination.entry)]}
 
-    def cookie(self, route: Route, aim: Aim, sets: str, place: str) -> tuple[Path, Json]:
+    def cookie(self, route: Route, destination: WeightedDestination, sets: str, place: str) -> tuple[Path, Json]:
         """One more header of the answers; what else is said of headers there stays."""
         whole = (route.body.get("headers") or {}).get("response") or {}
         if _SET_COOKIE in {name.lower() for way in ("set", "remove") for name in whole.get(way) or ()}:
-            raise PlanError(Problem(place, swallows(self.word, route)))
-        headers = aim.entry.get("headers") or {}
+            raise PlanError(Problem(place, takes_cookies_away(self.word, route)))
+        headers = destination.entry.get("headers") or {}
         answers = headers.get("response") or {}
         for way in ("add", "set"):
             if any(name.lower() == _SET_COOKIE for name in answers.get(way) or ()):
-                raise PlanError(Problem(place, sets_one(aim.host)))
+                raise PlanError(Problem(place, sets_cookie_already(destination.host)))
         added = {**(answers.get("add") or {}), _SET_COOKIE: sets}
-        return (*aim.at[:-1], "headers"), {**headers, "response": {**answers, "add": added}}
+        return (*destination.at[:-1], "headers"), {**headers, "response": {**answers, "add": added}}
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
         """A mirror that the route has is replaced meanwhile; those of a list stay beside ours."""
-        aim, share = pair.new.entry["destination"], {"value": percent}
+        destination, share = pair.new.entry["destination"], {"value": percent}
         if others := pair.route.body.get("mirrors"):
-            return [((*pair.route.at, "mirrors"), [*others, {"destination": aim, "percentage": share}])]
-        return [((*pair.route.at, "mirror"), aim), ((*pair.route.at, "mirrorPercentage"), share)]
+            return [((*pair.route.at, "mirrors"), [*others, {"destination": destination, "percentage": share}])]
+        return [((*pair.route.at, "mirror"), destination), ((*pair.route.at, "mirrorPercentage"), share)]
 
-    def left_behind(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Left]:
+    def leftovers(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Leftover]:
         """Header routes, known by their names, and mirrors to the new side."""
         for route in self.routes_of(body):
             if route.http and str(route).startswith(_OWN):
                 says = f"route {route} of VirtualService {self.name} looks like one that an abandoned plan has left"
-                yield Left(says, ((route.at, ABSENT),))
+                yield Leftover(says, ((route.at, ABSENT),))
         for pair in chosen:
             if fields := tuple(_without_mirror(pair)):
                 says = f"route {pair.route} of VirtualService {self.name} mirrors requests to {pair.new.host} already"
-                yield Left(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
+                yield Leftover(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
 
 
 def _clashes(own: Json, match: Match, route: Route) -> Iterator[str]:
@@ -198,23 +198,30 @@ def _clashes(own: Json, match: Match, route: Route) -> Iterator[str]:
 
 def _without_mirror(pair: Pair) -> Iterator[tuple[Path, Json]]:
     """The fields of a route that mirror to the new side, and what they are without that."""
-    aim, body = pair.new.entry["destination"], pair.route.body
-    if body.get("mirror") == aim:
+    destination, body = pair.new.entry["destination"], pair.route.body
+    if body.get("mirror") == destination:
         yield from (((*pair.route.at, key), ABSENT) for key in ("mirror", "mirrorPercentage") if key in body)
     there = body.get("mirrors") or []
-    others = [one for one in there if one.get("destination") != aim]
+    others = [one for one in there if one.get("destination") != destination]
     if others != there:
         yield (*pair.route.at, "mirrors"), others or ABSENT
 
 
-def _aim(at: Path, entry: Json) -> Aim:
+def _destination(at: Path, entry: Json) -> WeightedDestination:
     """Its weight stands beside exactly this destination, absent members included."""
-    aim = entry.get("destination") or {}
-    exactly = {"host": aim.get("host"), "subset": aim.get("subset"), "port": aim.get("port")}
+    destination = entry.get("destination") or {}
+    exactly = {"host": destination.get("host"), "subset": destination.get("subset"), "port": destination.get("port")}
     weight = (*at, "route", {"destination": exactly}, "weight")
     rest = {key: entry[key] for key in entry if key != "weight"}
-    port = (aim.get("port") or {}).get("number")
-    return Aim(aim.get("host", ""), aim.get("subset") or None, port, number(entry.get("weight", ABSENT)), weight, rest)
+    port = (destination.get("port") or {}).get("number")
+    return WeightedDestination(
+        destination.get("host", ""),
+        destination.get("subset") or None,
+        port,
+        number(entry.get("weight", ABSENT)),
+        weight,
+        rest,
+    )
 
 
 def _called(protocol: str, route: Json, names: Iterable[str | int]) -> str:

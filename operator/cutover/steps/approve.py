@@ -26,7 +26,7 @@ class Approve(Kind):
         """One: the approval."""
         return (StageRule(f"approval: {self.message}", asks=True),)
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Look whether somebody has approved."""
-        del stage, looked
+        del stage, prefetched
         return Done() if context.approved else Wait("AwaitingApproval", self.message)

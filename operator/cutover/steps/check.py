@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.schema.model import Duration, show_duration
-from cutover.steps.kind import Duty, Kind, StepContext
+from cutover.steps.kind import Kind, Purpose, StepContext
 
 
 class Check(Kind):
@@ -29,11 +29,11 @@ class Check(Kind):
         span = f" for {show_duration(self.for_)}" if self.for_ else ""
         return (StageRule(f"watch the gates{span}", self.for_),)
 
-    def duties(self) -> frozenset[Duty]:
+    def purposes(self) -> frozenset[Purpose]:
         """Its gates prove something."""
-        return frozenset({Duty.LOOKS})
+        return frozenset({Purpose.VERIFIES})
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Nothing; the gates do it."""
-        del context, stage, looked
+        del context, stage, prefetched
         return Done()

@@ -22,16 +22,16 @@ _SELDOMEST: Final = 2.0
 """Seconds between looks at what is not streamed, at most."""
 
 
-class Duty(StrEnum):
+class Purpose(StrEnum):
     """What a step can be there for, beside what it changes; the checklist and the report ask."""
 
     CONFIGURES = "brings the application to another configuration"
-    SCRIPT = "runs what may change data"
-    LOOKS = "changes nothing, and proves something"
-    TELLS = "tells people"
-    CLOSES = "begins maintenance mode"
-    OPENS = "ends maintenance mode"
-    RETIRES = "takes the old version away"
+    CHANGES_DATA = "runs what may change data"
+    VERIFIES = "changes nothing, and proves something"
+    NOTIFIES = "tells people"
+    STARTS_MAINTENANCE = "begins maintenance mode"
+    ENDS_MAINTENANCE = "ends maintenance mode"
+    RETIRES_OLD_VERSION = "takes the old version away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class StepContext:
     Attributes:
         place: where the step stands in the plan, such as ``steps[shift]``.
         now: the time, UTC.
-        elapsed: seconds since the stage (or the undo) was announced, or the undo last came further; what is looked at again
-            and again is looked at more seldom the longer it takes.
+        elapsed: seconds since the stage (or the undo) was announced, or the undo last came further; what is prefetched at again
+            and again is prefetched at more seldom the longer it takes.
         applied: the stage has been seen in effect, so what stands there now is not ours to repair without a thought.
         reapply: a person has said that the stage is to be brought about once more, whatever stands there now.
         memo: what the kind remembers of this run; lost in a crash, so only what can be found out again.
@@ -79,7 +79,7 @@ class StepContext:
     made: str = ""
     messenger: Messenger = field(kw_only=True)
 
-    def pause(self, soonest: float = 0.05) -> float:
+    def next_look(self, soonest: float = 0.05) -> float:
         """Seconds until the next look at what is not streamed: the longer it takes, the less often."""
         return min(_SELDOMEST, max(soonest, self.elapsed / 4))
 
@@ -94,28 +94,28 @@ class Kind(Model):
     Attributes:
         key: the key in a step.
         undoes: there is something to undo.
-        passable: an earlier step that `goes_ahead` may be undone before this one.
-        goes_ahead: its undo brings relief by itself, so it is taken ahead of its turn where that is safe (traffic).
-        keeps: a stage in effect is looked after also while the plan is paused.
+        passable: an earlier step that `undoes_early` may be undone before this one.
+        undoes_early: its undo brings relief by itself, so it is taken ahead of its turn where that is safe (traffic).
+        enforced: a stage in effect is prefetched after also while the plan is paused.
         bounded: a stage may time out; false for what only a person can end.
         needs_gates: the step means nothing without a gate.
-        way_back: a rule in CEL for the step, and its sentence: it can be undone, or says that it cannot.
+        undo_rule: a rule in CEL for the step, and its sentence: it can be undone, or says that it cannot.
     """
 
     key: ClassVar[str]
     undoes: ClassVar[bool] = True
     passable: ClassVar[bool] = False
-    goes_ahead: ClassVar[bool] = False
-    keeps: ClassVar[bool] = False
+    undoes_early: ClassVar[bool] = False
+    enforced: ClassVar[bool] = False
     bounded: ClassVar[bool] = True
     needs_gates: ClassVar[bool] = False
-    way_back: ClassVar[tuple[str, str] | None] = None
+    undo_rule: ClassVar[tuple[str, str] | None] = None
 
     def stages(self) -> tuple[StageRule, ...]:
         """The stages, from the spec alone; at least one."""
         raise NotImplementedError
 
-    def duties(self) -> frozenset[Duty]:
+    def purposes(self) -> frozenset[Purpose]:
         """What it is there for."""
         return frozenset()
 
@@ -127,12 +127,12 @@ class Kind(Model):
         """Kinds of objects that it makes, changes and deletes, as the plan's account."""
         return ()
 
-    def lends(self, account: str) -> frozenset[str]:
+    def pod_accounts(self, account: str) -> frozenset[str]:
         """Service accounts that it gives to pods, beside the plan's `account`, which must be allowed to use them."""
         del account
         return frozenset()
 
-    def no_way_back(self) -> str:
+    def irreversible_reason(self) -> str:
         """Why it cannot be undone, and what to write; empty when it can. The step must then say `irreversible`."""
         return ""
 
@@ -154,12 +154,12 @@ class Kind(Model):
         del target, body
         return []
 
-    def shaped(self, target: Target, spec: Json) -> Json:
+    def predicted_spec(self, target: Target, spec: Json) -> Json:
         """What the spec of a workload that it touches will be, as far as it can be told without asking the server."""
         del target
         return spec
 
-    async def ahead(self, context: StepContext) -> frozenset[Ref] | None:
+    async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads its undo rests on, when it could be carried out at this moment; else None."""
         del context
         return None
@@ -169,24 +169,24 @@ class Kind(Model):
         del context
         return []
 
-    async def look(self, context: StepContext, stage: int) -> Any:
+    async def prefetch(self, context: StepContext, stage: int) -> Any:
         """What `do` needs to know, read beside the saving of the status, so it writes nothing. It is handed to `do`."""
         del context, stage
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
-        """Bring one stage about, or look how far it is. `looked` is None when `look` did not run or failed."""
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+        """Bring one stage about, or look how far it is. `prefetched` is None when `prefetch` did not run or failed."""
         raise NotImplementedError
 
     async def refused(self, context: StepContext) -> Failed | None:
-        """Whether what it has written stands and is refused by who has to carry it out; asked of a step that is done and `keeps`."""
+        """Whether what it has written stands and is refused by who has to carry it out; asked of a step that is done and `enforced`."""
         del context
         return None
 
-    async def look_back(self, context: StepContext) -> Any:
-        """As `look`, for `undo`."""
+    async def prefetch_undo(self, context: StepContext) -> Any:
+        """As `prefetch`, for `undo`."""
         del context
 
-    async def undo(self, context: StepContext, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
         """Take the whole step back, from whatever stage it reached."""
-        del context, looked
+        del context, prefetched
         return Done()

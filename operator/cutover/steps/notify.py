@@ -10,8 +10,8 @@ from cutover.errors import Problem
 from cutover.ports import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.schema.model import Label
-from cutover.steps.kind import Duty, Kind, StepContext
-from cutover.steps.preconditions import unknown_receiver
+from cutover.steps.kind import Kind, Purpose, StepContext
+from cutover.steps.preconditions import unknown_provider
 
 _PATIENCE: Final = 30.0
 """Seconds after which the plan goes on, whether somebody took the message or not."""
@@ -43,30 +43,30 @@ class Notify(Kind):
         """One: the message."""
         return (StageRule(f"tell {self.provider}: {self.message}"[:512]),)
 
-    def duties(self) -> frozenset[Duty]:
+    def purposes(self) -> frozenset[Purpose]:
         """It tells people."""
-        return frozenset({Duty.TELLS})
+        return frozenset({Purpose.NOTIFIES})
 
     async def examine(self, context: StepContext) -> list[Problem]:
         """The provider is there."""
-        says = unknown_receiver(context.messenger, self.provider)
+        says = unknown_provider(context.messenger, self.provider)
         return [Problem(f"{context.place}.notify.provider", says)] if says else []
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Post the message, then look what has become of it."""
-        del stage, looked
+        del stage, prefetched
         if (
             context.applied and context.messenger.delivery(_key(context, "do")) is None
         ):  # an earlier process has done it
             return Done()
         delivery = self._post(context, "do")
         if not delivery.over:
-            return Again(context.pause(), f"the message is on its way to {self.provider}")
+            return Again(context.next_look(), f"the message is on its way to {self.provider}")
         return Done(message=f"not delivered to {self.provider}: {delivery.trouble}" if delivery.trouble else "")
 
-    async def undo(self, context: StepContext, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
         """Post the opposite, and wait for nobody: other undos are behind this one."""
-        del looked
+        del prefetched
         self._post(context, "undo")
         return Done()
 
@@ -81,6 +81,6 @@ class Notify(Kind):
 
 
 def _key(context: StepContext, verb: str) -> tuple[str | int, ...]:
-    """Not of `work.memory`, which is lost when the plan was changed while it was saved: a message cannot be looked for."""
+    """Not of `work.memory`, which is lost when the plan was changed while it was saved: a message cannot be prefetched for."""
     owner = context.targets.owner
     return owner.uid, owner.run, context.targets.step, context.attempt, verb

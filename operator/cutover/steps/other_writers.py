@@ -15,24 +15,24 @@ _MOST_REPAIRS: Final = 5
 """What somebody else set is put back so many times within a minute, before a person must settle who is right."""
 
 
-def note_set(context: StepContext) -> None:
+def note_written(context: StepContext) -> None:
     """This process has brought the fields of the step to their values. Forgotten when they are taken back."""
     context.memo[f"{context.place}.set"] = True
 
 
-def forget_set(context: StepContext) -> None:
+def forget_written(context: StepContext) -> None:
     """The fields of the step are not to have its values any more."""
     context.memo.pop(f"{context.place}.set", None)
 
 
-async def fought_over(context: StepContext, ref: Ref, changes: Sequence[Change]) -> bool:
+async def repaired_too_often(context: StepContext, ref: Ref, changes: Sequence[Change]) -> bool:
     """Whether somebody sets again what was before, and has had it put back too often: asked before each write."""
     if f"{context.place}.set" not in context.memo or stand(await context.targets.view(ref), changes):
         return False
-    return repaired_too_often(context)
+    return count_repair(context)
 
 
-def repaired_too_often(context: StepContext) -> bool:
+def count_repair(context: StepContext) -> bool:
     """Note that what somebody else set is about to be put back; whether that was done too often within the last minute."""
     memo = f"{context.place}.repairs"
     recent: list[datetime] = [at for at in context.memo.pop(memo, ()) if context.now - at < timedelta(minutes=1)]

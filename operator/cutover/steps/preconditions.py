@@ -8,7 +8,7 @@ from cutover.ports import Messenger, Ref
 from cutover.steps.kind import StepContext, Target
 
 
-async def refusal(context: StepContext, ref: Ref, patch: Json) -> str:
+async def dry_run_problem(context: StepContext, ref: Ref, patch: Json) -> str:
     """What the server says against a strategic merge patch of an object, asked by a dry run; empty when it takes it.
 
     Not asked of what an earlier step writes: it looks different by then. What preflight says of every target is left to it.
@@ -20,11 +20,11 @@ async def refusal(context: StepContext, ref: Ref, patch: Json) -> str:
     except NotFound:
         return ""
     except (Rejected, Denied) as refused:
-        return "" if await lacks_the_right(context, ref, refused) else f"the server refuses it: {refused}"
+        return "" if await may_not_patch(context, ref, refused) else f"the server refuses it: {refused}"
     return ""
 
 
-async def lacks_the_right(context: StepContext, ref: Ref, refused: Rejected | Denied) -> bool:
+async def may_not_patch(context: StepContext, ref: Ref, refused: Rejected | Denied) -> bool:
     """Whether the account may not patch the object at all, which preflight says of every target."""
     if not isinstance(refused, Denied):
         return False
@@ -33,7 +33,7 @@ async def lacks_the_right(context: StepContext, ref: Ref, refused: Rejected | De
     )
 
 
-def unknown_receiver(messenger: Messenger, name: str) -> str:
+def unknown_provider(messenger: Messenger, name: str) -> str:
     """What is said of a provider of messages that is not there; empty when it is."""
     if messenger.knows(name):
         return ""

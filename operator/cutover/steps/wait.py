@@ -38,7 +38,7 @@ class Delay(Kind):
         """One: the time."""
         return (StageRule(f"wait for {show_duration(self.for_)}", self.for_),)
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Nothing; the dwell does it."""
-        del context, stage, looked
+        del context, stage, prefetched
         return Done()

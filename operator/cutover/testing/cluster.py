@@ -391,4 +391,4 @@ def _number(labels: Json) -> int:
 def _sums(ref: Ref, body: Json) -> list[int]:
     """Of the routes that split traffic; one destination alone has all of it, whatever its weight."""
     routes = ROUTINGS[ref.resource].routes_of(body)
-    return [sum(aim.weight for aim in route.aims) for route in routes if len(route.aims) > 1]
+    return [sum(aim.weight for aim in route.destinations) for route in routes if len(route.destinations) > 1]

@@ -44,7 +44,9 @@ async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
     for _ in range(_TRIES):
         spec = body["spec"]
         version = {"resourceVersion": body["metadata"]["resourceVersion"]}
-        trial = context.cluster.dry_run(ref, {"metadata": version, "spec": _wish(step, context, ref, spec)}, account)
+        trial = context.cluster.dry_run(
+            ref, {"metadata": version, "spec": _patch_of(step, context, ref, spec)}, account
+        )
         try:
             if step.replicas is not None and step.replicas > spec.get("replicas", 1):
                 labels = spec["template"]["metadata"].get("labels") or {}
@@ -60,7 +62,7 @@ async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
     raise Conflict(f"{ref} changed at each of {_TRIES} tries to learn what would change")
 
 
-def _wish(step: DeploySpec, context: StepContext, ref: Ref, spec: Json) -> Json:
+def _patch_of(step: DeploySpec, context: StepContext, ref: Ref, spec: Json) -> Json:
     parts = spec_patch.parts_of(spec)
     place, has = f"{context.place}.deploy", f"it has {', '.join(sorted(parts))}"
     missing = [

@@ -15,8 +15,16 @@ from cutover.steps.deploy import preconditions
 from cutover.steps.deploy.dry_run import Foreseen, foresee
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext
-from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
-from cutover.steps.rollouts import held_up, hindered, hindered_back, is_back, needs_hands, patient, stood
+from cutover.steps.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
+from cutover.steps.rollouts import (
+    blocked,
+    needs_manual_deletion,
+    pod_counts,
+    restored,
+    stuck_after,
+    undo_blocked,
+    why_pods_wait,
+)
 from cutover.targets.snapshots import Snapshot
 
 _LOOK_AGAIN: Final = 30.0
@@ -38,38 +46,38 @@ class Deploy(DeploySpec):
         """Nothing else steers the replicas, the server takes the change, and nobody has paused the rollout."""
         return await preconditions.examine(self, context)
 
-    async def look(self, context: StepContext, stage: int) -> Any:
+    async def prefetch(self, context: StepContext, stage: int) -> Any:
         """Ask what will change, unless the snapshot says it already."""
         del stage
         known = context.targets.remembers(self.rolls_out().ref(context.namespace))
         return None if known else await foresee(self, context)
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Set the fields, then look how far the rollout is."""
         del stage
         ref = self.rolls_out().ref(context.namespace)
         known = await context.targets.saved(ref) if context.targets.remembers(ref) else None
-        snapshot = known or await self._snapshot(context, looked)
+        snapshot = known or await self._snapshot(context, prefetched)
         changes = self.forward(snapshot)
-        if await fought_over(context, ref, changes):
+        if await repaired_too_often(context, ref, changes):
             return await foreign_writer(context, ref, "the fields of this step")
         body = await context.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
-        note_set(context)
+        note_written(context)
         if rollout.at_rest:
             return Done(ready=rollout.text)
-        outcome, why = hindered(context, ref, rollout), await held_up(context, ref, body)
+        outcome, why = blocked(context, ref, rollout), await why_pods_wait(context, ref, body)
         if outcome:
             return replace(outcome, message=f"{outcome.message}{why}") if isinstance(outcome, Failed) else outcome
         return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
 
-    async def undo(self, context: StepContext, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
         """Set the fields back, wait until the old pods are available again, and read the fields back.
 
         A Deployment that was paused is paused again only then: paused, it would not bring the old pods back.
         """
-        del looked
-        forget_set(context)
+        del prefetched
+        forget_written(context)
         ref = self.rolls_out().ref(context.namespace)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
@@ -81,7 +89,7 @@ class Deploy(DeploySpec):
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
         body = await context.targets.change(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
-        if is_back(context, rollout, snapshot):
+        if restored(context, rollout, snapshot):
             await context.targets.change(ref, snapshot.uid, changes)
             await context.targets.confirm(ref, snapshot.uid, changes)
             return Done(ready=rollout.text)
@@ -90,21 +98,23 @@ class Deploy(DeploySpec):
         if sooner != changes and not rollout.current:  # the pause may be ours already, and only not seen yet
             return again
         return (
-            hindered_back(context, ref, rollout) or needs_hands(context, ref, body, rollout) or patient(context, again)
+            undo_blocked(context, ref, rollout)
+            or needs_manual_deletion(context, ref, body, rollout)
+            or stuck_after(context, again)
         )
 
-    async def _snapshot(self, context: StepContext, looked: Any) -> Snapshot:
+    async def _snapshot(self, context: StepContext, prefetched: Any) -> Snapshot:
         """What the fields are before the first write, and what they will be."""
         ref = self.rolls_out().ref(context.namespace)
         try:
-            foreseen = looked if isinstance(looked, Foreseen) else await foresee(self, context)
+            foreseen = prefetched if isinstance(prefetched, Foreseen) else await foresee(self, context)
         except (PlanError, Rejected, Denied):
             # A process that died in the middle may have written already what is now refused a second time.
             if known := await context.targets.saved(ref):
                 return known
             raise
         paths, ours = [path for path, _, _ in foreseen.fields], [after for _, _, after in foreseen.fields]
-        facts = {"carried": foreseen.carried, "stood": stood(foreseen.body, ref.resource)}
+        facts = {"carried": foreseen.carried, "stood": pod_counts(foreseen.body, ref.resource)}
         return await context.targets.snapshot(ref, foreseen.body, paths, facts, ours)
 
     async def _still_carries(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> str:

@@ -6,13 +6,13 @@ import asyncio
 
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.field_path import Json
-from cutover.objects.config_maps import WAY_OUT, references
+from cutover.objects.config_maps import CREATE_FIRST, references
 from cutover.objects.workloads import Rollout, paused, scalers_of
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, Ref
 from cutover.steps.deploy.dry_run import foresee
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext, Target
-from cutover.steps.preconditions import lacks_the_right
+from cutover.steps.preconditions import may_not_patch
 from cutover.targets.snapshots import too_large
 
 
@@ -22,13 +22,13 @@ async def examine(step: DeploySpec, context: StepContext) -> list[Problem]:
     Only the first step that touches a workload is tried out: a later one starts from what this one leaves.
     """
     ref = step.rolls_out().ref(context.namespace)
-    problems = await _steered(step, context, ref)
+    problems = await _autoscaled(step, context, ref)
     if step.rolls_out() not in context.earlier:
         problems += await _refused(step, context, ref)
     return problems
 
 
-async def _steered(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
+async def _autoscaled(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
     if step.replicas is None:
         return []
     scalers = await context.cluster.list(AUTOSCALERS, context.namespace)
@@ -51,11 +51,11 @@ async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
     except PlanError as error:
         return list(error.problems)
     except (Rejected, Denied) as refused:
-        if await lacks_the_right(context, ref, refused):
+        if await may_not_patch(context, ref, refused):
             return []
         says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
         return [Problem(f"{where}.patch" if step.patch else where, f"the server refuses it: {says}")]
-    problems = await _unfed(context, foreseen.after)
+    problems = await _missing_config_maps(context, foreseen.after)
     if huge := too_large(ref, foreseen.fields):
         problems.append(Problem(f"{where}.patch", f"{huge}; change less of it in one step"))
     if foreseen.after.get("paused"):
@@ -67,7 +67,7 @@ async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
     return problems
 
 
-async def _unfed(context: StepContext, spec: Json) -> list[Problem]:
+async def _missing_config_maps(context: StepContext, spec: Json) -> list[Problem]:
     """ConfigMaps and keys for want of which the new pods would not start; what an earlier step writes may come yet."""
     if spec.get("replicas") == 0:
         return []
@@ -75,7 +75,7 @@ async def _unfed(context: StepContext, spec: Json) -> list[Problem]:
     names = sorted({one.name for one in needs if Target(CONFIG_MAPS, one.name) not in context.earlier})
     bodies = dict(zip(names, await asyncio.gather(*(_config_map(context, name) for name in names)), strict=True))
     lacking = {says: None for one in needs if one.name in bodies and (says := one.lacks(bodies[one.name]))}
-    return [Problem(f"{context.place}.deploy", f"{says}, {WAY_OUT}") for says in lacking]
+    return [Problem(f"{context.place}.deploy", f"{says}, {CREATE_FIRST}") for says in lacking]
 
 
 async def _config_map(context: StepContext, name: str) -> Json | None:

@@ -12,7 +12,7 @@ from cutover.objects import spec_patch
 from cutover.ports import DAEMON_SETS
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Label, Model, validations
-from cutover.steps.kind import Duty, Kind, Target
+from cutover.steps.kind import Kind, Purpose, Target
 from cutover.targets.patching import merge
 from cutover.targets.snapshots import Snapshot
 
@@ -62,7 +62,7 @@ class DeploySpec(Kind):
     @field_validator("patch")
     @classmethod
     def _possible(cls, patch: dict[str, Any]) -> dict[str, Any]:
-        if says := spec_patch.wrong(patch):
+        if says := spec_patch.spec_problem(patch):
             raise ValueError(says)
         return patch
 
@@ -88,9 +88,9 @@ class DeploySpec(Kind):
         parts.extend(spec_patch.places(self.patch))
         return (StageRule(f"roll out {', '.join(parts)}"[:512]),)
 
-    def duties(self) -> frozenset[Duty]:
+    def purposes(self) -> frozenset[Purpose]:
         """Another version, or none of it any more."""
-        return frozenset({Duty.CONFIGURES if self.replicas != 0 else Duty.RETIRES})
+        return frozenset({Purpose.CONFIGURES if self.replicas != 0 else Purpose.RETIRES_OLD_VERSION})
 
     def touches(self) -> tuple[Target, ...]:
         """The workload."""
@@ -112,7 +112,7 @@ class DeploySpec(Kind):
         del target
         return list(spec_patch.expressions(self.joined(body["spec"]), ".spec"))
 
-    def shaped(self, target: Target, spec: Json) -> Json:
+    def predicted_spec(self, target: Target, spec: Json) -> Json:
         """As merged here; what the server adds to it says nothing about pods."""
         del target
         return merge(spec, self.joined(spec))

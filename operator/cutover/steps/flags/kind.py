@@ -26,21 +26,21 @@ from cutover.objects.workloads import Rollout, ending, fingerprint
 from cutover.ports import Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome
 from cutover.steps.flags import preconditions
-from cutover.steps.flags.preconditions import left_out
+from cutover.steps.flags.preconditions import unlisted_readers
 from cutover.steps.flags.restart import (
-    MARK,
-    judge,
-    mark,
-    mark_of,
-    mark_of_step,
-    needs_help,
+    RESTARTED_BY,
+    any_undo_blocked,
+    progress,
+    restart_id,
+    restarted_by,
+    restarted_by_of_pod,
     running_pods,
-    second_mark,
+    second_id,
 )
 from cutover.steps.flags.spec import FlagsSpec
 from cutover.steps.kind import StepContext
-from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
-from cutover.steps.rollouts import hindered, is_back, patient, stood
+from cutover.steps.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
+from cutover.steps.rollouts import blocked, pod_counts, restored, stuck_after
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Foreign
 
@@ -59,23 +59,23 @@ class Flags(FlagsSpec):
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Write the values, restart, and see that each pod carries the mark and no other is left."""
-        del stage, looked
+        del stage, prefetched
         taken = await self._snapshots(context)
         flags, *workloads = taken
-        if says := await self._put_back(context, taken):
+        if says := await self._reverted_by(context, taken):
             return Failed("ForeignWriter", says)
-        if await fought_over(context, flags, values := self.forward(taken[flags])):
+        if await repaired_too_often(context, flags, values := self.forward(taken[flags])):
             return await foreign_writer(context, flags, "the values of this step")
         body = await context.targets.change(flags, taken[flags].uid, values)
-        note_set(context)
+        note_written(context)
         bodies = {ref: await context.targets.change(ref, taken[ref].uid, self.forward(taken[ref])) for ref in workloads}
         for ref, workload in bodies.items():
             rollout = Rollout.of(workload, ref.resource)
-            if not rollout.complete and (hindrance := hindered(context, ref, rollout)):
+            if not rollout.complete and (hindrance := blocked(context, ref, rollout)):
                 return hindrance
-        outcome = await judge(context, bodies, {ref: taken[ref].ours[0] for ref in bodies})
+        outcome = await progress(context, bodies, {ref: taken[ref].ours[0] for ref in bodies})
         if isinstance(outcome, Again) and (who := manager_of(body)):
             return replace(outcome, message=f"{outcome.message}; {who} owns {flags} and may put it back")
         return outcome
@@ -88,7 +88,7 @@ class Flags(FlagsSpec):
         refs = self.refs(context)
         if all(context.targets.remembers(ref) for ref in refs):
             return await self._saved(context)
-        if unnamed := await left_out(self, context):
+        if unnamed := await unlisted_readers(self, context):
             raise PlanError(*unnamed)
         bodies = await asyncio.gather(*(context.cluster.get(ref) for ref in refs))
         pods = await asyncio.gather(
@@ -99,24 +99,24 @@ class Flags(FlagsSpec):
         for ref, body, running in zip(refs[1:], bodies[1:], pods, strict=True):
             facts = {
                 "running": sorted({fingerprint(pod) for pod in running} - {""}),
-                "stood": stood(body, ref.resource),
+                "stood": pod_counts(body, ref.resource),
             }
-            taken[ref] = await context.targets.snapshot(ref, body, [MARK], facts, [mark_of_step(context)])
+            taken[ref] = await context.targets.snapshot(ref, body, [RESTARTED_BY], facts, [restart_id(context)])
         return taken
 
-    async def _put_back(self, context: StepContext, taken: Mapping[Ref, Snapshot]) -> str:
+    async def _reverted_by(self, context: StepContext, taken: Mapping[Ref, Snapshot]) -> str:
         """Who has put an old value back after a restart began: pods that carry the mark may have read it already."""
         flags, *workloads = taken
-        begun = [mark(await context.targets.view(ref)) == taken[ref].ours[0] for ref in workloads]
-        if not any(begun) or not self._lost(await context.targets.view(flags), taken[flags]):
+        begun = [restarted_by(await context.targets.view(ref)) == taken[ref].ours[0] for ref in workloads]
+        if not any(begun) or not self._reverted_keys(await context.targets.view(flags), taken[flags]):
             return ""
         body = await context.cluster.get(flags)  # a stream may be behind
-        if not (lost := self._lost(body, taken[flags])):
+        if not (lost := self._reverted_keys(body, taken[flags])):
             return ""
         who, what = manager_of(body) or "somebody", f"{', '.join(lost)} of {flags}"
         return f"{who} has put {what} back while pods restarted; make it leave that alone, or change it there"
 
-    def _lost(self, body: Json, snapshot: Snapshot) -> list[str]:
+    def _reverted_keys(self, body: Json, snapshot: Snapshot) -> list[str]:
         """Keys that have their value of before again."""
         return [
             str(change.path[-1])
@@ -126,10 +126,10 @@ class Flags(FlagsSpec):
 
     # --- back ---------------------------------------------------------------------------------------------------------
 
-    async def undo(self, context: StepContext, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
         """Write the old values, take the mark off, and see that no pod carries it. What is gone is passed over."""
-        del looked
-        forget_set(context)
+        del prefetched
+        forget_written(context)
         refs, taken = self.refs(context), await self._saved(context)
         if len(taken) < len(refs):  # not all were taken, so nothing was written
             for ref in refs:
@@ -139,16 +139,16 @@ class Flags(FlagsSpec):
         gone: dict[Ref, str] = {}
         if await self._ours_stand(context, taken[flags]):
             for ref in workloads:
-                await _bring(context, ref, taken[ref], self._mark_late, gone)
-        await _bring(context, flags, taken[flags], self._values_back, gone)
-        found = {ref: await _bring(context, ref, taken[ref], self._mark_back, gone) for ref in workloads}
+                await _write_back(context, ref, taken[ref], self._mark_late, gone)
+        await _write_back(context, flags, taken[flags], self._values_back, gone)
+        found = {ref: await _write_back(context, ref, taken[ref], self._mark_back, gone) for ref in workloads}
         bodies = {ref: body for ref, body in found.items() if body is not None}
         before = {ref: taken[ref].values[0][1] for ref in bodies}
-        back = {ref for ref, body in bodies.items() if is_back(context, Rollout.of(body, ref.resource), taken[ref])}
+        back = {ref for ref, body in bodies.items() if restored(context, Rollout.of(body, ref.resource), taken[ref])}
         left = {ref: body for ref, body in bodies.items() if ref not in back}
-        outcome = needs_help(context, left) or await judge(context, bodies, before, back)
+        outcome = any_undo_blocked(context, left) or await progress(context, bodies, before, back)
         if not isinstance(outcome, Done):
-            return patient(context, outcome) if isinstance(outcome, Again) else outcome
+            return stuck_after(context, outcome) if isinstance(outcome, Again) else outcome
         for ref in (ref for ref in refs if ref not in gone):
             await context.targets.confirm(ref, taken[ref].uid, self.restores(taken[ref]))
         return replace(outcome, message=f"passed over: {'; '.join(gone.values())}") if gone else outcome
@@ -164,7 +164,7 @@ class Flags(FlagsSpec):
 
     async def _mark_late(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
         """A restart that was never begun, though our values stood: without the mark nobody would look for such pods later."""
-        begun = mark(await context.targets.view(ref)) != snapshot.values[0][1]
+        begun = restarted_by(await context.targets.view(ref)) != snapshot.values[0][1]
         return [] if begun else self.forward(snapshot)
 
     async def _values_back(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
@@ -174,26 +174,28 @@ class Flags(FlagsSpec):
     async def _mark_back(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
         """Off, unless a pod of the old template may have started with our values: then the second mark comes first."""
         (off,), ours = self.restores(snapshot), snapshot.ours[0]
-        second = replace(off, to=second_mark(ours))
+        second = replace(off, to=second_id(ours))
         body = await context.targets.view(ref)
-        if mark(body) == ours:
+        if restarted_by(body) == ours:
             pods, known = await running_pods(context, ref, body), snapshot.facts["running"]
-            old = [pod for pod in pods if mark_of(pod) not in (ours, second.to) and not ending(pod)]
+            old = [pod for pod in pods if restarted_by_of_pod(pod) not in (ours, second.to) and not ending(pod)]
             return [off] if all(fingerprint(pod) in known for pod in old) else [second]
-        if mark(body) == second.to:
-            all_new = {mark_of(pod) for pod in await running_pods(context, ref, body)} <= {second.to}
-            return [off] if all_new and is_back(context, Rollout.of(body, ref.resource), snapshot) else [second]
+        if restarted_by(body) == second.to:
+            all_new = {restarted_by_of_pod(pod) for pod in await running_pods(context, ref, body)} <= {second.to}
+            return [off] if all_new and restored(context, Rollout.of(body, ref.resource), snapshot) else [second]
         return [off]
 
 
-_Way: TypeAlias = Callable[[StepContext, Ref, Snapshot], Awaitable[list[Change]]]
+_ChangesFor: TypeAlias = Callable[[StepContext, Ref, Snapshot], Awaitable[list[Change]]]
 """What is to be written to a target on rollback; nothing to leave it."""
 
 
-async def _bring(context: StepContext, ref: Ref, snapshot: Snapshot, way: _Way, gone: dict[Ref, str]) -> Json | None:
+async def _write_back(
+    context: StepContext, ref: Ref, snapshot: Snapshot, changes_for: _ChangesFor, gone: dict[Ref, str]
+) -> Json | None:
     """Write to one target; that it is gone is noted, and hinders no other. The object, if it was to be written."""
     try:
-        changes = await way(context, ref, snapshot)
+        changes = await changes_for(context, ref, snapshot)
         return await context.targets.change(ref, snapshot.uid, changes) if changes else None
     except NotFound as missing:
         gone[ref] = str(missing)

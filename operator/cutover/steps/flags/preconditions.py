@@ -6,13 +6,13 @@ import asyncio
 
 from cutover.errors import NotFound, Problem
 from cutover.field_path import ABSENT
-from cutover.objects.config_maps import hindrances, reads
+from cutover.objects.config_maps import reads, value_problems
 from cutover.objects.workloads import paused
 from cutover.ports import WORKLOADS, Ref
-from cutover.steps.flags.restart import RESTART, mark_of_step
+from cutover.steps.flags.restart import RESTART, restart_id
 from cutover.steps.flags.spec import FlagsSpec
 from cutover.steps.kind import StepContext
-from cutover.steps.preconditions import refusal
+from cutover.steps.preconditions import dry_run_problem
 from cutover.targets.snapshots import too_large
 
 
@@ -23,7 +23,7 @@ async def examine(step: FlagsSpec, context: StepContext) -> list[Problem]:
     found, huge = dict[str, str](), ""
     try:
         body = await context.cluster.get(flags)
-        found, before = hindrances(body, step.set_), body.get("data") or {}
+        found, before = value_problems(body, step.set_), body.get("data") or {}
         values = [(("data", key), before.get(key, ABSENT), value) for key, value in step.set_.items()]
         huge = too_large(flags, values)
     except NotFound:
@@ -33,11 +33,11 @@ async def examine(step: FlagsSpec, context: StepContext) -> list[Problem]:
     if huge:
         way_out = "set fewer keys in one step, or let a deploy step point the readers to another ConfigMap"
         problems.append(Problem(f"{place}.set", f"{huge}; {way_out}"))
-    if not found and (says := await refusal(context, flags, {"data": step.set_})):
+    if not found and (says := await dry_run_problem(context, flags, {"data": step.set_})):
         problems.append(Problem(f"{place}.set", says))
     for ref in workloads:
         problems += await _examine_restart(context, ref, f"{place}.reload[{ref.name}]")
-    return problems + await left_out(step, context)
+    return problems + await unlisted_readers(step, context)
 
 
 async def _examine_restart(context: StepContext, ref: Ref, where: str) -> list[Problem]:
@@ -54,13 +54,13 @@ async def _examine_restart(context: StepContext, ref: Ref, where: str) -> list[P
     elif kept := (strategy.get("rollingUpdate") or {}).get("partition", 0):
         says = f"{ref} has partition {kept}, so its first {kept} pods would keep the old values; set the partition to 0"
     else:
-        says = await refusal(
-            context, ref, {"spec": {"template": {"metadata": {"annotations": {RESTART: mark_of_step(context)}}}}}
+        says = await dry_run_problem(
+            context, ref, {"spec": {"template": {"metadata": {"annotations": {RESTART: restart_id(context)}}}}}
         )
     return [Problem(where, says)] if says else []
 
 
-async def left_out(step: FlagsSpec, context: StepContext) -> list[Problem]:
+async def unlisted_readers(step: FlagsSpec, context: StepContext) -> list[Problem]:
     """Workloads that read one of the keys and are not named: without them nobody could say that every pod is done."""
     named = {(workload.resource, workload.name) for workload in (*step.reload, *step.leave)}
     listed = await asyncio.gather(*(context.cluster.list(resource, context.namespace) for resource in WORKLOADS))

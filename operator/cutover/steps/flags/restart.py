@@ -10,45 +10,47 @@ from cutover.objects.workloads import Rollout, owned, selector
 from cutover.ports import PODS, Ref
 from cutover.saga.turn import Again, Done, Wait
 from cutover.steps.kind import StepContext
-from cutover.steps.rollouts import held_up, hindered_back, needs_hands
+from cutover.steps.rollouts import needs_manual_deletion, undo_blocked, why_pods_wait
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""
-MARK: Final[Path] = ("spec", "template", "metadata", "annotations", RESTART)
+RESTARTED_BY: Final[Path] = ("spec", "template", "metadata", "annotations", RESTART)
 _LOOK_AGAIN: Final = 30.0
 """Seconds; the workloads are streamed, so this only mends a lost event."""
 _SOONEST: Final = 0.1
-"""Seconds between looks at pods on their way out, at least."""
+"""Seconds between looks at pods on their changes_for out, at least."""
 
 
-async def judge(
+async def progress(
     context: StepContext, bodies: Mapping[Ref, Json], wanted: Mapping[Ref, Json], back: Container[Ref] = ()
 ) -> Again | Done:
-    """Whether each rollout is complete (or as far `back` as it was) and each pod carries the wanted mark; pods on their way out still run, so they count."""
+    """Whether each rollout is complete (or as far `back` as it was) and each pod carries the wanted mark; pods on their changes_for out still run, so they count."""
     rollouts = {ref: Rollout.of(body, ref.resource) for ref, body in bodies.items()}
     pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
     if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete and ref not in back]:
-        why = await held_up(context, slow[0], bodies[slow[0]])
+        why = await why_pods_wait(context, slow[0], bodies[slow[0]])
         says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not done yet{why}"
         return Again(_LOOK_AGAIN, says, pods, reached=sum(one.reached for one in rollouts.values()))
     for ref, body in bodies.items():
         left = [
-            pod["metadata"]["name"] for pod in await running_pods(context, ref, body) if mark_of(pod) != wanted[ref]
+            pod["metadata"]["name"]
+            for pod in await running_pods(context, ref, body)
+            if restarted_by_of_pod(pod) != wanted[ref]
         ]
         if left:
             return Again(
-                context.pause(_SOONEST),
+                context.next_look(_SOONEST),
                 f"{len(left)} pods of {ref} with other values still run, such as {left[0]}",
                 pods,
             )
     return Done(ready=pods if bodies else "")
 
 
-def needs_help(context: StepContext, bodies: Mapping[Ref, Json]) -> Wait | None:
+def any_undo_blocked(context: StepContext, bodies: Mapping[Ref, Json]) -> Wait | None:
     """An undo whose pods do not come back by themselves."""
     for ref, body in bodies.items():
         rollout = Rollout.of(body, ref.resource)
-        if wait := hindered_back(context, ref, rollout) or needs_hands(context, ref, body, rollout):
+        if wait := undo_blocked(context, ref, rollout) or needs_manual_deletion(context, ref, body, rollout):
             return wait
     return None
 
@@ -59,23 +61,23 @@ async def running_pods(context: StepContext, ref: Ref, body: Json) -> list[Json]
     return [pod for pod in owned(pods, ref, body) if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
 
 
-def mark(workload: Json) -> Json:
+def restarted_by(workload: Json) -> Json:
     """On the pod template of a workload, or ABSENT."""
-    found = find(workload, MARK)
+    found = find(workload, RESTARTED_BY)
     return found.value if found else ABSENT
 
 
-def mark_of(pod: Json) -> Json:
+def restarted_by_of_pod(pod: Json) -> Json:
     """On a pod, or ABSENT."""
     return (pod["metadata"].get("annotations") or {}).get(RESTART, ABSENT)
 
 
-def mark_of_step(context: StepContext) -> str:
+def restart_id(context: StepContext) -> str:
     """The value of the mark: of this step in this run alone."""
     owner = context.targets.owner
     return f"{owner.plan.name}/{context.targets.step}, run {owner.run} ({owner.uid[:8]})"
 
 
-def second_mark(ours: Json) -> str:
+def second_id(ours: Json) -> str:
     """The value of the mark while an undo replaces pods of the old template that may have read our values."""
     return f"{ours}, back"

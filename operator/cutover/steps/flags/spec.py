@@ -14,17 +14,17 @@ from cutover.gates.readiness import Workload
 from cutover.ports import CONFIG_MAPS, Ref
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Name
-from cutover.steps.flags.restart import MARK, RESTART, second_mark
-from cutover.steps.kind import Duty, Kind, StepContext, Target
+from cutover.steps.flags.restart import RESTART, RESTARTED_BY, second_id
+from cutover.steps.kind import Kind, Purpose, StepContext, Target
 from cutover.targets.patching import merge
 from cutover.targets.snapshots import Snapshot
 
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _LONGEST: Final = 40
 """Characters of one value in what is shown to people."""
-_CLOSED: Final[Mapping[str, Duty]] = {
-    **dict.fromkeys(("true", "on", "yes", "1", "enabled"), Duty.CLOSES),
-    **dict.fromkeys(("false", "off", "no", "0", "disabled"), Duty.OPENS),
+_MAINTENANCE: Final[Mapping[str, Purpose]] = {
+    **dict.fromkeys(("true", "on", "yes", "1", "enabled"), Purpose.STARTS_MAINTENANCE),
+    **dict.fromkeys(("false", "off", "no", "0", "disabled"), Purpose.ENDS_MAINTENANCE),
 }
 
 Value = Annotated[str, Field(max_length=16_384)]
@@ -76,10 +76,10 @@ class FlagsSpec(Kind):
         restarts = "".join(f", restart {_named(workload)}" for workload in self.reload)
         return (StageRule(f"set {values} in ConfigMap {self.config_map}{restarts}"[:512]),)
 
-    def duties(self) -> frozenset[Duty]:
+    def purposes(self) -> frozenset[Purpose]:
         """Another configuration; a key named after maintenance says by its value whether that begins or ends."""
-        said = {_CLOSED.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
-        return frozenset({Duty.CONFIGURES, *(duty for duty in said if duty)})
+        said = {_MAINTENANCE.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
+        return frozenset({Purpose.CONFIGURES, *(purpose for purpose in said if purpose)})
 
     def touches(self) -> tuple[Target, ...]:
         """The ConfigMap, then the workloads."""
@@ -94,7 +94,7 @@ class FlagsSpec(Kind):
     def restores(self, snapshot: Snapshot) -> list[Change]:
         """Each key, or the annotation with both its values."""
         return [
-            Change(path, to=was, was=was, ours=ours, previous=(second_mark(ours),) if path == MARK else ())
+            Change(path, to=was, was=was, ours=ours, previous=(second_id(ours),) if path == RESTARTED_BY else ())
             for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
 
@@ -105,7 +105,7 @@ class FlagsSpec(Kind):
             return [f".data[{json.dumps(key)}]" for key in self.set_]
         return [f".spec.template.metadata.annotations[{json.dumps(RESTART)}]"]
 
-    def shaped(self, target: Target, spec: Json) -> Json:
+    def predicted_spec(self, target: Target, spec: Json) -> Json:
         """A workload that is restarted gets another template."""
         if target.resource == CONFIG_MAPS:
             return spec

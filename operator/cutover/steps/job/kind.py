@@ -12,7 +12,7 @@ from cutover.ports import JOBS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.steps.job.spec import JobSpec
 from cutover.steps.kind import StepContext
-from cutover.steps.rollouts import patient
+from cutover.steps.rollouts import stuck_after
 from cutover.targets.targets import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"
@@ -43,14 +43,14 @@ class Job(JobSpec):
         for field, template in self.templates():
             body = self.manifest(context, self.name_of(context, undo=field == "undo"), template)
             place = f"{context.place}.job.{field}"
-            problems += await jobs.refused(context.cluster, place, body, context.targets.owner)
+            problems += await jobs.dry_run_problems(context.cluster, place, body, context.targets.owner)
         return problems
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Run the Job, and look how it ends."""
-        del stage, looked
+        del stage, prefetched
         try:
             return await self._run(context, self.name_of(context), self.template, context.made, "")
         except NotFound:
@@ -123,9 +123,9 @@ class Job(JobSpec):
 
     # --- backward -----------------------------------------------------------------------------------------------------
 
-    async def undo(self, context: StepContext, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
         """Stop the Job for good, wait until its pods are gone, then run the undo Job, if the Job may have done anything."""
-        del looked
+        del prefetched
         try:
             return await self._undo(context)
         except NotFound:
@@ -158,10 +158,10 @@ class Job(JobSpec):
         state = state_of(body)
         begun = state.begun or (bool(forward) and _mark(body) != forward)
         if not state.finished and (waits := await self._stop(context, state)):
-            return patient(context, waits)
+            return stuck_after(context, waits)
         if left := pods.unfinished(await pods.pods_of(context.cluster, context.namespace, state.name)):
             says = f"the undo waits until pod {left[0]} of Job {state.name} is gone"
-            return patient(context, Again(_SOON, says))
+            return stuck_after(context, Again(_SOON, says))
         return None if begun and not self.changes_nothing else Done()
 
     async def _forward(self, context: StepContext) -> Json:

@@ -13,7 +13,7 @@ from cutover.objects.jobs import STARTED_LABEL
 from cutover.ports import JOBS, Resource
 from cutover.saga.turn import StageRule
 from cutover.schema.model import validations
-from cutover.steps.kind import Duty, Kind, StepContext
+from cutover.steps.kind import Kind, Purpose, StepContext
 
 _BOTH: Final = "it has undo, and changesNothing says that there is nothing to undo; keep one"
 _NO_WAY_BACK: Final = "it does not say how it is taken back: add undo, or changesNothing: true (a test, say), or irreversible: true on the step"
@@ -32,7 +32,7 @@ class JobSpec(Kind):
         )
     )
     key: ClassVar[str] = "job"
-    way_back: ClassVar[tuple[str, str] | None] = (
+    undo_rule: ClassVar[tuple[str, str] | None] = (
         _HAS_WAY_BACK,
         f"='step ' + self.name + ', job: {_NO_WAY_BACK}'",
     )
@@ -57,19 +57,19 @@ class JobSpec(Kind):
         """One: the Job."""
         return (StageRule(f"run a Job of {images_of(self.template)}"[:512]),)
 
-    def duties(self) -> frozenset[Duty]:
+    def purposes(self) -> frozenset[Purpose]:
         """A test, or a script."""
-        return frozenset({Duty.LOOKS if self.changes_nothing else Duty.SCRIPT})
+        return frozenset({Purpose.VERIFIES if self.changes_nothing else Purpose.CHANGES_DATA})
 
     def makes(self) -> tuple[Resource, ...]:
         """Jobs."""
         return (JOBS,)
 
-    def lends(self, account: str) -> frozenset[str]:
+    def pod_accounts(self, account: str) -> frozenset[str]:
         """Accounts that the templates name."""
         return frozenset(account_of(template, account) for _, template in self.templates()) - {account}
 
-    def no_way_back(self) -> str:
+    def irreversible_reason(self) -> str:
         """Without an undo Job there is none, unless nothing is changed."""
         return "" if self.undo_ is not None or self.changes_nothing else _NO_WAY_BACK
 

@@ -11,9 +11,9 @@ from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by
 from cutover.ports import WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Outcome, Pause
 from cutover.steps.kind import StepContext
-from cutover.steps.other_writers import foreign_writer, forget_set, fought_over, note_set
-from cutover.steps.preconditions import refusal
-from cutover.steps.rollouts import old_side_not_ready, patient
+from cutover.steps.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
+from cutover.steps.preconditions import dry_run_problem
+from cutover.steps.rollouts import old_side_not_ready, stuck_after
 from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
 
@@ -50,15 +50,15 @@ class Switch(SwitchSpec):
         if not any(target.resource in WORKLOADS for target in context.earlier) and not await self._made(context, ours):
             says = f"no workload of namespace {context.namespace} makes pods with {shown(ours)}; create it, or mend the labels"
             problems.append(Problem(f"{place}.selector", says))
-        if says := await refusal(context, ref, {"spec": {"selector": self.selector}}):
+        if says := await dry_run_problem(context, ref, {"spec": {"selector": self.selector}}):
             problems.append(Problem(f"{place}.selector", says))
         context.memo.pop(self._memo(context), None)
         await self._at_the_start(context, body)
         return problems
 
-    async def do(self, context: StepContext, stage: int, looked: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Move the selector once the new side is ready, then wait until the endpoints have followed."""
-        del stage, looked
+        del stage, prefetched
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref) if context.targets.remembers(ref) else await self._snapshot(context)
         if snapshot is None:
@@ -71,19 +71,19 @@ class Switch(SwitchSpec):
                 return Pause("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
             if short := await self._short(context, change.to, snapshot.facts["ready"]):
                 return Again(
-                    context.pause(),
+                    context.next_look(),
                     f"the switch waits: {short}{'' if self.min_ready else '; minReady would ask for fewer'}",
                 )
-        if await fought_over(context, ref, [change]):
+        if await repaired_too_often(context, ref, [change]):
             return await foreign_writer(context, ref, "the selector")
         body = await context.targets.change(ref, snapshot.uid, [change])
-        note_set(context)
+        note_written(context)
         return Done() if context.applied else await self._followed(context, body)
 
-    async def undo(self, context: StepContext, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
         """Bring back the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
-        del looked
-        forget_set(context)
+        del prefetched
+        forget_written(context)
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
@@ -96,9 +96,9 @@ class Switch(SwitchSpec):
         body = await context.targets.change(ref, snapshot.uid, marks)
         await context.targets.confirm(ref, snapshot.uid, marks)
         outcome = await self._followed(context, body, served=snapshot.facts["stood"][""] > 0)
-        return patient(context, outcome) if isinstance(outcome, Again) else outcome
+        return stuck_after(context, outcome) if isinstance(outcome, Again) else outcome
 
-    async def ahead(self, context: StepContext) -> frozenset[Ref] | None:
+    async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
         snapshot = await context.targets.saved(self.ref(context))
         if snapshot is None:
@@ -185,7 +185,7 @@ class Switch(SwitchSpec):
         says = (
             f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {shown(chosen)}"
         )
-        return Again(context.pause(), says if there else f"Service {self.service} has no ready endpoints yet")
+        return Again(context.next_look(), says if there else f"Service {self.service} has no ready endpoints yet")
 
 
 def _live(body: Json) -> Json:

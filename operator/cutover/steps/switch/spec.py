@@ -26,7 +26,7 @@ class SwitchSpec(Kind):
     """The fields of a `switch` step."""
 
     key: ClassVar[str] = "switch"
-    goes_ahead: ClassVar[bool] = True
+    undoes_early: ClassVar[bool] = True
 
     service: Name = Field(description="Name of the Service.")
     selector: dict[str, LabelValue] = Field(

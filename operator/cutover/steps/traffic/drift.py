@@ -14,11 +14,11 @@ from cutover.routing.routing import Routing
 from cutover.routing.shift import REFUSED
 from cutover.saga.turn import Failed, Pause
 from cutover.steps.kind import StepContext
-from cutover.steps.other_writers import foreign_writer, repaired_too_often
+from cutover.steps.other_writers import count_repair, foreign_writer
 from cutover.targets.snapshots import Snapshot
 
 
-async def taken_away(context: StepContext, ref: Ref, ours: list[Change]) -> Pause | None:
+async def removed_by_others(context: StepContext, ref: Ref, ours: list[Change]) -> Pause | None:
     """Whether somebody has taken away what we put beside the weights, which is a wish to stop."""
 
     def gone(body: Json) -> Change | None:
@@ -36,14 +36,14 @@ async def taken_away(context: StepContext, ref: Ref, ours: list[Change]) -> Paus
 
 
 @dataclass(frozen=True, slots=True)
-class Minded:
+class Drift:
     """The weights as they are to be written, and the look at the object they come from; or why to stop."""
 
     body: Json
     weights: list[Change]
     stop: Pause | None = None
 
-    async def overtaken(self, context: StepContext, ref: Ref) -> bool:
+    async def outdated(self, context: StepContext, ref: Ref) -> bool:
         """Whether somebody has set a weight since that look, so that another one is needed before anything is written."""
         now = await context.cluster.get(ref)
         return now["metadata"]["uid"] == self.body["metadata"]["uid"] and any(
@@ -51,24 +51,24 @@ class Minded:
         )
 
 
-async def mind(context: StepContext, ref: Ref, to: Destination, changes: list[Change], *, kept: bool) -> Minded:
+async def detect(context: StepContext, ref: Ref, to: Destination, changes: list[Change], *, kept: bool) -> Drift:
     """What somebody else has done to the weights meanwhile.
 
     With `kept` the weights are those of the stage before.
     """
     kept = kept or context.applied
     body = await context.targets.view(ref)
-    minded, lowered, raised = _compare(context, changes, body, kept=kept)
+    rebased, lowered, raised = _compare(context, changes, body, kept=kept)
     if lowered:  # a stream may be behind; nobody is held up without a fresh look
         body = await context.cluster.get(ref)
-        minded, lowered, raised = _compare(context, changes, body, kept=kept)
+        rebased, lowered, raised = _compare(context, changes, body, kept=kept)
     stop = None
     if lowered:
         says = f"somebody has lowered {to} to weight {lowered.now} in {ref}, where this plan has {lowered.goal}"
         stop = Pause("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
-    elif raised and repaired_too_often(context):
+    elif raised and count_repair(context):
         stop = await foreign_writer(context, ref, "the weights")
-    return Minded(body, minded, stop)
+    return Drift(body, rebased, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,14 @@ def _compare(
     context: StepContext, changes: list[Change], body: Json, *, kept: bool
 ) -> tuple[list[Change], _Lowered | None, bool]:
     """The changes from what stands there, what somebody has lowered, and whether somebody has raised."""
-    minded, raised = list[Change](), False
+    rebased, raised = list[Change](), False
     for old, new in zip(changes[::2], changes[1::2], strict=True):
         found = [find(body, change.path) for change in (old, new)]
         if found[0] is None or found[1] is None:
             return changes, None, False  # said by `targets.change`
         live_old, live_new = found[0].value, found[1].value
-        # Written only over what was looked at: a weight is traffic, and never left to chance.
-        minded += [_only_over(old, live_old), _only_over(new, live_new)]
+        # Written only over what was prefetched at: a weight is traffic, and never left to chance.
+        rebased += [_over_exactly(old, live_old), _over_exactly(new, live_new)]
         goal = number(new.to)
         if number(live_new) == goal and number(live_old) == number(old.to):
             continue
@@ -98,15 +98,15 @@ def _compare(
         if number(live_new) >= goal:
             raised = True
         elif not context.reapply and number(live_new) != before:
-            return minded, _Lowered(number(live_new), goal), False
-    return minded, None, raised
+            return rebased, _Lowered(number(live_new), goal), False
+    return rebased, None, raised
 
 
-def _only_over(change: Change, live: Json) -> Change:
+def _over_exactly(change: Change, live: Json) -> Change:
     return replace(change, was=live, ours=live, previous=())
 
 
-async def raises(context: StepContext, ref: Ref, weights: list[Change], others: list[Change]) -> bool:
+async def raises_new_side(context: StepContext, ref: Ref, weights: list[Change], others: list[Change]) -> bool:
     """Whether the new side gets more than it has; what takes from it waits for nothing."""
     body = await context.targets.view(ref)
     return not stand(body, others) or any(
@@ -114,7 +114,7 @@ async def raises(context: StepContext, ref: Ref, weights: list[Change], others: 
     )
 
 
-def refused(where: Routing, body: Json, snapshot: Snapshot, marks: list[Change]) -> Failed | None:
+def not_served(where: Routing, body: Json, snapshot: Snapshot, marks: list[Change]) -> Failed | None:
     """Whether what stands in the object is ours and somebody refuses it who did not refuse what was there before.
 
     Nobody is waited for: some never say anything, and who says it later is heard at the next look.

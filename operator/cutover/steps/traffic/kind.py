@@ -10,7 +10,7 @@ from cutover.errors import Problem
 from cutover.field_path import Change, Json, find
 from cutover.objects.endpoints import Side, behind, count_ready
 from cutover.ports import Ref
-from cutover.routing.shift import REFUSED, ROLES, back, beside, puts
+from cutover.routing.shift import REFUSED, ROLES, adds, back, temporary_fields_of
 from cutover.saga.turn import Again, Done, Failed, Outcome
 from cutover.steps.kind import StepContext
 from cutover.steps.rollouts import old_side_not_ready
@@ -45,54 +45,54 @@ class Traffic(TrafficSpec):
         """The routes and both destinations are there, hold traffic, and resolve to Services."""
         return await preconditions.examine(self, context)
 
-    async def look(self, context: StepContext, stage: int) -> Any:
+    async def prefetch(self, context: StepContext, stage: int) -> Any:
         """Count the ready endpoints of the new side; before the first weight, also read what the snapshot will hold.
 
         That must not be a view from a stream, which may be behind: it would be brought back one day.
         """
-        bearings = await self._bearings(context)
-        counting = count_ready(context.cluster, context.namespace, bearings.new)
+        endpoints = await self._endpoints(context)
+        counting = count_ready(context.cluster, context.namespace, endpoints.new)
         if stage or context.targets.remembers(self.ref(context)):
             return _Look((await counting)[0])
         counts, body = await asyncio.gather(counting, context.cluster.get(self.ref(context)))
         return _Look(counts[0], body)
 
-    async def do(self, context: StepContext, stage: int, looked: _Look | None) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: _Look | None) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
-        ref, course = self.ref(context), self.course()
-        here = course.stages()[stage]
+        ref, shift = self.ref(context), self.shift()
+        here = shift.stages()[stage]
         # On the first write there is no snapshot yet, and asking for one would only cost time.
         known = stage > 0 or context.targets.remembers(ref)
-        snapshot = (await context.targets.saved(ref) if known else None) or await self._snapshot(context, looked)
-        weights, others = course.changes(snapshot, here.weights), course.changes_beside(snapshot, stage)
-        minded = await drift.mind(context, ref, self.to, weights, kept=here.kept)
-        standing = course.standing(snapshot, stage, applied=context.applied)
-        stop, weights = minded.stop or await drift.taken_away(context, ref, standing), minded.weights
+        snapshot = (await context.targets.saved(ref) if known else None) or await self._snapshot(context, prefetched)
+        weights, others = shift.changes(snapshot, here.weights), shift.temporary_changes(snapshot, stage)
+        found = await drift.detect(context, ref, self.to, weights, kept=here.kept)
+        standing = shift.standing(snapshot, stage, applied=context.applied)
+        stop, weights = found.stop or await drift.removed_by_others(context, ref, standing), found.weights
         if stop is not None:
             return stop
-        if await drift.raises(context, ref, weights[1::2], [*filter(puts, others)]):
-            ready = looked.ready if looked else await sides.count(context, snapshot.facts["to"])
+        if await drift.raises_new_side(context, ref, weights[1::2], [*filter(adds, others)]):
+            ready = prefetched.ready if prefetched else await sides.count(context, snapshot.facts["to"])
             if short := await sides.short(context, snapshot, ("to", self.to), ready, here.share):
-                return Again(context.pause(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
-        body = minded.body
+                return Again(context.next_look(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
+        body = found.body
         try:
             if weights or others:
                 body = await context.targets.change(ref, snapshot.uid, [*weights, *others], body)
         except Foreign:
-            if await minded.overtaken(context, ref):
-                return Again(context.pause(), f"{self.to} was given another weight in {ref} just now")
+            if await found.outdated(context, ref):
+                return Again(context.next_look(), f"{self.to} was given another weight in {ref} just now")
             raise
-        if refused := drift.refused(self.where, body, snapshot, self.restores(snapshot)):
+        if refused := drift.not_served(self.where, body, snapshot, self.restores(snapshot)):
             return refused
         again = context.reapply or context.applied  # of the last stage only after a person has resumed it
         return Done(skip=(here.last and not again) or (here.weights > 0 and not weights))
 
-    async def look_back(self, context: StepContext) -> Any:
+    async def prefetch_undo(self, context: StepContext) -> Any:
         """Count the ready endpoints of the old side."""
         snapshot = await context.targets.saved(self.ref(context))
         return None if snapshot is None else await sides.count(context, snapshot.facts["from"])
 
-    async def undo(self, context: StepContext, looked: Any) -> Outcome:
+    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
         """Bring all back in one write. A weight somebody else set is taken back too: it is traffic that counts."""
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
@@ -102,14 +102,14 @@ class Traffic(TrafficSpec):
         body = await context.targets.view(ref)
         changes = back(snapshot, body)
         if any(change.to != change.ours for change in changes):
-            short = await sides.short_of_old(context, snapshot, self.from_, looked)
+            short = await sides.short_of_old(context, snapshot, self.from_, prefetched)
             if short:
                 return old_side_not_ready(context, f"traffic cannot go back yet: {short}")
-        rest = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in beside(snapshot)]
+        rest = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in temporary_fields_of(snapshot)]
         try:
             await context.targets.change(ref, snapshot.uid, [*changes, *rest], body)
         except Foreign:
-            # A weight set just now is looked at anew; what was done beside the weights keeps neither the traffic nor the rest.
+            # A weight set just now is prefetched at anew; what was done beside the weights keeps neither the traffic nor the rest.
             body = await context.cluster.get(ref)
             ours = [one for one in rest if (found := find(body, one.path)) and found.value in one.expects]
             changes = back(snapshot, body)
@@ -125,9 +125,9 @@ class Traffic(TrafficSpec):
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
             return None
-        return drift.refused(self.where, await context.targets.view(ref), snapshot, self.restores(snapshot))
+        return drift.not_served(self.where, await context.targets.view(ref), snapshot, self.restores(snapshot))
 
-    async def ahead(self, context: StepContext) -> frozenset[Ref] | None:
+    async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
         snapshot = await context.targets.saved(self.ref(context))
         if snapshot is None:
@@ -137,19 +137,21 @@ class Traffic(TrafficSpec):
         both = [Side(**snapshot.facts[which]) for which in ("from", "to")]
         return frozenset(await behind(context.cluster, context.namespace, *both))
 
-    async def _bearings(self, context: StepContext) -> sides.Bearings:
-        return await sides.bearings(context, self.from_, self.to)
+    async def _endpoints(self, context: StepContext) -> sides.Endpoints:
+        return await sides.endpoints(context, self.from_, self.to)
 
-    async def _snapshot(self, context: StepContext, looked: _Look | None) -> Snapshot:
+    async def _snapshot(self, context: StepContext, prefetched: _Look | None) -> Snapshot:
         """The fields as they are, and what stood behind the two sides at the run's start."""
-        ref, bearings = self.ref(context), await self._bearings(context)
+        ref, endpoints = self.ref(context), await self._endpoints(context)
         if self.asks_for_http and (kept := await context.targets.saved(ref)):
             return kept  # taken just before a crash: what is to be put there may stand there already
-        body = (looked and looked.body) or await context.cluster.get(ref)
+        body = (prefetched and prefetched.body) or await context.cluster.get(ref)
         found = self.pairs(context, body)
-        weights = [(aim.at, None) for pair in found for aim in (pair.old, pair.new)]  # worked out stage by stage
+        weights = [
+            (destination.at, None) for pair in found for destination in (pair.old, pair.new)
+        ]  # worked out stage by stage
         fields = temporary_fields(self, context, body, found)
         paths, ours = zip(*weights, *(field[1:] for field in fields), strict=True)
-        facts = {"from": asdict(bearings.old), "to": asdict(bearings.new), "fromReady": bearings.old_ready}
+        facts = {"from": asdict(endpoints.old), "to": asdict(endpoints.new), "fromReady": endpoints.old_ready}
         facts |= {ROLES: [role for role, _, _ in fields], REFUSED: self.where.refusals(body)}
         return await context.targets.snapshot(ref, body, paths, facts, ours)

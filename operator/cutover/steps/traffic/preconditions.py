@@ -11,7 +11,7 @@ from cutover.ports import HTTP_ROUTES
 from cutover.routing.routes import Pair
 from cutover.routing.shift import Role
 from cutover.steps.kind import StepContext
-from cutover.steps.preconditions import lacks_the_right
+from cutover.steps.preconditions import may_not_patch
 from cutover.steps.traffic import sides
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
@@ -43,7 +43,7 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         problems.extend(error.problems)
     try:
         sides.forget(context)
-        await sides.bearings(context, step.from_, step.to)
+        await sides.endpoints(context, step.from_, step.to)
     except PlanError as error:
         problems.extend(error.problems)
     return problems
@@ -51,7 +51,7 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
 
 def _left(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]) -> Iterator[Problem]:
     """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
-    for left in step.where.left_behind(body, found):
+    for left in step.where.leftovers(body, found):
         fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
         says = f"{left.message}; take it away: {command(step.ref(context), *fields)}"
         yield Problem(f"{context.place}.traffic", says, warning=not (left.mirrors and step.mirror))
@@ -65,7 +65,7 @@ def _too_few(step: TrafficSpec, context: StepContext, found: list[Pair]) -> list
         if pair.total == 0:
             says = f"{both} have no weight in {step.ref(context)}, so there is nothing to shift"
             problems.append(Problem(f"{context.place}.traffic", f"{says}; give {step.from_} its weight first"))
-        elif says := step.course().too_coarse(pair.total):
+        elif says := step.shift().too_coarse(pair.total):
             where = f"{both} hold {pair.total} together in {step.where.word} {pair.route} of {step.ref(context)}"
             out = "give them weights that add up to 100"
             problems.append(Problem(f"{context.place}.traffic.weights", f"{where}, and {says}; {out}"))
@@ -79,7 +79,7 @@ async def _tried(
 
     Istio's keep what we write since their first version, and are not asked.
     """
-    if not fields or not step.where.drops:
+    if not fields or not step.where.pruned_because:
         return []
     place, ref = f"{context.place}.traffic", step.ref(context)
     found = [(at, value) for _, path, value in fields if (at := find(body, path)) is not None]
@@ -87,8 +87,10 @@ async def _tried(
     try:
         after = await context.cluster.try_out(ref, in_order(writes), context.targets.owner.account)
     except (Rejected, Denied) as refused:
-        if await lacks_the_right(context, ref, refused):
+        if await may_not_patch(context, ref, refused):
             return []  # said by preflight with all other rights
         return [Problem(place, f"the server refuses {ref} with what is asked: {refused}")]
     kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
-    return [] if kept else [Problem(place, f"{ref} would not keep all that is written to it; {step.where.drops}")]
+    return (
+        [] if kept else [Problem(place, f"{ref} would not keep all that is written to it; {step.where.pruned_because}")]
+    )

@@ -18,7 +18,7 @@ from cutover.targets.snapshots import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Bearings:
+class Endpoints:
     """What stands behind the two sides, and how many ready endpoints the old one had at the run's start."""
 
     old: Side
@@ -27,14 +27,14 @@ class Bearings:
 
 
 def forget(context: StepContext) -> None:
-    """What the sides are is to be looked up anew."""
+    """What the sides are is to be prefetched up anew."""
     context.memo.pop(_memo(context), None)
 
 
-async def bearings(context: StepContext, old: Destination, new: Destination) -> Bearings:
+async def endpoints(context: StepContext, old: Destination, new: Destination) -> Endpoints:
     """What the sides are, remembered since the run's start; a process that took over looks again. Raises PlanError."""
     known = context.memo.get(_memo(context))
-    if isinstance(known, Bearings):
+    if isinstance(known, Endpoints):
         return known
     sides, problems = list[Side](), list[Problem]()
     for field, side in (("from", old), ("to", new)):
@@ -46,13 +46,13 @@ async def bearings(context: StepContext, old: Destination, new: Destination) -> 
     if problems:
         raise PlanError(*problems)
     before, after = sides
-    found = Bearings(before, after, (await count_ready(context.cluster, context.namespace, before))[0])
+    found = Endpoints(before, after, (await count_ready(context.cluster, context.namespace, before))[0])
     context.memo[_memo(context)] = found
     return found
 
 
 def _memo(context: StepContext) -> str:
-    return f"{context.place}.bearings"
+    return f"{context.place}.endpoints"
 
 
 async def count(context: StepContext, side: dict[str, Any]) -> int:

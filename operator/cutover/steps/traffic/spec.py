@@ -14,7 +14,7 @@ from cutover.routing.http_routes import HttpRoute, no_prefix, no_subset
 from cutover.routing.pairs import pairs
 from cutover.routing.routes import Destination, Pair
 from cutover.routing.routing import Routing
-from cutover.routing.shift import Course
+from cutover.routing.shift import Shift
 from cutover.routing.virtual_services import VirtualService
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Duration, validations
@@ -57,8 +57,8 @@ class TrafficSpec(Kind):
         )
     )
     key: ClassVar[str] = "traffic"
-    goes_ahead: ClassVar[bool] = True
-    keeps: ClassVar[bool] = True
+    undoes_early: ClassVar[bool] = True
+    enforced: ClassVar[bool] = True
 
     virtual_service: VirtualService | None = Field(
         default=None, description="Where the weights stand, with Istio's own API. Exactly one of this and httpRoute."
@@ -103,7 +103,7 @@ class TrafficSpec(Kind):
             raise ValueError(
                 f"exactly one of virtualService and httpRoute says where the weights stand, and it has {found}"
             )
-        if twice := self.where.twice():
+        if twice := self.where.duplicate():
             raise ValueError(twice)
         if self.asks_for_http and not self.where.only_http():
             raise ValueError("only http routes know headers and mirrors; take tcp and tls into a step of their own")
@@ -125,7 +125,7 @@ class TrafficSpec(Kind):
 
     def stages(self) -> tuple[StageRule, ...]:
         """One a weight; before them the mirror and the header routes, after them the end of these."""
-        return tuple(stage.rule for stage in self.course().stages())
+        return tuple(stage.rule for stage in self.shift().stages())
 
     def touches(self) -> tuple[Target, ...]:
         """The object in which the weights stand."""
@@ -139,15 +139,15 @@ class TrafficSpec(Kind):
 
     def restores(self, snapshot: Snapshot) -> list[Change]:
         """Both weights of each route, and what stood beside them for a while."""
-        return self.course().restores(snapshot)
+        return self.shift().restores(snapshot)
 
     def ref(self, context: StepContext) -> Ref:
         """The object in which the weights stand, by its full address."""
         return self.touches()[0].ref(context.namespace)
 
-    def course(self) -> Course:
+    def shift(self) -> Shift:
         """The stages of the shift and what is in effect in each."""
-        return Course(
+        return Shift(
             str(self.to),
             self.weights,
             self.dwell,

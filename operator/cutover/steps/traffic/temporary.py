@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, Path
-from cutover.routing.routes import Branch, Pair
+from cutover.routing.routes import HeaderRoute, Pair
 from cutover.routing.shift import Role
 from cutover.steps.kind import StepContext
 from cutover.steps.traffic.spec import TrafficSpec
@@ -26,9 +26,9 @@ def temporary_fields(
         fields += [(Role.MIRROR, *field) for field in (where.mirror(pair, step.mirror.percent) if step.mirror else ())]
         fields += _stickiness(step, context, body, pair)
         if step.match:
-            wanted = Branch(context.targets.step, pair.new, step.match)
-            fields.append((Role.MATCH, *where.branch(body, pair, wanted, f"{place}.match")))
-    if says := where.too_many(body, [field[1:] for field in fields]):
+            wanted = HeaderRoute(context.targets.step, pair.new, step.match)
+            fields.append((Role.MATCH, *where.header_route(body, pair, wanted, f"{place}.match")))
+    if says := where.over_limit(body, [field[1:] for field in fields]):
         raise PlanError(Problem(place, says))
     return fields
 
@@ -40,10 +40,10 @@ def _stickiness(step: TrafficSpec, context: StepContext, body: Json, pair: Pair)
     """
     fields, place = list[tuple[Role, Path, Json]](), f"{context.place}.traffic.stickiness"
     owner, name = context.targets.owner, context.targets.step
-    for role, side, aim in ((Role.KEEPS_OLD, "from", pair.old), (Role.KEEPS_NEW, "to", pair.new)):
+    for role, side, destination in ((Role.KEEPS_OLD, "from", pair.old), (Role.KEEPS_NEW, "to", pair.new)):
         if step.stickiness:
             value = f"{owner.uid[:8]}-{owner.run}-{name}-{side}"
-            wanted = Branch(f"{name}-stays-{side}", aim, (step.stickiness.match(value),))
-            fields.append((role, *step.where.cookie(pair.route, aim, step.stickiness.sets(value), place)))
-            fields.append((role, *step.where.branch(body, pair, wanted, place)))
+            wanted = HeaderRoute(f"{name}-stays-{side}", destination, (step.stickiness.match(value),))
+            fields.append((role, *step.where.cookie(pair.route, destination, step.stickiness.sets(value), place)))
+            fields.append((role, *step.where.header_route(body, pair, wanted, place)))
     return fields
