@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import logging
 import math
 import os
@@ -31,12 +30,12 @@ from cutover.adapters.providers import Providers
 from cutover.adapters.transport import HttpTransport
 from cutover.engine.driver import Driver
 from cutover.engine.sweep import sweep_at_last
-from cutover.errors import Lost, OutsideError, PlanError
-from cutover.field_path import Json
-from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
-from cutover.runtime.health import STREAM, Contact, Health
-from cutover.runtime.kopf_watchdog import until_it_ends, until_one_ends
-from cutover.runtime.lease import Holding, Lease, NoLease
+from cutover.errors import Lost, PlanError
+from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref
+from cutover.runtime.event_router import EventRouter
+from cutover.runtime.health import STREAM, Contact, Health, Readiness
+from cutover.runtime.kopf_watchdog import Backoffs, keep_running, until_one_ends
+from cutover.runtime.lease import lease_for
 from cutover.runtime.logs import set_up
 from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
@@ -45,8 +44,7 @@ from cutover.runtime.queue import RESYNC, Queue
 from cutover.runtime.recorder import EventRecorder
 from cutover.runtime.relist import Missed
 from cutover.settings.settings import Settings, load
-from cutover.status.reasons import Reason
-from cutover.status.status import ACTIVE, ENDED
+from cutover.status.status import ACTIVE
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +71,6 @@ class _NoDiff(kopf.DiffBaseStorage):
         del body, patch, essence
 
 
-_AFTER_A_BREAK: Final = 1.0
-"""Seconds until the streams are begun anew."""
-
-
-class _Backoffs:
-    """Kopf never gives a request up: that would end the process, and a new one would get no other answer."""
-
-    def __iter__(self) -> Iterator[float]:
-        """Seconds to wait before each further try."""
-        return itertools.chain((0.5, 1.0, 2.0), itertools.repeat(4.0))
-
-
 class Operator:
     """One operator process."""
 
@@ -99,20 +85,19 @@ class Operator:
         )
         self._contact = Contact()
         self.cluster = Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.answered)]))
-        self._missed = Missed(self.cluster, settings.namespaces, self._note_missed)
-        self._lease = _lease(settings, self.cluster, me)
+        self._lease = lease_for(settings.lease, self.cluster, me, _pod_namespace())
         self._messages = Messages(settings.notify, self._metrics.sent)
         self._recorder = EventRecorder(self.cluster.record, me[:128], self._metrics.told, self._metrics.dropped)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._plans: dict[str, Ref] = {}
-        self._busy: set[Ref] = set()
-        self._readable = False
         self._logged_in_at = -math.inf
         self._stop = asyncio.Event()
         told = telling(self.cluster, self._messages)
         ports = Ports(told, self._providers, self._messages, self._recorder, SystemClock())
         self._driver = Driver(ports, self._spawn, self._queue.add, lambda: bool(self._queue.depth))
-        self._health = Health(settings.port, self._not_ready, self._contact, self._metrics.text)
+        self._router = EventRouter(self.cluster, self._queue.add, self._driver.deleted)
+        self._missed = Missed(self.cluster, settings.namespaces, self._router.missed)
+        self._readiness = Readiness(self.cluster, settings.namespaces, lambda: self._lease.trouble)
+        self._health = Health(settings.port, self._readiness.why_not, self._contact, self._metrics.text)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -124,7 +109,7 @@ class Operator:
         """
         self._take_signals()
         self._providers.health()  # the log says at once what a plan would have to wait for
-        self._spawn(self._until_readable())
+        self._spawn(self._readiness.run())
         try:
             await until_one_ends(self._stop.wait(), self._health.run(), self._work(), patience=_LONGEST_END)
         finally:
@@ -146,7 +131,12 @@ class Operator:
         self._spawn(sweep_at_last(self.cluster, self.settings.namespaces))
         sending = (self._recorder.run(), self._messages.run())
         await until_one_ends(
-            self._lease.keep(), *sending, self._queue.run(), self._missed.run(), self._run_kopf(), patience=_LONGEST_END
+            self._lease.keep(),
+            *sending,
+            self._queue.run(),
+            self._missed.run(),
+            keep_running(self._kopf_run),
+            patience=_LONGEST_END,
         )
 
     def _take_signals(self) -> None:
@@ -154,36 +144,15 @@ class Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
-    async def _run_kopf(self) -> None:
-        """Kopf gives up on an error in a stream, which an API server sends that has lost its etcd; we begin anew."""
+    def _kopf_run(self) -> Coroutine[Any, Any, None]:
         namespaces = self.settings.namespaces
-        while True:
-            try:
-                return await until_it_ends(
-                    kopf.operator(
-                        registry=self._registry(),
-                        settings=self._kopf,
-                        standalone=True,
-                        clusterwide=not namespaces,
-                        namespaces=namespaces,
-                    )
-                )
-            except Exception as broken:  # noqa: BLE001 -- what Kopf raises then is not public
-                log.warning("the streams broke off, and are begun anew", extra={"why": str(broken)})
-                await asyncio.sleep(_AFTER_A_BREAK)
-
-    async def _until_readable(self) -> None:
-        namespace = next(iter(self.settings.namespaces), "default")
-        while not self._readable:
-            try:
-                await self.cluster.list(PLANS, namespace)
-                self._readable = True
-            except OutsideError as error:
-                log.warning("plans cannot be read yet", extra={"why": str(error)})
-                await asyncio.sleep(1)
-
-    def _not_ready(self) -> str:
-        return self._lease.trouble if self._readable else "plans cannot be read yet"
+        return kopf.operator(
+            registry=self._registry(),
+            settings=self._kopf,
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+        )
 
     def _phases(self) -> Iterator[str]:
         return map(self._phase, self.cluster.plans())
@@ -208,54 +177,15 @@ class Operator:
 
         @kopf.on.event(PLANS.group, PLANS.version, PLANS.plural, registry=registry)
         async def plan(event: kopf.RawEvent, **_: Any) -> None:
-            self._note_plan(event)
+            self._router.plan(event)
 
         for resource in STREAMED:
 
             @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, param=resource)
             async def target(event: kopf.RawEvent, param: Any = None, **_: Any) -> None:
-                self._note_target(param, event)
+                self._router.target(param, event)
 
         return registry
-
-    def _note_plan(self, event: kopf.RawEvent) -> None:
-        body, deleted = _body(event)
-        ref = _ref(PLANS, body)
-        news = self.cluster.note(ref, body, deleted=deleted)
-        if deleted:
-            self._plans.pop(body["metadata"]["uid"], None)
-            self._driver.deleted(ref, body["metadata"]["uid"])
-        else:
-            self._plans[body["metadata"]["uid"]] = ref
-        status = body.get("status") or {}
-        if deleted or status.get("reason") != Reason.TARGET_BUSY:
-            self._busy.discard(ref)
-        else:
-            self._busy.add(ref)
-        if deleted or status.get("phase") in ENDED:
-            for other in self._busy:
-                if other.namespace == ref.namespace:
-                    self._queue.add(other)
-        if news or deleted:
-            self._queue.add(ref)
-
-    def _note_target(self, resource: Resource, event: kopf.RawEvent) -> None:
-        body, deleted = _body(event)
-        ref = _ref(resource, body)
-        before = self.cluster.seen(ref)
-        if not self.cluster.note(ref, body, deleted=deleted):
-            return
-        for known in (before, body):
-            uid = (known["metadata"].get("labels") or {}).get(PLAN_LABEL) if known else None
-            if uid in self._plans:
-                self._queue.add(self._plans[uid])
-
-    def _note_missed(self, resource: Resource, body: Json) -> None:
-        event = kopf.RawEvent(type="DELETED", object=body)
-        if resource == PLANS:
-            self._note_plan(event)
-        else:
-            self._note_target(resource, event)
 
     # --- turns --------------------------------------------------------------------------------------------------------
 
@@ -295,14 +225,9 @@ class Operator:
         return kopf.AiohttpSession(server=info.server, expiration=info.expiration, aiohttp_session=session)
 
 
-def _lease(settings: Settings, cluster: Kubernetes, me: str) -> Holding:
-    """The Lease that the settings name; in a pod its namespace is known."""
-    terms, file = settings.lease, _ACCOUNT / "namespace"
-    namespace = terms and (terms.namespace or (file.read_text().strip() if file.exists() else ""))
-    if terms is None or not namespace:
-        log.info("there is no Lease: another operator process would work beside this one")
-        return NoLease()
-    return Lease(cluster, terms, namespace, me)
+def _pod_namespace() -> str:
+    file = _ACCOUNT / "namespace"
+    return file.read_text().strip() if file.exists() else ""
 
 
 def _in_cluster() -> kopf.ConnectionInfo | None:
@@ -338,20 +263,10 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = STREAM
     settings.networking.request_timeout = 15
     settings.networking.connect_timeout = 5
-    settings.networking.error_backoffs = _Backoffs()
+    settings.networking.error_backoffs = Backoffs()
     for resource in STREAMED:
         settings.watching.label_selectors[resource.group, resource.plural] = PLAN_LABEL
     return settings
-
-
-def _body(event: kopf.RawEvent) -> tuple[Json, bool]:
-    body: Json = event["object"]
-    body["metadata"].pop("managedFields", None)
-    return body, event["type"] == "DELETED"
-
-
-def _ref(resource: Resource, body: Json) -> Ref:
-    return Ref(resource, body["metadata"]["namespace"], body["metadata"]["name"])
 
 
 def run(settings: Settings) -> None:

@@ -30,7 +30,7 @@ async def test_who_waits_for_a_target_is_woken_when_another_plan_ends(
     of_another: dict[str, Any], *, woken: bool
 ) -> None:
     operator, added = Operator(Settings()), list[str]()
-    operator._note_plan(event("waits", phase="Pending", reason="TargetBusy"))
-    operator._queue.add = lambda key: added.append(key.name)  # type: ignore[method-assign]
-    operator._note_plan(event("other", **of_another))
+    operator._router.plan(event("waits", phase="Pending", reason="TargetBusy"))
+    operator._router._wake = lambda key: added.append(key.name)
+    operator._router.plan(event("other", **of_another))
     assert ("waits" in added) is woken

@@ -6,10 +6,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aiohttp import web
+
+from cutover.errors import OutsideError
+from cutover.ports import PLANS, Cluster
+
+log = logging.getLogger(__name__)
 
 _LAG: Final = 10.0
 """Seconds the loop may be late before the process counts as hung."""
@@ -44,6 +50,35 @@ class Contact:
         silent = now - self._tried
         limit = _PATIENCE if not self._answered else STREAM + _PATIENCE
         return f"the API server was not tried for {silent:.0f}s" if silent > limit else ""
+
+
+class Readiness:
+    """Whether this process can read plans. A standby is ready too: it can take over at once.
+
+    Args:
+        cluster: where plans are.
+        namespaces: those that are watched; empty for all.
+        lease_trouble: why the Lease cannot be reached; empty when it can.
+    """
+
+    def __init__(self, cluster: Cluster, namespaces: Sequence[str], lease_trouble: Callable[[], str]) -> None:
+        self._cluster, self._namespace = cluster, next(iter(namespaces), "default")
+        self._lease_trouble = lease_trouble
+        self._readable = False
+
+    async def run(self) -> None:
+        """Try to read plans until it works once: from then on the streams say what is wrong."""
+        while not self._readable:
+            try:
+                await self._cluster.list(PLANS, self._namespace)
+                self._readable = True
+            except OutsideError as error:
+                log.warning("plans cannot be read yet", extra={"why": str(error)})
+                await asyncio.sleep(1)
+
+    def why_not(self) -> str:
+        """Why it is not ready; empty when it is."""
+        return self._lease_trouble() if self._readable else "plans cannot be read yet"
 
 
 class Health:

@@ -7,14 +7,29 @@ an authenticator that has ended already (https://github.com/nolar/kopf/issues/12
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 _SAYS_SO: Final = "kopf._core.reactor.running"
 """Kopf's logger for tasks of its own that have failed; nothing else there is an error."""
 _PATIENCE: Final = 10.0
 """Seconds; what still streams is closed within five."""
+
+
+_AFTER_A_BREAK: Final = 1.0
+"""Seconds until the streams are begun anew."""
+
+log = logging.getLogger(__name__)
+
+
+class Backoffs:
+    """Kopf never gives a request up: that would end the process, and a new one would get no other answer."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Seconds to wait before each further try."""
+        return itertools.chain((0.5, 1.0, 2.0), itertools.repeat(4.0))
 
 
 class GivenUp(Exception):
@@ -30,6 +45,16 @@ class _Hears(logging.Handler):
         """Kopf logs in the thread of the loop."""
         del record
         self.said.set()
+
+
+async def keep_running(kopf: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Kopf gives up on an error in a stream, which an API server sends that has lost its etcd; we begin anew."""
+    while True:
+        try:
+            return await until_it_ends(kopf())
+        except Exception as broken:  # noqa: BLE001 -- what Kopf raises then is not public
+            log.warning("the streams broke off, and are begun anew", extra={"why": str(broken)})
+            await asyncio.sleep(_AFTER_A_BREAK)
 
 
 async def until_it_ends(kopf: Coroutine[Any, Any, None], patience: float = _PATIENCE) -> None:

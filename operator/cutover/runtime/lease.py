@@ -252,6 +252,22 @@ class NoLease:
         """Nothing to give up."""
 
 
+def lease_for(terms: LeaseSettings | None, store: Store, me: str, pod_namespace: str) -> Holding:
+    """The Lease that the settings name.
+
+    Args:
+        terms: of the settings; None for a process that is alone.
+        store: the API server.
+        me: name of this process.
+        pod_namespace: where the Lease lives when the settings do not say; empty outside a pod.
+    """
+    namespace = terms and (terms.namespace or pod_namespace)
+    if terms is None or not namespace:
+        log.info("there is no Lease: another operator process would work beside this one")
+        return NoLease()
+    return Lease(store, terms, namespace, me)
+
+
 def _spec(body: Json | None) -> Json:
     return (body or {}).get("spec") or {}
 

@@ -1,0 +1,84 @@
+"""Says which plans an event wakes: a plan's own, those of its targets, and those that wait for what another plan has claimed.
+
+Called by app.py with each event of a stream, and by relist.py with what no stream has reported. Knows no Kopf: an event is the
+plain mapping that the API server sends. It decides nothing about a plan; it only adds keys to the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cutover.adapters.kubernetes import Kubernetes
+from cutover.field_path import Json
+from cutover.ports import PLAN_LABEL, PLANS, Ref, Resource
+from cutover.status.reasons import Reason
+from cutover.status.status import ENDED
+
+
+class EventRouter:
+    """From events to keys.
+
+    Args:
+        cluster: remembers the last body of each object.
+        wake: adds a plan to the queue.
+        forget: drops what is kept in memory of a plan that was deleted, by its uid.
+    """
+
+    def __init__(self, cluster: Kubernetes, wake: Callable[[Ref], None], forget: Callable[[Ref, str], None]) -> None:
+        self._cluster, self._wake, self._forget = cluster, wake, forget
+        self._plans: dict[str, Ref] = {}
+        self._busy: set[Ref] = set()
+
+    def plan(self, event: Mapping[str, Any]) -> None:
+        """A plan was added, changed or deleted."""
+        body, deleted = _body(event)
+        ref = _ref(PLANS, body)
+        news = self._cluster.note(ref, body, deleted=deleted)
+        if deleted:
+            self._plans.pop(body["metadata"]["uid"], None)
+            self._forget(ref, body["metadata"]["uid"])
+        else:
+            self._plans[body["metadata"]["uid"]] = ref
+        status = body.get("status") or {}
+        if deleted or status.get("reason") != Reason.TARGET_BUSY:
+            self._busy.discard(ref)
+        else:
+            self._busy.add(ref)
+        if deleted or status.get("phase") in ENDED:
+            for other in self._busy:
+                if other.namespace == ref.namespace:
+                    self._wake(other)
+        if news or deleted:
+            self._wake(ref)
+
+    def target(self, resource: Resource, event: Mapping[str, Any]) -> None:
+        """A claimed object was added, changed or deleted, or lost its claim, which the stream reports as a deletion too."""
+        body, deleted = _body(event)
+        ref = _ref(resource, body)
+        before = self._cluster.seen(ref)
+        if not self._cluster.note(ref, body, deleted=deleted):
+            return
+        # Both owners: the label may have been moved from one plan to another, or taken off.
+        for known in (before, body):
+            uid = (known["metadata"].get("labels") or {}).get(PLAN_LABEL) if known else None
+            if uid in self._plans:
+                self._wake(self._plans[uid])
+
+    def missed(self, resource: Resource, body: Json) -> None:
+        """An object is gone, or no longer streamed, and no stream has reported it."""
+        event = {"type": "DELETED", "object": body}
+        if resource == PLANS:
+            self.plan(event)
+        else:
+            self.target(resource, event)
+
+
+def _body(event: Mapping[str, Any]) -> tuple[Json, bool]:
+    body: Json = event["object"]
+    body["metadata"].pop("managedFields", None)
+    return body, event["type"] == "DELETED"
+
+
+def _ref(resource: Resource, body: Json) -> Ref:
+    return Ref(resource, body["metadata"]["namespace"], body["metadata"]["name"])
