@@ -21,22 +21,26 @@ if TYPE_CHECKING:
 
 def read(files: list[Path]) -> list[tuple[str, Json]]:
     """All plans in the files, each with where it stands."""
-    found = []
-    for file in files:
-        try:
-            text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
-            for number, document in enumerate(yaml.safe_load_all(text), 1):
-                where = f"{file}#{number}" if number > 1 else str(file)
-                found += [(f"{where}{item}", plan) for item, plan in _plans_in(document)]
-        except OSError as error:
-            fail(f"{file}: {error.strerror}", USAGE)
-        except UnicodeDecodeError as error:
-            fail(f"{file} is not a text in UTF-8: {error.reason} at byte {error.start}", USAGE)
-        except (yaml.YAMLError, ValueError) as error:  # a date that is none, such as 2026-02-30, is a bare ValueError
-            says = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
-            fail(f"{file} is not YAML: {says}", USAGE)
+    found = [plan for file in files for plan in _read(file)]
     if not found:
         fail("there is no MigrationPlan in these files", USAGE)
+    return found
+
+
+def _read(file: Path) -> list[tuple[str, Json]]:
+    found = []
+    try:
+        text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
+        for number, document in enumerate(yaml.safe_load_all(text), 1):
+            where = f"{file}#{number}" if number > 1 else str(file)
+            found += [(f"{where}{item}", plan) for item, plan in _plans_in(document)]
+    except OSError as error:
+        fail(f"{file}: {error.strerror}", USAGE)
+    except UnicodeDecodeError as error:
+        fail(f"{file} is not a text in UTF-8: {error.reason} at byte {error.start}", USAGE)
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none, such as 2026-02-30, is a bare ValueError
+        says = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+        fail(f"{file} is not YAML: {says}", USAGE)
     return found
 
 

@@ -95,26 +95,16 @@ def _window(plan: Plan, status: Status, run: Run) -> _Judgement:
 
 def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
-    seen, failure, gates = status.tally or RunTally(), status.failure, sum(len(step.gates) for step in plan.steps)
+    gates = sum(len(step.gates) for step in plan.steps)
     tests = [step.name for step in plan.steps if not step.gates and Purpose.VERIFIES in step.kind.purposes()]
     if not gates and not tests:
         return Result.NOT_MEASURED, "no step has a gate; add gates"
-    parts = [f"{_times(seen.passed)} a gate said Pass at the end of a stage; the plan has {gates}"] if gates else []
-    if well := [step.name for step in status.steps if step.name in tests and step.state is StepState.DONE]:
-        parts.append(f"{steps_named(well)} ended well")
-    tally = "; ".join(parts)
-    by_itself = failure is not None and failure.step in tests and failure.reason not in _FROM_OUTSIDE
-    if failure is not None and (failure.reason == Reason.GATE_FAILED or by_itself):
-        return Result.NOT_MET, "; ".join((f"step {failure.step} {failure.stage}: {failure.message}", *parts))
+    seen = status.tally or RunTally()
+    tally = "; ".join(_passed(status, gates, tests))
+    if failed := _failed_validation(status, tests):
+        return Result.NOT_MET, "; ".join(filter(None, (failed, tally)))
     if seen.skipped:
-        by = next(
-            (
-                record.by
-                for record in status.requests
-                if record.verb == RequestVerb.SKIP and record.answer is Answer.ACCEPTED and record.by
-            ),
-            "somebody",
-        )
+        by = _skipped_by(status)
         return Result.NOT_MET, f"{_times(seen.skipped)} a gate was taken as passed because {by} asked for it; {tally}"
     if why := _turned_back(status):
         before = f"; {_times(seen.failed)} a gate had failed" if seen.failed else ""
@@ -126,6 +116,37 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
         return Result.NOT_MEASURED, f"{says}; {tally}"
     again = f"; {_times(seen.failed)} a gate had failed before, and its step was done again" if seen.failed else ""
     return Result.MET, f"{tally}{again}"
+
+
+def _passed(status: Status, gates: int, tests: Sequence[str]) -> Iterator[str]:
+    if gates:
+        seen = status.tally or RunTally()
+        yield f"{_times(seen.passed)} a gate said Pass at the end of a stage; the plan has {gates}"
+    if well := [step.name for step in status.steps if step.name in tests and step.state is StepState.DONE]:
+        yield f"{steps_named(well)} ended well"
+
+
+def _failed_validation(status: Status, tests: Sequence[str]) -> str:
+    """The gate or test that failed the run; empty when it was something else, or nothing."""
+    failure = status.failure
+    if failure is None:
+        return ""
+    by_itself = failure.step in tests and failure.reason not in _FROM_OUTSIDE
+    if failure.reason != Reason.GATE_FAILED and not by_itself:
+        return ""
+    return f"step {failure.step} {failure.stage}: {failure.message}"
+
+
+def _skipped_by(status: Status) -> str:
+    """Who had gates skipped. A request that was not accepted names nobody."""
+    return next(
+        (
+            record.by
+            for record in status.requests
+            if record.verb == RequestVerb.SKIP and record.answer is Answer.ACCEPTED and record.by
+        ),
+        "somebody",
+    )
 
 
 def _performance(plan: Plan, status: Status, run: Run) -> _Judgement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -59,37 +59,54 @@ def table(plans: Sequence[tuple[Json, Status]], *, everywhere: bool) -> Table:
 
 def screen(name: str, status: Status, now: datetime | None = None) -> RenderableType:
     """All that there is to see of one plan."""
-    now = now or datetime.now(UTC)
+    return Group(
+        _head(name, status),
+        *([Text(status.message)] if status.message else ()),
+        _steps(status, now or datetime.now(UTC)),
+        *([_gates(status.current)] if status.current is not None and status.current.gates else ()),
+        *_failure(status),
+        *_report(name, status),
+        *_risks(status),
+        *_approval(name, status),
+    )
+
+
+def _head(name: str, status: Status) -> RenderableType:
     phase = status.phase
-    head = Text.assemble(
+    return Text.assemble(
         (name, "bold"),
         "  ",
         (str(phase or "not seen yet by the operator"), f"bold {PHASES.get(phase, 'red') if phase else 'dim'}"),
         f"  step {status.progress}" if status.progress else "",
         f"  run {status.run.number}" if status.run else "",
     )
-    parts: list[RenderableType] = [head]
-    if status.message:
-        parts.append(Text(status.message))
-    parts.append(_steps(status, now))
-    if status.current is not None and status.current.gates:
-        parts.append(_gates(status.current))
-    if status.failure is not None:
-        where = f"step {status.failure.step} {status.failure.stage}: " if status.failure.step else ""
-        why = "" if status.failure.message in status.message else f": {status.failure.message}"
-        parts.append(Text(f"turned back: {where}{status.failure.reason}{why}", style="red"))
+
+
+def _failure(status: Status) -> Iterator[Text]:
+    if (failure := status.failure) is not None:
+        where = f"step {failure.step} {failure.stage}: " if failure.step else ""
+        why = "" if failure.message in status.message else f": {failure.message}"
+        yield Text(f"turned back: {where}{failure.reason}{why}", style="red")
+
+
+def _report(name: str, status: Status) -> Iterator[Text]:
     if status.report:
         met = sum(line.result is Result.MET for line in status.report)
         failed = sum(line.result is Result.NOT_MET for line in status.report)
         says = f"criteria: {met} of {len(status.report)} met{f', {failed} not' if failed else ''}"
-        parts.append(Text(f"{says}; kubectl cutover report {name} has the evidence", style="dim"))
+        yield Text(f"{says}; kubectl cutover report {name} has the evidence", style="dim")
+
+
+def _risks(status: Status) -> Iterator[Text]:
     for risk in (found for found in status.conditions if found.type in RISKS):
         first, more, _ = risk.message.partition("\n")
         rest = " kubectl cutover impact has the rest" if more else ""
-        parts.append(Text(f"{risk.type}: {first}{rest}", style="yellow"))
-    if phase is Phase.WAITING and status.reason != Reason.OUTSIDE and status.current is not None:
-        parts.append(Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow"))
-    return Group(*parts)
+        yield Text(f"{risk.type}: {first}{rest}", style="yellow")
+
+
+def _approval(name: str, status: Status) -> Iterator[Text]:
+    if status.phase is Phase.WAITING and status.reason != Reason.OUTSIDE and status.current is not None:
+        yield Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow")
 
 
 def _steps(status: Status, now: datetime) -> Table:

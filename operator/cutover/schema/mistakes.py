@@ -68,14 +68,17 @@ def _place(location: Sequence[int | str], spec: Json) -> str:
     text, node = "", spec
     for part in location:
         if isinstance(part, int):
-            item = node[part] if isinstance(node, list) and part < len(node) else None
-            name = item.get("name", item.get("container")) if isinstance(item, dict) else None
-            text += f"[{name if isinstance(name, str) and name else part}]"
-            node = item
+            node = node[part] if isinstance(node, list) and part < len(node) else None
+            text += f"[{_item_name(node) or part}]"
         else:
-            text += f".{part}" if text else part
             node = node.get(part) if isinstance(node, dict) else None
+            text += f".{part}" if text else part
     return text
+
+
+def _item_name(item: Json) -> str:
+    name = item.get("name", item.get("container")) if isinstance(item, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _says(entry: Any, location: Sequence[int | str], model: type[BaseModel], given: str) -> str:
