@@ -24,7 +24,7 @@ import kopf
 
 from cutover.adapters.clock import SystemClock
 from cutover.adapters.connection import connect
-from cutover.adapters.http_trace import Answer, trace
+from cutover.adapters.http_trace import TracedRequest, trace
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.providers import Providers
 from cutover.adapters.transport import HttpTransport
@@ -33,26 +33,26 @@ from cutover.engine.sweep import sweep_at_last
 from cutover.errors import Lost, PlanError
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref
 from cutover.runtime.event_router import EventRouter
-from cutover.runtime.health import STREAM, Contact, Health, Readiness
-from cutover.runtime.kopf_watchdog import Backoffs, keep_running, until_one_ends
+from cutover.runtime.health import STREAM, ApiActivity, Health, Readiness
+from cutover.runtime.kopf_watchdog import Backoffs, run_kopf_forever, run_until_any_ends
 from cutover.runtime.lease import lease_for
 from cutover.runtime.logs import set_up
 from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
-from cutover.runtime.notifier import telling
+from cutover.runtime.notifier import with_notifications
 from cutover.runtime.queue import RESYNC, Queue
 from cutover.runtime.recorder import EventRecorder
-from cutover.runtime.relist import Missed
+from cutover.runtime.relist import RelistCheck
 from cutover.settings.settings import Settings, load
 from cutover.status.status import ACTIVE
 
 log = logging.getLogger(__name__)
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_BETWEEN_LOGINS: Final = 5.0
-_KOPF_IS_UP: Final = 0.1
+_LOGIN_INTERVAL: Final = 5.0
+_KOPF_STARTUP: Final = 0.1
 """Seconds from Kopf's start of its own activities until all of its parts have had a moment."""
-_LONGEST_END: Final = 0.8
+_SHUTDOWN_TIMEOUT: Final = 0.8
 """Seconds that the parts have to end in, and then again the last requests: a process that is told to end is gone in two."""
 
 
@@ -83,21 +83,23 @@ class Operator:
         self._metrics = Metrics(
             self._phases, lambda: self._queue.depth, lambda: self._lease.held, self._providers.health
         )
-        self._contact = Contact()
-        self.cluster = Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.answered)]))
+        self._activity = ApiActivity()
+        self.cluster = Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]))
         self._lease = lease_for(settings.lease, self.cluster, me, _pod_namespace())
-        self._messages = Messages(settings.notify, self._metrics.sent)
-        self._recorder = EventRecorder(self.cluster.record, me[:128], self._metrics.told, self._metrics.dropped)
+        self._messages = Messages(settings.notify, self._metrics.message_ended)
+        self._recorder = EventRecorder(
+            self.cluster.record, me[:128], self._metrics.transition, self._metrics.event_dropped
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._logged_in_at = -math.inf
         self._stop = asyncio.Event()
-        told = telling(self.cluster, self._messages)
-        ports = Ports(told, self._providers, self._messages, self._recorder, SystemClock())
+        notifying = with_notifications(self.cluster, self._messages)
+        ports = Ports(notifying, self._providers, self._messages, self._recorder, SystemClock())
         self._driver = Driver(ports, self._spawn, self._queue.add, lambda: bool(self._queue.depth))
         self._router = EventRouter(self.cluster, self._queue.add, self._driver.deleted)
-        self._missed = Missed(self.cluster, settings.namespaces, self._router.missed)
-        self._readiness = Readiness(self.cluster, settings.namespaces, lambda: self._lease.trouble)
-        self._health = Health(settings.port, self._readiness.why_not, self._contact, self._metrics.text)
+        self._relist = RelistCheck(self.cluster, settings.namespaces, self._router.missed)
+        self._readiness = Readiness(self.cluster, settings.namespaces, lambda: self._lease.problem)
+        self._health = Health(settings.port, self._readiness.unready_reason, self._activity, self._metrics.text)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -111,12 +113,12 @@ class Operator:
         self._providers.health()  # the log says at once what a plan would have to wait for
         self._spawn(self._readiness.run())
         try:
-            await until_one_ends(self._stop.wait(), self._health.run(), self._work(), patience=_LONGEST_END)
+            await run_until_any_ends(self._stop.wait(), self._health.run(), self._work(), patience=_SHUTDOWN_TIMEOUT)
         finally:
             for task in self._tasks:
                 task.cancel()
             try:
-                async with asyncio.timeout(_LONGEST_END):
+                async with asyncio.timeout(_SHUTDOWN_TIMEOUT):
                     await self._lease.release()
                     await self._recorder.flush()
                     await self._messages.flush()
@@ -130,13 +132,13 @@ class Operator:
         await self._lease.acquire()
         self._spawn(sweep_at_last(self.cluster, self.settings.namespaces))
         sending = (self._recorder.run(), self._messages.run())
-        await until_one_ends(
-            self._lease.keep(),
+        await run_until_any_ends(
+            self._lease.keep_renewed(),
             *sending,
             self._queue.run(),
-            self._missed.run(),
-            keep_running(self._kopf_run),
-            patience=_LONGEST_END,
+            self._relist.run(),
+            run_kopf_forever(self._kopf_operator),
+            patience=_SHUTDOWN_TIMEOUT,
         )
 
     def _take_signals(self) -> None:
@@ -144,7 +146,7 @@ class Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
-    def _kopf_run(self) -> Coroutine[Any, Any, None]:
+    def _kopf_operator(self) -> Coroutine[Any, Any, None]:
         namespaces = self.settings.namespaces
         return kopf.operator(
             registry=self._registry(),
@@ -169,11 +171,11 @@ class Operator:
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
-            return await self._session_of_kopf()
+            return await self._kopf_session()
 
         @kopf.on.startup(registry=registry)
         async def started(**_: Any) -> None:
-            asyncio.get_running_loop().call_later(_KOPF_IS_UP, self._take_signals)
+            asyncio.get_running_loop().call_later(_KOPF_STARTUP, self._take_signals)
 
         @kopf.on.event(PLANS.group, PLANS.version, PLANS.plural, registry=registry)
         async def plan(event: kopf.RawEvent, **_: Any) -> None:
@@ -190,7 +192,7 @@ class Operator:
     # --- turns --------------------------------------------------------------------------------------------------------
 
     async def _turn(self, ref: Ref) -> timedelta | None:
-        await self._lease.ours()
+        await self._lease.wait_until_held()
         with self._metrics.turn():
             after = await self._driver.turn(ref)
         if self._phase(ref) in ACTIVE:
@@ -209,19 +211,19 @@ class Operator:
         """The pod's own account, else the kubeconfig. Read anew each time, because tokens are rotated."""
         return _in_cluster() or _from_kubeconfig(self._kopf)
 
-    async def _session_of_kopf(self) -> kopf.AiohttpSession:
+    async def _kopf_session(self) -> kopf.AiohttpSession:
         """A session for Kopf that we can see through. Kopf asks again at once after each 401, so it is made to wait then."""
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._logged_in_at + _BETWEEN_LOGINS - loop.time()))
+        await asyncio.sleep(max(0.0, self._logged_in_at + _LOGIN_INTERVAL - loop.time()))
         self._logged_in_at = loop.time()
         info = self.log_in()
 
-        def over(answer: Answer) -> None:
-            self._contact.over(answered=bool(answer.code))
-            self._metrics.answered(answer)
-            self._missed.listed(answer)
+        def over(answer: TracedRequest) -> None:
+            self._activity.request_ended(answered=bool(answer.code))
+            self._metrics.request_ended(answer)
+            self._relist.listed(answer)
 
-        session = connect(info, [trace(self._contact.begun, over)], limit=0)
+        session = connect(info, [trace(self._activity.request_sent, over)], limit=0)
         return kopf.AiohttpSession(server=info.server, expiration=info.expiration, aiohttp_session=session)
 
 

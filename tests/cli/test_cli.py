@@ -21,7 +21,7 @@ import yaml
 from cutover.cli.base import Screen, as_json
 from cutover.cli.kubeconfig import Plans
 from cutover.report.screen import screen, table
-from cutover.report.summary import account
+from cutover.report.summary import summarize
 from cutover.report.terminal import report as whole
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
@@ -147,15 +147,15 @@ def test_what_a_status_says_does_not_steer_the_terminal(width: int) -> None:
     status = {"phase": "Running", "message": f"[b]{HOSTILE}[/b] end", "run": run, "current": current, "steps": [step]}
     status["report"] = [{"criterion": "WithinWindow", "result": "Met", "evidence": f"{HOSTILE} end"}]
     body = {"metadata": {"name": "plan", "namespace": "shop"}, "spec": yaml.safe_load(GOOD)["spec"], "status": status}
-    told = account(body, [], datetime(2026, 1, 1, tzinfo=UTC))
-    rows = [(body["metadata"], told.status)]
-    for shown in (screen("plan", told.status), table(rows, everywhere=True), whole(told), HOSTILE):
+    summary = summarize(body, [], datetime(2026, 1, 1, tzinfo=UTC))
+    rows = [(body["metadata"], summary.status)]
+    for shown in (screen("plan", summary.status), table(rows, everywhere=True), whole(summary), HOSTILE):
         console = Screen(file=(text := io.StringIO()), width=width)
         console.print(shown)
         assert r"a\x1b[2Jb" in re.sub(r"\s", "", text.getvalue())
         assert not unseen(text.getvalue())
     console = Screen(file=(text := io.StringIO()), width=200, force_terminal=True)
-    console.print(screen("plan", told.status))
+    console.print(screen("plan", summary.status))
     bare = re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue())
     assert not unseen(bare), "styles are ours"
     assert "[/b] end" in bare

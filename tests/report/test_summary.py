@@ -17,7 +17,7 @@ from cutover.engine.criteria import with_report
 from cutover.plan.plan import hash_of, parse, read_status, write_status
 from cutover.report.page import page
 from cutover.report.screen import screen
-from cutover.report.summary import TITLES, account, document, took
+from cutover.report.summary import TITLES, human_duration, summarize, to_document
 from cutover.report.terminal import report
 from cutover.status.conditions import present
 from cutover.status.status import Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus, SuccessCriterion
@@ -65,7 +65,7 @@ def an_event(note: str, at: datetime = NOW, kind: str = "Normal") -> dict[str, A
 def text(body: dict[str, Any], events: tuple[dict[str, Any], ...] = (), width: int = 80) -> str:
     console = Console(width=width, highlight=False, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as shown:
-        console.print(report(account(body, events, NOW)))
+        console.print(report(summarize(body, events, NOW)))
     return shown.get()
 
 
@@ -98,8 +98,8 @@ class Read(HTMLParser):
 
 def test_all_three_say_the_same() -> None:
     body = a_plan()
-    told = account(body, (), NOW)
-    made, shown, read = document(told), " ".join(text(body).split()), Read(page(told))
+    summary = summarize(body, (), NOW)
+    made, shown, read = to_document(summary), " ".join(text(body).split()), Read(page(summary))
     assert read.open == []
     for line in made["report"]:
         says = f"{TITLES[SuccessCriterion(line['criterion'])]}: {line['evidence']}"
@@ -121,8 +121,8 @@ def test_no_text_gets_into_the_page_as_anything_else() -> None:
     body = a_plan(message=EVIL, failure=failure, history=(past,))
     body["metadata"]["namespace"] = EVIL
     body["status"]["steps"][0]["kind"] = EVIL
-    told = account(body, (an_event(EVIL),), NOW)
-    read = Read(page(told))
+    summary = summarize(body, (an_event(EVIL),), NOW)
+    read = Read(page(summary))
     titles = [attrs["title"] for _, attrs in read.tags if attrs.get("title")]
     assert titles[0] == f"step-0 ({EVIL}): Done, began 12:00:00 UTC, 1m"
     assert read.text.count(EVIL) == 4
@@ -151,13 +151,13 @@ def test_no_text_gets_into_the_page_as_anything_else() -> None:
 
 
 def test_the_page_loads_nothing() -> None:
-    whole = page(account(a_plan(), (an_event("x"),), NOW))
+    whole = page(summarize(a_plan(), (an_event("x"),), NOW))
     assert not re.search(r"https?:|url\(|@import|src=|href=|<script|<link|<img", whole)
     assert "default-src 'none'; style-src 'unsafe-inline'" in Read(whole).tags[4][1].values()
 
 
 def test_the_timeline_shows_when_each_step_was() -> None:
-    read = Read(page(account(a_plan(4), (), NOW)))
+    read = Read(page(summarize(a_plan(4), (), NOW)))
     bars = [attrs["style"] for tag, attrs in read.tags if attrs.get("class", "").startswith("bar ")]  # type: ignore[union-attr]
     assert bars == [f"left:{at * 25:.2f}%;width:25.00%" for at in range(4)]
     drawn = [line.split()[2] for line in text(a_plan(4)).splitlines() if "█" in line]
@@ -179,17 +179,17 @@ def test_a_long_plan_fits_a_terminal(width: int) -> None:
 def test_a_plan_that_goes_on_is_not_judged() -> None:
     body = a_plan(phase=Phase.RUNNING)
     del body["status"]["run"]["finishedAt"], body["status"]["steps"][2]["finishedAt"]
-    told = account(body, (), NOW + timedelta(minutes=10))
-    assert "the plan is Running; it is judged when its run has ended" in Read(page(told)).text
-    assert document(told)["noReport"].startswith("the plan is Running")
-    assert [bar.took for bar in told.bars][-1] == timedelta(minutes=8)
+    summary = summarize(body, (), NOW + timedelta(minutes=10))
+    assert "the plan is Running; it is judged when its run has ended" in Read(page(summary)).text
+    assert to_document(summary)["noReport"].startswith("the plan is Running")
+    assert [bar.duration for bar in summary.bars][-1] == timedelta(minutes=8)
 
 
 def test_one_that_nobody_has_seen() -> None:
     body = a_plan()
     body["status"] = {"observedGeneration": -1}
     assert "not seen yet by the operator" in text(body)
-    assert "judged when its run has ended" in Read(page(account(body, (), NOW))).text
+    assert "judged when its run has ended" in Read(page(summarize(body, (), NOW))).text
 
 
 def test_the_screen_of_a_plan_says_how_many_were_met() -> None:
@@ -241,25 +241,25 @@ def test_a_run_that_did_something_and_was_not_judged() -> None:
 def test_a_spec_that_is_another_one_by_now_is_not_held_against_the_run() -> None:
     body = a_plan()
     body["spec"]["timeout"] = "1h"
-    told = account(body, (), NOW)
-    assert (told.checklist, told.unknown) == ((), "the spec was changed since this run")
+    summary = summarize(body, (), NOW)
+    assert (summary.checklist, summary.no_checklist) == ((), "the spec was changed since this run")
     assert "the spec was changed since this run" in text(body)
-    assert document(told)["noChecklist"] == "the spec was changed since this run"
-    assert len(document(told)["report"]) == 7
+    assert to_document(summary)["noChecklist"] == "the spec was changed since this run"
+    assert len(to_document(summary)["report"]) == 7
 
 
 def test_a_spec_that_cannot_be_read() -> None:
     body = a_plan()
     body["spec"]["steps"] = []
     body["status"]["run"]["specHash"] = hash_of("plan", body["spec"])
-    assert account(body, (), NOW).unknown.startswith("the spec cannot be read: steps: ")
+    assert summarize(body, (), NOW).no_checklist.startswith("the spec cannot be read: steps: ")
 
 
 def test_events_of_this_run_in_their_order() -> None:
     events = tuple(an_event(f"event {at}", NOW + timedelta(minutes=at)) for at in (3, -1, 1))
-    told = account(a_plan(), events, NOW)
-    assert [event.note for event in told.events] == ["event 1", "event 3"]
-    assert "event 1" in Read(page(told)).text
+    summary = summarize(a_plan(), events, NOW)
+    assert [event.note for event in summary.events] == ["event 1", "event 3"]
+    assert "event 1" in Read(page(summary)).text
 
 
 @pytest.mark.parametrize(
@@ -267,4 +267,4 @@ def test_events_of_this_run_in_their_order() -> None:
     [(0, "0.0s"), (59.94, "59.9s"), (60, "1m"), (61, "1m 1s"), (3600, "1h"), (3661, "1h 1m"), (90_061, "1d 1h")],
 )
 def test_how_long(seconds: float, says: str) -> None:
-    assert took(timedelta(seconds=seconds)) == says
+    assert human_duration(timedelta(seconds=seconds)) == says

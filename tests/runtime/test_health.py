@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from cutover.runtime.health import STREAM, Contact, Health
+from cutover.runtime.health import STREAM, ApiActivity, Health
 
 
 async def _ask(port: int, path: str) -> tuple[int, str]:
@@ -17,8 +17,8 @@ async def _ask(port: int, path: str) -> tuple[int, str]:
 
 async def test_probes() -> None:
     why = "plans cannot be read yet"
-    contact = Contact()
-    health = Health(0, lambda: why, contact, lambda _: (b"cutover_lease_held 1.0\n", "text/plain"), "127.0.0.1")
+    activity = ApiActivity()
+    health = Health(0, lambda: why, activity, lambda _: (b"cutover_lease_held 1.0\n", "text/plain"), "127.0.0.1")
     task = asyncio.create_task(health.run())
     while not health.port:
         await asyncio.sleep(0.01)
@@ -27,10 +27,10 @@ async def test_probes() -> None:
     why = ""
     assert await _ask(health.port, "/readyz") == (200, "ok\n")
     assert await _ask(health.port, "/metrics") == (200, "cutover_lease_held 1.0\n")
-    contact.begun()
-    contact._tried = (contact._tried or 0) - 1000
+    activity.request_sent()
+    activity._tried = (activity._tried or 0) - 1000
     assert await _ask(health.port, "/livez") == (500, "the API server was not tried for 1000s\n")
-    contact.begun()
+    activity.request_sent()
     assert (await _ask(health.port, "/livez"))[0] == 200
     health._beat -= 60
     assert "loop" in (await _ask(health.port, "/livez"))[1]
@@ -42,13 +42,13 @@ async def test_probes() -> None:
 async def test_contact() -> None:
     """Dead is what does not try any more, never what gets no answer."""
     now = asyncio.get_running_loop().time()
-    contact = Contact()
-    assert contact.why_dead(now + 10_000) == "", "a standby has no streams"
-    contact.begun()
-    contact.over(answered=True)
-    assert contact.why_dead(now + STREAM + 60) == "", "the streams live that long"
-    assert contact.why_dead(now + STREAM + 180)
-    contact.begun()
-    contact.over(answered=False)
-    assert contact.why_dead(now + 60) == ""
-    assert contact.why_dead(now + 180), "what failed is tried again soon"
+    activity = ApiActivity()
+    assert activity.hung_reason(now + 10_000) == "", "a standby has no streams"
+    activity.request_sent()
+    activity.request_ended(answered=True)
+    assert activity.hung_reason(now + STREAM + 60) == "", "the streams live that long"
+    assert activity.hung_reason(now + STREAM + 180)
+    activity.request_sent()
+    activity.request_ended(answered=False)
+    assert activity.hung_reason(now + 60) == ""
+    assert activity.hung_reason(now + 180), "what failed is tried again soon"

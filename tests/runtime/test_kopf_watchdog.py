@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from cutover.runtime.kopf_watchdog import GivenUp, until_it_ends
+from cutover.runtime.kopf_watchdog import KopfHung, run_kopf
 
 LOGGER = logging.getLogger("kopf._core.reactor.running")
 
@@ -19,14 +19,14 @@ async def test_what_it_raises_is_raised() -> None:
         raise RuntimeError("a stream")
 
     with pytest.raises(RuntimeError, match="a stream"):
-        await until_it_ends(fails())
+        await run_kopf(fails())
 
 
 async def test_it_may_take_long_while_nothing_has_failed() -> None:
     async def works() -> None:
         await asyncio.sleep(0.2)
 
-    await until_it_ends(works(), patience=0.01)
+    await run_kopf(works(), patience=0.01)
 
 
 async def test_one_that_hangs_is_left() -> None:
@@ -36,8 +36,8 @@ async def test_one_that_hangs_is_left() -> None:
         LOGGER.error("Multidimensional multitasker has failed")
         await ends.wait()
 
-    with pytest.raises(GivenUp, match="did not end within"):
-        await until_it_ends(hangs(), patience=0.05)
+    with pytest.raises(KopfHung, match="did not end within"):
+        await run_kopf(hangs(), patience=0.05)
     assert LOGGER.handlers == []
     ends.set()
 
@@ -51,7 +51,7 @@ async def test_it_is_ended_with_the_process() -> None:
         finally:
             ended.set()
 
-    task = asyncio.create_task(until_it_ends(works()))
+    task = asyncio.create_task(run_kopf(works()))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -31,15 +31,15 @@ class Api:
     def __init__(self) -> None:
         self.body: Any = None
         self.requests: list[str] = []
-        self.trouble: OutsideError | None = None
+        self.problem: OutsideError | None = None
         self.answer_lost = False
         self._version = 0
         self._changed = asyncio.Event()
 
     def _call(self, verb: str) -> None:
         self.requests.append(verb)
-        if self.trouble is not None:
-            raise self.trouble
+        if self.problem is not None:
+            raise self.problem
 
     def put(self, holder: str, **spec: Any) -> None:
         """Somebody writes it."""
@@ -77,7 +77,7 @@ class Api:
 
     async def watch(self, _: Ref, version: str) -> AsyncGenerator[Any, None]:
         self.requests.append("watch")
-        while self.trouble is None:
+        while self.problem is None:
             if self.body is not None and self.body["metadata"]["resourceVersion"] != version:
                 version = self.body["metadata"]["resourceVersion"]
                 yield copy.deepcopy(self.body)
@@ -223,21 +223,21 @@ async def test_a_standby_that_was_out_of_contact_gives_the_holder_its_time_again
     api.put("other")
     async with running(mine.acquire()) as acquiring:
         await soon(lambda: "watch" in api.requests)
-        api.trouble = Unavailable("away")
+        api.problem = Unavailable("away")
         await asyncio.sleep(DURATION * 1.5)
-        assert mine.trouble
-        api.trouble = None
+        assert mine.problem
+        api.problem = None
         after = await waited(acquiring)
     assert after >= DURATION
-    assert mine.trouble == ""
+    assert mine.problem == ""
 
 
 async def test_missing_rights_are_said() -> None:
     api = Api()
-    api.trouble = Denied('leases "cutover" is forbidden')
+    api.problem = Denied('leases "cutover" is forbidden')
     mine = lease(api)
     async with running(mine.acquire()):
-        await soon(lambda: "forbidden" in mine.trouble)
+        await soon(lambda: "forbidden" in mine.problem)
 
 
 # --- held -------------------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ async def test_it_is_renewed_and_costs_one_request_each_time() -> None:
     mine = lease(api)
     await mine.acquire()
     before = len(api.requests)
-    async with running(mine.keep()) as keeping:
+    async with running(mine.keep_renewed()) as keeping:
         await asyncio.sleep(DURATION * 1.5)
         assert mine.held
         assert not keeping.done()
@@ -262,7 +262,7 @@ async def test_one_that_was_taken_over_is_lost() -> None:
     await mine.acquire()
     api.put("other")
     with pytest.raises(Lost, match="other holds the Lease cutover now; it was me"):
-        await waited(mine.keep())
+        await waited(mine.keep_renewed())
     assert api.holder == "other"
 
 
@@ -272,7 +272,7 @@ async def test_one_that_is_deleted_is_lost() -> None:
     await mine.acquire()
     api.body = None
     with pytest.raises(Lost, match="nobody holds"):
-        await waited(mine.keep())
+        await waited(mine.keep_renewed())
 
 
 async def test_somebody_writes_another_field_of_it() -> None:
@@ -280,7 +280,7 @@ async def test_somebody_writes_another_field_of_it() -> None:
     mine = lease(api)
     await mine.acquire()
     api.put("me", preferred="x")
-    async with running(mine.keep()) as keeping:
+    async with running(mine.keep_renewed()) as keeping:
         await soon(lambda: api.requests[-1] == "update" and len(api.requests) > 6)
         assert not keeping.done()
     assert api.body["spec"]["preferred"] == "x"
@@ -292,16 +292,16 @@ async def test_the_api_server_is_away(away: float) -> None:
     api = Api()
     mine = lease(api)
     await mine.acquire()
-    async with running(mine.keep()) as keeping:
-        await asyncio.wait_for(mine.ours(), 0.01)
-        api.trouble = Unavailable("away")
+    async with running(mine.keep_renewed()) as keeping:
+        await asyncio.wait_for(mine.wait_until_held(), 0.01)
+        api.problem = Unavailable("away")
         await asyncio.sleep(DURATION * away)
         if away >= 1:
             assert not mine.held
-        async with running(mine.ours()) as waiting:
+        async with running(mine.wait_until_held()) as waiting:
             await asyncio.sleep(0)
             assert waiting.done() == mine.held
-            api.trouble = None
+            api.problem = None
             await waited(waiting)
         assert mine.held
         assert not keeping.done()
@@ -311,12 +311,12 @@ async def test_taken_over_while_out_of_contact() -> None:
     api = Api()
     mine = lease(api)
     await mine.acquire()
-    async with running(mine.keep()) as keeping:
-        api.trouble = Unavailable("away")
+    async with running(mine.keep_renewed()) as keeping:
+        api.problem = Unavailable("away")
         await soon(lambda: not mine.held)
         api.put("other")
-        async with running(mine.ours()) as waiting:
-            api.trouble = None
+        async with running(mine.wait_until_held()) as waiting:
+            api.problem = None
             with pytest.raises(Lost):
                 await waited(keeping)
             assert not waiting.done(), "no turn begins"
@@ -326,7 +326,7 @@ async def test_an_answer_that_was_lost() -> None:
     api = Api()
     mine = lease(api)
     await mine.acquire()
-    async with running(mine.keep()) as keeping:
+    async with running(mine.keep_renewed()) as keeping:
         api.answer_lost = True
         await soon(lambda: not api.answer_lost)
         await asyncio.sleep(DURATION)
@@ -360,7 +360,7 @@ async def test_released_while_away() -> None:
     api = Api()
     mine = lease(api)
     await mine.acquire()
-    api.trouble = Unavailable("away")
+    api.problem = Unavailable("away")
     await mine.release()
     assert api.holder == "me"
 

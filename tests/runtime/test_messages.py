@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cutover.adapters.receivers import Handed, urls_of
+from cutover.adapters.receivers import DeliveryReport, urls_of
 from cutover.ports import Delivery, Message
 from cutover.runtime import messages
 from cutover.runtime.messages import Messages
@@ -188,15 +188,15 @@ def test_urls() -> None:
 async def test_who_took_it_late_is_not_told_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The try is given up after a while, its thread goes on, and what comes of that counts."""
     came: list[tuple[str, ...]] = []
-    answers = iter([Handed(("slow",), "one did not take it"), Handed()])
+    answers = iter([DeliveryReport(("slow",), "one did not take it"), DeliveryReport()])
     let_go = threading.Event()
 
-    def hand_over(_: Path, __: Message, left: tuple[str, ...] = ()) -> Handed:
+    def deliver(_: Path, __: Message, left: tuple[str, ...] = ()) -> DeliveryReport:
         came.append(left)
         let_go.wait(10)
         return next(answers)
 
-    monkeypatch.setattr(messages, "hand_over", hand_over)
+    monkeypatch.setattr(messages, "deliver", deliver)
     async with sending(limit=0.05, chat=tmp_path / "chat") as (sender, told):
         delivery = sender.post("chat", Message("t", "m"), 30)
         await asyncio.sleep(0.06)  # the first try is over, its thread is not
@@ -210,15 +210,15 @@ async def test_a_message_between_two_tries_is_tried_once_more_at_the_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(messages, "_PAUSES", (60.0,))
-    answers = iter([Handed(("url",), "refused"), Handed()])
+    answers = iter([DeliveryReport(("url",), "refused"), DeliveryReport()])
     tried = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def hand_over(*_: object) -> Handed:
+    def deliver(*_: object) -> DeliveryReport:
         loop.call_soon_threadsafe(tried.set)
         return next(answers)
 
-    monkeypatch.setattr(messages, "hand_over", hand_over)
+    monkeypatch.setattr(messages, "deliver", deliver)
     async with sending(chat=tmp_path / "chat") as (sender, told):
         delivery = sender.post("chat", Message("t", "m"), 600)
         await asyncio.wait_for(tried.wait(), 10)

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
-from cutover.adapters.http_trace import Answer, classify
+from cutover.adapters.http_trace import TracedRequest, classify
 from cutover.errors import Unavailable
 from cutover.runtime.metrics import Metrics
 from cutover.saga.turn import Notice
@@ -39,10 +39,10 @@ def test_what_is_counted() -> None:
         pass
     with pytest.raises(Unavailable), metrics.turn():
         raise Unavailable("away")
-    metrics.answered(Answer("patch", "virtualservices.networking.istio.io", 200, 0.004, impersonated=True))
-    metrics.answered(Answer("get", "leases.coordination.k8s.io", 0, 5.0, impersonated=False))
-    metrics.told(Notice("GateFailed", "gate errors failed", warning=True))
-    metrics.dropped()
+    metrics.request_ended(TracedRequest("patch", "virtualservices.networking.istio.io", 200, 0.004, impersonated=True))
+    metrics.request_ended(TracedRequest("get", "leases.coordination.k8s.io", 0, 5.0, impersonated=False))
+    metrics.transition(Notice("GateFailed", "gate errors failed", warning=True))
+    metrics.event_dropped()
     seen = samples(metrics)
     assert seen["cutover_plans", "Running"] == 2
     assert seen["cutover_plans", "Pending"] == 1

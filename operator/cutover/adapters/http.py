@@ -28,7 +28,7 @@ _QUICK: Final = 16384
 """Bytes of an answer that are read at once; a larger one is read in a thread, so that the loop goes on meanwhile."""
 
 
-class Asker:
+class ProviderEndpoint:
     """Asks one server.
 
     Args:
@@ -40,11 +40,11 @@ class Asker:
 
     def __init__(self, name: str, place: str, server: Server, session: Callable[[], aiohttp.ClientSession]) -> None:
         self._name, self._place, self._server, self._session = name, place, server, session
-        self._said: tuple[Problem, ...] = ()
-        self._room = asyncio.Semaphore(server.concurrency)
+        self._reported: tuple[Problem, ...] = ()
+        self._slots = asyncio.Semaphore(server.concurrency)
         self._certificates = _Certificates(server.tls) if server.tls else None
 
-    async def ask(
+    async def request(
         self,
         path: str,
         read: Callable[[Json], Sample],
@@ -53,13 +53,13 @@ class Asker:
     ) -> Sample:
         """GET, or POST of a form, below the server's address; `read` makes a sample of the JSON that comes back."""
         url = URL(self._server.url + path, encoded=True).with_query(query or None)
-        asking = False
+        sent = False
         try:
-            async with asyncio.timeout(self._server.timeout), self._room:
-                asking = True
-                return await self._ask(url, form, read)
+            async with asyncio.timeout(self._server.timeout), self._slots:
+                sent = True
+                return await self._send(url, form, read)
         except TimeoutError:
-            if asking:
+            if sent:
                 return Sample(None, f"{self._name} gave no answer within {self._server.timeout:g}s")
             most = self._server.concurrency
             return Sample(None, f"{self._name} was not asked, because {most} questions to it were under way already")
@@ -70,8 +70,8 @@ class Asker:
         except (aiohttp.ClientError, OSError):
             return Sample(None, f"{self._name} cannot be reached")
 
-    async def _ask(self, url: URL, form: Mapping[str, str] | None, read: Callable[[Json], Sample]) -> Sample:
-        headers, trusted = self._who()
+    async def _send(self, url: URL, form: Mapping[str, str] | None, read: Callable[[Json], Sample]) -> Sample:
+        headers, trusted = self._credentials()
         method = "GET" if form is None else "POST"
         request = self._session().request(method, url, data=form, headers=headers, ssl=trusted, allow_redirects=False)
         async with request as response:
@@ -91,12 +91,12 @@ class Asker:
     def usable(self) -> bool:
         """Whether the files of its credentials are of use as they are now."""
         try:
-            self._who()
+            self._credentials()
         except PlanError:
             return False
         return True
 
-    def _who(self) -> tuple[dict[str, str], ssl.SSLContext | bool]:
+    def _credentials(self) -> tuple[dict[str, str], ssl.SSLContext | bool]:
         """The headers to send and whom to trust now. The log says what cannot be used, and when all can again: once each.
 
         Raises:
@@ -113,11 +113,11 @@ class Asker:
         except PlanError as error:
             problems.extend(error.problems)
         found = tuple(Problem(f"{self._place}.{problem.where}", problem.message) for problem in problems)
-        if self._said and not found:
+        if self._reported and not found:
             log.info("the credentials for %s can be used again", self._name, extra={"where": self._place})
-        for problem in found if found != self._said else ():
+        for problem in found if found != self._reported else ():
             log.warning("the credentials for %s cannot be used", self._name, extra={"why": str(problem)})
-        self._said = found
+        self._reported = found
         if found:
             raise PlanError(*found)
         return headers, trusted
@@ -131,7 +131,7 @@ class Asker:
 
     def _read(self, text: bytearray, read: Callable[[Json], Sample]) -> Sample:
         try:
-            document = json.loads(text, parse_constant=_no_number)
+            document = json.loads(text, parse_constant=_reject_constant)
         except (ValueError, RecursionError):
             return Sample(None, f"the answer of {self._name} is not JSON")
         return read(document)
@@ -147,13 +147,13 @@ class _Certificates:
 
     def context(self) -> ssl.SSLContext:
         """The one to use now. Raises PlanError."""
-        seen = [_mark(file) for file in self._tls.files()]
+        seen = [_fingerprint(file) for file in self._tls.files()]
         if self._made is None or seen != self._seen:
             self._made, self._seen = self._tls.context(), seen
         return self._made
 
 
-def _mark(file: str) -> object:
+def _fingerprint(file: str) -> object:
     try:
         found = os.stat(file)  # noqa: PTH116 -- a string is enough
     except OSError:
@@ -161,5 +161,5 @@ def _mark(file: str) -> object:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _no_number(name: str) -> float:
+def _reject_constant(name: str) -> float:
     raise ValueError(name)

@@ -22,7 +22,7 @@ _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TracedRequest:
     """One request that is over; of a watch, its beginning.
 
     Attributes:
@@ -31,7 +31,7 @@ class Answer:
         code: of HTTP; 0 when there was no answer.
         seconds: until the answer began.
         impersonated: made as a plan's account: a write to a target.
-        continued: of a list, a further part of it.
+        next_page: of a list, a further part of it.
     """
 
     verb: str
@@ -39,10 +39,10 @@ class Answer:
     code: int
     seconds: float
     impersonated: bool
-    continued: bool = False
+    next_page: bool = False
 
 
-def trace(begun: Callable[[], None], answered: Callable[[Answer], None]) -> aiohttp.TraceConfig:
+def trace(begun: Callable[[], None], answered: Callable[[TracedRequest], None]) -> aiohttp.TraceConfig:
     """A trace for a session of aiohttp, which calls back before each request and after each answer."""
 
     async def start(_: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestStartParams) -> None:
@@ -53,7 +53,9 @@ def trace(begun: Callable[[], None], answered: Callable[[Answer], None]) -> aioh
         verb, resource = classify(params.method, params.url)
         seconds = asyncio.get_running_loop().time() - context.begun
         answered(
-            Answer(verb, resource, code, seconds, "Impersonate-User" in params.headers, "continue" in params.url.query)
+            TracedRequest(
+                verb, resource, code, seconds, "Impersonate-User" in params.headers, "continue" in params.url.query
+            )
         )
 
     async def over(_: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:

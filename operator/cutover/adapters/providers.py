@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import aiohttp
 
 from cutover.adapters import prometheus
-from cutover.adapters.http import Asker
+from cutover.adapters.http import ProviderEndpoint
 from cutover.field_path import Json
 from cutover.ports import Sample
 from cutover.settings.settings import Provider
@@ -19,8 +19,8 @@ class Providers:
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._providers = dict(providers)
-        self._askers = {
-            name: Asker(
+        self._endpoints = {
+            name: ProviderEndpoint(
                 "Prometheus" if provider.prometheus else f"provider {name}",
                 f"providers.{name}.{provider.kind}",
                 provider.server,
@@ -35,11 +35,11 @@ class Providers:
 
     def usable(self, provider: str) -> bool:
         """Whether the files of its credentials, as they are now, are of use; the log says what is not, once."""
-        return self._askers[provider].usable()
+        return self._endpoints[provider].usable()
 
     def health(self) -> dict[str, bool]:
         """Which of all are usable."""
-        return {name: asker.usable() for name, asker in self._askers.items()}
+        return {name: endpoint.usable() for name, endpoint in self._endpoints.items()}
 
     async def close(self) -> None:
         """Let go of all connections."""
@@ -55,13 +55,13 @@ class Providers:
         form = {"query": query, "timeout": f"{timeout:.3f}", "lookback_delta": f"{lookback:.3f}"}
         if at is not None:
             form["time"] = f"{at:.3f}"
-        return await self._askers[provider].ask(prometheus.PATH, prometheus.read, form=form)
+        return await self._endpoints[provider].request(prometheus.PATH, prometheus.read, form=form)
 
     async def fetch(self, provider: str, path: str, query: Mapping[str, str], pick: Callable[[Json], Sample]) -> Sample:
         """One GET of a JSON document."""
         if provider not in self.names("http"):
             return Sample(None, f"there is no provider {provider} of kind http")
-        return await self._askers[provider].ask(path, pick, query=query)
+        return await self._endpoints[provider].request(path, pick, query=query)
 
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None:

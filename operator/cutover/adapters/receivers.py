@@ -21,8 +21,8 @@ logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # what it says may 
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
-    """How handing over went.
+class DeliveryReport:
+    """How sending over went.
 
     Attributes:
         left: URLs of the receivers that did not take it.
@@ -33,7 +33,7 @@ class Handed:
     trouble: str = ""
 
 
-def hand_over(file: Path, message: Message, left: tuple[str, ...] = ()) -> Handed:
+def deliver(file: Path, message: Message, left: tuple[str, ...] = ()) -> DeliveryReport:
     """Hand a message to every receiver, or to those left from an earlier try. Blocks; never raises.
 
     The file is read each time, because a mounted Secret changes without notice.
@@ -41,19 +41,19 @@ def hand_over(file: Path, message: Message, left: tuple[str, ...] = ()) -> Hande
     try:
         urls = left or urls_of(file.read_text())
     except (OSError, ValueError):
-        return Handed(trouble="its file of URLs cannot be read")
+        return DeliveryReport(trouble="its file of URLs cannot be read")
     if not urls:
-        return Handed(trouble="there is no URL in its file")
+        return DeliveryReport(trouble="there is no URL in its file")
     unknown, refused = [], []
     for url in urls:
-        took = _took(url, message)
+        took = _accepts(url, message)
         if took is None:
             unknown.append(url)
         elif not took:
             refused.append(url)
     says = [f"{len(unknown)} of its URLs are none that apprise knows"] if unknown else []
     says += [f"{len(refused)} of {len(urls)} receivers did not take it"] if refused else []
-    return Handed((*unknown, *refused), " and ".join(says))
+    return DeliveryReport((*unknown, *refused), " and ".join(says))
 
 
 def urls_of(text: str) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ def urls_of(text: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def _took(url: str, message: Message) -> bool | None:
+def _accepts(url: str, message: Message) -> bool | None:
     """Whether the receiver took it; None when apprise does not know the URL."""
     kind = apprise.NotifyType(message.tone)
     try:
@@ -76,19 +76,19 @@ def _took(url: str, message: Message) -> bool | None:
         return False
 
 
-def in_thread(work: Callable[[], Handed]) -> asyncio.Future[Handed]:
+def in_thread(work: Callable[[], DeliveryReport]) -> asyncio.Future[DeliveryReport]:
     """Run what blocks beside the loop, in a thread that does not keep the process from ending."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Handed] = loop.create_future()
+    future: asyncio.Future[DeliveryReport] = loop.create_future()
 
-    def settle(handed: Handed) -> None:
+    def settle(report: DeliveryReport) -> None:
         if not future.done():
-            future.set_result(handed)
+            future.set_result(report)
 
     def run() -> None:
-        handed = work()
+        report = work()
         with suppress(RuntimeError):  # the loop is closed: the process ends
-            loop.call_soon_threadsafe(settle, handed)
+            loop.call_soon_threadsafe(settle, report)
 
     threading.Thread(target=run, name="message", daemon=True).start()
     return future

@@ -11,23 +11,23 @@ import typer
 
 from cutover.cli.base import TIMED_OUT, Context, Name, Namespace, app, err, fail, out, plans_of, status_of
 
-ANSWER_WITHIN: Final = 10.0
+ANSWER_TIMEOUT: Final = 10.0
 """Seconds the operator has to answer a request."""
-_OF_A_STEP: Final = frozenset({"approve", "skip"})
+_STEP_VERBS: Final = frozenset({"approve", "skip"})
 
 
-def _ask(verb: str, name: str, where: tuple[str | None, str | None], step: str = "", digest: str = "") -> None:
+def _request(verb: str, name: str, where: tuple[str | None, str | None], step: str = "", digest: str = "") -> None:
     """Set the annotation, then say what became of it."""
     from cutover.status.requests import RequestVerb, write
 
     plans = plans_of(*where)
     seen = status_of(plans.get(name))
-    if verb in _OF_A_STEP and seen.current is not None:
+    if verb in _STEP_VERBS and seen.current is not None:
         step, digest = step or seen.current.step, digest or seen.current.digest
     key, value = write(RequestVerb(verb), plans.user() or "unknown", step, digest if verb == "approve" else "")
     plans.annotate(name, {key: value})
     token = dict(part.split("=", 1) for part in value.split())["token"]
-    deadline = time.monotonic() + ANSWER_WITHIN
+    deadline = time.monotonic() + ANSWER_TIMEOUT
     while time.monotonic() < deadline:
         record = next((found for found in status_of(plans.get(name)).requests if found.token == token), None)
         if record is not None:
@@ -36,7 +36,7 @@ def _ask(verb: str, name: str, where: tuple[str | None, str | None], step: str =
             out.print(f"{verb} accepted for plan {name}")
             return
         time.sleep(0.1)
-    err.print(f"{verb} is requested, but the operator has not answered within {ANSWER_WITHIN:g}s; is it running?")
+    err.print(f"{verb} is requested, but the operator has not answered within {ANSWER_TIMEOUT:g}s; is it running?")
     raise typer.Exit(TIMED_OUT)
 
 
@@ -51,7 +51,7 @@ def approve(
     context: Context = None,
 ) -> None:
     """Let a step go on that waits for a person."""
-    _ask("approve", name, (context, namespace), step, digest)
+    _request("approve", name, (context, namespace), step, digest)
 
 
 @app.command()
@@ -62,17 +62,17 @@ def skip(
     context: Context = None,
 ) -> None:
     """Take the gates of a step as passed."""
-    _ask("skip", name, (context, namespace), step)
+    _request("skip", name, (context, namespace), step)
 
 
-def _asks(verb: str) -> Callable[..., None]:
-    def ask(name: Name, namespace: Namespace = None, context: Context = None) -> None:
-        _ask(verb, name, (context, namespace))
+def _command_for(verb: str) -> Callable[..., None]:
+    def command(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+        _request(verb, name, (context, namespace))
 
-    return ask
+    return command
 
 
-for _verb, _does in (
+for _verb, _help in (
     ("pause", "Stop where the plan is; nothing is undone, and clocks stand still."),
     ("resume", "Let a paused plan go on."),
     ("abort", "Turn back: everything done is undone, last first."),
@@ -80,4 +80,4 @@ for _verb, _does in (
     ("rollback", "Take back a plan, also one that has succeeded, while its snapshots are kept."),
     ("abandon", "Let go of a plan and leave everything as it is."),
 ):
-    app.command(_verb, help=_does)(_asks(_verb))
+    app.command(_verb, help=_help)(_command_for(_verb))

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cutover.report.texts import STEERING, visible
+from cutover.report.texts import CONTROL_CHARS, escape_controls
 
 if TYPE_CHECKING:
     import rich.text
@@ -35,7 +35,7 @@ class Screen(Console):
 
     def render_str(self, text: str, **how: Any) -> rich.text.Text:
         """A string as rich takes it: a whole line, a cell of a table."""
-        return super().render_str(visible(text), **how)
+        return super().render_str(escape_controls(text), **how)
 
 
 out = Screen(soft_wrap=True)
@@ -70,7 +70,7 @@ def known(output: str, *forms: str) -> None:
 
 def as_json(value: Any) -> str:
     """For programs; on a terminal it does not steer that either. Control characters stand inside strings only."""
-    escaped = {code: f"\\u{code:04x}" for code in STEERING}
+    escaped = {code: f"\\u{code:04x}" for code in CONTROL_CHARS}
     return json.dumps(value, indent=2, ensure_ascii=False).translate(escaped) + "\n"
 
 

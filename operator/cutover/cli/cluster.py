@@ -121,27 +121,27 @@ def report(
     """Show what a run proved: success criteria, checklist, timeline. The exit code says how it ended, as that of watch."""
     from datetime import UTC, datetime
 
-    from cutover.report.summary import account, document
+    from cutover.report.summary import summarize, to_document
 
     known(output, "text", "json", "yaml")
     plans = plans_of(context, namespace)
     body = plans.get(name)
-    told = account(body, plans.events(body["metadata"]["uid"]), datetime.now(UTC))
+    summary = summarize(body, plans.events(body["metadata"]["uid"]), datetime.now(UTC))
     if html is not None:
         from cutover.report.page import page
 
-        html.write_text(page(told), encoding="utf-8")
+        html.write_text(page(summary), encoding="utf-8")
         err.print(f"written to {html}", markup=False)
     if output == "json":
-        sys.stdout.write(as_json(document(told)))
+        sys.stdout.write(as_json(to_document(summary)))
     elif output == "yaml":
-        yaml.safe_dump(document(told), sys.stdout, sort_keys=False, allow_unicode=True)
+        yaml.safe_dump(to_document(summary), sys.stdout, sort_keys=False, allow_unicode=True)
     elif html is None:
         from cutover.report.terminal import report as shown
 
         console = wide if wide.is_terminal else Screen(width=_WHOLE)
-        console.print(shown(told))
-    raise typer.Exit(EXIT.get(str(told.status.phase), 0))
+        console.print(shown(summary))
+    raise typer.Exit(EXIT.get(str(summary.status.phase), 0))
 
 
 @app.command()

@@ -42,10 +42,10 @@ class Line:
     proof: str
 
 
-_Found = tuple[State, str]
+_Finding = tuple[State, str]
 
 
-class _Look:
+class _Evidence:
     """A plan and how far it is."""
 
     def __init__(self, plan: Plan, status: Status) -> None:
@@ -60,7 +60,7 @@ class _Look:
         self.last_change = max(changing, default=-1)
         self.first_script = min(scripts, default=len(plan.steps))
 
-    def steps(self, names: Sequence[str], missing: str) -> _Found:
+    def steps(self, names: Sequence[str], missing: str) -> _Finding:
         """Proven when all of these steps are done, and those with gates were judged."""
         if not names:
             return State.MISSING, missing
@@ -80,11 +80,11 @@ class _Look:
         state = State.MISSING if unjudged or self.status.phase in ENDED else State.PLANNED
         return state, f"step {lacks[0]}" if len(names) == 1 else f"{says}: {', '.join(lacks)}"
 
-    def for_purpose(self, purpose: Purpose, missing: str) -> _Found:
+    def of_purpose(self, purpose: Purpose, missing: str) -> _Finding:
         """Proven by the steps that are there for it."""
         return self.steps([step.name for step in self.plan.steps if purpose in step.kind.purposes()], missing)
 
-    def called(self, word: str, missing: str) -> _Found:
+    def named(self, word: str, missing: str) -> _Finding:
         """Proven by steps that run something and say by their name or description that it is this."""
         named = [
             step.name
@@ -93,7 +93,7 @@ class _Look:
         ]
         return self.steps(named, missing)
 
-    def looking(self, since: int) -> list[str]:
+    def checking_from(self, since: int) -> list[str]:
         """Steps from this one on that run a Job which only looks, themselves or as a gate."""
         return [
             step.name
@@ -102,11 +102,11 @@ class _Look:
             or any(gate.source.makes() for gate in step.gates)
         ]
 
-    def measured(self, words: str, missing: str) -> _Found:
+    def measured(self, words: str, missing: str) -> _Finding:
         """Proven by guards and gates that ask a provider for such a number."""
         pattern = re.compile(words, re.IGNORECASE)
-        guards = [guard.name for guard in self.plan.guards if _asks(guard, pattern)]
-        steps = [step.name for step in self.plan.steps if any(_asks(gate, pattern) for gate in step.gates)]
+        guards = [guard.name for guard in self.plan.guards if _queries(guard, pattern)]
+        steps = [step.name for step in self.plan.steps if any(_queries(gate, pattern) for gate in step.gates)]
         if not guards:
             return self.steps(steps, missing)
         names, phase = f"guard {', '.join(guards)}", self.status.phase
@@ -118,43 +118,43 @@ class _Look:
         return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, says
 
 
-def _asks(gate: Any, pattern: re.Pattern[str]) -> bool:
+def _queries(gate: Any, pattern: re.Pattern[str]) -> bool:
     return bool(gate.source.provider()) and bool(pattern.search(" ".join((gate.name, *gate.source.queries()))))
 
 
 def checklist(plan: Plan, status: Status | None = None) -> tuple[Line, ...]:
     """All lines, in their order; without a status what the plan alone can say."""
-    look = _Look(plan, status or Status())
-    return tuple(Line(part, line, *judge(look)) for part, lines in _LINES.items() for line, judge in lines.items())
+    evidence = _Evidence(plan, status or Status())
+    return tuple(Line(part, line, *judge(evidence)) for part, lines in _LINES.items() for line, judge in lines.items())
 
 
 # --- before the migration -------------------------------------------------------------------------------------------------
 
 
-def _backup(look: _Look) -> _Found:
-    return look.called(
+def _backup(evidence: _Evidence) -> _Finding:
+    return evidence.named(
         "backup", "no step copies data: let a Job named backup come first; of objects each changed field is kept"
     )
 
 
-def _staging(look: _Look) -> _Found:
-    del look
+def _staging(evidence: _Evidence) -> _Finding:
+    del evidence
     return State.MISSING, "what happened elsewhere is not known here: apply the same plan in another namespace first"
 
 
-def _way_back(look: _Look) -> _Found:
-    if walls := [step.name for step in look.plan.steps if step.irreversible]:
+def _rollback(evidence: _Evidence) -> _Finding:
+    if walls := [step.name for step in evidence.plan.steps if step.irreversible]:
         return State.MISSING, f"there is no way back before {steps_named(walls)} (irreversible)"
-    back = [step.name for step in reversed(look.plan.steps) if step.kind.undoes]
+    back = [step.name for step in reversed(evidence.plan.steps) if step.kind.undoes]
     rehearsed = any(
-        line.criterion is SuccessCriterion.ROLLBACK and line.result is Result.MET for line in look.status.report
+        line.criterion is SuccessCriterion.ROLLBACK and line.result is Result.MET for line in evidence.status.report
     )
     says = f"the rollback is part of the plan: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
     return State.PROVEN, f"{says}; it was rehearsed" if rehearsed else says
 
 
-def _scheduled(look: _Look) -> _Found:
-    plan = look.plan
+def _scheduled(evidence: _Evidence) -> _Finding:
+    plan = evidence.plan
     spans = [f"{moment(plan.window.start)} to {moment(plan.window.end)}"] if plan.window else []
     for one in plan.windows:
         days = "each day" if set(one.days) == set(Day) else ", ".join(one.days)
@@ -162,26 +162,29 @@ def _scheduled(look: _Look) -> _Found:
     return (State.PROVEN, "; ".join(spans)) if spans else (State.MISSING, "add window or windows")
 
 
-def _notified(look: _Look) -> _Found:
-    told = [f"{one.provider} when it is {', '.join(one.phases)}" for one in look.plan.notifications]
-    state, says = look.for_purpose(Purpose.NOTIFIES, "add notifications, or a notify step")
+def _notified(evidence: _Evidence) -> _Finding:
+    told = [f"{one.provider} when it is {', '.join(one.phases)}" for one in evidence.plan.notifications]
+    state, says = evidence.of_purpose(Purpose.NOTIFIES, "add notifications, or a notify step")
     if not told:
         return state, says
     also = f"; {says}" if state is not State.MISSING else ""
     return State.PROVEN, f"the plan tells {'; '.join(told)}{also}"
 
 
-def _documented(look: _Look) -> _Found:
-    bare = [step.name for step in look.plan.steps if not step.description]
+def _documented(evidence: _Evidence) -> _Finding:
+    bare = [step.name for step in evidence.plan.steps if not step.description]
     if bare:
         return State.MISSING, f"{steps_named(bare)}: no description; what stands elsewhere is not known here"
     return State.PROVEN, "each step has a description"
 
 
-def _watched(look: _Look) -> _Found:
-    asking = [f"guard {guard.name}" for guard in look.plan.guards if guard.source.provider()]
+def _watched(evidence: _Evidence) -> _Finding:
+    asking = [f"guard {guard.name}" for guard in evidence.plan.guards if guard.source.provider()]
     asking += [
-        f"gate {gate.name} of {step.name}" for step in look.plan.steps for gate in step.gates if gate.source.provider()
+        f"gate {gate.name} of {step.name}"
+        for step in evidence.plan.steps
+        for gate in step.gates
+        if gate.source.provider()
     ]
     if not asking:
         return State.MISSING, "no gate and no guard asks a provider for a number"
@@ -191,98 +194,99 @@ def _watched(look: _Look) -> _Found:
 # --- during the migration -------------------------------------------------------------------------------------------------
 
 
-def _closed(look: _Look) -> _Found:
-    return look.for_purpose(
+def _closed(evidence: _Evidence) -> _Finding:
+    return evidence.of_purpose(
         Purpose.STARTS_MAINTENANCE, "no flags step sets a key named after maintenance; without a break none is needed"
     )
 
 
-def _preflight(look: _Look) -> _Found:
-    run, status = look.status.run, look.status
-    if look.begun and run is not None:
+def _preflight(evidence: _Evidence) -> _Finding:
+    run, status = evidence.status.run, evidence.status
+    if evidence.begun and run is not None:
         return State.PROVEN, f"nothing was missing when run {run.number} began, {moment(run.started_at)}"
     if status.phase is Phase.REFUSED:
         return State.MISSING, status.message
     return State.PLANNED, "objects, rights, routes and capacity are looked at before the first step"
 
 
-def _scripts(look: _Look) -> _Found:
-    return look.for_purpose(Purpose.CHANGES_DATA, "no step runs a Job that changes something")
+def _scripts(evidence: _Evidence) -> _Finding:
+    return evidence.of_purpose(Purpose.CHANGES_DATA, "no step runs a Job that changes something")
 
 
-def _integrity(look: _Look) -> _Found:
-    if look.first_script == len(look.plan.steps):
+def _integrity(evidence: _Evidence) -> _Finding:
+    if evidence.first_script == len(evidence.plan.steps):
         return State.MISSING, "no step runs what may change data, and none looks at data"
-    names = look.looking(look.first_script)[:1]
-    return look.steps(
+    names = evidence.checking_from(evidence.first_script)[:1]
+    return evidence.steps(
         names, "no Job looks at the data afterwards: add a gate with job, or a job step with changesNothing"
     )
 
 
-def _validated(look: _Look) -> _Found:
-    steps = look.plan.steps[max(0, look.last_change) :]
+def _validated(evidence: _Evidence) -> _Finding:
+    steps = evidence.plan.steps[max(0, evidence.last_change) :]
     names = [step.name for step in steps if step.gates or Purpose.VERIFIES in step.kind.purposes()]
-    return look.steps(names, "nothing is judged at or after the last change: add a gate, or a check")
+    return evidence.steps(names, "nothing is judged at or after the last change: add a gate, or a check")
 
 
-def _configured(look: _Look) -> _Found:
-    return look.for_purpose(Purpose.CONFIGURES, "no step changes a configuration or a version")
+def _configured(evidence: _Evidence) -> _Finding:
+    return evidence.of_purpose(Purpose.CONFIGURES, "no step changes a configuration or a version")
 
 
-def _cleared(look: _Look) -> _Found:
-    return look.called("cache", "no Job is named after a cache; without one none need be cleared")
+def _cleared(evidence: _Evidence) -> _Finding:
+    return evidence.named("cache", "no Job is named after a cache; without one none need be cleared")
 
 
 # --- after the migration --------------------------------------------------------------------------------------------------
 
 
-def _smoked(look: _Look) -> _Found:
-    return look.steps(
-        look.looking(max(0, look.last_change)), "no Job looks at the result: add a gate with job to the last step"
+def _smoked(evidence: _Evidence) -> _Finding:
+    return evidence.steps(
+        evidence.checking_from(max(0, evidence.last_change)),
+        "no Job looks at the result: add a gate with job to the last step",
     )
 
 
-def _errors(look: _Look) -> _Found:
-    return look.measured(r"error|fail|5\.\.|5xx", "no guard or gate asks for errors; a guard is judged all along")
+def _errors(evidence: _Evidence) -> _Finding:
+    return evidence.measured(r"error|fail|5\.\.|5xx", "no guard or gate asks for errors; a guard is judged all along")
 
 
-def _performance(look: _Look) -> _Found:
-    line = next((line for line in look.status.report if line.criterion is SuccessCriterion.PERFORMANCE), None)
+def _performance(evidence: _Evidence) -> _Finding:
+    line = next((line for line in evidence.status.report if line.criterion is SuccessCriterion.PERFORMANCE), None)
     if line is not None and line.result is not Result.NOT_MEASURED:
         return State.PROVEN if line.result is Result.MET else State.MISSING, line.evidence
     words = r"latency|duration|quantile|slow|p9\d|throughput"
-    return look.measured(words, "no guard or gate asks for latency or throughput")
+    return evidence.measured(words, "no guard or gate asks for latency or throughput")
 
 
-def _consistent(look: _Look) -> _Found:
-    if look.first_script == len(look.plan.steps):
+def _consistent(evidence: _Evidence) -> _Finding:
+    if evidence.first_script == len(evidence.plan.steps):
         return State.MISSING, "no step runs what may change data, and none compares data"
-    names = look.looking(max(look.first_script, look.last_change))[-1:]
-    return look.steps(names, "no Job looks at the data after the last change")
+    names = evidence.checking_from(max(evidence.first_script, evidence.last_change))[-1:]
+    return evidence.steps(names, "no Job looks at the data after the last change")
 
 
-def _opened(look: _Look) -> _Found:
-    closing = [step.name for step in look.plan.steps if Purpose.STARTS_MAINTENANCE in step.kind.purposes()]
+def _opened(evidence: _Evidence) -> _Finding:
+    closing = [step.name for step in evidence.plan.steps if Purpose.STARTS_MAINTENANCE in step.kind.purposes()]
     way = f"{steps_named(closing)} begins it and nothing ends it" if closing else "no step begins one"
-    return look.for_purpose(Purpose.ENDS_MAINTENANCE, way)
+    return evidence.of_purpose(Purpose.ENDS_MAINTENANCE, way)
 
 
-def _lessons(look: _Look) -> _Found:
-    del look
+def _lessons(evidence: _Evidence) -> _Finding:
+    del evidence
     return State.MISSING, "that is for people; kubectl cutover report --html keeps what was seen"
 
 
-def _cleanup(look: _Look) -> _Found:
-    return look.for_purpose(
+def _cleanup(evidence: _Evidence) -> _Finding:
+    return evidence.of_purpose(
         Purpose.RETIRES_OLD_VERSION, "no step takes the old version away: add a deploy with replicas: 0 after a wait"
     )
 
 
-_LINES: Final[dict[str, dict[str, Callable[[_Look], _Found]]]] = {
+_LINES: Final[dict[str, dict[str, Callable[[_Evidence], _Finding]]]] = {
     "Before": {
         "Backup all affected data": _backup,
         "Test migration in staging": _staging,
-        "Prepare rollback scripts": _way_back,
+        "Prepare rollback scripts": _rollback,
         "Schedule maintenance window": _scheduled,
         "Notify stakeholders": _notified,
         "Update documentation": _documented,

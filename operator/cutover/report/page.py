@@ -7,7 +7,7 @@ from typing import Final
 
 from cutover.report.checklist import State
 from cutover.report.html import Html, style, tag
-from cutover.report.summary import TITLES, Account, Bar, took
+from cutover.report.summary import TITLES, Bar, PlanSummary, human_duration
 from cutover.saga.draft import clock, moment
 from cutover.status.status import Phase, Result, StepState
 
@@ -67,9 +67,9 @@ details{margin-top:.5rem}summary{cursor:pointer;color:var(--soft)}
 """
 
 
-def page(told: Account) -> str:
+def page(summary: PlanSummary) -> str:
     """The whole file."""
-    title = f"Migration {told.name}: {told.status.phase or 'not seen yet'}"
+    title = f"Migration {summary.name}: {summary.status.phase or 'not seen yet'}"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -78,17 +78,24 @@ def page(told: Account) -> str:
         tag("title", title),
         style(_SHEET),
     )
-    parts = (*_head(told), *_criteria(told), *_timeline(told), *_checklist(told), *_events(told), *_history(told))
+    parts = (
+        *_head(summary),
+        *_criteria(summary),
+        *_timeline(summary),
+        *_checklist(summary),
+        *_events(summary),
+        *_history(summary),
+    )
     return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
 
 
-def _head(told: Account) -> Iterator[Html]:
-    status, run = told.status, told.status.run
+def _head(summary: PlanSummary) -> Iterator[Html]:
+    status, run = summary.status, summary.status.run
     kind = _PHASES.get(status.phase, _OPEN) if status.phase else _DIM
-    yield tag("h1", told.name)
-    begin, end = told.span
-    ran = f"{moment(begin)} to {moment(end)}, {took(end - begin)}" if told.bars else ""
-    where = f"namespace {told.namespace}{f', run {run.number}' if run else ''}"
+    yield tag("h1", summary.name)
+    begin, end = summary.span
+    ran = f"{moment(begin)} to {moment(end)}, {human_duration(end - begin)}" if summary.bars else ""
+    where = f"namespace {summary.namespace}{f', run {run.number}' if run else ''}"
     yield tag("p", ", ".join(part for part in (where, ran) if part), class_="soft")
     yield tag("p", tag("span", str(status.phase or "not seen yet by the operator"), class_=f"badge {kind}"))
     if status.message:
@@ -99,29 +106,29 @@ def _item(mark: str, word: str, kind: str, title: str, says: str) -> Html:
     return tag("li", tag("span", f"{mark} {word}", class_=f"mark {kind}"), tag("span", tag("b", f"{title}: "), says))
 
 
-def _criteria(told: Account) -> Iterator[Html]:
+def _criteria(summary: PlanSummary) -> Iterator[Html]:
     yield tag("h2", "Success criteria")
-    if told.no_report:
-        yield tag("p", told.no_report, class_="soft")
+    if summary.no_report:
+        yield tag("p", summary.no_report, class_="soft")
         return
-    lines = told.status.report
+    lines = summary.status.report
     yield tag("ul", *(_item(*_RESULTS[line.result], TITLES[line.criterion], line.evidence) for line in lines))
 
 
-def _checklist(told: Account) -> Iterator[Html]:
+def _checklist(summary: PlanSummary) -> Iterator[Html]:
     yield tag("h2", "Checklist")
-    if told.unknown:
-        yield tag("p", told.unknown, class_="soft")
-    for part in dict.fromkeys(line.part for line in told.checklist):
+    if summary.no_checklist:
+        yield tag("p", summary.no_checklist, class_="soft")
+    for part in dict.fromkeys(line.part for line in summary.checklist):
         yield tag("h3", f"{part} the migration")
-        lines = (line for line in told.checklist if line.part == part)
+        lines = (line for line in summary.checklist if line.part == part)
         yield tag("ul", *(_item(*_STATES[line.state], line.line, line.proof) for line in lines))
 
 
-def _timeline(told: Account) -> Iterator[Html]:
-    if not (bars := told.bars):
+def _timeline(summary: PlanSummary) -> Iterator[Html]:
+    if not (bars := summary.bars):
         return
-    begin, end = told.span
+    begin, end = summary.span
     yield tag("h2", "Timeline")
     times = tag("span", tag("span", clock(begin)), tag("span", clock(end)), class_="times soft")
     head = tag("div", tag("span"), times, tag("span"), class_="row")
@@ -132,7 +139,7 @@ def _timeline(told: Account) -> Iterator[Html]:
 def _bar(bar: Bar) -> Html:
     step, (mark, kind) = bar.step, _STEPS.get(bar.step.state, _UNDER_WAY)
     begin = step.started_at or step.finished_at
-    says = f"{step.name} ({step.kind}): {step.state}, began {clock(begin) if begin else 'never'}, {took(bar.took)}"
+    says = f"{step.name} ({step.kind}): {step.state}, began {clock(begin) if begin else 'never'}, {human_duration(bar.duration)}"
     where = f"left:{min(bar.begin, 0.997):.2%};width:{bar.length:.2%}"
     return tag(
         "div",
@@ -145,13 +152,13 @@ def _bar(bar: Bar) -> Html:
             aria_label=says,
             title=says,
         ),
-        tag("span", took(bar.took), class_="took soft"),
+        tag("span", human_duration(bar.duration), class_="took soft"),
         class_="row",
     )
 
 
-def _events(told: Account) -> Iterator[Html]:
-    if not told.events:
+def _events(summary: PlanSummary) -> Iterator[Html]:
+    if not summary.events:
         return
     lines = (
         tag(
@@ -159,14 +166,14 @@ def _events(told: Account) -> Iterator[Html]:
             tag("span", clock(event.at), class_="soft"),
             tag("span", tag("b", f"{event.reason}: ", class_="warn" if event.warning else ""), event.note),
         )
-        for event in told.events
+        for event in summary.events
     )
     yield tag("h2", "Events")
-    yield tag("details", tag("summary", f"all {len(told.events)} that the API server still has"), tag("ul", *lines))
+    yield tag("details", tag("summary", f"all {len(summary.events)} that the API server still has"), tag("ul", *lines))
 
 
-def _history(told: Account) -> Iterator[Html]:
-    if not told.status.history:
+def _history(summary: PlanSummary) -> Iterator[Html]:
+    if not summary.status.history:
         return
     yield tag("h2", "Earlier runs")
     yield tag(
@@ -179,6 +186,6 @@ def _history(told: Account) -> Iterator[Html]:
                 f"run {past.number}, {moment(past.started_at)}",
                 past.message,
             )
-            for past in told.status.history
+            for past in summary.status.history
         ),
     )

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from cutover.field_path import Json
-from cutover.report.summary import took
+from cutover.report.summary import human_duration
 from cutover.report.texts import Text
 from cutover.status.reasons import Reason
 from cutover.status.status import RISKS, Current, Phase, Result, Status, StepState, Verdict
@@ -121,7 +121,7 @@ def _steps(status: Status, now: datetime) -> Table:
             Text(step.name, style="bold" if current else ""),
             Text(step.kind, style="dim"),
             Text(str(step.state), style=style),
-            Text(took(taken) if taken is not None else "", style="dim"),
+            Text(human_duration(taken) if taken is not None else "", style="dim"),
             _progress(current) if current else Text(step.message),
         )
     return table

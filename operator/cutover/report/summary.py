@@ -41,15 +41,15 @@ class Bar:
     step: StepStatus
     begin: float
     length: float
-    took: timedelta
+    duration: timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class PlanSummary:
     """What there is to tell of one plan.
 
     Attributes:
-        unknown: why there is no checklist; empty when there is.
+        no_checklist: why there is no checklist; empty when there is.
         events: those of this run, the first one first.
         now: what is still going on goes on until here.
     """
@@ -58,7 +58,7 @@ class Account:
     namespace: str
     status: Status
     checklist: tuple[Line, ...]
-    unknown: str
+    no_checklist: str
     events: tuple[Event, ...]
     now: datetime
 
@@ -91,27 +91,27 @@ class Account:
         for step in self.status.steps:
             if step.started_at is None:
                 continue
-            took = max((step.finished_at or end) - step.started_at, timedelta())
+            duration = max((step.finished_at or end) - step.started_at, timedelta())
             at = (step.started_at - begin).total_seconds() / whole
-            bars.append(Bar(step, min(at, 1.0), min(took.total_seconds() / whole, 1.0 - min(at, 1.0)), took))
+            bars.append(Bar(step, min(at, 1.0), min(duration.total_seconds() / whole, 1.0 - min(at, 1.0)), duration))
         return tuple(bars)
 
 
-def account(document: Json, events: Sequence[Json], now: datetime) -> Account:
+def summarize(document: Json, events: Sequence[Json], now: datetime) -> PlanSummary:
     """What there is to tell of a plan as the API server has it, and of its events."""
     status, metadata = read_status(document.get("status")), document["metadata"]
-    lines, unknown = tuple[Line, ...](), ""
+    lines, no_checklist = tuple[Line, ...](), ""
     run = status.run
     if run is not None and run.spec_hash != hash_of(metadata["name"], document["spec"]):
-        unknown = "the spec was changed since this run"
+        no_checklist = "the spec was changed since this run"
     else:
         try:
             lines = checklist(parse(document["spec"]), status)
         except PlanError as error:
-            unknown = f"the spec cannot be read: {error}"
+            no_checklist = f"the spec cannot be read: {error}"
     since = run.started_at if run else now
-    told = sorted((event for event in map(_event, events) if event.at >= since), key=lambda event: event.at)
-    return Account(metadata["name"], metadata["namespace"], status, lines, unknown, tuple(told), now)
+    recorded = sorted((event for event in map(_event, events) if event.at >= since), key=lambda event: event.at)
+    return PlanSummary(metadata["name"], metadata["namespace"], status, lines, no_checklist, tuple(recorded), now)
 
 
 def _event(body: Json) -> Event:
@@ -121,22 +121,22 @@ def _event(body: Json) -> Event:
     )
 
 
-def document(told: Account) -> Json:
+def to_document(summary: PlanSummary) -> Json:
     """The same for programs."""
-    shown = write_status(told.status)
+    shown = write_status(summary.status)
     kept = ("phase", "reason", "message", "run", "failure", "report", "steps", "history", "requests")
     return {
-        "plan": told.name,
-        "namespace": told.namespace,
+        "plan": summary.name,
+        "namespace": summary.namespace,
         **{key: shown[key] for key in kept if key in shown},
-        "checklist": [asdict(line) | {"state": str(line.state)} for line in told.checklist],
-        "events": [asdict(event) | {"at": event.at.isoformat()} for event in told.events],
-        **({"noReport": told.no_report} if told.no_report else {}),
-        **({"noChecklist": told.unknown} if told.unknown else {}),
+        "checklist": [asdict(line) | {"state": str(line.state)} for line in summary.checklist],
+        "events": [asdict(event) | {"at": event.at.isoformat()} for event in summary.events],
+        **({"noReport": summary.no_report} if summary.no_report else {}),
+        **({"noChecklist": summary.no_checklist} if summary.no_checklist else {}),
     }
 
 
-def took(span: timedelta) -> str:
+def human_duration(span: timedelta) -> str:
     """How long, for people: in two units at most."""
     seconds = span.total_seconds()
     if seconds < 60:  # noqa: PLR2004 -- a minute

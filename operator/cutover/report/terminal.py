@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cutover.report.checklist import State
 from cutover.report.screen import MARKS, PHASES
-from cutover.report.summary import TITLES, Account, Bar, took
+from cutover.report.summary import TITLES, Bar, PlanSummary, human_duration
 from cutover.report.texts import Text
 from cutover.saga.draft import moment
 from cutover.status.status import Result, Status
@@ -30,29 +30,29 @@ _BAR: Final = 24
 _NAME: Final = 28
 
 
-def report(told: Account) -> RenderableType:
+def report(summary: PlanSummary) -> RenderableType:
     """All of it."""
     return Group(
-        *_head(told),
-        *_criteria(told),
-        *_checklist(told),
-        *_timeline(told),
-        *_history(told.status),
+        *_head(summary),
+        *_criteria(summary),
+        *_checklist(summary),
+        *_timeline(summary),
+        *_history(summary.status),
     )
 
 
-def _head(told: Account) -> Iterator[RenderableType]:
-    status = told.status
+def _head(summary: PlanSummary) -> Iterator[RenderableType]:
+    status = summary.status
     style = PHASES.get(status.phase, "red") if status.phase else "dim"
     yield Text.assemble(
-        (told.name, "bold"),
+        (summary.name, "bold"),
         "  ",
         (str(status.phase or "not seen yet by the operator"), f"bold {style}"),
         f"  run {status.run.number}" if status.run else "",
     )
     if any(step.started_at for step in status.steps):
-        begin, end = told.span
-        yield Text(f"{moment(begin)} to {moment(end)}, {took(end - begin)}", style="dim")
+        begin, end = summary.span
+        yield Text(f"{moment(begin)} to {moment(end)}, {human_duration(end - begin)}", style="dim")
     if status.message:
         yield Text(status.message)
 
@@ -61,30 +61,30 @@ def _section(title: str) -> Text:
     return Text(f"\n{title}", style="bold")
 
 
-def _criteria(told: Account) -> Iterator[RenderableType]:
+def _criteria(summary: PlanSummary) -> Iterator[RenderableType]:
     yield _section("Success criteria")
-    if told.no_report:
-        yield Text(f"  {told.no_report}", style="dim")
+    if summary.no_report:
+        yield Text(f"  {summary.no_report}", style="dim")
         return
-    for line in told.status.report:
+    for line in summary.status.report:
         mark, style = _RESULTS[line.result]
         yield _hanging(
             Text(mark, style=style), 14, Text.assemble((f"{TITLES[line.criterion]}: ", "bold"), line.evidence)
         )
 
 
-def _checklist(told: Account) -> Iterator[RenderableType]:
+def _checklist(summary: PlanSummary) -> Iterator[RenderableType]:
     yield _section("Checklist")
-    if told.unknown:
-        yield Text(f"  {told.unknown}", style="dim")
+    if summary.no_checklist:
+        yield Text(f"  {summary.no_checklist}", style="dim")
     part = ""
-    for line in told.checklist:
+    for line in summary.checklist:
         if line.part != part:
             part = line.part
             yield Text(f"  {part.lower()} the migration", style="dim")
         mark, style = _STATES[line.state]
         yield _hanging(Text(mark, style=style), 1, Text.assemble((f"{line.line}: ", "bold"), line.proof))
-    if told.checklist:
+    if summary.checklist:
         yield Text("  ✓ proven   · planned   - missing", style="dim")
 
 
@@ -97,15 +97,17 @@ def _hanging(mark: Text, width: int, text: RenderableType) -> Padding:
     return Padding(table, (0, 0, 0, 2), expand=False)
 
 
-def _timeline(told: Account) -> Iterator[RenderableType]:
-    if not (bars := told.bars):
+def _timeline(summary: PlanSummary) -> Iterator[RenderableType]:
+    if not (bars := summary.bars):
         return
     yield _section("Timeline")
     table = Table.grid(padding=(0, 0, 0, 2))
     for bar in bars:
         mark, style = MARKS[bar.step.state]
         name = bar.step.name if len(bar.step.name) <= _NAME else f"{bar.step.name[: _NAME - 1]}…"
-        table.add_row(Text(mark, style=style), Text(name), _drawn(bar, style), Text(took(bar.took), style="dim"))
+        table.add_row(
+            Text(mark, style=style), Text(name), _drawn(bar, style), Text(human_duration(bar.duration), style="dim")
+        )
     yield Padding(table, (0, 0, 0, 2), expand=False)
 
 

@@ -25,22 +25,22 @@ STREAM: Final = 270
 """Seconds a stream of the API server lives before it is begun anew."""
 
 
-class Contact:
+class ApiActivity:
     """Whether Kopf tries to reach the API server at all, answered or not. Fed by each of its requests."""
 
     def __init__(self) -> None:
         self._tried: float | None = None
         self._answered = True
 
-    def begun(self) -> None:
+    def request_sent(self) -> None:
         """A request is sent."""
         self._tried = asyncio.get_running_loop().time()
 
-    def over(self, *, answered: bool) -> None:
+    def request_ended(self, *, answered: bool) -> None:
         """A request is over."""
         self._answered = answered
 
-    def why_dead(self, now: float) -> str:
+    def hung_reason(self, now: float) -> str:
         """Why whatever should try must hang; empty when it does not.
 
         Streams live for a while, so silence is no sign as long as the last request was answered; but they are begun anew.
@@ -58,12 +58,12 @@ class Readiness:
     Args:
         cluster: where plans are.
         namespaces: those that are watched; empty for all.
-        lease_trouble: why the Lease cannot be reached; empty when it can.
+        lease_problem: why the Lease cannot be reached; empty when it can.
     """
 
-    def __init__(self, cluster: Cluster, namespaces: Sequence[str], lease_trouble: Callable[[], str]) -> None:
+    def __init__(self, cluster: Cluster, namespaces: Sequence[str], lease_problem: Callable[[], str]) -> None:
         self._cluster, self._namespace = cluster, next(iter(namespaces), "default")
-        self._lease_trouble = lease_trouble
+        self._lease_problem = lease_problem
         self._readable = False
 
     async def run(self) -> None:
@@ -76,9 +76,9 @@ class Readiness:
                 log.warning("plans cannot be read yet", extra={"why": str(error)})
                 await asyncio.sleep(1)
 
-    def why_not(self) -> str:
+    def unready_reason(self) -> str:
         """Why it is not ready; empty when it is."""
-        return self._lease_trouble() if self._readable else "plans cannot be read yet"
+        return self._lease_problem() if self._readable else "plans cannot be read yet"
 
 
 class Health:
@@ -87,7 +87,7 @@ class Health:
     Args:
         port: to listen on; 0 takes a free one, and `port` says which once it listens.
         ready: why the process is not ready; empty when it is.
-        contact: of Kopf with the API server.
+        activity: of Kopf with the API server.
         metrics: all of them, for a scraper's Accept header, with their content type.
         host: the address to listen on; None for every one.
     """
@@ -96,11 +96,11 @@ class Health:
         self,
         port: int,
         ready: Callable[[], str],
-        contact: Contact,
+        activity: ApiActivity,
         metrics: Callable[[str], tuple[bytes, str]],
         host: str | None = None,
     ) -> None:
-        self.port, self._ready, self._contact, self._text, self._host = port, ready, contact, metrics, host
+        self.port, self._ready, self._activity, self._text, self._host = port, ready, activity, metrics, host
         self._beat = 0.0
 
     async def run(self) -> None:
@@ -123,7 +123,7 @@ class Health:
     async def _livez(self, _: web.Request) -> web.Response:
         now = asyncio.get_running_loop().time()
         late = now - self._beat
-        why = f"the loop is {late:.0f}s late" if late > _LAG else self._contact.why_dead(now)
+        why = f"the loop is {late:.0f}s late" if late > _LAG else self._activity.hung_reason(now)
         return web.Response(status=500, text=f"{why}\n") if why else web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:

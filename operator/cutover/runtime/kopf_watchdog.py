@@ -32,11 +32,11 @@ class Backoffs:
         return itertools.chain((0.5, 1.0, 2.0), itertools.repeat(4.0))
 
 
-class GivenUp(Exception):
+class KopfHung(Exception):
     """Kopf has given up, and does not end."""
 
 
-class _Hears(logging.Handler):
+class _FailureListener(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.said = asyncio.Event()
@@ -47,17 +47,17 @@ class _Hears(logging.Handler):
         self.said.set()
 
 
-async def keep_running(kopf: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def run_kopf_forever(kopf: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Kopf gives up on an error in a stream, which an API server sends that has lost its etcd; we begin anew."""
     while True:
         try:
-            return await until_it_ends(kopf())
+            return await run_kopf(kopf())
         except Exception as broken:  # noqa: BLE001 -- what Kopf raises then is not public
             log.warning("the streams broke off, and are begun anew", extra={"why": str(broken)})
             await asyncio.sleep(_AFTER_A_BREAK)
 
 
-async def until_it_ends(kopf: Coroutine[Any, Any, None], patience: float = _PATIENCE) -> None:
+async def run_kopf(kopf: Coroutine[Any, Any, None], patience: float = _PATIENCE) -> None:
     """Run Kopf to its end, and raise what it raises.
 
     Args:
@@ -65,9 +65,9 @@ async def until_it_ends(kopf: Coroutine[Any, Any, None], patience: float = _PATI
         patience: seconds from a failure to the end.
 
     Raises:
-        GivenUp: it has failed and did not end within that time. Its tasks are left as they are: they take no cancellation.
+        KopfHung: it has failed and did not end within that time. Its tasks are left as they are: they take no cancellation.
     """
-    hears, logger = _Hears(), logging.getLogger(_SAYS_SO)
+    hears, logger = _FailureListener(), logging.getLogger(_SAYS_SO)
     running, said = asyncio.ensure_future(kopf), asyncio.ensure_future(hears.said.wait())
     logger.addHandler(hears)
     try:
@@ -81,11 +81,11 @@ async def until_it_ends(kopf: Coroutine[Any, Any, None], patience: float = _PATI
         logger.removeHandler(hears)
         said.cancel()
     if not running.done():
-        raise GivenUp(f"they did not end within {patience:g}s of a failure")
+        raise KopfHung(f"they did not end within {patience:g}s of a failure")
     running.result()
 
 
-async def until_one_ends(*works: Coroutine[Any, Any, Any], patience: float) -> None:
+async def run_until_any_ends(*works: Coroutine[Any, Any, Any], patience: float) -> None:
     """Run all until one of them ends, which ends the others; raises what it raised.
 
     Args:

@@ -40,10 +40,10 @@ class Store(Protocol):
         """Bodies after a version; ends when the stream does, whatever the cause."""
 
 
-class Holding(Protocol):
+class Leadership(Protocol):
     """What app.py asks of a Lease."""
 
-    trouble: str
+    problem: str
 
     @property
     def held(self) -> bool:
@@ -52,10 +52,10 @@ class Holding(Protocol):
     async def acquire(self) -> None:
         """Return once it is ours."""
 
-    async def keep(self) -> None:
+    async def keep_renewed(self) -> None:
         """Renew it until cancelled."""
 
-    async def ours(self) -> None:
+    async def wait_until_held(self) -> None:
         """Return when it is surely ours."""
 
     async def release(self) -> None:
@@ -77,7 +77,7 @@ class Lease:
             again in its pod keeps it, and so does not wait for its own Lease to expire.
 
     Attributes:
-        trouble: why it could not even be looked at, for people; empty when it could.
+        problem: why it could not even be looked at, for people; empty when it could.
     """
 
     def __init__(self, store: Store, terms: LeaseSettings, namespace: str, me: str) -> None:
@@ -88,14 +88,14 @@ class Lease:
         self._quiet_since = 0.0
         self._sure_until = -math.inf
         self._renewed = asyncio.Event()
-        self.trouble = ""
+        self.problem = ""
 
     @property
     def held(self) -> bool:
         """Whether it is surely ours now: renewed within the renew deadline, counted from before the request was sent."""
         return asyncio.get_running_loop().time() < self._sure_until
 
-    async def ours(self) -> None:
+    async def wait_until_held(self) -> None:
         """Return when the Lease is surely ours: at once as a rule, else when it has been renewed again."""
         while not self.held:
             self._renewed.clear()
@@ -114,7 +114,7 @@ class Lease:
             except OutsideError as error:
                 # Out of contact: what the holder did meanwhile is unknown, so its time begins anew with the next look.
                 self._known = None
-                self._say(f"the {self._ref} in namespace {self._ref.namespace} cannot be had: {error}")
+                self._report(f"the {self._ref} in namespace {self._ref.namespace} cannot be had: {error}")
                 await asyncio.sleep(self._retry)
         log.info("this process holds the Lease", extra={"lease": str(self._ref), "holder": self._me})
 
@@ -159,7 +159,7 @@ class Lease:
 
     # --- holding ------------------------------------------------------------------------------------------------------
 
-    async def keep(self) -> None:
+    async def keep_renewed(self) -> None:
         """Renew the Lease until cancelled.
 
         Raises:
@@ -180,7 +180,7 @@ class Lease:
             except OutsideError as error:
                 # It may have been written or not, by us or by another: look before the next write.
                 self._known = None
-                self._say(f"the {self._ref} could not be renewed: {error}")
+                self._report(f"the {self._ref} could not be renewed: {error}")
                 pause = 0.0 if isinstance(error, Conflict) else self._retry
 
     async def release(self) -> None:
@@ -201,7 +201,7 @@ class Lease:
             body = await self._store.get(self._ref)
         except NotFound:
             body = None
-        self.trouble = ""
+        self.problem = ""
         return body
 
     async def _write(self) -> None:
@@ -218,7 +218,7 @@ class Lease:
             self._known = await self._store.replace(self._ref, body)
         self._sure_until = sent + self._terms.renew_deadline.total_seconds()
         self._renewed.set()
-        self.trouble = ""
+        self.problem = ""
 
     def _body(self, spec: Json) -> Json:
         """What is known of it, with these fields and the time."""
@@ -226,33 +226,33 @@ class Lease:
         known = self._known or {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata}
         return {**known, "spec": {**_spec(known), **spec, "renewTime": datetime.now(UTC).strftime(_NOW)}}
 
-    def _say(self, trouble: str) -> None:
-        if trouble != self.trouble:
-            log.warning(trouble)
-        self.trouble = trouble
+    def _report(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning(problem)
+        self.problem = problem
 
 
 class NoLease:
     """For a process that is alone by the word of its administrator: it always holds what is not there."""
 
-    trouble = ""
+    problem = ""
     held = True
 
     async def acquire(self) -> None:
         """At once."""
 
-    async def keep(self) -> None:
+    async def keep_renewed(self) -> None:
         """For ever."""
         await asyncio.Event().wait()
 
-    async def ours(self) -> None:
+    async def wait_until_held(self) -> None:
         """At once."""
 
     async def release(self) -> None:
         """Nothing to give up."""
 
 
-def lease_for(terms: LeaseSettings | None, store: Store, me: str, pod_namespace: str) -> Holding:
+def lease_for(terms: LeaseSettings | None, store: Store, me: str, pod_namespace: str) -> Leadership:
     """The Lease that the settings name.
 
     Args:

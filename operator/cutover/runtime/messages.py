@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from cutover.adapters.receivers import Handed, hand_over, in_thread
+from cutover.adapters.receivers import DeliveryReport, deliver, in_thread
 from cutover.ports import Delivery, Message
 from cutover.settings.settings import NotifyProvider
 
@@ -27,7 +27,7 @@ _PAUSES: Final = (1.0, 2.0)
 
 
 @dataclass(slots=True)
-class _Letter:
+class _QueuedMessage:
     """One message on its way.
 
     Attributes:
@@ -51,9 +51,9 @@ class Messages:
 
     def __init__(self, providers: Mapping[str, NotifyProvider], told: Callable[[str, bool], None]) -> None:
         self._providers, self._told = dict(providers), told
-        self._waiting: dict[str, asyncio.Queue[_Letter]] = {name: asyncio.Queue(_ROOM) for name in providers}
-        self._in_hand: dict[str, _Letter] = {}
-        self._threads: dict[str, tuple[_Letter, asyncio.Future[Handed]]] = {}
+        self._waiting: dict[str, asyncio.Queue[_QueuedMessage]] = {name: asyncio.Queue(_ROOM) for name in providers}
+        self._current: dict[str, _QueuedMessage] = {}
+        self._threads: dict[str, tuple[_QueuedMessage, asyncio.Future[DeliveryReport]]] = {}
         self._posted: OrderedDict[Hashable, Delivery] = OrderedDict()
 
     def knows(self, provider: str) -> bool:
@@ -80,15 +80,15 @@ class Messages:
         return delivery
 
     def _post(self, provider: str, message: Message, patience: float) -> Delivery:
-        letter = _Letter(message, asyncio.get_running_loop().time() + patience)
+        queued = _QueuedMessage(message, asyncio.get_running_loop().time() + patience)
         if provider not in self._providers:
-            letter.delivery.over, letter.delivery.trouble = True, "there is no such provider"
-            return letter.delivery
+            queued.delivery.over, queued.delivery.trouble = True, "there is no such provider"
+            return queued.delivery
         try:
-            self._waiting[provider].put_nowait(letter)
+            self._waiting[provider].put_nowait(queued)
         except asyncio.QueueFull:
-            self._end(provider, letter, "too many messages are waiting")
-        return letter.delivery
+            self._end(provider, queued, "too many messages are waiting")
+        return queued.delivery
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -99,59 +99,59 @@ class Messages:
 
     async def _send_all(self, name: str) -> None:
         while True:
-            letter = self._in_hand[name] = await self._waiting[name].get()
-            self._end(name, letter, await self._deliver(name, letter))
-            del self._in_hand[name]
+            queued = self._current[name] = await self._waiting[name].get()
+            self._end(name, queued, await self._deliver(name, queued))
+            del self._current[name]
 
     async def flush(self) -> None:
         """At the end of the process: wait for what is under way, and try what still waits, once."""
         await asyncio.gather(*map(self._flush, self._providers))
 
     async def _flush(self, name: str) -> None:
-        if letter := self._in_hand.pop(name, None):
-            self._end(name, letter, await self._try(name, letter))
+        if queued := self._current.pop(name, None):
+            self._end(name, queued, await self._try(name, queued))
         while not self._waiting[name].empty():
-            letter = self._waiting[name].get_nowait()
-            self._end(name, letter, await self._try(name, letter))
+            queued = self._waiting[name].get_nowait()
+            self._end(name, queued, await self._try(name, queued))
 
-    async def _deliver(self, name: str, letter: _Letter) -> str:
+    async def _deliver(self, name: str, queued: _QueuedMessage) -> str:
         """Why it was given up; empty when it was delivered."""
         clock = asyncio.get_running_loop().time
-        trouble = await self._try(name, letter)
+        trouble = await self._try(name, queued)
         for pause in _PAUSES:
-            if not trouble or clock() + pause >= letter.expires:
+            if not trouble or clock() + pause >= queued.expires:
                 break
             await asyncio.sleep(pause)
-            trouble = await self._try(name, letter)
+            trouble = await self._try(name, queued)
         return trouble
 
-    async def _try(self, name: str, letter: _Letter) -> str:
+    async def _try(self, name: str, queued: _QueuedMessage) -> str:
         provider = self._providers[name]
         now = asyncio.get_running_loop().time()
-        if now >= letter.expires:
+        if now >= queued.expires:
             return "the messages before it took too long"
         try:
-            async with asyncio.timeout(min(provider.timeout, letter.expires - now)):
+            async with asyncio.timeout(min(provider.timeout, queued.expires - now)):
                 while name in self._threads:  # a thread cannot be ended, so there is never a second one
-                    whose, handed = await self._handed(name)
-                    if whose is letter:  # what an earlier try has begun and did not live to see
-                        return handed.trouble
-                handing = in_thread(lambda: hand_over(provider.url_file, letter.message, letter.left))
-                self._threads[name] = letter, handing
-                return (await self._handed(name))[1].trouble
+                    whose, report = await self._report(name)
+                    if whose is queued:  # what an earlier try has begun and did not live to see
+                        return report.trouble
+                sending = in_thread(lambda: deliver(provider.url_file, queued.message, queued.left))
+                self._threads[name] = queued, sending
+                return (await self._report(name))[1].trouble
         except TimeoutError:
             return f"there was no answer within {provider.timeout:g}s"
 
-    async def _handed(self, name: str) -> tuple[_Letter, Handed]:
+    async def _report(self, name: str) -> tuple[_QueuedMessage, DeliveryReport]:
         """Wait for the thread of a provider: what it carried, and what became of it."""
-        letter, handing = self._threads[name]
-        handed = await asyncio.shield(handing)
+        queued, sending = self._threads[name]
+        report = await asyncio.shield(sending)
         self._threads.pop(name, None)
-        letter.left = handed.left
-        return letter, handed
+        queued.left = report.left
+        return queued, report
 
-    def _end(self, name: str, letter: _Letter, trouble: str) -> None:
-        letter.delivery.trouble, letter.delivery.over = trouble, True
+    def _end(self, name: str, queued: _QueuedMessage, trouble: str) -> None:
+        queued.delivery.trouble, queued.delivery.over = trouble, True
         self._told(name, not trouble)
         if trouble:
             log.warning("a message was not delivered", extra={"provider": name, "why": trouble})

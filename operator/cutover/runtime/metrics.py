@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from cutover.adapters.http_trace import Answer
+from cutover.adapters.http_trace import TracedRequest
 from cutover.saga.turn import Notice
 from cutover.status.status import Phase
 
@@ -100,23 +100,23 @@ class Metrics:
         finally:
             self._turns.observe(time.perf_counter() - begun)
 
-    def answered(self, answer: Answer) -> None:
+    def request_ended(self, request: TracedRequest) -> None:
         """A request to the API server is over."""
-        self._requests.labels(answer.verb, answer.resource, answer.code).inc()
-        if answer.code:
-            self._seconds.labels(answer.verb, answer.resource).observe(answer.seconds)
-        if answer.impersonated:
-            self._writes.labels(answer.resource, answer.code).inc()
+        self._requests.labels(request.verb, request.resource, request.code).inc()
+        if request.code:
+            self._seconds.labels(request.verb, request.resource).observe(request.seconds)
+        if request.impersonated:
+            self._writes.labels(request.resource, request.code).inc()
 
-    def told(self, notice: Notice) -> None:
+    def transition(self, notice: Notice) -> None:
         """A plan made a transition."""
         self._transitions.labels(notice.reason).inc()
 
-    def dropped(self) -> None:
+    def event_dropped(self) -> None:
         """An event was not published."""
         self._dropped.inc()
 
-    def sent(self, provider: str, delivered: bool) -> None:  # noqa: FBT001 -- what the caller has is a truth value
+    def message_ended(self, provider: str, delivered: bool) -> None:  # noqa: FBT001 -- what the caller has is a truth value
         """A message was delivered, or given up."""
         self._messages.labels(provider, "delivered" if delivered else "dropped").inc()
 

@@ -22,7 +22,7 @@ _PATIENCE: Final = 600.0
 _NOTIFICATIONS: Final = TypeAdapter(tuple[Notification, ...])
 
 
-class _Told:
+class _NotifyingCluster:
     """The API server, of whose saves people hear."""
 
     def __init__(self, cluster: Cluster, messenger: Messenger) -> None:
@@ -49,9 +49,9 @@ class _Told:
         return getattr(self._cluster, name)
 
 
-def telling(cluster: Cluster, messenger: Messenger) -> Cluster:
+def with_notifications(cluster: Cluster, messenger: Messenger) -> Cluster:
     """The same cluster, of which people hear when a plan comes into another phase."""
-    return cast("Cluster", _Told(cluster, messenger))
+    return cast("Cluster", _NotifyingCluster(cluster, messenger))
 
 
 def _phase(plan: Json | None) -> str | None:

@@ -72,9 +72,9 @@ class Queue(Generic[Key]):
             # What a timer has queued already stands there a second time, and is passed over when its turn comes.
             self._queued.add(key)
             self._urgent.add(key)
-            self._line_up(key, self._events)
+            self._enqueue(key, self._events)
 
-    def _line_up(self, key: Key, under_way: deque[Key]) -> None:
+    def _enqueue(self, key: Key, under_way: deque[Key]) -> None:
         """Put it where it belongs, and wake the workers."""
         (self._arrivals if self._arrived(key) else under_way).append(key)
         self._some.set()
@@ -112,7 +112,7 @@ class Queue(Generic[Key]):
                     self._again.add(key)
                 elif key not in self._queued:
                     self._queued.add(key)
-                    self._line_up(key, self._timers)
+                    self._enqueue(key, self._timers)
             pause = self._heap[0][0] - now if self._heap else None
             try:
                 await asyncio.wait_for(self._clock.wait(), pause)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from cutover.adapters.http_trace import Answer
+from cutover.adapters.http_trace import TracedRequest
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.field_path import Json
 from cutover.ports import PLANS, STREAMED, Resource
@@ -19,7 +19,7 @@ _OK: Final = 200
 _KINDS: Final = {f"{resource.plural}.{resource.group}".removesuffix("."): resource for resource in (PLANS, *STREAMED)}
 
 
-class Missed:
+class RelistCheck:
     """Tells of what no stream has told.
 
     Args:
@@ -34,10 +34,10 @@ class Missed:
         self._cluster, self._namespaces, self._deleted = cluster, namespaces or ("",), deleted
         self._queue: Queue[Resource] = Queue(self.look, workers=1, of_arrivals=0)
 
-    def listed(self, answer: Answer) -> None:
+    def listed(self, answer: TracedRequest) -> None:
         """A request of Kopf is over. Before the first list of a kind nothing is known that could have been missed."""
         resource = _KINDS.get(answer.resource)
-        if answer.verb != "list" or answer.code != _OK or answer.continued or resource is None:
+        if answer.verb != "list" or answer.code != _OK or answer.next_page or resource is None:
             return
         if self._cluster.known(resource):
             self._queue.add(resource)

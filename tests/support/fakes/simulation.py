@@ -23,7 +23,7 @@ from cutover.ports import (
     Ports,
     Ref,
 )
-from cutover.runtime.notifier import telling
+from cutover.runtime.notifier import with_notifications
 from cutover.status.requests import RequestVerb, write
 from cutover.status.status import ENDED, Phase, Status
 from cutover.testing import (
@@ -78,7 +78,9 @@ class Simulation:
         self.spawner = Spawner()
         self.messenger.restart()
         self.woken = False
-        ports = Ports(telling(self.cluster, self.messenger), self.metrics, self.messenger, self.recorder, self.clock)
+        ports = Ports(
+            with_notifications(self.cluster, self.messenger), self.metrics, self.messenger, self.recorder, self.clock
+        )
         self.driver = Driver(ports, self.spawner, self._wake, lambda: self.crowded)
 
     def _wake(self, ref: Ref) -> None:

@@ -21,7 +21,7 @@ from cutover.engine.driver import Driver
 from cutover.errors import Broken, OutsideError, Unavailable
 from cutover.field_path import Json
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
-from cutover.runtime.relist import Missed
+from cutover.runtime.relist import RelistCheck
 from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
 from support.fakes.memory_api_server import DISCOVERY, answered, failure
 
@@ -208,7 +208,9 @@ class Process:
         self.spawner = Spawner()
         things = Ports(self.api, world.metrics, MemoryMessenger(), world.recorder, world.clock)
         self.driver = Driver(things, self.spawner, lambda _: self.wake())
-        self.missed = Missed(self.api, (), lambda resource, body: self._note(_ref(resource, body), body, deleted=True))
+        self.missed = RelistCheck(
+            self.api, (), lambda resource, body: self._note(_ref(resource, body), body, deleted=True)
+        )
 
     def wake(self) -> None:
         """Something has happened to the plan."""
