@@ -1,7 +1,7 @@
-"""The process: the Lease, Kopf as the source of events, the queue, the driver, health. The only file that imports kopf.
+"""Wires up one operator process: Lease, event streams, queue, driver, health. The only file that imports kopf.
 
-Kopf stays write-free: `on.event` handlers note a body and add a key to the queue, and return nothing. Of targets only those
-that carry our claim are streamed, by a label selector at the server.
+Kopf never writes here: its `on.event` handlers store a body, add a key to the queue and return nothing. Targets are streamed only
+while they carry a claim, by a label selector at the server. Called by the command line and by the image's entry point.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ log = logging.getLogger(__name__)
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _LOGIN_INTERVAL: Final = 5.0
+"""Seconds between two logins of Kopf, at least."""
 _KOPF_STARTUP: Final = 0.1
-"""Seconds from Kopf's start of its own activities until all of its parts have had a moment."""
+"""Seconds from Kopf's start-up activity until it has installed its own signal handlers."""
 _SHUTDOWN_TIMEOUT: Final = 0.8
-"""Seconds that the parts have to end in, and then again the last requests: a process that is told to end is gone in two."""
+"""Seconds for the tasks to end, and again for the last requests, so that a process is gone two seconds after SIGTERM."""
 
 
 class _NoDiff(kopf.DiffBaseStorage):
-    """Kopf keeps nothing on our objects, and compares nothing, which would take a deep copy of each."""
+    """Makes Kopf store nothing on our objects and compare nothing, which would cost a deep copy of each."""
 
     def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
         del body, extra_fields
@@ -75,6 +76,7 @@ class Operator:
     """One operator process."""
 
     def __init__(self, settings: Settings) -> None:
+        # The lambdas read parts that are made further down; none of them is called before `run`.
         self.settings = settings
         self._kopf = _kopf_settings()
         me = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}"
@@ -101,16 +103,17 @@ class Operator:
         self._readiness = Readiness(self.cluster, settings.namespaces, lambda: self._lease.problem)
         self._health = Health(settings.port, self._readiness.unready_reason, self._activity, self._metrics.text)
 
-    # --- life ---------------------------------------------------------------------------------------------------------
+    # --- start-up and shutdown ----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT. A part that dies takes the process with it.
+        """Run until SIGTERM or SIGINT. When one part fails, the process ends.
 
         Raises:
             Lost: another process holds the Lease.
         """
         self._take_signals()
-        self._providers.health()  # the log says at once what a plan would have to wait for
+        self._providers.health()  # logs unusable credentials now, not when the first plan needs them
+        # Health and readiness do not wait for the Lease: a standby must pass its probes.
         self._spawn(self._readiness.run())
         try:
             await run_until_any_ends(self._stop.wait(), self._health.run(), self._work(), patience=_SHUTDOWN_TIMEOUT)
@@ -118,23 +121,29 @@ class Operator:
             for task in self._tasks:
                 task.cancel()
             try:
+                # By now no turn is running, so a standby may take over. The Lease goes first, because plans wait for it; an event
+                # or message that is not sent in time is only logged.
                 async with asyncio.timeout(_SHUTDOWN_TIMEOUT):
                     await self._lease.release()
                     await self._recorder.flush()
                     await self._messages.flush()
             except TimeoutError:
-                log.warning("too slow to say goodbye: the Lease expires by itself, events and messages may be lost")
+                log.warning(
+                    "shutdown took too long: the Lease may not be released before it expires, and events and messages may be lost"
+                )
+            # The connections last: all of the above sends through them.
             await self._providers.close()
             await self.cluster.close()
 
     async def _work(self) -> None:
-        """All that acts, and only with the Lease. Kopf comes last: when it stops, it cancels every task younger than itself."""
+        """Everything that writes, and it starts only with the Lease."""
         await self._lease.acquire()
         self._spawn(sweep_at_last(self.cluster, self.settings.namespaces))
-        sending = (self._recorder.run(), self._messages.run())
+        # Kopf starts last: when it stops, it cancels every task that was created after it, the Lease renewal and the queue included.
         await run_until_any_ends(
             self._lease.keep_renewed(),
-            *sending,
+            self._recorder.run(),
+            self._messages.run(),
             self._queue.run(),
             self._relist.run(),
             run_kopf_forever(self._kopf_operator),
@@ -142,7 +151,7 @@ class Operator:
         )
 
     def _take_signals(self) -> None:
-        """A signal ends `run` at once. Kopf puts handlers of its own in while it starts, so this is done again soon after."""
+        """Make a signal end `run` at once. Kopf installs handlers of its own while it starts, so this is repeated after that."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
@@ -208,22 +217,22 @@ class Operator:
     # --- credentials --------------------------------------------------------------------------------------------------
 
     def log_in(self) -> kopf.ConnectionInfo:
-        """The pod's own account, else the kubeconfig. Read anew each time, because tokens are rotated."""
+        """The pod's own account, else the kubeconfig. Read again each time, because tokens are rotated."""
         return _in_cluster() or _from_kubeconfig(self._kopf)
 
     async def _kopf_session(self) -> kopf.AiohttpSession:
-        """A session for Kopf that we can see through. Kopf asks again at once after each 401, so it is made to wait then."""
+        """A session for Kopf whose requests are traced. Kopf logs in again at once after each 401, so it is slowed down here."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._logged_in_at + _LOGIN_INTERVAL - loop.time()))
         self._logged_in_at = loop.time()
         info = self.log_in()
 
-        def over(answer: TracedRequest) -> None:
-            self._activity.request_ended(answered=bool(answer.code))
-            self._metrics.request_ended(answer)
-            self._relist.listed(answer)
+        def ended(request: TracedRequest) -> None:
+            self._activity.request_ended(answered=bool(request.code))
+            self._metrics.request_ended(request)
+            self._relist.request_ended(request)
 
-        session = connect(info, [trace(self._activity.request_sent, over)], limit=0)
+        session = connect(info, [trace(self._activity.request_sent, ended)], limit=0)
         return kopf.AiohttpSession(server=info.server, expiration=info.expiration, aiohttp_session=session)
 
 
@@ -249,7 +258,7 @@ def _in_cluster() -> kopf.ConnectionInfo | None:
 def _from_kubeconfig(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
     found = kopf.login_with_kubeconfig(settings=settings)
     if found is None:
-        raise kopf.LoginError("there is neither a service account nor a kubeconfig; set KUBECONFIG")
+        raise kopf.LoginError("neither a service account nor a kubeconfig was found; set KUBECONFIG")
     return found
 
 
@@ -259,7 +268,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.finalizer = f"{PLANS.group}/kopf"
     settings.peering.standalone = True
     settings.posting.enabled = False
-    settings.queueing.idle_timeout = 0.5  # Kopf has a worker an object; idle ones cost memory, and time at the end
+    settings.queueing.idle_timeout = 0.5  # Kopf has one worker per object; idle ones cost memory, and time at shutdown
     settings.queueing.exit_timeout = 0.5
     settings.watching.chunk_size = 250
     settings.watching.server_timeout = STREAM
@@ -276,26 +285,26 @@ def run(settings: Settings) -> None:
 
     async def work() -> None:
         operator = Operator(settings)
-        operator.log_in()  # so that what can never work is said at once
+        operator.log_in()  # so that a missing kubeconfig ends the process at once
         await operator.run()
 
     try:
         asyncio.run(work())
     except (kopf.LoginError, OSError) as error:
-        log.error("there is no way to the API server: %s", error)  # noqa: TRY400 -- the sentence says it
+        log.error("cannot reach the API server: %s", error)  # noqa: TRY400 -- the message says it all
         raise SystemExit(64) from None
     except Lost as lost:
-        log.error("%s; this process ends", lost)  # noqa: TRY400 -- no trace is needed, the sentence says it
+        log.error("%s; this process exits", lost)  # noqa: TRY400 -- the message says it all
         raise SystemExit(1) from None
 
 
 def main() -> None:
     """Entry point of the image: the operator without the packages of the command line."""
     parser = argparse.ArgumentParser(prog="cutover-operator", description="Run the Cutover operator.")
-    parser.add_argument("--settings", type=Path, help="settings file (YAML): providers and the rest")
-    parser.add_argument("--namespace", action="append", help="watch only this namespace; may be given more than once")
-    parser.add_argument("--port", type=int, help="port of /livez, /readyz and /metrics")
-    parser.add_argument("--log-format", choices=["json", "text"])
+    parser.add_argument("--settings", type=Path, help="settings file (YAML)")
+    parser.add_argument("--namespace", action="append", help="namespace to watch; repeatable, default all")
+    parser.add_argument("--port", type=int, help="port of /livez, /readyz and /metrics; 0 picks a free one")
+    parser.add_argument("--log-format", choices=["json", "text"], help="format of the log")
     given = parser.parse_args()
     try:
         settings = load(
@@ -305,6 +314,6 @@ def main() -> None:
             log_format=given.log_format,
         )
     except (PlanError, OSError) as error:
-        parser.error(f"the settings cannot be used: {error}")
+        parser.error(f"invalid settings: {error}")
     set_up(settings.log_format)
     run(settings)

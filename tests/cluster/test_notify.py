@@ -124,7 +124,7 @@ def test_a_step_that_nobody_hears_is_done_and_says_so(shop: Shop, teller: Teller
     )
     status = shop.until_phase(Phase.WAITING, deadline=60)
     assert status.steps[0].state is StepState.DONE
-    assert status.steps[0].message == f"not delivered to {name}: 1 of 1 receivers did not take it"
+    assert status.steps[0].message == f"not delivered to {name}: 1 of 1 receivers did not accept it"
     before = teller.dropped(name)
     shop.request(RequestVerb.ABORT)
     assert shop.until_ended().phase is Phase.ROLLED_BACK

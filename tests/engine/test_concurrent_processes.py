@@ -167,7 +167,7 @@ def test_without_a_gap_nothing_is_missed(begin: Begin) -> None:
         return set()
 
     process.api.there = late  # type: ignore[assignment, method-assign]
-    walk.run(process.missed.look(DEPLOYMENTS))
+    walk.run(process.missed.compare(DEPLOYMENTS))
     assert process.api.seen(V2) is other
     process.api.note(V2, ours)
 

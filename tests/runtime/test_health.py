@@ -1,4 +1,4 @@
-"""Probes: alive while the loop turns and tries, ready when plans can be read. Metrics beside them."""
+"""Probes: alive while the event loop runs and keeps trying, ready when plans can be read; and the metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_probes() -> None:
     assert await _ask(health.port, "/metrics") == (200, "cutover_lease_held 1.0\n")
     activity.request_sent()
     activity._tried = (activity._tried or 0) - 1000
-    assert await _ask(health.port, "/livez") == (500, "the API server was not tried for 1000s\n")
+    assert await _ask(health.port, "/livez") == (500, "no request was sent to the API server for 1000s\n")
     activity.request_sent()
     assert (await _ask(health.port, "/livez"))[0] == 200
     health._beat -= 60

@@ -1,4 +1,4 @@
-"""Kopf ends, fails, is ended, or hangs after a failure that only its log tells of."""
+"""Kopf ends, fails, is cancelled, or hangs after a failure that shows only in its log."""
 
 from __future__ import annotations
 

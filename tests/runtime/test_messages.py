@@ -65,7 +65,7 @@ async def test_they_come_in_order(chat: Receiver, tmp_path: Path) -> None:
 async def test_one_that_refuses_is_tried_a_few_times(chat: Receiver, tmp_path: Path, code: int, tries: int) -> None:
     chat.code = code
     async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, told):
-        assert await over(sender.post("chat", Message("t", "m"), 30)) == ["1 of 1 receivers did not take it"]
+        assert await over(sender.post("chat", Message("t", "m"), 30)) == ["1 of 1 receivers did not accept it"]
         assert len(chat.came) == tries
         chat.code = 200
         assert await over(sender.post("chat", Message("t2", "m"), 30)) == [""]
@@ -75,7 +75,7 @@ async def test_one_that_refuses_is_tried_a_few_times(chat: Receiver, tmp_path: P
 async def test_only_those_that_did_not_take_it_are_tried_again(chat: Receiver, tmp_path: Path) -> None:
     async with sending(chat=written(tmp_path / "chat", nobody(), chat.url, "nothing://x")) as (sender, _):
         (trouble,) = await over(sender.post("chat", Message("t", "m"), 30))
-    assert trouble == "1 of its URLs are none that apprise knows and 1 of 2 receivers did not take it"
+    assert trouble == "1 of its URLs are not known to apprise and 1 of 2 receivers did not accept it"
     assert chat.came == [("t", "m")]
 
 
@@ -88,8 +88,8 @@ async def test_one_that_never_answers_holds_up_nobody_else(chat: Receiver, tmp_p
             lost = [sender.post("silent", Message("t", "m"), 0.5) for _ in range(50)]
             assert await over(sender.post("chat", Message("t", "m"), 30)) == [""]
             troubles = await over(*lost)
-            assert "there was no answer within 0.2s" in troubles[0]
-            assert set(troubles[5:]) == {"the messages before it took too long"}
+            assert "no answer within 0.2s" in troubles[0]
+            assert set(troubles[5:]) == {"it expired while it was queued"}
             assert threading.active_count() - before <= 4, "one thread of ours, one of the receiver a request"
     assert told.count(("silent", False)) == 50
 
@@ -97,19 +97,19 @@ async def test_one_that_never_answers_holds_up_nobody_else(chat: Receiver, tmp_p
 async def test_what_there_is_no_room_for_is_dropped_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "_ROOM", 3)
+    monkeypatch.setattr(messages, "_QUEUE_SIZE", 3)
     told: Told = []
     sender = Messages({"chat": NotifyProvider(url_file=tmp_path / "none")}, lambda *what: told.append(what))
     posted = [sender.post("chat", Message("t", "m"), 30) for _ in range(5)]
-    assert [delivery.trouble for delivery in posted if delivery.over] == ["too many messages are waiting"] * 2
+    assert [delivery.trouble for delivery in posted if delivery.over] == ["too many messages are queued for it"] * 2
     assert told == [("chat", False)] * 2
-    assert sender.post("pager", Message("t", "m"), 30).trouble == "there is no such provider"
+    assert sender.post("pager", Message("t", "m"), 30).trouble == "no such provider is configured"
 
 
 async def test_what_was_posted_under_a_key_is_not_sent_again_while_it_is_remembered(
     chat: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "_REMEMBERED", 2)
+    monkeypatch.setattr(messages, "_REMEMBERED_KEYS", 2)
     async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, _):
         assert sender.delivery("a") is None
         first = sender.post("chat", Message("a", "m"), 30, "a")
@@ -126,10 +126,10 @@ async def test_what_was_posted_under_a_key_is_not_sent_again_while_it_is_remembe
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "its file of URLs cannot be read"),
-        (b"\xff\xfe", "its file of URLs cannot be read"),
-        (b"# nothing\n\n", "there is no URL in its file"),
-        (b"hello there\n", "1 of its URLs are none that apprise knows"),
+        (None, "its URL file cannot be read"),
+        (b"\xff\xfe", "its URL file cannot be read"),
+        (b"# nothing\n\n", "its URL file contains no URL"),
+        (b"hello there\n", "1 of its URLs are not known to apprise"),
     ],
 )
 async def test_a_file_that_is_of_no_use(tmp_path: Path, content: bytes | None, says: str) -> None:
@@ -143,7 +143,7 @@ async def test_a_file_that_is_of_no_use(tmp_path: Path, content: bytes | None, s
 async def test_a_secret_that_was_changed_counts_at_once(chat: Receiver, tmp_path: Path) -> None:
     file = written(tmp_path / "chat", nobody())
     async with sending(chat=file) as (sender, _):
-        assert await over(sender.post("chat", Message("t", "m"), 30)) == ["1 of 1 receivers did not take it"]
+        assert await over(sender.post("chat", Message("t", "m"), 30)) == ["1 of 1 receivers did not accept it"]
         written(file, chat.url)
         assert await over(sender.post("chat", Message("t", "m"), 30)) == [""]
 
@@ -191,8 +191,8 @@ async def test_who_took_it_late_is_not_told_again(monkeypatch: pytest.MonkeyPatc
     answers = iter([DeliveryReport(("slow",), "one did not take it"), DeliveryReport()])
     let_go = threading.Event()
 
-    def deliver(_: Path, __: Message, left: tuple[str, ...] = ()) -> DeliveryReport:
-        came.append(left)
+    def deliver(_: Path, __: Message, undelivered: tuple[str, ...] = ()) -> DeliveryReport:
+        came.append(undelivered)
         let_go.wait(10)
         return next(answers)
 

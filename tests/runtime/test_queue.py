@@ -17,7 +17,7 @@ Turn = Callable[[str], Awaitable[timedelta | None]]
 
 @asynccontextmanager
 async def running(turn: Turn, workers: int = 4) -> AsyncIterator[Queue[str]]:
-    queue = Queue(turn, lambda key: key.startswith("new"), workers=workers, of_arrivals=1)
+    queue = Queue(turn, lambda key: key.startswith("new"), workers=workers, arrival_workers=1)
     task = asyncio.create_task(queue.run())
     try:
         yield queue

@@ -1,4 +1,4 @@
-"""Which plan an event of another one wakes."""
+"""Which plans are woken by an event of another plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def event(name: str, *, namespace: str = "shop", gone: bool = False, **status: s
     ],
     ids=["ended", "gone", "goes on", "elsewhere"],
 )
-async def test_who_waits_for_a_target_is_woken_when_another_plan_ends(
+async def test_a_plan_that_waits_for_a_target_is_woken_when_another_plan_ends(
     of_another: dict[str, Any], *, woken: bool
 ) -> None:
     operator, added = Operator(Settings()), list[str]()

@@ -63,10 +63,10 @@ async def test_it_waits_until_the_message_is_there_and_posts_it_once(desk: Desk)
 
 
 async def test_one_that_nobody_took_is_said_and_the_plan_goes_on(desk: Desk) -> None:
-    desk.messenger.trouble = "there was no answer within 10s"
+    desk.messenger.trouble = "no answer within 10s"
     for applied in (False, True):
         outcome = await TELL.do(desk.work(applied=applied), 0, None)
-        assert outcome == Done(message="not delivered to chat: there was no answer within 10s")
+        assert outcome == Done(message="not delivered to chat: no answer within 10s")
     assert len(desk.messenger.posted) == 1
 
 
@@ -205,10 +205,10 @@ async def test_no_answer_to_any_call_tells_no_step_twice(name: str, expected: li
 
 async def test_nobody_takes_anything_and_the_plan_ends_as_ever() -> None:
     run = Simulation(plan(NOTIFIED), put=shop)
-    run.messenger.trouble = "there was no answer within 10s"
+    run.messenger.trouble = "no answer within 10s"
     assert await run.run() is Phase.SUCCEEDED
     lines = {step.name: (step.state, step.message) for step in run.status.steps}
-    assert lines["after"] == (StepState.DONE, "not delivered to chat: there was no answer within 10s")
+    assert lines["after"] == (StepState.DONE, "not delivered to chat: no answer within 10s")
 
 
 async def test_a_person_is_waited_for_and_phases_that_are_not_named_are_not_told() -> None:

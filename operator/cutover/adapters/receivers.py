@@ -1,6 +1,6 @@
-"""Hands a message to the receivers behind apprise URLs, in a thread of its own. It alone knows apprise and the URLs.
+"""Delivers a message to the receivers behind apprise URLs, in a thread of its own. Called by runtime/messages.py.
 
-A URL holds credentials: neither it nor what a receiver answers ever gets into a log or a status.
+Only this file knows apprise and the URLs. A URL holds credentials: neither it nor a receiver's answer ever reaches a log or a status.
 """
 
 from __future__ import annotations
@@ -17,53 +17,53 @@ import apprise
 
 from cutover.ports import Message
 
-logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # what it says may quote a URL, or an answer
+logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its messages may quote a URL or an answer
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """How sending over went.
+    """What became of one attempt.
 
     Attributes:
-        left: URLs of the receivers that did not take it.
-        trouble: why, in words of ours; empty when all took it.
+        undelivered: URLs of the receivers that did not accept it.
+        problem: why, in our own words; empty when all accepted it.
     """
 
-    left: tuple[str, ...] = ()
-    trouble: str = ""
+    undelivered: tuple[str, ...] = ()
+    problem: str = ""
 
 
-def deliver(file: Path, message: Message, left: tuple[str, ...] = ()) -> DeliveryReport:
-    """Hand a message to every receiver, or to those left from an earlier try. Blocks; never raises.
+def deliver(file: Path, message: Message, undelivered: tuple[str, ...] = ()) -> DeliveryReport:
+    """Send a message to every receiver, or to those left from an earlier attempt. Blocks; never raises.
 
     The file is read each time, because a mounted Secret changes without notice.
     """
     try:
-        urls = left or urls_of(file.read_text())
+        urls = undelivered or urls_of(file.read_text())
     except (OSError, ValueError):
-        return DeliveryReport(trouble="its file of URLs cannot be read")
+        return DeliveryReport(problem="its URL file cannot be read")
     if not urls:
-        return DeliveryReport(trouble="there is no URL in its file")
+        return DeliveryReport(problem="its URL file contains no URL")
     unknown, refused = [], []
     for url in urls:
-        took = _accepts(url, message)
-        if took is None:
+        accepted = _accepts(url, message)
+        if accepted is None:
             unknown.append(url)
-        elif not took:
+        elif not accepted:
             refused.append(url)
-    says = [f"{len(unknown)} of its URLs are none that apprise knows"] if unknown else []
-    says += [f"{len(refused)} of {len(urls)} receivers did not take it"] if refused else []
-    return DeliveryReport((*unknown, *refused), " and ".join(says))
+    problems = [f"{len(unknown)} of its URLs are not known to apprise"] if unknown else []
+    problems += [f"{len(refused)} of {len(urls)} receivers did not accept it"] if refused else []
+    return DeliveryReport((*unknown, *refused), " and ".join(problems))
 
 
 def urls_of(text: str) -> tuple[str, ...]:
-    """One URL a line; empty lines and comments are passed over."""
+    """One URL per line; empty lines and comments are skipped."""
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def _accepts(url: str, message: Message) -> bool | None:
-    """Whether the receiver took it; None when apprise does not know the URL."""
+    """Whether the receiver accepted it; None when apprise does not know the URL."""
     kind = apprise.NotifyType(message.tone)
     try:
         receiver = apprise.Apprise.instantiate(url)
@@ -72,12 +72,12 @@ def _accepts(url: str, message: Message) -> bool | None:
             if receiver is None
             else bool(receiver.notify(body=message.text, title=message.title, notify_type=kind))
         )
-    except Exception:  # noqa: BLE001 -- some hundred plugins; one that breaks has not delivered it, and its text may quote the URL
+    except Exception:  # noqa: BLE001 -- any of a hundred plugins may raise anything; its text may quote the URL
         return False
 
 
 def in_thread(work: Callable[[], DeliveryReport]) -> asyncio.Future[DeliveryReport]:
-    """Run what blocks beside the loop, in a thread that does not keep the process from ending."""
+    """Run blocking work in a daemon thread, which does not keep the process from exiting."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[DeliveryReport] = loop.create_future()
 
@@ -87,7 +87,7 @@ def in_thread(work: Callable[[], DeliveryReport]) -> asyncio.Future[DeliveryRepo
 
     def run() -> None:
         report = work()
-        with suppress(RuntimeError):  # the loop is closed: the process ends
+        with suppress(RuntimeError):  # the loop is closed: the process is exiting
             loop.call_soon_threadsafe(settle, report)
 
     threading.Thread(target=run, name="message", daemon=True).start()

@@ -1,1 +1,1 @@
-"""What keeps the process going: the queue of plans, health, events, logs. Knows no kind and no rule of the saga."""
+"""Keeps the process running: queue, Lease, health, events, messages, metrics, logs. Knows no kind and no rule of the saga."""

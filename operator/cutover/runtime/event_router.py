@@ -1,7 +1,7 @@
-"""Says which plans an event wakes: a plan's own, those of its targets, and those that wait for what another plan has claimed.
+"""Decides which plans an event wakes: the plan itself, the owner of a target, and plans that wait for a busy target.
 
-Called by app.py with each event of a stream, and by relist.py with what no stream has reported. Knows no Kopf: an event is the
-plain mapping that the API server sends. It decides nothing about a plan; it only adds keys to the queue.
+Called by app.py with each event of a stream, and by relist.py with deletions that no stream has reported. An event is the plain
+mapping that the API server sends; Kopf is not known here, and nothing about a plan is decided: keys are added to the queue.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from cutover.status.status import ENDED
 
 
 class EventRouter:
-    """From events to keys.
+    """Turns events into keys of the queue.
 
     Args:
-        cluster: remembers the last body of each object.
+        cluster: stores the latest body of each object.
         wake: adds a plan to the queue.
-        forget: drops what is kept in memory of a plan that was deleted, by its uid.
+        forget: drops what the driver caches for a deleted plan; takes its uid too.
     """
 
     def __init__(self, cluster: Kubernetes, wake: Callable[[Ref], None], forget: Callable[[Ref, str], None]) -> None:
@@ -34,7 +34,7 @@ class EventRouter:
         """A plan was added, changed or deleted."""
         body, deleted = _body(event)
         ref = _ref(PLANS, body)
-        news = self._cluster.note(ref, body, deleted=deleted)
+        changed = self._cluster.note(ref, body, deleted=deleted)
         if deleted:
             self._plans.pop(body["metadata"]["uid"], None)
             self._forget(ref, body["metadata"]["uid"])
@@ -45,28 +45,29 @@ class EventRouter:
             self._busy.discard(ref)
         else:
             self._busy.add(ref)
+        # Its claims are gone, so whoever waits for a busy target in this namespace may have it now.
         if deleted or status.get("phase") in ENDED:
             for other in self._busy:
                 if other.namespace == ref.namespace:
                     self._wake(other)
-        if news or deleted:
+        if changed or deleted:
             self._wake(ref)
 
     def target(self, resource: Resource, event: Mapping[str, Any]) -> None:
-        """A claimed object was added, changed or deleted, or lost its claim, which the stream reports as a deletion too."""
+        """A claimed object was added, changed or deleted; losing its claim label arrives as a deletion too."""
         body, deleted = _body(event)
         ref = _ref(resource, body)
         before = self._cluster.seen(ref)
         if not self._cluster.note(ref, body, deleted=deleted):
             return
-        # Both owners: the label may have been moved from one plan to another, or taken off.
+        # Both owners, before and after: the label may have been removed, or overwritten with another plan's uid.
         for known in (before, body):
             uid = (known["metadata"].get("labels") or {}).get(PLAN_LABEL) if known else None
             if uid in self._plans:
                 self._wake(self._plans[uid])
 
     def missed(self, resource: Resource, body: Json) -> None:
-        """An object is gone, or no longer streamed, and no stream has reported it."""
+        """An object is gone or no longer selected, and no stream has reported that."""
         event = {"type": "DELETED", "object": body}
         if resource == PLANS:
             self.plan(event)

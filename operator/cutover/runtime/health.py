@@ -1,6 +1,6 @@
-"""``/livez``, ``/readyz`` and ``/metrics``. Alive is a loop that turns and tries; ready is a process that can read plans.
+"""Serves ``/livez``, ``/readyz`` and ``/metrics``. Alive: the event loop runs and keeps trying. Ready: plans can be read.
 
-`/livez` never fails because the API server is away: restarting would not bring it back, and would lose what is in memory.
+`/livez` never fails because the API server is down: a restart would not bring it back, and would lose what is in memory. Called by app.py.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from cutover.ports import PLANS, Cluster
 log = logging.getLogger(__name__)
 
 _LAG: Final = 10.0
-"""Seconds the loop may be late before the process counts as hung."""
+"""Seconds the event loop may be late before the process counts as hung."""
 _PATIENCE: Final = 120.0
-"""Seconds after which something that should have been tried again counts as hung."""
+"""Seconds without a retry after which Kopf counts as hung."""
 STREAM: Final = 270
-"""Seconds a stream of the API server lives before it is begun anew."""
+"""Seconds that a watch lives before it is opened again."""
 
 
 class ApiActivity:
-    """Whether Kopf tries to reach the API server at all, answered or not. Fed by each of its requests."""
+    """Whether Kopf still sends requests to the API server, answered or not. Fed by each of its requests."""
 
     def __init__(self) -> None:
         self._tried: float | None = None
         self._answered = True
 
     def request_sent(self) -> None:
-        """A request is sent."""
+        """A request was sent."""
         self._tried = asyncio.get_running_loop().time()
 
     def request_ended(self, *, answered: bool) -> None:
-        """A request is over."""
+        """A request got its answer, or failed without one."""
         self._answered = answered
 
     def hung_reason(self, now: float) -> str:
-        """Why whatever should try must hang; empty when it does not.
+        """Why Kopf must be hung; empty when it is not.
 
-        Streams live for a while, so silence is no sign as long as the last request was answered; but they are begun anew.
+        After an answered request, silence is normal for as long as a watch lives; after a failed one a retry is due soon.
         """
         if self._tried is None:
             return ""  # a standby has no streams
         silent = now - self._tried
         limit = _PATIENCE if not self._answered else STREAM + _PATIENCE
-        return f"the API server was not tried for {silent:.0f}s" if silent > limit else ""
+        return f"no request was sent to the API server for {silent:.0f}s" if silent > limit else ""
 
 
 class Readiness:
@@ -67,7 +67,7 @@ class Readiness:
         self._readable = False
 
     async def run(self) -> None:
-        """Try to read plans until it works once: from then on the streams say what is wrong."""
+        """Try to read plans until it works once; after that, problems show in the streams."""
         while not self._readable:
             try:
                 await self._cluster.list(PLANS, self._namespace)
@@ -85,22 +85,23 @@ class Health:
     """Serves the probes and the metrics.
 
     Args:
-        port: to listen on; 0 takes a free one, and `port` says which once it listens.
-        ready: why the process is not ready; empty when it is.
-        activity: of Kopf with the API server.
-        metrics: all of them, for a scraper's Accept header, with their content type.
-        host: the address to listen on; None for every one.
+        port: to listen on; 0 picks a free one, and `port` has it once the server listens.
+        unready_reason: why the process is not ready; empty when it is.
+        activity: requests of Kopf to the API server.
+        metrics: renders all metrics for a scraper's Accept header, with their content type.
+        host: the address to listen on; None for all.
     """
 
     def __init__(
         self,
         port: int,
-        ready: Callable[[], str],
+        unready_reason: Callable[[], str],
         activity: ApiActivity,
         metrics: Callable[[str], tuple[bytes, str]],
         host: str | None = None,
     ) -> None:
-        self.port, self._ready, self._activity, self._text, self._host = port, ready, activity, metrics, host
+        self.port, self._host = port, host
+        self._unready_reason, self._activity, self._text = unready_reason, activity, metrics
         self._beat = 0.0
 
     async def run(self) -> None:
@@ -123,11 +124,11 @@ class Health:
     async def _livez(self, _: web.Request) -> web.Response:
         now = asyncio.get_running_loop().time()
         late = now - self._beat
-        why = f"the loop is {late:.0f}s late" if late > _LAG else self._activity.hung_reason(now)
+        why = f"the event loop is {late:.0f}s late" if late > _LAG else self._activity.hung_reason(now)
         return web.Response(status=500, text=f"{why}\n") if why else web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        why = self._ready()
+        why = self._unready_reason()
         return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ok\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:

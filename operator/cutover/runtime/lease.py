@@ -1,7 +1,7 @@
-"""Our own Lease (coordination.k8s.io/v1): of several operator processes one works, the others stand by. Called by app.py.
+"""Leader election by a Lease (coordination.k8s.io/v1): one operator process is active, the others stand by. Called by app.py.
 
-It only saves work. Correctness rests on the fences: a process that has lost the Lease and does not know it yet writes
-nothing that takes effect, so nothing here has to be exact to the second, and two holders at once would be harmless.
+It only saves work. Safety comes from the fences: the late write of a process that has lost the Lease without knowing it fails, so
+nothing here must be exact to the second, and two holders at once would be harmless.
 """
 
 from __future__ import annotations
@@ -41,43 +41,43 @@ class Store(Protocol):
 
 
 class Leadership(Protocol):
-    """What app.py asks of a Lease."""
+    """What app.py needs of the Lease.
+
+    Attributes:
+        problem: why the Lease could not be read or written last time, for people; empty when it could.
+    """
 
     problem: str
 
     @property
     def held(self) -> bool:
-        """Whether it is surely ours now."""
+        """Whether this process certainly holds the Lease now."""
 
     async def acquire(self) -> None:
-        """Return once it is ours."""
+        """Return once this process holds it."""
 
     async def keep_renewed(self) -> None:
         """Renew it until cancelled."""
 
     async def wait_until_held(self) -> None:
-        """Return when it is surely ours."""
+        """Return when this process certainly holds it."""
 
     async def release(self) -> None:
-        """Give it up."""
+        """Release it, at shutdown."""
 
 
 class Lease:
     """The Lease as one process sees it.
 
-    While nothing goes wrong, the holder costs one request each `renew_every`, and a standby none: it watches. When the API
-    server is away nobody else can take the Lease either, so the holder waits, does nothing, and goes on if it is still its
-    own afterwards.
+    Normally the holder sends one request per `renew_every`, and a standby none: it watches. When the API server is down, nobody
+    else can take the Lease either, so the holder waits, does nothing, and continues if it still holds the Lease afterwards.
 
     Args:
         store: the API server.
-        terms: its name and times.
+        terms: name and times of the Lease.
         namespace: where it lives.
-        me: name of this process, another one for each process that may run at the same time. A container that is started
-            again in its pod keeps it, and so does not wait for its own Lease to expire.
-
-    Attributes:
-        problem: why it could not even be looked at, for people; empty when it could.
+        me: name of this process, unique among processes that may run at the same time. A container that is restarted in its pod
+            keeps the name, so it does not have to wait for its own Lease to expire.
     """
 
     def __init__(self, store: Store, terms: LeaseSettings, namespace: str, me: str) -> None:
@@ -85,18 +85,18 @@ class Lease:
         self._ref = Ref(LEASES, namespace, terms.name)
         self._retry = terms.retry_every.total_seconds()
         self._known: Json | None = None
-        self._quiet_since = 0.0
-        self._sure_until = -math.inf
+        self._changed_at = 0.0
+        self._held_until = -math.inf
         self._renewed = asyncio.Event()
         self.problem = ""
 
     @property
     def held(self) -> bool:
-        """Whether it is surely ours now: renewed within the renew deadline, counted from before the request was sent."""
-        return asyncio.get_running_loop().time() < self._sure_until
+        """Whether this process certainly holds it: renewed within the renew deadline, counted from before the request was sent."""
+        return asyncio.get_running_loop().time() < self._held_until
 
     async def wait_until_held(self) -> None:
-        """Return when the Lease is surely ours: at once as a rule, else when it has been renewed again."""
+        """Return when this process certainly holds it: normally at once, otherwise after the next renewal."""
         while not self.held:
             self._renewed.clear()
             await self._renewed.wait()
@@ -104,28 +104,28 @@ class Lease:
     # --- standing by --------------------------------------------------------------------------------------------------
 
     async def acquire(self) -> None:
-        """Return once the Lease is ours, however long that takes."""
+        """Return once this process holds the Lease, however long that takes."""
         while not self.held:
             try:
                 await self._until_free()
                 await self._write()
             except Conflict:
-                log.info("another process was faster", extra={"lease": str(self._ref)})
+                log.info("another process acquired the Lease first", extra={"lease": str(self._ref)})
             except OutsideError as error:
-                # Out of contact: what the holder did meanwhile is unknown, so its time begins anew with the next look.
+                # What the holder did in the meantime is unknown, so its lease duration is counted again from the next read.
                 self._known = None
-                self._report(f"the {self._ref} in namespace {self._ref.namespace} cannot be had: {error}")
+                self._report(f"cannot acquire {self._ref} in namespace {self._ref.namespace}: {error}")
                 await asyncio.sleep(self._retry)
         log.info("this process holds the Lease", extra={"lease": str(self._ref), "holder": self._me})
 
     async def _until_free(self) -> None:
-        """Return when nobody holds it, or its holder was silent for the time that it promised to renew it in.
+        """Return when nobody holds it, or its holder has not renewed it for its lease duration.
 
-        Only our own clock counts, from when we saw the object change: `renewTime` is of a clock we know nothing of.
+        Time is measured by the local clock, from when a change of the object was seen: `renewTime` comes from another clock.
         """
         loop = asyncio.get_running_loop()
         while True:
-            self._note(await self._look())
+            self._observe(await self._read())
             left = self._left()
             if self._known is None or left <= 0:
                 return
@@ -133,29 +133,29 @@ class Lease:
                 watching = self._store.watch(self._ref, self._known["metadata"]["resourceVersion"])
                 async with asyncio.timeout(left) as limit, contextlib.aclosing(watching) as bodies:
                     async for body in bodies:
-                        self._note(body)
+                        self._observe(body)
                         left = self._left()
                         if left <= 0:
                             return
                         limit.reschedule(loop.time() + left)
-                await asyncio.sleep(self._retry)  # the stream ended by itself; a server that refuses it is not pressed
+                await asyncio.sleep(self._retry)  # the watch ended by itself; a server that refuses it is not flooded
 
-    def _note(self, body: Json | None) -> None:
-        """Take in what was seen; whatever is another version than before is a sign of life."""
+    def _observe(self, body: Json | None) -> None:
+        """Store what was read; a new version shows that the holder is alive."""
         before, self._known = self._known, body
         if body is None:
             return
         if before is None or before["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
-            self._quiet_since = asyncio.get_running_loop().time()
+            self._changed_at = asyncio.get_running_loop().time()
         if _holder(before) != _holder(body) and _holder(body) not in ("", self._me):
             log.info("standing by", extra={"lease": str(self._ref), "holder": _holder(body)})
 
     def _left(self) -> float:
-        """Seconds until it may be taken, if nothing more is seen of its holder."""
+        """Seconds until it may be taken, if its holder does not renew it."""
         if _holder(self._known) in ("", self._me):
             return 0.0
-        promised: float = _spec(self._known).get("leaseDurationSeconds") or self._terms.duration.total_seconds()
-        return self._quiet_since + promised - asyncio.get_running_loop().time()
+        duration: float = _spec(self._known).get("leaseDurationSeconds") or self._terms.duration.total_seconds()
+        return self._changed_at + duration - asyncio.get_running_loop().time()
 
     # --- holding ------------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class Lease:
         """Renew the Lease until cancelled.
 
         Raises:
-            Lost: somebody else holds it, or it was deleted. The process must end.
+            Lost: another process holds it, or it was deleted. This process must exit.
         """
         loop, every = asyncio.get_running_loop(), self._terms.renew_every.total_seconds()
         pause = every
@@ -172,31 +172,36 @@ class Lease:
             sent = loop.time()
             try:
                 if self._known is None:
-                    self._known = await self._look()
+                    self._known = await self._read()
+                    # Not acquired again here: another process may have been active in between, and what this one caches would be stale.
                     if _holder(self._known) != self._me:
-                        raise Lost(f"{_holder(self._known) or 'nobody'} holds the {self._ref} now; it was {self._me}")
+                        raise Lost(
+                            f"{self._ref} is now held by {_holder(self._known) or 'nobody'} instead of {self._me}"
+                        )
                 await self._write()
                 pause = max(0.0, sent + every - loop.time())
             except OutsideError as error:
-                # It may have been written or not, by us or by another: look before the next write.
+                # It may or may not have been written, by this process or by another: read it before the next write. A conflict is
+                # read at once, because another holder means that this process must exit.
                 self._known = None
-                self._report(f"the {self._ref} could not be renewed: {error}")
+                self._report(f"cannot renew {self._ref}: {error}")
                 pause = 0.0 if isinstance(error, Conflict) else self._retry
 
     async def release(self) -> None:
-        """Give the Lease up if it is ours, so that a standby takes over at once. If it fails, it expires by itself."""
+        """Release the Lease if this process holds it, so that a standby takes over at once. If that fails, it expires by itself."""
         try:
-            self._known = await self._look()
+            self._known = await self._read()
             if _holder(self._known) != self._me:
                 return
-            self._sure_until = -math.inf
+            # Before the write, whose answer may be lost: from here on this process must not count as the holder.
+            self._held_until = -math.inf
             await self._store.replace(self._ref, self._body({"holderIdentity": "", "leaseDurationSeconds": 1}))
         except OutsideError as error:
-            log.warning("the Lease could not be released", extra={"lease": str(self._ref), "why": str(error)})
+            log.warning("cannot release the Lease", extra={"lease": str(self._ref), "why": str(error)})
 
     # --- the object ---------------------------------------------------------------------------------------------------
 
-    async def _look(self) -> Json | None:
+    async def _read(self) -> Json | None:
         try:
             body = await self._store.get(self._ref)
         except NotFound:
@@ -205,7 +210,8 @@ class Lease:
         return body
 
     async def _write(self) -> None:
-        """Make it ours, or renew it. Of two that do it at once, one gets Conflict; a lost answer is seen by the next look."""
+        """Acquire or renew it. Of two processes at once, one gets Conflict; a lost answer shows at the next read."""
+        # Taken before the request: the server may have written it at any moment since, so counting from the answer would be too long.
         sent = asyncio.get_running_loop().time()
         spec = {"holderIdentity": self._me, "leaseDurationSeconds": math.ceil(self._terms.duration.total_seconds())}
         if _holder(self._known) != self._me:
@@ -216,12 +222,12 @@ class Lease:
             self._known = await self._store.create(LEASES, self._ref.namespace, body)
         else:
             self._known = await self._store.replace(self._ref, body)
-        self._sure_until = sent + self._terms.renew_deadline.total_seconds()
+        self._held_until = sent + self._terms.renew_deadline.total_seconds()
         self._renewed.set()
         self.problem = ""
 
     def _body(self, spec: Json) -> Json:
-        """What is known of it, with these fields and the time."""
+        """The object as last read, with these fields and the current time."""
         metadata = {"name": self._ref.name, "namespace": self._ref.namespace}
         known = self._known or {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata}
         return {**known, "spec": {**_spec(known), **spec, "renewTime": datetime.now(UTC).strftime(_NOW)}}
@@ -233,37 +239,37 @@ class Lease:
 
 
 class NoLease:
-    """For a process that is alone by the word of its administrator: it always holds what is not there."""
+    """For a single process that needs no leader election: it always leads."""
 
     problem = ""
     held = True
 
     async def acquire(self) -> None:
-        """At once."""
+        """Return at once."""
 
     async def keep_renewed(self) -> None:
-        """For ever."""
+        """Never return."""
         await asyncio.Event().wait()
 
     async def wait_until_held(self) -> None:
-        """At once."""
+        """Return at once."""
 
     async def release(self) -> None:
-        """Nothing to give up."""
+        """Do nothing."""
 
 
 def lease_for(terms: LeaseSettings | None, store: Store, me: str, pod_namespace: str) -> Leadership:
-    """The Lease that the settings name.
+    """The Lease that the settings describe, or none.
 
     Args:
-        terms: of the settings; None for a process that is alone.
+        terms: from the settings; None for a process without leader election.
         store: the API server.
         me: name of this process.
         pod_namespace: where the Lease lives when the settings do not say; empty outside a pod.
     """
     namespace = terms and (terms.namespace or pod_namespace)
     if terms is None or not namespace:
-        log.info("there is no Lease: another operator process would work beside this one")
+        log.info("running without a Lease: a second operator process would be active at the same time")
         return NoLease()
     return Lease(store, terms, namespace, me)
 
@@ -273,5 +279,5 @@ def _spec(body: Json | None) -> Json:
 
 
 def _holder(body: Json | None) -> str:
-    """Who holds it; empty for nobody."""
+    """Name of the holder; empty for nobody."""
     return str(_spec(body).get("holderIdentity") or "")

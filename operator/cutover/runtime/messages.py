@@ -1,6 +1,6 @@
-"""Sends messages to people in the background: a queue a provider, a few tries each, given up in the end. The port `Messenger`.
+"""Sends messages to people in the background: one queue per provider, a few attempts per message. The port `Messenger`.
 
-A provider has one thread at most: one that hangs holds up its own messages and nothing else.
+A provider has one thread at most, so one that hangs delays only its own messages. Called by app.py; notify steps and notifier.py post here.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from cutover.settings.settings import NotifyProvider
 
 log = logging.getLogger(__name__)
 
-_ROOM: Final = 512
-"""Messages of one provider that wait, at most."""
-_REMEMBERED: Final = 2048
-"""Messages posted under a key that are told from new ones, at most; they are asked for again within seconds, or never."""
+_QUEUE_SIZE: Final = 512
+"""Messages waiting for one provider, at most."""
+_REMEMBERED_KEYS: Final = 2048
+"""Keys of posted messages that are remembered, at most; a key is asked for again within seconds, or never."""
 _PAUSES: Final = (1.0, 2.0)
-"""Seconds from one try to the next; there is one try more than pauses."""
+"""Seconds between two attempts; there is one attempt more than pauses."""
 
 
 @dataclass(slots=True)
 class _QueuedMessage:
-    """One message on its way.
+    """A message waiting to be delivered.
 
     Attributes:
-        expires: when it is given up, by the loop's clock.
-        left: URLs of the receivers that have not taken it; empty before the first try, and then it goes to all.
+        expires: when delivery is abandoned, by the event loop's clock.
+        undelivered: URLs of the receivers that have not accepted it; empty before the first attempt, which goes to all.
     """
 
     message: Message
     expires: float
     delivery: Delivery = field(default_factory=Delivery)
-    left: tuple[str, ...] = ()
+    undelivered: tuple[str, ...] = ()
 
 
 class Messages:
@@ -46,12 +46,14 @@ class Messages:
 
     Args:
         providers: by name.
-        told: hears the provider of every message, and whether it was delivered.
+        on_end: called for every message with its provider and whether it was delivered.
     """
 
-    def __init__(self, providers: Mapping[str, NotifyProvider], told: Callable[[str, bool], None]) -> None:
-        self._providers, self._told = dict(providers), told
-        self._waiting: dict[str, asyncio.Queue[_QueuedMessage]] = {name: asyncio.Queue(_ROOM) for name in providers}
+    def __init__(self, providers: Mapping[str, NotifyProvider], on_end: Callable[[str, bool], None]) -> None:
+        self._providers, self._on_end = dict(providers), on_end
+        self._waiting: dict[str, asyncio.Queue[_QueuedMessage]] = {
+            name: asyncio.Queue(_QUEUE_SIZE) for name in providers
+        }
         self._current: dict[str, _QueuedMessage] = {}
         self._threads: dict[str, tuple[_QueuedMessage, asyncio.Future[DeliveryReport]]] = {}
         self._posted: OrderedDict[Hashable, Delivery] = OrderedDict()
@@ -65,29 +67,29 @@ class Messages:
         return sorted(self._providers)
 
     def delivery(self, key: Hashable) -> Delivery | None:
-        """What was posted under a key."""
+        """The delivery of what was posted under a key."""
         return self._posted.get(key)
 
     def post(self, provider: str, message: Message, patience: float, key: Hashable = None) -> Delivery:
-        """Send a message in the background, once a key."""
+        """Send a message in the background, once per key."""
         if key is not None and (known := self._posted.get(key)):
             return known
         delivery = self._post(provider, message, patience)
         if key is not None:
             self._posted[key] = delivery
-            if len(self._posted) > _REMEMBERED:
+            if len(self._posted) > _REMEMBERED_KEYS:
                 self._posted.popitem(last=False)
         return delivery
 
     def _post(self, provider: str, message: Message, patience: float) -> Delivery:
         queued = _QueuedMessage(message, asyncio.get_running_loop().time() + patience)
         if provider not in self._providers:
-            queued.delivery.over, queued.delivery.trouble = True, "there is no such provider"
+            queued.delivery.over, queued.delivery.trouble = True, "no such provider is configured"
             return queued.delivery
         try:
             self._waiting[provider].put_nowait(queued)
         except asyncio.QueueFull:
-            self._end(provider, queued, "too many messages are waiting")
+            self._end(provider, queued, "too many messages are queued for it")
         return queued.delivery
 
     async def run(self) -> None:
@@ -104,10 +106,11 @@ class Messages:
             del self._current[name]
 
     async def flush(self) -> None:
-        """At the end of the process: wait for what is under way, and try what still waits, once."""
+        """At shutdown: wait for the message being sent, and try each queued one once."""
         await asyncio.gather(*map(self._flush, self._providers))
 
     async def _flush(self, name: str) -> None:
+        # The interrupted message first: its thread may still be running, and there is never a second one.
         if queued := self._current.pop(name, None):
             self._end(name, queued, await self._try(name, queued))
         while not self._waiting[name].empty():
@@ -115,43 +118,44 @@ class Messages:
             self._end(name, queued, await self._try(name, queued))
 
     async def _deliver(self, name: str, queued: _QueuedMessage) -> str:
-        """Why it was given up; empty when it was delivered."""
+        """Why it was not delivered; empty when it was."""
         clock = asyncio.get_running_loop().time
-        trouble = await self._try(name, queued)
+        problem = await self._try(name, queued)
         for pause in _PAUSES:
-            if not trouble or clock() + pause >= queued.expires:
+            if not problem or clock() + pause >= queued.expires:
                 break
             await asyncio.sleep(pause)
-            trouble = await self._try(name, queued)
-        return trouble
+            problem = await self._try(name, queued)
+        return problem
 
     async def _try(self, name: str, queued: _QueuedMessage) -> str:
         provider = self._providers[name]
         now = asyncio.get_running_loop().time()
         if now >= queued.expires:
-            return "the messages before it took too long"
+            return "it expired while it was queued"
         try:
             async with asyncio.timeout(min(provider.timeout, queued.expires - now)):
-                while name in self._threads:  # a thread cannot be ended, so there is never a second one
-                    whose, report = await self._report(name)
-                    if whose is queued:  # what an earlier try has begun and did not live to see
-                        return report.trouble
-                sending = in_thread(lambda: deliver(provider.url_file, queued.message, queued.left))
+                # A thread cannot be stopped, so an earlier one is waited for: there is never a second one.
+                while name in self._threads:
+                    sent, report = await self._report(name)
+                    if sent is queued:  # an earlier attempt timed out before its thread was done
+                        return report.problem
+                sending = in_thread(lambda: deliver(provider.url_file, queued.message, queued.undelivered))
                 self._threads[name] = queued, sending
-                return (await self._report(name))[1].trouble
+                return (await self._report(name))[1].problem
         except TimeoutError:
-            return f"there was no answer within {provider.timeout:g}s"
+            return f"no answer within {provider.timeout:g}s"
 
     async def _report(self, name: str) -> tuple[_QueuedMessage, DeliveryReport]:
-        """Wait for the thread of a provider: what it carried, and what became of it."""
+        """Wait for a provider's thread: the message it sent, and the report."""
         queued, sending = self._threads[name]
         report = await asyncio.shield(sending)
         self._threads.pop(name, None)
-        queued.left = report.left
+        queued.undelivered = report.undelivered
         return queued, report
 
-    def _end(self, name: str, queued: _QueuedMessage, trouble: str) -> None:
-        queued.delivery.trouble, queued.delivery.over = trouble, True
-        self._told(name, not trouble)
-        if trouble:
-            log.warning("a message was not delivered", extra={"provider": name, "why": trouble})
+    def _end(self, name: str, queued: _QueuedMessage, problem: str) -> None:
+        queued.delivery.trouble, queued.delivery.over = problem, True
+        self._on_end(name, not problem)
+        if problem:
+            log.warning("a message was not delivered", extra={"provider": name, "why": problem})

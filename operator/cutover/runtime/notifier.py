@@ -1,6 +1,6 @@
-"""Tells people of a plan's transitions: a status that was saved with another phase than the one before it is a transition.
+"""Sends a plan's notifications when its phase changes. Called by the driver on each status save, through the port `Cluster`.
 
-It stands between the driver and the API server, so the one process whose save was taken tells, and tells once.
+It wraps the cluster, so only the process whose save was accepted sends them, and only once. It decides nothing about a plan.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cutover.status.status import Phase
 log = logging.getLogger(__name__)
 
 _PATIENCE: Final = 600.0
-"""Seconds: what is older than that is no news."""
+"""Seconds after which a notification is too old to be sent."""
 _NOTIFICATIONS: Final = TypeAdapter(tuple[Notification, ...])
 
 
 class _NotifyingCluster:
-    """The API server, of whose saves people hear."""
+    """A cluster that sends notifications when a saved status has a new phase."""
 
     def __init__(self, cluster: Cluster, messenger: Messenger) -> None:
         self._cluster, self._messenger = cluster, messenger
@@ -33,13 +33,13 @@ class _NotifyingCluster:
         saved = await self._cluster.save_status(ref, resource_version, status)
         phase = _phase(saved)
         if phase not in (None, before):
-            self._tell(saved, Phase(phase))
+            self._notify(saved, Phase(phase))
         return saved
 
-    def _tell(self, plan: Json, phase: Phase) -> None:
+    def _notify(self, plan: Json, phase: Phase) -> None:
         try:
             notifications = _NOTIFICATIONS.validate_python(plan["spec"].get("notifications") or ())
-        except ValidationError:  # the plan is refused, or paused, for that
+        except ValidationError:  # the plan is Refused or Paused because of it
             return
         for notification in notifications:
             if phase in notification.phases and self._messenger.knows(notification.provider):
@@ -50,7 +50,7 @@ class _NotifyingCluster:
 
 
 def with_notifications(cluster: Cluster, messenger: Messenger) -> Cluster:
-    """The same cluster, of which people hear when a plan comes into another phase."""
+    """The same cluster, which sends notifications when a plan changes its phase."""
     return cast("Cluster", _NotifyingCluster(cluster, messenger))
 
 

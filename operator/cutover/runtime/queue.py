@@ -1,7 +1,7 @@
-"""A queue of keys: each is in it at most once, one worker at a time has it, and one that is added meanwhile comes again.
+"""A work queue of keys: each is queued at most once, and never processed by two workers at a time. Called by app.py and relist.py.
 
-What is under way goes before what has not begun, and there what an event woke before what a timer woke. A key that fails
-comes back after a growing pause, and not before the server wants it to; neither ever delays an event.
+Keys in progress go before keys that have only arrived, and among them those woken by an event before those woken by a timer. A key that
+fails is retried with backoff, and not before the server's Retry-After; neither ever delays an event.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ Key = TypeVar("Key", bound=Hashable)
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before the first retry, and at most."""
 RESYNC: Final = timedelta(minutes=10)
+"""How often an active plan is looked at without any event."""
 
 
 class Queue(Generic[Key]):
-    """Turns of many keys, by a few workers.
+    """Runs turns of many keys with a few workers.
 
     Args:
-        turn: one turn of a key; says when it wants to be looked at again, None for never.
-        arrived: whether a key has only arrived, so that nothing suffers when it waits.
-        workers: how many keys are worked on at once.
-        of_arrivals: how many of these take what has arrived first, and other work only when nothing has. The others never
-            do, so that a crowd that arrives at once does not get in the way of traffic that is being moved.
+        turn: one turn of a key; returns when the key wants its next turn, None for not at all.
+        arrived: whether a key has only arrived, so that it may wait.
+        workers: how many keys are processed at once.
+        arrival_workers: how many of the workers take arrivals first, and other keys only when there are none. The other workers
+            never take arrivals, so that many plans arriving at once do not slow down traffic that is being shifted.
     """
 
     def __init__(
@@ -41,23 +43,23 @@ class Queue(Generic[Key]):
         arrived: Callable[[Key], bool] = lambda _: False,
         *,
         workers: int = 32,
-        of_arrivals: int = 8,
+        arrival_workers: int = 8,
     ) -> None:
         self._turn, self._arrived = turn, arrived
-        self._workers, self._of_arrivals = workers, of_arrivals
+        self._workers, self._arrival_workers = workers, arrival_workers
         self._events: deque[Key] = deque()
         self._timers: deque[Key] = deque()
         self._arrivals: deque[Key] = deque()
-        self._queued: set[Key] = set()
-        self._urgent: set[Key] = set()
+        self._queued: set[Key] = set()  # waits in one of the three lines
+        self._urgent: set[Key] = set()  # of these, what an event has queued
         self._running: set[Key] = set()
-        self._again: set[Key] = set()
-        self._due: dict[Key, float] = {}
+        self._dirty: set[Key] = set()  # added while running: gets another turn
+        self._due: dict[Key, float] = {}  # the soonest time of each key; entries of the heap that differ are stale
         self._heap: list[tuple[float, int, Key]] = []
         self._count = 0
         self._failures: dict[Key, int] = {}
-        self._some = asyncio.Event()
-        self._clock = asyncio.Event()
+        self._added = asyncio.Event()
+        self._due_changed = asyncio.Event()
 
     @property
     def depth(self) -> int:
@@ -67,20 +69,20 @@ class Queue(Generic[Key]):
     def add(self, key: Key) -> None:
         """Something happened to this key."""
         if key in self._running:
-            self._again.add(key)
+            self._dirty.add(key)
         elif key not in self._urgent:
-            # What a timer has queued already stands there a second time, and is passed over when its turn comes.
+            # A key that a timer has queued is queued a second time among the events; `_next` skips the entry that comes later.
             self._queued.add(key)
             self._urgent.add(key)
             self._enqueue(key, self._events)
 
-    def _enqueue(self, key: Key, under_way: deque[Key]) -> None:
-        """Put it where it belongs, and wake the workers."""
-        (self._arrivals if self._arrived(key) else under_way).append(key)
-        self._some.set()
+    def _enqueue(self, key: Key, line: deque[Key]) -> None:
+        """Add it to the arrivals or to this line, and wake the workers."""
+        (self._arrivals if self._arrived(key) else line).append(key)
+        self._added.set()
 
     def add_after(self, key: Key, after: float) -> None:
-        """Look at this key after so many seconds, unless something happens before; the soonest wish counts."""
+        """Give this key a turn after so many seconds, unless it gets one before; the soonest request counts."""
         due = asyncio.get_running_loop().time() + max(0.0, after)
         if key in self._due and self._due[key] <= due:
             return
@@ -88,34 +90,34 @@ class Queue(Generic[Key]):
         self._count += 1
         heapq.heappush(self._heap, (due, self._count, key))
         if self._heap[0][2] == key:
-            self._clock.set()
+            self._due_changed.set()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Process keys until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick(), name="queue timers")
             for number in range(self._workers):
-                takes_arrivals = number < self._of_arrivals
+                takes_arrivals = number < self._arrival_workers
                 group.create_task(self._work(takes_arrivals=takes_arrivals), name=f"queue worker {number}")
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._clock.clear()
+            self._due_changed.clear()
             now = loop.time()
             while self._heap and self._heap[0][0] <= now:
                 due, _, key = heapq.heappop(self._heap)
                 if self._due.get(key) != due:
-                    continue  # overtaken by a sooner wish, or forgotten
+                    continue  # stale: a sooner request replaced it, or a turn has run since
                 del self._due[key]
                 if key in self._running:
-                    self._again.add(key)
+                    self._dirty.add(key)
                 elif key not in self._queued:
                     self._queued.add(key)
                     self._enqueue(key, self._timers)
             pause = self._heap[0][0] - now if self._heap else None
             try:
-                await asyncio.wait_for(self._clock.wait(), pause)
+                await asyncio.wait_for(self._due_changed.wait(), pause)
             except TimeoutError:
                 continue
 
@@ -127,8 +129,9 @@ class Queue(Generic[Key]):
                     key = line.popleft()
                     if key in self._queued:
                         return key
-            self._some.clear()
-            await self._some.wait()
+            # Nothing was awaited since the lines were empty, so no key can have been added in between.
+            self._added.clear()
+            await self._added.wait()
 
     async def _work(self, *, takes_arrivals: bool) -> None:
         while True:
@@ -136,26 +139,28 @@ class Queue(Generic[Key]):
             self._queued.discard(key)
             self._urgent.discard(key)
             self._running.add(key)
+            # Before the turn, not after it: what the turn itself asks for below must stay.
             self._due.pop(key, None)
             after: float | None
             try:
-                wish = await self._turn(key)
+                requested = await self._turn(key)
                 self._failures.pop(key, None)
-                after = wish.total_seconds() if wish is not None else None
+                after = requested.total_seconds() if requested is not None else None
             except Exception as error:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 after = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10)) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
                 if isinstance(error, Unavailable):
                     after = max(after, error.retry_after)
                 log.warning(
-                    "a turn failed and is tried again",
+                    "a turn failed and will be retried",
                     exc_info=error,
                     extra={"key": str(key), "after": round(after, 1)},
                 )
             finally:
                 self._running.discard(key)
-            if key in self._again:
-                self._again.discard(key)
+            # Only now: `add` of a running key would mark it dirty again.
+            if key in self._dirty:
+                self._dirty.discard(key)
                 self.add(key)
             if after is not None:
                 self.add_after(key, after)

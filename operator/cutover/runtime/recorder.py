@@ -1,4 +1,7 @@
-"""Publishes events (events.k8s.io/v1) about plans, one a transition. Never delays a plan: they are sent in the background."""
+"""Publishes events (events.k8s.io/v1) about plans, one per transition. The port `Recorder`, called by the driver.
+
+Events are sent in the background and never delay a plan; one that cannot be sent is in the log.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from cutover.saga.turn import Notice
 log = logging.getLogger(__name__)
 
 _LONGEST_NOTE: Final = 1024
-"""Bytes the API server takes as `note` (Kubernetes API, events.k8s.io/v1)."""
-_GONE_TO: Final = "default"
-"""Where an event about a Namespace stands, which takes those inside it along when it goes."""
-_ROOM: Final = 4096
+"""Bytes that the API server accepts as `note` (Kubernetes API, events.k8s.io/v1)."""
+_FALLBACK_NAMESPACE: Final = "default"
+"""Where events about a Namespace live: those inside it are deleted with it."""
+_QUEUE_SIZE: Final = 4096
 _PAUSES: Final = (1.0, 2.0, 5.0, 10.0)
-"""Seconds before an event that got no answer is sent again; the server may ask for more."""
+"""Seconds before an event that got no answer is sent again; the server may ask for longer."""
 _SENDERS: Final = 4
-"""Events under way at once. Each says its own time, so that their order does not matter."""
+"""Events sent at once. Each carries its own time, so their order does not matter."""
 
 
 class EventRecorder:
@@ -34,37 +37,38 @@ class EventRecorder:
     Args:
         send: creates an event in a namespace.
         instance: name of this process.
-        told: hears of every notice.
-        dropped: hears of every event that could not be published.
-        pauses: seconds between the tries to send an event that gets no answer.
+        on_notice: called for every notice.
+        on_dropped: called for every event that could not be published.
+        pauses: seconds between the attempts to send an event that gets no answer.
     """
 
     def __init__(
         self,
         send: Callable[[str, Json], Awaitable[None]],
         instance: str,
-        told: Callable[[Notice], None],
-        dropped: Callable[[], None],
+        on_notice: Callable[[Notice], None],
+        on_dropped: Callable[[], None],
         pauses: Sequence[float] = _PAUSES,
     ) -> None:
-        self._send, self._instance, self._told, self._dropped = send, instance, told, dropped
+        self._send, self._instance = send, instance
+        self._on_notice, self._on_dropped = on_notice, on_dropped
         self._pauses = pauses
-        self._waiting: asyncio.Queue[Json] = asyncio.Queue(_ROOM)
-        self._cut_off: list[Json] = []
+        self._waiting: asyncio.Queue[Json] = asyncio.Queue(_QUEUE_SIZE)
+        self._interrupted: list[Json] = []
 
     def record(self, plan: Json, notice: Notice) -> None:
-        """Publish one event, and write it to the log."""
+        """Log a notice, and queue its event."""
         metadata = plan["metadata"]
         level = logging.WARNING if notice.warning else logging.INFO
         where = {"namespace": metadata["namespace"], "plan": metadata["name"], "reason": notice.reason}
         log.log(level, notice.message, extra=where)
-        self._told(notice)
+        self._on_notice(notice)
         event = self._event(metadata, notice)
         try:
             self._waiting.put_nowait(_about_namespace(event) if notice.on_namespace else event)
         except asyncio.QueueFull:
-            log.warning("an event was dropped: too many are waiting", extra=where)
-            self._dropped()
+            log.warning("an event was dropped: too many are queued", extra=where)
+            self._on_dropped()
 
     def _event(self, metadata: Json, notice: Notice) -> Json:
         return {
@@ -85,7 +89,7 @@ class EventRecorder:
         }
 
     async def run(self) -> None:
-        """Send until cancelled; an event that cannot be sent is dropped, the log has it."""
+        """Send until cancelled; an event that cannot be sent is dropped, and stays in the log."""
         async with asyncio.TaskGroup() as group:
             for _ in range(_SENDERS):
                 group.create_task(self._send_all())
@@ -94,17 +98,17 @@ class EventRecorder:
         while True:
             event = await self._waiting.get()
             try:
-                await self._deliver_at_last(event)
-            except asyncio.CancelledError:  # the process ends, and nobody knows whether the event was taken
-                self._cut_off.append(event)
+                await self._deliver_with_retries(event)
+            except asyncio.CancelledError:  # at shutdown: whether the event was accepted is unknown
+                self._interrupted.append(event)
                 raise
             except OutsideError as error:
                 log.warning("an event could not be sent", extra={"reason": event["reason"], "why": str(error)})
-                self._dropped()
+                self._on_dropped()
 
-    async def _deliver_at_last(self, event: Json) -> None:
-        """Send it again where there was no answer; by its name it cannot come twice."""
-        with suppress(Conflict):  # it had come
+    async def _deliver_with_retries(self, event: Json) -> None:
+        """Send an event, again where there was no answer; its name keeps it from being created twice."""
+        with suppress(Conflict):  # an earlier attempt has created it
             for pause in self._pauses:
                 try:
                     await self._deliver(event)
@@ -115,29 +119,29 @@ class EventRecorder:
             await self._deliver(event)
 
     async def _deliver(self, event: Json) -> None:
-        """A namespace that is being deleted takes no new object, and says so by 403."""
+        """Send it once; about the namespace instead when that is being deleted, which the server reports as 403."""
         try:
             await self._send(event["metadata"]["namespace"], event)
         except Denied:
-            if event["metadata"]["namespace"] == _GONE_TO:
+            if event["metadata"]["namespace"] == _FALLBACK_NAMESPACE:
                 raise
-            await self._send(_GONE_TO, _about_namespace(event))
+            await self._send(_FALLBACK_NAMESPACE, _about_namespace(event))
 
     async def flush(self) -> None:
-        """Send what is waiting, at the end of the process, and once more what was under way: by its name it cannot come twice."""
-        while self._cut_off or not self._waiting.empty():
+        """At shutdown, send what was interrupted and what is queued; its name keeps an event from being created twice."""
+        while self._interrupted or not self._waiting.empty():
             try:
-                with suppress(Conflict):  # it has come
-                    await self._deliver(self._cut_off.pop() if self._cut_off else self._waiting.get_nowait())
+                with suppress(Conflict):  # it was already created
+                    await self._deliver(self._interrupted.pop() if self._interrupted else self._waiting.get_nowait())
             except OutsideError:
                 return
 
 
 def _about_namespace(event: Json) -> Json:
-    """The event of a plan, said of its namespace: there it can be read when both are gone."""
+    """The same event, about the namespace of its plan: it can be read when both are gone."""
     plan = event["regarding"]
     return event | {
-        "metadata": event["metadata"] | {"namespace": _GONE_TO},
+        "metadata": event["metadata"] | {"namespace": _FALLBACK_NAMESPACE},
         "regarding": {"apiVersion": "v1", "kind": "Namespace", "name": plan["namespace"]},
         "note": _cut(f"MigrationPlan {plan['name']}: {event['note']}"),
     }

@@ -1,7 +1,7 @@
-"""Finds what was deleted, or lost our label, while a stream had a gap: a list says what is there, and not what is gone.
+"""Finds objects that were deleted, or lost their claim, while a watch had a gap: a list shows what exists, not what is gone.
 
-Kopf lists a kind anew when its stream broke off at a version that the API server no longer has. Whatever we know of that kind
-is then compared with what is there, by one read of names and nothing else; in quiet times there is none.
+Kopf lists a kind again when its watch expired at a version that the API server no longer has. What is known of that kind is then
+compared with one read of names. Without such a gap it costs no request. Called by app.py.
 """
 
 from __future__ import annotations
@@ -20,38 +20,39 @@ _KINDS: Final = {f"{resource.plural}.{resource.group}".removesuffix("."): resour
 
 
 class RelistCheck:
-    """Tells of what no stream has told.
+    """Reports deletions that no stream has reported.
 
     Args:
-        cluster: what is known, and what is there.
-        namespaces: those that are streamed; none for all.
-        deleted: takes the last body known of an object that is gone, or not streamed any more.
+        cluster: what is known, and what exists.
+        namespaces: those that are watched; empty for all.
+        deleted: called with the last known body of an object that is gone or no longer selected.
     """
 
     def __init__(
         self, cluster: Kubernetes, namespaces: Sequence[str], deleted: Callable[[Resource, Json], None]
     ) -> None:
         self._cluster, self._namespaces, self._deleted = cluster, namespaces or ("",), deleted
-        self._queue: Queue[Resource] = Queue(self.look, workers=1, of_arrivals=0)
+        self._queue: Queue[Resource] = Queue(self.compare, workers=1, arrival_workers=0)
 
-    def listed(self, answer: TracedRequest) -> None:
-        """A request of Kopf is over. Before the first list of a kind nothing is known that could have been missed."""
-        resource = _KINDS.get(answer.resource)
-        if answer.verb != "list" or answer.code != _OK or answer.next_page or resource is None:
+    def request_ended(self, request: TracedRequest) -> None:
+        """A request of Kopf has ended. At the first list of a kind nothing is known of it, so nothing can have been missed."""
+        resource = _KINDS.get(request.resource)
+        if request.verb != "list" or request.code != _OK or request.next_page or resource is None:
             return
         if self._cluster.known(resource):
             self._queue.add(resource)
 
     async def run(self) -> None:
-        """Look after each list, until cancelled; without an answer again a while later."""
+        """Compare after each list, until cancelled; a failed read is retried with backoff."""
         await self._queue.run()
 
-    async def look(self, resource: Resource) -> None:
-        """Compare once. What has changed since the comparison began is left to its stream."""
+    async def compare(self, resource: Resource) -> None:
+        """Compare once. An object that changes during the comparison is left to its stream."""
+        # What is known is copied before the read: an object created in between must not look deleted.
         known = self._cluster.known(resource)
         if not known:
             return
-        there = set().union(*[await self._cluster.there(resource, namespace) for namespace in self._namespaces])
+        existing = set().union(*[await self._cluster.there(resource, namespace) for namespace in self._namespaces])
         for ref, body in known.items():
-            if ref not in there and self._cluster.seen(ref) is body:
+            if ref not in existing and self._cluster.seen(ref) is body:
                 self._deleted(resource, body)

@@ -252,7 +252,7 @@ class Process:
         self._heard[stream], self.paces[stream] = None, Pace.LIVE
         self.listen(Pace.LIVE)
         for resource in (PLANS,) if stream == "plans" else STREAMED:
-            await self.missed.look(resource)
+            await self.missed.compare(resource)
 
     def _hear(self, stream: str, heard: int | None, until: int) -> None:
         kinds = (PLANS,) if stream == "plans" else STREAMED
