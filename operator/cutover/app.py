@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 import os
-import random
 import secrets
 import signal
 import socket
@@ -40,7 +39,7 @@ from cutover.runtime.logs import set_up
 from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
 from cutover.runtime.notifier import with_notifications
-from cutover.runtime.queue import RESYNC, Queue
+from cutover.runtime.queue import Queue, resync_at_latest
 from cutover.runtime.recorder import EventRecorder
 from cutover.runtime.relist import RelistCheck
 from cutover.settings.settings import Settings, load
@@ -87,7 +86,7 @@ class Operator:
         )
         self._activity = ApiActivity()
         self.cluster = Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]))
-        self._lease = lease_for(settings.lease, self.cluster, me, _pod_namespace())
+        self._lease = lease_for(settings.lease, self.cluster, me, _ACCOUNT / "namespace")
         self._messages = Messages(settings.notify, self._metrics.message_ended)
         self._recorder = EventRecorder(
             self.cluster.record, me[:128], self._metrics.transition, self._metrics.event_dropped
@@ -204,10 +203,7 @@ class Operator:
         await self._lease.wait_until_held()
         with self._metrics.turn():
             after = await self._driver.turn(ref)
-        if self._phase(ref) in ACTIVE:
-            resync = RESYNC * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
-            return min(after, resync) if after is not None else resync
-        return after
+        return resync_at_latest(after) if self._phase(ref) in ACTIVE else after
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -234,11 +230,6 @@ class Operator:
 
         session = connect(info, [trace(self._activity.request_sent, ended)], limit=0)
         return kopf.AiohttpSession(server=info.server, expiration=info.expiration, aiohttp_session=session)
-
-
-def _pod_namespace() -> str:
-    file = _ACCOUNT / "namespace"
-    return file.read_text().strip() if file.exists() else ""
 
 
 def _in_cluster() -> kopf.ConnectionInfo | None:

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, Protocol
 
 from cutover.errors import Conflict, Lost, NotFound, OutsideError
@@ -258,16 +259,17 @@ class NoLease:
         """Do nothing."""
 
 
-def lease_for(terms: LeaseSettings | None, store: Store, me: str, pod_namespace: str) -> Leadership:
+def lease_for(terms: LeaseSettings | None, store: Store, me: str, namespace_file: Path) -> Leadership:
     """The Lease that the settings describe, or none.
 
     Args:
         terms: from the settings; None for a process without leader election.
         store: the API server.
         me: name of this process.
-        pod_namespace: where the Lease lives when the settings do not say; empty outside a pod.
+        namespace_file: holds the pod's namespace, where the Lease lives unless the settings say otherwise; missing outside a pod.
     """
-    namespace = terms and (terms.namespace or pod_namespace)
+    in_pod = namespace_file.exists()
+    namespace = terms and (terms.namespace or (namespace_file.read_text().strip() if in_pod else ""))
     if terms is None or not namespace:
         log.info("running without a Lease: a second operator process would be active at the same time")
         return NoLease()

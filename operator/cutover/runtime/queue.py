@@ -22,8 +22,14 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the first retry, and at most."""
-RESYNC: Final = timedelta(minutes=10)
+_RESYNC: Final = timedelta(minutes=10)
 """How often an active plan is looked at without any event."""
+
+
+def resync_at_latest(after: timedelta | None) -> timedelta:
+    """The time until an active plan's next turn: what was asked for, and no later than the resync. With jitter, so they spread."""
+    resync = _RESYNC * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
+    return min(after, resync) if after is not None else resync
 
 
 class Queue(Generic[Key]):
