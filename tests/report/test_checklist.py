@@ -80,14 +80,14 @@ PLANNED = {
     "Verify data consistency": "step smoke",
     "Remove maintenance mode": "step open",
     "Schedule cleanup tasks": "step retire",
-    "Monitor error rates": "guard errors, all along",
+    "Monitor error rates": "guard errors, throughout",
     "Check performance metrics": "step deploy",
 }
 ALREADY = {
     "Schedule maintenance window": "each day 22:00 to 04:00 Europe/Berlin; Sat 10:00 to 11:00 UTC",
-    "Notify stakeholders": "the plan tells chat when it is Succeeded; step announce",
+    "Notify stakeholders": "the plan notifies chat on Succeeded; step announce",
     "Update documentation": "each step has a description",
-    "Prepare monitoring dashboards": "numbers are asked for by guard errors, gate latency of deploy",
+    "Prepare monitoring dashboards": "metrics are queried by guard errors, gate latency of step deploy",
 }
 NEVER = {"Test migration in staging", "Document lessons learned"}
 
@@ -125,7 +125,7 @@ def test_steps_that_are_done_prove_it() -> None:
 def test_a_step_whose_gates_were_not_judged_proves_nothing(phase: Phase) -> None:
     status = a_status(a_plan(FULL), phase)
     told = found(FULL, replace(status, steps=tuple(replace(step, judged=False) for step in status.steps)))
-    says = "its gates were not judged: they were skipped, or there was nothing to do"
+    says = "its gates were not evaluated: they were skipped, or there was nothing to do"
     for line in ("Check performance metrics", "Update application configuration", "Schedule cleanup tasks"):
         assert told[line][0] is State.MISSING, line
     assert told["Schedule cleanup tasks"][1] == f"step retire is Done, but {says}"
@@ -135,7 +135,7 @@ def test_a_step_whose_gates_were_not_judged_proves_nothing(phase: Phase) -> None
 
 def test_a_guard_that_was_never_judged_has_watched_nothing() -> None:
     told = found(FULL, replace(a_status(a_plan(FULL), Phase.SUCCEEDED), tally=None))
-    says = "guard errors was not judged: there was nothing to do in any step"
+    says = "guard errors was not evaluated: no step had anything to do"
     assert told["Monitor error rates"] == (State.MISSING, says)
 
 
@@ -146,7 +146,7 @@ def test_what_was_taken_back_proves_nothing() -> None:
         assert told[line][0] is State.MISSING, line
     assert told["Backup all affected data"] == (State.MISSING, "step backup is Undone")
     assert told["Run post-migration validation"][1] == "steps retire, smoke: retire is Undone, smoke is Undone"
-    says = "guard errors was not judged to the end: the plan is RolledBack"
+    says = "guard errors was not evaluated to the end: the plan is RolledBack"
     assert told["Monitor error rates"] == (State.MISSING, says)
 
 
@@ -156,21 +156,21 @@ def test_what_is_still_to_come_is_planned() -> None:
     assert told["Smoke test critical paths"] == (State.PLANNED, "step smoke is Pending")
     assert told["Schedule cleanup tasks"] == (State.PLANNED, "step retire is Doing")
     assert told["Enable maintenance mode"][0] is State.PROVEN
-    assert told["Monitor error rates"] == (State.PLANNED, "guard errors, all along")
+    assert told["Monitor error rates"] == (State.PLANNED, "guard errors, throughout")
 
 
 def test_a_bare_plan_misses_all_of_it_and_says_what_would_do() -> None:
     told = found(BARE, a_status(a_plan(BARE), Phase.SUCCEEDED))
     missing = {line for line, (state, _) in told.items() if state is State.MISSING}
     assert missing == told.keys() - {"Run pre-migration validation"}
-    assert told["Prepare rollback scripts"][1] == "there is no way back before step shift (irreversible)"
-    assert told["Remove maintenance mode"][1] == "no step begins one"
+    assert told["Prepare rollback scripts"][1] == "a rollback stops at step shift (irreversible)"
+    assert told["Remove maintenance mode"][1] == "no step turns it on"
     assert all(proof for _, proof in told.values())
 
 
 def test_maintenance_that_nothing_ends_is_missing() -> None:
     text = FULL.replace('MAINTENANCE_MODE: "off"', 'OTHER: "off"')
-    assert found(text)["Remove maintenance mode"] == (State.MISSING, "step close begins it and nothing ends it")
+    assert found(text)["Remove maintenance mode"] == (State.MISSING, "step close turns it on and no step turns it off")
 
 
 @pytest.mark.parametrize(("result", "state"), [(Result.MET, State.PROVEN), (Result.NOT_MET, State.MISSING)])

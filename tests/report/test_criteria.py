@@ -102,24 +102,27 @@ CASES = [
     Case(
         SuccessCriterion.DATA,
         Result.NOT_MEASURED,
-        "no step is there to change data (deploy), and nothing here counts rows",
+        "no step changes data (deploy); rows are not counted before and after",
     ),
     Case(
         SuccessCriterion.DATA,
         Result.NOT_MEASURED,
-        "step schema may change data, and nothing here counts rows",
+        "step schema may change data; rows are not counted before and after",
         (DEPLOY, JOB),
     ),
-    Case(SuccessCriterion.DATA, Result.NOT_MEASURED, "no step is there to change data (deploy, job)", (DEPLOY, TEST)),
-    Case(SuccessCriterion.WINDOW, Result.NOT_MEASURED, "the plan names no window: add window, or timeout"),
+    Case(SuccessCriterion.DATA, Result.NOT_MEASURED, "no step changes data (deploy, job)", (DEPLOY, TEST)),
+    Case(SuccessCriterion.WINDOW, Result.NOT_MEASURED, "the plan has no window: add window or timeout"),
     Case(
         SuccessCriterion.WINDOW,
         Result.MET,
-        "began 2026-01-01 22:21 UTC, the run ended 2026-01-01 22:30 UTC, inside",
+        "started 2026-01-01 22:21 UTC, the run ended 2026-01-01 22:30 UTC, inside",
         more=NIGHT,
     ),
     Case(
-        SuccessCriterion.WINDOW, Result.NOT_MET, "but outside the plan's window", more=NIGHT.replace("23:00", "22:25")
+        SuccessCriterion.WINDOW,
+        Result.NOT_MET,
+        "outside the plan's window, in which",
+        more=NIGHT.replace("23:00", "22:25"),
     ),
     Case(
         SuccessCriterion.WINDOW, Result.MET, "inside the plan's window", more='windows: [{from: "22:00", to: "02:00"}]'
@@ -127,21 +130,23 @@ CASES = [
     Case(
         SuccessCriterion.WINDOW,
         Result.NOT_MET,
-        "but outside the plan's",
+        "outside the plan's window, in which",
         more='windows: [{from: "20:00", to: "22:29"}]',
     ),
     Case(
         SuccessCriterion.WINDOW, Result.MET, "it was Running for 9m of the 1h that timeout allows", more="timeout: 1h"
     ),
+    Case(SuccessCriterion.WINDOW, Result.NOT_MET, "not completed: aborted by bob", more=NIGHT, end=back(ABORTED)),
     Case(
-        SuccessCriterion.WINDOW, Result.NOT_MET, "it was not completed: aborted by bob", more=NIGHT, end=back(ABORTED)
-    ),
-    Case(
-        SuccessCriterion.WINDOW, Result.NOT_MET, "it was taken back again on request", more=NIGHT, end=back(ON_REQUEST)
+        SuccessCriterion.WINDOW,
+        Result.NOT_MET,
+        "rolled back on request after it had completed",
+        more=NIGHT,
+        end=back(ON_REQUEST),
     ),
     Case(SuccessCriterion.VALIDATIONS, Result.NOT_MEASURED, "no step has a gate; add gates"),
-    Case(SuccessCriterion.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end={"tally": PASSED}),
-    Case(SuccessCriterion.VALIDATIONS, Result.MET, "step smoke ended well", (TEST,)),
+    Case(SuccessCriterion.VALIDATIONS, Result.MET, "3 gates passed", (GATED,), end={"tally": PASSED}),
+    Case(SuccessCriterion.VALIDATIONS, Result.MET, "step smoke passed", (TEST,)),
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
@@ -152,7 +157,7 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
-        "not judged, because there was nothing to do: step deploy; 3 times a gate said Pass",
+        "not evaluated, because there was nothing to do: step deploy; 3 gates passed",
         (GATED,),
         end={"judged": False, "tally": PASSED},
     ),
@@ -174,7 +179,7 @@ CASES = [
         Case(
             SuccessCriterion.VALIDATIONS,
             Result.NOT_MEASURED,
-            "not judged, because stopped",
+            "not evaluated to the end: stopped",
             (TEST,),
             end=back(Failure(step="smoke", stage="1/1", reason=reason, message="stopped")),
         )
@@ -183,22 +188,22 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
-        "because aborted by bob; 3 times a gate said Pass at the end of a stage; the plan has 1; once a gate had failed",
+        "not evaluated to the end: aborted by bob; 3 gates passed over all stages; the plan has 1; 1 gate failed earlier",
         (GATED,),
         end=back(ABORTED, replace(PASSED, failed=1)),
     ),
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
-        "because aborted by bob; 3 times",
+        "not evaluated to the end: aborted by bob; 3 gates",
         (GATED,),
         end=back(ABORTED, PASSED),
     ),
-    Case(SuccessCriterion.VALIDATIONS, Result.MET, "3 times a gate said Pass", (GATED,), end=back(ON_REQUEST, PASSED)),
+    Case(SuccessCriterion.VALIDATIONS, Result.MET, "3 gates passed", (GATED,), end=back(ON_REQUEST, PASSED)),
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MET,
-        "once a gate was taken as passed because alice asked for it; 3 times",
+        "1 gate skipped on request of alice; 3 gates",
         (GATED,),
         end={
             "tally": replace(PASSED, skipped=1),
@@ -209,7 +214,7 @@ CASES = [
         Case(
             SuccessCriterion.VALIDATIONS,
             Result.NOT_MET,
-            "once a gate was taken as passed because somebody asked for it; 3 times",
+            "1 gate skipped on request; 3 gates",
             (GATED,),
             end={
                 "tally": replace(PASSED, skipped=1),
@@ -221,11 +226,11 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.MET,
-        "; twice a gate had failed before, and its step was done again",
+        "; 2 gates failed before a step was retried",
         (GATED,),
         end={"tally": replace(PASSED, failed=2)},
     ),
-    Case(SuccessCriterion.PERFORMANCE, Result.NOT_MEASURED, "give one prometheus.baseline and pass.ratio", (GATED,)),
+    Case(SuccessCriterion.PERFORMANCE, Result.NOT_MEASURED, "add prometheus.baseline and pass.ratio to one", (GATED,)),
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.MET,
@@ -236,14 +241,14 @@ CASES = [
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
-        "not judged: step soak gate slow",
+        "not evaluated: step soak gate slow",
         (RATIO,),
         end={"judged": False, "tally": RunTally()},
     ),
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
-        "not judged: step soak gate slow",
+        "not evaluated: step soak gate slow",
         (RATIO,),
         end={
             "judged": False,
@@ -253,7 +258,7 @@ CASES = [
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
-        "not judged: guard slow",
+        "not evaluated: guard slow",
         (DEPLOY,),
         more="guards: [{name: slow, prometheus: {query: a, baseline: b}, pass: {ratio: {max: '1'}}}]",
         end={"judged": False, "tally": RunTally()},
@@ -268,38 +273,44 @@ CASES = [
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
-        "not to the end, because aborted by bob; step soak gate slow",
+        "not measured to the end: aborted by bob; step soak gate slow",
         (RATIO,),
         end=back(ABORTED, RunTally(compared=said(1))),
     ),
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.MET,
-        "of 1 more that passed the numbers are not kept",
+        "1 more passed (their numbers are not kept)",
         (RATIO,),
         end={"tally": RunTally(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)))},
     ),
-    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "no run of these very steps was rolled back; to rehearse it"),
+    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "no run of these steps was rolled back; to rehearse it"),
     Case(
         SuccessCriterion.ROLLBACK,
         Result.MET,
-        "run 4 did all of these very steps (1)",
+        "run 4 completed 1 of 1 steps and was fully rolled back",
         end=back(ON_REQUEST, RunTally(done=1)),
     ),
-    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "when 0 of these 1 steps were done", end=back(ABORTED)),
-    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "nothing was judged all along; add a guard"),
+    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "run 4 was rolled back after 0 of 1 steps", end=back(ABORTED)),
+    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "no guard was evaluated: the plan has none; add one"),
     Case(
         SuccessCriterion.DOWNTIME,
         Result.MET,
-        "guard errors: all said Pass",
+        "guard errors passed at the end of 2 stages",
         more=GUARD,
         end={"tally": RunTally(guarded=2)},
     ),
-    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "nothing to do", more=GUARD, end={"tally": RunTally()}),
     Case(
         SuccessCriterion.DOWNTIME,
         Result.NOT_MEASURED,
-        "it was paused twice",
+        "no step had anything to do",
+        more=GUARD,
+        end={"tally": RunTally()},
+    ),
+    Case(
+        SuccessCriterion.DOWNTIME,
+        Result.NOT_MEASURED,
+        "the plan was paused twice",
         more=GUARD,
         end={"tally": RunTally(guarded=2, paused=2)},
     ),
@@ -313,11 +324,11 @@ CASES = [
     Case(
         SuccessCriterion.DOWNTIME,
         Result.NOT_MEASURED,
-        "not judged on rollback",
+        "guards are not evaluated during a rollback",
         more=GUARD,
         end=back(ABORTED, RunTally(guarded=2)),
     ),
-    Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "who depends on Deployment shop is not known here"),
+    Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "what depends on Deployment shop is not known here"),
     Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "no step writes an object", (TEST,)),
 ]
 

@@ -124,7 +124,7 @@ def test_no_text_gets_into_the_page_as_anything_else() -> None:
     summary = summarize(body, (an_event(EVIL),), NOW)
     read = Read(page(summary))
     titles = [attrs["title"] for _, attrs in read.tags if attrs.get("title")]
-    assert titles[0] == f"step-0 ({EVIL}): Done, began 12:00:00 UTC, 1m"
+    assert titles[0] == f"step-0 ({EVIL}): Done, started 12:00:00 UTC, 1m"
     assert read.text.count(EVIL) == 4
     assert {tag for tag, _ in read.tags} <= {
         *(
@@ -180,7 +180,7 @@ def test_a_plan_that_goes_on_is_not_judged() -> None:
     body = a_plan(phase=Phase.RUNNING)
     del body["status"]["run"]["finishedAt"], body["status"]["steps"][2]["finishedAt"]
     summary = summarize(body, (), NOW + timedelta(minutes=10))
-    assert "the plan is Running; it is judged when its run has ended" in Read(page(summary)).text
+    assert "the plan is Running; it is evaluated when its run ends" in Read(page(summary)).text
     assert to_document(summary)["noReport"].startswith("the plan is Running")
     assert [bar.duration for bar in summary.bars][-1] == timedelta(minutes=8)
 
@@ -189,7 +189,7 @@ def test_one_that_nobody_has_seen() -> None:
     body = a_plan()
     body["status"] = {"observedGeneration": -1}
     assert "not seen yet by the operator" in text(body)
-    assert "judged when its run has ended" in Read(page(summarize(body, (), NOW))).text
+    assert "evaluated when its run ends" in Read(page(summarize(body, (), NOW))).text
 
 
 def test_the_screen_of_a_plan_says_how_many_were_met() -> None:
@@ -197,7 +197,7 @@ def test_the_screen_of_a_plan_says_how_many_were_met() -> None:
     console = Console(width=100, highlight=False)
     with console.capture() as shown:
         console.print(screen("plan", read_status(body["status"])))
-    assert "criteria: 0 of 7 met, 1 not; kubectl cutover report plan has the evidence\n" in shown.get()
+    assert "criteria: 0 of 7 met, 1 not met; for the evidence: kubectl cutover report plan\n" in shown.get()
 
 
 def shown_at(status: Status, now: datetime) -> str:
@@ -234,7 +234,7 @@ def test_a_run_that_did_something_and_was_not_judged() -> None:
     body = a_plan(phase=Phase.ABANDONED)
     body["status"].pop("report")
     shown = " ".join(text(body).split())
-    assert "it was not judged, because its spec could not be read when it ended" in shown
+    assert "the run was not evaluated: its spec could not be read when it ended" in shown
     assert "did nothing" not in shown
 
 
@@ -242,9 +242,9 @@ def test_a_spec_that_is_another_one_by_now_is_not_held_against_the_run() -> None
     body = a_plan()
     body["spec"]["timeout"] = "1h"
     summary = summarize(body, (), NOW)
-    assert (summary.checklist, summary.no_checklist) == ((), "the spec was changed since this run")
-    assert "the spec was changed since this run" in text(body)
-    assert to_document(summary)["noChecklist"] == "the spec was changed since this run"
+    assert (summary.checklist, summary.no_checklist) == ((), "the spec has changed since this run")
+    assert "the spec has changed since this run" in text(body)
+    assert to_document(summary)["noChecklist"] == "the spec has changed since this run"
     assert len(to_document(summary)["report"]) == 7
 
 

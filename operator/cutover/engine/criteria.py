@@ -1,7 +1,7 @@
-"""Whether a run that has ended was a success, one criterion after the other, each with its evidence. Pure.
+"""Evaluates the success criteria of a run that has ended, each with its evidence. Pure.
 
-Evidence is what was seen. Where nothing was measured it says so, and how to have it measured: nothing is taken for good
-because nobody looked. Called by the driver at the end of a run; the lines stand in the status from then on.
+Evidence is what was measured. Where nothing was, it says so and how to have it measured: a criterion is never met for lack of data.
+Called by the driver at the end of a run; the lines stay in the status from then on.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from cutover.steps.kind import Purpose
 _Judgement = tuple[Result, str]
 
 _FROM_OUTSIDE: Final = frozenset({Reason.ABORTED, Reason.DELETED, Reason.TIMED_OUT, Reason.GUARD_FAILED})
-"""Why a plan turns back, whatever the step in hand is about: of a test among them nothing is known."""
+"""Reasons that end a run from outside, regardless of the current step: they say nothing about a test that was running."""
 
 
 def with_report(plan: Plan, status: Status) -> Status:
-    """The status with the report of a run that has just ended, if it had begun a step. One that is there stays."""
-    began = any(step.attempt for step in status.steps)
-    if status.run is None or status.phase not in ENDED or status.report or not began:
+    """The status with the report of a run that has just ended, if it had started a step. An existing report stays."""
+    started = any(step.attempt for step in status.steps)
+    if status.run is None or status.phase not in ENDED or status.report or not started:
         return status
     return replace(status, report=report(plan, status, status.run))
 
 
 def report(plan: Plan, status: Status, run: Run) -> tuple[Criterion, ...]:
-    """A line for each criterion, from what stands in the status of a run that has ended."""
+    """One line per criterion, from the status of a run that has ended."""
     made = []
-    for aim, judge in _JUDGES.items():
+    for criterion, judge in _JUDGES.items():
         result, evidence = judge(plan, status, run)
-        made.append(Criterion(criterion=aim, result=result, evidence=evidence))
+        made.append(Criterion(criterion=criterion, result=result, evidence=evidence))
     return tuple(made)
 
 
-def _turned_back(status: Status) -> str:
-    """Why the run did not reach its last step; empty when it did, even if it was rolled back on request later."""
+def _why_incomplete(status: Status) -> str:
+    """Why the run did not complete its last step; empty when it did, even if it was rolled back on request afterwards."""
     if status.phase is Phase.SUCCEEDED:
         return ""
     if status.failure is None:
@@ -68,29 +68,34 @@ def _turned_back(status: Status) -> str:
 def _data(plan: Plan, status: Status, run: Run) -> _Judgement:
     del status, run
     if steps := [step.name for step in plan.steps if Purpose.CHANGES_DATA in step.kind.purposes()]:
-        says = f"{steps_named(steps)} may change data"
+        changes = f"{steps_named(steps)} may change data"
     else:
-        says = f"no step is there to change data ({', '.join(dict.fromkeys(step.kind.key for step in plan.steps))})"
-    way = "let the Job of a gate compare counts and checksums, and read its log"
-    return Result.NOT_MEASURED, f"{says}, and nothing here counts rows before and after; {way}"
+        changes = f"no step changes data ({', '.join(dict.fromkeys(step.kind.key for step in plan.steps))})"
+    advice = "have the Job of a gate compare counts and checksums, and read its log"
+    return Result.NOT_MEASURED, f"{changes}; rows are not counted before and after: {advice}"
 
 
 def _window(plan: Plan, status: Status, run: Run) -> _Judgement:
     ended = run.finished_at or run.started_at
-    began = min((step.started_at for step in status.steps if step.started_at), default=run.started_at)
-    span = f"the first step began {moment(began)}, the run ended {moment(ended)}"
-    if why := _turned_back(status):
-        return Result.NOT_MET, f"it was not completed: {why}; {span}"
+    started = min((step.started_at for step in status.steps if step.started_at), default=run.started_at)
+    span = f"the first step started {moment(started)}, the run ended {moment(ended)}"
+    if why := _why_incomplete(status):
+        return Result.NOT_MET, f"not completed: {why}; {span}"
     if status.phase is not Phase.SUCCEEDED:
-        return Result.NOT_MET, f"it was taken back again on request; {span}"
+        return Result.NOT_MET, f"rolled back on request after it had completed; {span}"
     if plan.window or plan.windows:
         inside = plan.opening(ended).open
-        where = "inside" if inside else "after the last stage had begun inside it, but outside"
-        return Result.MET if inside else Result.NOT_MET, f"{span}, {where} the plan's window"
+        where = (
+            "inside the plan's window" if inside else "outside the plan's window, in which the last stage had started"
+        )
+        return Result.MET if inside else Result.NOT_MET, f"{span}, {where}"
     if plan.timeout:
-        took = show_duration(timedelta(seconds=round(run.spent)))
-        return Result.MET, f"{span}; it was Running for {took} of the {show_duration(plan.timeout)} that timeout allows"
-    return Result.NOT_MEASURED, f"{span}; the plan names no window: add window, or timeout"
+        spent = show_duration(timedelta(seconds=round(run.spent)))
+        return (
+            Result.MET,
+            f"{span}; it was Running for {spent} of the {show_duration(plan.timeout)} that timeout allows",
+        )
+    return Result.NOT_MEASURED, f"{span}; the plan has no window: add window or timeout"
 
 
 def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
@@ -104,30 +109,27 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
     if failed := _failed_validation(status, tests):
         return Result.NOT_MET, "; ".join(filter(None, (failed, tally)))
     if seen.skipped:
-        by = _skipped_by(status)
-        return Result.NOT_MET, f"{_times(seen.skipped)} a gate was taken as passed because {by} asked for it; {tally}"
-    if why := _turned_back(status):
-        before = f"; {_times(seen.failed)} a gate had failed" if seen.failed else ""
-        says = f"what came later was not judged, because {why}{f'; {tally}' if tally else ''}{before}"
-        return Result.NOT_MEASURED, says
+        return Result.NOT_MET, f"{_gates(seen.skipped)} skipped on request{_skipped_by(status)}; {tally}"
+    if why := _why_incomplete(status):
+        before = f"; {_gates(seen.failed)} failed earlier" if seen.failed else ""
+        return Result.NOT_MEASURED, f"not evaluated to the end: {why}{f'; {tally}' if tally else ''}{before}"
     judged = _judged(status)
     if unjudged := [step.name for step in plan.steps if step.gates and step.name not in judged]:
-        says = f"not judged, because there was nothing to do: {steps_named(unjudged)}"
-        return Result.NOT_MEASURED, f"{says}; {tally}"
-    again = f"; {_times(seen.failed)} a gate had failed before, and its step was done again" if seen.failed else ""
+        return Result.NOT_MEASURED, f"not evaluated, because there was nothing to do: {steps_named(unjudged)}; {tally}"
+    again = f"; {_gates(seen.failed)} failed before a step was retried" if seen.failed else ""
     return Result.MET, f"{tally}{again}"
 
 
 def _passed(status: Status, gates: int, tests: Sequence[str]) -> Iterator[str]:
     if gates:
         seen = status.tally or RunTally()
-        yield f"{_times(seen.passed)} a gate said Pass at the end of a stage; the plan has {gates}"
-    if well := [step.name for step in status.steps if step.name in tests and step.state is StepState.DONE]:
-        yield f"{steps_named(well)} ended well"
+        yield f"{_gates(seen.passed)} passed over all stages; the plan has {gates}"
+    if passed := [step.name for step in status.steps if step.name in tests and step.state is StepState.DONE]:
+        yield f"{steps_named(passed)} passed"
 
 
 def _failed_validation(status: Status, tests: Sequence[str]) -> str:
-    """The gate or test that failed the run; empty when it was something else, or nothing."""
+    """The gate or test that failed the run; empty when something else did, or nothing."""
     failure = status.failure
     if failure is None:
         return ""
@@ -138,14 +140,14 @@ def _failed_validation(status: Status, tests: Sequence[str]) -> str:
 
 
 def _skipped_by(status: Status) -> str:
-    """Who had gates skipped. A request that was not accepted names nobody."""
+    """Who requested to skip gates, as " of alice"; empty when that is not known. A request that was not accepted does not count."""
     return next(
         (
-            record.by
+            f" of {record.by}"
             for record in status.requests
             if record.verb == RequestVerb.SKIP and record.answer is Answer.ACCEPTED and record.by
         ),
-        "somebody",
+        "",
     )
 
 
@@ -154,18 +156,18 @@ def _performance(plan: Plan, status: Status, run: Run) -> _Judgement:
     kept = status.tally or RunTally()
     seen = kept.compared
     if bad := [one for one in seen if not one.passed]:
-        return Result.NOT_MET, "; ".join(map(_said, bad))
+        return Result.NOT_MET, "; ".join(map(_comparison, bad))
     wanted = set(_comparing(plan))
     if not wanted:
-        return Result.NOT_MEASURED, "no gate compares with what was before; give one prometheus.baseline and pass.ratio"
-    says = "; ".join(map(_said, reversed(seen)))
-    if why := _turned_back(status):
-        return Result.NOT_MEASURED, f"not to the end, because {why}{f'; {says}' if says else ''}"
+        return Result.NOT_MEASURED, "no gate compares with a baseline; add prometheus.baseline and pass.ratio to one"
+    compared = "; ".join(map(_comparison, reversed(seen)))
+    if why := _why_incomplete(status):
+        return Result.NOT_MEASURED, f"not measured to the end: {why}{f'; {compared}' if compared else ''}"
     unseen = sorted(wanted - {(one.step, one.gate) for one in seen})
     judged = _judged(status) | ({""} if kept.guarded else frozenset())
     if never := [_named(*one) for one in unseen if one[0] not in judged]:
-        return Result.NOT_MEASURED, f"not judged: {', '.join(never)}"
-    return Result.MET, f"{says}{f'; of {len(unseen)} more that passed the numbers are not kept' if unseen else ''}"
+        return Result.NOT_MEASURED, f"not evaluated: {', '.join(never)}"
+    return Result.MET, f"{compared}{f'; {len(unseen)} more passed (their numbers are not kept)' if unseen else ''}"
 
 
 def _judged(status: Status) -> frozenset[str]:
@@ -182,7 +184,7 @@ def _named(step: str, gate: str) -> str:
     return f"step {step} gate {gate}" if step else f"guard {gate}"
 
 
-def _said(one: Compared) -> str:
+def _comparison(one: Compared) -> str:
     return f"{_named(one.step, one.gate)}: {one.message}"
 
 
@@ -201,18 +203,21 @@ def _rehearsed(plan: Plan, status: Status, run: Run) -> _Judgement:
         for past in (here, *status.history)
         if past.phase is Phase.ROLLED_BACK and past.steps_digest == plan.steps_digest
     ]
-    most = max(back, key=lambda past: past.done, default=None)
+    furthest = max(back, key=lambda past: past.done, default=None)
     total, kept = len(plan.steps), run.keep_until
     ready = f"; it can be rolled back on request until {moment(kept)}" if kept else ""
-    if most is not None and most.done == total:
+    if furthest is not None and furthest.done == total:
         return (
             Result.MET,
-            f"run {most.number} did all of these very steps ({total}) and was rolled back completely{ready}",
+            f"run {furthest.number} completed {total} of {total} steps and was fully rolled back{ready}",
         )
-    found = f"run {most.number} was rolled back when {most.done} of these {total} steps were done" if most else ""
-    says = found or "no run of these very steps was rolled back"
-    way = "to rehearse it, roll a run back after its success, then apply the same steps with another description"
-    return Result.NOT_MEASURED, f"{says}{ready}; {way}"
+    found = (
+        f"run {furthest.number} was rolled back after {furthest.done} of {total} steps"
+        if furthest
+        else "no run of these steps was rolled back"
+    )
+    advice = "to rehearse it, roll back a run that succeeded, then apply the same steps with another description"
+    return Result.NOT_MEASURED, f"{found}{ready}; {advice}"
 
 
 def _downtime(plan: Plan, status: Status, run: Run) -> _Judgement:
@@ -221,18 +226,23 @@ def _downtime(plan: Plan, status: Status, run: Run) -> _Judgement:
     if seen.guard_failed:
         return Result.NOT_MET, seen.guard_failed
     if not plan.guards:
-        way = "add a guard on what users see, such as the rate of failed requests"
-        return Result.NOT_MEASURED, f"nothing was judged all along; {way}"
-    tally = f"guard{'s' if len(plan.guards) > 1 else ''} {names}: all said Pass at the end of each of {seen.guarded} stages, and none failed in between"
+        return (
+            Result.NOT_MEASURED,
+            "no guard was evaluated: the plan has none; add one on what users see, such as the rate of failed requests",
+        )
+    stages = f"{seen.guarded} stage{'' if seen.guarded == 1 else 's'}"
+    tally = (
+        f"guard{'s' if len(plan.guards) > 1 else ''} {names} passed at the end of {stages} and never failed in between"
+    )
     if status.phase is not Phase.SUCCEEDED:
-        return Result.NOT_MEASURED, f"{tally}; they are not judged on rollback"
+        return Result.NOT_MEASURED, f"{tally}; guards are not evaluated during a rollback"
     if seen.paused:
         return (
             Result.NOT_MEASURED,
-            f"{tally}; but it was paused {_times(seen.paused)}, and guards are not judged all along then",
+            f"{tally}; but the plan was paused {_times(seen.paused)}, and guards are not evaluated throughout a pause",
         )
     if not seen.guarded:
-        return Result.NOT_MEASURED, "no guard was judged: there was nothing to do in any step"
+        return Result.NOT_MEASURED, "no guard was evaluated: no step had anything to do"
     return Result.MET, tally
 
 
@@ -240,11 +250,15 @@ def _dependencies(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
     names = dict.fromkeys(f"{to.resource.kind} {to.name}" for step in plan.steps for to in step.kind.touches())
     if not names:
-        return Result.NOT_MEASURED, "no step writes an object, and who depends on what its Jobs do is not known here"
+        return Result.NOT_MEASURED, "no step writes an object; what depends on its Jobs is not known here"
     drift = next((risk.message for risk in status.conditions if risk.type == RISKS[0]), "")
     also = f"; {RISKS[0]}: {drift.splitlines()[0]}" if drift else ""
-    way = "kubectl cutover impact lists the Services, routes, autoscalers and plans around them"
-    return Result.NOT_MEASURED, f"who depends on {', '.join(names)} is not known here; {way}{also}"
+    advice = "kubectl cutover impact lists the Services, routes, autoscalers and plans around them"
+    return Result.NOT_MEASURED, f"what depends on {', '.join(names)} is not known here; {advice}{also}"
+
+
+def _gates(count: int) -> str:
+    return f"{count} gate{'' if count == 1 else 's'}"
 
 
 def _times(count: int) -> str:

@@ -1,1 +1,1 @@
-"""A plan for people: reads what stands in the status, writes nothing."""
+"""Shows a plan to people: in a terminal, as JSON, as a page. Reads the plan and its status, and writes nothing."""

@@ -1,6 +1,6 @@
-"""The checklist of a migration, computed and not ticked: each line with the step or figure that proves it, or that it is missing.
+"""The checklist of a migration, computed rather than ticked: each item with the step or figure that proves it, or what is missing.
 
-Pure. From the plan alone it says what is planned; from the status too, what was done.
+Pure. From the plan alone it shows what is planned; with the status, also what was done. Called by `explain` and `report`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cutover.steps.kind import Purpose
 
 
 class State(StrEnum):
-    """What there is to say of a line."""
+    """State of an item."""
 
     PROVEN = "Proven"
     PLANNED = "Planned"
@@ -29,11 +29,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the checklist.
+    """One item of the checklist.
 
     Attributes:
         part: before, during or after the migration.
-        proof: the step or figure; of a line that is missing, why, and what would do.
+        proof: the step or figure that proves it; of a missing item, why it is missing and what to add.
     """
 
     part: str
@@ -46,13 +46,13 @@ _Finding = tuple[State, str]
 
 
 class _Evidence:
-    """A plan and how far it is."""
+    """Finds what proves an item in a plan and its status."""
 
     def __init__(self, plan: Plan, status: Status) -> None:
         self.plan, self.status = plan, status
         self.states = {step.name: step for step in status.steps}
         self.gated = {step.name for step in plan.steps if step.gates}
-        self.begun = any(step.attempt for step in status.steps)
+        self.started = any(step.attempt for step in status.steps)
         changing = [
             at for at, step in enumerate(plan.steps) if step.writes() and Purpose.VERIFIES not in step.kind.purposes()
         ]
@@ -61,40 +61,40 @@ class _Evidence:
         self.first_script = min(scripts, default=len(plan.steps))
 
     def steps(self, names: Sequence[str], missing: str) -> _Finding:
-        """Proven when all of these steps are done, and those with gates were judged."""
+        """Proven when all of these steps are Done and their gates were evaluated."""
         if not names:
             return State.MISSING, missing
-        says = steps_named(names)
+        named = steps_named(names)
         steps = [self.states[name] for name in names if name in self.states]
         undone = [f"{step.name} is {step.state}" for step in steps if step.state is not StepState.DONE]
         unjudged = [
-            f"{step.name} is Done, but its gates were not judged: they were skipped, or there was nothing to do"
+            f"{step.name} is Done, but its gates were not evaluated: they were skipped, or there was nothing to do"
             for step in steps
             if step.state is StepState.DONE and step.name in self.gated and not step.judged
         ]
-        lacks = [*unjudged, *undone]
-        if steps and not lacks:
-            return State.PROVEN, says
-        if not steps or not self.begun:
-            return State.PLANNED, says
+        unproven = [*unjudged, *undone]
+        if steps and not unproven:
+            return State.PROVEN, named
+        if not steps or not self.started:
+            return State.PLANNED, named
         state = State.MISSING if unjudged or self.status.phase in ENDED else State.PLANNED
-        return state, f"step {lacks[0]}" if len(names) == 1 else f"{says}: {', '.join(lacks)}"
+        return state, f"step {unproven[0]}" if len(names) == 1 else f"{named}: {', '.join(unproven)}"
 
     def of_purpose(self, purpose: Purpose, missing: str) -> _Finding:
-        """Proven by the steps that are there for it."""
+        """Proven by the steps whose kind has this purpose."""
         return self.steps([step.name for step in self.plan.steps if purpose in step.kind.purposes()], missing)
 
     def named(self, word: str, missing: str) -> _Finding:
-        """Proven by steps that run something and say by their name or description that it is this."""
-        named = [
+        """Proven by steps that run a Job and have this word in their name or description."""
+        names = [
             step.name
             for step in self.plan.steps
             if step.kind.makes() and word in f"{step.name} {step.description}".lower()
         ]
-        return self.steps(named, missing)
+        return self.steps(names, missing)
 
     def checking_from(self, since: int) -> list[str]:
-        """Steps from this one on that run a Job which only looks, themselves or as a gate."""
+        """Steps from this one on that run a Job which changes nothing, as the step itself or as a gate."""
         return [
             step.name
             for step in self.plan.steps[since:]
@@ -103,7 +103,7 @@ class _Evidence:
         ]
 
     def measured(self, words: str, missing: str) -> _Finding:
-        """Proven by guards and gates that ask a provider for such a number."""
+        """Proven by guards and gates that query a provider for such a metric."""
         pattern = re.compile(words, re.IGNORECASE)
         guards = [guard.name for guard in self.plan.guards if _queries(guard, pattern)]
         steps = [step.name for step in self.plan.steps if any(_queries(gate, pattern) for gate in step.gates)]
@@ -111,11 +111,11 @@ class _Evidence:
             return self.steps(steps, missing)
         names, phase = f"guard {', '.join(guards)}", self.status.phase
         if phase in ENDED and phase is not Phase.SUCCEEDED:
-            return State.MISSING, f"{names} was not judged to the end: the plan is {phase}"
+            return State.MISSING, f"{names} was not evaluated to the end: the plan is {phase}"
         if phase is Phase.SUCCEEDED and not (self.status.tally and self.status.tally.guarded):
-            return State.MISSING, f"{names} was not judged: there was nothing to do in any step"
-        says = f"{names}, all along{f'; {steps_named(steps)}' if steps else ''}"
-        return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, says
+            return State.MISSING, f"{names} was not evaluated: no step had anything to do"
+        proof = f"{names}, throughout{f'; {steps_named(steps)}' if steps else ''}"
+        return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, proof
 
 
 def _queries(gate: Any, pattern: re.Pattern[str]) -> bool:
@@ -123,7 +123,7 @@ def _queries(gate: Any, pattern: re.Pattern[str]) -> bool:
 
 
 def checklist(plan: Plan, status: Status | None = None) -> tuple[Line, ...]:
-    """All lines, in their order; without a status what the plan alone can say."""
+    """All items in order; without a status, what the plan alone shows."""
     evidence = _Evidence(plan, status or Status())
     return tuple(Line(part, line, *judge(evidence)) for part, lines in _LINES.items() for line, judge in lines.items())
 
@@ -133,24 +133,24 @@ def checklist(plan: Plan, status: Status | None = None) -> tuple[Line, ...]:
 
 def _backup(evidence: _Evidence) -> _Finding:
     return evidence.named(
-        "backup", "no step copies data: let a Job named backup come first; of objects each changed field is kept"
+        "backup", "no step copies data: add a Job named backup first; of objects, snapshots keep each changed field"
     )
 
 
 def _staging(evidence: _Evidence) -> _Finding:
     del evidence
-    return State.MISSING, "what happened elsewhere is not known here: apply the same plan in another namespace first"
+    return State.MISSING, "not known here: apply the same plan in a staging namespace first"
 
 
 def _rollback(evidence: _Evidence) -> _Finding:
     if walls := [step.name for step in evidence.plan.steps if step.irreversible]:
-        return State.MISSING, f"there is no way back before {steps_named(walls)} (irreversible)"
+        return State.MISSING, f"a rollback stops at {steps_named(walls)} (irreversible)"
     back = [step.name for step in reversed(evidence.plan.steps) if step.kind.undoes]
     rehearsed = any(
         line.criterion is SuccessCriterion.ROLLBACK and line.result is Result.MET for line in evidence.status.report
     )
-    says = f"the rollback is part of the plan: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
-    return State.PROVEN, f"{says}; it was rehearsed" if rehearsed else says
+    proof = f"the rollback is part of the plan: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
+    return State.PROVEN, f"{proof}; it was rehearsed" if rehearsed else proof
 
 
 def _scheduled(evidence: _Evidence) -> _Finding:
@@ -163,32 +163,32 @@ def _scheduled(evidence: _Evidence) -> _Finding:
 
 
 def _notified(evidence: _Evidence) -> _Finding:
-    told = [f"{one.provider} when it is {', '.join(one.phases)}" for one in evidence.plan.notifications]
-    state, says = evidence.of_purpose(Purpose.NOTIFIES, "add notifications, or a notify step")
-    if not told:
-        return state, says
-    also = f"; {says}" if state is not State.MISSING else ""
-    return State.PROVEN, f"the plan tells {'; '.join(told)}{also}"
+    targets = [f"{one.provider} on {', '.join(one.phases)}" for one in evidence.plan.notifications]
+    state, proof = evidence.of_purpose(Purpose.NOTIFIES, "add notifications or a notify step")
+    if not targets:
+        return state, proof
+    also = f"; {proof}" if state is not State.MISSING else ""
+    return State.PROVEN, f"the plan notifies {'; '.join(targets)}{also}"
 
 
 def _documented(evidence: _Evidence) -> _Finding:
     bare = [step.name for step in evidence.plan.steps if not step.description]
     if bare:
-        return State.MISSING, f"{steps_named(bare)}: no description; what stands elsewhere is not known here"
+        return State.MISSING, f"no description: {steps_named(bare)}; documents elsewhere are not known here"
     return State.PROVEN, "each step has a description"
 
 
 def _watched(evidence: _Evidence) -> _Finding:
-    asking = [f"guard {guard.name}" for guard in evidence.plan.guards if guard.source.provider()]
-    asking += [
-        f"gate {gate.name} of {step.name}"
+    readers = [f"guard {guard.name}" for guard in evidence.plan.guards if guard.source.provider()]
+    readers += [
+        f"gate {gate.name} of step {step.name}"
         for step in evidence.plan.steps
         for gate in step.gates
         if gate.source.provider()
     ]
-    if not asking:
-        return State.MISSING, "no gate and no guard asks a provider for a number"
-    return State.PROVEN, f"numbers are asked for by {', '.join(dict.fromkeys(asking))}"
+    if not readers:
+        return State.MISSING, "no gate or guard queries a metrics provider"
+    return State.PROVEN, f"metrics are queried by {', '.join(dict.fromkeys(readers))}"
 
 
 # --- during the migration -------------------------------------------------------------------------------------------------
@@ -196,36 +196,36 @@ def _watched(evidence: _Evidence) -> _Finding:
 
 def _closed(evidence: _Evidence) -> _Finding:
     return evidence.of_purpose(
-        Purpose.STARTS_MAINTENANCE, "no flags step sets a key named after maintenance; without a break none is needed"
+        Purpose.STARTS_MAINTENANCE, "no flags step sets a maintenance key; not needed unless users must be kept out"
     )
 
 
 def _preflight(evidence: _Evidence) -> _Finding:
     run, status = evidence.status.run, evidence.status
-    if evidence.begun and run is not None:
+    if evidence.started and run is not None:
         return State.PROVEN, f"nothing was missing when run {run.number} began, {moment(run.started_at)}"
     if status.phase is Phase.REFUSED:
         return State.MISSING, status.message
-    return State.PLANNED, "objects, rights, routes and capacity are looked at before the first step"
+    return State.PLANNED, "objects, rights, routes and capacity are checked before the first step"
 
 
 def _scripts(evidence: _Evidence) -> _Finding:
-    return evidence.of_purpose(Purpose.CHANGES_DATA, "no step runs a Job that changes something")
+    return evidence.of_purpose(Purpose.CHANGES_DATA, "no step runs a Job that changes anything")
 
 
 def _integrity(evidence: _Evidence) -> _Finding:
     if evidence.first_script == len(evidence.plan.steps):
-        return State.MISSING, "no step runs what may change data, and none looks at data"
+        return State.MISSING, "no step changes or checks data"
     names = evidence.checking_from(evidence.first_script)[:1]
     return evidence.steps(
-        names, "no Job looks at the data afterwards: add a gate with job, or a job step with changesNothing"
+        names, "no Job checks the data afterwards: add a gate with job, or a job step with changesNothing: true"
     )
 
 
 def _validated(evidence: _Evidence) -> _Finding:
     steps = evidence.plan.steps[max(0, evidence.last_change) :]
     names = [step.name for step in steps if step.gates or Purpose.VERIFIES in step.kind.purposes()]
-    return evidence.steps(names, "nothing is judged at or after the last change: add a gate, or a check")
+    return evidence.steps(names, "nothing is validated at or after the last change: add a gate or a check step")
 
 
 def _configured(evidence: _Evidence) -> _Finding:
@@ -233,7 +233,7 @@ def _configured(evidence: _Evidence) -> _Finding:
 
 
 def _cleared(evidence: _Evidence) -> _Finding:
-    return evidence.named("cache", "no Job is named after a cache; without one none need be cleared")
+    return evidence.named("cache", "no Job has cache in its name or description; not needed if there is no cache")
 
 
 # --- after the migration --------------------------------------------------------------------------------------------------
@@ -242,12 +242,14 @@ def _cleared(evidence: _Evidence) -> _Finding:
 def _smoked(evidence: _Evidence) -> _Finding:
     return evidence.steps(
         evidence.checking_from(max(0, evidence.last_change)),
-        "no Job looks at the result: add a gate with job to the last step",
+        "no Job tests the result: add a gate with job to the last step",
     )
 
 
 def _errors(evidence: _Evidence) -> _Finding:
-    return evidence.measured(r"error|fail|5\.\.|5xx", "no guard or gate asks for errors; a guard is judged all along")
+    return evidence.measured(
+        r"error|fail|5\.\.|5xx", "no guard or gate measures errors; add a guard, which is evaluated throughout"
+    )
 
 
 def _performance(evidence: _Evidence) -> _Finding:
@@ -255,30 +257,30 @@ def _performance(evidence: _Evidence) -> _Finding:
     if line is not None and line.result is not Result.NOT_MEASURED:
         return State.PROVEN if line.result is Result.MET else State.MISSING, line.evidence
     words = r"latency|duration|quantile|slow|p9\d|throughput"
-    return evidence.measured(words, "no guard or gate asks for latency or throughput")
+    return evidence.measured(words, "no guard or gate measures latency or throughput")
 
 
 def _consistent(evidence: _Evidence) -> _Finding:
     if evidence.first_script == len(evidence.plan.steps):
-        return State.MISSING, "no step runs what may change data, and none compares data"
+        return State.MISSING, "no step changes or compares data"
     names = evidence.checking_from(max(evidence.first_script, evidence.last_change))[-1:]
-    return evidence.steps(names, "no Job looks at the data after the last change")
+    return evidence.steps(names, "no Job checks the data after the last change")
 
 
 def _opened(evidence: _Evidence) -> _Finding:
     closing = [step.name for step in evidence.plan.steps if Purpose.STARTS_MAINTENANCE in step.kind.purposes()]
-    way = f"{steps_named(closing)} begins it and nothing ends it" if closing else "no step begins one"
-    return evidence.of_purpose(Purpose.ENDS_MAINTENANCE, way)
+    missing = f"{steps_named(closing)} turns it on and no step turns it off" if closing else "no step turns it on"
+    return evidence.of_purpose(Purpose.ENDS_MAINTENANCE, missing)
 
 
 def _lessons(evidence: _Evidence) -> _Finding:
     del evidence
-    return State.MISSING, "that is for people; kubectl cutover report --html keeps what was seen"
+    return State.MISSING, "up to people; kubectl cutover report --html saves the evidence"
 
 
 def _cleanup(evidence: _Evidence) -> _Finding:
     return evidence.of_purpose(
-        Purpose.RETIRES_OLD_VERSION, "no step takes the old version away: add a deploy with replicas: 0 after a wait"
+        Purpose.RETIRES_OLD_VERSION, "no step scales the old version down: add a deploy with replicas: 0 after a wait"
     )
 
 
@@ -314,7 +316,7 @@ _LINES: Final[dict[str, dict[str, Callable[[_Evidence], _Finding]]]] = {
 
 
 def lines(found: Sequence[Line]) -> Iterator[str]:
-    """For where nothing can be coloured: a line each, indented with two blanks a level."""
+    """As plain text: one line per item, indented by two spaces per level."""
     part = ""
     for one in found:
         if one.part != part:

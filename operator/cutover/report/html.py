@@ -1,4 +1,4 @@
-"""Builds HTML so that no text can get in unescaped: whatever is not made by `tag` is text."""
+"""Builds HTML in which no text stays unescaped: everything that is not made by `tag` is text. Used by page.py alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _EMPTY: Final = frozenset({"meta", "br"})
 
 
 class Html(str):
-    """Text that is HTML already. Made here alone."""
+    """Text that is HTML already. Made only in this file."""
 
     __slots__ = ()
 
 
 def tag(element: str, /, *children: str | Html, **attributes: str) -> Html:
-    """An element. Attributes are spelled with underscores for hyphens, `class_` for class."""
+    """An element. In names of attributes an underscore stands for a hyphen; `class_` is class."""
     given = "".join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items())
     if element in _EMPTY:
         return Html(f"<{element}{given}>")
@@ -24,5 +24,5 @@ def tag(element: str, /, *children: str | Html, **attributes: str) -> Html:
 
 
 def style(rules: str) -> Html:
-    """A style sheet of our own; never anything that came from outside."""
+    """A style sheet; only for rules written in this package."""
     return Html(f"<style>{rules}</style>")

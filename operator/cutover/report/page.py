@@ -1,4 +1,7 @@
-"""The report as one HTML file: nothing is loaded from elsewhere, no script, readable in light and dark and on a phone."""
+"""The report as one HTML file: no script, nothing loaded from elsewhere, readable in light and dark mode and on a phone.
+
+Every text passes through `tag`, which escapes it. Called by `cutover report --html`.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,8 @@ _STEPS: Final = {
     StepState.UNDONE: ("↺", _BACK),
     StepState.UNDOING: ("◂", _BACK),
 }
-_UNDER_WAY: Final = ("▸", _OPEN)
-_LEGEND: Final = "✓ done, ↺ undone, ✗ failed, ▸ ◂ under way"
+_IN_PROGRESS: Final = ("▸", _OPEN)
+_LEGEND: Final = "✓ done, ↺ undone, ✗ failed, ▸ ◂ in progress"
 _SHEET: Final = """
 :root{color-scheme:light dark;--page:#fff;--card:#f6f7f9;--line:#d9dde3;--text:#1b1f24;--soft:#5b6470;
 --good:#1a7f37;--bad:#c62828;--open:#8a5a00;--back:#7b3fa0;--dim:#5b6470}
@@ -68,7 +71,7 @@ details{margin-top:.5rem}summary{cursor:pointer;color:var(--soft)}
 
 
 def page(summary: PlanSummary) -> str:
-    """The whole file."""
+    """The content of the file."""
     title = f"Migration {summary.name}: {summary.status.phase or 'not seen yet'}"
     head = tag(
         "head",
@@ -102,8 +105,8 @@ def _head(summary: PlanSummary) -> Iterator[Html]:
         yield tag("p", status.message)
 
 
-def _item(mark: str, word: str, kind: str, title: str, says: str) -> Html:
-    return tag("li", tag("span", f"{mark} {word}", class_=f"mark {kind}"), tag("span", tag("b", f"{title}: "), says))
+def _item(mark: str, word: str, kind: str, title: str, text: str) -> Html:
+    return tag("li", tag("span", f"{mark} {word}", class_=f"mark {kind}"), tag("span", tag("b", f"{title}: "), text))
 
 
 def _criteria(summary: PlanSummary) -> Iterator[Html]:
@@ -137,9 +140,9 @@ def _timeline(summary: PlanSummary) -> Iterator[Html]:
 
 
 def _bar(bar: Bar) -> Html:
-    step, (mark, kind) = bar.step, _STEPS.get(bar.step.state, _UNDER_WAY)
+    step, (mark, kind) = bar.step, _STEPS.get(bar.step.state, _IN_PROGRESS)
     begin = step.started_at or step.finished_at
-    says = f"{step.name} ({step.kind}): {step.state}, began {clock(begin) if begin else 'never'}, {human_duration(bar.duration)}"
+    label = f"{step.name} ({step.kind}): {step.state}, started {clock(begin) if begin else 'never'}, {human_duration(bar.duration)}"
     where = f"left:{min(bar.begin, 0.997):.2%};width:{bar.length:.2%}"
     return tag(
         "div",
@@ -149,8 +152,8 @@ def _bar(bar: Bar) -> Html:
             tag("span", class_=f"bar {kind}", style=where),
             class_="track",
             role="img",
-            aria_label=says,
-            title=says,
+            aria_label=label,
+            title=label,
         ),
         tag("span", human_duration(bar.duration), class_="took soft"),
         class_="row",
@@ -169,7 +172,9 @@ def _events(summary: PlanSummary) -> Iterator[Html]:
         for event in summary.events
     )
     yield tag("h2", "Events")
-    yield tag("details", tag("summary", f"all {len(summary.events)} that the API server still has"), tag("ul", *lines))
+    yield tag(
+        "details", tag("summary", f"{len(summary.events)} events that the API server still has"), tag("ul", *lines)
+    )
 
 
 def _history(summary: PlanSummary) -> Iterator[Html]:

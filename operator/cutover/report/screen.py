@@ -1,4 +1,7 @@
-"""One plan on one screen of a terminal: steps, weights, gates with value and bound, what it waits for."""
+"""A plan on one screen of a terminal: steps, weights, gates with value and bound, what it waits for; and the list of plans.
+
+Called by `cutover status` and `cutover watch`, and by the demo. Everything shown comes from the status.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +36,31 @@ MARKS: Final = {
     StepState.UNDONE: ("↺", "magenta"),
     StepState.FAILED: ("✗", "red"),
 }
+_FAILURES: Final = {Phase.ROLLING_BACK: "rolling back", Phase.ROLLED_BACK: "rolled back"}
 _VERDICTS: Final = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.WAIT: "yellow"}
 _BAR: Final = 24
+_BY_REASON: Final[dict[str, str]] = {
+    Reason.PREFLIGHT: "checking what the plan needs",
+    Reason.CLAIMING: "claiming the targets",
+    Reason.RECLAIMING: "claiming the targets again",
+    Reason.RELEASING: "releasing the targets",
+}
+"""What is shown of a plan whose status has no message of its own."""
+
+
+def _message(status: Status) -> str:
+    return status.message or _BY_REASON.get(status.reason, "")
 
 
 def sentence(status: Status) -> str:
-    """One line, for where nothing can be redrawn."""
+    """One line, for output that is not redrawn."""
     head = " ".join(part for part in (str(status.phase or "not seen yet"), status.progress) if part)
-    says = status.message or status.reason
-    return f"{head}: {says}" if says else head
+    text = _message(status) or status.reason
+    return f"{head}: {text}" if text else head
 
 
 def table(plans: Sequence[tuple[Json, Status]], *, everywhere: bool) -> Table:
-    """Plans, a line each; each given by its metadata and its status."""
+    """Plans, one per line; each given by its metadata and its status."""
     made = Table(box=None, pad_edge=False)
     for head in (*(("NAMESPACE",) if everywhere else ()), "NAME", "PHASE", "STEP", "WEIGHT", "MESSAGE"):
         made.add_column(head)
@@ -53,20 +68,20 @@ def table(plans: Sequence[tuple[Json, Status]], *, everywhere: bool) -> Table:
         weight = seen.current.weight if seen.current else None
         place = (metadata["namespace"],) if everywhere else ()
         cells = (metadata["name"], str(seen.phase or ""), seen.progress, "" if weight is None else str(weight))
-        made.add_row(*place, *cells, Text(seen.message))
+        made.add_row(*place, *cells, Text(_message(seen)))
     return made
 
 
 def screen(name: str, status: Status, now: datetime | None = None) -> RenderableType:
-    """All that there is to see of one plan."""
+    """Everything there is to see of one plan."""
     return Group(
         _head(name, status),
-        *([Text(status.message)] if status.message else ()),
+        *([Text(text)] if (text := _message(status)) else ()),
         _steps(status, now or datetime.now(UTC)),
         *([_gates(status.current)] if status.current is not None and status.current.gates else ()),
         *_failure(status),
         *_report(name, status),
-        *_risks(status),
+        *_risks(name, status),
         *_approval(name, status),
     )
 
@@ -86,21 +101,22 @@ def _failure(status: Status) -> Iterator[Text]:
     if (failure := status.failure) is not None:
         where = f"step {failure.step} {failure.stage}: " if failure.step else ""
         why = "" if failure.message in status.message else f": {failure.message}"
-        yield Text(f"turned back: {where}{failure.reason}{why}", style="red")
+        lead = _FAILURES.get(status.phase, "failed") if status.phase else "failed"
+        yield Text(f"{lead}: {where}{failure.reason}{why}", style="red")
 
 
 def _report(name: str, status: Status) -> Iterator[Text]:
     if status.report:
         met = sum(line.result is Result.MET for line in status.report)
         failed = sum(line.result is Result.NOT_MET for line in status.report)
-        says = f"criteria: {met} of {len(status.report)} met{f', {failed} not' if failed else ''}"
-        yield Text(f"{says}; kubectl cutover report {name} has the evidence", style="dim")
+        criteria = f"criteria: {met} of {len(status.report)} met{f', {failed} not met' if failed else ''}"
+        yield Text(f"{criteria}; for the evidence: kubectl cutover report {name}", style="dim")
 
 
-def _risks(status: Status) -> Iterator[Text]:
+def _risks(name: str, status: Status) -> Iterator[Text]:
     for risk in (found for found in status.conditions if found.type in RISKS):
         first, more, _ = risk.message.partition("\n")
-        rest = " kubectl cutover impact has the rest" if more else ""
+        rest = f" (for the rest: kubectl cutover impact {name})" if more else ""
         yield Text(f"{risk.type}: {first}{rest}", style="yellow")
 
 
@@ -111,7 +127,7 @@ def _approval(name: str, status: Status) -> Iterator[Text]:
 
 def _steps(status: Status, now: datetime) -> Table:
     table = Table.grid(padding=(0, 2))
-    end = (status.run and status.run.finished_at) or now  # a step that was left as it was has no end of its own
+    end = (status.run and status.run.finished_at) or now  # an abandoned step has no end of its own
     for step in status.steps:
         mark, style = MARKS[step.state]
         current = status.current if status.current is not None and status.current.step == step.name else None

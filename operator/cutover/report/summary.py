@@ -1,4 +1,4 @@
-"""All that a report shows of one plan, gathered once for the terminal, for programs and for the page. Pure."""
+"""Everything that a report shows of one plan, gathered once for the terminal, for programs and for the page. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TITLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of the plan that the API server still has."""
+    """An event of the plan that the API server still has."""
 
     at: datetime
     reason: str
@@ -36,7 +36,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A step on the timeline: from where to where, as shares of the whole."""
+    """A step on the timeline: where it starts and how long it is, as shares of the whole."""
 
     step: StepStatus
     begin: float
@@ -46,12 +46,12 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """What there is to tell of one plan.
+    """What a report shows of one plan.
 
     Attributes:
-        no_checklist: why there is no checklist; empty when there is.
-        events: those of this run, the first one first.
-        now: what is still going on goes on until here.
+        no_checklist: why there is no checklist; empty when there is one.
+        events: those of this run, oldest first.
+        now: where the timeline of an unfinished run ends.
     """
 
     name: str
@@ -64,14 +64,14 @@ class PlanSummary:
 
     @property
     def no_report(self) -> str:
-        """Why there are no criteria; empty when there are."""
+        """Why there are no success criteria; empty when there are."""
         if self.status.report:
             return ""
         if self.status.phase in ENDED:
             if any(step.attempt for step in self.status.steps):
-                return "it was not judged, because its spec could not be read when it ended"
-            return "the run did nothing, so there is nothing to judge"
-        return f"the plan is {self.status.phase or 'not seen yet'}; it is judged when its run has ended"
+                return "the run was not evaluated: its spec could not be read when it ended"
+            return "the run did nothing, so there is nothing to evaluate"
+        return f"the plan is {self.status.phase or 'not seen yet'}; it is evaluated when its run ends"
 
     @property
     def span(self) -> tuple[datetime, datetime]:
@@ -84,7 +84,7 @@ class PlanSummary:
 
     @property
     def bars(self) -> tuple[Bar, ...]:
-        """The steps that were begun."""
+        """The steps that have started."""
         begin, end = self.span
         whole = max((end - begin).total_seconds(), 0.001)
         bars = []
@@ -98,12 +98,12 @@ class PlanSummary:
 
 
 def summarize(document: Json, events: Sequence[Json], now: datetime) -> PlanSummary:
-    """What there is to tell of a plan as the API server has it, and of its events."""
+    """Summarize a plan as the API server has it, and its events."""
     status, metadata = read_status(document.get("status")), document["metadata"]
     lines, no_checklist = tuple[Line, ...](), ""
     run = status.run
     if run is not None and run.spec_hash != hash_of(metadata["name"], document["spec"]):
-        no_checklist = "the spec was changed since this run"
+        no_checklist = "the spec has changed since this run"
     else:
         try:
             lines = checklist(parse(document["spec"]), status)
@@ -122,7 +122,7 @@ def _event(body: Json) -> Event:
 
 
 def to_document(summary: PlanSummary) -> Json:
-    """The same for programs."""
+    """The summary as JSON, for programs."""
     shown = write_status(summary.status)
     kept = ("phase", "reason", "message", "run", "failure", "report", "steps", "history", "requests")
     return {
@@ -137,7 +137,7 @@ def to_document(summary: PlanSummary) -> Json:
 
 
 def human_duration(span: timedelta) -> str:
-    """How long, for people: in two units at most."""
+    """A duration for people, in two units at most."""
     seconds = span.total_seconds()
     if seconds < 60:  # noqa: PLR2004 -- a minute
         return f"{seconds:.1f}s"

@@ -1,4 +1,4 @@
-"""The report for a terminal: criteria, checklist, timeline, earlier runs."""
+"""The report in a terminal: success criteria, checklist, timeline, earlier runs. Called by `cutover report`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAME: Final = 28
 
 
 def report(summary: PlanSummary) -> RenderableType:
-    """All of it."""
+    """The whole report."""
     return Group(
         *_head(summary),
         *_criteria(summary),
@@ -89,7 +89,7 @@ def _checklist(summary: PlanSummary) -> Iterator[RenderableType]:
 
 
 def _hanging(mark: Text, width: int, text: RenderableType) -> Padding:
-    """A mark, and beside it a text whose lines stand below each other."""
+    """A mark, and a text beside it that wraps with a hanging indent."""
     table = Table.grid(padding=(0, 0, 0, 2))
     table.add_column(width=width)
     table.add_column(overflow="fold")
@@ -122,5 +122,5 @@ def _history(status: Status) -> Iterator[RenderableType]:
         return
     yield _section("Earlier runs")
     for past in status.history:
-        says = f"run {past.number} {moment(past.started_at)}: {past.phase}"
-        yield _hanging(Text(), 0, Text(f"{says}{f', {past.message}' if past.message else ''}"))
+        text = f"run {past.number}, {moment(past.started_at)}: {past.phase}"
+        yield _hanging(Text(), 0, Text(f"{text}{f', {past.message}' if past.message else ''}"))

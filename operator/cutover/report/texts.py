@@ -1,7 +1,7 @@
-"""Text for a terminal that cannot steer it: a plan, a status, a server or a kubeconfig may hold any character.
+"""Text that cannot control the terminal: a plan, a status, a server or a kubeconfig may contain any character.
 
-All that the command line prints as text is made of these: its screens of `Text`, its lines by way of `escape_controls`. It must be done
-when a text is made, because what is shown in place of a control character needs room, and rich drops some without a word.
+Everything the command line prints goes through here: screens are made of `Text`, lines of `escape_controls`. It must happen when a
+text is made, because an escape needs more columns than the character, and rich silently drops some characters.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import rich.text
 from rich.style import Style
 
 CONTROL_CHARS: Final = frozenset((*range(32), *range(127, 160))) - frozenset(map(ord, "\n\t"))
-"""Code points that a terminal may obey: C0 without newline and tab, DEL, C1."""
-_SHOWN: Final = {code: f"\\x{code:02x}" for code in CONTROL_CHARS}
+"""Code points that may control a terminal: C0 without newline and tab, DEL, C1."""
+_ESCAPES: Final = {code: f"\\x{code:02x}" for code in CONTROL_CHARS}
 
 
 def escape_controls(text: str) -> str:
-    """The text with each control character as an escape of two hexadecimal digits."""
-    return text.translate(_SHOWN)
+    """The text with each control character as an escape with two hexadecimal digits."""
+    return text.translate(_ESCAPES)
 
 
 class Text(rich.text.Text):
-    """A text of rich in which every control character is visible."""
+    """A rich text in which every control character is escaped."""
 
     def __init__(self, text: str = "", style: str | Style = "", **how: Any) -> None:
         super().__init__(escape_controls(text), style, **how)
 
     def append(self, text: rich.text.Text | str, style: str | Style | None = None) -> Text:
-        """Add a text, or one that is one already."""
+        """Add a string or another text."""
         super().append(escape_controls(text) if isinstance(text, str) else text, style)
         return self

@@ -1,7 +1,7 @@
-"""How long each text in a status may be, so that all of it stays below 64 KiB, whatever the plan. Pure.
+"""Limits the length of each text in a status, so that the whole stays below 64 KiB for any plan. Pure.
 
-Sizes are bytes as JSON has them: a letter may take four, and so may what must be escaped. What the saga rests on (names,
-states, attempts, what was made, tokens) has bounds of its own and is never cut here: only what is there to be read is.
+Sizes are bytes in JSON, where one character may take up to six. Fields that the saga depends on (names, states, attempts, tokens, what
+was created) have limits of their own and are never cut here: only texts for people are. Called by conditions.py and the engine.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from typing import Final
 from cutover.status.status import RISKS, Condition, Current, Risk, RunTally, Status, StepState, StepStatus
 
 _MISSING: Final = 8192
-"""Of the message of a plan that has not begun: all that is missing is said at once."""
+"""The message of a plan that has not started: it lists everything that is missing."""
 _MESSAGE: Final = 2048
 _FAILURE: Final = 1024
 _CURRENT: Final = 1024
 _INTENT: Final = 512
 _GATE: Final = 150
 _LINE: Final = 256
-"""Of the one line of a step, a request, an earlier run."""
+"""The message of a step, a request or an earlier run."""
 _EVIDENCE: Final = 512
 _ALL_STEPS: Final = 6144
-"""Of the messages of all steps together: 64 of 96 bytes, or 24 of the full length."""
+"""The messages of all steps together: 64 of 96 bytes, or 24 of full length."""
 _LEAST: Final = 16
-_RISK, _LESS_A_STEP = 4096, 56
-"""Of what a risk says, and by how much it is less for each step."""
-_CUT: Final = " ... (cutover impact says all of it)"
+_RISK, _LESS_PER_STEP = 4096, 56
+"""The message of a risk, and by how much its limit shrinks per step."""
+_CUT: Final = " ... (for the rest: kubectl cutover impact)"
 
 
 def size(text: str) -> int:
-    """Bytes of a text inside a JSON document."""
+    """Bytes of a text in a JSON document."""
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
 def clip(text: str, most: int, mark: str = "…") -> str:
-    """The text in `most` bytes at most; the mark stands for what was cut off."""
-    text_is_short = 6 * len(text) <= most  # no letter takes more than six
+    """The text in `most` bytes at most; the mark replaces what was cut off."""
+    text_is_short = 6 * len(text) <= most  # no character takes more than six
     if text_is_short or size(text) <= most:
         return text
     kept = text[:most]
@@ -48,49 +48,49 @@ def clip(text: str, most: int, mark: str = "…") -> str:
 
 
 def longest_message(status: Status) -> int:
-    """Of the message of the plan."""
+    """The limit of the plan's message."""
     return _MESSAGE if any(step.attempt for step in status.steps) else _MISSING
 
 
 def bounded(status: Status) -> Status:
-    """The status with every text as short as it must be."""
+    """The status with every text within its limit."""
     failure = status.failure
     return replace(
         status,
         message=clip(status.message, longest_message(status)),
         failure=failure and replace(failure, message=clip(failure.message, _FAILURE)),
-        current=status.current and _of_current(status.current),
-        steps=_of_steps(status),
+        current=status.current and _bounded_current(status.current),
+        steps=_bounded_steps(status),
         requests=tuple(
             replace(record, message=clip(record.message, _LINE), by=clip(record.by, _LINE))
             for record in status.requests
         ),
         history=tuple(replace(past, message=clip(past.message, _LINE)) for past in status.history),
-        tally=status.tally and _of_seen(status.tally),
+        tally=status.tally and _bounded_tally(status.tally),
         report=tuple(replace(line, evidence=clip(line.evidence, _EVIDENCE)) for line in status.report),
     )
 
 
-def _of_seen(seen: RunTally) -> RunTally:
-    compared = tuple(replace(one, message=clip(one.message, _GATE)) for one in seen.compared)
-    return replace(seen, guard_failed=clip(seen.guard_failed, _LINE), compared=compared)
+def _bounded_tally(tally: RunTally) -> RunTally:
+    compared = tuple(replace(one, message=clip(one.message, _GATE)) for one in tally.compared)
+    return replace(tally, guard_failed=clip(tally.guard_failed, _LINE), compared=compared)
 
 
-def _of_current(current: Current) -> Current:
+def _bounded_current(current: Current) -> Current:
     gates = tuple(replace(gate, message=clip(gate.message, _GATE)) for gate in current.gates)
     return replace(current, intent=clip(current.intent, _INTENT), message=clip(current.message, _CURRENT), gates=gates)
 
 
-def _of_steps(status: Status) -> tuple[StepStatus, ...]:
-    """All share one room; when it is full the longest messages are shortened, those of steps that matter now last."""
+def _bounded_steps(status: Status) -> tuple[StepStatus, ...]:
+    """All steps share one limit; over it, the longest messages are cut first, except those of the current and of failed steps."""
     steps = tuple(replace(step, message=clip(step.message, _LINE)) for step in status.steps)
     most, used = _LINE, sum(size(step.message) for step in steps)
-    in_hand = status.current.step if status.current else ""
+    current = status.current.step if status.current else ""
     while used > _ALL_STEPS and most > _LEAST:
         most -= _LEAST
         steps = tuple(
             step
-            if step.state is StepState.FAILED or step.name == in_hand
+            if step.state is StepState.FAILED or step.name == current
             else replace(step, message=clip(step.message, most))
             for step in steps
         )
@@ -99,9 +99,9 @@ def _of_steps(status: Status) -> tuple[StepStatus, ...]:
 
 
 def with_risks(status: Status, risks: Sequence[Risk], now: datetime) -> Status:
-    """The status with these risks as conditions, in place of those that were found before."""
+    """The status with these risks as conditions, replacing those found before."""
     before = {condition.type: condition.last_transition_time for condition in status.conditions}
-    longest = _RISK - _LESS_A_STEP * len(status.steps)
+    longest = _RISK - _LESS_PER_STEP * len(status.steps)
     made = tuple(
         Condition(
             type=risk.type,
