@@ -56,13 +56,13 @@ def cutover(*arguments: str, kubeconfig: Path | None = None, stdin: str = "") ->
 
 
 def test_lint() -> None:
-    assert cutover("lint", "-", stdin=GOOD).stdout == "no mistakes\n"
+    assert cutover("lint", "-", stdin=GOOD).stdout == "no errors\n"
     bad = GOOD.replace("[50, 100]", "[100, 50]").replace("5s", "five")
     done = cutover("lint", "-", stdin=bad)
     assert done.returncode == 1
     assert "steps[deploy].gates[pods].readiness.for: 'five' is not possible" in done.stderr
     assert "steps[shift].traffic: weights must ascend, and 50 comes after 100" in done.stderr
-    assert "2 mistakes" in done.stderr
+    assert "2 errors" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_lint() -> None:
     [
         ("a: [", "is not YAML"),
         ("at: 2026-02-30T22:00:00Z", "is not YAML: day is out of range for month"),
-        ("kind: Pod", "there is no MigrationPlan in these files"),
+        ("kind: Pod", "no MigrationPlan found in these files"),
     ],
 )
 def test_what_is_no_plan(text: str, says: str) -> None:
@@ -89,10 +89,10 @@ def test_the_plans_of_a_list() -> None:
         assert done.returncode == 1
         assert "-.items[3]: steps[deploy].gates[pods].readiness.for: 'five' is not possible" in done.stderr
         assert "-#2.items[3]: steps[deploy]" in done.stderr
-        assert "2 mistakes" in done.stderr
+        assert "2 errors" in done.stderr
     for items in ([], None, "x", [{"kind": "List", "items": [plan]}]):
         done = cutover("lint", "-", stdin=yaml.safe_dump({"kind": "List", "items": items}))
-        assert (done.returncode, done.stderr) == (64, "error: there is no MigrationPlan in these files\n")
+        assert (done.returncode, done.stderr) == (64, "error: no MigrationPlan found in these files\n")
 
 
 @pytest.mark.parametrize("verb", ["status", "impact", "report"])
@@ -100,7 +100,7 @@ def test_a_form_that_is_not_known_is_refused_before_anybody_is_asked(verb: str, 
     away = config(tmp_path, f"https://127.0.0.1:{free_ports(1)[0]}", "t")
     done = cutover(verb, "plan", "-o", "nonsense", kubeconfig=away)
     assert done.returncode == 64
-    assert done.stderr.startswith("error: -o nonsense is not known; use text")
+    assert done.stderr.startswith("error: unknown output format nonsense; use text")
     assert done.stderr.count("\n") == 1
 
 
@@ -204,7 +204,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_bytes(b"kind: \xff")
     done = cutover("lint", str(tmp_path / "plan.yaml"))
     assert done.returncode == 64
-    assert done.stderr == f"error: {tmp_path}/plan.yaml is not a text in UTF-8: invalid start byte at byte 6\n"
+    assert done.stderr == f"error: {tmp_path}/plan.yaml is not UTF-8 text: invalid start byte at byte 6\n"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_wrong_usage_is_not_taken_for_rolled_back(arguments: tuple[str, ...]) ->
 
 
 def test_help_says_what_it_is() -> None:
-    assert "Cutover does whole migrations in Kubernetes" in cutover("--help").stdout
+    assert "Run whole migrations in Kubernetes" in cutover("--help").stdout
 
 
 def test_explain() -> None:
@@ -223,10 +223,10 @@ def test_explain() -> None:
     for line in (
         "1. deploy (deploy)",
         "writes Deployment shop",
-        "does roll out app=shop:2",
-        "until gate pods: readiness >= 100%, for 5s",
-        "does weight 50 for 2m",
-        "the rollback: undo shift, undo deploy",
+        "stage: roll out app=shop:2",
+        "gate pods: readiness >= 100%, for 5s",
+        "stage: weight 50 for 2m",
+        "rollback order: undo shift, undo deploy",
         "proven   Prepare rollback scripts: the rollback is part of the plan: undo shift, undo deploy",
         "planned  Update application configuration: step deploy",
         "resources: [virtualservices], resourceNames: [shop], verbs: [patch]",
@@ -237,10 +237,9 @@ def test_explain() -> None:
 def test_explain_says_who_is_told() -> None:
     text = cutover("explain", "examples/maintenance-mode.yaml").stdout
     assert (
-        "  all along: tells chat when it is Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused\n"
-        in text
+        "  throughout: notifies chat on Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused\n" in text
     )
-    assert "     does tell chat: The checkout goes into maintenance now.\n" in text
+    assert "     stage: tell chat: The checkout goes into maintenance now.\n" in text
 
 
 def test_explain_says_what_a_gate_asks() -> None:
@@ -249,14 +248,14 @@ def test_explain_says_what_a_gate_asks() -> None:
     )
     done = cutover("explain", "-", stdin=one)
     assert "1 step, every write" in done.stdout, done.stderr
-    assert "until gate pods: prometheus <= 1\n       asks main: up or vector(1)\n" in done.stdout
+    assert "gate pods: prometheus <= 1\n       queries main: up or vector(1)\n" in done.stdout
 
 
 def test_no_kubeconfig(tmp_path: Path) -> None:
     for kubeconfig in (tmp_path / "none", tmp_path):
         done = cutover("status", kubeconfig=kubeconfig)
         assert done.returncode == 64
-        assert "there is no usable kubeconfig" in done.stderr
+        assert "no usable kubeconfig" in done.stderr
 
 
 def test_bad_settings(tmp_path: Path) -> None:
@@ -272,7 +271,7 @@ def test_bad_settings(tmp_path: Path) -> None:
     [
         (b"a: [", "cannot be read: while parsing a flow node"),
         (b"\xff", "cannot be read: 'utf-8' codec"),
-        (b"- a", "is YAML, but no kubeconfig"),
+        (b"- a", "is not a kubeconfig"),
         (b"", "file is empty"),
     ],
 )
@@ -298,7 +297,7 @@ def test_the_server_is_away(verb: str, tmp_path: Path) -> None:
     server = f"https://127.0.0.1:{free_ports(1)[0]}"
     done = cutover(verb, "plan", kubeconfig=config(tmp_path, server, "t"))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: the API server {server} cannot be reached: ")
+    assert done.stderr.startswith(f"error: cannot reach the API server {server}: ")
     assert "Connection refused" in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -310,11 +309,11 @@ def test_what_the_server_refuses(cluster: AnyCluster, namespace: str, tmp_path: 
     for arguments in (("status",), ("status", "plan"), ("watch", "plan"), ("pause", "plan"), ("status", "-A")):
         done = cutover(*arguments, "-n", namespace, kubeconfig=config(tmp_path, plane.url, token, str(plane.ca)))
         assert done.returncode == 1
-        assert done.stderr.startswith("error: you may not do this: migrationplans.cutover.dev")
+        assert done.stderr.startswith("error: you are not allowed to do this: migrationplans.cutover.dev")
         assert done.stderr.count("\n") == 1
     done = cutover("status", kubeconfig=config(tmp_path, plane.url, "nobody", str(plane.ca)))
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("error: the API server does not know you: Unauthorized")
+    assert done.stderr.startswith("error: the API server did not accept your credentials: Unauthorized")
 
 
 @pytest.mark.cluster
@@ -337,7 +336,9 @@ def test_a_cluster_without_the_crd(cluster: AnyCluster, tmp_path: Path) -> None:
             timeout=60,
         )
         assert done.returncode == 1, done.stderr
-        assert done.stderr.startswith(f"error: the cluster {plane.url} does not know MigrationPlans; install the CRD")
+        assert done.stderr.startswith(
+            f"error: MigrationPlans are not installed in the cluster {plane.url}; install the CRD"
+        )
         assert done.stderr.count("\n") == 1
 
 
@@ -346,8 +347,8 @@ def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: AnyCluster) -> None:
     def on(*arguments: str) -> subprocess.CompletedProcess[str]:
         return cutover(*arguments, "-n", shop.namespace, kubeconfig=cluster.kubeconfig)
 
-    assert "there is no MigrationPlan plan in namespace" in on("status", "plan").stderr
-    assert on("status").stdout == "no plans\n"
+    assert "MigrationPlan plan not found in namespace" in on("status", "plan").stderr
+    assert on("status").stdout == "no plans found\n"
     shop.apply(f"steps:{DEPLOY}\n  - {{name: ok, approve: {{message: go on}}}}\n{SHIFT}")
     shop.until_phase(Phase.WAITING)
     screen = on("status", "plan").stdout
@@ -359,7 +360,7 @@ def test_a_plan_from_apply_to_its_end(shop: Shop, cluster: AnyCluster) -> None:
     assert refused.returncode == 1
     assert "only a paused plan can be resumed, and this one is Waiting" in refused.stderr
     assert on("watch", "plan", "--timeout", "1").returncode == 124
-    assert on("pause", "plan").stdout == "hold accepted for plan plan\n"
+    assert on("pause", "plan").stdout == "pause accepted for plan plan\n"
     assert on("resume", "plan").returncode == 0
     shop.until_phase(Phase.WAITING)
     assert on("approve", "plan").stdout == "approve accepted for plan plan\n"
@@ -374,7 +375,7 @@ def test_what_a_run_proved(shop: Shop, cluster: AnyCluster, tmp_path: Path) -> N
     def report(*arguments: str) -> subprocess.CompletedProcess[str]:
         return cutover("report", "plan", *arguments, "-n", shop.namespace, kubeconfig=cluster.kubeconfig)
 
-    assert "there is no MigrationPlan plan in namespace" in report().stderr
+    assert "MigrationPlan plan not found in namespace" in report().stderr
     guard = "{name: errors, interval: 500ms, prometheus: {query: vector(0)}, pass: {max: '1'}}"
     ratio = (
         "{name: slow, interval: 500ms, prometheus: {query: vector(2), baseline: vector(4)}, pass: {ratio: {max: '1'}}}"

@@ -1,6 +1,9 @@
-"""Verbs with which people act on a plan: each sets one annotation, and says what became of it."""
+"""Commands that act on a plan: each sets one request annotation, waits for the operator's answer and prints it.
 
-# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+They write nothing but that annotation; the operator decides. The texts here are the help of each command.
+"""
+
+# ruff: noqa: PLC0415 -- a command imports what only it needs, so that `lint` starts fast
 from __future__ import annotations
 
 import time
@@ -12,15 +15,16 @@ import typer
 from cutover.cli.base import TIMED_OUT, Context, Name, Namespace, app, err, fail, out, plans_of, status_of
 
 ANSWER_TIMEOUT: Final = 10.0
-"""Seconds the operator has to answer a request."""
+"""Seconds to wait for the operator's answer to a request."""
 _STEP_VERBS: Final = frozenset({"approve", "skip"})
 
 
 def _request(verb: str, name: str, where: tuple[str | None, str | None], step: str = "", digest: str = "") -> None:
-    """Set the annotation, then say what became of it."""
+    """Set the annotation, wait for the answer and print it."""
     from cutover.status.requests import RequestVerb, write
 
     plans = plans_of(*where)
+    # Read first: what is approved or skipped is what the status shows now, even if the plan moves on before the request arrives.
     seen = status_of(plans.get(name))
     if verb in _STEP_VERBS and seen.current is not None:
         step, digest = step or seen.current.step, digest or seen.current.digest
@@ -36,32 +40,37 @@ def _request(verb: str, name: str, where: tuple[str | None, str | None], step: s
             out.print(f"{verb} accepted for plan {name}")
             return
         time.sleep(0.1)
-    err.print(f"{verb} is requested, but the operator has not answered within {ANSWER_TIMEOUT:g}s; is it running?")
+    err.print(
+        f"{verb} requested for plan {name}, but the operator did not answer within {ANSWER_TIMEOUT:g}s; is it running?"
+    )
     raise typer.Exit(TIMED_OUT)
 
 
 @app.command()
 def approve(
     name: Name,
-    step: Annotated[str, typer.Option(help="The step; left out, the one that waits.")] = "",
+    step: Annotated[str, typer.Option(help="Step to approve. Default: the step that waits.")] = "",
     digest: Annotated[
-        str, typer.Option(help="Of what you have seen, as the status showed it; rejected if it is another by now.")
+        str,
+        typer.Option(
+            help="Digest of what you reviewed, from the plan's status. The approval is rejected if it has changed."
+        ),
     ] = "",
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Let a step go on that waits for a person."""
+    """Approve a step that waits for approval."""
     _request("approve", name, (context, namespace), step, digest)
 
 
 @app.command()
 def skip(
     name: Name,
-    step: Annotated[str, typer.Option(help="The step; left out, the one in hand.")] = "",
+    step: Annotated[str, typer.Option(help="Step whose gates to skip. Default: the current step.")] = "",
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Take the gates of a step as passed."""
+    """Treat the current step's gates as passed."""
     _request("skip", name, (context, namespace), step)
 
 
@@ -73,11 +82,11 @@ def _command_for(verb: str) -> Callable[..., None]:
 
 
 for _verb, _help in (
-    ("pause", "Stop where the plan is; nothing is undone, and clocks stand still."),
-    ("resume", "Let a paused plan go on."),
-    ("abort", "Turn back: everything done is undone, last first."),
-    ("retry", "Do the failed step of a paused plan again, or examine a refused plan anew."),
-    ("rollback", "Take back a plan, also one that has succeeded, while its snapshots are kept."),
-    ("abandon", "Let go of a plan and leave everything as it is."),
+    ("pause", "Pause a plan where it is; nothing is undone and its timeouts stop."),
+    ("resume", "Resume a paused plan."),
+    ("abort", "Abort a plan and roll it back: completed steps are undone, last first."),
+    ("retry", "Retry the failed step of a paused plan, or check a refused plan again."),
+    ("rollback", "Roll back a plan, even one that has succeeded, while its snapshots are kept."),
+    ("abandon", "Abandon a plan and leave everything as it is; nothing is undone."),
 ):
     app.command(_verb, help=_help)(_command_for(_verb))

@@ -1,6 +1,9 @@
-"""What all verbs share: the program itself, its screens, its exit codes, the options that several verbs have."""
+"""What all commands share: the program, its output, its exit codes, and the options that several commands have.
 
-# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+Nothing here talks to a cluster but through kubeconfig.py, which is imported when it is needed.
+"""
+
+# ruff: noqa: PLC0415 -- a command imports what only it needs, so that `lint` starts fast
 from __future__ import annotations
 
 import json
@@ -23,69 +26,71 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Cutover does whole migrations in Kubernetes step by step, and takes them back when a gate fails.",
+    help="Run whole migrations in Kubernetes step by step, and roll them back when a gate fails.",
 )
 
 
 class Screen(Console):
-    """Prints what it is given: no character that steers the terminal, no word between colons made a picture, nothing coloured by guess."""
+    """A console that prints text as it is: control characters escaped, no emoji codes, no automatic highlighting."""
 
     def __init__(self, **how: Any) -> None:
         super().__init__(emoji=False, highlight=False, **how)
 
     def render_str(self, text: str, **how: Any) -> rich.text.Text:
-        """A string as rich takes it: a whole line, a cell of a table."""
+        """Every plain string passes through here: a line, a cell of a table."""
         return super().render_str(escape_controls(text), **how)
 
 
 out = Screen(soft_wrap=True)
 wide = Screen()
-"""For tables and screens: on a terminal they keep to its width, where the lines of `out` run on and can be copied whole."""
+"""For tables and screens, which wrap at the width of the terminal. Lines of `out` do not wrap, so they can be copied whole."""
 err = Screen(stderr=True, soft_wrap=True)
 
 USAGE, TIMED_OUT = 64, 124
 EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Paused": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}
 
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig.")]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
-Name = Annotated[str, typer.Argument(help="Name of the plan.")]
-Stopped = Annotated[  # not the rule: people mend what is wrong, and want to see the plan go on
-    bool,
-    typer.Option("--until-stopped", help="End also when the plan is Paused or Stuck, with exit code 3; for scripts."),
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace. Default: from the kubeconfig context.")
 ]
-Files = Annotated[list[Path], typer.Argument(help="YAML files with plans; - is standard input.")]
+Context = Annotated[str | None, typer.Option(help="Kubeconfig context to use.")]
+Name = Annotated[str, typer.Argument(help="Name of the plan.")]
+Stopped = Annotated[  # off by default: people fix the problem and want to see the plan continue
+    bool,
+    typer.Option("--until-stopped", help="Also exit when the plan is Paused or Stuck, with code 3."),
+]
+Files = Annotated[list[Path], typer.Argument(help="YAML files with plans; - reads standard input.")]
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """End with a sentence and an exit code."""
+    """Exit with a message and an exit code."""
     err.print(f"[red]error:[/] {escape(message)}")
     raise typer.Exit(code)
 
 
-def known(output: str, *forms: str) -> None:
-    """Refuse a form of output that the verb does not have, before anybody is asked for anything."""
-    if output not in forms:
-        fail(f"-o {output} is not known; use {', '.join(forms[:-1])} or {forms[-1]}", USAGE)
+def check_output(output: str, *formats: str) -> None:
+    """Reject an output format that the command does not have, before anything is read."""
+    if output not in formats:
+        fail(f"unknown output format {output}; use {', '.join(formats[:-1])} or {formats[-1]}", USAGE)
 
 
 def as_json(value: Any) -> str:
-    """For programs; on a terminal it does not steer that either. Control characters stand inside strings only."""
+    """JSON for programs, safe on a terminal too: control characters occur only inside strings, so all are escaped."""
     escaped = {code: f"\\u{code:04x}" for code in CONTROL_CHARS}
     return json.dumps(value, indent=2, ensure_ascii=False).translate(escaped) + "\n"
 
 
 def plans_of(context: str | None, namespace: str | None) -> Plans:
-    """The plans of a cluster, as the kubeconfig says."""
+    """The plans of the cluster in the kubeconfig."""
     from cutover.cli.kubeconfig import Plans
 
     try:
         return Plans(context, namespace)
     except ValueError as error:
-        fail(f"there is no usable kubeconfig: {error}", USAGE)
+        fail(f"no usable kubeconfig: {error}", USAGE)
 
 
 def status_of(document: Json) -> Status:
-    """What stands in `.status` of a plan."""
+    """The `.status` of a plan."""
     from cutover.plan.plan import read_status
 
     return read_status(document.get("status"))

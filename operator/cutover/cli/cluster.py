@@ -1,6 +1,6 @@
-"""Verbs that show what stands in a cluster."""
+"""Commands that show plans in a cluster. They read only, with the user's credentials; what they print is made in report/."""
 
-# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+# ruff: noqa: PLC0415 -- a command imports what only it needs, so that `lint` starts fast
 from __future__ import annotations
 
 import math
@@ -25,9 +25,9 @@ from cutover.cli.base import (
     Stopped,
     app,
     as_json,
+    check_output,
     err,
     fail,
-    known,
     out,
     plans_of,
     status_of,
@@ -40,20 +40,22 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-_WHOLE: Final = 10_000
-"""Columns where nothing is wrapped, so that each line can be found by its words."""
+_UNWRAPPED: Final = 10_000
+"""Columns when output is not a terminal: nothing wraps, so each line can be searched."""
 
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="Name of the plan; left out, all of the namespace.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the plan. Default: list all plans in the namespace.")
+    ] = None,
     namespace: Namespace = None,
     context: Context = None,
-    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Plans of all namespaces.")] = False,  # noqa: FBT002
-    output: Annotated[str, typer.Option("--output", "-o", help="text, json, yaml or name.")] = "text",
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="List plans in all namespaces.")] = False,  # noqa: FBT002
+    output: Annotated[str, typer.Option("--output", "-o", help="Output format: text, json, yaml or name.")] = "text",
 ) -> None:
-    """Show where a plan is, or list plans."""
-    known(output, "text", "json", "yaml", "name")
+    """Show the status of a plan, or list plans."""
+    check_output(output, "text", "json", "yaml", "name")
     plans = plans_of(context, namespace)
     documents = [plans.get(name)] if name else plans.list(everywhere=everywhere)
     match output:
@@ -72,37 +74,37 @@ def status(
             from cutover.report.screen import table
 
             rows = [(document["metadata"], status_of(document)) for document in documents]
-            wide.print(table(rows, everywhere=everywhere) if rows else "no plans", soft_wrap=not wide.is_terminal)
+            wide.print(table(rows, everywhere=everywhere) if rows else "no plans found", soft_wrap=not wide.is_terminal)
 
 
 @app.command()
 def impact(
-    plan: Annotated[str, typer.Argument(help="Name of a plan, or a YAML file with one; - is standard input.")],
+    plan: Annotated[str, typer.Argument(help="Name of a plan, or a YAML file with one; - reads standard input.")],
     namespace: Namespace = None,
     context: Context = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+    output: Annotated[str, typer.Option("--output", "-o", help="Output format: text or json.")] = "text",
 ) -> None:
-    """Show what a plan meets in the cluster: who owns its targets, what leads to them, capacity. Reads only, as you."""
+    """Show what a plan affects in the cluster: owners of its targets, routes to them, capacity. Read-only, with your credentials."""
     import asyncio
     from dataclasses import asdict
 
     from cutover.cli.kubeconfig import Objects
     from cutover.preflight.context import lines, survey
 
-    known(output, "text", "json")
+    check_output(output, "text", "json")
     document = None
     if plan == "-" or plan.endswith((".yaml", ".yml")):
         ((_, document), *more) = read([Path(plan)])
         if more:
-            fail(f"{plan} has {1 + len(more)} plans; give one", USAGE)
+            fail(f"{plan} contains {1 + len(more)} plans; give a file with one", USAGE)
     metadata = (document or {}).get("metadata")
     plans = plans_of(context, namespace or (metadata.get("namespace") if isinstance(metadata, dict) else None))
     document = document or plans.get(plan)
     try:
-        asked = parsed(document)
+        spec = parsed(document)
     except PlanError as error:
         fail(f"{plan}: {error}")
-    found = asyncio.run(survey(asked, name_of(document), Objects(plans), plans.namespace))
+    found = asyncio.run(survey(spec, name_of(document), Objects(plans), plans.namespace))
     if output == "json":
         sys.stdout.write(as_json(asdict(found)))
         return
@@ -115,15 +117,17 @@ def report(
     name: Name,
     namespace: Namespace = None,
     context: Context = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
-    html: Annotated[Path | None, typer.Option(help="Write it as one HTML file, with a timeline.")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="Output format: text, json or yaml.")] = "text",
+    html: Annotated[
+        Path | None, typer.Option(help="Write the report to this HTML file, with a timeline and events.")
+    ] = None,
 ) -> None:
-    """Show what a run proved: success criteria, checklist, timeline. The exit code says how it ended, as that of watch."""
+    """Show the report of a run: success criteria, checklist, timeline. The exit code is that of watch."""
     from datetime import UTC, datetime
 
     from cutover.report.summary import summarize, to_document
 
-    known(output, "text", "json", "yaml")
+    check_output(output, "text", "json", "yaml")
     plans = plans_of(context, namespace)
     body = plans.get(name)
     summary = summarize(body, plans.events(body["metadata"]["uid"]), datetime.now(UTC))
@@ -131,7 +135,7 @@ def report(
         from cutover.report.page import page
 
         html.write_text(page(summary), encoding="utf-8")
-        err.print(f"written to {html}", markup=False)
+        err.print(f"report written to {html}", markup=False)
     if output == "json":
         sys.stdout.write(as_json(to_document(summary)))
     elif output == "yaml":
@@ -139,7 +143,7 @@ def report(
     elif html is None:
         from cutover.report.terminal import report as shown
 
-        console = wide if wide.is_terminal else Screen(width=_WHOLE)
+        console = wide if wide.is_terminal else Screen(width=_UNWRAPPED)
         console.print(shown(summary))
     raise typer.Exit(EXIT.get(str(summary.status.phase), 0))
 
@@ -149,10 +153,10 @@ def watch(
     name: Name,
     namespace: Namespace = None,
     context: Context = None,
-    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds, with exit code 124.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the end; then exit with code 124.")] = None,
     until_stopped: Stopped = False,  # noqa: FBT002 -- an option of the command line
 ) -> None:
-    """Follow a plan to its end; the exit code says how it ended. On a terminal redrawn in place, else a line a change."""
+    """Follow a plan to its end; the exit code says how it ended: 0 succeeded, 2 rolled back, 4 refused, 5 abandoned."""
     from rich.live import Live
 
     from cutover.report.screen import screen, sentence

@@ -1,4 +1,4 @@
-"""A plan for people, before it runs: its steps and stages, every write, the rollback, the rights it needs. Pure."""
+"""Describes a plan before it runs: steps, stages, gates, every write, the rollback order, the rights it needs. Pure; for `cutover explain`."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from cutover.schema.model import show_duration
 
 
 def explain(plan: Plan) -> Iterator[str]:
-    """Line by line, indented with two blanks a level."""
-    yield f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}, every write made as ServiceAccount {plan.service_account_name}"
+    """Line by line, indented by level."""
+    yield f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}, every write as ServiceAccount {plan.service_account_name}"
     for guard in plan.guards:
-        yield from _gate("  all along: guard", guard)
+        yield from _gate("  throughout: guard", guard)
     for notification in plan.notifications:
-        yield f"  all along: tells {notification.provider} when it is {', '.join(notification.phases)}"
+        yield f"  throughout: notifies {notification.provider} on {', '.join(notification.phases)}"
     for number, step in enumerate(plan.steps, 1):
         kind, rule = step.kind, step.rule()
         yield f"{number}. {step.name} ({kind.key}){f': {step.description}' if step.description else ''}"
         for target in kind.touches():
             yield f"     writes {target.resource.kind} {target.name}"
         for resource in kind.makes():
-            yield f"     makes {resource.kind}s"
-        yield from (f"     does {stage.intent}" for stage in rule.stages)
+            yield f"     creates {resource.kind}s"
+        yield from (f"     stage: {stage.intent}" for stage in rule.stages)
         for gate in step.gates:
-            yield from _gate("     until gate", gate)
+            yield from _gate("     gate", gate)
         yield (
-            f"     a stage may take {show_duration(rule.timeout)} beyond its dwell"
+            f"     timeout: {show_duration(rule.timeout)} per stage, not counting its dwell"
             if rule.timeout
-            else "     without a time limit"
+            else "     no timeout"
         )
     back = [step.name for step in reversed(plan.steps) if step.kind.undoes]
-    yield f"the rollback: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
-    yield "rights the account needs:"
+    yield f"rollback order: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
+    yield "rights that the account needs:"
     yield from (f"  {line}" for line in _rights(plan))
 
 
@@ -58,4 +58,4 @@ def _gate(lead: str, gate: Any) -> Iterator[str]:
     if rule.passes_needed > 1:
         parts.append(f"{rule.passes_needed} times in a row, every {show_duration(rule.interval)}")
     yield ", ".join(parts)
-    yield from (f"       asks {source.provider()}: {' '.join(question.split())}" for question in source.queries())
+    yield from (f"       queries {source.provider()}: {' '.join(question.split())}" for question in source.queries())

@@ -1,6 +1,6 @@
-"""Plans in files, and the verbs that need no cluster."""
+"""Reads plans from files, and the commands that need no cluster: lint and explain."""
 
-# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+# ruff: noqa: PLC0415 -- a command imports what only it needs, so that `lint` starts fast
 from __future__ import annotations
 
 import sys
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def read(files: list[Path]) -> list[tuple[str, Json]]:
-    """All plans in the files, each with where it stands."""
+    """All plans in the files, each with its place."""
     found = [plan for file in files for plan in _read(file)]
     if not found:
-        fail("there is no MigrationPlan in these files", USAGE)
+        fail("no MigrationPlan found in these files", USAGE)
     return found
 
 
@@ -37,15 +37,15 @@ def _read(file: Path) -> list[tuple[str, Json]]:
     except OSError as error:
         fail(f"{file}: {error.strerror}", USAGE)
     except UnicodeDecodeError as error:
-        fail(f"{file} is not a text in UTF-8: {error.reason} at byte {error.start}", USAGE)
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none, such as 2026-02-30, is a bare ValueError
-        says = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
-        fail(f"{file} is not YAML: {says}", USAGE)
+        fail(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}", USAGE)
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date, such as 2026-02-30, is a bare ValueError
+        problem = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+        fail(f"{file} is not YAML: {problem}", USAGE)
     return found
 
 
 def _plans_in(document: object) -> Iterator[tuple[str, Json]]:
-    """The plan, or those of a list as kubectl prints it, each with its place in it."""
+    """The plan, or the plans of a list as kubectl prints it, each with its place in the document."""
     items = [("", document)]
     if isinstance(document, dict) and document.get("kind") in ("List", "MigrationPlanList"):
         inside = document.get("items")
@@ -56,7 +56,7 @@ def _plans_in(document: object) -> Iterator[tuple[str, Json]]:
 
 
 def parsed(document: Json) -> Any:
-    """The plan. Raises PlanError with every mistake in the document."""
+    """The plan. Raises PlanError with every error in the document."""
     from cutover.plan.plan import parse
     from cutover.ports import PLANS
 
@@ -78,7 +78,7 @@ def parsed(document: Json) -> Any:
 
 
 def name_of(document: Json) -> str:
-    """The name, or what the server makes one of; empty when it has neither."""
+    """The name, or the prefix that the server generates one from; empty when it has neither."""
     metadata = document.get("metadata")
     name = (metadata.get("name") or metadata.get("generateName")) if isinstance(metadata, dict) else None
     return name if isinstance(name, str) else ""
@@ -86,24 +86,24 @@ def name_of(document: Json) -> str:
 
 @app.command()
 def lint(files: Files) -> None:
-    """Say every mistake in plans, without a cluster."""
-    wrong = 0
+    """Validate plans offline and report every error."""
+    count = 0
     for where, document in read(files):
         try:
             parsed(document)
         except PlanError as error:
-            wrong += len(error.problems)
+            count += len(error.problems)
             for problem in error.problems:
                 err.print(f"[bold]{escape(where)}[/]: {escape(str(problem))}")
-    if wrong:
-        err.print(f"[red]{wrong} mistake{'s' if wrong > 1 else ''}[/]")
+    if count:
+        err.print(f"[red]{count} error{'s' if count > 1 else ''}[/]")
         raise typer.Exit(1)
-    out.print("[green]no mistakes[/]")
+    out.print("[green]no errors[/]")
 
 
 @app.command()
 def explain(files: Files) -> None:
-    """Show what plans would do: steps, stages, every write, the rollback, the rights needed; and what of a checklist they prove."""
+    """Show what plans would do: steps, stages, writes, gates, the rollback order, the rights they need, and a checklist."""
     from cutover.cli.explain import explain as lines
     from cutover.report.checklist import checklist
     from cutover.report.checklist import lines as checked

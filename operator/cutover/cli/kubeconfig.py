@@ -1,6 +1,6 @@
-"""What the command line needs of a cluster, under the user's own kubeconfig. The official package and its errors end here.
+"""Reads and annotates plans in a cluster, with the user's kubeconfig. The official package and its errors stay in this file.
 
-Used by the command line alone; the operator's image does not have that package.
+Used only by the command line; the operator's image does not contain that package.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from cutover.field_path import Json
 from cutover.ports import PLANS, Ref, Resource
 
 _CONNECT, _ANSWER = 5.0, 30.0
-"""Seconds until a connection must stand, and from then on until there is an answer."""
+"""Seconds to connect, and then to get an answer."""
 _LONGEST_STREAM = 300
 _PAUSE: Final = 1.0
-"""Seconds before a stream that broke is opened anew."""
+"""Seconds before a broken watch is opened again."""
 _COLLECTION: Final = (PLANS.group, PLANS.version)
 _MISSING: Final = 404
 _GONE: Final = 410
 
 
 class Plans:
-    """The plans that the user may see.
+    """The plans that the user may read.
 
-    Every method raises OutsideError with one sentence when the API server says no or nothing.
+    Every method raises OutsideError with one sentence when the API server refuses or does not answer.
 
     Args:
-        context: of the kubeconfig; None for the current one.
+        context: kubeconfig context; None for the current one.
         namespace: None for that of the context.
 
     Raises:
-        ValueError: there is no kubeconfig that can be used.
+        ValueError: the kubeconfig is missing or unusable.
     """
 
     def __init__(self, context: str | None, namespace: str | None) -> None:
@@ -57,32 +57,36 @@ class Plans:
             raise ValueError(str(error)) from None
         except (yaml.YAMLError, ValueError) as error:
             raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-        except (TypeError, AttributeError, KeyError):  # what the official package makes of another shape
-            raise ValueError(f"{file} is YAML, but no kubeconfig") from None
-        settings.retries = False  # each try would be a warning on the screen, and people can try again themselves
+        except (
+            TypeError,
+            AttributeError,
+            KeyError,
+        ):  # raised by the official package when the document has another shape
+            raise ValueError(f"{file} is not a kubeconfig") from None
+        settings.retries = False  # each retry would print a warning; people can run the command again
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._client: Any = client.ApiClient(settings)
         self._api: Any = client.CustomObjectsApi(self._client)
 
     def get(self, name: str) -> Json:
-        """One plan. Raises NotFound when there is none of this name."""
-        with self._plainly(name):
+        """One plan. Raises NotFound when none has this name."""
+        with self._translated(name):
             return self._api.get_namespaced_custom_object(
                 *_COLLECTION, self.namespace, PLANS.plural, name, _request_timeout=(_CONNECT, _ANSWER)
             )
 
     def list(self, *, everywhere: bool = False) -> list[Json]:
-        """All plans of the namespace, or of all."""
+        """All plans of the namespace, or of all namespaces."""
         where = (PLANS.plural,) if everywhere else (self.namespace, PLANS.plural)
         ask = self._api.list_cluster_custom_object if everywhere else self._api.list_namespaced_custom_object
-        with self._plainly():
+        with self._translated():
             items: list[Json] = ask(*_COLLECTION, *where, _request_timeout=(_CONNECT, _ANSWER))["items"]
             return items
 
     def annotate(self, name: str, annotations: Mapping[str, str]) -> None:
-        """Set annotations; others stay."""
+        """Set annotations; others are kept."""
         body = {"metadata": {"annotations": dict(annotations)}}
-        with self._plainly(name):
+        with self._translated(name):
             self._api.patch_namespaced_custom_object(
                 *_COLLECTION, self.namespace, PLANS.plural, name, body, _request_timeout=(_CONNECT, _ANSWER)
             )
@@ -92,11 +96,11 @@ class Plans:
 
         Args:
             name: of the plan.
-            seconds: after how long at most the plan is yielded again even without a change.
+            seconds: time after which the plan is yielded again even without a change.
         """
         while True:
             broken = yield from self._stream(name, max(1, min(_LONGEST_STREAM, int(seconds()))))
-            # Read, for what happened between two streams is in neither: a plan deleted there would never be missed.
+            # A change between two watches is in neither, so the plan is read: otherwise a deletion there would go unnoticed.
             with contextlib.suppress(NotFound):
                 yield self.get(name)
                 if broken:
@@ -105,7 +109,7 @@ class Plans:
             yield None
 
     def _stream(self, name: str, seconds: int) -> Generator[Json | None, None, bool]:
-        """One stream; whether it broke before its time."""
+        """One watch; returns whether it broke early."""
         changes: Any = watch
         try:
             for event in changes.Watch().stream(
@@ -120,15 +124,15 @@ class Plans:
                 yield None if event["type"] == "DELETED" else event["object"]
         except client.ApiException as error:
             if error.status != _GONE:
-                raise self._said(error, name) from None
+                raise self._error(error, name) from None
             return True
-        except (HTTPError, ValueError):  # cut, perhaps in the middle of a line
+        except (HTTPError, ValueError):  # cut off, perhaps in the middle of a line
             return True
         return False
 
     def events(self, uid: str) -> Sequence[Json]:
-        """Events about the plan of this uid that are still there; none when the user may not list them."""
-        with contextlib.suppress(Denied), self._plainly():
+        """Events about the plan with this uid that still exist; none when the user may not list them."""
+        with contextlib.suppress(Denied), self._translated():
             items: Sequence[Json] = self._api.list_namespaced_custom_object(
                 "events.k8s.io",
                 "v1",
@@ -141,7 +145,7 @@ class Plans:
         return ()
 
     def user(self) -> str:
-        """The user's name as the API server knows it; empty when it does not say."""
+        """The user's name as the API server knows it; empty when it cannot be read."""
         try:
             api: Any = client.AuthenticationV1Api(self._client)
             review = api.create_self_subject_review({}, _request_timeout=(_CONNECT, _ANSWER))
@@ -151,8 +155,8 @@ class Plans:
         return name
 
     def read(self, path: str) -> Json:
-        """Whatever stands at a path. Raises NotFound."""
-        with self._plainly():
+        """The object or list at a path. Raises NotFound."""
+        with self._translated():
             try:
                 asked = self._client.param_serialize("GET", path, auth_settings=["BearerToken"])
                 answer = self._client.call_api(*asked, _request_timeout=(_CONNECT, _ANSWER))
@@ -160,48 +164,50 @@ class Plans:
                 return self._client.response_deserialize(answer, {"200": "object"}).data
             except client.ApiException as error:
                 if error.status == _MISSING:
-                    raise NotFound(f"there is no {path}") from None
+                    raise NotFound(f"{path} not found") from None
                 raise
 
     # --- errors -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _plainly(self, name: str = "") -> Iterator[None]:
-        """Foreign errors become ours, each with one sentence."""
+    def _translated(self, name: str = "") -> Iterator[None]:
+        """Turn errors of the official package into ours, each with one sentence."""
         try:
             yield
         except client.ApiException as error:
-            raise self._said(error, name) from None
+            raise self._error(error, name) from None
         except HTTPError as error:
             why = str(error).partition(": ")[2] or str(error)
             raise Unavailable(
-                f"the API server {self._client.configuration.host} cannot be reached: {why}; is it up, and is this the "
-                "cluster you mean (KUBECONFIG, --context)?"
+                f"cannot reach the API server {self._client.configuration.host}: {why}; is it running, and is this the "
+                "right cluster (KUBECONFIG, --context)?"
             ) from None
 
-    def _said(self, error: Any, name: str) -> OutsideError:
+    def _error(self, error: Any, name: str) -> OutsideError:
         try:
             answer = json.loads(error.body or "{}")
         except ValueError:
             answer = {}
-        says = answer.get("message") or error.reason or f"code {error.status}"
+        message = answer.get("message") or error.reason or f"code {error.status}"
         match error.status:
             case 404 if (answer.get("details") or {}).get("name"):
-                return NotFound(f"there is no MigrationPlan {name} in namespace {self.namespace}")
+                return NotFound(f"MigrationPlan {name} not found in namespace {self.namespace}")
             case 404:
                 return OutsideError(
-                    f"the cluster {self._client.configuration.host} does not know MigrationPlans; install the CRD: "
+                    f"MigrationPlans are not installed in the cluster {self._client.configuration.host}; install the CRD: "
                     "kubectl apply --server-side -f crds/migrationplans.yaml"
                 )
             case 401:
-                return Denied(f"the API server does not know you: {says}; log in again, or use another --context")
+                return Denied(
+                    f"the API server did not accept your credentials: {message}; log in again, or use another --context"
+                )
             case 403:
-                return Denied(f"you may not do this: {says}; ask an administrator for that right")
-        return OutsideError(f"the API server says: {says}")
+                return Denied(f"you are not allowed to do this: {message}; ask an administrator for the right")
+        return OutsideError(f"the API server answered: {message}")
 
 
 class Objects:
-    """Objects of any kind, read one after the other as the user; in the shape of the port `Cluster`."""
+    """Objects of any kind, read one at a time with the user's credentials; in the shape of the port `Cluster`."""
 
     def __init__(self, plans: Plans) -> None:
         self._plans = plans
@@ -211,7 +217,7 @@ class Objects:
         return self._plans.read(f"{ref.resource.path(ref.namespace)}/{ref.name}")
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace; a kind that is not installed has none."""
+        """All objects of a kind in a namespace; none when the kind is not installed."""
         del labels, fresh
         try:
             items: Sequence[Json] = self._plans.read(resource.path(namespace)).get("items") or []

@@ -1,6 +1,6 @@
-"""Verbs of the operator: run it, print its CRD."""
+"""Commands for administrators: run the operator, print its CRD."""
 
-# ruff: noqa: PLC0415 -- a verb imports what only it needs, so that `lint` starts in a blink
+# ruff: noqa: PLC0415 -- a command imports what only it needs, so that `lint` starts fast
 from __future__ import annotations
 
 import sys
@@ -15,12 +15,12 @@ from cutover.errors import PlanError
 
 @app.command()
 def run(
-    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML): providers and the rest.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
     namespace: Annotated[
-        list[str] | None, typer.Option("--namespace", "-n", help="Watch only these; default all.")
+        list[str] | None, typer.Option("--namespace", "-n", help="Namespace to watch; repeatable. Default: all.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port of /livez, /readyz and /metrics; 0 takes a free one.")] = None,
-    log_format: Annotated[str | None, typer.Option(help="json or text.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of /livez, /readyz and /metrics; 0 picks a free one.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="Log format: json or text.")] = None,
 ) -> None:
     """Run the operator."""
     from cutover import app as operator
@@ -30,7 +30,7 @@ def run(
     try:
         loaded = load(settings, namespaces=tuple(namespace) if namespace else None, port=port, log_format=log_format)
     except (PlanError, OSError) as error:
-        fail(f"the settings cannot be used: {error}", USAGE)
+        fail(f"invalid settings: {error}", USAGE)
     set_up(loaded.log_format)
     operator.run(loaded)
 
