@@ -1,8 +1,8 @@
 """The command line. Installed as ``cutover`` and as ``kubectl-cutover``, so ``kubectl cutover`` works.
 
 Exit codes of every command: 0 done, 1 failed (errors in a plan, a request rejected, no answer from the cluster), 64 usage error, 124
-timeout. `watch` and `report` also say how the plan ended: 0 succeeded, 2 rolled back, 4 refused, 5 abandoned, and 3 paused or stuck (of
-`watch` only with --until-stopped). Slow imports stand inside the commands that need them.
+timeout. `watch` and `report` also say how the plan ended: 0 succeeded, 2 rolled back, 4 refused, 5 abandoned, and 3 for a plan that is
+paused or stuck (`watch` only with --until-stopped). Slow imports stand inside the commands that need them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from cutover.cli import actions, cluster, files, operator
-from cutover.cli.base import USAGE, app, err
+from cutover.cli.base import GROUPS, USAGE, app, err
 from cutover.errors import OutsideError
 
 __all__ = ["actions", "app", "cluster", "files", "main", "operator"]
+
+app.registered_commands.sort(key=lambda command: GROUPS.index(str(command.rich_help_panel)))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cutover.cli.base import TIMED_OUT, Context, Name, Namespace, app, err, fail, out, plans_of, status_of
+from cutover.cli.base import ACT, TIMED_OUT, Context, Name, Namespace, app, err, fail, out, plans_of, status_of
 
 ANSWER_TIMEOUT: Final = 10.0
 """Seconds to wait for the operator's answer to a request."""
@@ -46,7 +46,7 @@ def _request(verb: str, name: str, where: tuple[str | None, str | None], step: s
     raise typer.Exit(TIMED_OUT)
 
 
-@app.command()
+@app.command(rich_help_panel=ACT)
 def approve(
     name: Name,
     step: Annotated[str, typer.Option(help="Step to approve. Default: the step that waits.")] = "",
@@ -63,7 +63,7 @@ def approve(
     _request("approve", name, (context, namespace), step, digest)
 
 
-@app.command()
+@app.command(rich_help_panel=ACT)
 def skip(
     name: Name,
     step: Annotated[str, typer.Option(help="Step whose gates to skip. Default: the current step.")] = "",
@@ -82,11 +82,14 @@ def _command_for(verb: str) -> Callable[..., None]:
 
 
 for _verb, _help in (
-    ("pause", "Pause a plan where it is; nothing is undone and its timeouts stop."),
+    ("pause", "Pause a plan.\n\nNothing is undone, and its timeouts stop until it is resumed."),
     ("resume", "Resume a paused plan."),
-    ("abort", "Abort a plan and roll it back: completed steps are undone, last first."),
+    ("abort", "Abort a plan and roll it back.\n\nIts steps are undone, last first."),
     ("retry", "Retry the failed step of a paused plan, or check a refused plan again."),
-    ("rollback", "Roll back a plan, even one that has succeeded, while its snapshots are kept."),
-    ("abandon", "Abandon a plan and leave everything as it is; nothing is undone."),
+    (
+        "rollback",
+        "Roll back a plan, even one that has succeeded.\n\nPossible while its snapshots are kept (spec.keepSnapshots).",
+    ),
+    ("abandon", "Abandon a plan and leave everything as it is.\n\nNothing is undone, and its targets are released."),
 ):
-    app.command(_verb, help=_help)(_command_for(_verb))
+    app.command(_verb, help=_help, rich_help_panel=ACT)(_command_for(_verb))

@@ -15,7 +15,9 @@ import yaml
 from rich.markup import escape
 
 from cutover.cli.base import (
+    CHECK,
     EXIT,
+    FOLLOW,
     TIMED_OUT,
     USAGE,
     Context,
@@ -44,7 +46,7 @@ _UNWRAPPED: Final = 10_000
 """Columns when output is not a terminal: nothing wraps, so each line can be searched."""
 
 
-@app.command()
+@app.command(rich_help_panel=FOLLOW)
 def status(
     name: Annotated[
         str | None, typer.Argument(help="Name of the plan. Default: list all plans in the namespace.")
@@ -77,14 +79,17 @@ def status(
             wide.print(table(rows, everywhere=everywhere) if rows else "no plans found", soft_wrap=not wide.is_terminal)
 
 
-@app.command()
+@app.command(rich_help_panel=CHECK)
 def impact(
     plan: Annotated[str, typer.Argument(help="Name of a plan, or a YAML file with one; - reads standard input.")],
     namespace: Namespace = None,
     context: Context = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Output format: text or json.")] = "text",
 ) -> None:
-    """Show what a plan affects in the cluster: owners of its targets, routes to them, capacity. Read-only, with your credentials."""
+    """Show what a plan affects in the cluster.
+
+    Lists the owners of its targets, the routes to them and the capacity it needs. Read-only, with your credentials.
+    """
     import asyncio
     from dataclasses import asdict
 
@@ -112,7 +117,7 @@ def impact(
         out.print(escape(line))
 
 
-@app.command()
+@app.command(rich_help_panel=FOLLOW)
 def report(
     name: Name,
     namespace: Namespace = None,
@@ -122,7 +127,10 @@ def report(
         Path | None, typer.Option(help="Write the report to this HTML file, with a timeline and events.")
     ] = None,
 ) -> None:
-    """Show the report of a run: success criteria, checklist, timeline. The exit code is that of watch."""
+    """Show the report of a run: success criteria, checklist, timeline.
+
+    The exit code says how the plan ended: 0 succeeded or still running, 2 rolled back, 3 paused or stuck, 4 refused, 5 abandoned.
+    """
     from datetime import UTC, datetime
 
     from cutover.report.summary import summarize, to_document
@@ -148,7 +156,7 @@ def report(
     raise typer.Exit(EXIT.get(str(summary.status.phase), 0))
 
 
-@app.command()
+@app.command(rich_help_panel=FOLLOW)
 def watch(
     name: Name,
     namespace: Namespace = None,
@@ -156,7 +164,10 @@ def watch(
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the end; then exit with code 124.")] = None,
     until_stopped: Stopped = False,  # noqa: FBT002 -- an option of the command line
 ) -> None:
-    """Follow a plan to its end; the exit code says how it ended: 0 succeeded, 2 rolled back, 4 refused, 5 abandoned."""
+    """Follow a plan until it ends.
+
+    The exit code says how it ended: 0 succeeded, 2 rolled back, 4 refused, 5 abandoned.
+    """
     from rich.live import Live
 
     from cutover.report.screen import screen, sentence

@@ -12,7 +12,7 @@ import typer
 import yaml
 from rich.markup import escape
 
-from cutover.cli.base import USAGE, Files, app, err, fail, out
+from cutover.cli.base import CHECK, USAGE, Files, app, err, fail, out
 from cutover.errors import PlanError, Problem
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def name_of(document: Json) -> str:
     return name if isinstance(name, str) else ""
 
 
-@app.command()
+@app.command(rich_help_panel=CHECK)
 def lint(files: Files) -> None:
     """Validate plans offline and report every error."""
     count = 0
@@ -101,9 +101,12 @@ def lint(files: Files) -> None:
     out.print("[green]no errors[/]")
 
 
-@app.command()
+@app.command(rich_help_panel=CHECK)
 def explain(files: Files) -> None:
-    """Show what plans would do: steps, stages, writes, gates, the rollback order, the rights they need, and a checklist."""
+    """Show what plans would do, offline.
+
+    Prints the steps with their stages, writes and gates, the rollback order, the rights that the account needs, and a checklist.
+    """
     from cutover.cli.explain import explain as lines
     from cutover.report.checklist import checklist
     from cutover.report.checklist import lines as checked

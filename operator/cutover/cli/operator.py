@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from cutover.cli.base import USAGE, app, fail
+from cutover.cli.base import OPERATE, USAGE, app, fail
 from cutover.errors import PlanError
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE)
 def run(
     settings: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
     namespace: Annotated[
@@ -35,9 +35,9 @@ def run(
     operator.run(loaded)
 
 
-@app.command()
+@app.command(rich_help_panel=OPERATE)
 def crd() -> None:
-    """Print the CustomResourceDefinition."""
+    """Print the CustomResourceDefinition of MigrationPlan."""
     from cutover.plan.crd import text
 
     sys.stdout.write(text())
