@@ -1,11 +1,11 @@
-"""The shift of a shift of traffic: its stages, and what stands in each of them, from the spec and a snapshot. Pure.
+"""A shift of traffic: its stages, and what is in effect in each of them, computed from the spec and a snapshot. Pure.
 
 Used by the `traffic` kind, which reads and writes. It knows fields by their paths alone, not what object they are of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -19,14 +19,14 @@ from cutover.schema.model import show_duration
 from cutover.targets.snapshots import Snapshot
 
 ROLES: Final = "roles"
-"""Among the facts of a snapshot: of each field beside the weights what it is for. One that an older release took has none."""
+"""Key among the facts of a snapshot: the role of each temporary field. Snapshots of older releases lack it."""
 REFUSED: Final = "refused"
-"""Among the facts of a snapshot: what was said against the object before the step wrote anything."""
+"""Key among the facts of a snapshot: what gateways reported against the object before the step wrote anything."""
 _ALL: Final = 100
 
 
 class Role(StrEnum):
-    """What something that is put beside the weights is for."""
+    """What a temporary field is for."""
 
     MIRROR = "mirror"
     MATCH = "match"
@@ -36,7 +36,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TemporaryField:
-    """One field that is put beside the weights for a while: what it was, and what it is meanwhile."""
+    """One field that is set beside the weights for some stages: its value before the step, and its value during them."""
 
     role: Role
     path: Path
@@ -45,15 +45,54 @@ class TemporaryField:
 
 
 @dataclass(frozen=True, slots=True)
+class Weight:
+    """One weight in a snapshot: where it stands, and what it was."""
+
+    path: Path
+    was: Json
+
+
+@dataclass(frozen=True, slots=True)
+class PairWeights:
+    """The weights of one route in a snapshot: that of the old side and that of the new one."""
+
+    old: Weight
+    new: Weight
+
+    @property
+    def total(self) -> int:
+        """What both had together."""
+        return number(self.old.was) + number(self.new.was)
+
+    @property
+    def old_share(self) -> float:
+        """The share of their traffic that the old side had; 0 where both had none."""
+        return number(self.old.was) / max(1, self.total)
+
+
+@dataclass(frozen=True, slots=True)
+class PairChange:
+    """The change of the weights of one route. Both are always written together, so that their sum never changes."""
+
+    old: Change
+    new: Change
+
+
+def flat(pairs: Iterable[PairChange]) -> list[Change]:
+    """All weights of all pairs, as `targets/` writes them."""
+    return [change for pair in pairs for change in (pair.old, pair.new)]
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One stage, and what is in effect in it.
 
     Attributes:
-        rule: as the saga knows it.
-        weights: how many of the weights have been reached.
-        share: of the traffic, for which the new side must be ready whenever it gets more than it has.
-        roles: of what is put beside the weights, and is there.
-        last: it only takes away what stood beside the weights, so there is nothing to judge.
+        rule: what the saga knows of it.
+        weights: how many of the step's weights have been reached.
+        share: the share of the traffic that the new side must be ready for whenever it gets more than it has.
+        roles: roles of the temporary fields that are set in this stage.
+        last: it only removes temporary fields, so there is nothing to judge.
     """
 
     rule: StageRule
@@ -64,22 +103,22 @@ class Stage:
 
     @property
     def kept(self) -> bool:
-        """Whether the weights are those that stood there before it began."""
+        """Whether the weights stay as they were before the stage."""
         return self.last or not self.weights
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """All that a step says about its way from the first weight to the last, and what comes before and after.
+    """What a `traffic` step asks for, from its first stage to its last.
 
     Attributes:
         to: the new side, as messages name it.
-        weights: percent of what the pair holds at the start, ascending.
-        dwell: how long it stays at each weight.
+        weights: percent of what the pair has in total at the start, ascending.
+        dwell: how long the step stays at each weight.
         settle: how long after each write nothing is judged.
-        matched: header routes stand from before the first weight until the end.
-        mirror: comes before all else, and the next stage takes it away.
-        sticky: visitors stay on their side from the first weight until the end; on the old one only while it has some.
+        matched: header routes are in place from before the first weight until the end of the step.
+        mirror: a stage of its own before all others; the next stage removes it.
+        sticky: visitors stay on their side from the first weight until the end; on the old side only while it has traffic.
     """
 
     to: str
@@ -104,69 +143,39 @@ class Shift:
             rule = self._rule(f"weight {weight}", self.dwell, weight)
             stages.append(Stage(rule, reached, weight / _ALL, frozenset(always | keeps)))
         if self.matched or self.sticky:
-            away = f"take the header route to {self.to} away" if self.matched else ""
-            free = "let visitors go where the weights say" if self.sticky else ""
-            rule = StageRule(" and ".join(filter(None, (away, free))), weight=self.weights[-1], cleans=True)
+            removal = f"remove the header route to {self.to}" if self.matched else ""
+            release = "let visitors go where the weights say" if self.sticky else ""
+            intent = " and ".join(filter(None, (removal, release)))
+            rule = StageRule(intent, weight=self.weights[-1], cleans=True)
             stages.append(Stage(rule, len(self.weights), self.weights[-1] / _ALL, last=True))
         return stages
 
     def _rule(self, what: str, dwell: timedelta, weight: int | None = None) -> StageRule:
         return StageRule(f"{what} for {show_duration(dwell)}" if dwell else what, dwell, self.settle, weight)
 
-    def changes(self, snapshot: Snapshot, reached: int) -> list[Change]:
-        """The weights once so many are reached; none where the new side has had as much from the start.
+    # --- weights ------------------------------------------------------------------------------------------------------
+
+    def weight_changes(self, snapshot: Snapshot, reached: int) -> list[PairChange]:
+        """The weights once so many are reached; a pair whose new side had as much from the start is left out.
 
         Before the first one they stay what they were, which is watched as well.
         """
         if not reached:
-            return [Change(path, to=was, was=was, ours=was) for path, was in weights_of(snapshot)]
+            return [PairChange(_unchanged(pair.old), _unchanged(pair.new)) for pair in pairs_of(snapshot)]
         changes = []
-        for (old_path, old), (new_path, new) in pairs_of(snapshot):
-            if ours := self._shares(old, new, reached):
-                total = number(old) + number(new)
-                changes.append(_one(old_path, old, [total - share for share in ours]).forward())
-                changes.append(_one(new_path, new, ours).forward())
+        for pair in pairs_of(snapshot):
+            if shares := self._shares(pair, reached):
+                change = _pair_back(pair, shares)
+                changes.append(PairChange(change.old.forward(), change.new.forward()))
         return changes
 
-    def temporary_changes(self, snapshot: Snapshot, stage: int) -> list[Change]:
-        """What a stage has beside the weights, and what the one before it had and it takes away."""
-        here, before = self._around(stage)
-        return [
-            Change(one.path, to=one.ours if one.role in here else one.was, was=one.was, ours=one.ours)
-            for one in temporary_fields_of(snapshot)
-            if one.role in here or one.role in before
-        ]
-
-    def standing(self, snapshot: Snapshot, stage: int, *, applied: bool) -> list[Change]:
-        """What has been put there before and stays; once a stage is `applied`, all that it has."""
-        here, before = self._around(stage)
-        stays = here if applied else here & before
-        return [
-            Change(one.path, to=one.ours, was=one.was, ours=one.ours)
-            for one in temporary_fields_of(snapshot)
-            if one.role in stays
-        ]
-
-    def _around(self, stage: int) -> tuple[frozenset[Role], frozenset[Role]]:
-        """What stands in a stage, and in the one before it."""
-        stages = self.stages()
-        return stages[stage].roles, stages[stage - 1].roles if stage else frozenset()
-
-    def restores(self, snapshot: Snapshot) -> list[Change]:
-        """The way back of each field, from every value it may have; the last of them is what the end leaves."""
-        found = [
-            Change(one.path, to=one.was, was=one.was, ours=one.was, previous=(one.ours,))
-            for one in temporary_fields_of(snapshot)
-        ]
-        for (old_path, old), (new_path, new) in pairs_of(snapshot):
-            ours = self._shares(old, new, len(self.weights))
-            total = number(old) + number(new)
-            found.append(_one(old_path, old, [total - share for share in ours]))
-            found.append(_one(new_path, new, ours))
-        return found
+    def _shares(self, pair: PairWeights, reached: int) -> list[int]:
+        """What the new side has had once so many weights are reached; a weight it had from the start is skipped."""
+        shares = [_share(pair.total, weight) for weight in self.weights[:reached]]
+        return [share for share in shares if share > number(pair.new.was)]
 
     def too_coarse(self, total: int) -> str:
-        """Which of the weights cannot be told from another in what a pair holds together; empty when all can."""
+        """Which of the weights cannot be told from another in what a pair has in total; empty when all can."""
         last, before = 0, 0
         for weight in self.weights:
             share = _share(total, weight)
@@ -178,40 +187,80 @@ class Shift:
             last, before = share, weight
         return ""
 
-    def _shares(self, old: Json, new: Json, reached: int) -> list[int]:
-        """What the new side has had once so many weights are reached; one it had from the start is passed over."""
-        total = number(old) + number(new)
-        shares = [_share(total, weight) for weight in self.weights[:reached]]
-        return [share for share in shares if share > number(new)]
+    # --- temporary fields ---------------------------------------------------------------------------------------------
+
+    def temporary_changes(self, snapshot: Snapshot, stage: int) -> list[Change]:
+        """The temporary fields of a stage, and the removal of those of the stage before that it does not have."""
+        here, before = self._roles_around(stage)
+        return [
+            Change(one.path, to=one.ours if one.role in here else one.was, was=one.was, ours=one.ours)
+            for one in temporary_fields_of(snapshot)
+            if one.role in here or one.role in before
+        ]
+
+    def standing(self, snapshot: Snapshot, stage: int, *, applied: bool) -> list[Change]:
+        """The temporary fields that were set before and stay; once a stage is `applied`, all that it has."""
+        here, before = self._roles_around(stage)
+        stays = here if applied else here & before
+        return [
+            Change(one.path, to=one.ours, was=one.was, ours=one.ours)
+            for one in temporary_fields_of(snapshot)
+            if one.role in stays
+        ]
+
+    def _roles_around(self, stage: int) -> tuple[frozenset[Role], frozenset[Role]]:
+        """Roles of the temporary fields of a stage, and of the stage before it."""
+        stages = self.stages()
+        return stages[stage].roles, stages[stage - 1].roles if stage else frozenset()
+
+    def restores(self, snapshot: Snapshot) -> list[Change]:
+        """The rollback of each field, from every value it may have; the last of them is what the end of the step leaves."""
+        found = [
+            Change(one.path, to=one.was, was=one.was, ours=one.was, previous=(one.ours,))
+            for one in temporary_fields_of(snapshot)
+        ]
+        pairs = (_pair_back(pair, self._shares(pair, len(self.weights))) for pair in pairs_of(snapshot))
+        return found + flat(pairs)
 
 
-def back(snapshot: Snapshot, body: Json) -> list[Change]:
-    """The weights to what they were, over whatever stands there."""
+def weights_back(snapshot: Snapshot, body: Json) -> list[Change]:
+    """The weights to what they were, over any value that stands there now."""
     return [
         Change(path, to=was, was=was, ours=found.value if (found := find(body, path)) else was)
-        for path, was in weights_of(snapshot)
+        for path, was in _weights_of(snapshot)
     ]
 
 
-def _one(path: Path, was: Json, shares: Sequence[int]) -> Change:
-    """One weight on its way back, from each of the shares it may have been given; none leaves it as it was."""
-    *previous, ours = shares or [was]
-    return Change(path, to=was, was=was, ours=ours, previous=tuple(previous))
+def _pair_back(pair: PairWeights, shares: Sequence[int]) -> PairChange:
+    """Both weights back to what they were, from each of the shares that the new side may have been given."""
+    return PairChange(
+        _weight_back(pair.old, [pair.total - share for share in shares]),
+        _weight_back(pair.new, shares),
+    )
 
 
-def weights_of(snapshot: Snapshot) -> list[tuple[Path, Json]]:
-    """Each weight of a snapshot, with what it was."""
+def _weight_back(weight: Weight, values: Sequence[int]) -> Change:
+    """One weight back to what it was, from each of these values; without any it was never changed."""
+    *previous, ours = values or [weight.was]
+    return Change(weight.path, to=weight.was, was=weight.was, ours=ours, previous=tuple(previous))
+
+
+def _unchanged(weight: Weight) -> Change:
+    return Change(weight.path, to=weight.was, was=weight.was, ours=weight.was)
+
+
+def _weights_of(snapshot: Snapshot) -> list[tuple[Path, Json]]:
     return [(path, was) for path, was in snapshot.values if path[-1] == "weight"]
 
 
-def pairs_of(snapshot: Snapshot) -> list[tuple[tuple[Path, Json], tuple[Path, Json]]]:
-    """The weights two by two: the old side's and the new one's."""
-    weights = weights_of(snapshot)
-    return list(zip(weights[::2], weights[1::2], strict=True))
+def pairs_of(snapshot: Snapshot) -> list[PairWeights]:
+    """The weights of a snapshot, pair by pair. In it they stand in a row: old, new, old, new."""
+    weights = [Weight(path, was) for path, was in _weights_of(snapshot)]
+    return [PairWeights(old, new) for old, new in zip(weights[::2], weights[1::2], strict=True)]
 
 
 def temporary_fields_of(snapshot: Snapshot) -> list[TemporaryField]:
-    """The other fields of a snapshot."""
+    """The fields of a snapshot that are not weights."""
     fields = zip(snapshot.values, snapshot.ours, strict=False)
     others = [(path, was, ours) for (path, was), ours in fields if path[-1] != "weight"]
     roles = snapshot.facts.get(ROLES) or [
@@ -220,11 +269,11 @@ def temporary_fields_of(snapshot: Snapshot) -> list[TemporaryField]:
     return [TemporaryField(Role(role), *field) for role, field in zip(roles, others, strict=True)]
 
 
-def adds(change: Change) -> bool:
-    """Whether it puts something there, and does not take it away."""
+def sets(change: Change) -> bool:
+    """Whether the change of a temporary field sets it; otherwise it removes it."""
     return bool(change.to != change.was)
 
 
 def _share(total: int, percent: int) -> int:
-    """`percent` of what the pair holds, half rounded up."""
+    """`percent` of what the pair has in total, half rounded up."""
     return (2 * total * percent + 100) // 200

@@ -1,17 +1,18 @@
-"""What others make of the fields of a shift meanwhile: what is put right, what is a wish to stop, and what a gateway refuses.
+"""What others do to the fields of a shift: what is repaired, what counts as a request to stop, what a gateway does not serve.
 
-Reads only. Used by the kind `traffic`.
+Read-only; `kind.py` decides what to write. A weight is compared each time, because it is traffic.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cutover.field_path import Change, Json, find, readable, stand
 from cutover.ports import Ref
 from cutover.routing.routes import Destination, number
 from cutover.routing.routing import Routing
-from cutover.routing.shift import REFUSED
+from cutover.routing.shift import REFUSED, PairChange
 from cutover.saga.turn import Failed, Pause
 from cutover.steps.kind import StepContext
 from cutover.steps.other_writers import count_repair, foreign_writer
@@ -19,109 +20,131 @@ from cutover.targets.snapshots import Snapshot
 
 
 async def removed_by_others(context: StepContext, ref: Ref, ours: list[Change]) -> Pause | None:
-    """Whether somebody has taken away what we put beside the weights, which is a wish to stop."""
+    """Whether somebody has removed a temporary field that this step had set, which is a request to stop."""
 
-    def gone(body: Json) -> Change | None:
+    def removed(body: Json) -> Change | None:
         return next((one for one in ours if (at := find(body, one.path)) and at.value == one.was), None)
 
     if (
         not ours
         or context.reapply
-        or not gone(await context.targets.view(ref))
-        or not (one := gone(await context.cluster.get(ref)))
+        or not removed(await context.targets.view(ref))
+        or not (one := removed(await context.cluster.get(ref)))  # a stream may be behind; no plan pauses without a read
     ):
         return None
-    says = f"somebody has taken {readable(one.path)} out of {ref}, which this plan had put there"
-    return Pause("TakenAway", f"{says}; resume puts it back, abort takes everything back")
+    message = f"somebody has removed {readable(one.path)} from {ref}, which this plan had set"
+    return Pause("TakenAway", f"{message}; resume sets it again, abort rolls everything back")
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The weights as they are to be written, and the look at the object they come from; or why to stop."""
+    """The weights to write, based on the object as it is now; or why to stop.
+
+    Attributes:
+        body: the object that was compared.
+        weights: the wanted weights, each to be written only over the value in `body`.
+        stop: somebody lowered the new side, or does not stop changing weights.
+    """
 
     body: Json
-    weights: list[Change]
+    weights: list[PairChange]
     stop: Pause | None = None
 
     async def outdated(self, context: StepContext, ref: Ref) -> bool:
-        """Whether somebody has set a weight since that look, so that another one is needed before anything is written."""
+        """Whether somebody has set a weight since the comparison, so that another one is needed before the write."""
         now = await context.cluster.get(ref)
         return now["metadata"]["uid"] == self.body["metadata"]["uid"] and any(
-            (found := find(now, one.path)) is not None and found.value not in one.expects for one in self.weights
+            (found := find(now, one.path)) is not None and found.value not in one.expects
+            for pair in self.weights
+            for one in (pair.old, pair.new)
         )
 
 
-async def detect(context: StepContext, ref: Ref, to: Destination, changes: list[Change], *, kept: bool) -> Drift:
-    """What somebody else has done to the weights meanwhile.
+async def detect(context: StepContext, ref: Ref, to: Destination, wanted: list[PairChange], *, kept: bool) -> Drift:
+    """Compare the weights of an object with those that the stage wants.
 
-    With `kept` the weights are those of the stage before.
+    Args:
+        context: as for `do`.
+        ref: the object.
+        to: the new side, for messages.
+        wanted: the weights of the stage.
+        kept: the stage before wants the same weights, so that lower ones can only be somebody else's.
     """
     kept = kept or context.applied
     body = await context.targets.view(ref)
-    rebased, lowered, raised = _compare(context, changes, body, kept=kept)
-    if lowered:  # a stream may be behind; nobody is held up without a fresh look
+    weights, lowered, raised = _compare(context, wanted, body, kept=kept)
+    if lowered:  # a stream may be behind; no plan pauses without a read
         body = await context.cluster.get(ref)
-        rebased, lowered, raised = _compare(context, changes, body, kept=kept)
+        weights, lowered, raised = _compare(context, wanted, body, kept=kept)
     stop = None
     if lowered:
-        says = f"somebody has lowered {to} to weight {lowered.now} in {ref}, where this plan has {lowered.goal}"
-        stop = Pause("LoweredByHand", f"{says}; resume raises it again, abort takes everything back")
+        message = f"somebody has lowered {to} to weight {lowered.now} in {ref}, where this plan has {lowered.goal}"
+        stop = Pause("LoweredByHand", f"{message}; resume raises it again, abort rolls everything back")
     elif raised and count_repair(context):
         stop = await foreign_writer(context, ref, "the weights")
-    return Drift(body, rebased, stop)
+    return Drift(body, weights, stop)
 
 
 @dataclass(frozen=True, slots=True)
 class _Lowered:
-    """The weight of the new side as it is, and as this plan has it."""
+    """The weight of the new side as it is, and as this plan wants it."""
 
     now: int
     goal: int
 
 
 def _compare(
-    context: StepContext, changes: list[Change], body: Json, *, kept: bool
-) -> tuple[list[Change], _Lowered | None, bool]:
-    """The changes from what stands there, what somebody has lowered, and whether somebody has raised."""
-    rebased, raised = list[Change](), False
-    for old, new in zip(changes[::2], changes[1::2], strict=True):
-        found = [find(body, change.path) for change in (old, new)]
-        if found[0] is None or found[1] is None:
-            return changes, None, False  # said by `targets.change`
-        live_old, live_new = found[0].value, found[1].value
-        # Written only over what was prefetched at: a weight is traffic, and never left to chance.
-        rebased += [_over_exactly(old, live_old), _over_exactly(new, live_new)]
-        goal = number(new.to)
-        if number(live_new) == goal and number(live_old) == number(old.to):
-            continue
-        before = goal if kept else number(new.previous[-1] if new.previous else new.was)
-        if number(live_new) >= goal:
-            raised = True
-        elif not context.reapply and number(live_new) != before:
-            return rebased, _Lowered(number(live_new), goal), False
-    return rebased, None, raised
+    context: StepContext, wanted: list[PairChange], body: Json, *, kept: bool
+) -> tuple[list[PairChange], _Lowered | None, bool]:
+    """The changes based on the values in `body`; the first pair that somebody has lowered; whether somebody has raised one."""
+    weights, any_raised = list[PairChange](), False
+    for pair in wanted:
+        old, new = find(body, pair.old.path), find(body, pair.new.path)
+        if old is None or new is None:
+            return wanted, None, False  # `targets.change` reports it
+        weights.append(PairChange(_only_over(pair.old, old.value), _only_over(pair.new, new.value)))
+        lowered, raised = _moved(context, pair, number(old.value), number(new.value), kept=kept)
+        if lowered:
+            return weights, lowered, False
+        any_raised |= raised
+    return weights, None, any_raised
 
 
-def _over_exactly(change: Change, live: Json) -> Change:
+def _moved(context: StepContext, pair: PairChange, old: int, new: int, *, kept: bool) -> tuple[_Lowered | None, bool]:
+    """Whether somebody has lowered the new side of a pair, or raised it above what the stage wants."""
+    goal = number(pair.new.to)
+    if new == goal and old == number(pair.old.to):
+        return None, False
+    if new >= goal:
+        return None, True
+    # Below the goal it must have the weight that it had before this stage; a person may have asked for the stage again.
+    before = goal if kept else number(pair.new.previous[-1] if pair.new.previous else pair.new.was)
+    return (None if context.reapply or new == before else _Lowered(new, goal)), False
+
+
+def _only_over(change: Change, live: Json) -> Change:
+    """The change as one that is written only over this value."""
     return replace(change, was=live, ours=live, previous=())
 
 
-async def raises_new_side(context: StepContext, ref: Ref, weights: list[Change], others: list[Change]) -> bool:
-    """Whether the new side gets more than it has; what takes from it waits for nothing."""
+async def raises_new_side(
+    context: StepContext, ref: Ref, weights: Iterable[PairChange], temporary: list[Change]
+) -> bool:
+    """Whether the new side gets more traffic than it has; what takes traffic from it waits for nothing."""
     body = await context.targets.view(ref)
-    return not stand(body, others) or any(
-        (found := find(body, weight.path)) is None or number(found.value) < number(weight.to) for weight in weights
+    return not stand(body, temporary) or any(
+        (found := find(body, pair.new.path)) is None or number(found.value) < number(pair.new.to) for pair in weights
     )
 
 
-def not_served(where: Routing, body: Json, snapshot: Snapshot, marks: list[Change]) -> Failed | None:
-    """Whether what stands in the object is ours and somebody refuses it who did not refuse what was there before.
+def not_served(where: Routing, body: Json, snapshot: Snapshot, restores: list[Change]) -> Failed | None:
+    """Whether the object is as this plan wrote it, and a gateway refuses it that did not refuse it before.
 
-    Nobody is waited for: some never say anything, and who says it later is heard at the next look.
+    Nobody is waited for: some gateways never report anything, and a later report is read at the next look.
     """
-    before = snapshot.facts.get(REFUSED)  # a snapshot that an older release took does not know
-    if before is None or stand(body, marks) or not (says := where.refused(body, before)):
+    before = snapshot.facts.get(REFUSED)  # snapshots of an older release lack it
+    if before is None or stand(body, restores) or not (message := where.refused(body, before)):
         return None
     return Failed(
-        "NotServed", f"{says}; so the traffic is not where this plan has it: mend that, then run the plan again"
+        "NotServed", f"{message}; so the traffic is not where this plan has it: fix that, then run the plan again"
     )

@@ -10,7 +10,7 @@ from cutover.errors import Problem
 from cutover.field_path import Change, Json, find
 from cutover.objects.endpoints import Side, behind, count_ready
 from cutover.ports import Ref
-from cutover.routing.shift import REFUSED, ROLES, adds, back, temporary_fields_of
+from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
 from cutover.saga.turn import Again, Done, Failed, Outcome
 from cutover.steps.kind import StepContext
 from cutover.steps.rollouts import old_side_not_ready
@@ -22,8 +22,13 @@ from cutover.targets.targets import Foreign
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What is seen before a weight is written: ready endpoints of the new side, and before the first one the object."""
+class _Prefetched:
+    """What `do` needs before it writes a weight.
+
+    Attributes:
+        ready: ready endpoints of the new side.
+        body: the object; read only before the first weight, for the snapshot.
+    """
 
     ready: int
     body: Json = None
@@ -32,60 +37,71 @@ class _Look:
 class Traffic(TrafficSpec):
     """Shifts traffic to a new version by weight.
 
-    Changes: the weights of `from` and `to` in the named routes, all of them in one write; they always add up to what they did.
-    Before the first weight, where asked for: a mirror, which the next stage takes away, so that no request reaches the new
-    version twice; and header routes, which the last stage takes away. With the first weight: a cookie of each side and routes
-    that keep whoever brings it, of the old side until it has nothing left, of the new one until the last stage.
-    Twice is harmless, because each field is brought to a value computed from the snapshot. Undo brings all of it back
-    in one write, once the old side is ready to take the traffic. Somebody who lowers the weight of `to`, or takes away what
-    was put beside it, wishes to stop, so that is not fought; a weight raised by somebody else is put back.
+    Changes: the weights of `from` and `to` in the named routes, all of them in one write, so that their sum stays the same.
+    Before the first weight, where asked for: a mirror, which the next stage removes, so that no request reaches the new
+    version twice; and header routes, which the last stage removes. With the first weight: a cookie for each side and routes
+    for visitors who bring it, for the old side until it has no weight left, for the new side until the last stage.
+    Twice is harmless, because each field is set to a value computed from the snapshot. Undo restores all of it in one
+    write, once the old side is ready to take the traffic. Somebody who lowers the weight of `to`, or removes a temporary
+    field, asks the plan to stop, so that is not repaired; a weight that somebody raises is.
     """
 
     async def examine(self, context: StepContext) -> list[Problem]:
-        """The routes and both destinations are there, hold traffic, and resolve to Services."""
+        """The routes and both destinations exist, have weight, and resolve to Services."""
         return await preconditions.examine(self, context)
 
     async def prefetch(self, context: StepContext, stage: int) -> Any:
         """Count the ready endpoints of the new side; before the first weight, also read what the snapshot will hold.
 
-        That must not be a view from a stream, which may be behind: it would be brought back one day.
+        That must not be a view from a stream, which may be behind: a rollback would restore it.
         """
         endpoints = await self._endpoints(context)
         counting = count_ready(context.cluster, context.namespace, endpoints.new)
         if stage or context.targets.remembers(self.ref(context)):
-            return _Look((await counting)[0])
+            return _Prefetched((await counting)[0])
         counts, body = await asyncio.gather(counting, context.cluster.get(self.ref(context)))
-        return _Look(counts[0], body)
+        return _Prefetched(counts[0], body)
 
-    async def do(self, context: StepContext, stage: int, prefetched: _Look | None) -> Outcome:
+    async def do(self, context: StepContext, stage: int, prefetched: _Prefetched | None) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
         ref, shift = self.ref(context), self.shift()
         here = shift.stages()[stage]
-        # On the first write there is no snapshot yet, and asking for one would only cost time.
+        # The snapshot comes before everything else: without it nothing that follows could be undone.
+        # At the first write there is none yet, and asking for one would only cost time.
         known = stage > 0 or context.targets.remembers(ref)
         snapshot = (await context.targets.saved(ref) if known else None) or await self._snapshot(context, prefetched)
-        weights, others = shift.changes(snapshot, here.weights), shift.temporary_changes(snapshot, stage)
-        found = await drift.detect(context, ref, self.to, weights, kept=here.kept)
+        wanted, temporary = shift.weight_changes(snapshot, here.weights), shift.temporary_changes(snapshot, stage)
+        # What others did comes before readiness: who lowered a weight must not wait for pods to be heard.
+        found = await drift.detect(context, ref, self.to, wanted, kept=here.kept)
         standing = shift.standing(snapshot, stage, applied=context.applied)
-        stop, weights = found.stop or await drift.removed_by_others(context, ref, standing), found.weights
-        if stop is not None:
+        if stop := found.stop or await drift.removed_by_others(context, ref, standing):
             return stop
-        if await drift.raises_new_side(context, ref, weights[1::2], [*filter(adds, others)]):
+        if await drift.raises_new_side(context, ref, found.weights, [*filter(sets, temporary)]):
             ready = prefetched.ready if prefetched else await sides.count(context, snapshot.facts["to"])
             if short := await sides.short(context, snapshot, ("to", self.to), ready, here.share):
                 return Again(context.next_look(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
-        body = found.body
-        try:
-            if weights or others:
-                body = await context.targets.change(ref, snapshot.uid, [*weights, *others], body)
-        except Foreign:
-            if await found.outdated(context, ref):
-                return Again(context.next_look(), f"{self.to} was given another weight in {ref} just now")
-            raise
+        body = await self._write(context, snapshot, found, temporary)
+        if isinstance(body, Again):
+            return body
+        # Only what stands in the object can be refused, so the gateways are asked after the write.
         if refused := drift.not_served(self.where, body, snapshot, self.restores(snapshot)):
             return refused
-        again = context.reapply or context.applied  # of the last stage only after a person has resumed it
-        return Done(skip=(here.last and not again) or (here.weights > 0 and not weights))
+        repeated = context.reapply or context.applied  # of the last stage only after a person has resumed it
+        return Done(skip=(here.last and not repeated) or (here.weights > 0 and not found.weights))
+
+    async def _write(
+        self, context: StepContext, snapshot: Snapshot, found: drift.Drift, temporary: list[Change]
+    ) -> Json | Again:
+        """Weights and temporary fields in one write. The object; Again when somebody set a weight in between."""
+        if not found.weights and not temporary:
+            return found.body
+        ref = self.ref(context)
+        try:
+            return await context.targets.change(ref, snapshot.uid, [*flat(found.weights), *temporary], found.body)
+        except Foreign:
+            if await found.outdated(context, ref):
+                return Again(context.next_look(), f"somebody set the weight of {self.to} in {ref} just now")
+            raise
 
     async def prefetch_undo(self, context: StepContext) -> Any:
         """Count the ready endpoints of the old side."""
@@ -93,30 +109,34 @@ class Traffic(TrafficSpec):
         return None if snapshot is None else await sides.count(context, snapshot.facts["from"])
 
     async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
-        """Bring all back in one write. A weight somebody else set is taken back too: it is traffic that counts."""
+        """Restore everything in one write. A weight that somebody else set is restored too, because it is traffic."""
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
+            # Nothing was written; the fence makes a late write of a former process fail.
             await context.targets.fence(ref)
             return Done()
         body = await context.targets.view(ref)
-        changes = back(snapshot, body)
-        if any(change.to != change.ours for change in changes):
+        weights = weights_back(snapshot, body)
+        # Readiness first: traffic that goes back to pods that are gone is lost. Where no weight moves, nothing waits.
+        if any(change.to != change.ours for change in weights):
             short = await sides.short_of_old(context, snapshot, self.from_, prefetched)
             if short:
                 return old_side_not_ready(context, f"traffic cannot go back yet: {short}")
-        rest = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in temporary_fields_of(snapshot)]
+        temporary = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in temporary_fields_of(snapshot)]
         try:
-            await context.targets.change(ref, snapshot.uid, [*changes, *rest], body)
+            await context.targets.change(ref, snapshot.uid, [*weights, *temporary], body)
         except Foreign:
-            # A weight set just now is prefetched at anew; what was done beside the weights keeps neither the traffic nor the rest.
+            # Somebody changed a field. Weights are read again and restored; so are the temporary fields that are still ours.
+            # One that is not must keep neither the traffic nor the rest from going back: it is reported after the write.
             body = await context.cluster.get(ref)
-            ours = [one for one in rest if (found := find(body, one.path)) and found.value in one.expects]
-            changes = back(snapshot, body)
-            await context.targets.change(ref, snapshot.uid, [*changes, *ours], body)
-            if ours != rest:
+            ours = [one for one in temporary if (found := find(body, one.path)) and found.value in one.expects]
+            weights = weights_back(snapshot, body)
+            await context.targets.change(ref, snapshot.uid, [*weights, *ours], body)
+            if ours != temporary:
                 raise
-        body = await context.targets.confirm(ref, snapshot.uid, [*changes, *rest])
+        # Read back, not trusted: the answer of the write says nothing about who wrote after it.
+        body = await context.targets.confirm(ref, snapshot.uid, [*weights, *temporary])
         return Done(message=self.where.refused(body, ()))
 
     async def refused(self, context: StepContext) -> Failed | None:
@@ -140,7 +160,7 @@ class Traffic(TrafficSpec):
     async def _endpoints(self, context: StepContext) -> sides.Endpoints:
         return await sides.endpoints(context, self.from_, self.to)
 
-    async def _snapshot(self, context: StepContext, prefetched: _Look | None) -> Snapshot:
+    async def _snapshot(self, context: StepContext, prefetched: _Prefetched | None) -> Snapshot:
         """The fields as they are, and what stood behind the two sides at the run's start."""
         ref, endpoints = self.ref(context), await self._endpoints(context)
         if self.asks_for_http and (kept := await context.targets.saved(ref)):

@@ -11,7 +11,7 @@ from typing import Any
 
 from cutover.errors import PlanError, Problem
 from cutover.objects.endpoints import Side, count_ready, resolve, wanted
-from cutover.routing.routes import Destination, number
+from cutover.routing.routes import Destination
 from cutover.routing.shift import pairs_of
 from cutover.steps.kind import StepContext
 from cutover.targets.snapshots import Snapshot
@@ -62,7 +62,7 @@ async def count(context: StepContext, side: dict[str, Any]) -> int:
 
 async def short_of_old(context: StepContext, snapshot: Snapshot, old: Destination, ready: int | None) -> str:
     """What the old side lacks to take back what it had; empty when nothing is lacking."""
-    share = max(number(was) / max(1, number(was) + number(new)) for (_, was), (_, new) in pairs_of(snapshot))
+    share = max(pair.old_share for pair in pairs_of(snapshot))
     if not share:
         return ""
     counted = await count(context, snapshot.facts["from"]) if ready is None else ready
