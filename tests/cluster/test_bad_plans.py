@@ -120,7 +120,7 @@ def test_what_is_missing_may_still_come(shop: Shop) -> None:
     account = f"/api/v1/namespaces/{shop.namespace}/serviceaccounts/migrator"
     shop.api.patch(account, {"metadata": {"labels": {"cutover.dev/migrator": None}}})
     shop.apply("startDeadline: 1m\nsteps: [{name: scale, deploy: {workload: {name: shop-v2}, replicas: 1}}]")
-    status = shop.until(lambda s: s.phase is Phase.PENDING and "is not released for migrations" in s.message)
+    status = shop.until(lambda s: s.phase is Phase.PENDING and "is not allowed to run migrations" in s.message)
     assert f"kubectl label serviceaccount migrator -n {shop.namespace} cutover.dev/migrator=true" in status.message
     shop.api.patch(account, {"metadata": {"labels": {"cutover.dev/migrator": "true"}}})
     assert shop.until_ended().phase is Phase.SUCCEEDED

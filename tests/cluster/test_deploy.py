@@ -340,7 +340,9 @@ def test_a_patch_nested_without_end_harms_no_other_plan(shop: Shop, operator: An
         raw(shop, manifest)
     status = shop.until_ended("deep-100")
     assert status.phase is Phase.REFUSED
-    assert status.message == "steps[a].deploy.patch: it is nested more than 32 deep, which no workload is; mend it"
+    assert (
+        status.message == "steps[a].deploy.patch: it is nested more than 32 levels deep, which no workload is; fix it"
+    )
     shop.apply("steps: [{name: rest, wait: {for: 100ms}}]", "other")
     assert shop.until_ended("other").phase is Phase.SUCCEEDED
     assert operator.alive
@@ -404,7 +406,7 @@ def test_replicas_do_not_go_down_under_traffic(shop: Shop) -> None:
     status = shop.until_phase(Phase.STUCK)
     assert status.reason == "StillCarriesTraffic"
     assert (
-        "Deployment shop-v2 cannot go from 3 to 0 replicas while it is given weight 40 by VirtualService shop "
+        "Deployment shop-v2 cannot go from 3 to 0 replicas while it has weight 40 from VirtualService shop "
         "(0 before this step)" in status.message
     )
     assert shop.api.get(f"{shop.deployments}/shop-v2")["spec"]["replicas"] == 3

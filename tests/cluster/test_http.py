@@ -105,8 +105,8 @@ TROUBLES: dict[str, tuple[str, dict[str, Any], str]] = {
     "moved": ("status", {"path": "/moved"}, "provider status answers with another address, which is not followed (HTTP 302)"),
     "broken": ("status", {"path": "/broken"}, "provider status refuses the query (HTTP 500)"),
     "stranger": ("stranger", {"path": "/status"}, "provider stranger does not take the operator's credentials (HTTP 401)"),
-    "nothing": ("status", {"path": "/status", "jsonPath": "$.nothing"}, "the JSONPath finds nothing in the answer"),
-    "several": ("status", {"path": "/status", "jsonPath": "$.parts[*].lag"}, "the JSONPath finds several values in the answer, not one"),
+    "nothing": ("status", {"path": "/status", "jsonPath": "$.nothing"}, "the JSONPath finds nothing in the response"),
+    "several": ("status", {"path": "/status", "jsonPath": "$.parts[*].lag"}, "the JSONPath finds several values in the response, not one"),
     "text": ("status", {"path": "/status", "jsonPath": "$.parts[?@.name == 'web'].lag"}, "the JSONPath finds a string, not a number"),
 }  # fmt: skip
 
@@ -175,7 +175,9 @@ def test_a_token_that_is_not_there_keeps_only_the_plan_that_needs_it_and_counts_
     gate = GATE.replace("provider: status", "provider: late")
     store.apply(f"steps:\n  - {{name: soak, check: {{}}, gates: [{gate}]}}")
     status = store.until(lambda status: status.phase is Phase.PENDING and bool(status.message))
-    says = "the operator's credentials for provider late cannot be used; its log tells the administrator which file to mend"
+    says = (
+        "the operator's credentials for provider late cannot be used; its log tells the administrator which file to fix"
+    )
     assert status.message == f"steps[soak].gates[errors].http.provider: {says}"
     assert f"providers.late.http.bearerTokenFile: {late} cannot be read" in other.log.read_text()
     late.write_text(page.token.read_text())

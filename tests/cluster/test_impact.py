@@ -46,7 +46,7 @@ def test_a_quota_that_would_refuse_the_pods_is_said_with_its_figures(shop: Shop)
     status = shop.until(lambda s: s.phase is Phase.PENDING and "ResourceQuota" in s.message)
     assert status.message == (
         "steps[scale].deploy: pods of Deployment shop-v2 would be refused: "
-        "ResourceQuota compute: pods wanted 3 more, used 3, hard 5; raise it, or ask for less"
+        "ResourceQuota compute: pods wanted 3 more, used 3, hard 5; raise it, or request less"
     )
     assert shop.objects() == before
     put_quota(shop, pods=6)
@@ -86,7 +86,7 @@ steps:
     (ignored,) = yaml.safe_load(drift.message.partition("\n")[2])["spec"]["ignoreDifferences"]
     assert ignored["jqPathExpressions"] == ['.spec.template.spec.containers[] | select(.name == "app") | .image']
     hindered = condition(status, "CapacityRisk")
-    assert "PodDisruptionBudget keep lets no pod of Deployment shop-v1 be evicted now" in hindered.message
+    assert "PodDisruptionBudget keep allows no pod of Deployment shop-v1 be evicted now" in hindered.message
 
 
 PLAN = """

@@ -191,7 +191,7 @@ def test_it_goes_back_through_a_kill_once_the_old_side_is_ready(shop: Shop, oper
     shop.api.patch(path, _behaviour("never-ready"))
     until("no pod of the old side is ready", lambda: shop.endpoints("shop-v1") == 0)
     shop.request(RequestVerb.ABORT)
-    says = "Service front cannot go back yet: 0 pods with app=shop-v1 are ready, and 3 are needed"
+    says = "Service front cannot be switched back yet: 0 pods with app=shop-v1 are ready, and 3 are needed"
     shop.until(lambda s: s.current is not None and says in s.current.message)
     operator.kill()
     assert behind(shop) == {"shop-v2"}
@@ -250,8 +250,8 @@ steps:
 """)
     shop.refuses(
         before,
-        f"steps[gone].switch: there is no Service back in namespace {shop.namespace}; create it, or mend the name",
-        "steps[hand].switch.service: Service by-hand has no selector, so its endpoints are made by hand; give it one first",
-        "steps[outside].switch.service: Service outside is of type ExternalName, so no pods are behind it; name another Service",
-        f"steps[nobody].switch.selector: no workload of namespace {shop.namespace} makes pods with app=shop-v1, colour=green",
+        f"steps[gone].switch: there is no Service back in namespace {shop.namespace}; create it, or fix the name",
+        "steps[hand].switch.service: Service by-hand has no selector, so its endpoints are set by hand; add one first",
+        "steps[outside].switch.service: Service outside is of type ExternalName, so it has no pods; name another Service",
+        f"steps[nobody].switch.selector: no workload in namespace {shop.namespace} creates pods with app=shop-v1, colour=green",
     )

@@ -63,9 +63,7 @@ def test_a_kind_that_is_not_installed_is_said_by_name(bare: Bare) -> None:
         bare.shop.apply(f"startDeadline: 1s\nsteps:{DEPLOY}{step}", name)
         status = bare.shop.until_ended(name)
         assert status.phase is Phase.REFUSED
-        assert (
-            status.message == f"steps[shift].traffic: the cluster does not know the kind {says}; install its definition"
-        )
+        assert status.message == f"steps[shift].traffic: the cluster has no kind {says}; install its CRD"
 
 
 def test_an_http_route_is_all_that_is_needed(bare: Bare) -> None:

@@ -125,7 +125,7 @@ async def test_another_process_that_is_faster_is_no_sample() -> None:
     asking.pending = None
     seen = await asking.ask()
     assert isinstance(seen, Pending)
-    assert seen.note == "another process makes the Job"
+    assert seen.note == "another process creates the Job"
 
 
 async def test_a_failure_without_an_exit_code_gives_no_number() -> None:
@@ -141,7 +141,7 @@ async def test_a_failure_without_an_exit_code_gives_no_number() -> None:
     seen = await asking.ask()
     assert isinstance(seen, Measurement)
     assert seen.value is None
-    assert "failed (BackoffLimitExceeded): its pods ended by Evicted; kubectl logs" in seen.note
+    assert "failed (BackoffLimitExceeded): its pods ended with Evicted; kubectl logs" in seen.note
 
 
 async def test_what_ended_before_is_not_counted() -> None:
@@ -182,7 +182,7 @@ async def test_one_that_vanished_gives_no_number() -> None:
     asking.cluster.delete(Ref(JOBS, "shop", name))
     seen = await asking.ask()
     assert isinstance(seen, Measurement)
-    assert (seen.value, seen.note) == (None, f"Job {name} is gone, and how it ended is not known")
+    assert (seen.value, seen.note) == (None, f"Job {name} is gone, and how it ended is unknown")
 
 
 async def test_without_the_right_there_is_no_number() -> None:
@@ -190,7 +190,7 @@ async def test_without_the_right_there_is_no_number() -> None:
     asking.cluster.denied.add(("create", Ref(JOBS, "shop", "")))
     seen = await asking.ask()
     assert isinstance(seen, Measurement)
-    assert (seen.value, seen.note) == (None, "ServiceAccount migrator may not make or delete this Job")
+    assert (seen.value, seen.note) == (None, "ServiceAccount migrator may not create or delete this Job")
 
 
 async def test_what_the_server_refuses_gives_no_number() -> None:

@@ -67,6 +67,6 @@ async def test_the_first_sample_waits_for_the_window_and_the_delay_and_each_othe
 async def test_a_source_that_breaks_is_missing_data_and_is_asked_again() -> None:
     eye = Eye(RATE)
     eye.metrics.answer = lambda _: Sample(1 / 0)
-    assert await eye.look(90) == "the measurement broke off"
+    assert await eye.look(90) == "the measurement failed unexpectedly"
     eye.metrics.answer = eye.answer
     assert await eye.look(20) == "0.1 is <= 0.5"

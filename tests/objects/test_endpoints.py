@@ -26,7 +26,7 @@ async def test_a_subset_is_what_the_service_selects_and_its_labels_narrow() -> N
 
 async def test_a_service_without_a_selector_cannot_be_counted() -> None:
     assert await resolve(cluster(None), "shop", HOST, None) == (
-        f"host {HOST}: Service shop has no selector, so its endpoints cannot be counted; give it one"
+        f"host {HOST}: Service shop has no selector, so its endpoints cannot be counted; add one"
     )
 
 

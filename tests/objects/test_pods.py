@@ -43,9 +43,9 @@ def test_an_init_container_tells_the_code_and_a_sidecar_does_not() -> None:
 
 def test_a_pod_that_ended_without_a_code_tells_its_reason() -> None:
     gone = exit_of([pod(reason="Evicted", phase="Failed"), pod(reason="Evicted", phase="Failed")])
-    assert (gone.code, gone.message) == (None, "its pods ended by Evicted")
-    assert exit_of([pod(ended("app", 0, "2026-01-01T00:00:01Z"))]).message == "no container tells an exit code"
-    assert exit_of([pod(reason="\x1b[31m as the registry says")]).message == "its pods ended by Unknown"
+    assert (gone.code, gone.message) == (None, "its pods ended with Evicted")
+    assert exit_of([pod(ended("app", 0, "2026-01-01T00:00:01Z"))]).message == "no container reports an exit code"
+    assert exit_of([pod(reason="\x1b[31m as the registry says")]).message == "its pods ended with Unknown"
 
 
 def test_a_pod_that_has_not_begun_may_still_do_something() -> None:

@@ -70,8 +70,8 @@ def test_what_is_short_is_said_as_people_count_it() -> None:
     says = room.refuses(Pods({}, limits, 0, ((1, 0),), (1, 0), created=True))
     assert says == [
         "LimitRange r: container a must have cpu of at least 2, and has 1; change one of them",
-        "ResourceQuota q: pods wanted 1 more, used 1024, hard 1024; raise it, or ask for less",
-        "ResourceQuota q: limits.memory wanted 3Ki more, used 0, hard 2Ki; raise it, or ask for less",
+        "ResourceQuota q: pods wanted 1 more, used 1024, hard 1024; raise it, or request less",
+        "ResourceQuota q: limits.memory wanted 3Ki more, used 0, hard 2Ki; raise it, or request less",
     ]
 
 

@@ -283,7 +283,7 @@ async def test_replicas_that_a_quota_refuses(cluster: MemoryCluster) -> None:
     problems, _ = await look(cluster, SCALE)
     refused = "steps[scale].deploy: pods of Deployment shop-v2 would be refused"
     assert problems == [
-        f"{refused}: ResourceQuota compute: pods wanted 3 more, used 2, hard 4; raise it, or ask for less"
+        f"{refused}: ResourceQuota compute: pods wanted 3 more, used 2, hard 4; raise it, or request less"
     ]
     quota(cluster, {"pods": "5"}, {"pods": "2"})
     assert await look(cluster, SCALE) == ([], {})
@@ -324,7 +324,7 @@ async def test_pods_of_max_surge(
     if refused:
         assert "pods wanted 1 more, used 3, hard 3" in problems[0]
     if slower:
-        assert "not all pods of maxSurge of Deployment shop-v1 are let in" in risks["CapacityRisk"]
+        assert "not all surge pods of Deployment shop-v1 would be admitted" in risks["CapacityRisk"]
 
 
 async def test_pods_that_ask_for_more_than_the_old_ones(cluster: MemoryCluster) -> None:
@@ -333,7 +333,7 @@ async def test_pods_that_ask_for_more_than_the_old_ones(cluster: MemoryCluster) 
     quota(cluster, {"limits.cpu": "5", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
     problems, _ = await look(cluster, bigger)
     assert [problem.partition("ResourceQuota ")[2] for problem in problems] == [
-        "compute: limits.cpu wanted 3 more, used 3, hard 5; raise it, or ask for less"
+        "compute: limits.cpu wanted 3 more, used 3, hard 5; raise it, or request less"
     ]
     quota(cluster, {"limits.cpu": "6", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
     assert await look(cluster, bigger) == ([], {})
@@ -368,7 +368,7 @@ async def test_steps_take_from_each_other(cluster: MemoryCluster) -> None:
     problems, _ = await look(cluster, SCALE, more)
     (problem,) = problems
     assert problem.startswith("steps[more].deploy: pods of StatefulSet store would be refused: ResourceQuota compute: ")
-    assert problem.endswith("pods wanted 2 more, used 5, by earlier steps 3, hard 9; raise it, or ask for less")
+    assert problem.endswith("pods wanted 2 more, used 5, by earlier steps 3, hard 9; raise it, or request less")
     less = "{name: less, deploy: {workload: {name: shop-v1}, replicas: 0}}"
     assert await look(cluster, less, SCALE, more) == ([], {})
 
@@ -396,7 +396,7 @@ async def test_a_quota_that_wants_each_container_to_say(cluster: MemoryCluster) 
     quota(cluster, {"limits.cpu": "100"}, {})
     problems, _ = await look(cluster, SCALE)
     assert [problem.partition("refused: ")[2] for problem in problems] == [
-        f"ResourceQuota compute counts limits.cpu, and container {name} does not say how much; give it resources"
+        f"ResourceQuota compute counts limits.cpu, and container {name} does not set them; add resources"
         for name in ("sidecar", "app")
     ]
     ranges(cluster, {"type": "Container", "default": {"cpu": "1"}})
@@ -485,7 +485,7 @@ async def test_a_disruption_budget_that_lets_nobody_go(cluster: MemoryCluster, s
     strategy(cluster, V1, 1, 0)
     problems, risks = await look(cluster, ROLL.replace("shop-v2", "shop-v1"))
     assert problems == []
-    says = "PodDisruptionBudget keep lets no pod of Deployment shop-v1 be evicted now (2 healthy, 2 wanted)"
+    says = "PodDisruptionBudget keep allows no pod of Deployment shop-v1 to be evicted now (2 healthy, 2 wanted)"
     assert (says in risks.get("CapacityRisk", "")) == counts
 
 
@@ -503,7 +503,7 @@ async def test_an_autoscaler_that_may_ask_for_more_than_there_is_room_for(cluste
     quota(cluster, {"pods": "8"}, {"pods": "3"})
     problems, risks = await look(cluster, ROLL.replace("shop-v2", "shop-v1"))
     assert problems == []
-    assert "HorizontalPodAutoscaler scaler may ask for 10 pods of Deployment shop-v1" in risks["CapacityRisk"]
+    assert "HorizontalPodAutoscaler scaler may request 10 pods of Deployment shop-v1" in risks["CapacityRisk"]
     assert "pods wanted 7 more, used 3, hard 8" in risks["CapacityRisk"]
 
 
@@ -570,8 +570,8 @@ async def test_no_value_of_a_patch_stops_the_reckoning(cluster: MemoryCluster, p
 @pytest.mark.parametrize(
     ("before", "container", "says"),
     [
-        (SCALE, "envFrom: [{configMapRef: {name: new}}]", "envFrom of container app reads ConfigMap new, which is not there"),
-        (SCALE, "env: [{name: A, valueFrom: {configMapKeyRef: {name: flags, key: nope}}}]", "env A of container app reads key nope of ConfigMap flags, which has none"),
+        (SCALE, "envFrom: [{configMapRef: {name: new}}]", "envFrom of container app reads ConfigMap new, which does not exist"),
+        (SCALE, "env: [{name: A, valueFrom: {configMapKeyRef: {name: flags, key: nope}}}]", "env A of container app reads key nope of ConfigMap flags, which it does not have"),
         (SCALE, "envFrom: [{configMapRef: {name: new, optional: true}}]", ""),
         (SCALE, "envFrom: [{configMapRef: {name: flags}}]", ""),
         (SCALE, "image: 'app:3'", ""),  # what its pods lack already is not this step's

@@ -122,7 +122,7 @@ async def test_an_object_that_never_rests_is_asked_again_later(cluster: MemoryCl
 
     cluster.get = get  # type: ignore[method-assign]
     del cluster.objects[STORE]["metadata"]["labels"]
-    with pytest.raises(Exception, match="StatefulSet store changed at each of 4 tries to learn what would change"):
+    with pytest.raises(Exception, match="StatefulSet store changed at each of 4 dry runs"):
         await do(cluster, STORE_2)
 
 

@@ -40,19 +40,22 @@ def env(source: str) -> str:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (env("{name: gone, key: a}"), "env COLOUR of container app reads ConfigMap gone, which is not there"),
-        (env("{name: there, key: c}"), "env COLOUR of container app reads key c of ConfigMap there, which has none"),
+        (env("{name: gone, key: a}"), "env COLOUR of container app reads ConfigMap gone, which does not exist"),
+        (
+            env("{name: there, key: c}"),
+            "env COLOUR of container app reads key c of ConfigMap there, which it does not have",
+        ),
         (
             patched("envFrom: [{configMapRef: {name: gone}}]"),
-            "envFrom of container app reads ConfigMap gone, which is not there",
+            "envFrom of container app reads ConfigMap gone, which does not exist",
         ),
         (
             patched(volume="{name: files, configMap: {name: there, items: [{key: a, path: a}, {key: c, path: c}]}}"),
-            "files of volume files reads key c of ConfigMap there, which has none",
+            "files of volume files reads key c of ConfigMap there, which it does not have",
         ),
         (
             patched(volume="{name: files, projected: {sources: [{configMap: {name: gone}}]}}"),
-            "files of volume files reads ConfigMap gone, which is not there",
+            "files of volume files reads ConfigMap gone, which does not exist",
         ),
     ],
 )

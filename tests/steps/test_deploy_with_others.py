@@ -51,8 +51,7 @@ async def test_replicas_stay_while_there_is_weight_that_was_not(cluster: MemoryC
     assert isinstance(outcome, Wait)
     assert outcome.reason == "StillCarriesTraffic"
     assert (
-        "from 3 to 0 replicas while it is given weight 25 by VirtualService shop (0 before this step)"
-        in outcome.message
+        "from 3 to 0 replicas while it has weight 25 from VirtualService shop (0 before this step)" in outcome.message
     )
     assert cluster.objects[V2]["spec"]["replicas"] == 3
     weigh(cluster, 100, 0)
@@ -96,7 +95,7 @@ async def test_what_counts_as_weight(cluster: MemoryCluster, routes: dict[str, A
     outcome = await undo(cluster, SCALE)
     if carried:
         assert isinstance(outcome, Wait)
-        assert f"weight {carried} by VirtualService more" in outcome.message
+        assert f"weight {carried} from VirtualService more" in outcome.message
     else:
         assert not isinstance(outcome, Wait)
 
@@ -137,7 +136,7 @@ async def test_a_change_too_large_to_be_kept(cluster: MemoryCluster) -> None:
     name = pod(cluster, V2)["containers"][0]["name"]
     (sentence,) = await examine(cluster, text.replace("CONTAINER", name))
     assert sentence.startswith("steps[roll].deploy.patch: the old and new values of Deployment shop-v2 would take 1500")
-    assert sentence.endswith("stores no more than 1500000; change less of it in one step")
+    assert sentence.endswith("stores no more than 1500000; change fewer fields in one step")
 
 
 async def test_a_missing_right_is_said_by_preflight(cluster: MemoryCluster) -> None:
@@ -165,7 +164,7 @@ async def test_an_autoscaler_keeps_its_replicas(cluster: MemoryCluster, kind: st
     cluster.put(AUTOSCALERS, {"metadata": {"name": "other"}, "spec": {"scaleTargetRef": aim | {"name": "else"}}})
     (sentence,) = await examine(cluster, f"{{workload: {{kind: {kind}, name: {name}}}, replicas: 2}}")
     assert sentence == (
-        f"steps[roll].deploy.replicas: HorizontalPodAutoscaler scaler steers the replicas of {kind} {name}; "
+        f"steps[roll].deploy.replicas: HorizontalPodAutoscaler scaler manages the replicas of {kind} {name}; "
         "leave replicas out, or delete the autoscaler first"
     )
 
@@ -242,7 +241,7 @@ async def test_a_pause_in_the_middle_holds_and_names_who_ends_it(cluster: Memory
     outcome = await do(cluster, SCALE)
     assert isinstance(outcome, Pause)
     assert outcome.reason == "DeploymentPaused"
-    assert _RESUME.format(so="its rollout stands still") in outcome.message
+    assert _RESUME.format(so="its rollout does not progress") in outcome.message
     roll_out(cluster)
     assert isinstance(await do(cluster, SCALE), Done)
 

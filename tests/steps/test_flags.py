@@ -56,7 +56,7 @@ async def test_the_values_first_then_the_restart(cluster: MemoryCluster) -> None
     assert data(cluster) == AFTER
     assert mark(cluster) == MARK
     assert isinstance(outcome, Again)
-    assert "Deployment shop-v1 not done yet" in outcome.message
+    assert "Deployment shop-v1 not complete yet" in outcome.message
 
 
 async def test_done_when_every_pod_carries_the_mark_and_no_other_is_left(cluster: MemoryCluster) -> None:
@@ -65,7 +65,7 @@ async def test_done_when_every_pod_carries_the_mark_and_no_other_is_left(cluster
     for left in (3, 2, 1):
         outcome = await do(cluster)
         assert isinstance(outcome, Again)
-        assert f"{left} pods of Deployment shop-v1 with other values still run, such as d-shop-v1-" in outcome.message
+        assert f"{left} pods of Deployment shop-v1 still run with other values, such as d-shop-v1-" in outcome.message
         replace_pod(cluster, pods(cluster)[left - 1])
     assert await do(cluster) == Done(ready="3/3")
 
@@ -78,7 +78,7 @@ async def test_a_pod_on_its_way_out_still_runs(cluster: MemoryCluster) -> None:
     left = cluster.put(PODS, old)
     outcome = await do(cluster)
     assert isinstance(outcome, Again)
-    assert "1 pods of Deployment shop-v1 with other values still run, such as old" in outcome.message
+    assert "1 pods of Deployment shop-v1 still run with other values, such as old" in outcome.message
     del cluster.objects[left]
     assert isinstance(await do(cluster), Done)
 
@@ -207,7 +207,7 @@ async def test_the_old_values_then_the_mark_comes_off(cluster: MemoryCluster) ->
     rolled_out(cluster)
     outcome = await undo(cluster)
     assert isinstance(outcome, Again)
-    assert "3 pods of Deployment shop-v1 with other values still run" in outcome.message
+    assert "3 pods of Deployment shop-v1 still run with other values" in outcome.message
     settle(cluster)
     assert await undo(cluster) == Done(ready="3/3")
 
@@ -297,7 +297,7 @@ async def test_what_is_gone_hinders_nothing_else(cluster: MemoryCluster, gone: R
     else:
         assert data(cluster) == BEFORE
     assert isinstance(outcome, Done)
-    assert f"passed over: {gone} not found" in outcome.message
+    assert f"skipped: {gone} not found" in outcome.message
 
 
 async def test_a_workload_made_anew_is_passed_over(cluster: MemoryCluster) -> None:
@@ -308,7 +308,7 @@ async def test_a_workload_made_anew_is_passed_over(cluster: MemoryCluster) -> No
     cluster.objects[V1] = body
     outcome = await undo(cluster)
     assert isinstance(outcome, Done)
-    assert outcome.message == "passed over: Deployment shop-v1 was deleted and made anew"
+    assert outcome.message == "skipped: Deployment shop-v1 was deleted and made anew"
     assert data(cluster) == BEFORE
 
 
@@ -366,17 +366,17 @@ async def refused(reload: str = ALL, **changed: dict[str, Any]) -> str:
         (
             ALL,
             {"flags": {"immutable": True}},
-            "flags.configMap: ConfigMap flags is immutable, so none of its keys can be set; delete it",
+            "flags.configMap: ConfigMap flags is immutable, so none of its keys can be set; recreate it",
         ),
         (
             ALL,
             {"flags": {"binaryData": {"COLOUR": "YQ=="}}},
-            "flags.set.COLOUR: key COLOUR stands in binaryData of ConfigMap flags",
+            "flags.set.COLOUR: key COLOUR is in binaryData of ConfigMap flags",
         ),
         (
             ALL,
             {"flags": {"data": {"big": "x" * 1_048_576}}},
-            "flags.configMap: ConfigMap flags would hold 1048579 bytes, and the API server takes 1048576",
+            "flags.configMap: ConfigMap flags would hold 1048579 bytes, and the maximum is 1048576",
         ),
         (
             ALL,

@@ -111,7 +111,7 @@ async def test_it_runs_only_after_its_uid_is_saved() -> None:
     bench = Bench(UP_AND_DOWN)
     first = await bench.do()
     made = bench.job()
-    assert first == Again(0.0, f"Job {made['metadata']['name']} is made", made=made["metadata"]["uid"][-12:])
+    assert first == Again(0.0, f"Job {made['metadata']['name']} is created", made=made["metadata"]["uid"][-12:])
     assert made["spec"]["suspend"] is True
     bench.made = ""  # the save did not come to pass
     assert await bench.do() == first
@@ -216,7 +216,7 @@ async def test_one_that_vanished_is_never_made_again(again: bool) -> None:  # no
         bench.cluster.put(JOBS, body)
     before = bench.writes()
     outcome = await bench.do()
-    says = f"Job {ref.name} is gone, and how it ended is not known; it is never made again"
+    says = f"Job {ref.name} is gone, and how it ended is unknown; it is not created again"
     assert outcome == Failed("JobVanished", says)
     assert bench.writes() == before
 
@@ -261,13 +261,13 @@ async def test_it_is_not_let_run_a_second_time() -> None:
     before = bench.writes()
     outcome = await bench.do()
     assert isinstance(outcome, Again)
-    assert "was suspended by somebody; to go on: kubectl patch job -n shop" in outcome.message
+    assert "was suspended by somebody; to continue: kubectl patch job -n shop" in outcome.message
     assert 'labels":{"cutover.dev/started":"true"}},"spec":{"suspend":false}}' in outcome.message
     assert bench.writes() == before
     del bench.job()["metadata"]["labels"][STARTED_LABEL]
     outcome = await bench.do()
     assert isinstance(outcome, Again)
-    assert "is suspended and has lost its label cutover.dev/started; to go on: kubectl patch" in outcome.message
+    assert "is suspended and has lost its label cutover.dev/started; to continue: kubectl patch" in outcome.message
     assert bench.writes() == before
 
 
@@ -290,7 +290,7 @@ def _pod_status(bench: Bench, status: dict[str, Any], conditions: list[Any] | No
             "CreateContainerConfigError, Secret db has no key url",
         ),
         ("CreateContainerConfigError", "token abc", "does not start: CreateContainerConfigError"),
-        ("ContainerCreating", "", "is being made ready; if that lasts, kubectl describe pod -n shop"),
+        ("ContainerCreating", "", "is starting; if that takes long, kubectl describe pod -n shop"),
     ],
 )
 async def test_why_a_pod_does_not_start(reason: str, message: str, says: str) -> None:
@@ -309,7 +309,7 @@ async def test_a_pod_that_finds_no_node() -> None:
     _pod_status(bench, {"state": {}}, [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}])
     outcome = await bench.do()
     assert isinstance(outcome, Again)
-    assert "finds no node (Unschedulable)" in outcome.message
+    assert "cannot be scheduled (Unschedulable)" in outcome.message
 
 
 async def test_a_job_without_pods_says_where_to_look() -> None:
@@ -318,7 +318,7 @@ async def test_a_job_without_pods_says_where_to_look() -> None:
     await bench.do()
     outcome = await bench.do(elapsed=60.0)
     assert isinstance(outcome, Again)
-    assert "no pod was made yet; kubectl describe job -n shop" in outcome.message
+    assert "no pod has been created yet; kubectl describe job -n shop" in outcome.message
     assert outcome.after == 15.0
 
 
@@ -457,9 +457,9 @@ async def test_an_undo_that_fails_is_left_to_people() -> None:
     assert outcome.reason == "JobFailed"
     assert "exited with code 4" in outcome.message
     command = f"kubectl label job -n shop {bench.ref().name} {SETTLED_LABEL}=true"
-    assert outcome.message.endswith(f"put right what it left by hand, then say so: {command}")
+    assert outcome.message.endswith(f"fix what it left by hand, then confirm: {command}")
     bench.job()["metadata"]["labels"][SETTLED_LABEL] = "true"
-    assert await bench.undo() == Done(message="taken back by hand")
+    assert await bench.undo() == Done(message="undone by hand")
 
 
 async def test_an_undo_that_vanished_is_left_to_people() -> None:
@@ -481,7 +481,7 @@ async def test_without_undo_what_has_begun_is_left_to_people() -> None:
     assert isinstance(outcome, Wait)
     assert outcome.reason == "NoUndo"
     bench.job()["metadata"]["labels"][SETTLED_LABEL] = "true"
-    assert await bench.undo() == Done(message="taken back by hand")
+    assert await bench.undo() == Done(message="undone by hand")
 
 
 async def test_without_undo_what_has_not_begun_is_nothing() -> None:
@@ -510,7 +510,7 @@ async def test_what_goes_away_in_the_middle_is_not_passed_over(what: str, monkey
     monkeypatch.setattr(jobs, "read", late)
     outcome = await bench.undo()
     assert isinstance(outcome, Again)
-    assert "a moment ago" in outcome.message
+    assert "just now" in outcome.message
 
 
 # --- beforehand -------------------------------------------------------------------------------------------------------
@@ -585,7 +585,7 @@ async def test_which_accounts_a_template_may_name() -> None:
     def there(cluster: MemoryCluster) -> None:
         cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "admin", "labels": {MIGRATOR_LABEL: "false"}}})
 
-    assert "ServiceAccount admin is not released for migrations" in await _pending(_named("admin"), there)
+    assert "ServiceAccount admin is not allowed to run migrations" in await _pending(_named("admin"), there)
 
     def released(cluster: MemoryCluster) -> None:
         cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "admin", "labels": {MIGRATOR_LABEL: "true"}}})
@@ -650,7 +650,7 @@ async def test_stuck_goes_on_when_a_person_has_settled_it() -> None:
     body["metadata"]["labels"][SETTLED_LABEL] = "true"
     run.cluster.put(JOBS, body)
     assert await run.run() is Phase.ROLLED_BACK
-    assert run.status.steps[0].message == "taken back by hand"
+    assert run.status.steps[0].message == "undone by hand"
 
 
 async def test_a_success_is_rolled_back_by_the_undo_job() -> None:

@@ -236,7 +236,10 @@ async def test_not_back_to_a_side_that_is_not_ready(cluster: MemoryCluster) -> N
         del cluster.objects[ref]
     outcome = await undo(cluster)
     assert isinstance(outcome, Again)
-    assert "Service front cannot go back yet: 1 pods with app=shop-v1 are ready, and 3 are needed" in outcome.message
+    assert (
+        "Service front cannot be switched back yet: 1 pods with app=shop-v1 are ready, and 3 are needed"
+        in outcome.message
+    )
     late = await undo(cluster, elapsed=61.0)
     assert isinstance(late, Wait)
     assert late.reason == "OldSideNotReady"
@@ -286,8 +289,8 @@ async def test_pods_that_have_traffic_before_the_switch_are_told(cluster: Memory
     (problem,) = await widened.examine(work(cluster))
     assert problem.warning
     assert str(problem) == (
-        "steps[turn].switch.selector: Service front chooses pods with app=shop-v1, side=green already, by app=shop-v1 alone, so they get "
-        "traffic as soon as they are ready, and count for the old side too; put a label that only the old pods have into its selector first"
+        "steps[turn].switch.selector: Service front selects pods with app=shop-v1, side=green already, by app=shop-v1 alone, so they get "
+        "traffic as soon as they are ready, and count as ready on the old side too; first add a label to its selector that only the old pods have"
     )
     later = replace(work(cluster), earlier=frozenset(widened.touches()))
     assert await widened.examine(later) == [], "an earlier step leaves another selector"
@@ -329,9 +332,9 @@ async def test_it_waits_for_the_new_side_and_times_out(cluster: MemoryCluster) -
 @pytest.mark.parametrize(
     ("service", "labels", "says"),
     [
-        ({"selector": None}, "{app: shop-v2}", "Service front has no selector, so its endpoints are made by hand"),
-        ({"type": "ExternalName"}, "{app: shop-v2}", "Service front is of type ExternalName, so no pods are behind it"),
-        ({}, "{colour: green}", "no workload of namespace shop makes pods with app=shop-v1, colour=green; create it"),
+        ({"selector": None}, "{app: shop-v2}", "Service front has no selector, so its endpoints are set by hand"),
+        ({"type": "ExternalName"}, "{app: shop-v2}", "Service front is of type ExternalName, so it has no pods"),
+        ({}, "{colour: green}", "no workload in namespace shop creates pods with app=shop-v1, colour=green; create it"),
     ],
 )
 async def test_what_is_in_the_way_is_said_before_the_first_step(service: Json, labels: str, says: str) -> None:

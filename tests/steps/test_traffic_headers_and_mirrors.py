@@ -220,7 +220,7 @@ async def test_who_takes_it_away_wishes_to_stop_and_resume_puts_it_back() -> Non
     edit(run, lambda body: body["http"].pop(0))
     await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
-    assert f"somebody has taken spec.http[name={OURS}] out of VirtualService shop" in run.status.message
+    assert f"somebody has removed spec.http[name={OURS}] from VirtualService shop" in run.status.message
     assert names(run) == ["primary"]
     run.request(RequestVerb.RESUME)
     await run.until(lambda: OURS in names(run))
@@ -430,10 +430,10 @@ async def test_what_would_surprise_is_told_and_stands_in_nobodys_way() -> None:
     assert started.warning
     assert started.message == (
         "run 1 begins; nothing is missing, but mind: "
-        "steps[shift].traffic: route all stands above route primary and takes every request, so primary gets none; "
-        "put it below; "
+        "steps[shift].traffic: route all stands above route primary and matches every request, so primary gets none; "
+        "move it below; "
         "steps[shift].traffic: the weights of route primary add up to 110, and Istio takes each as its share of that sum, "
-        "not as percent; let them add up to 100; "
+        "not as percent; make them add up to 100; "
         "steps[shift].traffic: no DestinationRule of namespace shop defines subset gone of host shop-v1, "
         "to which route primary gives weight: those requests fail; define it"
     )
@@ -450,9 +450,9 @@ async def test_a_header_that_the_route_asks_for_itself_is_told(match: str, tells
     assert await run.run() is Phase.SUCCEEDED, run.status
     started = next(notice for notice in run.recorder.notices if notice.reason == "Started")
     assert started.message.partition("but mind: ")[2] == tells * (
-        "steps[shift].traffic: route primary asks for header canary itself, as match does, "
-        "so all requests that it takes by that go to the new version before the first weight; "
-        "name another header if the weights are to decide"
+        "steps[shift].traffic: route primary matches header canary itself, as match does, "
+        "so all requests that it takes for that header go to the new version before the first weight; "
+        "name another header to let the weights decide"
     )
 
 
@@ -473,13 +473,13 @@ def taken(body: Any) -> None:
             lambda body: body["http"][0].update(match=[{"headers": {"canary": {"prefix": "t"}}}]),
             f"match: [{HEADER}]",
             "{name: shop}",
-            "traffic.match: route primary matches header canary itself, by {'prefix': 't'}; name another header",
+            "traffic.match: route primary matches header canary itself, with {'prefix': 't'}; use another header",
         ),
         (
             lambda body: body["http"][0].update(match=[{"withoutHeaders": {"canary": {"exact": "true"}}}]),
             f"match: [{HEADER}]",
             "{name: shop}",
-            "traffic.match: route primary takes requests without header canary only (withoutHeaders: {'exact': 'true'})",
+            "traffic.match: route primary takes only requests without header canary (withoutHeaders: {'exact': 'true'})",
         ),
         (
             lambda body: body.update(http=[{"name": "root", "delegate": {"name": "shop-routes"}}]),
@@ -526,7 +526,7 @@ def taken(body: Any) -> None:
             lambda body: body.update(tcp=[{"route": body.pop("http")[0]["route"]}]),
             "mirror: {percent: 1}",
             "{name: shop}",
-            "route tcp (any) is not of http, and only http routes know headers and mirrors; drop match and mirror",
+            "route tcp (any) is not an http route, and only http routes support headers and mirrors; remove match and mirror",
         ),
     ],
 )

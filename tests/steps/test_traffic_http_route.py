@@ -177,7 +177,7 @@ async def test_replicas_wait_for_the_weight_that_an_http_route_gives() -> None:
         await run.turn()
     current = run.driver._caches[run.plan].status.current
     assert current is not None
-    assert "while it is given weight 40 by HTTPRoute more (0 before this step)" in current.message
+    assert "while it has weight 40 from HTTPRoute more (0 before this step)" in current.message
     assert run.cluster.objects[Ref(DEPLOYMENTS, "shop", "shop-v2")]["spec"]["replicas"] == 3
 
 
@@ -305,8 +305,8 @@ async def test_sessions_that_stay_where_they_are_are_told() -> None:
     run = Simulation(spec(), put=put_with(lambda body: body["spec"]["rules"][-1].update(sessionPersistence={})))
     assert await told(run) == [
         (
-            "steps[shift].traffic: rule / keeps sessions where they are (sessionPersistence), so its weights move new ones alone; "
-            "let sessions end before the old version goes, or take it out"
+            "steps[shift].traffic: rule / keeps sessions where they are (sessionPersistence), so its weights apply to new sessions only; "
+            "let sessions end before the old version is removed, or remove sessionPersistence"
         )
     ]
 
@@ -330,7 +330,7 @@ def put_beside(change: Callable[[Any], object], **metadata: str) -> Callable[[Me
 
 TAKES = (
     "steps[shift].traffic: rule / of HTTPRoute rival matches / of host shop.example as rule / does, and of two HTTPRoutes the older "
-    "wins (or the first by name), so / gets none of these requests; take it out of there"
+    "wins (or the first by name), so / gets none of these requests; remove it there"
 )
 
 
@@ -374,14 +374,14 @@ async def test_rules_that_take_from_another_are_told() -> None:
 
     run = Simulation(spec("match: [{headers: {canary: {exact: 'true'}, beta: {exact: 'on'}}}]"), put=put_with(change))
     assert await told(run) == [
-        "steps[shift].traffic: rule /x stands above rule /, /x and matches /x as well, so /, /x gets none of these requests; put it below",
+        "steps[shift].traffic: rule /x stands above rule /, /x and matches /x as well, so /, /x gets none of these requests; move it below",
         (
             "rule /x loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
-            "let rule /x match one header more if it is to keep them"
+            "let rule /x match one more header if it should keep them"
         ),
         (
             "rule / with tenant loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
-            "let rule / with tenant match one header more if it is to keep them"
+            "let rule / with tenant match one more header if it should keep them"
         ),
     ]
 
@@ -397,9 +397,9 @@ async def test_a_header_that_the_rule_asks_for_itself_is_told(match: str, tells:
         put=put_with(lambda body: body["spec"]["rules"][-1].update(matches=matches)),
     )
     sentence = (
-        "steps[shift].traffic: rule /x, /y with canary with tenant asks for header canary itself, as match does, "
-        "so all requests that it takes by that go to the new version before the first weight; "
-        "name another header if the weights are to decide"
+        "steps[shift].traffic: rule /x, /y with canary with tenant matches header canary itself, as match does, "
+        "so all requests that it takes for that header go to the new version before the first weight; "
+        "name another header to let the weights decide"
     )
     assert await told(run) == ([sentence] if tells else [""])
 
@@ -419,14 +419,14 @@ def many(body: Any, count: int, matches: int = 1) -> None:
             ),
             "dwell: 0s",
             "{name: shop}",
-            ("traffic.weights: shop-v1 and shop-v2 hold 1 together in rule / of HTTPRoute shop, and weight 10 of that would be 0, "
+            ("traffic.weights: shop-v1 and shop-v2 have 1 in total in rule / of HTTPRoute shop, and weight 10 of that would be 0, "
             "which is nothing; give them weights that add up to 100"),
         ),
         (
             lambda body: [entry.update(weight=2) for entry in body["spec"]["rules"][-1]["backendRefs"]],
             "weights: [25, 30]",
             "{name: shop}",
-            "hold 4 together in rule / of HTTPRoute shop, and weight 30 of that would be 1, which is as much as weight 25",
+            "have 4 in total in rule / of HTTPRoute shop, and weight 30 of that would be 1, which is as much as weight 25",
         ),
         (
             lambda body: [entry.update(weight=1) for entry in body["spec"]["rules"][-1]["backendRefs"]],
@@ -445,13 +445,13 @@ def many(body: Any, count: int, matches: int = 1) -> None:
             "dwell: 0s",
             "{name: shop}",
             ("traffic.httpRoute.rules: HTTPRoute shop has 3 rules (/help, /, /), 2 with both; "
-            "give the rules names and say which to shift, or make an HTTPRoute of each"),
+            "name the rules and say which to shift, or create one HTTPRoute per rule"),
         ),
         (
             lambda body: body["spec"]["rules"].append({"backendRefs": [{"name": "help", "port": 80}]}),
             "dwell: 0s",
             "{name: shop}",
-            "HTTPRoute shop has another rule that cannot be told from rule /: it has the same name, or none and matches just the same; give each a name of its own",
+            "HTTPRoute shop has another rule that cannot be distinguished from rule /: it has the same name, or no name and the same match; give each a name of its own",
         ),
         (
             lambda body: body["spec"]["rules"][-1]["backendRefs"][1].update(namespace="other"),
@@ -463,7 +463,7 @@ def many(body: Any, count: int, matches: int = 1) -> None:
             lambda body: body["spec"]["rules"][-1]["backendRefs"].append({"name": "shop-v2", "port": 81}),
             "dwell: 0s",
             "{name: shop}",
-            "traffic.to: rule / of HTTPRoute shop has 2 destinations shop-v2; add it with weight 0, or name the one that is there",
+            "traffic.to: rule / of HTTPRoute shop has 2 destinations shop-v2; add it with weight 0, or name one that exists",
         ),
         (
             lambda body: body["spec"]["rules"].append(
@@ -471,26 +471,26 @@ def many(body: Any, count: int, matches: int = 1) -> None:
             ),
             f"match: [{HEADER}]",
             "{name: shop}",
-            "traffic.match: HTTPRoute shop has a rule already that matches what rule / matches and these headers; take it out",
+            "traffic.match: HTTPRoute shop already has a rule that matches what rule / matches and these headers; remove it",
         ),
         (
             lambda body: body["spec"]["rules"][-1].update(matches=[{"headers": [{"name": "Canary", "value": "no"}]}]),
             f"match: [{HEADER}]",
             "{name: shop}",
-            "traffic.match: rule / with canary matches header canary itself, by no; name another header",
+            "traffic.match: rule / with canary matches header canary itself, with no; use another header",
         ),
-        (lambda body: many(body, 14), f"match: [{HEADER}]", "{name: shop}", "would have 17 rules, and the most is 16"),
+        (lambda body: many(body, 14), f"match: [{HEADER}]", "{name: shop}", "would have 17 rules, and the maximum is 16"),
         (
             lambda body: body["spec"]["rules"][-1].update(matches=[{"path": {"value": f"/{at}"}} for at in range(33)]),
             f"match: [{HEADER}, {{headers: {{beta: {{exact: x}}}}}}]",
             "{name: shop}",
-            "would have 66 matches in one rule, and the most is 64; make two HTTPRoutes of it",
+            "would have 66 matches in one rule, and the maximum is 64; split it into two HTTPRoutes",
         ),
         (
             lambda body: many(body, 2, 63),
             f"match: [{HEADER}]",
             "{name: shop}",
-            "would have 129 matches in all rules, and the most is 128",
+            "would have 129 matches in all rules, and the maximum is 128",
         ),
         (
             lambda body: body["spec"]["rules"][-1].update(
@@ -498,7 +498,7 @@ def many(body: Any, count: int, matches: int = 1) -> None:
             ),
             "mirror: {dwell: 1s}",
             "{name: shop}",
-            "would have 17 filters in one rule, and the most is 16",
+            "would have 17 filters in one rule, and the maximum is 16",
         ),
     ],
 )  # fmt: skip
@@ -513,7 +513,7 @@ async def test_refused(change: Callable[[Any], None], more: str, route: str, say
 
 
 async def test_a_definition_that_drops_the_percent_is_seen_before() -> None:
-    """Nobody meant to mirror all of it. The server says so itself, by what it would keep."""
+    """Nobody meant to mirror all of it. The server says so itself, with what it would keep."""
     run = Simulation(spec("mirror: {percent: 5}"), put=shop_with_an_http_route)
     run.cluster.refuse = lambda _, body: [
         one["requestMirror"].pop("percent", None)
@@ -522,8 +522,8 @@ async def test_a_definition_that_drops_the_percent_is_seen_before() -> None:
     ]  # type: ignore[assignment]
     assert await run.run() is Phase.REFUSED
     assert run.status.message == (
-        "steps[shift].traffic: HTTPRoute shop would not keep all that is written to it; "
-        "a mirror has a percent since Gateway API 1.3: install that, or mirror 100 percent"
+        "steps[shift].traffic: HTTPRoute shop would not keep all fields that are written to it; "
+        "the percent of a mirror needs Gateway API 1.3 or later: install that, or mirror 100 percent"
     )
 
 
@@ -535,7 +535,7 @@ async def test_what_the_server_says_against_it_is_said_before() -> None:
     run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
     run.cluster.refuse = refuse
     assert await run.run() is Phase.REFUSED
-    says = "steps[shift].traffic: the server refuses HTTPRoute shop with what is asked: policy no-more-rules says no"
+    says = "steps[shift].traffic: the server refuses the change of HTTPRoute shop: policy no-more-rules says no"
     assert run.status.message == says
     run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
     run.cluster.denied.add(("patch", RULES))
@@ -550,5 +550,5 @@ async def test_a_cluster_without_the_gateway_api_says_so() -> None:
     run.cluster.unknown.add(HTTP_ROUTES)
     assert await run.run() is Phase.REFUSED
     assert run.status.message == (
-        "steps[shift].traffic: the cluster does not know the kind HTTPRoute (gateway.networking.k8s.io/v1); install its definition"
+        "steps[shift].traffic: the cluster has no kind HTTPRoute (gateway.networking.k8s.io/v1); install its CRD"
     )

@@ -21,7 +21,7 @@ ACCEPTED, REFUSED = ("Accepted", "True"), ("Accepted", "False")
 UNRESOLVED, IN_PART = ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")
 SAYS = (
     "Gateway gateway (example.com/gateways) says Accepted=False of HTTPRoute shop: Unsupported: no such weight; "
-    "so the traffic is not where this plan has it: mend that, then run the plan again"
+    "so the traffic is not where this plan has it: fix that, then run the plan again"
 )
 
 

@@ -185,7 +185,7 @@ async def test_who_takes_its_route_away_wishes_to_stop_and_resume_puts_it_back()
     run.cluster.put(VIRTUAL_SERVICES, body)
     await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
-    assert "somebody has taken spec.http[name=cutover-shift-stays-to-primary] out of" in run.status.message
+    assert "somebody has removed spec.http[name=cutover-shift-stays-to-primary] from" in run.status.message
     run.request(RequestVerb.RESUME)
     await run.until(lambda: names(run)[0] == STAYS[0])
     assert await run.run() is Phase.SUCCEEDED
@@ -281,20 +281,20 @@ async def test_rules_that_lose_to_a_cookie_are_told() -> None:
     [
         (
             lambda route: route.update(match=[{"headers": {"cookie": {"exact": "a"}}}]),
-            "traffic.stickiness: route primary matches header cookie itself, by {'exact': 'a'}; name another header",
+            "traffic.stickiness: route primary matches header cookie itself, with {'exact': 'a'}; use another header",
         ),
         (
             lambda route: route["route"][0].update(headers={"response": {"set": {"Set-Cookie": "a=b"}}}),
-            ("traffic.stickiness: answers of shop-v1 are given a header Set-Cookie there already; "
+            ("traffic.stickiness: responses of shop-v1 already get a header Set-Cookie there; "
             "let the application set that cookie itself"),
         ),
         (
             lambda route: route.update(headers={"response": {"remove": ["Set-Cookie"]}}),
-            "traffic.stickiness: route primary sets or removes header Set-Cookie of all its answers",
+            "traffic.stickiness: route primary sets or removes header Set-Cookie of all its responses",
         ),
         (
             lambda route: route.update(headers={"response": {"set": {"set-cookie": "a=b"}}}),
-            "traffic.stickiness: route primary sets or removes header Set-Cookie of all its answers",
+            "traffic.stickiness: route primary sets or removes header Set-Cookie of all its responses",
         ),
     ],
 )  # fmt: skip
@@ -315,7 +315,7 @@ async def test_a_rule_that_takes_the_cookie_away_is_refused(says: Any) -> None:
 
     run = Simulation(spec(where=RULE), put=put)
     assert await run.run() is Phase.REFUSED, run.status
-    assert "traffic.stickiness: rule / sets or removes header Set-Cookie of all its answers" in run.status.message
+    assert "traffic.stickiness: rule / sets or removes header Set-Cookie of all its responses" in run.status.message
 
 
 async def test_a_route_that_stands_there_already_is_refused() -> None:
@@ -331,7 +331,7 @@ async def test_a_route_that_stands_there_already_is_refused() -> None:
 
 
 def test_only_http_knows_cookies() -> None:
-    with pytest.raises(PlanError, match="only http routes know headers and mirrors"):
+    with pytest.raises(PlanError, match="only http routes support headers and mirrors"):
         parse(spec(where="virtualService: {name: shop, tcp: [5432]}")["spec"])
 
 

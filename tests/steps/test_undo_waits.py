@@ -28,7 +28,7 @@ async def test_a_restart_back_that_does_not_end() -> None:
     late = await flags_step.undo(cluster, 600)
     assert isinstance(late, Wait)
     assert late.reason == "NotBackYet"
-    assert "Deployment shop-v1 not done yet" in late.message
+    assert "Deployment shop-v1 not complete yet" in late.message
 
 
 async def test_a_restart_back_asks_for_no_more_than_there_was() -> None:

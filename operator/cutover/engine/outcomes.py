@@ -17,7 +17,7 @@ def outcome_of(command: Command, error: OutsideError | PlanError | Foreign | Bro
     """The outcome of a command that ended with this error."""
     match error:
         case NotFound() if command.verb is Verb.UNDO:  # there is nothing left to bring back
-            return Done(message=f"passed over: {error}")
+            return Done(message=f"skipped: {error}")
         case NotFound() | Rejected() | Denied() | PlanError() if command.verb is Verb.EXAMINE:
             return Again(None, str(error))
         case NotFound():
@@ -42,7 +42,7 @@ def _over(command: Command, reason: str, message: str) -> Outcome:
 
 def _foreign(command: Command, foreign: Foreign) -> Outcome:
     if command.verb is Verb.UNDO and foreign.reason == "TargetReplaced":
-        return Done(message=f"passed over: {foreign}")
+        return Done(message=f"skipped: {foreign}")
     if command.verb in (Verb.DO, Verb.ENFORCE) and foreign.reason == "ClaimLost":
         return Pause(foreign.reason, f"{foreign}; mend it and resume")
     return _over(command, foreign.reason, str(foreign))

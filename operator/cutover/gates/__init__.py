@@ -27,7 +27,7 @@ _SOME_BOUND: Final = (
 )
 _RATIO_ALONE: Final = (
     "!has(self.ratio) || (!has(self.min) && !has(self.max))",
-    "pass has ratio beside min or max; make two gates of it",
+    "pass has ratio and also min or max; use two gates",
 )
 _IN_ORDER: Final = (
     "!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
@@ -46,7 +46,7 @@ _BOUNDED: Final = tuple(
     if kind.needs_bounds
     else (
         f"!has(self.{kind.key}) || !has(self.pass)",
-        f"='gate ' + self.name + ': a gate with {kind.key} brings its own bound; drop pass'",
+        f"='gate ' + self.name + ': a gate with {kind.key} has its own bound; remove pass'",
     )
     for kind in SOURCES
 )
@@ -99,7 +99,7 @@ class Bounds(_Limits):
         if self.min is None and self.max is None and self.ratio is None:
             raise ValueError("it has none of min, max and ratio; give at least one")
         if self.ratio is not None and (self.min, self.max) != (None, None):
-            raise ValueError("it has ratio beside min or max; make two gates of it")
+            raise ValueError("it has ratio and also min or max; use two gates")
         return self
 
 

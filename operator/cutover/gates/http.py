@@ -38,14 +38,16 @@ class Http(Source):
         default_factory=dict, max_length=32, description="Query parameters, each with its value."
     )
     json_path: str = Field(
-        min_length=1, max_length=LONGEST, description="Where in the answer the number stands, such as $.latency.p99."
+        min_length=1, max_length=LONGEST, description="Where in the response the number stands, such as $.latency.p99."
     )
 
     @field_validator("path")
     @classmethod
     def _below_the_address(cls, path: str) -> str:
         if any(part in {".", ".."} for part in path.split("/")):
-            raise ValueError("it has . or .. in it, which leads away; name the path below the provider's address")
+            raise ValueError(
+                "it has . or .. in it, which leaves the provider's address; write the path below that address"
+            )
         if not _PATH.fullmatch(path):
             raise ValueError("write a path such as /v1/status, without a query and of characters that need no quoting")
         return path
@@ -74,9 +76,9 @@ class Http(Source):
         """The one number in an answer."""
         found = find(self.json_path, document, 2)
         if not found:
-            return Sample(None, "the JSONPath finds nothing in the answer")
+            return Sample(None, "the JSONPath finds nothing in the response")
         if len(found) > 1:
-            return Sample(None, "the JSONPath finds several values in the answer, not one")
+            return Sample(None, "the JSONPath finds several values in the response, not one")
         return _number(found[0])
 
 

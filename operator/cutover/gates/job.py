@@ -77,13 +77,13 @@ class Job(Source):
         """Make a Job when none is under way, else look how it ends."""
         now, owner = context.clock.now(), context.owner
         if owner is None:
-            return Measurement(None, now, "there is no run to make a Job for")
+            return Measurement(None, now, "there is no run to create a Job for")
         try:
             return await self._look(context, owner, now)
         except Conflict:
-            return Pending("", _LOOK, "another process makes the Job")
+            return Pending("", _LOOK, "another process creates the Job")
         except Denied:
-            return Measurement(None, now, f"ServiceAccount {owner.account} may not make or delete this Job")
+            return Measurement(None, now, f"ServiceAccount {owner.account} may not create or delete this Job")
         except Rejected:
             return Measurement(None, now, "the server refuses the Job")
         except OutsideError:
@@ -110,7 +110,7 @@ class Job(Source):
             token = context.pending.token
             body = next((job for job in known if job["metadata"]["name"] == token), None)
             if body is None:
-                return Measurement(None, now, f"Job {token} is gone, and how it ended is not known")
+                return Measurement(None, now, f"Job {token} is gone, and how it ended is unknown")
             return await self._end(context, owner, body, now)
         return await self._begin(context, owner, known, gate)
 

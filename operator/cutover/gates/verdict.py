@@ -151,7 +151,7 @@ def _not_long_enough(rule: Rule, tally: Tally, now: datetime) -> str:
         return f"{tally.passes} of {rule.passes_needed} passing samples in a row"
     if rule.sustain and tally.since is not None and now - tally.since < rule.sustain:
         left = rule.sustain - (now - tally.since)
-        return f"passes, and must go on passing for {left.total_seconds():.0f}s"
+        return f"passes, and must keep passing for {left.total_seconds():.0f}s"
     return ""
 
 

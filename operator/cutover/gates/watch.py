@@ -123,7 +123,7 @@ class Watch:
         try:
             seen = await watched.gate.source.measure(context)
         except Exception:  # noqa: BLE001 -- a fault of ours in a source must show as missing data, never as silence
-            seen = Measurement(None, context.clock.now(), "the measurement broke off")
+            seen = Measurement(None, context.clock.now(), "the measurement failed unexpectedly")
         finally:
             watched.asking = False
         if isinstance(seen, Pending) and watched not in self._watched:

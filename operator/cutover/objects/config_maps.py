@@ -40,9 +40,11 @@ class Reference:
         if self.optional:
             return ""
         if body is None:
-            return f"{self.where} reads ConfigMap {self.name}, which is not there"
+            return f"{self.where} reads ConfigMap {self.name}, which does not exist"
         missing = sorted(self.keys - (body.get("data") or {}).keys() - (body.get("binaryData") or {}).keys())
-        return f"{self.where} reads key {missing[0]} of ConfigMap {self.name}, which has none" if missing else ""
+        return (
+            f"{self.where} reads key {missing[0]} of ConfigMap {self.name}, which it does not have" if missing else ""
+        )
 
 
 def references(pod: Json) -> Iterator[Reference]:
@@ -86,15 +88,15 @@ def value_problems(body: Json, values: Mapping[str, str]) -> dict[str, str]:
     """Why the API server would not take these values: sentences with the way out, by key; by "" what is wrong with all."""
     name, data, binary = body["metadata"]["name"], body.get("data") or {}, body.get("binaryData") or {}
     if body.get("immutable"):
-        way_out = "delete it and make it anew without immutable, or let a deploy step point its readers to another one"
+        way_out = "recreate it without immutable, or let a deploy step point its readers to another one"
         return {"": f"ConfigMap {name} is immutable, so none of its keys can be set; {way_out}"}
     found = {}
     for key in sorted(values.keys() & binary.keys()):
-        way_out = f"take it out of binaryData first: kubectl edit configmap {name}"
-        found[key] = f"key {key} stands in binaryData of ConfigMap {name}, and flags sets keys of data; {way_out}"
+        way_out = f"remove it from binaryData first: kubectl edit configmap {name}"
+        found[key] = f"key {key} is in binaryData of ConfigMap {name}, and flags sets keys of data; {way_out}"
     size = sum(len(value.encode()) for value in {**data, **values}.values())
     size += sum(len(base64.b64decode(value)) for value in binary.values())
     if size > LARGEST:
-        way_out = "take something out of it, or keep what is large elsewhere"
-        found[""] = f"ConfigMap {name} would hold {size} bytes, and the API server takes {LARGEST}; {way_out}"
+        way_out = "remove keys, or keep large values elsewhere"
+        found[""] = f"ConfigMap {name} would hold {size} bytes, and the maximum is {LARGEST}; {way_out}"
     return found

@@ -61,14 +61,16 @@ async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | Non
     """What stands behind a destination, or a sentence that says what is missing."""
     name = service_of(host, namespace)
     if not name:
-        return f"host {host} is not a Service of namespace {namespace}; only those can be shifted to"
+        return (
+            f"host {host} is not a Service of namespace {namespace}; traffic can be shifted between its Services only"
+        )
     try:
         service = await cluster.get(Ref(SERVICES, namespace, name))
     except NotFound:
         return f"host {host}: there is no Service {name}; create it"
     selector = dict(service["spec"].get("selector") or {})
     if not selector:
-        return f"host {host}: Service {name} has no selector, so its endpoints cannot be counted; give it one"
+        return f"host {host}: Service {name} has no selector, so its endpoints cannot be counted; add one"
     if subset is None:
         return Side(name, selector, subset=False)
     labels = (await subsets(cluster, namespace)).get((full_host(host, namespace), subset))

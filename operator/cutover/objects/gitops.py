@@ -114,17 +114,17 @@ def way_out(owner: Manager, fields: Mapping[Ref, Sequence[str]]) -> str:
     if owner.tool is Tool.ARGO_CD:
         says = (
             f"{owner.tool} {owner.kind} {owner.name} owns {objects} and writes back what git says; "
-            "until git says the new values, put this into that Application:"
+            "until git says the new values, add this to that Application:"
         )
         routes = [path for ref in fields if ref.resource in (VIRTUAL_SERVICES, HTTP_ROUTES) for path in fields[ref]]
         lists = " and ".join(dict.fromkeys(path.partition("[]")[0].removeprefix(".") for path in routes))
-        note = f"# Argo CD then leaves all of {lists} alone, other edits of it in git too.\n" if lists else ""
+        note = f"# Argo CD then ignores all of {lists}, including other edits of it in git.\n" if lists else ""
         return f"{says}\n{note}{_ignored(fields)}"
     key, value = _LEAVES[owner.kind]
     where = f"{owner.namespace}/" if owner.namespace else ""
     says = (
-        f"{owner.tool} {owner.kind} {where}{owner.name} owns {objects} and writes back what git says; until git says the "
-        "new values, put this on each of them, and take it off afterwards:"
+        f"{owner.tool} {owner.kind} {where}{owner.name} owns {objects} and restores what git has; until git has the "
+        "new values, set this on each of them, and remove it afterwards:"
     )
     return f"{says}\n{yaml.safe_dump({'metadata': {'annotations': {key: value}}})}"
 

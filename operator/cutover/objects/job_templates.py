@@ -17,23 +17,23 @@ _LONGEST: Final = 16_384
 """Characters of a template as JSON."""
 _DEEPEST: Final = 32
 _OURS: Final = "cutover.dev/"
-_SPEC_ONLY: Final = "{key} is no part of a template; keep metadata and spec, as in the jobTemplate of a CronJob"
+_SPEC_ONLY: Final = "{key} is not part of a template; keep metadata and spec, as in the jobTemplate of a CronJob"
 _NOT_IN_SPEC: Final = {
-    "ttlSecondsAfterFinished": "Kubernetes would take the Job away before the plan has seen how it ended; take it out, "
-    "the Job goes when its plan goes",
-    "suspend": "whether the Job runs is for the plan to say; take it out",
-    "backoffLimit": "it stands beside the template, where its default is 0; move it there",
-    "managedBy": "the plan rests on the Job controller of Kubernetes; take it out",
-    **dict.fromkeys(("selector", "manualSelector"), "a Job finds its pods by itself; take it out"),
+    "ttlSecondsAfterFinished": "Kubernetes would delete the Job before the plan has seen how it ended; remove it, "
+    "the Job is deleted with its plan",
+    "suspend": "the plan decides when the Job runs; remove it",
+    "backoffLimit": "it belongs beside the template, where its default is 0; move it there",
+    "managedBy": "the plan relies on the Job controller of Kubernetes; remove it",
+    **dict.fromkeys(("selector", "manualSelector"), "a Job finds its pods by itself; remove it"),
 }
 
 
 def spec_problem(template: Json) -> str:
     """What is wrong with a template, as a sentence; empty when nothing is. Most is left to the server's dry run."""
     if deeper_than(_DEEPEST, template):
-        return f"it is nested more than {_DEEPEST} deep, which no Job is; mend it"
+        return f"it is nested more than {_DEEPEST} levels deep, which no Job is; fix it"
     if (length := len(json.dumps(template))) > _LONGEST:
-        return f"it has {length} characters, and the most is {_LONGEST}; put scripts into a ConfigMap or the image"
+        return f"it has {length} characters, and the maximum is {_LONGEST}; put scripts into a ConfigMap or the image"
     if "spec" not in template:
         return "it has no spec; write metadata and spec, as in the jobTemplate of a CronJob"
     if extra := sorted(template.keys() - {"metadata", "spec"}):
@@ -52,7 +52,7 @@ def _mistakes(template: Json) -> Iterator[tuple[str, str]]:
         yield f"spec.{key}", _NOT_IN_SPEC[key]
     for key in ("parallelism", "completions"):
         if spec.get(key, 1) == 0:
-            yield f"spec.{key}", "with 0 no pod would run; give 1 or more, or drop it"
+            yield f"spec.{key}", "with 0 no pod would run; give 1 or more, or remove it"
     pods = spec.get("template")
     pod = pods.get("spec") if isinstance(pods, dict) else None
     if not isinstance(pod, dict):
@@ -63,11 +63,11 @@ def _mistakes(template: Json) -> Iterator[tuple[str, str]]:
 
 def _of_metadata(metadata: Json) -> Iterator[tuple[str, str]]:
     for key in sorted(metadata.keys() - {"labels", "annotations"}):
-        yield f"metadata.{key}", "only labels and annotations go into a template; take it out"
+        yield f"metadata.{key}", "only labels and annotations go into a template; remove it"
     for part in ("labels", "annotations"):
         entries = metadata.get(part) or {}
         if not isinstance(entries, dict):
-            yield f"metadata.{part}", 'it is no mapping of strings; write key: "value" below it'
+            yield f"metadata.{part}", 'it is not a mapping of strings; write key: "value" below it'
             continue
         yield from _of_entries(f"metadata.{part}", entries)
 
@@ -75,7 +75,7 @@ def _of_metadata(metadata: Json) -> Iterator[tuple[str, str]]:
 def _of_entries(where: str, entries: Json) -> Iterator[tuple[str, str]]:
     for key, value in entries.items():
         if str(key).startswith(_OURS):
-            yield where, f"{key} is for Cutover to set; take it out"
+            yield where, f"{key} is set by Cutover; remove it"
         if not isinstance(key, str) or not isinstance(value, str):
             wrong_one = value if isinstance(key, str) else key
             yield f"{where}.{key}", f"{wrong_one!r} is not a string; put it in quotes"
@@ -85,7 +85,7 @@ def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
     at = "spec.template.spec"
     containers = pod.get("containers")
     if not isinstance(containers, list) or not containers or not all(isinstance(item, dict) for item in containers):
-        yield f"{at}.containers", "it is no list of containers; begin each with a dash and its name"
+        yield f"{at}.containers", "it is not a list of containers; start each with a dash and its name"
     if pod.get("restartPolicy", "Never") not in ("Never", "OnFailure"):
         yield f"{at}.restartPolicy", f"{pod['restartPolicy']!r} would never let the Job end; use Never or OnFailure"
     if "serviceAccount" in pod:

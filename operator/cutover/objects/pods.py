@@ -57,7 +57,7 @@ def exit_of(pods: Sequence[Json]) -> Exit:
         _, code, name, reason = max(ends)
         return Exit(code, f"container {name} exited with code {code} ({reason})")
     reasons = sorted({word(pod["status"]["reason"]) for pod in pods if pod.get("status", {}).get("reason")})
-    return Exit(None, f"its pods ended by {', '.join(reasons)}" if reasons else "no container tells an exit code")
+    return Exit(None, f"its pods ended with {', '.join(reasons)}" if reasons else "no container reports an exit code")
 
 
 def _statuses(pod: Json) -> list[Json]:
@@ -80,14 +80,14 @@ def _waits_for(pod: Json, namespace: str) -> str:
         (c for c in pod.get("status", {}).get("conditions") or () if c["type"] == "PodScheduled"), {}
     )
     if scheduled.get("status") == "False":
-        return f"pod {name} finds no node ({word(scheduled.get('reason'))}); kubectl describe pod -n {namespace} {name}"
+        return f"pod {name} cannot be scheduled ({word(scheduled.get('reason'))}); kubectl describe pod -n {namespace} {name}"
     images = {item["name"]: item.get("image", "") for item in pod["spec"].get("containers") or ()}
     images |= {item["name"]: item.get("image", "") for item in pod["spec"].get("initContainers") or ()}
     for status in _statuses(pod):
         if what := _not_started(status.get("state", {}).get("waiting"), images.get(status["name"], "")):
             return f"container {status['name']} of pod {name} does not start: {what}"
     if any("waiting" in status.get("state", {}) for status in _statuses(pod)):
-        return f"pod {name} is being made ready; if that lasts, kubectl describe pod -n {namespace} {name}"
+        return f"pod {name} is starting; if that takes long, kubectl describe pod -n {namespace} {name}"
     return ""
 
 

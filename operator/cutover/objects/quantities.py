@@ -30,7 +30,7 @@ def quantity(text: str | float) -> Decimal:
     """A Kubernetes quantity, such as ``500m``, ``1Gi`` or ``1e3``. Raises ValueError."""
     match = _QUANTITY.fullmatch(str(text))
     if match is None:
-        raise ValueError(f"{text!r} is no quantity")
+        raise ValueError(f"{text!r} is not a quantity")
     number, exponent, unit = match.groups()
     return min(Decimal(number + (exponent or "")) * {**_UNITS, **_BINARY}[unit or ""], _MOST)
 

@@ -93,7 +93,7 @@ class Room:
             wanted = max(self._more(name, pods, state) for state in states)
             if used + taken + wanted > quantity(hard):
                 before = f", by earlier steps {shown(name, taken)}" if taken else ""
-                yield f"ResourceQuota {called}: {name} wanted {shown(name, wanted)} more, used {shown(name, used)}{before}, hard {shown(name, quantity(hard))}; raise it, or ask for less"
+                yield f"ResourceQuota {called}: {name} wanted {shown(name, wanted)} more, used {shown(name, used)}{before}, hard {shown(name, quantity(hard))}; raise it, or request less"
 
     def _unsaid(self, quota: Json, pod: Json) -> Iterator[str]:
         counted = {_figure(name) for name in quota["spec"].get("hard") or {}} & _MUST_SAY
@@ -104,7 +104,7 @@ class Room:
             if missing := sorted(counted - has):
                 yield (
                     f"ResourceQuota {quota['metadata']['name']} counts {', '.join(missing)}, "
-                    f"and container {container['name']} does not say how much; give it resources"
+                    f"and container {container['name']} does not set them; add resources"
                 )
 
 

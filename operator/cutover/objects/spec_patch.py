@@ -17,18 +17,18 @@ _DEEPEST: Final = 32
 _SHOWN: Final = 60
 """Characters of a value in a sentence."""
 _LOST: Final = (
-    "if a null stood below it, kubectl apply has dropped it: take a mapping away with $patch: delete, "
+    "if it had a null, kubectl apply has removed it: delete a mapping with $patch: delete, "
     "or apply with kubectl apply --server-side"
 )
 _DIRECTIVE: Final = "$patch"
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARTS: Final = ("containers", "initContainers")
 _NOT_HERE: Final = {
-    "replicas": "replicas do not go into patch; write them beside it, as deploy.replicas",
-    "selector": "the selector of a workload never changes; take it out",
+    "replicas": "replicas do not belong in patch; write them beside it, as deploy.replicas",
+    "selector": "the selector of a workload cannot change; remove it",
     **dict.fromkeys(
         ("apiVersion", "kind", "metadata", "spec", "status"),
-        "{key} is no field of the workload's spec; patch begins below spec, so write template and the like at once",
+        "{key} is not a field of the workload's spec; patch starts below spec, so write template and the like directly",
     ),
 }
 
@@ -39,9 +39,9 @@ def spec_problem(patch: Json) -> str:
         if key in _NOT_HERE:
             return _NOT_HERE[key].format(key=key)
     if deeper_than(_DEEPEST, patch):
-        return f"it is nested more than {_DEEPEST} deep, which no workload is; mend it"
+        return f"it is nested more than {_DEEPEST} levels deep, which no workload is; fix it"
     if (length := len(json.dumps(patch))) > _LONGEST:
-        return f"it has {length} characters, and the most is {_LONGEST}; split the step"
+        return f"it has {length} characters, and the maximum is {_LONGEST}; split the step"
     node, at = patch, ""
     for key in ("template", "spec"):
         node, at = node.get(key, {}), f"{at}.{key}" if at else key
@@ -49,7 +49,7 @@ def spec_problem(patch: Json) -> str:
             return f"{at} is not a mapping; put its fields below it, indented"
     if says := _wrong_metadata(patch) or _wrong_containers(node, at):
         return says
-    return next((f"{where} says nothing; {_LOST}" for where in _empty(patch)), "")
+    return next((f"{where} is empty; {_LOST}" for where in _empty(patch)), "")
 
 
 def _wrong_metadata(patch: Json) -> str:
@@ -73,7 +73,7 @@ def _wrong_containers(pod: Json, at: str) -> str:
     for part in _PARTS:
         items = pod.get(part, [])
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            return f"{at}.{part} is not a list of containers; begin each with a dash and its name"
+            return f"{at}.{part} is not a list of containers; start each with a dash and its name"
         for position, item in enumerate(items):
             if says := _wrong_container(item, f"{at}.{part}[{position}]"):
                 return says
@@ -85,9 +85,9 @@ def _wrong_container(item: Json, where: str) -> str:
     if item.get(_DIRECTIVE) == "replace":  # an order to drop the live list, not a container
         return ""
     if name is None or name == "":
-        return f"{where} has no name in {_shown(item)}; containers are merged by it, so add the name of the one that is meant"
+        return f"{where} has no name in {_shown(item)}; containers are merged by name, so add the name of the container"
     if not isinstance(name, str):
-        return f"{where}.name is {_shown(name)}, and a name is a string; put it in quotes, or mend it"
+        return f"{where}.name is {_shown(name)}, and a name is a string; put it in quotes, or fix it"
     return ""
 
 

@@ -338,7 +338,7 @@ def _of_bounds(place: str, gate: Any) -> Iterator[Problem]:
     if source.needs_bounds and given is None:
         yield Problem(f"{place}.pass", f"a gate with {source.key} needs a bound; add pass with min or max")
     elif not source.needs_bounds and given is not None:
-        yield Problem(f"{place}.pass", f"a gate with {source.key} brings its own bound; drop pass")
+        yield Problem(f"{place}.pass", f"a gate with {source.key} has its own bound; remove pass")
     elif given is not None and given.ratio is not None and not source.baseline_query():
         way = f"add {source.key}.baseline" if source.has_baseline else "use min or max; only prometheus has a baseline"
         yield Problem(f"{place}.pass.ratio", f"there is no baseline to compare with; {way}")

@@ -144,7 +144,7 @@ def _drift(plan: Plan, bodies: Mapping[Ref, Json]) -> Iterator[Risk]:
 
 def _slower(change: RolloutChange, room: Room) -> Iterator[str]:
     for says in room.delays(change.pods, change.pods.wishes):
-        yield f"not all pods of maxSurge of {change.ref} are let in, so its rollout takes longer: {says}"
+        yield f"not all surge pods of {change.ref} would be admitted, so its rollout takes longer: {says}"
 
 
 def _scaled(change: RolloutChange, room: Room, scalers: Sequence[Json]) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _scaled(change: RolloutChange, room: Room, scalers: Sequence[Json]) -> Itera
         most = scaler["spec"]["maxReplicas"]
         for says in room.delays(change.pods, (most, 0)):
             name = scaler["metadata"]["name"]
-            yield f"HorizontalPodAutoscaler {name} may ask for {most} pods of {change.ref}, and they would be refused: {says}"
+            yield f"HorizontalPodAutoscaler {name} may request {most} pods of {change.ref}, and they would be refused: {says}"
 
 
 def _disrupted(change: RolloutChange, budgets: Sequence[Json]) -> Iterator[str]:
@@ -164,12 +164,12 @@ def _disrupted(change: RolloutChange, budgets: Sequence[Json]) -> Iterator[str]:
         if change.pods.now and change.least < desired <= healthy:
             yield (
                 f"PodDisruptionBudget {name} wants {desired} healthy pods, and the rollout of {change.ref} may leave "
-                f"{change.least}: rollouts do not heed it; set its maxUnavailable lower"
+                f"{change.least}: rollouts do not respect it; lower its maxUnavailable"
             )
         elif status.get("expectedPods") and not status.get("disruptionsAllowed", 0):
             yield (
-                f"PodDisruptionBudget {name} lets no pod of {change.ref} be evicted now ({healthy} healthy, {desired} wanted), "
-                "so a node that is drained meanwhile waits"
+                f"PodDisruptionBudget {name} allows no pod of {change.ref} to be evicted now ({healthy} healthy, {desired} wanted), "
+                "so draining a node waits"
             )
 
 

@@ -86,7 +86,7 @@ async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
         return [Problem("serviceAccountName", f"there is no ServiceAccount {name} in namespace {namespace}; create it")]
     if (body["metadata"].get("labels") or {}).get(MIGRATOR_LABEL) != "true":
         command = f"kubectl label serviceaccount {name} -n {namespace} {MIGRATOR_LABEL}=true"
-        says = f"ServiceAccount {name} is not released for migrations; run {command}"
+        says = f"ServiceAccount {name} is not allowed to run migrations; run {command}"
         return [Problem("serviceAccountName", says)]
     return []
 
@@ -118,10 +118,10 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     try:
         await cluster.get(ref)
     except NotInstalled:
-        says = f"the cluster does not know the kind {ref.resource.kind} ({ref.resource.api_version}); install its definition"
+        says = f"the cluster has no kind {ref.resource.kind} ({ref.resource.api_version}); install its CRD"
         return [Problem(place, says)]
     except NotFound:
-        return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or mend the name")]
+        return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or fix the name")]
     return []
 
 
@@ -171,7 +171,7 @@ async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]
         try:
             await cluster.get(ref)
         except NotFound:
-            says = f"there is no {ref} in namespace {namespace}; create it, or mend the name"
+            says = f"there is no {ref} in namespace {namespace}; create it, or fix the name"
             problems.append(Problem(f"{place}.{gate.source.key}.workload", says))
     return problems
 
@@ -185,7 +185,7 @@ def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
             yield Problem(f"{place}.{kind}.provider", says)
         elif name and not metrics.usable(name):
             says = f"the operator's credentials for provider {name} cannot be used"
-            yield Problem(f"{place}.{kind}.provider", f"{says}; its log tells the administrator which file to mend")
+            yield Problem(f"{place}.{kind}.provider", f"{says}; its log tells the administrator which file to fix")
 
 
 def _unknown_receivers(plan: Plan, messenger: Messenger) -> Iterable[Problem]:

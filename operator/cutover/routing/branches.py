@@ -58,9 +58,9 @@ class Match(Model):
     def _names(cls, given: Any) -> Any:
         for name in given if isinstance(given, Mapping) else ():
             if str(name) != str(name).lower():
-                raise ValueError(f"Istio knows headers in lower case only; write {str(name).lower()} instead of {name}")
+                raise ValueError(f"headers are matched in lower case; write {str(name).lower()} instead of {name}")
             if not _HEADER.fullmatch(str(name)):
-                raise ValueError(f"{name!r} is no name of a header; use lower case letters, digits, -, _ and .")
+                raise ValueError(f"{name!r} is not a valid header name; use lower case letters, digits, -, _ and .")
         return given
 
 
@@ -83,7 +83,7 @@ class Stickiness(Model):
     @classmethod
     def _a_second(cls, given: timedelta) -> timedelta:
         if given < timedelta(seconds=1):
-            raise ValueError("a cookie lives for whole seconds; write 1s or more")
+            raise ValueError("the lifetime of a cookie is in whole seconds; write 1s or more")
         return given
 
     def sets(self, value: str) -> str:

@@ -32,14 +32,14 @@ def warnings(body: Json, everything: list[Route], chosen: Iterable[Pair], match:
 def _own_warnings(route: Route, above: list[Route], match: tuple[Match, ...]) -> Iterator[str]:
     if "sessionPersistence" in route.body:
         yield (
-            f"rule {route} keeps sessions where they are (sessionPersistence), so its weights move new ones alone; "
-            "let sessions end before the old version goes, or take it out"
+            f"rule {route} keeps sessions where they are (sessionPersistence), so its weights apply to new sessions only; "
+            "let sessions end before the old version is removed, or remove sessionPersistence"
         )
     for own in matches_of(route):
         if taker := next((one for one in above if own in matches_of(one)), None):
             yield (
                 f"rule {taker} stands above rule {route} and matches {show_match(own)} as well, "
-                f"so {route} gets none of these requests; put it below"
+                f"so {route} gets none of these requests; move it below"
             )
     for one in match:
         if any(criteria(one).items() <= own["headers"].items() for own in matches_of(route)):
@@ -51,7 +51,7 @@ def _losing_rules(route: Route, everything: list[Route], above: list[Route], mat
         if other is not route and loses(other, route, one, above=other in above):
             yield (
                 f"rule {other} loses requests with header {' and '.join(one.headers)} to rule {route}, because the "
-                f"most specific match wins; let rule {other} match one header more if it is to keep them"
+                f"most specific match wins; let rule {other} match one more header if it should keep them"
             )
 
 
@@ -67,7 +67,7 @@ def conflicts(body: Json, others: Iterable[tuple[Json, list[Route]]], chosen: It
                 yield (
                     f"rule {rule} of HTTPRoute {other['metadata']['name']} matches {show_match(match)} of host "
                     f"{min(shared) or '*'} as rule {pair.route} does, and of two HTTPRoutes the older wins (or the first by "
-                    f"name), so {pair.route} gets none of these requests; take it out of there"
+                    f"name), so {pair.route} gets none of these requests; remove it there"
                 )
 
 

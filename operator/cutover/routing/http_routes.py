@@ -37,7 +37,9 @@ class HttpRoute(Routing):
     resource: ClassVar[Resource] = HTTP_ROUTES
     field: ClassVar[str] = "httpRoute"
     word: ClassVar[str] = "rule"
-    pruned_because: ClassVar[str] = "a mirror has a percent since Gateway API 1.3: install that, or mirror 100 percent"
+    pruned_because: ClassVar[str] = (
+        "the percent of a mirror needs Gateway API 1.3 or later: install that, or mirror 100 percent"
+    )
 
     name: Name = Field(description="Name of the HTTPRoute.")
     rules: tuple[Name, ...] = Field(default=(), max_length=16, description="Names of its rules.")
@@ -79,7 +81,7 @@ class HttpRoute(Routing):
         """How to say which of these rules is meant; rules have names since Gateway API 1.4."""
         if all(route.names for route in routes):
             return "say which to shift"
-        return "give the rules names and say which to shift, or make an HTTPRoute of each"
+        return "name the rules and say which to shift, or create one HTTPRoute per rule"
 
     def warnings(
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
@@ -122,8 +124,8 @@ class HttpRoute(Routing):
         *list_of_rules, itself = pair.route.at
         path = (*list_of_rules, {"matches": found, ABOVE: itself})
         if not problems and not not_there(body, path):
-            says = f"HTTPRoute {self.name} has a rule already that matches what rule {pair.route} matches and these headers"
-            problems.append(Problem(place, f"{says}; take it out, or match another header"))
+            says = f"HTTPRoute {self.name} already has a rule that matches what rule {pair.route} matches and these headers"
+            problems.append(Problem(place, f"{says}; remove it, or match another header"))
         if problems:
             raise PlanError(*dict.fromkeys(problems))
         rule = {key: value for key, value in pair.route.body.items() if key != "name"}
@@ -177,7 +179,7 @@ class HttpRoute(Routing):
             ("filters in one rule", max(filters, default=0), _MOST_FILTERS),
         ):
             if count > most:
-                return f"HTTPRoute {self.name} would have {count} {what}, and the most is {most}; make two HTTPRoutes of it"
+                return f"HTTPRoute {self.name} would have {count} {what}, and the maximum is {most}; split it into two HTTPRoutes"
         return ""
 
 
@@ -186,7 +188,7 @@ def _joined(own: Json, match: Match, route: Route) -> tuple[Json, list[str]]:
     there = {header["name"].lower(): header for header in own.get("headers") or ()}
     asked = {name: as_header(name, value) for name, value in match.headers.items()}
     clashes = [
-        f"rule {route} matches header {name} itself, by {there[name]['value']}; name another header"
+        f"rule {route} matches header {name} itself, with {there[name]['value']}; use another header"
         for name in sorted(asked.keys() & there.keys())
         if criterion(asked[name]) != criterion(there[name])
     ]
@@ -210,7 +212,7 @@ def _reference(pair: Pair) -> Json:
 
 def no_subset(subset: str) -> str:
     """What is said of a subset."""
-    return f"Gateway API knows no subsets, and it names {subset}; make a Service for each version, and name that"
+    return f"Gateway API has no subsets, and it names {subset}; create a Service for each version, and name that"
 
 
 def no_prefix(matches: Iterable[Match]) -> str:
@@ -219,7 +221,7 @@ def no_prefix(matches: Iterable[Match]) -> str:
         for name, value in match.headers.items():
             if value.prefix is not None:
                 regex = re.escape(value.prefix).replace("\\-", "-")
-                return f"Gateway API knows no prefix of header {name}; write regex: '{regex}.*'"
+                return f"Gateway API cannot match a prefix of header {name}; write regex: '{regex}.*'"
     return ""
 
 

@@ -38,9 +38,9 @@ def pairs(body: Json, routing: Routing, old: Destination, new: Destination, plac
             problems.append(Problem(where, f"{routing.word} {route} of {whole} {says}"))
             continue
         if find(body, route.at) is None:
-            says = f"{whole} has another {routing.word} that cannot be told from {routing.word} {route}"
-            why = "it has the same name, or none and matches just the same"
-            problems.append(Problem(where, f"{says}: {why}; give each a name of its own, or drop one"))
+            says = f"{whole} has another {routing.word} that cannot be distinguished from {routing.word} {route}"
+            why = "it has the same name, or no name and the same match"
+            problems.append(Problem(where, f"{says}: {why}; give each a name of its own, or remove one"))
             continue
         ends, missing = _ends_of(route, routing, {"from": old, "to": new}, place, namespace)
         problems += missing
@@ -63,7 +63,7 @@ def _ends_of(
             continue
         count = f"{len(matching)} destinations" if matching else "no destination"
         says = f"{routing.word} {route} of {routing.resource.kind} {routing.name} has {count} {side}"
-        problems.append(Problem(f"{place}.{field}", f"{says}; add it with weight 0, or name the one that is there"))
+        problems.append(Problem(f"{place}.{field}", f"{says}; add it with weight 0, or name one that exists"))
     return ends, problems
 
 

@@ -56,7 +56,7 @@ def unserved(body: Json) -> Iterator[str]:
     """What stands against it before anything is written."""
     if not _heard(body):
         name = body["metadata"]["name"]
-        yield f"no gateway serves HTTPRoute {name} (status.parents is empty), so its weights move nothing; mend its parentRefs"
+        yield f"no gateway serves HTTPRoute {name} (status.parents is empty), so its weights have no effect; fix its parentRefs"
     yield from (one.message for one in refusals(body) if one.current)
 
 

@@ -137,16 +137,16 @@ def not_there(body: Json, path: Path) -> bool:
 
 def sets_cookie_already(host: str) -> str:
     """What is said where the answers of a destination set a cookie already."""
-    return f"answers of {host} are given a header Set-Cookie there already; let the application set that cookie itself"
+    return f"responses of {host} already get a header Set-Cookie there; let the application set that cookie itself"
 
 
 def takes_cookies_away(word: str, route: Route) -> str:
     """What is said where a route sets or removes the header of all its answers, which is done after what a destination adds."""
-    says = f"{word} {route} sets or removes header Set-Cookie of all its answers, so no visitor would get the cookie"
-    return f"{says}; take that out, or do without stickiness"
+    says = f"{word} {route} sets or removes header Set-Cookie of all its responses, so no visitor would get the cookie"
+    return f"{says}; remove that, or remove stickiness"
 
 
 def matches_itself(word: str, route: Route, match: Match) -> str:
     """What is said where a route takes no requests but those that a header route is to have out of it."""
-    says = f"{word} {route} asks for header {' and '.join(match.headers)} itself, as match does, so all requests that it takes by that"
-    return f"{says} go to the new version before the first weight; name another header if the weights are to decide"
+    says = f"{word} {route} matches header {' and '.join(match.headers)} itself, as match does, so all requests that it takes for that header"
+    return f"{says} go to the new version before the first weight; use another header to let the weights decide"

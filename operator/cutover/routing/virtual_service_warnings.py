@@ -40,7 +40,7 @@ def warnings(
                 yield matches_itself("route", route, one)
         above = everything[: everything.index(route)]
         if taker := next((one for one in above if one.at[1] == route.at[1] and takes_all(one.body)), None):
-            yield f"route {taker} stands above route {route} and takes every request, so {route} gets none; put it below"
+            yield f"route {taker} stands above route {route} and matches every request, so {route} gets none; move it below"
         yield from _of_weights(route, subsets, namespace)
 
 

@@ -146,7 +146,7 @@ class VirtualService(Routing):
         path = (*list_of_routes, {"name": name, ABOVE: itself})
         if not problems and not not_there(body, path):
             says = f"VirtualService {self.name} has a route {name} already, which an abandoned plan may have left"
-            problems.append(Problem(place, f"{says}; take it out, or rename the step"))
+            problems.append(Problem(place, f"{says}; remove it, or rename the step"))
         if problems:
             raise PlanError(*dict.fromkeys(problems))
         return path, {**pair.route.body, "name": name, "match": found, "route": [dict(wanted.destination.entry)]}
@@ -188,11 +188,11 @@ def _clashes(own: Json, match: Match, route: Route) -> Iterator[str]:
     asked, there, without = criteria(match), own.get("headers") or {}, own.get("withoutHeaders") or {}
     for key in sorted(asked.keys() & there.keys()):
         if asked[key] != there[key]:
-            yield f"route {route} matches header {key} itself, by {there[key]}; name another header"
+            yield f"route {route} matches header {key} itself, with {there[key]}; use another header"
     for key in sorted(asked.keys() & without.keys()):
         yield (
-            f"route {route} takes requests without header {key} only (withoutHeaders: {without[key]}), "
-            "so none that has it would come to the new version; name another header, or take it out of withoutHeaders"
+            f"route {route} takes only requests without header {key} (withoutHeaders: {without[key]}), "
+            "so none with it would reach the new version; use another header, or remove it from withoutHeaders"
         )
 
 

@@ -141,5 +141,5 @@ def fail(
 
 def _ways_out(status: Status, at: int) -> str:
     if at >= 0 and status.steps[at].state is StepState.FAILED:
-        return "retry does the step again, skip passes its gates, abort takes everything back"
-    return "resume goes on, abort takes everything back"
+        return "retry does the step again, skip passes its gates, abort rolls everything back"
+    return "resume goes on, abort rolls everything back"

@@ -22,7 +22,7 @@ _LONG_FOR_A_POD: Final = 15.0
 
 
 def old_side_not_ready(context: StepContext, message: str) -> Outcome:
-    """Traffic cannot go back yet: it is prefetched at again, and after a while said to be Stuck."""
+    """Traffic cannot be switched back yet: it is prefetched at again, and after a while said to be Stuck."""
     return Again(context.next_look(), message) if context.elapsed < _UNDO_LIMIT else Wait("OldSideNotReady", message)
 
 
@@ -79,8 +79,8 @@ async def _why_not_started(context: StepContext, ref: Ref, body: Json) -> str:
 def blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Pause | Failed | None:
     """A rollout that does not get on by itself. Who pauses it wishes to stop: nothing is undone, and a person decides."""
     if rollout.paused:
-        says = paused(ref, "its rollout stands still")
-        return Pause("DeploymentPaused", f"{says}, then resume the plan; abort takes everything back")
+        says = paused(ref, "its rollout does not progress")
+        return Pause("DeploymentPaused", f"{says}, then resume the plan; abort rolls everything back")
     says = _stalled(context, ref, rollout)
     return Failed("RolloutStalled", says) if says else None
 

@@ -47,7 +47,7 @@ class Case:
 
 
 class Pending(Case):
-    """The account is not released for migrations."""
+    """The account is not allowed to run migrations."""
 
     spec = f"startDeadline: 1h\nsteps:{DEPLOY}"
 

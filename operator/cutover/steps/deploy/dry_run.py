@@ -59,7 +59,7 @@ async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
             continue
         fields = tuple(differences(spec, after["spec"], ("spec",)))
         return Foreseen(body, fields, after["spec"], sum(weights.values()))
-    raise Conflict(f"{ref} changed at each of {_TRIES} tries to learn what would change")
+    raise Conflict(f"{ref} changed at each of {_TRIES} dry runs")
 
 
 def _patch_of(step: DeploySpec, context: StepContext, ref: Ref, spec: Json) -> Json:

@@ -130,8 +130,8 @@ class Deploy(DeploySpec):
         before = snapshot.facts.get("carried", 0)
         if sum(now.values()) <= before:
             return ""
-        given = ", ".join(f"{weight} by {giver}" for giver, weight in sorted(now.items()))
+        given = ", ".join(f"{weight} from {giver}" for giver, weight in sorted(now.items()))
         return (
-            f"{ref} cannot go from {spec.get('replicas', 1)} to {least} replicas while it is given weight {given} "
-            f"({before} before this step); give the weight back to where it was"
+            f"{ref} cannot go from {spec.get('replicas', 1)} to {least} replicas while it has weight {given} "
+            f"({before} before this step); restore the weights first"
         )

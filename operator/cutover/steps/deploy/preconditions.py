@@ -35,7 +35,7 @@ async def _autoscaled(step: DeploySpec, context: StepContext, ref: Ref) -> list[
     return [
         Problem(
             f"{context.place}.deploy.replicas",
-            f"HorizontalPodAutoscaler {scaler['metadata']['name']} steers the replicas of {ref}; "
+            f"HorizontalPodAutoscaler {scaler['metadata']['name']} manages the replicas of {ref}; "
             "leave replicas out, or delete the autoscaler first",
         )
         for scaler in scalers_of(ref, scalers)
@@ -57,12 +57,12 @@ async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
         return [Problem(f"{where}.patch" if step.patch else where, f"the server refuses it: {says}")]
     problems = await _missing_config_maps(context, foreseen.after)
     if huge := too_large(ref, foreseen.fields):
-        problems.append(Problem(f"{where}.patch", f"{huge}; change less of it in one step"))
+        problems.append(Problem(f"{where}.patch", f"{huge}; change fewer fields in one step"))
     if foreseen.after.get("paused"):
         problems.append(Problem(f"{where}.workload", paused(ref, "nothing would roll out")))
     elif foreseen.body["spec"].get("paused") and (waiting := Rollout.of(foreseen.body, ref.resource).outdated):
-        says = f"{ref} is paused, and {waiting} of its pods do not have its template yet; the end of the pause rolls that out"
-        way_out = "no undo brings these pods back; put the template back first, and change it in this step"
+        says = f"{ref} is paused, and {waiting} of its pods do not have its template yet; resuming it rolls that out"
+        way_out = "no undo restores these pods; revert the template first, and change it in this step"
         problems.append(Problem(f"{where}.patch.paused", f"{says} too, and {way_out}", warning=True))
     return problems
 

@@ -17,7 +17,7 @@ from cutover.targets.patching import merge
 from cutover.targets.snapshots import Snapshot
 
 _NOTHING: Final = "sets nothing; give images, replicas or patch"
-_NO_REPLICAS: Final = "a DaemonSet has no replicas, it runs one pod a node; drop replicas"
+_NO_REPLICAS: Final = "a DaemonSet has no replicas, it runs one pod per node; remove replicas"
 
 
 class Image(Model):
@@ -75,9 +75,9 @@ class DeploySpec(Kind):
         names = [image.container for image in self.images]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"container {twice[0]} stands in images more than once; keep one")
+            raise ValueError(f"container {twice[0]} is listed twice in images; keep one")
         if doubles := sorted(spec_patch.images_in(self.patch) & set(names)):
-            raise ValueError(f"the image of container {doubles[0]} stands in images and in patch; keep one")
+            raise ValueError(f"the image of container {doubles[0]} is set in images and in patch; keep one")
         return self
 
     def stages(self) -> tuple[StageRule, ...]:

@@ -151,7 +151,7 @@ class Flags(FlagsSpec):
             return stuck_after(context, outcome) if isinstance(outcome, Again) else outcome
         for ref in (ref for ref in refs if ref not in gone):
             await context.targets.confirm(ref, taken[ref].uid, self.restores(taken[ref]))
-        return replace(outcome, message=f"passed over: {'; '.join(gone.values())}") if gone else outcome
+        return replace(outcome, message=f"skipped: {'; '.join(gone.values())}") if gone else outcome
 
     async def _ours_stand(self, context: StepContext, snapshot: Snapshot) -> bool:
         """Whether a pod that starts now reads one of our values."""

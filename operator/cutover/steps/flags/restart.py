@@ -29,7 +29,7 @@ async def progress(
     pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
     if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete and ref not in back]:
         why = await why_pods_wait(context, slow[0], bodies[slow[0]])
-        says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not done yet{why}"
+        says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not complete yet{why}"
         return Again(_LOOK_AGAIN, says, pods, reached=sum(one.reached for one in rollouts.values()))
     for ref, body in bodies.items():
         left = [
@@ -40,7 +40,7 @@ async def progress(
         if left:
             return Again(
                 context.next_look(_SOONEST),
-                f"{len(left)} pods of {ref} with other values still run, such as {left[0]}",
+                f"{len(left)} pods of {ref} still run with other values, such as {left[0]}",
                 pods,
             )
     return Done(ready=pods if bodies else "")

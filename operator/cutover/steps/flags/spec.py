@@ -55,9 +55,13 @@ class FlagsSpec(Kind):
     def _keys_of_data(cls, given: Any) -> Any:
         for key, value in given.items() if isinstance(given, Mapping) else ():
             if not isinstance(key, str) or not _KEY.fullmatch(key):
-                raise ValueError(f"{key!r} is no key of a ConfigMap; use letters, digits, -, _ and ., at most 253")
+                raise ValueError(
+                    f"{key!r} is not a valid key of a ConfigMap; use letters, digits, -, _ and ., at most 253"
+                )
             if value is None:
-                raise ValueError(f'{key} has no value; write one in quotes, such as "false": a step takes no key away')
+                raise ValueError(
+                    f'{key} has no value; write one in quotes, such as "false": a step cannot remove a key'
+                )
         return given
 
     @model_validator(mode="after")
@@ -67,7 +71,7 @@ class FlagsSpec(Kind):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{twice[0]} stands in {field} more than once; keep one")
         if both := sorted(_named(workload) for workload in set(self.reload) & set(self.leave)):
-            raise ValueError(f"{both[0]} stands in reload and in leave; keep one")
+            raise ValueError(f"{both[0]} is listed in reload and in leave; keep one")
         return self
 
     def stages(self) -> tuple[StageRule, ...]:

@@ -54,7 +54,7 @@ class Job(JobSpec):
         try:
             return await self._run(context, self.name_of(context), self.template, context.made, "")
         except NotFound:
-            return Again(_SOON, "the Job went away a moment ago")
+            return Again(_SOON, "the Job was deleted just now")
 
     async def _run(self, context: StepContext, name: str, template: Json, uid: str, before: str) -> Outcome:
         """Make a Job, save its uid, let it run, look how it ends: one of these a call.
@@ -75,7 +75,7 @@ class Job(JobSpec):
         state = state_of(body)
         if not uid:
             await context.targets.change(ref, state.uid, ())  # a process that slept meanwhile ends here
-            return Again(0.0, f"Job {name} is made", made=before + _mark(body))
+            return Again(0.0, f"Job {name} is created", made=before + _mark(body))
         if state.started == "false" and not state.finished:
             changes = [
                 Change(_SUSPEND, to=False, was=True, ours=False),
@@ -83,7 +83,7 @@ class Job(JobSpec):
             ]
             state = state_of(await context.targets.change(ref, state.uid, changes))
         if state.started == "never":
-            return Failed("JobStopped", f"Job {name} was stopped before it began")
+            return Failed("JobStopped", f"Job {name} was stopped before it started")
         if state.complete:
             return Done(ready=state.progress)
         if state.failed:
@@ -95,7 +95,7 @@ class Job(JobSpec):
     def _vanished(self, context: StepContext, name: str, before: str) -> Outcome:
         if context.applied and not before:
             return Done()  # it was seen to succeed
-        return Failed("JobVanished", f"Job {name} is gone, and how it ended is not known; it is never made again")
+        return Failed("JobVanished", f"Job {name} is gone, and how it ended is unknown; it is not created again")
 
     async def _running(self, context: StepContext, state: State) -> Outcome:
         lead = f"Job {state.name}"
@@ -111,14 +111,14 @@ class Job(JobSpec):
                 if state.started == "true"
                 else f"is suspended and has lost its label {STARTED_LABEL}"
             )
-            return Again(_LOOK_AGAIN, f"{lead} {why}; to go on: {command}", state.progress)
+            return Again(_LOOK_AGAIN, f"{lead} {why}; to continue: {command}", state.progress)
         if state.active and state.ready >= state.active:
             says = f"{lead} runs; {jobs.logs(context.namespace, state.name)}"
             return Again(_LOOK_AGAIN, says, state.progress)
         seen = await pods.pods_of(context.cluster, context.namespace, state.name)
         why = pods.waits_for(seen, context.namespace)
         if not seen and context.elapsed > _LOOK_AGAIN:
-            why = f"no pod was made yet; kubectl describe job -n {context.namespace} {state.name}"
+            why = f"no pod has been created yet; kubectl describe job -n {context.namespace} {state.name}"
         return Again(after, f"{lead}: {why}" if why else f"{lead} runs", state.progress)
 
     # --- backward -----------------------------------------------------------------------------------------------------
@@ -129,11 +129,11 @@ class Job(JobSpec):
         try:
             return await self._undo(context)
         except NotFound:
-            return Again(_SOON, "the Job went away a moment ago")
+            return Again(_SOON, "the Job was deleted just now")
         except Foreign as foreign:
             if foreign.reason != "TargetReplaced":
                 raise
-            return Again(_SOON, "the Job was replaced a moment ago")
+            return Again(_SOON, "the Job was replaced just now")
 
     async def _undo(self, context: StepContext) -> Outcome:
         saved, _, back = context.made.partition(" ")
@@ -144,7 +144,7 @@ class Job(JobSpec):
             return outcome
         if self.undo_ is None:
             name = self.name_of(context)
-            says = f"Job {name} of a step without undo has begun, so what it left is not known"
+            says = f"Job {name} of a step without undo has started, so what it changed is unknown"
             return await self._left_to_people(context, "NoUndo", f"{says}; {jobs.logs(context.namespace, name)}")
         name, before = self.name_of(context, undo=True), f"{forward or _NONE} "
         outcome = await self._run(context, name, self.undo_, back, before)
@@ -198,9 +198,9 @@ class Job(JobSpec):
     async def _left_to_people(self, context: StepContext, reason: str, says: str) -> Outcome:
         metadata = (await self._forward(context))["metadata"]
         if (metadata.get("labels") or {}).get(SETTLED_LABEL) == "true":
-            return Done(message="taken back by hand")
+            return Done(message="undone by hand")
         command = f"kubectl label job -n {context.namespace} {metadata['name']} {SETTLED_LABEL}=true"
-        return Wait(reason, f"{says}; put right what it left by hand, then say so: {command}")
+        return Wait(reason, f"{says}; fix what it left by hand, then confirm: {command}")
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 

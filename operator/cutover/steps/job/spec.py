@@ -16,7 +16,7 @@ from cutover.schema.model import validations
 from cutover.steps.kind import Kind, Purpose, StepContext
 
 _BOTH: Final = "it has undo, and changesNothing says that there is nothing to undo; keep one"
-_NO_WAY_BACK: Final = "it does not say how it is taken back: add undo, or changesNothing: true (a test, say), or irreversible: true on the step"
+_NO_WAY_BACK: Final = "it does not say how it is undone: add undo, or changesNothing: true (for a test), or irreversible: true on the step"
 _HAS_WAY_BACK: Final = (
     "!has(self.job) || has(self.job.undo) || (has(self.job.changesNothing) && self.job.changesNothing) "
     "|| (has(self.irreversible) && self.irreversible)"

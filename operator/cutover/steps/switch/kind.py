@@ -43,12 +43,12 @@ class Switch(SwitchSpec):
         old = body["spec"]["selector"]
         ours = old | self.selector
         if ours != old and selects(old, ours) and self.touches()[0] not in context.earlier:
-            says = f"Service {self.service} chooses pods with {shown(ours)} already, by {shown(old)} alone"
-            so = "they get traffic as soon as they are ready, and count for the old side too"
-            way_out = "put a label that only the old pods have into its selector first"
+            says = f"Service {self.service} selects pods with {shown(ours)} already, by {shown(old)} alone"
+            so = "they get traffic as soon as they are ready, and count as ready on the old side too"
+            way_out = "first add a label to its selector that only the old pods have"
             problems.append(Problem(f"{place}.selector", f"{says}, so {so}; {way_out}", warning=True))
         if not any(target.resource in WORKLOADS for target in context.earlier) and not await self._made(context, ours):
-            says = f"no workload of namespace {context.namespace} makes pods with {shown(ours)}; create it, or mend the labels"
+            says = f"no workload in namespace {context.namespace} creates pods with {shown(ours)}; create it, or fix the labels"
             problems.append(Problem(f"{place}.selector", says))
         if says := await dry_run_problem(context, ref, {"spec": {"selector": self.selector}}):
             problems.append(Problem(f"{place}.selector", says))
@@ -68,7 +68,7 @@ class Switch(SwitchSpec):
         if live != change.to:
             if live == change.was and context.applied and not context.reapply and await self._set_back(context, change):
                 says = f"somebody has set the selector of {ref} back to {shown(live)}"
-                return Pause("SwitchedBack", f"{says}; resume moves it again, abort takes everything back")
+                return Pause("SwitchedBack", f"{says}; resume moves it again, abort rolls everything back")
             if short := await self._short(context, change.to, snapshot.facts["ready"]):
                 return Again(
                     context.next_look(),
@@ -92,7 +92,7 @@ class Switch(SwitchSpec):
         marks = self.restores(snapshot)
         moved = _live(await context.targets.view(ref)) == marks[0].ours
         if moved and (short := await self._short_back(context, marks[0].to, snapshot)):
-            return old_side_not_ready(context, f"{ref} cannot go back yet: {short}")
+            return old_side_not_ready(context, f"{ref} cannot be switched back yet: {short}")
         body = await context.targets.change(ref, snapshot.uid, marks)
         await context.targets.confirm(ref, snapshot.uid, marks)
         outcome = await self._followed(context, body, served=snapshot.facts["stood"][""] > 0)

@@ -47,12 +47,12 @@ class SwitchSpec(Kind):
         for word in ("matchLabels", "matchExpressions"):
             if isinstance(given, Mapping) and word in given:
                 raise ValueError(
-                    f"a Service's selector knows no {word}; write the labels at once, such as version: green"
+                    f"a Service's selector has no {word}; write the labels directly, such as version: green"
                 )
         for key in given if isinstance(given, Mapping) else ():
             if not _KEY.fullmatch(str(key)):
                 words = "letters, digits, -, _ and ., at most 63, after a domain and a slash if it has one"
-                raise ValueError(f"{key!r} is no key of a label; use {words}")
+                raise ValueError(f"{key!r} is not a valid label key; use {words}")
         return given
 
     def stages(self) -> tuple[StageRule, ...]:
@@ -81,9 +81,9 @@ class SwitchSpec(Kind):
         """Why no selector of this Service can be moved."""
         spec = body["spec"]
         if spec.get("type") == "ExternalName":
-            says = f"Service {self.service} is of type ExternalName, so no pods are behind it; name another Service"
+            says = f"Service {self.service} is of type ExternalName, so it has no pods; name another Service"
         elif not spec.get("selector"):
-            says = f"Service {self.service} has no selector, so its endpoints are made by hand; give it one first"
+            says = f"Service {self.service} has no selector, so its endpoints are set by hand; add one first"
         else:
             return []
         return [Problem(f"{place}.service", says)]

@@ -122,7 +122,7 @@ class Traffic(TrafficSpec):
         if any(change.to != change.ours for change in weights):
             short = await sides.short_of_old(context, snapshot, self.from_, prefetched)
             if short:
-                return old_side_not_ready(context, f"traffic cannot go back yet: {short}")
+                return old_side_not_ready(context, f"traffic cannot be switched back yet: {short}")
         temporary = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in temporary_fields_of(snapshot)]
         try:
             await context.targets.change(ref, snapshot.uid, [*weights, *temporary], body)

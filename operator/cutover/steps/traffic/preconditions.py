@@ -53,7 +53,7 @@ def _left(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]
     """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
     for left in step.where.leftovers(body, found):
         fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
-        says = f"{left.message}; take it away: {command(step.ref(context), *fields)}"
+        says = f"{left.message}; remove it: {command(step.ref(context), *fields)}"
         yield Problem(f"{context.place}.traffic", says, warning=not (left.mirrors and step.mirror))
 
 
@@ -66,7 +66,7 @@ def _too_few(step: TrafficSpec, context: StepContext, found: list[Pair]) -> list
             says = f"{both} have no weight in {step.ref(context)}, so there is nothing to shift"
             problems.append(Problem(f"{context.place}.traffic", f"{says}; give {step.from_} its weight first"))
         elif says := step.shift().too_coarse(pair.total):
-            where = f"{both} hold {pair.total} together in {step.where.word} {pair.route} of {step.ref(context)}"
+            where = f"{both} have {pair.total} in total in {step.where.word} {pair.route} of {step.ref(context)}"
             out = "give them weights that add up to 100"
             problems.append(Problem(f"{context.place}.traffic.weights", f"{where}, and {says}; {out}"))
     return problems
@@ -89,8 +89,10 @@ async def _tried(
     except (Rejected, Denied) as refused:
         if await may_not_patch(context, ref, refused):
             return []  # said by preflight with all other rights
-        return [Problem(place, f"the server refuses {ref} with what is asked: {refused}")]
+        return [Problem(place, f"the server refuses the change of {ref}: {refused}")]
     kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
     return (
-        [] if kept else [Problem(place, f"{ref} would not keep all that is written to it; {step.where.pruned_because}")]
+        []
+        if kept
+        else [Problem(place, f"{ref} would not keep all fields that are written to it; {step.where.pruned_because}")]
     )

@@ -31,11 +31,11 @@ class TrafficSpec(Kind):
         json_schema_extra=validations(
             (
                 "has(self.virtualService) != has(self.httpRoute)",
-                "exactly one of virtualService and httpRoute says where the weights stand",
+                "exactly one of virtualService and httpRoute must be given",
             ),
             (
                 ("!has(self.httpRoute) || !has(self.from.subset) && !has(self.to.subset)"),
-                "Gateway API knows no subsets; make a Service for each version, and name that",
+                "Gateway API has no subsets; create a Service for each version, and name that",
             ),
             (
                 (
@@ -43,7 +43,7 @@ class TrafficSpec(Kind):
                     "|| !(has(self.virtualService.tcp) && size(self.virtualService.tcp) > 0 "
                     "|| has(self.virtualService.tls) && size(self.virtualService.tls) > 0)"
                 ),
-                "only http routes know headers and mirrors; take tcp and tls into a step of their own",
+                "only http routes support headers and mirrors; move tcp and tls into a step of their own",
             ),
             ("self.weights.isSorted()", "weights must ascend; sort them"),
             (
@@ -94,19 +94,19 @@ class TrafficSpec(Kind):
     def _makes_sense(self) -> TrafficSpec:
         for before, after in zip(self.weights, self.weights[1:], strict=False):
             if after <= before:
-                raise ValueError(f"weights must ascend, and {after} comes after {before}; sort them and drop doubles")
+                raise ValueError(
+                    f"weights must ascend, and {after} comes after {before}; sort them and remove duplicates"
+                )
         if self.from_ == self.to:
             raise ValueError(f"from and to are both {self.to}; name two different destinations")
         given = [one for one in (self.virtual_service, self.http_route) if one is not None]
         if len(given) != 1:
             found = "both; keep one" if given else "none; add one"
-            raise ValueError(
-                f"exactly one of virtualService and httpRoute says where the weights stand, and it has {found}"
-            )
+            raise ValueError(f"exactly one of virtualService and httpRoute must be given, and it has {found}")
         if twice := self.where.duplicate():
             raise ValueError(twice)
         if self.asks_for_http and not self.where.only_http():
-            raise ValueError("only http routes know headers and mirrors; take tcp and tls into a step of their own")
+            raise ValueError("only http routes support headers and mirrors; move tcp and tls into a step of their own")
         if self.http_route and (subset := self.from_.subset or self.to.subset):
             raise ValueError(no_subset(subset))
         if self.http_route and (says := no_prefix(self.match)):

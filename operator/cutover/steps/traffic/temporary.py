@@ -19,7 +19,7 @@ def temporary_fields(
     """
     place, where = f"{context.place}.traffic", step.where
     if step.asks_for_http and (other := next((pair.route for pair in found if not pair.route.http), None)):
-        says = f"route {other} is not of http, and only http routes know headers and mirrors; drop match and mirror"
+        says = f"route {other} is not an http route, and only http routes support headers and mirrors; remove match and mirror"
         raise PlanError(Problem(f"{place}.virtualService", says))
     fields = list[tuple[Role, Path, Json]]()
     for pair in found:
