@@ -246,7 +246,7 @@ async def test_a_target_that_is_deleted_turns_the_plan_back_and_its_undo_is_pass
     assert await run.run() is Phase.ROLLED_BACK
     assert run.status.failure is not None
     assert run.status.failure.reason == "TargetGone"
-    assert "passed over" in run.status.steps[0].message
+    assert "skipped" in run.status.steps[0].message
     assert weights(run) == [100, 0]
 
 

@@ -144,7 +144,7 @@ async def test_an_unknown_provider_is_missing_before_the_first_step() -> None:
 
 def test_people_see_what_is_asked() -> None:
     lines = list(explain(parse(plan(SOAK)["spec"])))
-    assert "       asks default: GET /status?minutes=5, $.errors" in lines
+    assert "       queries default: GET /status?minutes=5, $.errors" in lines
 
 
 async def test_a_provider_that_cannot_be_asked_keeps_the_plan_pending_until_it_can() -> None:

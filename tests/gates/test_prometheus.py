@@ -205,7 +205,7 @@ async def test_a_baseline_of_nothing_is_never_a_pass() -> None:
 
 def test_people_see_both_queries() -> None:
     lines = list(explain(parse(plan(SOAK)["spec"])))
-    assert [line.strip() for line in lines if "asks" in line] == [
-        "asks default: new",
-        "asks default: old (the baseline)",
+    assert [line.strip() for line in lines if "queries" in line] == [
+        "queries default: new",
+        "queries default: old (the baseline)",
     ]

@@ -452,7 +452,7 @@ async def test_a_header_that_the_route_asks_for_itself_is_told(match: str, tells
     assert started.message.partition("but mind: ")[2] == tells * (
         "steps[shift].traffic: route primary matches header canary itself, as match does, "
         "so all requests that it takes for that header go to the new version before the first weight; "
-        "name another header to let the weights decide"
+        "use another header to let the weights decide"
     )
 
 

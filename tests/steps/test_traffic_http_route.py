@@ -399,7 +399,7 @@ async def test_a_header_that_the_rule_asks_for_itself_is_told(match: str, tells:
     sentence = (
         "steps[shift].traffic: rule /x, /y with canary with tenant matches header canary itself, as match does, "
         "so all requests that it takes for that header go to the new version before the first weight; "
-        "name another header to let the weights decide"
+        "use another header to let the weights decide"
     )
     assert await told(run) == ([sentence] if tells else [""])
 

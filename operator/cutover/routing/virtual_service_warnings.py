@@ -49,7 +49,7 @@ def _of_weights(route: Route, subsets: Container[tuple[str, str]], namespace: st
     if total != WHOLE:
         yield (
             f"the weights of route {route} add up to {total}, and Istio takes each as its share of that sum, "
-            f"not as percent; let them add up to {WHOLE}"
+            f"not as percent; make them add up to {WHOLE}"
         )
     for destination in (destination for destination in route.destinations if destination.weight):
         defined = (full_host(destination.host, namespace), destination.subset) in subsets
