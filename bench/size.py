@@ -8,7 +8,7 @@ from pathlib import Path
 from crowd import Crowd, side_by_side
 from ground import table
 
-from cutover.plan.plan import hash_of
+from cutover.plan.parsing import hash_of
 from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 from watching import Watching
 
-from cutover.plan.plan import read_status
+from cutover.plan.status_document import read_status
 from cutover.report.screen import screen, sentence
 from cutover.status.status import ENDED, Status
 from harness.process import NotReady, Process

@@ -19,7 +19,7 @@ import follow
 import pytest
 import yaml
 
-from cutover.plan.plan import read_status
+from cutover.plan.status_document import read_status
 from cutover.status.status import ENDED, Phase, Status
 from harness.cluster import ROOT, Cluster
 from harness.process import Process, until

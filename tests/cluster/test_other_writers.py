@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cutover.plan.plan import read_status
+from cutover.plan.status_document import read_status
 from cutover.ports import PLAN_LABEL
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase

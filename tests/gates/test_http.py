@@ -10,7 +10,7 @@ import pytest
 from cutover.cli.explain import explain
 from cutover.gates import GateContext
 from cutover.gates.http import Http
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from cutover.ports import Sample
 from cutover.status.status import Phase
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMetrics

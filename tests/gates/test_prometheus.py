@@ -12,7 +12,7 @@ from cutover.cli.explain import explain
 from cutover.gates import GateContext
 from cutover.gates.prometheus import Prometheus, compare
 from cutover.gates.verdict import Measurement
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from cutover.ports import Sample
 from cutover.status.status import Phase
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMetrics

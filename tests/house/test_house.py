@@ -16,7 +16,7 @@ import yaml
 
 from cutover.cli.explain import explain
 from cutover.plan import crd
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from harness.cluster import ROOT
 from support.plans.simulated import APPROVED
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cutover.errors import PlanError
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 
 GOOD = yaml.safe_load("""
 serviceAccountName: migrator

@@ -12,7 +12,7 @@ import yaml
 
 from cutover.field_path import Json
 from cutover.objects.gitops import drifts, manager_of
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from cutover.ports import (
     AUTOSCALERS,
     DISRUPTION_BUDGETS,

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 
-from cutover.plan.plan import Plan, parse
+from cutover.plan.parsing import parse
+from cutover.plan.spec import Plan
 from cutover.report.checklist import State, checklist, lines
 from cutover.status.status import (
     Criterion,

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from cutover.engine.criteria import with_report
-from cutover.plan.plan import Plan, parse
+from cutover.plan.parsing import parse
+from cutover.plan.spec import Plan
 from cutover.saga.tally import REMEMBERED
 from cutover.status.limits import with_risks
 from cutover.status.status import (

@@ -14,7 +14,8 @@ import yaml
 from rich.console import Console
 
 from cutover.engine.criteria import with_report
-from cutover.plan.plan import hash_of, parse, read_status, write_status
+from cutover.plan.parsing import hash_of, parse
+from cutover.plan.status_document import read_status, write_status
 from cutover.report.page import page
 from cutover.report.screen import screen
 from cutover.report.summary import TITLES, human_duration, summarize, to_document

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cutover.plan.plan import read_status, write_status
+from cutover.plan.status_document import read_status, write_status
 from cutover.status.conditions import present
 from cutover.status.limits import with_risks
 from cutover.status.status import (

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cutover.plan.plan import read_status, write_status
+from cutover.plan.status_document import read_status, write_status
 from cutover.status.conditions import present
 from cutover.status.limits import clip, size, with_risks
 from cutover.status.requests import RequestVerb

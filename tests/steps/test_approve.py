@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from support.fakes.shop import plan, shop

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from cutover.errors import PlanError
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from cutover.ports import Sample
 from cutover.status.status import Phase
 from support.fakes.shop import V2, plan, shop

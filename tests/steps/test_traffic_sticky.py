@@ -11,7 +11,7 @@ import jq  # type: ignore[import-not-found]  # a compiled module without types
 import pytest
 
 from cutover.errors import PlanError
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from cutover.ports import Ref
 from cutover.status.status import Phase
 from support.fakes.shop import plan, shop

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from cutover.plan.plan import Plan
 from cutover.plan.rights import rules
+from cutover.plan.spec import Plan
 from cutover.schema.model import show_duration
 
 

@@ -18,7 +18,7 @@ from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, Pla
 from cutover.field_path import Json, find, readable
 from cutover.gates import GateContext
 from cutover.objects import jobs
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, Clock, Cluster, Messenger, Metrics, Ref
 from cutover.preflight import preflight
 from cutover.saga.tables import TOUCHED

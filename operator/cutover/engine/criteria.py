@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.saga.draft import moment
 from cutover.schema.model import show_duration
 from cutover.status.reasons import Reason

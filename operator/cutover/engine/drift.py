@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cutover.field_path import Change, overlap, stand
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.ports import Ref
 from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import Done, Outcome

@@ -22,7 +22,8 @@ from cutover.engine.plan_cache import PlanCache, visible_part
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.field_path import Json
 from cutover.gates.watch import Spawn, Watch
-from cutover.plan.plan import Plan, read_status, write_status
+from cutover.plan.spec import Plan
+from cutover.plan.status_document import read_status, write_status
 from cutover.ports import PLANS, Ports, Ref
 from cutover.saga import advance, unreadable
 from cutover.saga.draft import position, stage_of

@@ -10,7 +10,8 @@ from cutover.engine.commands import RunCache
 from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.gates.watch import Watch
-from cutover.plan.plan import Plan, hash_of, parse
+from cutover.plan.parsing import hash_of, parse
+from cutover.plan.spec import Plan
 from cutover.saga.draft import stage_of
 from cutover.status.status import ACTIVE, Phase, Status
 

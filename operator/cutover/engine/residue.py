@@ -11,7 +11,7 @@ from typing import Any
 
 from cutover.errors import Denied, NotFound
 from cutover.field_path import find, readable
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.ports import Ref
 from cutover.saga.tables import TOUCHED
 from cutover.status.status import Status, StepState

@@ -11,7 +11,7 @@ from cutover.engine.outcomes import outcome_of
 from cutover.errors import Broken, Denied, OutsideError, Rejected
 from cutover.field_path import Json
 from cutover.objects import jobs
-from cutover.plan.plan import account_of
+from cutover.plan.parsing import account_of
 from cutover.ports import JOBS, PLAN_LABEL, STREAMED, Cluster, Ref
 from cutover.saga.turn import Command, Done, Outcome, Verb
 from cutover.status.status import Status

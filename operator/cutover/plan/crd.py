@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from cutover.field_path import Json
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.ports import PLANS, VERSION
 from cutover.status.status import ACTIVE, Status
 

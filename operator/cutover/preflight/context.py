@@ -15,7 +15,8 @@ from cutover.objects.endpoints import selects, service_of
 from cutover.objects.gitops import manager_of
 from cutover.objects.quantities import amounts, shown
 from cutover.objects.workloads import scalers_of
-from cutover.plan.plan import Plan, parse
+from cutover.plan.parsing import parse
+from cutover.plan.spec import Plan
 from cutover.ports import (
     AUTOSCALERS,
     DISRUPTION_BUDGETS,

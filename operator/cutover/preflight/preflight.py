@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from cutover.errors import NotFound, NotInstalled, Problem
 from cutover.field_path import Json
 from cutover.plan import rights
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
 from cutover.preflight import impact
 from cutover.preflight.reader import Reader

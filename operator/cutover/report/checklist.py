@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from cutover.engine.criteria import steps_named
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.plan.windows import Day
 from cutover.saga.draft import moment
 from cutover.status.status import ENDED, Phase, Result, Status, StepState, SuccessCriterion

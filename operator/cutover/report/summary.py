@@ -9,7 +9,8 @@ from typing import Final
 
 from cutover.errors import PlanError
 from cutover.field_path import Json
-from cutover.plan.plan import hash_of, parse, read_status, write_status
+from cutover.plan.parsing import hash_of, parse
+from cutover.plan.status_document import read_status, write_status
 from cutover.report.checklist import Line, checklist
 from cutover.status.status import ENDED, Status, StepStatus, SuccessCriterion
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cutover.plan.plan import read_status
+from cutover.plan.status_document import read_status
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL
 from cutover.status.requests import RequestVerb, write
 from cutover.status.status import ENDED, Phase, Status

@@ -10,7 +10,7 @@ from typing import Any
 from cutover.engine.driver import Driver
 from cutover.errors import Unavailable
 from cutover.objects.jobs import GATE_LABEL, STARTED_LABEL, state_of
-from cutover.plan.plan import read_status
+from cutover.plan.status_document import read_status
 from cutover.ports import (
     APPLIED_LABEL,
     CONFIG_MAPS,

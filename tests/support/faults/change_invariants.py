@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Any
 
 from cutover.field_path import Json, differences, readable
-from cutover.plan.plan import Plan, read_status
+from cutover.plan.spec import Plan
+from cutover.plan.status_document import read_status
 from cutover.ports import FINALIZER, STREAMED, VIRTUAL_SERVICES, Ref
 from cutover.saga.tables import TOUCHED
 from cutover.status.reasons import Reason

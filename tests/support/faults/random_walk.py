@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from cutover.engine.sweep import sweep
-from cutover.plan.plan import parse
+from cutover.plan.parsing import parse
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.saga.requests import failed_step
 from cutover.status.reasons import Reason

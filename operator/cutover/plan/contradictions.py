@@ -1,0 +1,136 @@
+"""Contradictions in a plan that no single field shows, each as a sentence for its author. Pure; called by `parsing.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from cutover.errors import Problem
+from cutover.gates import SOURCES
+from cutover.plan.spec import KIND_KEYS, Plan
+from cutover.schema.model import show_duration
+
+
+def contradictions(plan: Plan) -> Iterator[Problem]:
+    """Mistakes that no single field shows."""
+    yield from _doubles("steps", "step", [step.name for step in plan.steps])
+    yield from _doubles("guards", "guard", [guard.name for guard in plan.guards])
+    for guard in plan.guards:
+        yield from _of_gate(f"guards[{guard.name}]", guard, None)
+    for name in sorted(_repeated([notification.provider for notification in plan.notifications])):
+        yield Problem("notifications", f"provider {name} is there more than once; put its phases into one list")
+    for notification in plan.notifications:
+        for phase in sorted(_repeated(list(notification.phases))):
+            yield Problem(f"notifications[{notification.provider}].phases", f"{phase} is there twice; keep one")
+    for step in plan.steps:
+        place = f"steps[{step.name}]"
+        given = [key for key in KIND_KEYS if getattr(step, key) is not None]
+        if len(given) != 1:
+            found = (
+                f"it has {' and '.join(given)}; split it into {len(given)} steps" if given else "it has none; add one"
+            )
+            yield Problem(place, f"a step has exactly one of {', '.join(KIND_KEYS)}, and {found}")
+            continue
+        yield from _doubles(f"{place}.gates", "gate", [gate.name for gate in step.gates])
+        if step.kind.needs_gates and not step.gates:
+            yield Problem(f"{place}.gates", f"a {step.kind.key} without gates proves nothing; add a gate")
+        yield from _of_the_way_back(place, step)
+        for gate in step.gates:
+            yield from _of_gate(f"{place}.gates[{gate.name}]", gate, step)
+    if plan.window and plan.windows:
+        yield Problem("windows", "the plan has window too; keep one of them")
+    yield from _too_long(plan)
+
+
+def _repeated(names: list[str]) -> set[str]:
+    return {name for name in names if names.count(name) > 1}
+
+
+def _doubles(where: str, what: str, names: list[str]) -> Iterator[Problem]:
+    for name in sorted(_repeated(names)):
+        yield Problem(where, f"{names.count(name)} {what}s are named {name}; give each a name of its own")
+
+
+def _of_the_way_back(place: str, step: Any) -> Iterator[Problem]:
+    says = step.kind.no_way_back()
+    if says and not step.irreversible:
+        yield Problem(f"{place}.{step.kind.key}", says)
+    elif says and step.retries:
+        why = "an attempt is undone before the next one, and this step cannot be undone; drop retries"
+        yield Problem(f"{place}.retries", why)
+
+
+def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
+    keys = [source.key for source in SOURCES]
+    given = [key for key in keys if getattr(gate, key) is not None]
+    if len(given) != 1:
+        found = f"it has {' and '.join(given)}; split it" if given else "it has none; add one"
+        yield Problem(place, f"a gate has exactly one of {', '.join(keys)}, and {found}")
+        return
+    source = gate.source
+    yield from _of_bounds(place, gate)
+    if gate.interval < source.shortest:
+        least = show_duration(source.shortest)
+        yield Problem(f"{place}.interval", f"{show_duration(gate.interval)} is too short; use {least} or more")
+    if source.needs_workload() and (step is None or step.kind.rolls_out() is None):
+        why = "a guard belongs to no step" if step is None else f"a {step.kind.key} step rolls out none"
+        yield Problem(f"{place}.{source.key}.workload", f"it does not say whose pods, and {why}; name a workload")
+    if step is None:
+        return
+    timeout = step.rule().timeout
+    if timeout is None:
+        return
+    samples, sustain = (gate.success_threshold - 1) * gate.interval, source.sustain()
+    needed = source.settle() + gate.initial_delay + max(samples, sustain)
+    lower = [
+        field
+        for field, counts in (
+            ("the range of the query", source.settle()),
+            ("initialDelay", gate.initial_delay),
+            ("successThreshold or interval", samples and samples >= sustain),
+            (f"{source.key}.for", sustain and sustain >= samples),
+        )
+        if counts
+    ]
+    for stage in step.kind.stages():
+        if needed > stage.dwell + timeout:
+            yield Problem(
+                place,
+                f"it needs {show_duration(needed)} to pass, and a stage ends after {show_duration(stage.dwell + timeout)}; "
+                f"lower {', '.join(lower)}, or raise the step's timeout",
+            )
+            return
+
+
+def _of_bounds(place: str, gate: Any) -> Iterator[Problem]:
+    source, given = gate.source, gate.pass_
+    if source.needs_bounds and given is None:
+        yield Problem(f"{place}.pass", f"a gate with {source.key} needs a bound; add pass with min or max")
+    elif not source.needs_bounds and given is not None:
+        yield Problem(f"{place}.pass", f"a gate with {source.key} brings its own bound; drop pass")
+    elif given is not None and given.ratio is not None and not source.against():
+        way = f"add {source.key}.baseline" if source.has_baseline else "use min or max; only prometheus has a baseline"
+        yield Problem(f"{place}.pass.ratio", f"there is no baseline to compare with; {way}")
+    elif given is not None and given.ratio is None and source.against():
+        yield Problem(
+            f"{place}.{source.key}.baseline", "pass bounds no ratio to it; write pass.ratio, or drop baseline"
+        )
+
+
+def _too_long(plan: Plan) -> Iterator[Problem]:
+    if not plan.timeout:
+        return
+    dwell = (
+        sum((stage.dwell for step in plan.steps for stage in step.kind.stages()), timedelta()) if _whole(plan) else None
+    )
+    if dwell is not None and dwell >= plan.timeout:
+        yield Problem(
+            "timeout",
+            f"the steps dwell for {show_duration(dwell)} in all, and the plan turns back after "
+            f"{show_duration(plan.timeout)}; raise timeout or shorten the dwells",
+        )
+
+
+def _whole(plan: Plan) -> bool:
+    return all(any(getattr(step, key) is not None for key in KIND_KEYS) for step in plan.steps)

@@ -1,0 +1,47 @@
+"""From the document to a `Plan`: reads `.spec`, and says what identifies it. Pure.
+
+`parse` is the only way from a document to a `Plan`. Called by the driver once for each new spec, by preflight and the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from cutover.errors import PlanError
+from cutover.field_path import Json
+from cutover.plan.contradictions import contradictions
+from cutover.plan.spec import Plan
+from cutover.schema.mistakes import sentences
+from cutover.schema.model import Name
+
+_NAME: Final = TypeAdapter[str](Name)
+
+
+def parse(spec: Json) -> Plan:
+    """Read `.spec`. Raises PlanError with every mistake in it."""
+    try:
+        plan = Plan.model_validate(spec)
+    except ValidationError as error:
+        raise PlanError(*sentences(error, spec, Plan)) from None
+    if problems := tuple(contradictions(plan)):
+        raise PlanError(*problems)
+    return plan
+
+
+def account_of(spec: Json) -> str:
+    """The service account of a spec that cannot be read otherwise; empty when the name of that cannot be read either."""
+    try:
+        return _NAME.validate_python(spec.get("serviceAccountName"))
+    except ValidationError:
+        return ""
+
+
+def hash_of(name: str, spec: Json) -> str:
+    """What identifies a spec: sha256 over the plan's name and all of the spec but `suspend`, in hexadecimal digits."""
+    lasting = {key: value for key, value in spec.items() if key != "suspend"}
+    text = json.dumps([name, lasting], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,209 @@
+"""The spec of a MigrationPlan as frozen models, and the plan as the saga knows it.
+
+Pure. Kinds and gates bring their own fields. `parsing.py` makes a `Plan` of a document; nothing else may.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Final
+
+from pydantic import ConfigDict, Field, create_model
+
+from cutover.gates import Gate, Source
+from cutover.plan.notifications import Notification
+from cutover.plan.windows import Recurring, Window, opening
+from cutover.ports import Ref, Resource
+from cutover.saga.turn import DeletionPolicy, OnFailure, Opening, Rules, StepRule
+from cutover.schema.model import Duration, Label, Model, Name, Text, validations
+from cutover.steps import KINDS, Kind
+
+DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
+KIND_KEYS: Final = tuple(kind.key for kind in KINDS)
+"""The key in a step that names its kind: each step has exactly one of them."""
+_LIST_MAP: Final[dict[str, Any]] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+_ONE_KIND: Final = (
+    f"[{', '.join(f'has(self.{key})' for key in KIND_KEYS)}].filter(x, x).size() == 1",
+    f"='step ' + self.name + ' must have exactly one of {', '.join(KIND_KEYS)}'",
+)
+
+_GATES_NEEDED: Final = tuple(
+    (
+        f"!has(self.{kind.key}) || (has(self.gates) && size(self.gates) > 0)",
+        f"='step ' + self.name + ': a {kind.key} without gates proves nothing; add a gate'",
+    )
+    for kind in KINDS
+    if kind.needs_gates
+)
+_WAY_BACK: Final = tuple(kind.way_back for kind in KINDS if kind.way_back)
+
+
+class _StepFields(Model):
+    """One item of the plan. Exactly one key names its kind."""
+
+    model_config = ConfigDict(json_schema_extra=validations(_ONE_KIND, *_GATES_NEEDED, *_WAY_BACK))
+
+    name: Label = Field(description="Name of the step, unique in the plan.")
+    description: Text = Field(default="", description="Shown to people.")
+    timeout: Duration | None = Field(
+        default=None,
+        description="How long one stage may take beyond its dwell. Default 30m (approve: none); 0s is none.",
+    )
+    retries: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Further attempts when the step itself fails, each after the last one is undone. A failed gate is never retried.",
+    )
+    on_failure: OnFailure | None = Field(
+        default=None, description="What a failure of this step leads to. Left out: what the plan says."
+    )
+    irreversible: bool = Field(
+        default=False, description="Once this step is done there is no way back before it: a rollback stops after it."
+    )
+    gates: tuple[Gate, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Checks that each stage of the step must pass.",
+        json_schema_extra=_LIST_MAP,
+    )
+
+    @property
+    def kind(self) -> Kind:
+        """What the step does."""
+        found: Kind = next(kind for key in KIND_KEYS if (kind := getattr(self, key)) is not None)
+        return found
+
+    def parts(self) -> tuple[Kind | Source, ...]:
+        """What does the step, and what measures for its gates: all that may write."""
+        return (self.kind, *(gate.source for gate in self.gates))
+
+    def writes(self) -> bool:
+        """Whether anything is written for it as the plan's account."""
+        return bool(self.kind.touches()) or any(part.makes() for part in self.parts())
+
+    def lends(self, account: str) -> frozenset[str]:
+        """Service accounts that it gives to pods, beside the plan's."""
+        return frozenset().union(*(part.lends(account) for part in self.parts()))
+
+    def rule(self, on_failure: OnFailure = OnFailure.ROLLBACK) -> StepRule:
+        """The step as the saga knows it; `on_failure` is the plan's."""
+        kind = self.kind
+        timeout = self.timeout if self.timeout is not None else DEFAULT_STAGE_TIMEOUT if kind.bounded else None
+        return StepRule(
+            name=self.name,
+            kind=kind.key,
+            stages=kind.stages(),
+            timeout=timeout or None,
+            undoes=kind.undoes,
+            retries=self.retries,
+            on_failure=self.on_failure or on_failure,
+            irreversible=self.irreversible,
+            keeps=kind.keeps,
+        )
+
+
+_KIND_FIELDS: dict[str, Any] = {
+    kind.key: (kind | None, Field(default=None, description=(kind.__doc__ or "").strip().partition("\n")[0]))
+    for kind in KINDS
+}
+Step = create_model("Step", __base__=_StepFields, __doc__=_StepFields.__doc__, **_KIND_FIELDS)
+
+
+class Plan(Model):
+    """What a person asks for."""
+
+    service_account_name: Name = Field(
+        description="Every write to a target is made as this account of the plan's namespace. It must carry the label "
+        'cutover.dev/migrator: "true".'
+    )
+    start_deadline: Duration = Field(
+        default=timedelta(minutes=2),
+        description="How long what is missing may stay missing before the plan is Refused. Default 2m.",
+    )
+    timeout: Duration | None = Field(
+        default=None, description="Time spent Running after which the plan has failed. Left out: none."
+    )
+    on_failure: OnFailure = Field(
+        default=OnFailure.ROLLBACK, description="Rollback undoes everything; Pause stops and lets a person decide."
+    )
+    deletion_policy: DeletionPolicy = Field(
+        default=DeletionPolicy.ROLLBACK,
+        description="What deleting the active plan does: Rollback undoes everything first, Orphan leaves all as it is.",
+    )
+    window: Window | None = Field(
+        default=None, description="When stages may begin, once. What has begun goes on; a rollback never waits."
+    )
+    windows: tuple[Recurring, ...] = Field(
+        default=(), max_length=16, description="When stages may begin, each week; any of them will do."
+    )
+    notifications: tuple[Notification, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Who is told when the plan comes into which phase.",
+        json_schema_extra=_LIST_MAP | {"x-kubernetes-list-map-keys": ["provider"]},
+    )
+    keep_snapshots: Duration = Field(
+        default=timedelta(hours=24),
+        description="How long after a success a rollback can still be asked for. Default 24h; 0s is not at all.",
+    )
+    suspend: bool = Field(
+        default=False, description="Starts no new stage. The only field that an active plan may change."
+    )
+    guards: tuple[Gate, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Checks judged all along; one that fails turns the plan back.",
+        json_schema_extra=_LIST_MAP,
+    )
+    steps: tuple[Step, ...] = Field(
+        min_length=1, max_length=64, description="What is done, in this order.", json_schema_extra=_LIST_MAP
+    )
+
+    def opening(self, now: datetime) -> Opening:
+        """Whether a stage may begin now."""
+        return opening((self.window,) if self.window else self.windows, now)
+
+    def step(self, name: str) -> Any:
+        """A step by name."""
+        return next(step for step in self.steps if step.name == name)
+
+    def parts(self) -> tuple[Kind | Source, ...]:
+        """All that may write: what the steps do, and what measures for gates and guards."""
+        return (*(part for step in self.steps for part in step.parts()), *(guard.source for guard in self.guards))
+
+    def targets(self, namespace: str) -> list[Ref]:
+        """Every object that its steps change, once, in the order of the steps."""
+        return list(dict.fromkeys(target.ref(namespace) for step in self.steps for target in step.kind.touches()))
+
+    def makes(self) -> list[Resource]:
+        """Kinds of objects that it makes, as its account."""
+        return list(dict.fromkeys(resource for part in self.parts() for resource in part.makes()))
+
+    def lends(self) -> list[str]:
+        """Service accounts that it gives to pods, beside its own."""
+        return sorted(frozenset().union(*(part.lends(self.service_account_name) for part in self.parts())))
+
+    def rules(self, generation: int, spec_hash: str) -> Rules:
+        """The plan as the saga knows it."""
+        return Rules(
+            steps=tuple(step.rule(self.on_failure) for step in self.steps),
+            generation=generation,
+            spec_hash=spec_hash,
+            start_deadline=self.start_deadline,
+            timeout=self.timeout or None,
+            on_failure=self.on_failure,
+            deletion=self.deletion_policy,
+            keep_snapshots=self.keep_snapshots,
+            steps_digest=self.steps_digest,
+        )
+
+    @cached_property
+    def steps_digest(self) -> str:
+        """Digest of what the steps do, in their order: the way there and back, whatever gates and times are around it."""
+        does = [[step.name, step.kind.key, step.kind.model_dump(mode="json", by_alias=True)] for step in self.steps]
+        return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()[:16]
