@@ -368,7 +368,7 @@ def test_what_somebody_else_set_is_left_and_the_command_that_settles_it_works(sh
     assert status.reason == "ForeignChange"
     assert (
         "spec.template.spec.containers[name=app].image of Deployment shop-v2 is shop:hotfix, was shop:1 before, "
-        "and this plan set shop:2; somebody else changed it" in status.message
+        "and this plan set shop:2; another writer changed it" in status.message
     )
     command = re.search(r"kubectl patch deployment shop-v2 -n (\S+) --type=json -p ('.*')$", status.message)
     assert command is not None

@@ -19,7 +19,7 @@ from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, PLANS, PODS, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from cutover.targets.targets import Owner
+from cutover.targets.claims import Owner
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMetrics, run_jobs
 from support.fakes.shop import PLAN, exits, plan, shop
 from support.fakes.simulation import Simulation

@@ -12,8 +12,8 @@ from cutover.field_path import ABSENT, differences
 from cutover.objects.spec_patch import joined
 from cutover.ports import FENCE_LABEL, SNAPSHOTS, Ref
 from cutover.saga.turn import Again, Done, Failed, Wait
+from cutover.targets.fields import Foreign
 from cutover.targets.patching import merge
-from cutover.targets.targets import Foreign
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import roll_out
 from support.fakes.deploy_step import AGENT_2, SCALE, STORE_2, V2_2, claimed, do, pod, status, step, undo, work
@@ -322,9 +322,9 @@ async def test_an_undo_reads_back(cluster: MemoryCluster) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        ({"value": "x" * 500}, f"is {'x' * 157}..., was old before, and this plan set new; somebody else changed it. To have"),
+        ({"value": "x" * 500}, f"is {'x' * 157}..., was old before, and this plan set new; another writer changed it. To restore"),
         ({}, "is absent, was old before, and this plan set new"),
-        (None, "has no spec.template.spec.containers[name=db].env[name=MODE].value any more; it was old before. Put it back: kubectl edit statefulset store -n shop"),
+        (None, "no longer has spec.template.spec.containers[name=db].env[name=MODE].value; it was old before. To restore it: kubectl edit statefulset store -n shop"),
     ],
 )  # fmt: skip
 async def test_what_somebody_else_did_is_said(cluster: MemoryCluster, spoil: dict[str, str] | None, says: str) -> None:
@@ -344,7 +344,7 @@ async def test_a_long_value_is_put_back_by_hand(cluster: MemoryCluster) -> None:
     text = "{workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, args: [none]}]}}}}"
     await do(cluster, text)
     pod(cluster, STORE)["containers"][0]["args"] = ["other"]
-    with pytest.raises(Foreign, match=r"To have it as it was: kubectl edit statefulset store -n shop$"):
+    with pytest.raises(Foreign, match=r"To restore it: kubectl edit statefulset store -n shop$"):
         await undo(cluster, text)
 
 

@@ -15,7 +15,7 @@ from cutover.saga.turn import Again, Done, Failed, Wait
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.steps.flags import Flags
-from cutover.targets.targets import Foreign
+from cutover.targets.fields import Foreign
 from cutover.testing import MemoryCluster
 from support.fakes.flags_step import (
     AFTER,
@@ -308,7 +308,7 @@ async def test_a_workload_made_anew_is_passed_over(cluster: MemoryCluster) -> No
     cluster.objects[V1] = body
     outcome = await undo(cluster)
     assert isinstance(outcome, Done)
-    assert outcome.message == "skipped: Deployment shop-v1 was deleted and made anew"
+    assert outcome.message == "passed over: Deployment shop-v1 was deleted and created again"
     assert data(cluster) == BEFORE
 
 

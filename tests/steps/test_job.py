@@ -18,7 +18,8 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
 from cutover.steps import StepContext
 from cutover.steps.job import SETTLED_LABEL, Job
-from cutover.targets.targets import Owner, Targets
+from cutover.targets.claims import Owner
+from cutover.targets.targets import Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger, run_jobs
 from support.fakes.shop import PLAN, plan, shop
 from support.fakes.simulation import Simulation

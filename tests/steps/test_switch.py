@@ -15,8 +15,10 @@ from cutover.saga.turn import Again, Done, Outcome, Pause, Wait
 from cutover.status.status import Phase
 from cutover.steps import StepContext
 from cutover.steps.switch import Switch
+from cutover.targets.claims import Owner
+from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import Snapshot
-from cutover.targets.targets import Foreign, Owner, Targets
+from cutover.targets.targets import Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from cutover.testing.controllers import name_endpoints, pod, react
 from support.fakes.shop import FRONT, PLAN, V1, V2, plan, shop
@@ -220,7 +222,7 @@ async def test_another_selector_of_somebody_else_is_left(cluster: MemoryCluster)
     await do(cluster)
     change(cluster, selector={"app": "shop-v3"})
     for act in (do, undo):
-        with pytest.raises(Foreign, match=r"somebody else changed it.*kubectl patch service front") as foreign:
+        with pytest.raises(Foreign, match=r"another writer changed it.*kubectl patch service front") as foreign:
             await act(cluster)
         assert foreign.value.reason == "ForeignChange"
     assert selector(cluster) == {"app": "shop-v3"}

@@ -10,8 +10,10 @@ import pytest
 from cutover.errors import NotFound, Rejected, Superseded
 from cutover.field_path import ABSENT, Change
 from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, VIRTUAL_SERVICES, Ref
+from cutover.targets.claims import Busy, Owner
+from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import drop
-from cutover.targets.targets import Busy, Foreign, Owner, Targets
+from cutover.targets.targets import Targets
 from cutover.testing import MemoryCluster
 from support.fakes.shop import PLAN, ROUTES, V2, plan, shop
 
@@ -178,8 +180,8 @@ async def test_a_foreign_value_is_left_and_said(cluster: MemoryCluster) -> None:
         await targets(cluster).change(V2, uid(cluster), [change(3)])
     assert foreign.value.reason == "ForeignChange"
     assert str(foreign.value) == (
-        "spec.replicas of Deployment shop-v2 is 7, was 0 before, and this plan set 3; somebody else changed it. "
-        "To have it as it was: kubectl patch deployment shop-v2 -n shop --type=json "
+        "spec.replicas of Deployment shop-v2 is 7, was 0 before, and this plan set 3; another writer changed it. "
+        "To restore it: kubectl patch deployment shop-v2 -n shop --type=json "
         """-p '[{"op": "add", "path": "/spec/replicas", "value": 0}]'"""
     )
 
@@ -215,7 +217,7 @@ async def test_a_lost_claim_beside_another_change_is_said(cluster: MemoryCluster
     body["spec"]["replicas"] = 7
     cluster.put(DEPLOYMENTS, body)
     with pytest.raises(
-        Foreign, match=r"took the label .* off Deployment shop-v2, and spec\.replicas .* is 7"
+        Foreign, match=r"the label .* was removed from Deployment shop-v2, and spec\.replicas .* is 7"
     ) as foreign:
         await targets(cluster).change(V2, uid(cluster), [change(3)])
     assert foreign.value.reason == "ClaimLost"

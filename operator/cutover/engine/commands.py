@@ -27,9 +27,11 @@ from cutover.status.reasons import Reason
 from cutover.status.status import ENDED, Phase, Status, StepState
 from cutover.steps import StepContext
 from cutover.targets import snapshots
+from cutover.targets.claims import Busy, Owner
+from cutover.targets.fields import Foreign
 from cutover.targets.finalizer import set_finalizer
 from cutover.targets.snapshots import Snapshot
-from cutover.targets.targets import Busy, Foreign, Owner, Targets
+from cutover.targets.targets import Targets
 
 log = logging.getLogger(__name__)
 

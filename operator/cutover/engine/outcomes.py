@@ -6,7 +6,7 @@ from typing import Final
 
 from cutover.errors import Broken, Conflict, Denied, NotFound, OutsideError, PlanError, Rejected, Unavailable
 from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Verb, Wait
-from cutover.targets.targets import Foreign
+from cutover.targets.fields import Foreign
 
 _SOON: Final = 0.2
 _LATER: Final = 2.0

@@ -15,7 +15,7 @@ from cutover.plan.spec import Plan
 from cutover.ports import Ref
 from cutover.saga.tables import TOUCHED
 from cutover.status.status import Status, StepState
-from cutover.targets.foreign import command
+from cutover.targets.foreign import restore_command
 from cutover.targets.targets import Targets
 
 
@@ -54,5 +54,5 @@ async def _of_object(kind: Any, targets: Targets, ref: Ref) -> list[str]:
     if not left:
         return []
     what = ", ".join(readable(path) for path, _, _ in left)
-    way = command(ref, *((found, was) for _, found, was in left))
+    way = restore_command(ref, *((found, was) for _, found, was in left))
     return [f"{what} of {ref} would have stood there for a while only, and stays; to have it as it was: {way}"]

@@ -16,8 +16,9 @@ from cutover.ports import JOBS, PLAN_LABEL, STREAMED, Cluster, Ref
 from cutover.saga.turn import Command, Done, Outcome, Verb
 from cutover.status.status import Status
 from cutover.targets import snapshots
+from cutover.targets.claims import Owner
 from cutover.targets.finalizer import set_finalizer
-from cutover.targets.targets import Owner, Targets
+from cutover.targets.targets import Targets
 
 
 async def carry_out(cluster: Cluster, ref: Ref, body: Json, status: Status, command: Command) -> Outcome:

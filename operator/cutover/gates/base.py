@@ -10,7 +10,7 @@ from cutover.errors import Problem
 from cutover.gates.verdict import Measurement
 from cutover.ports import Clock, Cluster, Metrics, Ref, Resource
 from cutover.schema.model import Model
-from cutover.targets.targets import Owner
+from cutover.targets.claims import Owner
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from cutover.objects.job_templates import BackoffLimit, Template, account_of
 from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
 from cutover.schema.model import Duration, show_duration
+from cutover.targets.claims import Owner
 from cutover.targets.snapshots import RUN_LABEL
-from cutover.targets.targets import Owner
 
 _MOMENT_LABEL: Final = "cutover.dev/moment"
 _SAMPLE_LABEL: Final = "cutover.dev/sample"

@@ -16,8 +16,8 @@ from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.field_path import Json, Operation, escape
 from cutover.objects.pods import word
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
+from cutover.targets.claims import Owner
 from cutover.targets.snapshots import RUN_LABEL, former, write_over
-from cutover.targets.targets import Owner
 
 STARTED_LABEL: Final = "cutover.dev/started"
 """``false`` until the Job may run, then ``true`` for ever; ``never`` when it was stopped before."""

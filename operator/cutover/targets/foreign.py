@@ -1,4 +1,4 @@
-"""What to say when somebody else changed a field: both values, and the command that settles it. Pure; used by `targets.py`."""
+"""Messages about what another writer changed: both values, and the command that settles it. Pure; used by `fields.py` and `claims.py`."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from cutover.field_path import ABSENT, Change, Found, Json, Operation, in_order,
 from cutover.ports import FENCE_LABEL, Ref
 
 _LONGEST: Final = 160
-"""Characters of one value in a message, and of the value in a command; what is longer is edited by hand."""
+"""Characters of one value in a message and in a command; for longer ones the message says `kubectl edit`."""
 
 
-def says(ref: Ref, change: Change, found: Found) -> str:
+def foreign_value(ref: Ref, change: Change, found: Found) -> str:
     """A field has a value that is neither the snapshot's nor one of ours."""
     was, set_by_us = change.was, (*change.previous, change.ours)
     set_to = " or ".join(dict.fromkeys(_shown(value) for value in set_by_us if value != was)) or _shown(was)
     return (
         f"{readable(change.path)} of {ref} is {_shown(found.value)}, was {_shown(was)} before, and this plan set {set_to}; "
-        f"somebody else changed it. To have it as it was: {command(ref, (found, was))}"
+        f"another writer changed it. To restore it: {restore_command(ref, (found, was))}"
     )
 
 
-def gone(ref: Ref, change: Change) -> str:
-    """There is no place any more where the field stood."""
+def field_gone(ref: Ref, change: Change) -> str:
+    """The list item or map that held the field is gone."""
     return (
-        f"{ref} has no {readable(change.path)} any more; it was {_shown(change.was)} before. Put it back: {_edit(ref)}"
+        f"{ref} no longer has {readable(change.path)}; it was {_shown(change.was)} before. To restore it: {_edit(ref)}"
     )
 
 
 def fenced_by_hand(ref: Ref, fence: int, ours: int) -> str:
     """The fence is higher than any that this plan has written."""
     return (
-        f"the label {FENCE_LABEL} of {ref} is {fence}, and this plan set {ours} at most; somebody else changed it. To have it as it "
-        f"was: kubectl label {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --overwrite {FENCE_LABEL}={ours}"
+        f"the label {FENCE_LABEL} of {ref} is {fence}, and this plan set at most {ours}; another writer changed it. To restore "
+        f"it: kubectl label {ref.resource.kind.lower()} {ref.name} -n {ref.namespace} --overwrite {FENCE_LABEL}={ours}"
     )
 
 
-def command(ref: Ref, *fields: tuple[Found, Json]) -> str:
-    """A patch that brings fields of one object back to what they were.
+def restore_command(ref: Ref, *fields: tuple[Found, Json]) -> str:
+    """The command that restores fields of one object.
 
-    The positions in it are those of this moment; it fails where an item that has a name is no longer at its own.
+    Positions in lists are those of now; the patch tests the names of the items, so it fails where one has moved.
     """
     patch = list[Operation]()
     for found, was in fields:

@@ -10,7 +10,8 @@ from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, Ref
 from cutover.saga.turn import Outcome
 from cutover.steps import StepContext
 from cutover.steps.deploy import Deploy
-from cutover.targets.targets import Owner, Targets
+from cutover.targets.claims import Owner
+from cutover.targets.targets import Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
 from support.fakes.shop import AGENT, PLAN, STORE, V2, shop
 

@@ -1,0 +1,47 @@
+"""Compares the fields of an object with what a plan knows of them, and turns changes into the operations of a patch.
+
+Pure. Each field must have a value of the snapshot or one of ours; any other is `Foreign`. Called by `claims.py` and `targets.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cutover.field_path import Change, Json, Operation, find, in_order, write
+from cutover.ports import Ref
+from cutover.targets.foreign import field_gone, foreign_value
+
+
+class Foreign(Exception):
+    """Another writer changed what we were about to write. Nothing was written.
+
+    Attributes:
+        reason: ForeignChange, ClaimLost or TargetReplaced.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def operations_for(ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
+    """The operations that bring the fields to their values; one that several changes need, as a new map, is there once.
+
+    Raises:
+        Foreign: a field has a value that is neither the snapshot's nor ours.
+    """
+    writes = list[Operation]()
+    for change in changes:
+        writes += [operation for operation in _operations_of_one(ref, body, change) if operation not in writes]
+    return in_order(writes)
+
+
+def _operations_of_one(ref: Ref, body: Json, change: Change) -> list[Operation]:
+    found = find(body, change.path)
+    if found is None:
+        raise Foreign("ForeignChange", field_gone(ref, change))
+    if found.value == change.to:
+        return []
+    if found.value not in change.expects:
+        raise Foreign("ForeignChange", foreign_value(ref, change, found))
+    return write(found, change.to)
