@@ -1,7 +1,7 @@
 """Addresses of single fields inside a Kubernetes object, and JSON patches that write them only as long as nobody else did.
 
-Pure. A list item is named by what identifies it (`{"name": "app"}`), never by its position alone, because people insert
-and reorder items; the position is looked up at the moment of writing and tested in the same patch. Used by `targets/`
+Pure. A list item is addressed by what identifies it (`{"name": "app"}`), never by its position alone, because people insert
+and reorder items. The position is looked up at the moment of writing and tested in the same patch. Used by `targets/`
 and by the kinds.
 """
 
@@ -22,14 +22,14 @@ Segment: TypeAlias = str | int | Mapping[str, Json]
 Path: TypeAlias = tuple[Segment, ...]
 
 ABOVE: Final = "^"
-"""In the last part of a path: the members of the item above which this one is put where it is not there yet."""
+"""In the last part of a path: the members of the item before which this one is inserted when it is not there yet."""
 
 Operation: TypeAlias = dict[str, Json]
 """One operation of a JSON patch (RFC 6902)."""
 
 
 class Missing(Enum):
-    """The value of a field that is not there; JSON's null is a value, this is none."""
+    """The value of a field that is absent. JSON's null is a value; this is not one."""
 
     ABSENT = "absent"
 
@@ -43,11 +43,11 @@ class Found:
 
     Attributes:
         pointer: the JSON pointer (RFC 6901).
-        value: what stands there, or ABSENT when only its parent exists.
-        tests: operations that fail when a list item on the way is no longer the one that was named. A member that must be
-            absent cannot be tested; where a name has one, the version of the whole object is.
-        parent: the object or list that holds the field, and `parent_pointer` where it is; ABSENT for a map that is not there,
-            as the server keeps none without content: it is made together with its first key.
+        value: the value there, or ABSENT when only its parent exists.
+        tests: operations that fail when a list item on the path is no longer the one that was named. A JSON patch cannot test
+            that a member is absent; where a name needs that, the version of the whole object is tested.
+        parent: the object or list that contains the field, at `parent_pointer`. ABSENT for a map that is not there, because
+            the server stores no empty ones: it is created together with its first key.
     """
 
     pointer: str
@@ -59,7 +59,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field to be written.
+    """A field to write.
 
     Attributes:
         path: the field.
@@ -77,7 +77,7 @@ class Change:
 
     @property
     def expects(self) -> tuple[Json, ...]:
-        """The values it may have before the write, in the order in which it gets them. Any other is somebody else's."""
+        """The values it may have before the write, in the order in which it gets them. Any other was set by another writer."""
         return (self.was, *self.previous, self.ours)
 
     def forward(self) -> Change:
@@ -112,12 +112,12 @@ def _tests(pointer: str, members: Mapping[str, Json]) -> list[Operation]:
 
 
 def _absences(document: Json, members: Mapping[str, Json]) -> list[Operation]:
-    """What tests that an item has none of the members that it must not have, as a route without a name."""
-    return [same_version(document)] if _asks_for_absence(members) else []
+    """The test that an item lacks the members it must not have, as a route without a name."""
+    return [same_version(document)] if _needs_absence(members) else []
 
 
-def _asks_for_absence(members: Mapping[str, Json]) -> bool:
-    return any(_asks_for_absence(value) if isinstance(value, Mapping) else value is None for value in members.values())
+def _needs_absence(members: Mapping[str, Json]) -> bool:
+    return any(_needs_absence(value) if isinstance(value, Mapping) else value is None for value in members.values())
 
 
 def same_version(document: Json) -> Operation:
@@ -130,67 +130,78 @@ def find(document: Json, path: Path) -> Found | None:
     """Follow a path through an object.
 
     Returns:
-        Where it leads; None when a part of the way to the last segment is missing, or when more than one item of a list
-        answers to the same name.
+        Where it leads; None when a part before the last segment is missing, or when more than one item of a list matches.
     """
-    node, pointer, tests = document, "", list[Operation]()
-    parent, parent_pointer = node, pointer
+    found: Found | None = Found("", document, (), document, "")
     for depth, segment in enumerate(path):
-        last = depth == len(path) - 1
-        parent, parent_pointer = node, pointer
+        if found is None:
+            return None
+        rest = path[depth + 1 :]
         if isinstance(segment, Mapping):
-            members = {key: value for key, value in segment.items() if key != ABOVE}
-            places = _places(node, members)
-            if last and not places and ABOVE in segment:
-                return _not_in_list(node, pointer, segment[ABOVE], tests)
-            if len(places) != 1:
-                return None
-            pointer += f"/{places[0]}"
-            tests.extend(_tests(pointer, members))
-            tests.extend(one for one in _absences(document, members) if one not in tests)
-            node = node[places[0]]
+            found = _item(document, found, segment, last=not rest)
         elif isinstance(segment, int):
-            if not isinstance(node, Sequence) or isinstance(node, str) or not 0 <= segment < len(node):
-                return None
-            pointer += f"/{segment}"
-            node = node[segment]
+            found = _position(found, segment)
         else:
-            if not isinstance(node, Mapping):
-                return None
-            pointer += f"/{escape(segment)}"
-            if segment not in node:
-                if last:
-                    return Found(pointer, ABSENT, tuple(tests), parent, parent_pointer)
-                return _in_no_map(document, pointer, path[depth + 1 :], tests)
-            node = node[segment]
-    return Found(pointer, node, tuple(tests), parent, parent_pointer)
+            found = _key(found, segment)
+            if found is not None and found.value is ABSENT and rest:
+                return _in_absent_map(document, found, rest)
+    return found
+
+
+def _key(above: Found, key: str) -> Found | None:
+    if not isinstance(above.value, Mapping):
+        return None
+    pointer = f"{above.pointer}/{escape(key)}"
+    return Found(pointer, above.value.get(key, ABSENT), above.tests, above.value, above.pointer)
+
+
+def _position(above: Found, place: int) -> Found | None:
+    items = above.value
+    if not isinstance(items, Sequence) or isinstance(items, str) or not 0 <= place < len(items):
+        return None
+    return Found(f"{above.pointer}/{place}", items[place], above.tests, items, above.pointer)
+
+
+def _item(document: Json, above: Found, segment: Mapping[str, Json], *, last: bool) -> Found | None:
+    members = {key: value for key, value in segment.items() if key != ABOVE}
+    places = _places(above.value, members)
+    if last and not places and ABOVE in segment:
+        return _not_in_list(above, segment[ABOVE])
+    if len(places) != 1:
+        return None
+    pointer = f"{above.pointer}/{places[0]}"
+    tests = (*above.tests, *_tests(pointer, members))
+    tests += tuple(test for test in _absences(document, members) if test not in tests)
+    return Found(pointer, above.value[places[0]], tests, above.value, above.pointer)
 
 
 def _places(items: Json, members: Mapping[str, Json]) -> list[int]:
-    """Where in a list the items with these members stand; nowhere, if it is no list."""
+    """The positions in a list of the items with these members; empty when it is not a list."""
     if not isinstance(items, Sequence) or isinstance(items, str):
         return []
     return [place for place, item in enumerate(items) if _is_part(members, item)]
 
 
-def _not_in_list(items: Json, pointer: str, above: Mapping[str, Json], tests: list[Operation]) -> Found | None:
-    """An item that is not there: where it would be put. Its parent, the whole list, is what a write tests."""
-    places = _places(items, above)
-    return Found(f"{pointer}/{places[0]}", ABSENT, tuple(tests), items, pointer) if len(places) == 1 else None
+def _not_in_list(above: Found, next_item: Mapping[str, Json]) -> Found | None:
+    """An absent item: where it would be inserted. Its parent, the whole list, is what a write tests."""
+    places = _places(above.value, next_item)
+    if len(places) != 1:
+        return None
+    return Found(f"{above.pointer}/{places[0]}", ABSENT, above.tests, above.value, above.pointer)
 
 
-def _in_no_map(document: Json, pointer: str, rest: Path, tests: list[Operation]) -> Found | None:
-    """A key of a map that is not there. An absent map cannot be tested, so the version of the whole object is."""
+def _in_absent_map(document: Json, absent: Found, rest: Path) -> Found | None:
+    """A key of an absent map. A JSON patch cannot test absence, so the version of the whole object is tested."""
     same = same_version(document)
     if len(rest) != 1 or not isinstance(rest[0], str) or same["value"] is None:
         return None
-    return Found(f"{pointer}/{escape(rest[0])}", ABSENT, (*tests, same), ABSENT, pointer)
+    return Found(f"{absent.pointer}/{escape(rest[0])}", ABSENT, (*absent.tests, same), ABSENT, absent.pointer)
 
 
 def in_order(operations: Iterable[Operation]) -> list[Operation]:
-    """All tests first, because each speaks of the object as it is before any of the writes; then values, then items of lists.
+    """All tests first, because each is about the object before any of the writes; then values, then items of lists.
 
-    Of these the last comes first: one that is put in or taken out moves all that stand behind it.
+    Of the items the last comes first: inserting or removing one moves all items behind it.
     """
 
     def order(operation: Operation) -> tuple[int, int]:
@@ -202,14 +213,14 @@ def in_order(operations: Iterable[Operation]) -> list[Operation]:
 
 
 def stand(document: Json, changes: Iterable[Change]) -> bool:
-    """Whether each field has the value that it is to be brought to."""
+    """Whether each field has the value it is to have."""
     return all((found := find(document, change.path)) is not None and found.value == change.to for change in changes)
 
 
 def write(found: Found, to: Json) -> list[Operation]:
     """Operations that write one field only if it still has the value found.
 
-    A JSON patch has no test for "absent": where the field is not there, all of its parent is tested instead.
+    A JSON patch has no test for "absent": where the field is absent, its whole parent is tested instead.
     """
     operations = list(found.tests)
     if found.parent is ABSENT:
@@ -218,7 +229,7 @@ def write(found: Found, to: Json) -> list[Operation]:
         operations.append({"op": "test", "path": found.parent_pointer, "value": found.parent})
     else:
         operations.append({"op": "test", "path": found.pointer, "value": found.value})
-    if to is not ABSENT:  # to add an item that is there would put a second one before it
+    if to is not ABSENT:  # "add" of an item that is there would insert a second one before it
         known_item = isinstance(found.parent, list) and found.value is not ABSENT
         operations.append({"op": "replace" if known_item else "add", "path": found.pointer, "value": to})
     elif found.value is not ABSENT:
@@ -229,17 +240,13 @@ def write(found: Found, to: Json) -> list[Operation]:
 def differences(before: Json, after: Json, at: Path = ()) -> Iterator[tuple[Path, Json, Json]]:
     """The smallest fields in which two states of one object differ, each with its value before and after (or ABSENT).
 
-    Items of a list are compared one by one where each has a name of its own and the names stay as they are; else the
-    whole list is one field.
+    Items of a list are compared one by one where their names are unique and stay as they are; otherwise the whole list is
+    one field.
     """
     if before == after:
         return
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in sorted(before.keys() | after.keys()):
-            if key in before and key in after:
-                yield from differences(before[key], after[key], (*at, key))
-            else:
-                yield (*at, key), before.get(key, ABSENT), after.get(key, ABSENT)
+        yield from _map_differences(before, after, at)
         return
     names = names_of(before)
     if names and names == names_of(after):
@@ -249,6 +256,14 @@ def differences(before: Json, after: Json, at: Path = ()) -> Iterator[tuple[Path
         yield at, before, after
 
 
+def _map_differences(before: Json, after: Json, at: Path) -> Iterator[tuple[Path, Json, Json]]:
+    for key in sorted(before.keys() | after.keys()):
+        if key in before and key in after:
+            yield from differences(before[key], after[key], (*at, key))
+        else:
+            yield (*at, key), before.get(key, ABSENT), after.get(key, ABSENT)
+
+
 def overlap(one: Path, other: Path) -> bool:
     """Whether one field is the other, or a part of it."""
     shared = min(len(one), len(other))
@@ -256,7 +271,7 @@ def overlap(one: Path, other: Path) -> bool:
 
 
 def deeper_than(levels: int, node: Json) -> bool:
-    """Whether mappings and lists are nested deeper. Without recursion, which this makes safe for whoever comes after."""
+    """Whether mappings and lists are nested deeper than this. It does not recurse, so that code called after it safely can."""
     layer = [node]
     for _ in range(levels):
         parts = (item for item in layer if isinstance(item, dict | list))
@@ -265,7 +280,7 @@ def deeper_than(levels: int, node: Json) -> bool:
 
 
 def names_of(items: Json) -> list[str]:
-    """Names of the items of a list; empty when one has none, or shares it, or has something else for a name."""
+    """The names of the items of a list; empty when one has no name, shares it, or has a name that is not a string."""
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         return []
     if not all(isinstance(name := item.get("name"), str) and name for item in items):
@@ -299,12 +314,12 @@ _GO_ESCAPES: Final = str.maketrans({character: f"\\u{ord(character):04x}" for ch
 
 
 def as_go_writes(body: Json) -> str:
-    """A document in the very bytes that Go's encoder gives it.
+    """A document in exactly the bytes that Go's encoder would write.
 
-    A test in a JSON patch compares the bytes of a string with those that the API server has written itself, so that ``a&b``
-    would not be ``a&b`` there. And the data of a ControllerRevision is kept as it was sent, and may never change: whoever
-    patches it strategically has it encoded anew, as the garbage collector does when a plan is deleted with orphan
-    propagation; other bytes are refused then, and the plan would never go.
+    A test in a JSON patch compares the bytes of a string with what the API server has encoded itself, where ``a&b`` is
+    escaped. And the data of a ControllerRevision is stored as it was sent and is immutable. A strategic merge patch encodes
+    it again, as the garbage collector does when a plan is deleted with orphan propagation: if the bytes differed, the API
+    server would refuse that patch, and the plan could never be deleted.
     """
     text = json.dumps(body, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
     return text.translate(_GO_ESCAPES)

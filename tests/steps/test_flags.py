@@ -381,7 +381,7 @@ async def refused(reload: str = ALL, **changed: dict[str, Any]) -> str:
         (
             ALL,
             {"flags": {"data": {"COLOUR": "<" * 250_000}}},
-            "flags.set: the old and new values of ConfigMap flags would take 1500148 bytes to keep for the rollback (data.COLOUR alone 150",
+            "flags.set: the old and new values of ConfigMap flags take 1500148 bytes in the snapshot for the rollback (data.COLOUR alone 150",
         ),
         (ALL, {"v1": {"paused": True}}, "Deployment shop-v1 is paused (spec.paused: true), so nothing would restart"),
         (

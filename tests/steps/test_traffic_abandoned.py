@@ -88,7 +88,7 @@ async def test_the_command_takes_no_other_route_away() -> None:
     """It was read, and run later: meanwhile somebody has put another route above."""
     run = await abandoned(MATCH)
     edit(run, lambda body: body["http"].insert(0, {"name": "other", "route": [{"destination": {"host": "other"}}]}))
-    with pytest.raises(Rejected, match="testing /spec/http/0/name failed"):
+    with pytest.raises(Rejected, match="the test of /spec/http/0/name failed"):
         do_as_it_says(run, run.status.message)
 
 

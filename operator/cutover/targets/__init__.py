@@ -1,1 +1,1 @@
-"""The objects a plan changes: claim, fence, snapshot, compare, restore. Every write to a target is made here."""
+"""The objects a plan changes: claim, fence, snapshot, compare, write, restore. Every write to a target is made here."""

@@ -1,4 +1,7 @@
-"""Our finalizer on a plan, which is there only while the plan is active, and whether it or its namespace goes. Used by the driver and its commands."""
+"""Our finalizer on a plan, present only while the plan is active, and whether the plan or its namespace is being deleted.
+
+Called by the driver and the commands of the engine. It writes plans, never targets.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from cutover.status.status import ACTIVE, Status
 
 
 def deleted_at(body: Json) -> datetime | None:
-    """When an object was deleted that a finalizer still keeps; None when nobody has deleted it."""
+    """When the deletion of an object was requested; None when it was not. A finalizer still keeps the object."""
     when = body["metadata"].get("deletionTimestamp")
     return None if when is None else datetime.fromisoformat(when)
 
@@ -35,20 +38,20 @@ def has_finalizer(body: Json) -> bool:
 
 
 def needs_finalizer(status: Status, body: Json) -> bool:
-    """Whether a plan is active and has not our finalizer, though it could have it: on one that is being deleted nothing new is set.
+    """Whether a plan is active without our finalizer and could get it: the API server adds none to an object being deleted.
 
-    A rollback of a success sets it as its first act, after that has been announced.
+    While a success is claimed again for its rollback, the finalizer is left to that command, which adds it first of all.
     """
     active = status.phase in ACTIVE and status.reason != Reason.RECLAIMING
     return active and not has_finalizer(body) and "deletionTimestamp" not in body["metadata"]
 
 
 async def set_finalizer(cluster: Cluster, ref: Ref, body: Json, *, wanted: bool) -> None:
-    """Set our finalizer on a plan, or take it away; it is there only while the plan is active.
+    """Add our finalizer to a plan, or remove it.
 
     Raises:
-        Conflict: the plan has changed since `body`, so that it may have ended, or begun again.
-        NotFound: it is gone, and the finalizer was to be set.
+        Conflict: the plan has changed since `body`, so its run may have ended, or a new one begun.
+        NotFound: it is gone, and the finalizer was to be added.
     """
     for _ in range(3):
         present = list(body["metadata"].get("finalizers") or ())
@@ -57,6 +60,7 @@ async def set_finalizer(cluster: Cluster, ref: Ref, body: Json, *, wanted: bool)
         try:
             await cluster.patch(ref, list(_finalizer(body, present, wanted=wanted)))
         except Rejected:
+            # Another write came first. Removing is tried again on what is there now, unless the plan is active again.
             body = await cluster.get(ref)
             if wanted or (body.get("status") or {}).get("phase") in ACTIVE:
                 break
@@ -65,7 +69,7 @@ async def set_finalizer(cluster: Cluster, ref: Ref, body: Json, *, wanted: bool)
             if wanted:
                 raise
         return
-    raise Conflict(f"{ref} has changed, and its finalizer was not written")
+    raise Conflict(f"{ref} has changed, so its finalizer was left as it is")
 
 
 def _finalizer(body: Json, present: list[str], *, wanted: bool) -> Iterator[Operation]:

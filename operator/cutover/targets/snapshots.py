@@ -1,4 +1,7 @@
-"""What fields were before a step touched them, and how that is kept. Used by `targets.py`, the driver and the kinds."""
+"""Snapshots: what fields were before a step wrote them, stored as a ControllerRevision.
+
+Taken and read by `targets.py`, deleted and given an owner by the commands of the engine and its sweep.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from cutover.status.status import ACTIVE
 
 RUN_LABEL: Final = "cutover.dev/run"
 LARGEST: Final = 1_500_000
-"""Bytes of a snapshot, at most: etcd takes a request of 1.5 MiB, and the rest of the object and of the request need some of it."""
+"""Bytes of a snapshot, at most: etcd takes requests of 1.5 MiB, and the rest of the object and of the request need some of that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the fields of one object were before a step touched them.
+    """What the fields of one object were before a step wrote them.
 
     Attributes:
         uid: of the object; a snapshot is never restored to another one of the same name.
         values: per field, its path and its value or ABSENT.
-        facts: what else the kind wants to remember of that moment.
-        ours: per field, in the same order, what the step sets it to; empty where the kind works that out by itself.
+        facts: what else the kind needs to know of that moment.
+        ours: per field, in the same order, what the step sets it to; empty where the kind computes it from its spec.
     """
 
     uid: str
@@ -34,33 +37,33 @@ class Snapshot:
     ours: tuple[Json, ...] = ()
 
     def value(self, path: Path) -> Json:
-        """What this field was."""
+        """What a field was."""
         return next(value for known, value in self.values if known == path)
 
 
 def written(snapshot: Snapshot, ref: Ref, step: str) -> Json:
-    """The `data` of the ControllerRevision that keeps a snapshot."""
-    fields = [{"path": list(path), **_kept(value)} for path, value in snapshot.values]
+    """The `data` of the ControllerRevision that stores a snapshot."""
+    fields = [{"path": list(path), **_stored(value)} for path, value in snapshot.values]
     for entry, value in zip(fields, snapshot.ours, strict=False):
-        entry["ours"] = _kept(value)
+        entry["ours"] = _stored(value)
     what = {"kind": ref.resource.kind, "name": ref.name, "uid": snapshot.uid}
     return {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}
 
 
 def too_large(ref: Ref, fields: Iterable[tuple[Path, Json, Json]]) -> str:
-    """Why what stands in some fields before and after a step would not fit into a snapshot; empty when it does.
+    """Why the values of some fields before and after a step do not fit into a snapshot; empty when they do.
 
-    In bytes as the API server stores them: what Go escapes (``<``, ``>``, ``&``) takes six. Told beforehand, because the server
-    says it only when the step begins.
+    Counted in bytes as the API server stores them: what Go escapes (``<``, ``>``, ``&``) takes six. Called by preflight: the
+    API server itself would refuse the snapshot only once the step begins.
     """
     given = list(fields)
-    kept = Snapshot("", tuple((path, before) for path, before, _ in given), {}, tuple(after for *_, after in given))
-    if (whole := _size(written(kept, ref, ""))) <= LARGEST:
+    snapshot = Snapshot("", tuple((path, before) for path, before, _ in given), {}, tuple(after for *_, after in given))
+    if (whole := _size(written(snapshot, ref, ""))) <= LARGEST:
         return ""
-    size, name = max((_size([_kept(before), _kept(after)]), readable(path)) for path, before, after in given)
+    size, name = max((_size([_stored(before), _stored(after)]), readable(path)) for path, before, after in given)
     return (
-        f"the old and new values of {ref} would take {whole} bytes to keep for the rollback ({name} alone {size}), "
-        f"and the API server stores no more than {LARGEST}"
+        f"the old and new values of {ref} take {whole} bytes in the snapshot for the rollback ({name} alone {size}); "
+        f"the API server stores at most {LARGEST}"
     )
 
 
@@ -68,12 +71,12 @@ def _size(body: Json) -> int:
     return len(as_go_writes(body).encode())
 
 
-def _kept(value: Json) -> Json:
+def _stored(value: Json) -> Json:
     return {} if value is ABSENT else {"value": value}
 
 
 def read(body: Json) -> Snapshot:
-    """The snapshot that a ControllerRevision keeps."""
+    """The snapshot that a ControllerRevision stores."""
     data = body["data"]
     values = tuple((tuple(entry["path"]), entry.get("value", ABSENT)) for entry in data["fields"])
     ours = tuple(entry["ours"].get("value", ABSENT) for entry in data["fields"] if "ours" in entry)
@@ -81,14 +84,14 @@ def read(body: Json) -> Snapshot:
 
 
 def labels(uid: str, run: int) -> dict[str, str]:
-    """What tells the snapshots of one run of a plan from all others."""
+    """The labels by which the snapshots of one run of a plan are selected."""
     return {PLAN_LABEL: uid, RUN_LABEL: str(run)}
 
 
 def former(run: int) -> str:
-    """Selects what was made in the runs before this one.
+    """A selector for what earlier runs have created.
 
-    By their numbers, and not as all that is of another run: a deletion may come late, when a newer run lives on what it has made.
+    Smaller numbers, not simply other numbers: a deletion that arrives late must not hit what a newer run needs.
     """
     return f"{RUN_LABEL}<{run}"
 
@@ -99,15 +102,15 @@ async def drop(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
 
 
 async def drop_former(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
-    """Delete the snapshots of the runs before this one. However late, it does no harm."""
+    """Delete the snapshots of earlier runs. Harmless however late it arrives."""
     await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{former(run)}")
 
 
 async def drop_kept(cluster: Cluster, plan: Ref, uid: str, run: int) -> None:
-    """Delete the snapshots of this run and of those before it, which were kept long enough.
+    """Delete the snapshots of this run and of earlier ones once `spec.keepSnapshots` is over.
 
     Raises:
-        Superseded: the plan is active, as a process finds that slept: a run that is rolled back lives on them.
+        Superseded: the plan is active: its rollback was requested while this process was suspended, and needs them.
     """
     if ((await cluster.get(plan)).get("status") or {}).get("phase") in ACTIVE:
         raise Superseded("the plan is active again")
@@ -124,20 +127,20 @@ async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:
 async def give(
     cluster: Cluster, plan: Ref, marks: Mapping[str, str], *, owned: bool, still_ours: Callable[[], Awaitable[None]]
 ) -> None:
-    """After the end the plan owns the snapshots of its run, so that they go when it goes. Twice is harmless.
+    """Make the plan the owner of the snapshots of its run after the end, so that they are deleted with it. Harmless twice.
 
-    While it is active they have no owner: a deletion in the foreground would take them away first.
+    While the plan is active they have no owner: a foreground deletion of the plan would delete them before the rollback.
 
     Raises:
-        Conflict: one was written meanwhile, so that we may be late.
-        Superseded: `still_ours` says so.
+        Conflict: one was written in between, so this process may be late.
+        Superseded: by `still_ours`.
     """
     owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan.name, "uid": marks[PLAN_LABEL]}
     wanted = [owner] if owned else []
     picked = ",".join(f"{key}={value}" for key, value in marks.items())
     found = await cluster.list(SNAPSHOTS, plan.namespace, picked)
     others = [body for body in found if (body["metadata"].get("ownerReferences") or []) != wanted]
-    if others:  # read before we ask, and written at that version after: a process that slept fails here or there
+    if others:  # after the read, before the writes at that version: a process suspended in between fails on one of them
         await still_ours()
     for body in others:
         ref = Ref(SNAPSHOTS, plan.namespace, body["metadata"]["name"])
@@ -147,11 +150,11 @@ async def give(
 async def write_over(
     cluster: Cluster, ref: Ref, body: Json, operations: Sequence[Operation], account: str = ""
 ) -> None:
-    """Write an object as it was read.
+    """Patch an object at the version that was read.
 
     Raises:
         Conflict: it has changed since.
-        Rejected: it has not, so the server refuses what is written.
+        Rejected: it has not changed, so the server refuses the content.
     """
     try:
         await cluster.patch(ref, [same_version(body), *operations], account)
