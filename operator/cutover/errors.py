@@ -1,7 +1,7 @@
-"""The three families of errors; everything that is raised across modules is one of them.
+"""The families of errors; everything that is raised across modules is one of them.
 
-PlanError is for the person who wrote the plan, OutsideError for what the cluster or a server answered (mapped once, in
-`adapters/`), Broken for a rule of our own that did not hold. No module below `adapters/` sees a foreign exception.
+PlanError is for the author of the plan, OutsideError for what the API server or another server answered (mapped once, in
+`adapters/`), Broken for an invariant of our own that does not hold. No module below `adapters/` sees a library's exception.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in a plan, or one thing it needs and does not find.
+    """One error in a plan, or one thing it needs that is missing.
 
     Attributes:
-        where: the place as the author wrote it, such as ``steps[shift].traffic.weights``; empty for the whole plan.
-        message: one clear sentence with the value and the way out.
-        warning: it stands in nobody's way, and is told when the run begins.
+        where: the field as the author wrote it, such as ``steps[shift].traffic.weights``; empty for the whole plan.
+        message: one sentence with the value and the way out.
+        warning: it does not stop the plan, and is shown when the run begins.
     """
 
     where: str
@@ -29,7 +29,7 @@ class Problem:
 
 
 class PlanError(Exception):
-    """The author of the plan can mend this; it carries every problem found, never only the first."""
+    """The author of the plan can fix this. It carries every problem found, never only the first."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
@@ -37,15 +37,15 @@ class PlanError(Exception):
 
 
 class Broken(Exception):
-    """A rule of our own did not hold. The plan stops where it is, the process goes on."""
+    """An invariant of our own does not hold. The plan stops where it is, the process goes on."""
 
 
 class OutsideError(Exception):
-    """The outside did not do what was asked. Nothing is known about the effect unless a subclass says so."""
+    """A server did not do what was asked. Nothing is known about the effect unless a subclass says so."""
 
 
 class Unavailable(OutsideError):
-    """No usable answer: connection lost, time out, 5xx, 429. The request may or may not have taken effect.
+    """No usable answer: connection lost, timeout, 5xx, 429. The request may or may not have taken effect.
 
     Attributes:
         retry_after: seconds the server asked us to wait; 0.0 when it did not say.
@@ -61,7 +61,7 @@ class NotFound(OutsideError):
 
 
 class NotInstalled(NotFound):
-    """404 of no object: the server knows no such kind."""
+    """404 because the server has no such kind."""
 
 
 class Conflict(OutsideError):
@@ -71,7 +71,7 @@ class Conflict(OutsideError):
 class Rejected(OutsideError):
     """422 or 400: a test of the patch failed, a path is missing, or the server refuses the object. Nothing was done.
 
-    These cannot be told apart by the code (tried on kube-apiserver 1.36): read the object again and compare.
+    The code does not tell which (tried on kube-apiserver 1.36): read the object again and compare.
     """
 
 
@@ -80,8 +80,8 @@ class Denied(OutsideError):
 
 
 class Lost(Exception):
-    """The Lease is not ours any more. The process ends; whoever holds it goes on."""
+    """This process no longer holds the Lease. It ends; the new holder goes on."""
 
 
 class Superseded(Exception):
-    """A higher fence stands on the target: another process has this plan. The turn is dropped and all is read again."""
+    """A higher fence on the target: another process drives this plan. The turn is dropped and everything is read again."""

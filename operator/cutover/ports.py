@@ -1,4 +1,4 @@
-"""What Cutover needs of the outside, as small protocols. `adapters/` holds the real ones, `testing.py` the in-memory ones.
+"""What Cutover needs of the outside, as small protocols. `adapters/` has the real ones, `testing/` those in memory.
 
 Every method raises only the errors of `errors.py`. Bodies are plain JSON documents, never to be changed in place.
 """
@@ -23,7 +23,7 @@ MIGRATOR_LABEL: Final = "cutover.dev/migrator"
 APPLIED_LABEL: Final = "cutover.dev/applied"
 """On a target after a success: the first 32 hexadecimal digits of the hash of the spec that was applied."""
 MADE_LABEL: Final = "cutover.dev/made-by"
-"""On a Job: the uid of the plan that made it. It stays when the claim is taken off at the end."""
+"""On a Job: the uid of the plan that created it. It stays when the claim is removed at the end."""
 FIELD_MANAGER: Final = "cutover"
 
 
@@ -42,7 +42,7 @@ class Resource:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str) -> str:
-        """Where the API server has its objects of a namespace; empty: of all."""
+        """The URL path of its objects in a namespace; empty: in all of them."""
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
         return f"{root}/namespaces/{namespace}/{self.plural}" if namespace else f"{root}/{self.plural}"
 
@@ -70,10 +70,10 @@ WORKLOAD_ENTRIES: Final = Resource("networking.istio.io", "v1", "workloadentries
 HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
-"""What runs pods from a template."""
+"""Kinds that run pods from a template."""
 
 STREAMED: Final = (*WORKLOADS, VIRTUAL_SERVICES, HTTP_ROUTES, SERVICES, CONFIG_MAPS, JOBS)
-"""Kinds of targets, and what we make. Of these, and only while they carry `PLAN_LABEL`, every change is streamed to us."""
+"""Kinds of targets, and of objects that steps create. Their changes are streamed only while they carry `PLAN_LABEL`."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -96,17 +96,17 @@ class Cluster(Protocol):
         """Read one object now. Raises NotFound."""
 
     def seen(self, ref: Ref) -> Json | None:
-        """The newest streamed body of a claimed object, never older than our own last write; None when there is none."""
+        """The newest streamed body of a claimed object, never older than our own last write; None when it is not streamed."""
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """All objects of a kind in a namespace, or in all of them; a kind that is not installed has none (but plans are).
+        """All objects of a kind in a namespace, or in all of them; none where the kind is not installed (except plans).
 
         Args:
             resource: the kind.
-            namespace: where; empty for everywhere.
+            namespace: its namespace; empty for all.
             labels: a label selector.
-            fresh: what is read is not older than the call. Without it the server answers from its cache at once, as it
-                would feed a watch; with it a list of a quiet kind takes up to 100 ms (kube-apiserver 1.36).
+            fresh: what is read is not older than the call. Without it the server answers at once from its watch cache;
+                with it a list of a quiet kind takes up to 100 ms (kube-apiserver 1.36).
         """
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
@@ -115,7 +115,7 @@ class Cluster(Protocol):
         Args:
             ref: the object.
             operations: RFC 6902; all or none take effect.
-            account: the service account of the same namespace to act as; empty for the operator itself.
+            account: the service account of the same namespace to impersonate; empty for the operator itself.
 
         Raises:
             Rejected, NotFound, Conflict, Denied: nothing was done.
@@ -123,17 +123,17 @@ class Cluster(Protocol):
         """
 
     async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
-        """What an object would be after a JSON patch, fields dropped that the server does not know. Nothing is changed."""
+        """A dry run of a JSON patch: what the object would be, without fields the server does not know. Nothing is changed."""
 
     async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
-        """What an object would be after a strategic merge patch. Nothing is changed.
+        """A dry run of a strategic merge patch: what the object would be. Nothing is changed.
 
-        The server defaults, validates and asks admission as for a real write, and refuses fields it does not know.
+        The server applies defaults, validation and admission as for a real write, and refuses fields it does not know.
 
         Args:
             ref: an object of a built-in kind.
-            patch: the document; with ``metadata.resourceVersion`` it is Conflict when the object is at another.
-            account: the service account of the same namespace to act as.
+            patch: the document; with another ``metadata.resourceVersion`` than the object has, it is a Conflict.
+            account: the service account of the same namespace to impersonate.
         """
 
     async def create(
@@ -143,15 +143,15 @@ class Cluster(Protocol):
 
         Args:
             resource: the kind.
-            namespace: where.
+            namespace: its namespace.
             body: the manifest.
-            account: the service account of the namespace to act as, for which the server refuses fields that it does not
-                know; empty for the operator itself.
-            dry_run: the server defaults, validates and asks admission, and makes nothing.
+            account: the service account of the namespace to impersonate, with strict validation of fields; empty for the
+                operator itself.
+            dry_run: the server applies defaults, validation and admission, and creates nothing.
         """
 
     async def remove(self, ref: Ref, uid: str, account: str) -> None:
-        """Delete one object, as a service account, if it is the one with this uid; what it owns follows. Gone already is fine."""
+        """Delete one object with what it owns, as a service account, if it has this uid. Harmless when it is gone."""
 
     async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
         """Delete every object of a kind that a label selector picks, as the operator."""
@@ -169,8 +169,8 @@ class Sample:
 
     Attributes:
         value: a finite number, or None when there was none.
-        note: why there was none, in words of ours: no text of the server's answer ever goes into a status.
-        at: the server's time that the number is of, in seconds; None when it did not say.
+        note: why there was none, in words of ours: no text of the answer ever reaches a status.
+        at: the server's time of the number, in seconds; None when it did not say.
     """
 
     value: float | None
@@ -179,16 +179,16 @@ class Sample:
 
 
 class Metrics(Protocol):
-    """Servers of numbers, configured by the administrator and named by plans.
+    """Metric servers, configured by the administrator and named by plans.
 
-    No method raises for what a server does: any trouble is a sample without a value, with a note.
+    No method raises for what a server does: a failure is a sample without a value, with a note.
     """
 
     def names(self, kind: str) -> Sequence[str]:
         """Names of all providers of a kind, ``prometheus`` or ``http``, sorted."""
 
     def usable(self, provider: str) -> bool:
-        """Whether the operator has what it takes to show a provider who it is; where it has not, its log says why."""
+        """Whether the operator has usable credentials for a provider; when it has not, its log says why."""
 
     async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
         """One instant query.
@@ -196,8 +196,8 @@ class Metrics(Protocol):
         Args:
             provider: its name in the settings, of kind prometheus.
             query: PromQL.
-            lookback: seconds after which a series that got no new sample counts as gone.
-            at: the server's time to ask about, in seconds; None for its present.
+            lookback: seconds after which a series without a new sample counts as gone.
+            at: the server's time of the query, in seconds; None for now.
         """
 
     async def fetch(self, provider: str, path: str, query: Mapping[str, str], pick: Callable[[Json], Sample]) -> Sample:
@@ -206,7 +206,7 @@ class Metrics(Protocol):
         Args:
             provider: its name in the settings, of kind http.
             path: below the provider's address, beginning with a slash; of characters that need no quoting.
-            query: what follows the question mark; quoted here.
+            query: the query parameters; quoted here.
             pick: finds the number in the document, which goes nowhere else. Called in another thread when it is large.
         """
 
@@ -219,7 +219,7 @@ class Clock(Protocol):
 
 
 class Tone(StrEnum):
-    """How a message is coloured where it is read."""
+    """The colour of a message where it is shown."""
 
     INFO = "info"
     SUCCESS = "success"
@@ -229,7 +229,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What people are told."""
+    """A message to people."""
 
     title: str
     text: str
@@ -238,15 +238,15 @@ class Message:
 
 @dataclass(slots=True)
 class Delivery:
-    """What becomes of one message; whoever sends it writes here.
+    """The delivery of one message; updated by the sender.
 
     Attributes:
-        over: it was delivered, or given up.
-        trouble: why it was given up, in words of ours; empty when it was delivered.
+        over: it was delivered, or has failed for good.
+        error: why it has failed, in words of ours; empty when it was delivered.
     """
 
     over: bool = False
-    trouble: str = ""
+    error: str = ""
 
 
 class Messenger(Protocol):
@@ -264,19 +264,19 @@ class Messenger(Protocol):
         Args:
             provider: its name in the settings.
             message: what is sent.
-            patience: seconds after which a message that nobody took is given up.
-            key: what was posted under it before in this process is not sent again; that delivery is returned.
+            patience: seconds after which an undelivered message has failed.
+            key: a message posted under the same key before in this process is not sent again; its delivery is returned.
         """
 
     def delivery(self, key: Hashable) -> Delivery | None:
-        """What was posted under a key by this process; None when nothing was, or so long ago that it is forgotten."""
+        """The delivery posted under a key by this process; None when there was none, or it was long ago."""
 
 
 class Recorder(Protocol):
-    """Where people read what happened."""
+    """Where events are published."""
 
     def record(self, plan: Json, notice: Notice) -> None:
-        """Publish one event about a plan; never blocks, never raises."""
+        """Publish one event of a plan; never blocks, never raises."""
 
 
 @dataclass(frozen=True, slots=True)

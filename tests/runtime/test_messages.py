@@ -49,7 +49,7 @@ async def over(*deliveries: Delivery) -> list[str]:
             await asyncio.sleep(0.01)
 
     await asyncio.wait_for(wait(lambda: all(delivery.over for delivery in deliveries)), 20)
-    return [delivery.trouble for delivery in deliveries]
+    return [delivery.error for delivery in deliveries]
 
 
 async def test_they_come_in_order(chat: Receiver, tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ async def test_what_there_is_no_room_for_is_dropped_and_counted(
     told: Told = []
     sender = Messages({"chat": NotifyProvider(url_file=tmp_path / "none")}, lambda *what: told.append(what))
     posted = [sender.post("chat", Message("t", "m"), 30) for _ in range(5)]
-    assert [delivery.trouble for delivery in posted if delivery.over] == ["too many messages are queued for it"] * 2
+    assert [delivery.error for delivery in posted if delivery.over] == ["too many messages are waiting"] * 2
     assert told == [("chat", False)] * 2
-    assert sender.post("pager", Message("t", "m"), 30).trouble == "no such provider is configured"
+    assert sender.post("pager", Message("t", "m"), 30).error == "there is no such provider"
 
 
 async def test_what_was_posted_under_a_key_is_not_sent_again_while_it_is_remembered(

@@ -61,8 +61,8 @@ class Notify(Kind):
             return Done()
         delivery = self._post(context, "do")
         if not delivery.over:
-            return Again(context.next_look(), f"the message is on its way to {self.provider}")
-        return Done(message=f"not delivered to {self.provider}: {delivery.trouble}" if delivery.trouble else "")
+            return Again(context.pause(), f"the message is on its way to {self.provider}")
+        return Done(message=f"not delivered to {self.provider}: {delivery.error}" if delivery.error else "")
 
     async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
         """Post the opposite, and wait for nobody: other undos are behind this one."""

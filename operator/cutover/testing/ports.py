@@ -1,4 +1,4 @@
-"""All ports in memory but the API server, for tests and for trying a plan out: a clock set by hand, numbers, notices."""
+"""All ports in memory but the API server, for tests and for simulating a plan: a clock set by hand, samples, notices."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class MemoryClock:
 
 
 class MemoryMetrics:
-    """Providers in memory: a function from a query to a sample, one from a path to a document, and whether they should be believed.
+    """Metric providers in memory: a function from a query to a sample, and one from a path to a document.
 
     Attributes:
-        unusable: names of providers whose credentials are of no use.
+        unusable: names of providers whose credentials cannot be used.
     """
 
     def __init__(
@@ -47,33 +47,33 @@ class MemoryMetrics:
         self.unusable: set[str] = set()
 
     def names(self, kind: str) -> Sequence[str]:
-        """All of them, of whatever kind."""
+        """All of them, for every kind."""
         del kind
         return self._providers
 
     def usable(self, provider: str) -> bool:
-        """Whether it was not said to be otherwise."""
+        """Whether its credentials can be used."""
         return provider not in self.unusable
 
     async def query(self, provider: str, query: str, lookback: float, at: float | None = None) -> Sample:
-        """What the function says."""
+        """The sample that the function returns."""
         await asyncio.sleep(0)
         del provider, lookback, at
         return self.answer(query)
 
     async def fetch(self, provider: str, path: str, query: Mapping[str, str], pick: Callable[[Json], Sample]) -> Sample:
-        """What is picked from what the function says."""
+        """The sample picked from the document that the function returns."""
         await asyncio.sleep(0)
         del provider, query
         return pick(self.document(path))
 
 
 class MemoryMessenger:
-    """Keeps what is posted, as (provider, message). A crash takes along what was on its way.
+    """Collects what is posted, as (provider, message).
 
     Attributes:
-        trouble: why nothing is delivered; empty: all is.
-        slow: what is posted stays under way.
+        failure: why nothing is delivered; empty when everything is.
+        slow: posted messages are not delivered yet.
         around: called with each effect, so that a test can let the process die before or after it.
     """
 
@@ -82,11 +82,11 @@ class MemoryMessenger:
         self.posted: list[tuple[str, Message]] = []
         self.deliveries: list[Delivery] = []
         self._keys: dict[Hashable, Delivery] = {}
-        self.trouble, self.slow = "", False
+        self.failure, self.slow = "", False
         self.around: Callable[[Callable[[], None]], None] = lambda effect: effect()
 
     def knows(self, provider: str) -> bool:
-        """Whether it is one of ours."""
+        """Whether it is configured."""
         return provider in self._providers
 
     def names(self) -> Sequence[str]:
@@ -94,7 +94,7 @@ class MemoryMessenger:
         return self._providers
 
     def restart(self) -> None:
-        """The process died: a new one knows of no key."""
+        """The process died: a new one knows no key."""
         self._keys.clear()
 
     def delivery(self, key: Hashable) -> Delivery | None:
@@ -102,11 +102,11 @@ class MemoryMessenger:
         return self._keys.get(key)
 
     def post(self, provider: str, message: Message, patience: float, key: Hashable = None) -> Delivery:
-        """Keep it, once a key."""
+        """Collect it, once per key."""
         del patience
         if key is not None and (known := self._keys.get(key)):
             return known
-        delivery = Delivery(over=not self.slow, trouble=self.trouble)
+        delivery = Delivery(over=not self.slow, error=self.failure)
         self.around(lambda: self.posted.append((provider, message)))
         self.deliveries.append(delivery)
         if key is not None:
@@ -116,35 +116,35 @@ class MemoryMessenger:
 
 @dataclass
 class MemoryRecorder:
-    """Keeps every notice."""
+    """Collects every notice."""
 
     notices: list[Notice] = field(default_factory=list)
 
     def record(self, plan: Json, notice: Notice) -> None:
-        """Keep it."""
+        """Collect it."""
         del plan
         self.notices.append(notice)
 
 
 class Spawner:
-    """Collects what is to run beside the turns, and runs it when told to."""
+    """Collects the tasks that run beside the turns, and runs them when told to."""
 
     def __init__(self) -> None:
         self._waiting: list[Coroutine[Any, Any, None]] = []
 
     def __call__(self, task: Coroutine[Any, Any, None]) -> None:
-        """Take one."""
+        """Collect one task."""
         self._waiting.append(task)
 
     async def run(self) -> bool:
-        """Run all that was collected; whether there was any."""
+        """Run all collected tasks; whether there were any."""
         tasks, self._waiting = self._waiting, []
         for task in tasks:
             await task
         return bool(tasks)
 
     def drop(self) -> None:
-        """The process died with them."""
+        """The process died, and its tasks with it."""
         for task in self._waiting:
             task.close()
         self._waiting = []
