@@ -1,9 +1,8 @@
-"""An API server in memory that keeps the rules, for tests and for trying a plan out. Used through `cutover.testing`.
+"""An API server in memory, for tests and for simulating a plan. Used through `cutover.testing`.
 
 It keeps resourceVersions and generations, applies JSON patches as the real one does (all or nothing; 422 for a
-failed test), honours finalizers, and refuses what must never be asked of it: weights that no longer add up, a target
-written without a claim or with a lower fence. A crash switch kills the caller at the n-th call, before or after its
-effect.
+failed test), honours finalizers, and raises for requests that must never be made: weights that no longer add up, a target
+written without a claim or with a lower fence.
 """
 
 from __future__ import annotations
@@ -11,80 +10,33 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from cutover.errors import Broken, Conflict, Denied, NotFound, NotInstalled, Unavailable
+from cutover.errors import Broken, Conflict, Denied, NotFound, NotInstalled
 from cutover.field_path import Json, Operation
-from cutover.ports import (
-    FENCE_LABEL,
-    HTTP_ROUTES,
-    JOBS,
-    NAMESPACES,
-    PLAN_LABEL,
-    PLANS,
-    SNAPSHOTS,
-    Ref,
-    Resource,
-)
-from cutover.routing.resources import ROUTINGS
+from cutover.ports import JOBS, NAMESPACES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.targets.patching import apply, merge, tidy
+from cutover.testing.crash import CrashSwitch
 from cutover.testing.ports import MemoryClock
-
-
-class Crash(BaseException):
-    """The process died here."""
-
-
-@dataclass
-class CrashSwitch:
-    """Kills the caller at the n-th call, or lets it get no answer.
-
-    Attributes:
-        at: the call to die at, counted from 1; 0 for none.
-        after: die after the effect instead of before it.
-        calls: calls so far.
-        lost: no answer comes, and the caller lives.
-    """
-
-    at: int = 0
-    after: bool = False
-    calls: int = 0
-    lost: bool = False
-
-    def around(self, effect: Callable[[], Any]) -> Any:
-        """Count one call, and die if it is the one."""
-        self.calls += 1
-        hit = self.calls == self.at
-        if hit and not self.after:
-            raise self._trouble()
-        try:
-            return effect()
-        finally:
-            if hit:
-                raise self._trouble()
-
-    def _trouble(self) -> BaseException:
-        return Unavailable("no answer") if self.lost else Crash()
+from cutover.testing.server_rules import apply_defaults, check_possible, content, selected
 
 
 class MemoryCluster:
     """An API server in memory.
 
     Attributes:
-        objects: what it holds.
+        objects: all objects.
         writes: every write so far, as (verb, object), for counting.
         told: called with each write and its content.
-        changed: called with each object that is no longer what it was: before and after, None for not there.
-        effects: those among them that changed a spec (of a ConfigMap its data), as ("spec", object).
+        changed: called with each changed object: before and after, None where it is absent.
+        effects: the writes that changed a spec (of a ConfigMap its data), as ("spec", object).
         denied: (verb, object) that no account may do.
         unknown: kinds that are not installed.
-        refuse: called with each object that a dry run would bring about; raises Rejected or Denied as the server would.
-        strict: refuse weights that no longer add up to what they did.
-        rollouts: the controllers bring rollouts to their end.
+        refuse: called with each object that a dry run would produce; raises Rejected or Denied as the server would.
+        strict: raise for weights that no longer add up to what they did.
+        rollouts: the controllers complete rollouts.
         templates: the pod template that each workload's controller has rolled out last.
         exits: the exit code with which the pod of a Job (its spec) ends; None while it runs.
-        clock: dates what is created.
+        clock: the time of what is created.
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
@@ -108,7 +60,7 @@ class MemoryCluster:
     def put(self, resource: Resource, body: Json) -> Ref:
         """Create or replace an object, as a person would."""
         body = copy.deepcopy(body)
-        _fill_in(resource, body)
+        apply_defaults(resource, body)
         metadata = body["metadata"]
         ref = Ref(resource, metadata.setdefault("namespace", "shop"), metadata["name"])
         old = self.objects.get(ref)
@@ -122,7 +74,7 @@ class MemoryCluster:
         return ref
 
     def report(self, ref: Ref, status: Json) -> None:
-        """Set the status of an object, as its controller would."""
+        """Set the status of an object, as its controller would do."""
         body = self.objects[ref]
         self._store(ref, body | {"metadata": dict(body["metadata"]), "status": status})
 
@@ -136,7 +88,7 @@ class MemoryCluster:
             self._remove(ref)
 
     def terminate(self, namespace: str) -> None:
-        """Begin to delete a namespace: it stays until all that is in it is gone."""
+        """Start deleting a namespace: it stays until everything in it is gone."""
         metadata = {"name": namespace, "namespace": "", "deletionTimestamp": "2026-01-01T12:00:00Z"}
         self.put(NAMESPACES, {"metadata": metadata})
 
@@ -172,16 +124,16 @@ class MemoryCluster:
             raise NotInstalled(f"there is no kind {ref.resource.kind}")
         if ref not in self.objects:
             raise NotFound(f"{ref} not found")
-        return self.objects[ref]  # nobody changes a body in place, so nothing need be copied
+        return self.objects[ref]  # callers never change a body in place, so it need not be copied
 
     def seen(self, ref: Ref) -> Json | None:
-        """The object, if it would be streamed."""
+        """The object, if its changes would be streamed."""
         body = self.objects.get(ref)
         streamed = ref.resource == PLANS or (body is not None and PLAN_LABEL in (body["metadata"].get("labels") or {}))
         return body if streamed else None
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
-        """Objects of a kind that a selector picks."""
+        """The objects of a kind that a selector picks."""
         del fresh
         await asyncio.sleep(0)
         picked: Sequence[Json] = self.switch.around(
@@ -198,7 +150,7 @@ class MemoryCluster:
         return [
             ref
             for ref in sorted(ref for ref in found if ref.resource == resource)
-            if namespace in ("", ref.namespace) and _selected(found[ref]["metadata"].get("labels") or {}, labels)
+            if namespace in ("", ref.namespace) and selected(found[ref]["metadata"].get("labels") or {}, labels)
         ]
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
@@ -207,7 +159,7 @@ class MemoryCluster:
         return self.switch.around(lambda: self._patch(ref, operations, account))
 
     async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
-        """What a JSON patch would make of an object."""
+        """A dry run of a JSON patch."""
         await asyncio.sleep(0)
 
         def effect() -> Json:
@@ -224,7 +176,7 @@ class MemoryCluster:
         for operation in operations:
             apply(body, operation)
         tidy(body)
-        _fill_in(ref.resource, body)
+        apply_defaults(ref.resource, body)
         return body
 
     def _patch(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
@@ -233,10 +185,10 @@ class MemoryCluster:
             raise Broken(f"{ref} is written without an account")
         if ("patch", ref) in self.denied:
             raise Denied(f"{account or 'the operator'} cannot patch {ref}")
-        _possible(ref, before, body, strict=self.strict)
+        check_possible(ref, before, body, strict=self.strict)
         if body == before:
             return before
-        if _content(body) != _content(before):
+        if content(body) != content(before):
             body["metadata"]["generation"] += 1
             self.effects.append(("spec", ref))
         self._write("patch", ref, list(operations))
@@ -247,14 +199,14 @@ class MemoryCluster:
         return body
 
     async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
-        """What a strategic merge patch would make of an object."""
+        """A dry run of a strategic merge patch."""
         await asyncio.sleep(0)
         return self.switch.around(lambda: self._dry_run(ref, patch, account))
 
     def _dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
         before = self._get(ref)
         if not account:
-            raise Broken(f"{ref} is tried out without an account")
+            raise Broken(f"{ref} is patched in a dry run without an account")
         if ("patch", ref) in self.denied:
             raise Denied(f"{account} cannot patch {ref}")
         version = patch.get("metadata", {}).get("resourceVersion", before["metadata"]["resourceVersion"])
@@ -274,7 +226,7 @@ class MemoryCluster:
     def _create(self, resource: Resource, namespace: str, body: Json, account: str, *, dry_run: bool) -> Json:
         ref = Ref(resource, namespace, body["metadata"]["name"])
         if resource == JOBS and not account:
-            raise Broken(f"{ref} is made without an account")
+            raise Broken(f"{ref} is created without an account")
         if ("create", Ref(resource, namespace, "")) in self.denied:
             raise Denied(f"{account} cannot create {resource.plural}")
         if ref in self.objects:
@@ -301,7 +253,7 @@ class MemoryCluster:
         self.switch.around(effect)
 
     async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
-        """Delete what a selector picks."""
+        """Delete the objects that a selector picks."""
         await asyncio.sleep(0)
 
         def effect() -> None:
@@ -326,69 +278,7 @@ class MemoryCluster:
         return body
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
-        """Whether nobody has forbidden it."""
+        """Whether no test has denied it."""
         await asyncio.sleep(0)
         del account
         return (verb, Ref(resource, namespace, name)) not in self.denied
-
-
-def _selected(labels: Json, selector: str) -> bool:
-    if " in (" in selector:
-        key, _, values = selector.partition(" in (")
-        return labels.get(key) in values.rstrip(")").split(",")
-    return all(_meets(labels, part) for part in selector.split(",") if part)
-
-
-def _meets(labels: Json, part: str) -> bool:
-    for sign in ("!=", "=", "<"):
-        key, found, value = part.partition(sign)
-        if found:
-            label = labels.get(key)
-            if sign == "<":
-                return label is not None and label.isdecimal() and int(label) < int(value)
-            return (label == value) is (sign == "=")
-    return part in labels
-
-
-def _possible(ref: Ref, before: Json, after: Json, *, strict: bool) -> None:
-    """Refuse what no correct caller asks for."""
-    if ref.resource in (PLANS, SNAPSHOTS):
-        return
-    labels, was = after["metadata"].get("labels") or {}, before["metadata"].get("labels") or {}
-    if _content(before) != _content(after) and PLAN_LABEL not in labels:
-        raise Broken(f"{ref} is changed without a claim")
-    if was.get(PLAN_LABEL) == labels.get(PLAN_LABEL) and _number(labels) < _number(was):
-        raise Broken(f"the fence of {ref} is lowered")
-    if strict and ref.resource in ROUTINGS and _sums(ref, before) != _sums(ref, after):
-        raise Broken(f"the weights of {ref} add up to {_sums(ref, after)} instead of {_sums(ref, before)}")
-
-
-def _fill_in(resource: Resource, body: Json) -> None:
-    """What the definition of an HTTPRoute fills in where it is left out."""
-    rules = body["spec"].get("rules") or () if resource == HTTP_ROUTES else ()
-    for rule in rules:
-        for match in rule.setdefault("matches", [{}]):
-            match["path"] = {"type": "PathPrefix", "value": "/"} | match.get("path", {})
-            for header in match.get("headers", ()):
-                header.setdefault("type", "Exact")
-        mirrors = [one["requestMirror"]["backendRef"] for one in rule.get("filters", ()) if "requestMirror" in one]
-        for reference in (*rule.get("backendRefs", ()), *mirrors):
-            reference.setdefault("group", "")
-            reference.setdefault("kind", "Service")
-        for reference in rule.get("backendRefs", ()):
-            reference.setdefault("weight", 1)
-
-
-def _content(body: Json) -> tuple[Json, Json]:
-    return body.get("spec"), body.get("data")
-
-
-def _number(labels: Json) -> int:
-    text = labels.get(FENCE_LABEL, "")
-    return int(text) if text.isdecimal() else 0
-
-
-def _sums(ref: Ref, body: Json) -> list[int]:
-    """Of the routes that split traffic; one destination alone has all of it, whatever its weight."""
-    routes = ROUTINGS[ref.resource].routes_of(body)
-    return [sum(aim.weight for aim in route.destinations) for route in routes if len(route.destinations) > 1]

@@ -1,6 +1,6 @@
-"""Plays the controllers, the kubelet and the endpoints of the in-memory server: what was asked for is there at once. For tests.
+"""The controllers, the kubelet and the endpoints of the in-memory server; everything happens at once. For tests.
 
-Rollouts complete, pods are of the newest template, EndpointSlices name the pods that a Service chooses, Jobs run and end.
+Rollouts complete, pods run the newest template, EndpointSlices list the pods that a Service selects, Jobs run and end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cutover.ports import DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS,
 from cutover.testing.cluster import MemoryCluster
 
 NODES: Final = 2
-"""Where a DaemonSet runs its pods."""
+"""The number of nodes, and so of the pods of a DaemonSet."""
 _FIGURES: Final = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
 _FIGURES_OF_DAEMONS: Final = (
     "desiredNumberScheduled",
@@ -31,13 +31,13 @@ _JOB: Final = "batch.kubernetes.io/job-name"
 
 
 def react(cluster: MemoryCluster) -> bool:
-    """All of them, once. Whether anything changed."""
+    """Run all controllers once; whether anything changed."""
     changed = [roll_out(cluster), run_pods(cluster), name_endpoints(cluster), run_jobs(cluster)]
     return any(changed)
 
 
 def roll_out(cluster: MemoryCluster) -> bool:
-    """Every rollout completes at once, but that of a paused Deployment stands still. Whether anything changed."""
+    """Every rollout completes at once, except of a paused Deployment; whether anything changed."""
     changed = False
     for ref, body in list(cluster.objects.items()):
         if ref.resource not in WORKLOADS or not cluster.rollouts:
@@ -59,41 +59,39 @@ def roll_out(cluster: MemoryCluster) -> bool:
 
 
 def run_pods(cluster: MemoryCluster) -> bool:
-    """As many pods as a workload says that it has, of the template that its controller has rolled out last."""
+    """Create and delete pods until each workload has as many as its status says, of the template rolled out last."""
     changed = False
     for ref, body in list(cluster.objects.items()):
         status = body.get("status") or {}
-        if ref.resource not in WORKLOADS or status.get("observedGeneration") != body["metadata"]["generation"]:
-            continue
-        template = cluster.templates.get(ref, body["spec"]["template"])
-        mark = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
-        wanted = {
-            Ref(PODS, ref.namespace, f"{ref.resource.plural[0]}-{ref.name}-{number}")
-            for number in range(status.get("readyReplicas", status.get("numberReady", 0)))
-        }
-        there = {
-            one
-            for one in cluster.objects
-            if one.resource == PODS and one.name.rpartition("-")[0] == f"{ref.resource.plural[0]}-{ref.name}"
-        }
-        right = {one for one in wanted & there if cluster.objects[one]["metadata"]["labels"][TEMPLATE_HASH] == mark}
-        for one in there - right:
-            cluster.delete(one)
-        for one in sorted(wanted - right):
-            cluster.put(PODS, pod(one.name, template, mark, owner(ref, body, mark)))
-        changed = changed or there != right or wanted != right
+        if ref.resource in WORKLOADS and status.get("observedGeneration") == body["metadata"]["generation"]:
+            changed = _pods_of(cluster, ref, body, status) or changed
     return changed
 
 
+def _pods_of(cluster: MemoryCluster, ref: Ref, body: Json, status: Json) -> bool:
+    template = cluster.templates.get(ref, body["spec"]["template"])
+    mark = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
+    prefix = f"{ref.resource.plural[0]}-{ref.name}"
+    ready = status.get("readyReplicas", status.get("numberReady", 0))
+    wanted = {Ref(PODS, ref.namespace, f"{prefix}-{number}") for number in range(ready)}
+    existing = {one for one in cluster.objects if one.resource == PODS and one.name.rpartition("-")[0] == prefix}
+    current = {one for one in wanted & existing if cluster.objects[one]["metadata"]["labels"][TEMPLATE_HASH] == mark}
+    for one in existing - current:
+        cluster.delete(one)
+    for one in sorted(wanted - current):
+        cluster.put(PODS, pod(one.name, template, mark, owner(ref, body, mark)))
+    return existing != current or wanted != current
+
+
 def owner(ref: Ref, body: Json, mark: str) -> Json:
-    """What the pods of a workload name as their controller."""
+    """The controller that the pods of a workload name as their owner."""
     if ref.resource == DEPLOYMENTS:
         return {"kind": "ReplicaSet", "name": f"{ref.name}-{mark}", "uid": f"uid-{mark}", "controller": True}
     return {"kind": ref.resource.kind, "name": ref.name, "uid": body["metadata"]["uid"], "controller": True}
 
 
 def pod(name: str, template: Json, mark: str = "", made_by: Json = None) -> Json:
-    """A pod that runs."""
+    """A running pod."""
     metadata = template["metadata"]
     state = {"state": {"running": {}}, "restartCount": 0}
     return {
@@ -113,7 +111,7 @@ def pod(name: str, template: Json, mark: str = "", made_by: Json = None) -> Json
 
 
 def name_endpoints(cluster: MemoryCluster) -> bool:
-    """Each Service's slice names the ready pods that it chooses."""
+    """The EndpointSlice of each Service lists the ready pods that it selects; whether anything changed."""
     changed = False
     pods = [body for ref, body in sorted(cluster.objects.items()) if ref.resource == PODS and pod_ready(body)]
     for ref, body in list(cluster.objects.items()):
@@ -138,7 +136,7 @@ def name_endpoints(cluster: MemoryCluster) -> bool:
 
 
 def run_jobs(cluster: MemoryCluster) -> bool:
-    """Each Job goes one step further; `cluster.exits` says how its pods end. Whether anything changed."""
+    """Each Job makes one step of progress; `cluster.exits` says how its pods end. Whether anything changed."""
     changed = _collect(cluster)
     for ref, body in list(cluster.objects.items()):
         if ref.resource != JOBS:
@@ -151,7 +149,7 @@ def run_jobs(cluster: MemoryCluster) -> bool:
 
 
 def _collect(cluster: MemoryCluster) -> bool:
-    """Pods whose Job is gone go too."""
+    """Delete the pods whose Job is gone."""
     gone = [
         ref
         for ref, body in cluster.objects.items()
@@ -176,13 +174,7 @@ def _next_status(cluster: MemoryCluster, ref: Ref, body: Json) -> Json:
         conditions["Suspended"] = {"type": "Suspended", "status": "True", "reason": "JobSuspended"}
         status |= {"active": 0, "ready": 0}
     elif pod not in cluster.objects:
-        labels, spec = {_JOB: ref.name}, body["spec"]["template"]["spec"]
-        running = [{"name": item["name"], "state": {"running": {}}} for item in spec["containers"]]
-        cluster.put(PODS, {
-            "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": labels},
-            "spec": spec,
-            "status": {"phase": "Running", "containerStatuses": running},
-        })  # fmt: skip
+        _start_job(cluster, pod, body["spec"]["template"]["spec"], ref.name)
         if "Suspended" in conditions:
             conditions["Suspended"] = {"type": "Suspended", "status": "False", "reason": "JobResumed"}
         status |= {"startTime": "2026-01-01T12:00:00Z", "active": 1, "ready": 1}
@@ -190,17 +182,31 @@ def _next_status(cluster: MemoryCluster, ref: Ref, body: Json) -> Json:
         code = cluster.exits(cluster.objects[pod]["spec"])
         if code is None:
             return status
-        _end(cluster, pod, code)
-        kind, reason = ("Complete", "CompletionsReached") if code == 0 else ("Failed", "BackoffLimitExceeded")
-        conditions[kind] = {"type": kind, "status": "True", "reason": reason}
+        condition = _end_job(cluster, pod, code)
+        conditions[condition["type"]] = condition
         status |= {"active": 0, "ready": 0, "succeeded": int(code == 0), "failed": int(code != 0)}
     return status | {"conditions": [conditions[name] for name in sorted(conditions)]}
 
 
-def _end(cluster: MemoryCluster, pod: Ref, code: int) -> None:
+def _start_job(cluster: MemoryCluster, pod: Ref, spec: Json, job: str) -> None:
+    running = [{"name": item["name"], "state": {"running": {}}} for item in spec["containers"]]
+    cluster.put(
+        PODS,
+        {
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": {_JOB: job}},
+            "spec": spec,
+            "status": {"phase": "Running", "containerStatuses": running},
+        },
+    )
+
+
+def _end_job(cluster: MemoryCluster, pod: Ref, code: int) -> Json:
+    """End the pod of a Job; the condition that its Job gets."""
     body = copy.deepcopy(cluster.objects[pod])
     ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": "2026-01-01T12:00:01Z"}
     for status in body["status"]["containerStatuses"]:
         status["state"] = {"terminated": ended}
     body["status"]["phase"] = "Failed" if code else "Succeeded"
     cluster.report(pod, body["status"])
+    kind, reason = ("Complete", "CompletionsReached") if code == 0 else ("Failed", "BackoffLimitExceeded")
+    return {"type": kind, "status": "True", "reason": reason}

@@ -1,0 +1,72 @@
+"""The rules that the in-memory API server keeps: label selectors, defaults, and writes that no correct caller makes. Pure."""
+
+from __future__ import annotations
+
+from cutover.errors import Broken
+from cutover.field_path import Json
+from cutover.ports import FENCE_LABEL, HTTP_ROUTES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
+from cutover.routing.routings import ROUTINGS
+
+
+def selected(labels: Json, selector: str) -> bool:
+    """Whether a label selector picks these labels."""
+    if " in (" in selector:
+        key, _, values = selector.partition(" in (")
+        return labels.get(key) in values.rstrip(")").split(",")
+    return all(_matches(labels, part) for part in selector.split(",") if part)
+
+
+def _matches(labels: Json, part: str) -> bool:
+    for sign in ("!=", "=", "<"):
+        key, found, value = part.partition(sign)
+        if found:
+            label = labels.get(key)
+            if sign == "<":
+                return label is not None and label.isdecimal() and int(label) < int(value)
+            return (label == value) is (sign == "=")
+    return part in labels
+
+
+def check_possible(ref: Ref, before: Json, after: Json, *, strict: bool) -> None:
+    """Raise Broken for a write that no correct caller makes."""
+    if ref.resource in (PLANS, SNAPSHOTS):
+        return
+    labels, was = after["metadata"].get("labels") or {}, before["metadata"].get("labels") or {}
+    if content(before) != content(after) and PLAN_LABEL not in labels:
+        raise Broken(f"{ref} is changed without a claim")
+    if was.get(PLAN_LABEL) == labels.get(PLAN_LABEL) and _number(labels) < _number(was):
+        raise Broken(f"the fence of {ref} is lowered")
+    if strict and ref.resource in ROUTINGS and _sums(ref, before) != _sums(ref, after):
+        raise Broken(f"the weights of {ref} add up to {_sums(ref, after)} instead of {_sums(ref, before)}")
+
+
+def apply_defaults(resource: Resource, body: Json) -> None:
+    """Fill in the defaults of an HTTPRoute, as its CustomResourceDefinition does."""
+    rules = body["spec"].get("rules") or () if resource == HTTP_ROUTES else ()
+    for rule in rules:
+        for match in rule.setdefault("matches", [{}]):
+            match["path"] = {"type": "PathPrefix", "value": "/"} | match.get("path", {})
+            for header in match.get("headers", ()):
+                header.setdefault("type", "Exact")
+        mirrors = [one["requestMirror"]["backendRef"] for one in rule.get("filters", ()) if "requestMirror" in one]
+        for reference in (*rule.get("backendRefs", ()), *mirrors):
+            reference.setdefault("group", "")
+            reference.setdefault("kind", "Service")
+        for reference in rule.get("backendRefs", ()):
+            reference.setdefault("weight", 1)
+
+
+def content(body: Json) -> tuple[Json, Json]:
+    """What makes up an object besides its metadata and status."""
+    return body.get("spec"), body.get("data")
+
+
+def _number(labels: Json) -> int:
+    text = labels.get(FENCE_LABEL, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _sums(ref: Ref, body: Json) -> list[int]:
+    """The sum of the weights of each route with several destinations; a single one gets all traffic, whatever its weight."""
+    routes = ROUTINGS[ref.resource].routes_of(body)
+    return [sum(aim.weight for aim in route.aims) for route in routes if len(route.aims) > 1]
