@@ -154,7 +154,7 @@ async def test_what_a_later_step_has_taken_over_stays_where_its_snapshot_is_lost
     run = await asked()
     there = {ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS}
     run.request(RequestVerb.APPROVE, "ok")
-    await run.until(lambda: weights(run) == [30, 70] and run.status.steps[-1].written)
+    await run.until(lambda: weights(run) == [30, 70] and run.status.steps[-1].snapshot_taken)
     (lost,) = (ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS and ref not in there)
     run.cluster.delete(lost)
     run.restart()

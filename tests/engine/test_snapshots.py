@@ -130,7 +130,7 @@ async def test_one_that_is_lost_in_mid_step_is_not_taken_anew(step: str) -> None
     run = Simulation(plan(SHIFT), put=shop)
     run.cluster.rollouts = step != "deploy"
     at = ("deploy", "shift").index(step)
-    await run.until(lambda: len(run.status.steps) > at and run.status.steps[at].written)
+    await run.until(lambda: len(run.status.steps) > at and run.status.steps[at].snapshot_taken)
     (lost,) = [ref for ref, body in run.cluster.objects.items() if body.get("data", {}).get("step") == step]
     kept = run.cluster.objects[lost]
     changed = run.specs()

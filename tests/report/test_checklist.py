@@ -57,12 +57,16 @@ def a_plan(text: str) -> Plan:
 def a_status(plan: Plan, phase: Phase, **states: StepState) -> Status:
     steps = tuple(
         StepStatus(
-            name=step.name, kind=step.kind.key, state=states.get(step.name, StepState.DONE), attempt=1, judged=True
+            name=step.name,
+            kind=step.kind.key,
+            state=states.get(step.name, StepState.DONE),
+            attempt=1,
+            gates_passed=True,
         )
         for step in plan.steps
     )
     run = Run(number=3, generation=1, spec_hash="h", started_at=NOW)
-    return Status(phase=phase, run=run, steps=steps, tally=RunTally(guarded=1))
+    return Status(phase=phase, run=run, steps=steps, tally=RunTally(guarded_stages=1))
 
 
 def found(text: str, status: Status | None = None) -> dict[str, tuple[State, str]]:
@@ -125,8 +129,8 @@ def test_steps_that_are_done_prove_it() -> None:
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.SUCCEEDED])
 def test_a_step_whose_gates_were_not_judged_proves_nothing(phase: Phase) -> None:
     status = a_status(a_plan(FULL), phase)
-    told = found(FULL, replace(status, steps=tuple(replace(step, judged=False) for step in status.steps)))
-    says = "its gates were not evaluated: they were skipped, or there was nothing to do"
+    told = found(FULL, replace(status, steps=tuple(replace(step, gates_passed=False) for step in status.steps)))
+    says = "its gates were not judged: they were skipped, or there was nothing to do"
     for line in ("Check performance metrics", "Update application configuration", "Schedule cleanup tasks"):
         assert told[line][0] is State.MISSING, line
     assert told["Schedule cleanup tasks"][1] == f"step retire is Done, but {says}"

@@ -16,7 +16,7 @@ from cutover.saga.tally import REMEMBERED
 from cutover.status.limits import with_risks
 from cutover.status.status import (
     Answer,
-    Compared,
+    Comparison,
     Failure,
     PastRun,
     Phase,
@@ -57,7 +57,7 @@ def an_end(plan: Plan, *, judged: bool = True, **changes: Any) -> Status:
             kind=step.kind.key,
             state=StepState.DONE,
             attempt=1,
-            judged=judged,
+            gates_passed=judged,
             started_at=NOW - timedelta(minutes=9),
         )
         for step in plan.steps
@@ -69,7 +69,7 @@ def an_end(plan: Plan, *, judged: bool = True, **changes: Any) -> Status:
         steps_digest=plan.steps_digest,
         started_at=NOW - timedelta(minutes=10),
         finished_at=NOW,
-        spent=540,
+        running_seconds=540,
     )
     return replace(Status(phase=Phase.SUCCEEDED, run=run, steps=steps), **changes)
 
@@ -88,9 +88,9 @@ def back(failure: Failure, seen: RunTally | None = None) -> dict[str, Any]:
     return {"phase": Phase.ROLLED_BACK, "failure": failure, "tally": seen}
 
 
-def said(count: int, *, passed: bool = True) -> tuple[Compared, ...]:
+def said(count: int, *, passed: bool = True) -> tuple[Comparison, ...]:
     return tuple(
-        Compared(
+        Comparison(
             step="soak", gate="slow" if not at else f"g{at}", passed=passed, message="0.9 (9 against a baseline of 10)"
         )
         for at in range(count)
@@ -98,12 +98,12 @@ def said(count: int, *, passed: bool = True) -> tuple[Compared, ...]:
 
 
 NIGHT = 'window: {start: "2026-01-01T22:00:00Z", end: "2026-01-01T23:00:00Z"}'
-PASSED = RunTally(passed=3, done=1)
+PASSED = RunTally(gates_passed=3, steps_done=1)
 CASES = [
     Case(
         SuccessCriterion.DATA,
         Result.NOT_MEASURED,
-        "no step changes data (deploy); rows are not counted before and after",
+        "no step changes data (deploy), and nothing here counts rows",
     ),
     Case(
         SuccessCriterion.DATA,
@@ -112,7 +112,7 @@ CASES = [
         (DEPLOY, JOB),
     ),
     Case(SuccessCriterion.DATA, Result.NOT_MEASURED, "no step changes data (deploy, job)", (DEPLOY, TEST)),
-    Case(SuccessCriterion.WINDOW, Result.NOT_MEASURED, "the plan has no window: add window or timeout"),
+    Case(SuccessCriterion.WINDOW, Result.NOT_MEASURED, "the plan names no window: add window, or timeout"),
     Case(
         SuccessCriterion.WINDOW,
         Result.MET,
@@ -139,21 +139,18 @@ CASES = [
     ),
     Case(SuccessCriterion.WINDOW, Result.NOT_MET, "not completed: aborted by bob", more=NIGHT, end=back(ABORTED)),
     Case(
-        SuccessCriterion.WINDOW,
-        Result.NOT_MET,
-        "rolled back on request after it had completed",
-        more=NIGHT,
-        end=back(ON_REQUEST),
+        SuccessCriterion.WINDOW, Result.NOT_MET, "it was not completed: aborted by bob", more=NIGHT, end=back(ABORTED)
     ),
+    Case(SuccessCriterion.WINDOW, Result.NOT_MET, "it was rolled back on request", more=NIGHT, end=back(ON_REQUEST)),
     Case(SuccessCriterion.VALIDATIONS, Result.NOT_MEASURED, "no step has a gate; add gates"),
     Case(SuccessCriterion.VALIDATIONS, Result.MET, "3 gates passed", (GATED,), end={"tally": PASSED}),
-    Case(SuccessCriterion.VALIDATIONS, Result.MET, "step smoke passed", (TEST,)),
+    Case(SuccessCriterion.VALIDATIONS, Result.MET, "step smoke succeeded", (TEST,)),
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
         "there was nothing to do",
         (GATED,),
-        end={"judged": False, "tally": RunTally(done=1)},
+        end={"judged": False, "tally": RunTally(steps_done=1)},
     ),
     Case(
         SuccessCriterion.VALIDATIONS,
@@ -180,7 +177,7 @@ CASES = [
         Case(
             SuccessCriterion.VALIDATIONS,
             Result.NOT_MEASURED,
-            "not evaluated to the end: stopped",
+            "not validated, because stopped",
             (TEST,),
             end=back(Failure(step="smoke", stage="1/1", reason=reason, message="stopped")),
         )
@@ -189,14 +186,14 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
-        "not evaluated to the end: aborted by bob; 3 gates passed over all stages; the plan has 1; 1 gate failed earlier",
+        "because aborted by bob; 3 gates passed at the end of a stage; the plan has 1; 1 gate failed before",
         (GATED,),
-        end=back(ABORTED, replace(PASSED, failed=1)),
+        end=back(ABORTED, replace(PASSED, gates_failed=1)),
     ),
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
-        "not evaluated to the end: aborted by bob; 3 gates",
+        "because aborted by bob; 3 gates",
         (GATED,),
         end=back(ABORTED, PASSED),
     ),
@@ -204,10 +201,10 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MET,
-        "1 gate skipped on request of alice; 3 gates",
+        "1 gate was treated as passed on request of alice; 3 gates",
         (GATED,),
         end={
-            "tally": replace(PASSED, skipped=1),
+            "tally": replace(PASSED, gates_skipped=1),
             "requests": (RequestRecord(verb="skip", token="t" * 8, answer=Answer.ACCEPTED, at=NOW, run=4, by="alice"),),
         },
     ),
@@ -215,10 +212,10 @@ CASES = [
         Case(
             SuccessCriterion.VALIDATIONS,
             Result.NOT_MET,
-            "1 gate skipped on request; 3 gates",
+            "1 gate was treated as passed on request of somebody; 3 gates",
             (GATED,),
             end={
-                "tally": replace(PASSED, skipped=1),
+                "tally": replace(PASSED, gates_skipped=1),
                 "requests": (RequestRecord(verb="skip", token="t" * 8, answer=answer, at=NOW, run=4, by="mallory"),),
             },
         )
@@ -227,9 +224,9 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.MET,
-        "; 2 gates failed before a step was retried",
+        "; 2 gates failed before the step was done again",
         (GATED,),
-        end={"tally": replace(PASSED, failed=2)},
+        end={"tally": replace(PASSED, gates_failed=2)},
     ),
     Case(SuccessCriterion.PERFORMANCE, Result.NOT_MEASURED, "add prometheus.baseline and pass.ratio to one", (GATED,)),
     Case(
@@ -237,7 +234,7 @@ CASES = [
         Result.MET,
         "step soak gate slow: 0.9 (9 against a baseline of 10)",
         (RATIO,),
-        end={"tally": RunTally(compared=said(1))},
+        end={"tally": RunTally(comparisons=said(1))},
     ),
     Case(
         SuccessCriterion.PERFORMANCE,
@@ -253,7 +250,9 @@ CASES = [
         (RATIO,),
         end={
             "judged": False,
-            "tally": RunTally(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)), guarded=1),
+            "tally": RunTally(
+                comparisons=tuple(replace(one, step="other") for one in said(REMEMBERED)), guarded_stages=1
+            ),
         },
     ),
     Case(
@@ -269,65 +268,58 @@ CASES = [
         Result.NOT_MET,
         "step soak gate slow: 0.9",
         (RATIO,),
-        end={"tally": RunTally(compared=said(1, passed=False))},
+        end={"tally": RunTally(comparisons=said(1, passed=False))},
     ),
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
-        "not measured to the end: aborted by bob; step soak gate slow",
+        "not measured to the end, because aborted by bob; step soak gate slow",
         (RATIO,),
-        end=back(ABORTED, RunTally(compared=said(1))),
+        end=back(ABORTED, RunTally(comparisons=said(1))),
     ),
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.MET,
-        "1 more passed (their numbers are not kept)",
+        "the numbers of 1 more that passed are not kept",
         (RATIO,),
-        end={"tally": RunTally(compared=tuple(replace(one, step="other") for one in said(REMEMBERED)))},
+        end={"tally": RunTally(comparisons=tuple(replace(one, step="other") for one in said(REMEMBERED)))},
     ),
     Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "no run of these steps was rolled back; to rehearse it"),
     Case(
         SuccessCriterion.ROLLBACK,
         Result.MET,
-        "run 4 completed 1 of 1 steps and was fully rolled back",
-        end=back(ON_REQUEST, RunTally(done=1)),
+        "run 4 did all of these steps (1)",
+        end=back(ON_REQUEST, RunTally(steps_done=1)),
     ),
-    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "run 4 was rolled back after 0 of 1 steps", end=back(ABORTED)),
-    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "no guard was evaluated: the plan has none; add one"),
+    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "after 0 of these 1 steps", end=back(ABORTED)),
+    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "no guard was evaluated; add a guard"),
     Case(
         SuccessCriterion.DOWNTIME,
         Result.MET,
-        "guard errors passed at the end of 2 stages",
+        "guard errors: passed",
         more=GUARD,
-        end={"tally": RunTally(guarded=2)},
-    ),
-    Case(
-        SuccessCriterion.DOWNTIME,
-        Result.NOT_MEASURED,
-        "no step had anything to do",
-        more=GUARD,
-        end={"tally": RunTally()},
+        end={"tally": RunTally(guarded_stages=2)},
     ),
     Case(
         SuccessCriterion.DOWNTIME,
         Result.NOT_MEASURED,
         "the plan was paused twice",
         more=GUARD,
-        end={"tally": RunTally(guarded=2, paused=2)},
+        end={"tally": RunTally(guarded_stages=2, pauses=2)},
     ),
     Case(
         SuccessCriterion.DOWNTIME,
         Result.NOT_MET,
         "guard errors: 9",
         more=GUARD,
-        end={"tally": RunTally(guard_failed="guard errors: 9")},
+        end={"tally": RunTally(failed_guard="guard errors: 9")},
     ),
     Case(
         SuccessCriterion.DOWNTIME,
         Result.NOT_MEASURED,
         "guards are not evaluated during a rollback",
         more=GUARD,
-        end=back(ABORTED, RunTally(guarded=2)),
+        end=back(ABORTED, RunTally(guarded_stages=2)),
     ),
     Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "what depends on Deployment shop is not known here"),
     Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "no step writes an object", (TEST,)),
@@ -370,7 +362,13 @@ def test_every_criterion_has_every_result_it_can_have() -> None:
 def test_which_earlier_runs_are_a_rehearsal(way: str, phase: Phase, done: int, result: Result) -> None:
     plan = a_plan(DEPLOY)
     past = PastRun(
-        number=2, phase=phase, reason="", message="", started_at=NOW, steps_digest=way or plan.steps_digest, done=done
+        number=2,
+        phase=phase,
+        reason="",
+        message="",
+        started_at=NOW,
+        steps_digest=way or plan.steps_digest,
+        steps_done=done,
     )
     status = with_report(plan, an_end(plan, history=(past,)))
     line = next(line for line in status.report if line.criterion is SuccessCriterion.ROLLBACK)

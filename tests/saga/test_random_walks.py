@@ -27,7 +27,7 @@ from cutover.saga.turn import (
     Wait,
 )
 from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import ENDED, GateStatus, Phase, Status, StepState, Verdict, settled
+from cutover.status.status import ENDED, GateStatus, Phase, Status, StepState, Verdict, durable_part
 from saga.test_saga import RULES
 
 pytestmark = pytest.mark.exhaustive
@@ -59,7 +59,7 @@ class Happening:
 
     outcome: Outcome | None
     gates: tuple[GateStatus, ...]
-    trouble: Failed | Pause | None
+    target_problem: Failed | Pause | None
     requests: tuple[Request, ...]
     crash: bool
     delete: bool
@@ -73,7 +73,7 @@ happenings = st.builds(
     Happening,
     outcome=st.sampled_from(OUTCOMES),
     gates=st.sampled_from([*GATES, (), (), ()]),
-    trouble=st.sampled_from(TROUBLES),
+    target_problem=st.sampled_from(TROUBLES),
     requests=st.lists(st.sampled_from(REQUESTS), max_size=2, unique_by=lambda request: request.verb).map(tuple),
     crash=st.booleans(),
     delete=st.sampled_from([False] * 12 + [True]),
@@ -93,8 +93,8 @@ def rules(draw: st.DrawFn) -> Rules:
             retries=draw(st.sampled_from([0, 0, 1])),
             irreversible=draw(st.sampled_from([False, False, True])),
             on_failure=draw(st.sampled_from(OnFailure)),
-            keeps=rule.kind == "traffic",
-            stages=(*rule.stages[:-1], replace(rule.stages[-1], cleans=draw(st.booleans()))),
+            enforced=rule.kind == "traffic",
+            stages=(*rule.stages[:-1], replace(rule.stages[-1], cleanup=draw(st.booleans()))),
         )
         for rule in RULES.steps
     )
@@ -118,13 +118,13 @@ def test_promises(rules: Rules, walk: list[Happening]) -> None:
         deleted_at = deleted_at or (now if happening.delete else None)
         before = status
         if happening.crash:
-            status, command = settled(status), None
+            status, command = durable_part(status), None
         inputs = Inputs(
             outcome=happening.outcome if command is not None else None,
-            answered=command.verb if command is not None else None,
+            last_command=command.verb if command is not None else None,
             gates=tuple(gate for gate in happening.gates if not gate.guard),
             guards=tuple(gate for gate in happening.gates if gate.guard),
-            trouble=happening.trouble,
+            target_problem=happening.target_problem,
             requests=tuple(sorted(happening.requests, key=lambda request: list(RequestVerb).index(request.verb))),
             new_process=happening.crash,
             deleted_at=deleted_at,
@@ -191,7 +191,7 @@ def _finishes(rules: Rules, status: Status, now: datetime, *, bound: bool) -> No
     verb: Verb | None = None
     for _ in range(60):
         now += timedelta(minutes=2)
-        inputs = Inputs(outcome=outcome, answered=verb, deleted_at=now, has_finalizer=bound)
+        inputs = Inputs(outcome=outcome, last_command=verb, deleted_at=now, has_finalizer=bound)
         turn = advance(rules, status, inputs, now)
         status, outcome = turn.status, Done() if turn.command else None
         verb = turn.command.verb if turn.command else None

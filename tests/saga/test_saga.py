@@ -26,7 +26,7 @@ from cutover.saga.turn import (
     Wait,
 )
 from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import ACTIVE, ENDED, Answer, GateStatus, Phase, Status, StepState, Verdict, settled
+from cutover.status.status import ACTIVE, ENDED, Answer, GateStatus, Phase, Status, StepState, Verdict, durable_part
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 RULES = Rules(
@@ -57,7 +57,7 @@ class Walk:
     def go(self, outcome: Outcome | None = None, **inputs: object) -> str:
         """One call; the command as text."""
         answered = self.turn.command.verb if outcome is not None and self.turn.command else None
-        given = Inputs(outcome=outcome, answered=answered, has_finalizer=self.held, **inputs)  # type: ignore[arg-type]
+        given = Inputs(outcome=outcome, last_command=answered, has_finalizer=self.held, **inputs)  # type: ignore[arg-type]
         self.turn = advance(self.rules, self.status, given, self.now)
         self.status = self.turn.status
         command = self.turn.command
@@ -97,7 +97,7 @@ def gate(verdict: Verdict, *, guard: bool = False) -> GateStatus:
 
 def looked_after() -> Walk:
     """The rollout is done and looked after; the first weight is announced."""
-    rules = replace(RULES, steps=(replace(RULES.steps[0], keeps=True), *RULES.steps[1:]))
+    rules = replace(RULES, steps=(replace(RULES.steps[0], enforced=True), *RULES.steps[1:]))
     walk = Walk(rules).to("shift")
     assert walk.go(Again(5.0, "not all routes")) == ""
     assert walk.go() == "enforce"
@@ -136,7 +136,7 @@ def test_what_is_made_is_saved_before_the_command_comes_again() -> None:
     assert walk.go(Again(0.0, "it is made", made="uid-1")) == ""
     assert walk.turn.look_again == timedelta()
     assert walk.status.steps[0].made == "uid-1"
-    assert settled(walk.status).steps[0].made == "uid-1", "worth a save of its own"
+    assert durable_part(walk.status).steps[0].made == "uid-1", "worth a save of its own"
     assert walk.go() == "do deploy 0"
     walk.go(Again(5.0, "it runs"))
     assert walk.status.steps[0].made == "uid-1"
@@ -188,7 +188,7 @@ def test_a_command_comes_again_until_its_outcome() -> None:
 
 def test_the_same_command_after_a_restart() -> None:
     walk = Walk().to("shift", 1)
-    walk.status = settled(walk.status)
+    walk.status = durable_part(walk.status)
     fence = walk.status.run.fence  # type: ignore[union-attr]
     assert walk.go(new_process=True) == "do shift 1"
     assert walk.status.run.fence == fence + 1  # type: ignore[union-attr]
@@ -358,7 +358,7 @@ def test_abort_while_pending_refuses_and_touches_nothing() -> None:
 
 ASKING = replace(
     RULES,
-    steps=(RULES.steps[0], StepRule("ok", "approve", (StageRule("ask", asks=True),), undoes=False)),
+    steps=(RULES.steps[0], StepRule("ok", "approve", (StageRule("ask", needs_approval=True),), undoes=False)),
 )
 
 

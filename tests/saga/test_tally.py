@@ -10,7 +10,7 @@ import pytest
 from cutover.saga import unreadable
 from cutover.saga.draft import Draft
 from cutover.saga.tables import StepEvent
-from cutover.saga.tally import REMEMBERED, _compared
+from cutover.saga.tally import REMEMBERED, _record_comparisons
 from cutover.saga.turn import Done, Inputs, Opening
 from cutover.status.requests import Request, RequestVerb
 from cutover.status.status import GateStatus, Phase, RunTally, Status, StepState, Verdict
@@ -38,13 +38,13 @@ def test_a_stage_that_waits_for_a_window_is_counted_when_it_ends() -> None:
         walk.now += timedelta(minutes=30)
     walk.go()
     assert walk.go(Done(), gates=(PASS, PASS), guards=(GUARD,)) == "do shift 1"
-    assert (seen(walk).passed, seen(walk).guarded) == (2, 1)
+    assert (seen(walk).gates_passed, seen(walk).guarded_stages) == (2, 1)
 
 
 def test_a_stage_without_anything_to_do_was_not_judged() -> None:
     walk = Walk().to("shift")
     assert walk.go(Done(skip=True), gates=(PASS,), guards=(GUARD,)) == "do shift 1"
-    assert (seen(walk).passed, seen(walk).guarded) == (0, 0)
+    assert (seen(walk).gates_passed, seen(walk).guarded_stages) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -73,27 +73,27 @@ def test_a_step_is_judged_when_each_gate_passed_where_it_was_looked_at_last(
         asked = (skip,) if gates and WAIT in gates else ()
         walk.go(Done(skip=gates is None), gates=gates or (), requests=asked)
     assert walk.states == "Done Done Doing"
-    assert walk.status.steps[1].judged is judged
+    assert walk.status.steps[1].gates_passed is judged
 
 
 def test_a_new_attempt_is_judged_anew() -> None:
-    steps = tuple(replace(step, state=StepState.PENDING, judged=True) for step in Walk().to("shift").status.steps)
+    steps = tuple(replace(step, state=StepState.PENDING, gates_passed=True) for step in Walk().to("shift").status.steps)
     draft = Draft(RULES, Status(steps=steps), Inputs(), NOW)
     draft.step_event(1, StepEvent.START)
-    assert [step.judged for step in draft.status.steps] == [True, False, True]
+    assert [step.gates_passed for step in draft.status.steps] == [True, False, True]
 
 
 def test_the_last_stage_of_a_step_counts_too() -> None:
     walk = Walk().to("deploy")
     assert walk.go(Done(), gates=(PASS,)) == "do shift 0"
-    assert (seen(walk).passed, seen(walk).done, seen(walk).guarded) == (1, 1, 0)
+    assert (seen(walk).gates_passed, seen(walk).steps_done, seen(walk).guarded_stages) == (1, 1, 0)
 
 
 def test_of_skipped_gates_those_that_passed_have_passed() -> None:
     walk = Walk().to("deploy")
     skip = Request(RequestVerb.SKIP, "t", "alice", "deploy")
     assert walk.go(Done(), gates=(PASS, WAIT, WAIT), requests=(skip,)) == "do shift 0"
-    assert (seen(walk).passed, seen(walk).skipped) == (1, 2)
+    assert (seen(walk).gates_passed, seen(walk).gates_skipped) == (1, 2)
 
 
 def test_of_comparisons_the_last_word_counts_and_the_latest_are_kept() -> None:
@@ -102,11 +102,11 @@ def test_of_comparisons_the_last_word_counts_and_the_latest_are_kept() -> None:
     walk.go(Done(), gates=(*many, PASS))
     walk.now += timedelta(minutes=1)
     assert walk.go(Done(), gates=(*many, PASS)) == "do shift 1"
-    assert [one.gate for one in seen(walk).compared] == [gate.name for gate in many]
+    assert [one.gate for one in seen(walk).comparisons] == [gate.name for gate in many]
     other = replace(GUARD, compared=True, message="1 is <= 2")
     again = replace(many[3], message="0.3 is <= 0.5")
     assert walk.go(Done(), gates=(again,), guards=(other,)) == "do look 0"
-    kept = seen(walk).compared
+    kept = seen(walk).comparisons
     assert len(kept) == REMEMBERED
     assert [(one.step, one.gate, one.message) for one in kept[-2:]] == [
         ("shift", "gate-3", "0.3 is <= 0.5"),
@@ -120,12 +120,12 @@ def test_a_comparison_that_failed_is_not_pushed_out_by_those_that_passed() -> No
     slow = replace(PASS, name="slow", compared=True, message="9 is not <= 0.5")
     walk.go(gates=(replace(slow, verdict=Verdict.FAIL),))
     many = [replace(PASS, name=f"gate-{at}", compared=True) for at in range(REMEMBERED)]
-    _compared(draft := Draft(RULES, walk.status, Inputs(), walk.now), many)
-    kept = draft.tally.compared
+    _record_comparisons(draft := Draft(RULES, walk.status, Inputs(), walk.now), many)
+    kept = draft.tally.comparisons
     assert len(kept) == REMEMBERED
     assert [one.gate for one in kept if not one.passed] == ["slow"]
-    _compared(draft, [slow])
-    assert all(one.passed for one in draft.tally.compared), "its last word counts"
+    _record_comparisons(draft, [slow])
+    assert all(one.passed for one in draft.tally.comparisons), "its last word counts"
 
 
 @pytest.mark.parametrize("verdict", [Verdict.WAIT, Verdict.FAIL])
@@ -135,10 +135,10 @@ def test_a_comparison_that_was_skipped_has_not_passed_because_it_did_in_an_earli
     walk.go(Done(), gates=(slow,))
     walk.now += timedelta(minutes=1)
     walk.go(Done(), gates=(slow,))
-    assert [one.passed for one in seen(walk).compared] == [True]
+    assert [one.passed for one in seen(walk).comparisons] == [True]
     skip = Request(RequestVerb.SKIP, "t", "alice", "shift")
     assert walk.go(Done(), gates=(replace(slow, verdict=verdict),), requests=(skip,)) == "do look 0"
-    assert [one.passed for one in seen(walk).compared] == ([] if verdict is Verdict.WAIT else [False])
+    assert [one.passed for one in seen(walk).comparisons] == ([] if verdict is Verdict.WAIT else [False])
 
 
 @pytest.mark.parametrize("guard", [False, True])
@@ -147,21 +147,21 @@ def test_what_has_failed_is_kept(guard: bool) -> None:  # noqa: FBT001 -- a para
     failed = replace(PASS, verdict=Verdict.FAIL, compared=True, guard=guard, message="9 is not <= 0.5")
     walk.go(gates=() if guard else (failed,), guards=(failed,) if guard else ())
     assert walk.status.failure is not None
-    (kept,) = seen(walk).compared
+    (kept,) = seen(walk).comparisons
     assert (kept.step, kept.passed, kept.message) == ("" if guard else "shift", False, "9 is not <= 0.5")
-    assert seen(walk).guard_failed == ("guard errors: 9 is not <= 0.5" if guard else "")
-    assert seen(walk).failed == (0 if guard else 1)
+    assert seen(walk).failed_guard == ("guard errors: 9 is not <= 0.5" if guard else "")
+    assert seen(walk).gates_failed == (0 if guard else 1)
 
 
 def test_each_time_it_is_held_counts_for_whatever_cause() -> None:
     walk = Walk().to("shift")
     walk.go(suspended=True)
-    assert seen(walk).paused == 1
+    assert seen(walk).pauses == 1
     walk.go()
     walk.go(requests=(Request(RequestVerb.PAUSE, "t"),))
-    assert seen(walk).paused == 2
+    assert seen(walk).pauses == 2
     walk.go(requests=(Request(RequestVerb.RESUME, "t"),))
     assert walk.is_(Phase.RUNNING)
     turn = unreadable(walk.status, "no such field", Inputs(), walk.now)
     assert turn.status.phase is Phase.PAUSED
-    assert (turn.status.tally or RunTally()).paused == 3
+    assert (turn.status.tally or RunTally()).pauses == 3

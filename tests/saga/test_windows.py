@@ -189,7 +189,7 @@ CLEANING = replace(
     RULES,
     steps=(
         RULES.steps[0],
-        replace(RULES.steps[1], stages=(*RULES.steps[1].stages, StageRule("tidy up", weight=100, cleans=True))),
+        replace(RULES.steps[1], stages=(*RULES.steps[1].stages, StageRule("tidy up", weight=100, cleanup=True))),
         RULES.steps[2],
     ),
 )
@@ -215,7 +215,7 @@ def test_one_that_waited_already_goes_on() -> None:
     walk.now += timedelta(minutes=1)
     walk.go(Done(), opening=CLOSED)
     assert walk.status.steps[1].state is StepState.WAITING
-    stages = (RULES.steps[1].stages[0], StageRule("tidy up", weight=100, cleans=True))
+    stages = (RULES.steps[1].stages[0], StageRule("tidy up", weight=100, cleanup=True))
     walk.rules = replace(RULES, steps=(RULES.steps[0], replace(RULES.steps[1], stages=stages), RULES.steps[2]))
     assert walk.go(opening=CLOSED) == "do shift 0"
     assert walk.go(Done(), opening=CLOSED) == "do shift 1"

@@ -15,7 +15,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import (
     RISKS,
     Answer,
-    Compared,
+    Comparison,
     Criterion,
     Current,
     Failure,
@@ -63,7 +63,7 @@ def largest(word: str) -> Status:
         spec_hash="f" * 64,
         started_at=NOW,
         fence=999,
-        spent=1e6,
+        running_seconds=1e6,
         paused_at=NOW,
         finished_at=NOW,
         keep_until=NOW,
@@ -75,8 +75,8 @@ def largest(word: str) -> Status:
         state=StepState.UNDOING,
         attempt=10,
         made="u" * 32,
-        written=True,
-        judged=True,
+        snapshot_taken=True,
+        gates_passed=True,
         started_at=NOW,
         finished_at=NOW,
         message=long[:256],
@@ -99,9 +99,9 @@ def largest(word: str) -> Status:
         started_at=NOW,
         finished_at=NOW,
         steps_digest="f" * 16,
-        done=64,
+        steps_done=64,
     )
-    compared = Compared(step=NAME, gate=NAME, passed=True, message=long)
+    compared = Comparison(step=NAME, gate=NAME, passed=True, message=long)
     status = Status(
         observed_generation=99,
         phase=Phase.ROLLING_BACK,
@@ -121,7 +121,7 @@ def largest(word: str) -> Status:
             reapply=True,
             not_started=True,
             approved=True,
-            skipped=True,
+            gates_skipped=True,
             message=long,
             gates=gates,
         ),
@@ -130,14 +130,14 @@ def largest(word: str) -> Status:
         requests=tuple(replace(record, verb=verb) for verb in RequestVerb),
         history=(past,) * 5,
         tally=RunTally(
-            passed=9999,
-            skipped=9999,
-            failed=9999,
-            guarded=9999,
-            done=64,
-            paused=9999,
-            guard_failed=long,
-            compared=(compared,) * 8,
+            gates_passed=9999,
+            gates_skipped=9999,
+            gates_failed=9999,
+            guarded_stages=9999,
+            steps_done=64,
+            pauses=9999,
+            failed_guard=long,
+            comparisons=(compared,) * 8,
         ),
         report=tuple(Criterion(criterion=aim, result=Result.NOT_MEASURED, evidence=long) for aim in SuccessCriterion),
     )
@@ -174,8 +174,8 @@ def test_nothing_that_the_saga_rests_on_is_cut(word: str) -> None:
             tally=status.tally
             and replace(
                 status.tally,
-                guard_failed="",
-                compared=tuple(replace(one, message="") for one in status.tally.compared),
+                failed_guard="",
+                comparisons=tuple(replace(one, message="") for one in status.tally.comparisons),
             ),
             report=tuple(replace(line, evidence="") for line in status.report),
         )

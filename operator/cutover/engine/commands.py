@@ -74,7 +74,7 @@ class CommandContext:
         """What the kind of a step works with."""
         name = self.plan.steps[at].name
         current = self.status.current
-        elapsed = (self.now - (current.moved_at or current.started_at)).total_seconds() if current else 0.0
+        elapsed = (self.now - (current.progressed_at or current.started_at)).total_seconds() if current else 0.0
         return StepContext(
             cluster=self.cluster,
             messenger=self.messenger,
@@ -250,7 +250,7 @@ class CommandContext:
         step = self.status.steps[at]
         targets = self.targets(step.name)
         for ref in self._targets_of(at):
-            if step.written and await targets.saved(ref) is None:
+            if step.snapshot_taken and await targets.saved(ref) is None:
                 kept = targets.snapshot_of(ref)
                 return f"{kept}, the snapshot of {ref}, is gone, so what was there before is not known"
         return ""
@@ -347,7 +347,7 @@ class CommandContext:
         for at, step in enumerate(self.status.steps):
             targets = self.targets(step.name)
             for ref in self._targets_of(at):
-                if step.state is StepState.DONE and step.written and await targets.saved(ref) is None:
+                if step.state is StepState.DONE and step.snapshot_taken and await targets.saved(ref) is None:
                     return f"the snapshot of step {step.name} for {ref} is gone"
         return ""
 

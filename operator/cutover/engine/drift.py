@@ -66,7 +66,7 @@ async def _taken_over(plan: Plan, status: Status, step_context: Callable[[int], 
             if status.steps[later].state not in TOUCHED:
                 continue
             theirs = await _written(plan, step_context(later), later, ref)
-            lost = status.steps[later].written and not theirs and _touches(plan, step_context(later), later, ref)
+            lost = status.steps[later].snapshot_taken and not theirs and _touches(plan, step_context(later), later, ref)
             if lost or any(overlap(own.path, other.path) for own in ours for other in theirs):
                 return True
     return False

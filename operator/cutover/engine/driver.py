@@ -31,7 +31,7 @@ from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome,
 from cutover.status import requests
 from cutover.status.conditions import present
 from cutover.status.reasons import Reason
-from cutover.status.status import ACTIVE, ENDED, Phase, Status, StepState, settled, takes_nothing_back
+from cutover.status.status import ACTIVE, ENDED, Phase, Status, StepState, durable_part, needs_no_snapshots
 from cutover.targets import snapshots
 from cutover.targets.finalizer import deleted_at, has_finalizer, needs_finalizer, set_finalizer, terminating
 
@@ -122,7 +122,7 @@ class Driver:
         read = read_status(body.get("status"))
         self._mind_the_other(ref, read, cache)
         run = read.run
-        if cache.run and run and (run.number != cache.run or takes_nothing_back(read.phase, run.keep_until)):
+        if cache.run and run and (run.number != cache.run or needs_no_snapshots(read.phase, run.keep_until)):
             # We may have slept in the middle of a write, until another process had ended the run and tidied up.
             await snapshots.drop(self._cluster, ref.namespace, cache.uid, cache.run)
 
@@ -133,7 +133,7 @@ class Driver:
         with every turn get nowhere.
         """
         ours = present(cache.status, self._clock.now())  # as it would have been saved
-        if settled(read) not in (settled(cache.saved), settled(ours)):
+        if durable_part(read) not in (durable_part(cache.saved), durable_part(ours)):
             self._quiet[ref] = self._clock.now() + QUIET
 
     # --- memory -------------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Driver:
             self._caches[ref] = cache
         if cache.version != metadata["resourceVersion"]:
             read = read_status(body.get("status"))
-            if settled(read) != settled(cache.saved):  # another process has been here, or we have just begun
+            if durable_part(read) != durable_part(cache.saved):  # another process has been here, or we have just begun
                 if cache.version:
                     self._mind_the_other(ref, read, cache)
                 cache.status, cache.fenced_run = read, 0
@@ -236,7 +236,7 @@ class Driver:
             deleted = deleted_at(body)
             inputs = Inputs(
                 outcome=outcome,
-                answered=answered,
+                last_command=answered,
                 requests=requests.read(body["metadata"].get("annotations") or {}),
                 deleted_at=deleted,
                 has_finalizer=has_finalizer(body),
@@ -269,9 +269,9 @@ class Driver:
         deleted = deleted_at(body)
         inputs = Inputs(
             outcome=outcome,
-            answered=command.verb if command else None,
-            written=status.current is not None and context.written(position(status)),
-            trouble=await context.trouble() if _between_claims(status) and outcome is None else None,
+            last_command=command.verb if command else None,
+            snapshot_taken=status.current is not None and context.written(position(status)),
+            target_problem=await context.trouble() if _between_claims(status) and outcome is None else None,
             gates=await self._gates(context, cache, rules, now if _takes_effect(outcome) else None),
             guards=await self._guards(context, cache),
             requests=requests.read(metadata.get("annotations") or {}),
@@ -330,7 +330,7 @@ class Driver:
             raise NotFound(f"{ref} is gone")
         body = await self._ensure_finalizer(ref, body, cache)
         command, looking = turn.command, None
-        must = settled(present(turn.status, self._clock.now())) != settled(cache.saved)
+        must = durable_part(present(turn.status, self._clock.now())) != durable_part(cache.saved)
         if must and command is not None and command.verb in (Verb.DO, Verb.UNDO):
             looking = asyncio.ensure_future(self._context(ref, body, cache, plan).look(command))
         try:

@@ -16,7 +16,7 @@ from typing import Final
 from cutover.errors import Denied, NotFound, OutsideError
 from cutover.field_path import Json
 from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
-from cutover.status.status import takes_nothing_back
+from cutover.status.status import needs_no_snapshots
 from cutover.targets.snapshots import RUN_LABEL, drop, drop_all
 
 log = logging.getLogger(__name__)
@@ -79,4 +79,4 @@ def _run_of(labels: Json) -> tuple[str, int]:
 
 def _has_ended(status: Json, run: int) -> bool:
     last = status.get("run") or {}
-    return takes_nothing_back(status.get("phase"), last.get("keepUntil")) and last.get("number") == run
+    return needs_no_snapshots(status.get("phase"), last.get("keepUntil")) and last.get("number") == run

@@ -103,7 +103,7 @@ class _StepFields(Model):
             retries=self.retries,
             on_failure=self.on_failure or on_failure,
             irreversible=self.irreversible,
-            keeps=kind.keeps,
+            enforced=kind.enforced,
         )
 
 

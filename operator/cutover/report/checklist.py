@@ -70,7 +70,7 @@ class _Evidence:
         unjudged = [
             f"{step.name} is Done, but its gates were not evaluated: they were skipped, or there was nothing to do"
             for step in steps
-            if step.state is StepState.DONE and step.name in self.gated and not step.judged
+            if step.state is StepState.DONE and step.name in self.gated and not step.gates_passed
         ]
         unproven = [*unjudged, *undone]
         if steps and not unproven:
@@ -111,11 +111,11 @@ class _Evidence:
             return self.steps(steps, missing)
         names, phase = f"guard {', '.join(guards)}", self.status.phase
         if phase in ENDED and phase is not Phase.SUCCEEDED:
-            return State.MISSING, f"{names} was not evaluated to the end: the plan is {phase}"
-        if phase is Phase.SUCCEEDED and not (self.status.tally and self.status.tally.guarded):
-            return State.MISSING, f"{names} was not evaluated: no step had anything to do"
-        proof = f"{names}, throughout{f'; {steps_named(steps)}' if steps else ''}"
-        return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, proof
+            return State.MISSING, f"{names} was not judged to the end: the plan is {phase}"
+        if phase is Phase.SUCCEEDED and not (self.status.tally and self.status.tally.guarded_stages):
+            return State.MISSING, f"{names} was not judged: there was nothing to do in any step"
+        says = f"{names}, all along{f'; {steps_named(steps)}' if steps else ''}"
+        return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, says
 
 
 def _queries(gate: Any, pattern: re.Pattern[str]) -> bool:

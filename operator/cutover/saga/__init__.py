@@ -17,10 +17,10 @@ from datetime import datetime, timedelta
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft
 from cutover.saga.end import abandon, ended, reclaiming, releasing
-from cutover.saga.failing import turn_back
 from cutover.saga.forward import forward, paused, retry
 from cutover.saga.requests import answer_requests, pause_or_resume, unanswered
-from cutover.saga.start import claiming, examine_anew, pending, take_spec
+from cutover.saga.start import claiming, examine_again, pending, take_spec
+from cutover.saga.stop_conditions import check_stop_conditions
 from cutover.saga.tables import PlanEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Inputs, Rules, Turn
 from cutover.status.reasons import Reason
@@ -59,7 +59,7 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
 
 def _stop(draft: Draft, why: str) -> None:
     status = draft.status
-    event = {Phase.RUNNING: PlanEvent.PAUSE, Phase.WAITING: PlanEvent.PAUSE, Phase.ROLLING_BACK: PlanEvent.STICK}
+    event = {Phase.RUNNING: PlanEvent.PAUSE, Phase.WAITING: PlanEvent.PAUSE, Phase.ROLLING_BACK: PlanEvent.GET_STUCK}
     if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING, Reason.UNREADABLE):
         # Stopped already, or between the steps; what is to be gone on with is said by the reason.
         draft.set(message=why)
@@ -91,24 +91,24 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
     """
     draft = Draft(rules, replace(status, message=_without(status.message)), inputs, now)
     take_spec(draft)
-    wish = answer_requests(draft)
+    verb = answer_requests(draft)
     if draft.status.phase in ENDED:
-        return examine_anew(draft) if wish is RequestVerb.RETRY else ended(draft, wish)
+        return examine_again(draft) if verb is RequestVerb.RETRY else ended(draft, verb)
     if draft.status.phase is Phase.PENDING:
-        return pending(draft, wish)
+        return pending(draft, verb)
     if draft.status.reason == Reason.RELEASING:
         return releasing(draft)
     if draft.status.reason == Reason.RECLAIMING:
-        return reclaiming(draft, wish)
+        return reclaiming(draft, verb)
     if draft.status.phase not in _BACKWARD:
-        turn_back(draft, wish)
+        check_stop_conditions(draft, verb)
     if draft.status.phase is Phase.ABANDONED:
         return ended(draft, None)
     if draft.status.phase in _BACKWARD:
-        return backward(draft, wish)
-    if wish is RequestVerb.RETRY:
+        return backward(draft, verb)
+    if verb is RequestVerb.RETRY:
         return retry(draft)
-    pause_or_resume(draft, wish)
+    pause_or_resume(draft, verb)
     if draft.status.phase is Phase.PAUSED:
         return paused(draft)
     return claiming(draft) if draft.status.reason == Reason.CLAIMING else forward(draft)

@@ -1,4 +1,7 @@
-"""A turn in the making: the status as it changes inside one call of `advance`, by legal transitions only."""
+"""The draft of a turn: the status as it changes inside one call of `advance`, by legal transitions only.
+
+Nothing here decides; the modules beside it do, and every change of theirs goes through it.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,13 @@ from cutover.status.status import ENDED, Current, Phase, Run, RunTally, Status, 
 
 @dataclass(slots=True)
 class Draft:
-    """A turn in the making. Lives only inside one call of `advance`.
+    """The draft of a turn. It lives only inside one call of `advance`.
 
     Attributes:
+        look_again: times after which the plan is looked at again; the soonest counts.
         phase_before: the phase in which the turn began.
-        finalizer_outcome: what became of taking the finalizer off, when that was tried just now.
+        finalizer_outcome: the outcome of removing the finalizer, when that was the last command.
+        enforce_outcome: the outcome of enforcing what done steps have set, when that was the last command.
     """
 
     rules: Rules
@@ -39,25 +44,25 @@ class Draft:
     inputs: Inputs
     now: datetime
     notices: list[Notice] = field(default_factory=list)
-    look: list[timedelta] = field(default_factory=list)
+    look_again: list[timedelta] = field(default_factory=list)
     phase_before: Phase | None = None
     finalizer_outcome: Outcome | None = None
-    kept: Outcome | None = None
+    enforce_outcome: Outcome | None = None
 
     def __post_init__(self) -> None:
-        """What became of the finalizer, or of what done steps have left, answers no question about the step in hand."""
+        """Set the outcomes of commands aside that are not about the current step: its code must not take them for its own."""
         self.phase_before, outcome = self.status.phase, self.inputs.outcome
-        if self.inputs.answered is Verb.REMOVE_FINALIZER:
+        if self.inputs.last_command is Verb.REMOVE_FINALIZER:
             self.finalizer_outcome, self.inputs = outcome, replace(self.inputs, outcome=None)
-        elif self.inputs.answered is Verb.ENFORCE:
-            self.kept, self.inputs = outcome, replace(self.inputs, outcome=None)
+        elif self.inputs.last_command is Verb.ENFORCE:
+            self.enforce_outcome, self.inputs = outcome, replace(self.inputs, outcome=None)
             match outcome:
-                case Done():
+                case Done():  # everything stands, so what was to be applied again has been
                     self.set(steps=tuple(replace(step, reapply=False) for step in self.status.steps))
                 case Again(after=float() as after):
-                    self.look.append(timedelta(seconds=after))
+                    self.look_again.append(timedelta(seconds=after))
                 case Failed() | Pause():
-                    self.inputs = replace(self.inputs, trouble=outcome)
+                    self.inputs = replace(self.inputs, target_problem=outcome)
 
     @property
     def run(self) -> Run:
@@ -68,9 +73,9 @@ class Draft:
 
     @property
     def current(self) -> Current:
-        """The step in hand."""
+        """The current step."""
         if self.status.current is None:
-            raise Broken("a plan that does a step says which")
+            raise Broken("a plan that does a step names it")
         return self.status.current
 
     def set(self, **changes: object) -> None:
@@ -87,13 +92,15 @@ class Draft:
         if to is None:
             raise Broken(f"a plan that is {self.status.phase} cannot {event}")
         run = self.run
-        if to is not Phase.RUNNING and run.since is not None:
-            self.set_run(spent=run.spent + (self.now - run.since).total_seconds(), since=None)
-        elif to is Phase.RUNNING and run.since is None:
-            self.set_run(since=self.now)
+        if to is not Phase.RUNNING and run.running_since is not None:
+            self.set_run(
+                running_seconds=run.running_seconds + (self.now - run.running_since).total_seconds(), running_since=None
+            )
+        elif to is Phase.RUNNING and run.running_since is None:
+            self.set_run(running_since=self.now)
         if to is Phase.PAUSED:
-            self.count(paused=self.tally.paused + 1)
-        if to in ENDED and event is not PlanEvent.DECLINE:
+            self.update_tally(pauses=self.tally.pauses + 1)
+        if to in ENDED and event is not PlanEvent.KEEP_SUCCESS:  # that run ended long before
             self.set_run(finished_at=self.now)
         self.set(phase=to, reason=str(reason), message=message)
 
@@ -104,34 +111,34 @@ class Draft:
         if to is None:
             raise Broken(f"step {step.name} is {step.state} and cannot {event}")
         step = replace(step, state=to, message=message[:256])
-        if event in (StepEvent.START, StepEvent.AGAIN):
-            step = replace(step, started_at=self.now, attempt=step.attempt + 1, made="", judged=False)
+        if event in (StepEvent.START, StepEvent.RETRY):
+            step = replace(step, started_at=self.now, attempt=step.attempt + 1, made="", gates_passed=False)
         if to in (StepState.DONE, StepState.FAILED, StepState.UNDONE):
             step = replace(step, finished_at=self.now)
         self._set_step(at, step)
         if to is StepState.DONE:
             done = sum(other.state is StepState.DONE for other in self.status.steps)
-            self.count(done=max(done, self.tally.done))
+            self.update_tally(steps_done=max(done, self.tally.steps_done))
 
     @property
     def tally(self) -> RunTally:
         """What the run has seen so far."""
         return self.status.tally or RunTally()
 
-    def count(self, **changes: object) -> None:
-        """Keep something of what was seen."""
+    def update_tally(self, **changes: object) -> None:
+        """Change counts of the run."""
         self.set(tally=replace(self.tally, **changes))  # type: ignore[arg-type]
 
-    def written(self, at: int) -> None:
-        """A step has come as far as its target."""
-        self._set_step(at, replace(self.status.steps[at], written=True))
+    def mark_snapshot_taken(self, at: int) -> None:
+        """The snapshots of a step exist."""
+        self._set_step(at, replace(self.status.steps[at], snapshot_taken=True))
 
-    def judged(self, at: int, *, passed: bool) -> None:
-        """The gates of a step were asked at the end of a stage."""
-        self._set_step(at, replace(self.status.steps[at], judged=passed))
+    def mark_gates_passed(self, at: int, *, passed: bool) -> None:
+        """Whether the gates of a step passed at the end of a stage."""
+        self._set_step(at, replace(self.status.steps[at], gates_passed=passed))
 
-    def note_made(self, at: int) -> None:
-        """Keep what the command in hand has made. Losing it is harmless: what is not saved has not taken effect yet."""
+    def record_made(self, at: int) -> None:
+        """Save what the current command has created. Losing it is harmless: what is not saved has not taken effect yet."""
         outcome = self.inputs.outcome
         if isinstance(outcome, Again) and outcome.made:
             self._set_step(at, replace(self.status.steps[at], made=outcome.made))
@@ -140,41 +147,41 @@ class Draft:
         self.set(steps=(*self.status.steps[:at], step, *self.status.steps[at + 1 :]))
 
     def raise_fence(self) -> None:
-        """From here on, late writes of what came before fail."""
+        """From here on, late writes of earlier attempts and processes fail."""
         self.set_run(fence=self.run.fence + 1)
 
     def notice(self, reason: Reason | str, message: str, *, warning: bool = False, on_namespace: bool = False) -> None:
-        """Tell people."""
+        """Publish an event of the plan."""
         self.notices.append(Notice(str(reason), message, warning, on_namespace))
 
-    def remove_finalizer(self, *look: timedelta | None) -> Turn:
-        """Close the turn; our finalizer comes off, if it is on and was not tried just now."""
+    def remove_finalizer(self, *look_again: timedelta | None) -> Turn:
+        """Close the turn; our finalizer is removed, if it is present and that was not the last command."""
         if not self.inputs.has_finalizer:
-            return self.turn(None, *look)
+            return self.turn(None, *look_again)
         match self.finalizer_outcome:
             case None:
-                return self.turn(Command(Verb.REMOVE_FINALIZER), *look)
+                return self.turn(Command(Verb.REMOVE_FINALIZER), *look_again)
             case Done():
-                return self.turn(None, timedelta(seconds=1), *look)
+                return self.turn(None, timedelta(seconds=1), *look_again)
             case Again(after=after):
-                return self.turn(None, seconds(after), *look)
+                return self.turn(None, seconds(after), *look_again)
             case _:
-                return self.turn(None, STUCK_EVERY, *look)
+                return self.turn(None, STUCK_EVERY, *look_again)
 
-    def turn(self, command: Command | None = None, *look: timedelta | None) -> Turn:
-        """Close the turn; it is looked at again at the soonest of all times named."""
-        soon = [*self.look, *(after for after in look if after is not None)]
+    def turn(self, command: Command | None = None, *look_again: timedelta | None) -> Turn:
+        """Close the turn; the plan is looked at again after the shortest of all times named."""
+        soon = [*self.look_again, *(after for after in look_again if after is not None)]
         return Turn(self.status, command, max(min(soon), timedelta()) if soon else None, tuple(self.notices))
 
 
 def fence_if_new_process(draft: Draft) -> None:
-    """Another process may still have a write under way; ours must be able to tell it apart."""
+    """A write of the former process may still be in flight; with a higher fence it fails."""
     if draft.inputs.new_process:
         draft.raise_fence()
 
 
 def position(status: Status) -> int:
-    """The step in hand as a position."""
+    """The position of the current step; -1 when there is none."""
     if status.current is None:
         return -1
     for at, step in enumerate(status.steps):
@@ -184,19 +191,19 @@ def position(status: Status) -> int:
 
 
 def stage_of(status: Status) -> int:
-    """The stage in hand as a position; ``2/4`` is 1; -1 when none is, as in an undo."""
+    """The position of the current stage; ``2/4`` is 1; -1 when there is none, as in an undo."""
     if status.current is None or not status.current.stage:
         return -1
     return int(status.current.stage.partition("/")[0]) - 1
 
 
 def seconds(after: float | None) -> timedelta | None:
-    """Seconds as a span."""
+    """Seconds as a timedelta."""
     return None if after is None else timedelta(seconds=after)
 
 
 def duration(span: timedelta) -> str:
-    """A span for people, in its largest whole unit."""
+    """A duration for people, in its largest whole unit."""
     seconds = int(span.total_seconds())
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds and seconds % size == 0:

@@ -26,8 +26,8 @@ def releasing(draft: Draft) -> Turn:
             fence_if_new_process(draft)
             return draft.turn(Command(Verb.RELEASE))
         case Done():
-            return _end(draft)
-        case Again(after=after, message=message) if (left := _patience(draft)) is None or left > timedelta():
+            return _finish(draft)
+        case Again(after=after, message=message) if (left := _time_left(draft)) is None or left > timedelta():
             draft.set(message=message)
             return draft.turn(None, seconds(after), left)
         case Again(message=message) | Wait(message=message) | Failed(message=message) | Pause(message=message):
@@ -37,7 +37,7 @@ def releasing(draft: Draft) -> Turn:
             return draft.turn(None, STUCK_EVERY)
 
 
-def _patience(draft: Draft) -> timedelta | None:
+def _time_left(draft: Draft) -> timedelta | None:
     """How long a plan that is deleted may still take for what is no step; None when nobody has deleted it.
 
     Counted from the deletion, or from when its last step was over.
@@ -48,7 +48,7 @@ def _patience(draft: Draft) -> timedelta | None:
     return NO_PROGRESS - (draft.now - max([draft.inputs.deleted_at, *over]))
 
 
-def _end(draft: Draft) -> Turn:
+def _finish(draft: Draft) -> Turn:
     failure = draft.status.failure
     if failure is None:
         message = f"all {len(draft.status.steps)} steps are done"
@@ -80,10 +80,10 @@ def mark_abandoned(draft: Draft, reason: Reason, why: str) -> None:
     draft.inputs = replace(draft.inputs, outcome=None)
 
 
-def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
+def ended(draft: Draft, verb: RequestVerb | None) -> Turn:
     """After the end: the finalizer comes off, snapshots get old, a person may want everything back after all."""
     phase, keep = draft.status.phase, draft.run.keep_until
-    if wish is RequestVerb.ROLLBACK:
+    if verb is RequestVerb.ROLLBACK:
         return _roll_back(draft)
     if (
         phase is Phase.ABANDONED
@@ -96,7 +96,7 @@ def ended(draft: Draft, wish: RequestVerb | None) -> Turn:
     if keep is not None and not draft.inputs.deleting:
         if keep > draft.now:
             return draft.turn(None, keep - draft.now)
-        match draft.inputs.outcome if draft.inputs.answered is Verb.SWEEP else None:
+        match draft.inputs.outcome if draft.inputs.last_command is Verb.SWEEP else None:
             case None:
                 return draft.turn(Command(Verb.SWEEP))
             case Done():
@@ -114,8 +114,8 @@ def _release_abandoned(draft: Draft) -> Turn:
     match draft.inputs.outcome:
         case None:
             return draft.turn(Command(Verb.RELEASE))
-        case Again(after=after) if (patience := _patience(draft)) is None or patience > timedelta():
-            return draft.turn(None, seconds(after), patience)
+        case Again(after=after) if (left := _time_left(draft)) is None or left > timedelta():
+            return draft.turn(None, seconds(after), left)
         case Wait() | Failed() | Pause() if not draft.inputs.deleting:
             return draft.turn(None, STUCK_EVERY)
         case Done(message=left) if left:
@@ -132,15 +132,15 @@ def _release_abandoned(draft: Draft) -> Turn:
 def _roll_back(draft: Draft) -> Turn:
     by = next((record.by for record in draft.status.requests if record.verb == RequestVerb.ROLLBACK), "")
     why = f"rolled back on request{f' of {by}' if by else ''}"
-    draft.plan_event(PlanEvent.ROLL_BACK, Reason.RECLAIMING, "looks whether everything is as the run left it")
+    draft.plan_event(PlanEvent.ROLL_BACK_SUCCESS, Reason.RECLAIMING, "looks whether everything is as the run left it")
     draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why), report=())
     draft.raise_fence()
     return draft.turn(Command(Verb.RECLAIM))
 
 
-def reclaiming(draft: Draft, wish: RequestVerb | None) -> Turn:
+def reclaiming(draft: Draft, verb: RequestVerb | None) -> Turn:
     """Mark every target again; when one is not as the run left it, the success stands and the request is rejected."""
-    if wish is RequestVerb.ABANDON:
+    if verb is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
     match draft.inputs.outcome:
         case None:
@@ -153,16 +153,16 @@ def reclaiming(draft: Draft, wish: RequestVerb | None) -> Turn:
             draft.notice("RollingBack", "everything is as the run left it; rolling back")
             return draft.turn(None, seconds(0.0))
         case Again(after=after, message=message):
-            left = _patience(draft)
+            left = _time_left(draft)
             if left is not None and left <= timedelta():
                 return abandon(draft, Reason.DELETED, f"the targets could not be claimed again: {message}")
             draft.set(message=message)
             return draft.turn(None, seconds(after), left)
         case Wait(message=message) | Failed(message=message) | Pause(message=message):
-            return _decline(draft, message)
+            return _keep_success(draft, message)
 
 
-def _decline(draft: Draft, message: str) -> Turn:
+def _keep_success(draft: Draft, message: str) -> Turn:
     draft.set(
         failure=None,
         requests=tuple(
@@ -172,6 +172,6 @@ def _decline(draft: Draft, message: str) -> Turn:
             for record in draft.status.requests
         ),
     )
-    draft.plan_event(PlanEvent.DECLINE, Reason.COMPLETED, f"all steps are done; rollback was rejected: {message}")
+    draft.plan_event(PlanEvent.KEEP_SUCCESS, Reason.COMPLETED, f"all steps are done; rollback was rejected: {message}")
     draft.notice("RequestRejected", f"rollback was rejected: {message}", warning=True)
     return draft.remove_finalizer()

@@ -8,10 +8,10 @@ from datetime import timedelta
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, clock, fence_if_new_process, moment, position, seconds, stage_of
 from cutover.saga.end import release
-from cutover.saga.failing import fail
 from cutover.saga.requests import digest_of, failed_step, gates_skipped, pause
+from cutover.saga.stop_conditions import fail
 from cutover.saga.tables import PlanEvent, StepEvent
-from cutover.saga.tally import note_judged
+from cutover.saga.tally import record_judged_stage
 from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.status import Current, Phase, StepState, Verdict
@@ -20,18 +20,18 @@ from cutover.status.status import Current, Phase, StepState, Verdict
 def forward(draft: Draft) -> Turn:
     """The stage in hand: do it, look how far it is, judge it."""
     at, stage = position(draft.status), stage_of(draft.status)
-    draft.note_made(at)
+    draft.record_made(at)
     if draft.status.steps[at].state is StepState.UNDOING:
         return _clear_for_another(draft, at)
-    if draft.inputs.written:
-        draft.written(at)
+    if draft.inputs.snapshot_taken:
+        draft.mark_snapshot_taken(at)
     match draft.inputs.outcome:
         case None:
-            return _keep(draft) or _do(draft, at, stage)
+            return _enforce_first(draft) or _do(draft, at, stage)
         case Done() as done:
-            return _judge(draft, done)
+            return _judge_stage(draft, done)
         case Again(after=after, message=message, ready=ready):
-            _go(draft, at)
+            _continue(draft, at)
             draft.set(current=replace(draft.current, message=message, ready=ready))
             return draft.turn(None, seconds(after))
         case Wait(reason=reason, message=message):
@@ -45,13 +45,15 @@ def forward(draft: Draft) -> Turn:
             pause(draft, reason, f"step {draft.current.step}: {message}", warning=True)
             return draft.turn()
         case Failed(reason=reason, message=message):
-            return _failed(draft, at, reason, message)
+            return _attempt_failed(draft, at, reason, message)
 
 
-def _keep(draft: Draft) -> Turn | None:
+def _enforce_first(draft: Draft) -> Turn | None:
     """First see, once a turn, that what done steps have left still stands; None when none has left what is looked after."""
     left = zip(draft.status.steps, draft.rules.steps, strict=True)
-    if draft.kept is not None or not any(rule.keeps and step.state is StepState.DONE for step, rule in left):
+    if draft.enforce_outcome is not None or not any(
+        rule.enforced and step.state is StepState.DONE for step, rule in left
+    ):
         return None
     fence_if_new_process(draft)
     return draft.turn(Command(Verb.ENFORCE))
@@ -62,13 +64,13 @@ def _do(draft: Draft, at: int, stage: int) -> Turn:
     if draft.current.not_started:
         if not _may_begin(draft, at, stage):
             return _wait_for_window(draft, at, stage)
-        _go(draft, at)
+        _continue(draft, at)
     fence_if_new_process(draft)
     draft.set(current=replace(draft.current, gates=(*draft.inputs.gates, *draft.inputs.guards)))
     return draft.turn(Command(Verb.DO, at, stage))
 
 
-def _failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
+def _attempt_failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
     rule = draft.rules.steps[at]
     if draft.status.steps[at].attempt <= rule.retries:
         return _another_attempt(draft, at, message)
@@ -85,9 +87,9 @@ def paused(draft: Draft) -> Turn:
     on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED)
     if not on_purpose and status.failure is None:
         return draft.turn()
-    match draft.inputs.outcome or draft.kept:
+    match draft.inputs.outcome or draft.enforce_outcome:
         case None | Done() if draft.inputs.outcome is None:
-            return _keep(draft) or _keep_in_hand(draft)
+            return _enforce_first(draft) or _enforce_current(draft)
         case Again(after=after):
             return draft.turn(None, seconds(after))
         case Pause(reason=reason, message=message) | Failed(reason=reason, message=message) if on_purpose:
@@ -96,10 +98,10 @@ def paused(draft: Draft) -> Turn:
     return draft.turn()
 
 
-def _keep_in_hand(draft: Draft) -> Turn:
+def _enforce_current(draft: Draft) -> Turn:
     """The stage in hand, where it is in effect and is looked after; also one that waits for a window, or whose gate has failed."""
     at, stage = position(draft.status), stage_of(draft.status)
-    if stage < 0 or not draft.rules.steps[at].keeps or draft.current.applied_at is None:
+    if stage < 0 or not draft.rules.steps[at].enforced or draft.current.applied_at is None:
         return draft.turn()
     if draft.status.steps[at].state not in (StepState.DOING, StepState.WAITING, StepState.FAILED):
         return draft.turn()
@@ -107,7 +109,7 @@ def _keep_in_hand(draft: Draft) -> Turn:
     return draft.turn(Command(Verb.DO, at, stage))
 
 
-def _go(draft: Draft, at: int) -> None:
+def _continue(draft: Draft, at: int) -> None:
     """A step that waited for a person, or for a window that is open now, does no longer."""
     waited_outside = draft.status.reason == Reason.OUTSIDE
     if waited_outside and not _may_begin(draft, at, stage_of(draft.status) + (not draft.current.not_started)):
@@ -115,14 +117,14 @@ def _go(draft: Draft, at: int) -> None:
     if waited_outside or draft.current.not_started:  # only now its time begins
         draft.set(current=replace(draft.current, started_at=draft.now, not_started=False, message=""))
     if draft.status.phase is Phase.WAITING:
-        draft.step_event(at, StepEvent.GO)
-        draft.plan_event(PlanEvent.GO, Reason.PROGRESSING)
+        draft.step_event(at, StepEvent.CONTINUE)
+        draft.plan_event(PlanEvent.CONTINUE, Reason.PROGRESSING)
 
 
-def _judge(draft: Draft, done: Done) -> Turn:
+def _judge_stage(draft: Draft, done: Done) -> Turn:
     """The stage is in effect. It is over when it has dwelt long enough and every gate says Pass."""
     at, stage = position(draft.status), stage_of(draft.status)
-    _go(draft, at)
+    _continue(draft, at)
     applied = draft.current.applied_at or draft.now
     gates = (*draft.inputs.gates, *draft.inputs.guards)
     draft.set(
@@ -142,9 +144,9 @@ def _judge(draft: Draft, done: Done) -> Turn:
     if stage + 1 < len(draft.rules.steps[at].stages):
         if not _may_begin(draft, at, stage + 1):
             return _wait_for_window(draft, at, stage + 1)
-        note_judged(draft, done)
+        record_judged_stage(draft, done)
         return _announce(draft, at, stage + 1)
-    note_judged(draft, done)
+    record_judged_stage(draft, done)
     draft.step_event(at, StepEvent.FINISH, done.message)
     if draft.rules.steps[at].irreversible:
         draft.set(point_of_no_return=draft.rules.steps[at].name)
@@ -156,7 +158,7 @@ def start(draft: Draft, at: int) -> Turn:
     if at == len(draft.rules.steps):
         return release(draft, "all steps are done")
     fresh = draft.status.steps[at].state is StepState.PENDING
-    draft.step_event(at, StepEvent.START if fresh else StepEvent.AGAIN)
+    draft.step_event(at, StepEvent.START if fresh else StepEvent.RETRY)
     draft.raise_fence()
     return _announce(draft, at, 0)
 
@@ -173,8 +175,8 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
             intent=intent.intent,
             weight=intent.weight,
             started_at=draft.now,
-            digest=digest_of(draft.rules, draft.run.number, rule.name) if intent.asks else "",
-            skipped=stage > 0 and gates_skipped(draft.status),
+            digest=digest_of(draft.rules, draft.run.number, rule.name) if intent.needs_approval else "",
+            gates_skipped=stage > 0 and gates_skipped(draft.status),
             not_started=not _may_begin(draft, at, stage),
         )
     )
@@ -186,7 +188,7 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
 
 def _may_begin(draft: Draft, at: int, stage: int) -> bool:
     """Whether a stage may begin now; to take the whole step back, because its end falls outside, would help nobody."""
-    return draft.inputs.opening.open or draft.rules.steps[at].stages[stage].cleans
+    return draft.inputs.opening.open or draft.rules.steps[at].stages[stage].cleanup
 
 
 def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
@@ -212,7 +214,7 @@ def retry(draft: Draft) -> Turn:
     """On request: the failed step of a paused plan once more."""
     at = failed_step(draft.status)
     if draft.status.failure is not None and draft.status.failure.reason == Reason.TIMED_OUT:
-        draft.set_run(spent=0.0)
+        draft.set_run(running_seconds=0.0)
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
     draft.set_run(paused_at=None)
@@ -227,7 +229,7 @@ def _another_attempt(draft: Draft, at: int, message: str) -> Turn:
     """By the rules of the step: an attempt has failed, and there are others left."""
     rule, step = draft.rules.steps[at], draft.status.steps[at]
     if draft.status.phase is Phase.WAITING:
-        draft.plan_event(PlanEvent.GO, Reason.PROGRESSING)
+        draft.plan_event(PlanEvent.CONTINUE, Reason.PROGRESSING)
     draft.step_event(at, StepEvent.FAIL, message)
     draft.notice(
         Reason.RETRYING,

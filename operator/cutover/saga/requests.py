@@ -14,7 +14,7 @@ from cutover.status.reasons import Reason
 from cutover.status.requests import Request, RequestVerb
 from cutover.status.status import ENDED, Answer, Phase, RequestRecord, Status, StepState
 
-_OF_THE_STAGE: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "skipped"}
+_STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "gates_skipped"}
 """Verbs that are kept beside the stage in hand, so that no later request undoes them; of all others one is done in a turn."""
 
 
@@ -30,18 +30,18 @@ def unanswered(status: Status, requests: Iterable[Request]) -> tuple[Request, ..
 
 
 def answer_requests(draft: Draft) -> RequestVerb | None:
-    """Record every new token with its answer; return the strongest wish that was accepted."""
-    wish: RequestVerb | None = None
+    """Record every new token with its answer; return the strongest verb that was accepted."""
+    verb: RequestVerb | None = None
     for request in unanswered(draft.status, draft.inputs.requests):
-        refusal = f"{wish} was asked for at the same time, and comes first" if wish else _refusal(draft, request)
+        refusal = f"{verb} was asked for at the same time, and comes first" if verb else _refusal(draft, request)
         record_answer(draft, request, refusal)
         if refusal:
             continue
-        if request.verb in _OF_THE_STAGE:
-            draft.set(current=replace(draft.current, **{_OF_THE_STAGE[request.verb]: True}))  # type: ignore[arg-type]
+        if request.verb in _STAGE_FLAGS:
+            draft.set(current=replace(draft.current, **{_STAGE_FLAGS[request.verb]: True}))  # type: ignore[arg-type]
         else:
-            wish = request.verb
-    return wish
+            verb = request.verb
+    return verb
 
 
 def record_answer(draft: Draft, request: Request, refusal: str) -> None:
@@ -66,7 +66,7 @@ def record_answer(draft: Draft, request: Request, refusal: str) -> None:
 
 def gates_skipped(status: Status) -> bool:
     """Whether a person has asked to take the gates of the step in hand as passed."""
-    return status.current is not None and status.current.skipped
+    return status.current is not None and status.current.gates_skipped
 
 
 # --- whether it makes sense ---------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def _after_the_end(draft: Draft, verb: RequestVerb) -> str:
     return f"the run has ended ({status.phase})"
 
 
-def _no_way_back(draft: Draft, request: Request) -> str:
+def _refuse_rollback(draft: Draft, request: Request) -> str:
     status = draft.status
     if status.phase in (Phase.ROLLING_BACK, Phase.STUCK):
         return "the plan is rolling back already"
@@ -113,7 +113,7 @@ def _no_way_back(draft: Draft, request: Request) -> str:
     return ""
 
 
-def _no_abandoning(draft: Draft, _: Request) -> str:
+def _refuse_abandon(draft: Draft, _: Request) -> str:
     return "nothing has begun yet; abort stops the plan" if draft.status.phase is Phase.PENDING else ""
 
 
@@ -129,12 +129,12 @@ def failed_step(status: Status) -> int:
     return -1
 
 
-def _no_retry(draft: Draft, _: Request) -> str:
+def _refuse_retry(draft: Draft, _: Request) -> str:
     phase = draft.status.phase
     return "" if failed_step(draft.status) >= 0 else f"no step of this plan has failed and is paused; it is {phase}"
 
 
-def _no_pause(draft: Draft, _: Request) -> str:
+def _refuse_pause(draft: Draft, _: Request) -> str:
     status = draft.status
     if status.phase in (Phase.ROLLING_BACK, Phase.STUCK):
         return "the plan is rolling back; that is not stopped halfway"
@@ -142,7 +142,7 @@ def _no_pause(draft: Draft, _: Request) -> str:
     return "the plan is paused already" if paused and status.reason != Reason.SUSPENDED else ""
 
 
-def _no_resume(draft: Draft, _: Request) -> str:
+def _refuse_resume(draft: Draft, _: Request) -> str:
     status = draft.status
     if status.reason == Reason.SUSPENDED:
         return "spec.suspend is true; set it to false instead"
@@ -158,7 +158,7 @@ def _no_resume(draft: Draft, _: Request) -> str:
     return ""
 
 
-def _no_skip(draft: Draft, request: Request) -> str:
+def _refuse_skip(draft: Draft, request: Request) -> str:
     status = draft.status
     current = status.current
     if current is None or status.phase not in (Phase.RUNNING, Phase.WAITING, Phase.PAUSED) or not current.stage:
@@ -171,7 +171,7 @@ def _no_skip(draft: Draft, request: Request) -> str:
     return ""
 
 
-def _no_approval(draft: Draft, request: Request) -> str:
+def _refuse_approve(draft: Draft, request: Request) -> str:
     status = draft.status
     waiting = status.current.step if status.current and status.phase is Phase.WAITING else ""
     if not waiting:
@@ -189,36 +189,36 @@ def _no_approval(draft: Draft, request: Request) -> str:
 
 
 _WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
-    RequestVerb.ABORT: _no_way_back,
-    RequestVerb.ROLLBACK: _no_way_back,
-    RequestVerb.ABANDON: _no_abandoning,
-    RequestVerb.PAUSE: _no_pause,
-    RequestVerb.RETRY: _no_retry,
-    RequestVerb.RESUME: _no_resume,
-    RequestVerb.SKIP: _no_skip,
-    RequestVerb.APPROVE: _no_approval,
+    RequestVerb.ABORT: _refuse_rollback,
+    RequestVerb.ROLLBACK: _refuse_rollback,
+    RequestVerb.ABANDON: _refuse_abandon,
+    RequestVerb.PAUSE: _refuse_pause,
+    RequestVerb.RETRY: _refuse_retry,
+    RequestVerb.RESUME: _refuse_resume,
+    RequestVerb.SKIP: _refuse_skip,
+    RequestVerb.APPROVE: _refuse_approve,
 }
 
 
 # --- hold and go on -----------------------------------------------------------------------------------------------------
 
 
-def pause_or_resume(draft: Draft, wish: RequestVerb | None) -> None:
+def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
     """Stop on purpose, or go on; nothing is undone."""
     status, suspended = draft.status, draft.inputs.suspended
     if status.phase is not Phase.PAUSED:
-        if wish is RequestVerb.PAUSE:
+        if verb is RequestVerb.PAUSE:
             pause(draft, Reason.PAUSED_BY_PERSON, "paused by a person; resume to go on, abort to take everything back")
         elif suspended:
             pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
         return
-    if wish is RequestVerb.PAUSE:
+    if verb is RequestVerb.PAUSE:
         draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused by a person; resume to go on")
-    elif wish is RequestVerb.RESUME and suspended:
+    elif verb is RequestVerb.RESUME and suspended:
         resume(draft)
         pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
     elif (
-        wish is RequestVerb.RESUME
+        verb is RequestVerb.RESUME
         or (status.reason == Reason.SUSPENDED and not suspended)
         or status.reason == Reason.UNREADABLE
         or (status.reason == Reason.GATE_FAILED and gates_skipped(status))
@@ -239,7 +239,7 @@ def resume(draft: Draft) -> None:
     stopped = draft.now - (draft.run.paused_at or draft.now)
     kept = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED, Reason.UNREADABLE)
     if status.reason == Reason.TIMED_OUT:
-        draft.set_run(spent=0.0)
+        draft.set_run(running_seconds=0.0)
     current = status.current
     if current is not None:
         if kept:
@@ -251,10 +251,10 @@ def resume(draft: Draft) -> None:
         draft.set(current=replace(current, started_at=started, applied_at=applied, reapply=reapply, message=""))
         at = position(draft.status)
         if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
-            draft.step_event(at, StepEvent.GO)
+            draft.step_event(at, StepEvent.CONTINUE)
     if not kept:
         left = zip(draft.status.steps, draft.rules.steps, strict=True)
-        draft.set(steps=tuple(replace(s, reapply=rule.keeps and s.state is StepState.DONE) for s, rule in left))
+        draft.set(steps=tuple(replace(s, reapply=rule.enforced and s.state is StepState.DONE) for s, rule in left))
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING if current is not None else Reason.CLAIMING)
     draft.set_run(paused_at=None)

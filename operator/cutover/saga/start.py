@@ -7,8 +7,8 @@ from datetime import timedelta
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, fence_if_new_process, moment, seconds
 from cutover.saga.end import ended
-from cutover.saga.failing import fail
 from cutover.saga.forward import start
+from cutover.saga.stop_conditions import fail
 from cutover.saga.tables import PlanEvent
 from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.limits import with_risks
@@ -95,12 +95,12 @@ def _history(status: Status) -> tuple[PastRun, ...]:
         started_at=run.started_at,
         finished_at=run.finished_at,
         steps_digest=run.steps_digest,
-        done=status.tally.done if status.tally else 0,
+        steps_done=status.tally.steps_done if status.tally else 0,
     )
     return (past, *status.history)[:_REMEMBERED]
 
 
-def examine_anew(draft: Draft) -> Turn:
+def examine_again(draft: Draft) -> Turn:
     """A Refused plan on request: what was missing may be there now."""
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
     # As the spec is read now: an operator or a CRD that was upgraded may know what could not be read before.
@@ -110,17 +110,17 @@ def examine_anew(draft: Draft) -> Turn:
     return pending(draft, None)
 
 
-def pending(draft: Draft, wish: RequestVerb | None) -> Turn:
+def pending(draft: Draft, verb: RequestVerb | None) -> Turn:
     """Not begun: wishes first, then look what is missing."""
     inputs, reason = draft.inputs, draft.status.reason
-    if inputs.deleting or wish is RequestVerb.ABORT:
+    if inputs.deleting or verb is RequestVerb.ABORT:
         why = Reason.DELETED if inputs.deleting else Reason.ABORTED
         draft.plan_event(PlanEvent.REFUSE, why, "stopped before anything was touched")
         draft.notice(why, "stopped before anything was touched")
         return ended(draft, None)
-    if wish is RequestVerb.PAUSE:
+    if verb is RequestVerb.PAUSE:
         draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused before the first step; resume to go on")
-    elif reason == Reason.PAUSED_BY_PERSON and wish is RequestVerb.RESUME:
+    elif reason == Reason.PAUSED_BY_PERSON and verb is RequestVerb.RESUME:
         _restart_preflight(draft)
     if draft.status.reason != Reason.PAUSED_BY_PERSON:
         if inputs.suspended:
@@ -146,13 +146,13 @@ def _preflight(draft: Draft) -> Turn:
             return _examine(draft)
         case Done(skip=True):
             message = "every target carries the mark of this very spec: it has been applied before"
-            draft.plan_event(PlanEvent.ALREADY, Reason.ALREADY, message)
+            draft.plan_event(PlanEvent.FIND_APPLIED, Reason.ALREADY, message)
             draft.notice(Reason.ALREADY, message)
             return ended(draft, None)
         case Done() if not draft.inputs.opening.open:
-            return _outside(draft)
+            return _wait_for_first_window(draft)
         case Done(message=mind):
-            draft.plan_event(PlanEvent.PASS, Reason.CLAIMING)
+            draft.plan_event(PlanEvent.BEGIN, Reason.CLAIMING)
             draft.raise_fence()
             draft.notice(
                 "Started", f"run {draft.run.number} begins; {mind or 'nothing is missing'}", warning=bool(mind)
@@ -174,12 +174,12 @@ def _preflight(draft: Draft) -> Turn:
 def _examine(draft: Draft) -> Turn:
     if draft.status.reason == Reason.OUTSIDE:
         if not draft.inputs.opening.open:
-            return _outside(draft)
+            return _wait_for_first_window(draft)
         _restart_preflight(draft)
     return draft.turn(Command(Verb.EXAMINE))
 
 
-def _outside(draft: Draft) -> Turn:
+def _wait_for_first_window(draft: Draft) -> Turn:
     """Nothing is missing, and no step may begin yet: nothing is claimed until then, and the spec may still be changed."""
     opens_at = draft.inputs.opening.opens_at
     if opens_at is None:

@@ -1,4 +1,7 @@
-"""What goes into a turn of the saga, and what comes out: plain values."""
+"""What goes into a turn of the saga, and what comes out: plain values.
+
+The driver and the kinds make them; nothing here decides anything.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ class StageRule:
     """One stage of a step.
 
     Attributes:
-        intent: what it sets out to do, opaque here, at most 512 bytes.
+        intent: what it does, for people, opaque here, at most 512 bytes.
         dwell: how long it must stay in effect before the next one.
-        settle: how long after it took effect nothing is judged yet.
-        weight: percent of the new side, to be shown; None for most kinds.
-        asks: it is approved by a person, so the status shows the digest of what is approved.
-        cleans: it only takes away what earlier stages have put beside for a while, so it never waits for a window.
+        settle: how long after it took effect no gate is evaluated yet.
+        weight: percent of the new side, for people; None for most kinds.
+        needs_approval: a person approves it, so the status shows the digest of what is approved.
+        cleanup: it only removes what earlier stages have added for a while, so it never waits for a window.
     """
 
     intent: str
     dwell: timedelta = timedelta()
     settle: timedelta = timedelta()
     weight: int | None = None
-    asks: bool = False
-    cleans: bool = False
+    needs_approval: bool = False
+    cleanup: bool = False
 
 
 class OnFailure(StrEnum):
@@ -48,15 +51,15 @@ class DeletionPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """What the saga may know of a step.
+    """A step as the saga knows it.
 
     Attributes:
         timeout: bounds one stage beyond its dwell; None is no bound.
-        undoes: there is something to undo.
+        undoes: it changes something that an undo restores.
         retries: attempts after the first, each made once the last one is undone.
         irreversible: once it is done, a rollback never passes it.
-        keeps: a stage in effect is looked after also while the plan is paused, and what the last one left until the end of
-            the run (the weights of traffic).
+        enforced: a stage in effect is enforced against other writers: while the plan is paused, and after the step is done
+            until the end of the run (the weights of traffic).
     """
 
     name: str
@@ -67,12 +70,12 @@ class StepRule:
     retries: int = 0
     on_failure: OnFailure = OnFailure.ROLLBACK
     irreversible: bool = False
-    keeps: bool = False
+    enforced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the saga may know of a plan.
+    """A plan as the saga knows it.
 
     Attributes:
         steps_digest: digest of what the steps do.
@@ -91,10 +94,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The command is finished. With `skip` there was nothing to do, so there is nothing to judge either.
+    """The command is finished. With `skip` there was nothing to do, so no gate is evaluated either.
 
     Attributes:
-        risks: of the look beforehand: what people should know and does not stop the plan.
+        risks: found by preflight: what people should know and what does not stop the plan.
     """
 
     skip: bool = False
@@ -105,11 +108,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not finished; look again after so many seconds, or when an event comes. None: only an event will tell.
+    """Not finished; look again after so many seconds, or when an event comes. None: only an event can change it.
 
     Attributes:
-        made: to be saved with the step before the command comes again; empty leaves what is saved.
-        reached: how far it is, in a measure of its own; more than ever before is progress.
+        made: what it has created, saved with the step before the command is issued again; empty leaves what is saved.
+        reached: how far it is, in a measure of the kind; more than ever before is progress.
     """
 
     after: float | None
@@ -121,7 +124,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Only a person or something outside the plan can move it on."""
+    """Only a person or something outside the plan can move it."""
 
     reason: str
     message: str
@@ -137,7 +140,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Somebody else acts on what this plan holds: stop, undo nothing, let a person decide."""
+    """Another writer acts on the targets: pause the plan, undo nothing, let a person decide."""
 
     reason: str
     message: str
@@ -149,15 +152,15 @@ Outcome = Done | Again | Wait | Failed | Pause
 class Verb(StrEnum):
     """What the driver can be told to do. Each is safe to repeat."""
 
-    EXAMINE = "examine"  # look whether all is there; when it is, set the finalizer
-    CLAIM = "claim"  # mark every target as ours, all or none
+    EXAMINE = "examine"  # find everything that is missing; when nothing is, add the finalizer
+    CLAIM = "claim"  # claim all targets, all or none
     DO = "do"
     UNDO = "undo"
-    ENFORCE = "enforce"  # see that what steps that are done have left, and is looked after, still stands
-    RECLAIM = "reclaim"  # after the end: mark every target again, if all is as the run left it
-    RELEASE = "release"  # take the marks away; after a success keep the snapshots for a while, else drop them
-    SWEEP = "sweep"  # drop snapshots that were kept long enough
-    REMOVE_FINALIZER = "remove finalizer"  # take the finalizer away
+    ENFORCE = "enforce"  # restore what done steps have set and another writer changed, of kinds that are enforced
+    RECLAIM = "reclaim"  # after the end: claim all targets again, if everything is as the run left it
+    RELEASE = "release"  # remove the claims; after a success keep the snapshots for a while, otherwise delete them
+    SWEEP = "sweep"  # delete snapshots that were kept long enough
+    REMOVE_FINALIZER = "remove finalizer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +174,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that people should read among the events of the plan.
+    """An event of the plan, for people.
 
     Attributes:
         reason: CamelCase.
-        on_namespace: said of the Namespace, because it takes the plan and its events with it.
+        on_namespace: published on the Namespace, whose deletion takes the plan and its events with it.
     """
 
     reason: str
@@ -186,11 +189,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Whether a stage may begin now.
+    """Whether the window of the plan is open, so that a stage may begin.
 
     Attributes:
-        open: it may.
-        opens_at: when it may next, while it may not; None: never again.
+        open: it is open now, or the plan has no window.
+        opens_at: when it opens next, while it is closed; None: never again.
     """
 
     open: bool = True
@@ -202,25 +205,26 @@ class Inputs:
     """What came in since the last turn.
 
     Attributes:
-        outcome: what became of the command that the status announces; None when it was not tried in this turn.
-        answered: which command that was.
-        written: the step in hand has taken its snapshot, so it may have changed something.
-        trouble: what has befallen a target apart from the command in hand, as if a command had failed or paused.
-        gates: the gates of the stage in hand as they stand now.
+        outcome: the outcome of the command that the status announces; None when it was not carried out in this turn yet.
+        last_command: the verb of that command.
+        snapshot_taken: the current step has taken its snapshots, so it may have changed something.
+        target_problem: a target is gone or lost its claim, apart from the current command; handled as if it had failed or
+            paused.
+        gates: the gates of the current stage as they are now.
         guards: the guards of the plan.
-        requests: the request annotations as they stand.
+        requests: the request annotations on the plan.
         new_process: this process has not acted on this run before, so the fence must rise before it does.
         has_finalizer: our finalizer is on the plan.
         deleted_at: when somebody deleted the plan; None when nobody has.
         terminating: the namespace is being deleted.
-        opening: of the plan's windows.
+        opening: whether the window of the plan is open.
         ready_to_undo: positions of steps that may be undone ahead of their turn now.
     """
 
     outcome: Outcome | None = None
-    answered: Verb | None = None
-    written: bool = False
-    trouble: Failed | Pause | None = None
+    last_command: Verb | None = None
+    snapshot_taken: bool = False
+    target_problem: Failed | Pause | None = None
     gates: tuple[GateStatus, ...] = ()
     guards: tuple[GateStatus, ...] = ()
     requests: tuple[Request, ...] = ()
@@ -240,7 +244,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What follows: a status to save, then at most one command; when to look again if no event comes (None: never)."""
+    """The result: a status to save, then at most one command; when to look again if no event comes (None: never)."""
 
     status: Status
     command: Command | None = None
@@ -249,8 +253,8 @@ class Turn:
 
 
 PREFLIGHT_EVERY: Final = (1, 2, 4, 5)
-"""Seconds between looks at what is missing: the first three, then the last for ever."""
+"""Seconds between two examinations of what is missing: the first three, then always the last."""
 BUSY_EVERY: Final = timedelta(seconds=30)
 STUCK_EVERY: Final = timedelta(seconds=60)
 NO_PROGRESS: Final = timedelta(minutes=10)
-"""How long an undo of a plan that was deleted may come no further, before the finalizer comes off all the same."""
+"""How long an undo of a deleted plan may make no progress before the finalizer is removed anyway."""

@@ -1,1 +1,1 @@
-"""What stands in `.status`: phases, reasons, requests, conditions. Plain frozen values; pure."""
+"""`.status` of a plan: phases, reasons, requests, conditions. Plain frozen values; pure."""

@@ -1,4 +1,4 @@
-"""Why a plan is in its phase: the reasons that the saga itself gives. Kinds and preflight bring more of their own."""
+"""Why a plan is in its phase: the reasons of the saga itself. Kinds, gates and preflight bring their own."""
 
 from __future__ import annotations
 

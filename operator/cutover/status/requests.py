@@ -1,6 +1,6 @@
-"""What people ask of a running plan: one annotation a verb, `request.cutover.dev/abort: "token=7f3a by=alice"`.
+"""Requests of people to a plan: one annotation per verb, `request.cutover.dev/abort: "token=7f3a by=alice"`.
 
-Pure: reads annotations and writes the text of one. Whether a request is legal now is the saga's business.
+Pure: reads annotations and writes the text of one. Whether a request is accepted now is decided by the saga.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ PREFIX = "request.cutover.dev/"
 
 
 class RequestVerb(StrEnum):
-    """What a person can ask for, the strongest first: of two that come together the first one counts."""
+    """What a person can request, the strongest first: of two that come together the first one counts."""
 
-    ABORT = "abort"  # take everything back
+    ABORT = "abort"  # roll everything back
     ROLLBACK = "rollback"  # the same, and also for a plan that has Succeeded
-    ABANDON = "abandon"  # let go and leave everything as it is
+    ABANDON = "abandon"  # release the targets and leave everything as it is
     PAUSE = "pause"
-    RETRY = "retry"  # a failed step of a Paused plan once more; a Refused plan is examined anew
+    RETRY = "retry"  # a failed step of a Paused plan again; a Refused plan is examined again
     RESUME = "resume"
-    SKIP = "skip"  # take the gates of a step as passed
+    SKIP = "skip"  # treat the gates of the current step as passed
     APPROVE = "approve"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it stands on the plan.
+    """One request on the plan.
 
     Attributes:
         token: any text that differs from the last one of this verb; a token is handled once.
-        by: who asked; empty when the annotation does not say.
+        by: who requested it; empty when the annotation does not say.
         step: the step meant, for `approve` and `skip`.
-        digest: of what is approved, as the status showed it; empty when the annotation does not say.
+        digest: digest of what is approved, from the status; empty when the annotation does not say.
     """
 
     verb: RequestVerb
@@ -47,8 +47,8 @@ class Request:
 def read(annotations: Mapping[str, str]) -> tuple[Request, ...]:
     """All requests on an object, the strongest first.
 
-    A value without ``token=`` is taken whole as the token, so that ``kubectl annotate mplan x
-    request.cutover.dev/pause=now`` works. Unknown verbs are left alone: admission tells who may write them.
+    A value without ``token=`` is the token itself, so that ``kubectl annotate mplan x request.cutover.dev/pause=now``
+    works. Unknown verbs are ignored; admission decides who may write which.
     """
     found = []
     for verb in RequestVerb:
@@ -57,7 +57,7 @@ def read(annotations: Mapping[str, str]) -> tuple[Request, ...]:
             continue
         parts = dict(part.split("=", 1) for part in text.split() if "=" in part)
         token = parts.get("token", text.strip())[:64]
-        if not token:  # nothing by which it could be told from the next one
+        if not token:  # it could not be told from the next request
             continue
         by, step, digest = parts.get("by", "")[:253], parts.get("step", "")[:63], parts.get("digest", "")[:80]
         found.append(Request(verb, token, by, step, digest))

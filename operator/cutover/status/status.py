@@ -1,7 +1,10 @@
-"""What stands in `.status` of a MigrationPlan, as plain frozen values.
+"""`.status` of a MigrationPlan, as plain frozen values.
 
-No I/O, no pydantic: `plan/` reads and writes these from outside. Times are UTC. Whatever a crash may lose without harm
-is gathered by `settled`, which blanks it: the driver saves at once only when the settled part has changed.
+No I/O, no pydantic: `plan/` reads and writes these from outside. Times are UTC. The driver saves at once only when
+`durable_part` has changed: it blanks what a crash may lose without harm.
+
+Each attribute is described in the docstring of its class, in words for users: the CRD and `kubectl explain` show these
+texts (`plan/crd.py`). A field for machines alone begins with "For the operator itself".
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ _AS_KUBERNETES_SPELLS = {"alias_generator": camel, "populate_by_name": True, "ex
 
 
 class Phase(StrEnum):
-    """Where a plan is. The conditions are the contract for machines; this is for people."""
+    """Where a plan is, for people. Machines read the conditions."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -41,7 +44,7 @@ ENDED = frozenset({Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABAN
 
 
 class StepState(StrEnum):
-    """Where a step is. *Doing* means: it may have been done."""
+    """Where a step is. Doing means: it may have been done."""
 
     PENDING = "Pending"
     DOING = "Doing"
@@ -53,7 +56,7 @@ class StepState(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a gate says now."""
+    """What a gate says now: Pass, Fail, or Wait."""
 
     PASS = "Pass"  # noqa: S105 -- a verdict, not a password
     FAIL = "Fail"
@@ -62,17 +65,23 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One pass of the plan.
+    """One run: one pass of the plan from its first step to its end.
 
     Attributes:
-        fence: the number on every write to a target; raised before each attempt and each undo, and by every process that
-            takes the plan over.
-        spent: seconds spent Running before `since`.
-        since: when the plan last became Running; None when it is not.
-        paused_at: when the clocks were stopped; None while they go.
-        finished_at: when the run ended.
-        keep_until: until when the snapshots of a Succeeded run are kept for `rollback`; None when there are none.
-        steps_digest: digest of what its steps do, so that a run that did the same can be told among the earlier ones.
+        number: Number of the run, counted from 1.
+        generation: Generation of the spec that this run carries out.
+        spec_hash: Hash of that spec without suspend. The same spec is never run again by itself.
+        started_at: When its spec was first seen, or examined again. The start deadline counts from here.
+        fence: For the operator itself: number on every write to a target. It rises before each attempt and each undo, and
+            whenever another operator process takes over, so that late writes of the former one fail.
+        running_seconds: Seconds spent Running, without the present stretch that began at runningSince. Compared with
+            spec.timeout.
+        running_since: When the plan last became Running. Absent while it is not.
+        paused_at: When the clocks of the run stopped. Absent while they run.
+        finished_at: When the run ended.
+        keep_until: Until when the snapshots of a Succeeded run are kept, so that a rollback can be requested. Absent when
+            there are none.
+        steps_digest: Digest of what the steps do. Runs with the same digest did the same steps.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -81,8 +90,8 @@ class Run:
     spec_hash: str
     started_at: datetime
     fence: int = 0
-    spent: float = 0.0
-    since: datetime | None = None
+    running_seconds: float = 0.0
+    running_since: datetime | None = None
     paused_at: datetime | None = None
     finished_at: datetime | None = None
     keep_until: datetime | None = None
@@ -91,7 +100,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a run turned back; kept after the rollback."""
+    """Why the run was rolled back or paused. It stays after the rollback.
+
+    Attributes:
+        step: Name of the step that was current. Empty before the first step.
+        stage: Its stage, such as 2/4.
+        reason: Reason in CamelCase, such as GateFailed.
+        message: What happened, in a sentence.
+    """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
     step: str = ""
@@ -102,14 +118,19 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateStatus:
-    """What one gate or guard has seen, for people and for the saga.
+    """What a gate or a guard has seen so far.
 
     Attributes:
-        value: the last number as text; empty when there is none.
-        bound: what it must keep, such as ``<= 0.5``.
-        passes: consecutive passing samples, out of `needed`.
-        fails: failing samples counted towards the threshold.
-        compared: the value is the ratio to a baseline, and the message has both numbers.
+        name: Name of the gate or guard.
+        verdict: What it says now.
+        value: The last number. Empty when there is none yet.
+        bound: What the number is compared with, such as <= 0.5.
+        passes: Consecutive passing samples so far.
+        needed: Consecutive passing samples that it takes to pass.
+        fails: Failing samples counted towards failureThreshold.
+        guard: It is a guard of the plan, not a gate of the step.
+        compared: The value is the ratio to a baseline; the message has both numbers.
+        message: Why it says so, or what is missing.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -127,22 +148,27 @@ class GateStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
-    """The step in hand.
+    """The current step: the one that is being done or undone.
 
     Attributes:
-        stage: position and number of stages, such as ``2/4``.
-        intent: what this stage sets out to do, such as ``weight 25``; saved before it is done.
-        weight: percent that the new side has, or is about to have, of what the pair holds; None for other kinds.
-        applied_at: when this stage was first seen in effect; its dwell counts from here. Lost in a crash unless a later
-            save carried it, and then the dwell starts again.
-        ready: ready pods out of those wanted, such as ``2/3``.
-        furthest: how far an undo has come, at most, in the kind's own measure.
-        moved_at: when it came so far. Lost in a crash unless a later save carried it; the next look then finds it out.
-        digest: of what a person is asked to approve; an approval that names another one is rejected.
-        reapply: the stage was paused and is brought about once more, whatever stands there now.
-        not_started: it is announced, and waits for the plan's window to be begun.
-        approved: a person has approved it.
-        skipped: a person has asked to take the gates of the step as passed.
+        step: Name of the step.
+        stage: Its current stage out of all, such as 2/4. Empty during an undo.
+        intent: What this stage, or the undo, is about to do, such as weight 25. It is saved before it is done.
+        weight: Percent of the traffic that the new side has, or is about to get. Absent for steps that move no traffic.
+        started_at: When this stage, or the undo, began.
+        applied_at: When this stage was first seen in effect. Its dwell counts from here. A crash of the operator may lose it;
+            then the dwell starts again.
+        ready: Ready pods out of those wanted, such as 2/3.
+        undo_progress: For the operator itself: how far the undo has come at most, in a measure of its kind.
+        progressed_at: For the operator itself: when the undo came that far. A deleted plan is not kept for an undo that makes
+            no progress.
+        digest: Digest of what a person is asked to approve. An approval that names another one is rejected.
+        reapply: For the operator itself: the stage was paused and is applied again, whatever its target is now.
+        not_started: The stage is announced and waits for the window of the plan.
+        approved: A person has approved the stage.
+        gates_skipped: On request, the gates of the step are treated as passed.
+        message: What the stage waits for.
+        gates: What the gates of the step and the guards of the plan have seen in this stage.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -153,26 +179,35 @@ class Current:
     started_at: datetime
     applied_at: datetime | None = None
     ready: str = ""
-    furthest: int = 0
-    moved_at: datetime | None = None
+    undo_progress: int = 0
+    progressed_at: datetime | None = None
     digest: str = ""
     reapply: bool = False
     not_started: bool = False
     approved: bool = False
-    skipped: bool = False
+    gates_skipped: bool = False
     message: str = ""
     gates: tuple[GateStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStatus:
-    """One line a step.
+    """One step of the plan.
 
     Attributes:
-        written: it has written to its target, so there is a snapshot. Saved along with the next thing that is saved.
-        made: what this attempt has made, in the kind's own words of at most 32 bytes; saved before that may take effect.
-        judged: each of its gates said Pass where they were last asked; false too when all stages had nothing to do.
-        reapply: it is done, and what it left is brought about once more, whatever stands there now.
+        name: Name of the step.
+        kind: Its kind, such as deploy or traffic.
+        state: Where it is. Doing means that it may have been done.
+        attempt: Number of the attempt, counted from 1. 0 before the first.
+        snapshot_taken: The snapshots of the step exist, so it may have written to its targets.
+        made: For the operator itself: what this attempt has created, such as the uid of a Job. It is saved before that can
+            take effect.
+        gates_passed: All of its gates passed when they were last asked. False too when there was nothing to do in any stage.
+        reapply: For the operator itself: the step is done, and what it left is applied again after a pause, whatever its
+            target is now.
+        started_at: When the present attempt began.
+        finished_at: When the step was done or undone, or failed.
+        message: What became of it, in a sentence.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -180,9 +215,9 @@ class StepStatus:
     kind: str
     state: StepState = StepState.PENDING
     attempt: int = 0
-    written: bool = False
+    snapshot_taken: bool = False
     made: str = ""
-    judged: bool = False
+    gates_passed: bool = False
     reapply: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -190,7 +225,7 @@ class StepStatus:
 
 
 class Answer(StrEnum):
-    """What became of a request."""
+    """The answer to a request."""
 
     ACCEPTED = "Accepted"
     REJECTED = "Rejected"
@@ -199,7 +234,18 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """The last request of one verb, so that its token is never handled twice."""
+    """The last request of one verb, so that no request is handled twice.
+
+    Attributes:
+        verb: What was requested, such as approve or abort.
+        token: Token of the request. A request with the same token is not handled again.
+        answer: Whether it was accepted. Ignored means that it was there before this spec was first seen.
+        at: When it was answered.
+        run: Number of the run in which it was answered.
+        by: Who requested it, as the request says.
+        step: Step that the request names.
+        message: Why it was rejected or ignored.
+    """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
     verb: str
@@ -214,11 +260,17 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastRun:
-    """How an earlier run ended.
+    """An earlier run and how it ended.
 
     Attributes:
-        steps_digest: as of `Run`.
-        done: how many of its steps were done before it turned back.
+        number: Number of the run.
+        phase: Phase in which it ended.
+        reason: Reason of that phase.
+        message: How it ended, in a sentence.
+        started_at: When it began.
+        finished_at: When it ended.
+        steps_digest: Digest of what its steps did. Runs with the same digest did the same steps.
+        steps_done: Steps that were done, at most, before it ended or was rolled back.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -229,16 +281,18 @@ class PastRun:
     started_at: datetime
     finished_at: datetime | None = None
     steps_digest: str = ""
-    done: int = 0
+    steps_done: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """What a gate that compares with a baseline has said last.
+class Comparison:
+    """The last result of a gate or guard that compares with a baseline.
 
     Attributes:
-        step: empty for a guard.
-        message: both numbers, their ratio and its bound.
+        step: Step of the gate. Empty for a guard.
+        gate: Name of the gate or guard.
+        passed: It passed.
+        message: Both numbers, their ratio and its bound.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -250,32 +304,33 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTally:
-    """What this run has seen of its gates and guards so far. Its report rests on it.
+    """Counts of what this run has seen so far. The report of the run is made from them.
 
     Attributes:
-        passed: how often a gate said Pass at the end of a stage.
-        skipped: how often one was taken as passed instead, on request.
-        failed: how often one has failed.
-        guarded: stages at whose end every guard said Pass.
-        guard_failed: what the last guard said that failed.
-        done: steps that were done before the run turned back, if it did.
-        paused: how often the plan was paused; guards are not judged then, unless a pair shares the traffic.
-        compared: the last word of gates that compare, as many as are kept: those that failed before all others, then the latest.
+        gates_passed: Gates that passed at the end of a stage, over all stages.
+        gates_skipped: Gates that were treated as passed on request instead.
+        gates_failed: How often a gate has failed.
+        guarded_stages: Stages at whose end every guard passed.
+        failed_guard: Message of the last guard that failed.
+        steps_done: Steps that were done, at most, before the end or the rollback.
+        pauses: How often the plan was paused. Guards are not evaluated while it is, unless traffic is split.
+        comparisons: Last results of gates that compare with a baseline, as many as are kept. Those that failed are kept
+            first, then the latest.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
-    passed: int = 0
-    skipped: int = 0
-    failed: int = 0
-    guarded: int = 0
-    guard_failed: str = ""
-    done: int = 0
-    paused: int = 0
-    compared: tuple[Compared, ...] = ()
+    gates_passed: int = 0
+    gates_skipped: int = 0
+    gates_failed: int = 0
+    guarded_stages: int = 0
+    failed_guard: str = ""
+    steps_done: int = 0
+    pauses: int = 0
+    comparisons: tuple[Comparison, ...] = ()
 
 
 class SuccessCriterion(StrEnum):
-    """What makes a migration a success."""
+    """A criterion by which a migration is a success."""
 
     DATA = "ZeroDataLoss"
     WINDOW = "WithinWindow"
@@ -287,7 +342,7 @@ class SuccessCriterion(StrEnum):
 
 
 class Result(StrEnum):
-    """Whether it was reached."""
+    """Whether a criterion was met, or not measured."""
 
     MET = "Met"
     NOT_MET = "NotMet"
@@ -299,7 +354,9 @@ class Criterion:
     """One line of the report.
 
     Attributes:
-        evidence: what was seen; where nothing was, how to have it measured.
+        criterion: What a migration is measured by.
+        result: Whether it was met, or not measured.
+        evidence: What was seen. Where nothing was, how to have it measured.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -310,7 +367,16 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """A Kubernetes condition."""
+    """A condition, as all Kubernetes resources have them.
+
+    Attributes:
+        type: Type of the condition, such as Succeeded, Ready, Reconciling or Stalled.
+        status: Whether it is so. One of True, False, Unknown.
+        reason: Why, in CamelCase.
+        message: Why, in a sentence.
+        last_transition_time: When the status of this condition last changed.
+        observed_generation: Generation of the plan that the condition is about.
+    """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
     type: str
@@ -323,7 +389,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What may go wrong, as preflight found it. It stops nothing; it is shown as a condition of this type."""
+    """A risk that preflight found. It does not stop the plan, and is shown as a condition of this type."""
 
     type: str
     reason: str
@@ -332,13 +398,24 @@ class Risk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """All of `.status`.
+    """The state of the plan, written by the operator.
 
     Attributes:
-        observed_generation: -1 until the operator has seen the plan (the CRD's default).
-        point_of_no_return: the last step that is done and cannot be undone; a rollback never passes it.
-        history: the runs before this one, the latest first.
-        report: of a run that has ended and had begun a step, one line for each `SuccessCriterion`.
+        observed_generation: Generation of the plan that this status is about. -1 until the operator has seen the plan.
+        phase: Where the plan is, for people. Machines read the conditions.
+        reason: Why it is in this phase, in CamelCase.
+        message: What the plan does or waits for, or how it ended, in a sentence.
+        progress: The current step out of all, such as 3/7.
+        run: The present run, or the last one.
+        failure: Why the run was rolled back or paused. It stays after the rollback.
+        current: The current step, the one that is being done or undone.
+        point_of_no_return: The last step that is done and cannot be undone. A rollback never goes past it.
+        steps: All steps of the plan, in their order.
+        requests: The last request of each verb, with its answer.
+        history: Earlier runs, the latest first.
+        tally: Counts of what this run has seen so far. The report is made from them.
+        report: Success criteria of the run with their evidence, once it has ended after beginning a step.
+        conditions: Conditions for machines, as kstatus reads them, and risks that preflight found.
     """
 
     __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
@@ -359,23 +436,24 @@ class Status:
     conditions: tuple[Condition, ...] = ()
 
 
-def takes_nothing_back(phase: Phase | str | None, keep_until: object) -> bool:
-    """Whether a run has ended for good, so that its snapshots serve nobody: only a success that keeps them may be rolled back."""
+def needs_no_snapshots(phase: Phase | str | None, keep_until: object) -> bool:
+    """Whether a run has ended so that nobody can roll it back: only a success that keeps its snapshots can be."""
     return phase in ENDED and (phase != Phase.SUCCEEDED or keep_until is None)
 
 
-_SAID: Final = frozenset({Phase.PENDING, Phase.PAUSED, Phase.STUCK, Phase.ABANDONED})
-"""Phases in which nothing moves, so that why, and what was left, is worth a save of its own."""
+_MESSAGE_LASTS: Final = frozenset({Phase.PENDING, Phase.PAUSED, Phase.STUCK, Phase.ABANDONED})
+"""Phases in which nothing moves, so that the message, why or what was not undone, is worth a save of its own."""
 
 
 RISKS: Final = ("GitOpsDriftRisk", "CapacityRisk")
+"""Types of the conditions that show risks. They are no part of the contract for machines."""
 
 
-def settled(status: Status) -> Status:
-    """The status without what may be lost in a crash: samples, counts, messages of waiting, what is derived from the rest."""
+def durable_part(status: Status) -> Status:
+    """The status without what a crash may lose: samples, counts, messages of waiting, what is derived from the rest."""
     current = status.current
     if current is not None:
-        current = replace(current, applied_at=None, ready="", furthest=0, moved_at=None, message="", gates=())
-    steps = tuple(replace(step, written=False) for step in status.steps)
-    message = status.message if status.phase in _SAID else ""
+        current = replace(current, applied_at=None, ready="", undo_progress=0, progressed_at=None, message="", gates=())
+    steps = tuple(replace(step, snapshot_taken=False) for step in status.steps)
+    message = status.message if status.phase in _MESSAGE_LASTS else ""
     return replace(status, current=current, steps=steps, message=message, progress="", conditions=())

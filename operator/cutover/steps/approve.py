@@ -24,7 +24,7 @@ class Approve(Kind):
 
     def stages(self) -> tuple[StageRule, ...]:
         """One: the approval."""
-        return (StageRule(f"approval: {self.message}", asks=True),)
+        return (StageRule(f"approval: {self.message}", needs_approval=True),)
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Look whether somebody has approved."""

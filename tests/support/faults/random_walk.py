@@ -126,7 +126,7 @@ class Walk:
 
     def taken(self) -> list[Ref]:
         """Snapshots of this run that its saved status knows of; one that died before it could say so takes it anew."""
-        names = {step.name for step in self.status.steps if step.written}
+        names = {step.name for step in self.status.steps if step.snapshot_taken}
         return [
             ref
             for ref, body in self.world.cluster.objects.items()

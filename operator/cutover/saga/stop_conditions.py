@@ -8,14 +8,14 @@ from cutover.saga.draft import Draft, duration, position, stage_of
 from cutover.saga.end import mark_abandoned
 from cutover.saga.requests import gates_skipped, pause
 from cutover.saga.tables import PlanEvent, StepEvent
-from cutover.saga.tally import note_failed
+from cutover.saga.tally import record_failure
 from cutover.saga.turn import DeletionPolicy, Failed, OnFailure, Pause
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Failure, Phase, Status, StepState, Verdict
 
 
-def turn_back(draft: Draft, wish: RequestVerb | None) -> None:
+def check_stop_conditions(draft: Draft, verb: RequestVerb | None) -> None:
     """Judged first in every turn, before and apart from the step in hand."""
     inputs = draft.inputs
     if inputs.deleting:
@@ -23,16 +23,16 @@ def turn_back(draft: Draft, wish: RequestVerb | None) -> None:
             mark_abandoned(draft, Reason.DELETED, "the plan was deleted with deletionPolicy Orphan")
             return None
         return fail(draft, Reason.DELETED, "the plan was deleted while it was active")
-    if wish in (RequestVerb.ABORT, RequestVerb.ROLLBACK):
-        by = next((record.by for record in draft.status.requests if record.verb == wish), "")
+    if verb in (RequestVerb.ABORT, RequestVerb.ROLLBACK):
+        by = next((record.by for record in draft.status.requests if record.verb == verb), "")
         return fail(draft, Reason.ABORTED, f"aborted by {by}" if by else "aborted")
-    if wish is RequestVerb.ABANDON:
+    if verb is RequestVerb.ABANDON:
         mark_abandoned(draft, Reason.ABANDONED, "abandoned on request")
         return None
-    return _judge_paused(draft) if draft.status.phase is Phase.PAUSED else _judge(draft)
+    return _check_guards_while_paused(draft) if draft.status.phase is Phase.PAUSED else _check_failures(draft)
 
 
-def _judge(draft: Draft) -> None:
+def _check_failures(draft: Draft) -> None:
     inputs, rules = draft.inputs, draft.rules
     guard = next((guard for guard in inputs.guards if guard.verdict is Verdict.FAIL), None)
     if guard is not None:
@@ -43,24 +43,24 @@ def _judge(draft: Draft) -> None:
         gate = next((gate for gate in inputs.gates if gate.verdict is Verdict.FAIL), None)
         if gate is not None:
             return fail(draft, Reason.GATE_FAILED, f"gate {gate.name}: {gate.message}", rules.steps[at].on_failure)
-    match inputs.trouble:
+    match inputs.target_problem:
         case Failed(reason=reason, message=message):
             return fail(draft, reason, message, rules.on_failure)
         case Pause(reason=reason, message=message):
             return pause(draft, reason, message, warning=True)
-    return _out_of_time(draft)
+    return _check_timeouts(draft)
 
 
-def _judge_paused(draft: Draft) -> None:
+def _check_guards_while_paused(draft: Draft) -> None:
     """While a pair is split traffic depends on both versions, so guards count; unless a person said that failures hold."""
-    if draft.rules.on_failure is OnFailure.PAUSE or draft.status.point_of_no_return or not split(draft):
+    if draft.rules.on_failure is OnFailure.PAUSE or draft.status.point_of_no_return or not traffic_is_split(draft):
         return
     guard = next((guard for guard in draft.inputs.guards if guard.verdict is Verdict.FAIL), None)
     if guard is not None:
         fail(draft, Reason.GUARD_FAILED, f"guard {guard.name}: {guard.message}", of_step=False)
 
 
-def split(draft: Draft) -> bool:
+def traffic_is_split(draft: Draft) -> bool:
     """Whether some pair of destinations shares the traffic now."""
     status = draft.status
     for at, (step, rule) in enumerate(zip(status.steps, draft.rules.steps, strict=False)):
@@ -71,19 +71,19 @@ def split(draft: Draft) -> bool:
     return False
 
 
-def _out_of_time(draft: Draft) -> None:
+def _check_timeouts(draft: Draft) -> None:
     run, rules = draft.run, draft.rules
-    if run.since is not None and rules.timeout is not None:
-        left = rules.timeout - timedelta(seconds=run.spent) - (draft.now - run.since)
+    if run.running_since is not None and rules.timeout is not None:
+        left = rules.timeout - timedelta(seconds=run.running_seconds) - (draft.now - run.running_since)
         if left <= timedelta():
             message = f"the plan was Running for longer than its timeout of {duration(rules.timeout)}"
             return fail(draft, Reason.TIMED_OUT, message, rules.on_failure, of_step=False)
-        draft.look.append(left)
+        draft.look_again.append(left)
     deadline = _stage_deadline(draft)
     if deadline is None:
         return None
     if draft.now < deadline:
-        draft.look.append(deadline - draft.now)
+        draft.look_again.append(deadline - draft.now)
         return None
     current, rule = draft.current, rules.steps[position(draft.status)]
     waited_for = current.message or next((g.message for g in current.gates if g.verdict is not Verdict.PASS), "")
@@ -124,7 +124,7 @@ def fail(
     """
     where = draft.status.current
     step, stage = (where.step, where.stage) if where else ("", "")
-    note_failed(draft, reason, message)
+    record_failure(draft, reason, message)
     draft.set(failure=Failure(step=step, stage=stage, reason=str(reason), message=message[:1024]))
     at = position(draft.status) if where else -1
     on = policy is OnFailure.PAUSE
@@ -134,7 +134,7 @@ def fail(
     if on:
         pause(draft, reason, f"{named}{message}; paused: {_ways_out(draft.status, at)}", warning=True)
         return
-    draft.plan_event(PlanEvent.TURN, reason, message)
+    draft.plan_event(PlanEvent.ROLL_BACK, reason, message)
     draft.set_run(paused_at=None)
     draft.notice(str(reason), f"{named}{message}; rolling back", warning=True)
 
