@@ -87,7 +87,7 @@ ROWS = (
     Row(Pending, told=""),
     Row(Refused, told=""),
     Row(Claiming),
-    _stays(Claiming, "nothing was left to be undone"),
+    _stays(Claiming, "nothing was left to undo"),
     Row(RollingOut),
     _stays(RollingOut, "not undone: deploy"),
     Row(DwellingLong),
@@ -208,7 +208,7 @@ def _with_its_namespace(yard: Yard) -> str:
             return [event["note"] for event in found if event["reason"] in ("Abandoned", "RolledBack")] or None
 
         notes = until("an event about the Namespace is there", told, deadline=10)
-        says = any(words in notes[0] for words in ("not undone: ", "turned back because "))
+        says = any(words in notes[0] for words in ("not undone: ", "rolled back because "))
         return "" if says and len(notes) == 1 else f"namespace: events {notes}"
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cutover.errors import Broken
-from cutover.saga import advance, unreadable
+from cutover.saga import advance
 from cutover.saga.draft import Draft
 from cutover.saga.tables import PLAN, STEP, PlanEvent, StepEvent
 from cutover.saga.turn import (
@@ -25,6 +25,7 @@ from cutover.saga.turn import (
     Verb,
     Wait,
 )
+from cutover.saga.unreadable_spec import unreadable
 from cutover.status.requests import Request, RequestVerb
 from cutover.status.status import ACTIVE, ENDED, Answer, GateStatus, Phase, Status, StepState, Verdict, durable_part
 

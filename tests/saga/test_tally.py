@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from cutover.saga import unreadable
 from cutover.saga.draft import Draft
 from cutover.saga.tables import StepEvent
 from cutover.saga.tally import REMEMBERED, _record_comparisons
 from cutover.saga.turn import Done, Inputs, Opening
+from cutover.saga.unreadable_spec import unreadable
 from cutover.status.requests import Request, RequestVerb
 from cutover.status.status import GateStatus, Phase, RunTally, Status, StepState, Verdict
 from saga.test_saga import NOW, RULES, Walk

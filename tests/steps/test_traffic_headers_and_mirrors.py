@@ -429,9 +429,9 @@ async def test_what_would_surprise_is_told_and_stands_in_nobodys_way() -> None:
     started = next(notice for notice in run.recorder.notices if notice.reason == "Started")
     assert started.warning
     assert started.message == (
-        "run 1 begins; nothing is missing, but mind: "
-        "steps[shift].traffic: route all stands above route primary and matches every request, so primary gets none; "
-        "move it below; "
+        "run 1 begins; nothing is missing, but note: "
+        "steps[shift].traffic: route all stands above route primary and takes every request, so primary gets none; "
+        "put it below; "
         "steps[shift].traffic: the weights of route primary add up to 110, and Istio takes each as its share of that sum, "
         "not as percent; make them add up to 100; "
         "steps[shift].traffic: no DestinationRule of namespace shop defines subset gone of host shop-v1, "

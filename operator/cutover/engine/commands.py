@@ -267,7 +267,7 @@ class CommandContext:
             if owner := await look.targets().claimed_by(ref):
                 return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; this one starts when that has ended")
         await set_finalizer(self.cluster, self.ref, self.body, wanted=True)
-        mind = f"nothing is missing, but mind: {'; '.join(map(str, found.problems))}" if found.problems else ""
+        mind = f"nothing is missing, but note: {'; '.join(map(str, found.problems))}" if found.problems else ""
         return Done(message=mind, risks=found.risks)
 
     async def _applied_already(self, cluster: Cluster) -> bool:

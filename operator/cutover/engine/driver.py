@@ -25,9 +25,10 @@ from cutover.gates.watch import Spawn, Watch
 from cutover.plan.spec import Plan
 from cutover.plan.status_document import read_status, write_status
 from cutover.ports import PLANS, Ports, Ref
-from cutover.saga import advance, unreadable
+from cutover.saga import advance
 from cutover.saga.draft import position, stage_of
 from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Rules, Turn, Verb
+from cutover.saga.unreadable_spec import unreadable
 from cutover.status import requests
 from cutover.status.conditions import present
 from cutover.status.reasons import Reason

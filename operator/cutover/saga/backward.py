@@ -1,4 +1,7 @@
-"""The way back: the last step that may have changed something first, traffic ahead of its turn where that is safe."""
+"""Rolling back: steps that may have changed something are undone, the last one first. Called by `advance`.
+
+Traffic is undone ahead of its turn where that is safe: it brings users relief, and later steps may take long to undo.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from cutover.saga.tables import TOUCHED, PlanEvent, StepEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
-from cutover.status.status import Current, Phase, StepState
+from cutover.status.status import Current, Phase, StepState, cause_of
 
 
 def backward(draft: Draft, verb: RequestVerb | None = None) -> Turn:
-    """Undo one step after the other, until all are undone or one that is done cannot be."""
+    """Undo one step after the other, until all are undone or a done one cannot be."""
     if verb is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
     if draft.inputs.deleting and draft.inputs.terminating:
@@ -27,13 +30,13 @@ def backward(draft: Draft, verb: RequestVerb | None = None) -> Turn:
 
 
 def _undo_in_progress(draft: Draft) -> int:
-    """The step whose undo was announced last; -1 when none was."""
+    """The position of the step whose undo was announced last; -1 when there is none."""
     at = position(draft.status)
     return at if at >= 0 and draft.status.steps[at].state is StepState.UNDOING else -1
 
 
 def _next(draft: Draft) -> Turn:
-    """The undo that is to be done now: announced if it is not yet."""
+    """The undo to be done now; it is announced first, and saved, if it was not yet."""
     steps, last = draft.status.steps, _point_of_no_return(draft)
     left = _remaining(draft)
     if not left:
@@ -47,21 +50,21 @@ def _next(draft: Draft) -> Turn:
 
 
 def _point_of_no_return(draft: Draft) -> int:
-    """The last step that is done and cannot be undone; -1 when there is none."""
-    walls = zip(draft.status.steps, draft.rules.steps, strict=True)
+    """The position of the last step that is done and cannot be undone; -1 when there is none."""
+    steps = zip(draft.status.steps, draft.rules.steps, strict=True)
     return max(
-        (at for at, (step, rule) in enumerate(walls) if rule.irreversible and step.state is StepState.DONE), default=-1
+        (at for at, (step, rule) in enumerate(steps) if rule.irreversible and step.state is StepState.DONE), default=-1
     )
 
 
 def _remaining(draft: Draft) -> list[int]:
-    """What is to be undone, the last step first; nothing before the last is."""
+    """The steps still to be undone, the last one first; none before the point of no return."""
     steps = draft.status.steps
     return [at for at in reversed(range(_point_of_no_return(draft) + 1, len(steps))) if steps[at].state in TOUCHED]
 
 
 def _next_undo(draft: Draft, otherwise: int) -> int:
-    """The undo that may be taken ahead of its turn now."""
+    """The undo that may be done ahead of its turn now; otherwise the given one."""
     return next((at for at in _remaining(draft) if at in draft.inputs.ready_to_undo), otherwise)
 
 
@@ -79,7 +82,7 @@ def _announce_undo(draft: Draft, at: int) -> Turn:
 
 
 def _take_outcome(draft: Draft, at: int) -> Turn:
-    """What became of the undo in hand."""
+    """Take the outcome of the current undo."""
     step, outcome = draft.status.steps[at], draft.inputs.outcome
     draft.record_made(at)
     draft.inputs = replace(draft.inputs, outcome=None)
@@ -119,14 +122,14 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
 
 
 def _with_progress(draft: Draft, reached: int) -> Current:
-    """The undo in hand, and when it has come further than ever; a pod that gets ready again and again is no progress."""
+    """The current undo with its progress: further than ever before. A pod that gets ready again and again is no progress."""
     if reached <= draft.current.undo_progress:
         return draft.current
     return replace(draft.current, undo_progress=reached, progressed_at=draft.now)
 
 
 def _time_left(draft: Draft) -> timedelta | None:
-    """How long the undo of a deleted plan may still come no further; None when nobody has deleted the plan."""
+    """How long the undo of a deleted plan may still make no progress; None when the plan is not deleted."""
     if draft.inputs.deleted_at is None:
         return None
     since = draft.current.progressed_at or draft.current.started_at
@@ -140,13 +143,13 @@ def _no_longer_stuck(draft: Draft) -> None:
 
 
 def _stop_at_point_of_no_return(draft: Draft, last: int) -> Turn:
-    """Everything after the last irreversible step is undone; what comes before it stays."""
+    """Everything after the point of no return is undone; what comes before it stays."""
     name = draft.rules.steps[last].name
     if draft.inputs.deleting:
         return abandon(draft, Reason.DELETED, f"step {name} is done and cannot be undone")
     failure = draft.status.failure
-    why = f"; it turned back because {failure.message}" if failure else ""
-    message = f"everything after step {name} is undone, and that step cannot be{why}; retry goes on, abandon lets go"
+    why = f"; rolled back {cause_of(failure)}" if failure else ""
+    message = f"everything after step {name} is undone, and step {name} cannot be{why}; retry goes on, abandon releases the targets"
     draft.set(current=None)
     draft.plan_event(PlanEvent.STOP_ROLLBACK, Reason.NO_RETURN, message)
     draft.set_run(paused_at=draft.now)

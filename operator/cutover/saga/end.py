@@ -1,4 +1,7 @@
-"""The end of a run, and what may come after it: letting go, abandoning, a rollback on request, snapshots that get old."""
+"""The end of a run and what may come after it: release, abandon, a rollback on request, the expiry of snapshots.
+
+Called by `advance`, and by the modules beside it where a run ends.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ from cutover.saga.tables import TOUCHED, PlanEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
-from cutover.status.status import Answer, Failure, Phase
+from cutover.status.status import Answer, Failure, Phase, cause_of
 
 
 def release(draft: Draft, message: str) -> Turn:
-    """Nothing is left to be done but to take the marks away."""
-    draft.set(reason=str(Reason.RELEASING), message=f"{message}; letting go of the targets", current=None)
+    """Nothing is left to do but to release the claims."""
+    draft.set(reason=str(Reason.RELEASING), message=f"{message}; releasing the targets", current=None)
     return draft.turn(Command(Verb.RELEASE))
 
 
 def releasing(draft: Draft) -> Turn:
-    """Let go of the targets, then end."""
+    """Release the targets, then end. The claims go first: an ended plan must not block another one."""
     match draft.inputs.outcome:
         case None:
             fence_if_new_process(draft)
@@ -32,13 +35,13 @@ def releasing(draft: Draft) -> Turn:
             return draft.turn(None, seconds(after), left)
         case Again(message=message) | Wait(message=message) | Failed(message=message) | Pause(message=message):
             if draft.inputs.deleting:  # a claim whose plan is gone is void, so nothing is lost
-                return abandon(draft, Reason.DELETED, f"the targets could not be let go of: {message}")
+                return abandon(draft, Reason.DELETED, f"the targets could not be released: {message}")
             draft.set(message=message)
             return draft.turn(None, STUCK_EVERY)
 
 
 def _time_left(draft: Draft) -> timedelta | None:
-    """How long a plan that is deleted may still take for what is no step; None when nobody has deleted it.
+    """How long a deleted plan may still take for what is not a step; None when it is not deleted.
 
     Counted from the deletion, or from when its last step was over.
     """
@@ -57,23 +60,23 @@ def _finish(draft: Draft) -> Turn:
             draft.set_run(keep_until=draft.now + draft.rules.keep_snapshots)
         draft.notice("Succeeded", message)
     else:
-        message = f"everything is as it was before; it turned back because {failure.message}"
+        message = f"everything is as it was before; rolled back {cause_of(failure)}"
         draft.plan_event(PlanEvent.FINISH, failure.reason, message)
         draft.notice("RolledBack", message, warning=True)
     return draft.remove_finalizer()
 
 
 def abandon(draft: Draft, reason: Reason, why: str) -> Turn:
-    """End here and leave everything as it is; the claims are let go of."""
+    """End here and leave everything as it is; the claims are released."""
     mark_abandoned(draft, reason, why)
     return ended(draft, None)
 
 
 def mark_abandoned(draft: Draft, reason: Reason, why: str) -> None:
-    """The plan is abandoned from here on; people are told what was not undone."""
-    known = {rule.name: rule.undoes for rule in draft.rules.steps}  # empty when the spec cannot be read
-    left = [step.name for step in draft.status.steps if step.state in TOUCHED and known.get(step.name, True)]
-    message = f"{why}; not undone: {', '.join(left)}" if left else f"{why}; nothing was left to be undone"
+    """The plan is abandoned from here on; an event lists what was not undone."""
+    undoes = {rule.name: rule.undoes for rule in draft.rules.steps}  # empty when the spec cannot be read
+    not_undone = [step.name for step in draft.status.steps if step.state in TOUCHED and undoes.get(step.name, True)]
+    message = f"{why}; not undone: {', '.join(not_undone)}" if not_undone else f"{why}; nothing was left to undo"
     draft.plan_event(PlanEvent.ABANDON, reason, message)
     draft.set_run(paused_at=None)
     draft.notice("Abandoned", message, warning=True, on_namespace=draft.inputs.terminating)
@@ -81,7 +84,7 @@ def mark_abandoned(draft: Draft, reason: Reason, why: str) -> None:
 
 
 def ended(draft: Draft, verb: RequestVerb | None) -> Turn:
-    """After the end: the finalizer comes off, snapshots get old, a person may want everything back after all."""
+    """After the end: the finalizer is removed, snapshots expire, a person may still request a rollback."""
     phase, keep = draft.status.phase, draft.run.keep_until
     if verb is RequestVerb.ROLLBACK:
         return _roll_back(draft)
@@ -90,7 +93,7 @@ def ended(draft: Draft, verb: RequestVerb | None) -> Turn:
         and draft.finalizer_outcome is None
         and (draft.inputs.has_finalizer or draft.phase_before is not Phase.ABANDONED)
     ):
-        return _release_abandoned(draft)  # once at least, also where somebody has taken our finalizer off
+        return _release_abandoned(draft)  # once at least, also where somebody has removed our finalizer
     if draft.inputs.has_finalizer:
         return draft.remove_finalizer()
     if keep is not None and not draft.inputs.deleting:
@@ -107,9 +110,9 @@ def ended(draft: Draft, verb: RequestVerb | None) -> Turn:
 
 
 def _release_abandoned(draft: Draft) -> Turn:
-    """Its claims are void already, so taking them away is a courtesy. That its snapshots go is worth another try.
+    """Release an abandoned plan. Its claims are void already; that its snapshots are deleted is worth another try.
 
-    A plan that is being deleted is not kept for that: its snapshots go after it.
+    A plan that is being deleted is not kept for that: its snapshots are deleted after it.
     """
     match draft.inputs.outcome:
         case None:
@@ -118,9 +121,9 @@ def _release_abandoned(draft: Draft) -> Turn:
             return draft.turn(None, seconds(after), left)
         case Wait() | Failed() | Pause() if not draft.inputs.deleting:
             return draft.turn(None, STUCK_EVERY)
-        case Done(message=left) if left:
-            draft.set(message=f"{draft.status.message}; {left}")
-            draft.notice("Left", left, warning=True)
+        case Done(message=residue) if residue:
+            draft.set(message=f"{draft.status.message}; {residue}")
+            draft.notice("Left", residue, warning=True)
             return draft.remove_finalizer()
         case _:
             return draft.remove_finalizer()
@@ -132,14 +135,16 @@ def _release_abandoned(draft: Draft) -> Turn:
 def _roll_back(draft: Draft) -> Turn:
     by = next((record.by for record in draft.status.requests if record.verb == RequestVerb.ROLLBACK), "")
     why = f"rolled back on request{f' of {by}' if by else ''}"
-    draft.plan_event(PlanEvent.ROLL_BACK_SUCCESS, Reason.RECLAIMING, "looks whether everything is as the run left it")
+    draft.plan_event(
+        PlanEvent.ROLL_BACK_SUCCESS, Reason.RECLAIMING, "checking whether everything is as the run left it"
+    )
     draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why), report=())
     draft.raise_fence()
     return draft.turn(Command(Verb.RECLAIM))
 
 
 def reclaiming(draft: Draft, verb: RequestVerb | None) -> Turn:
-    """Mark every target again; when one is not as the run left it, the success stands and the request is rejected."""
+    """Claim every target again; when one is not as the run left it, the success stands and the request is rejected."""
     if verb is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
     match draft.inputs.outcome:

@@ -1,4 +1,4 @@
-"""The way forward: the stage in hand, its judgement, the next one, another attempt."""
+"""Going forward: the current stage, its gates, the next one, another attempt. Called by `advance`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from cutover.status.status import Current, Phase, StepState, Verdict
 
 
 def forward(draft: Draft) -> Turn:
-    """The stage in hand: do it, look how far it is, judge it."""
+    """The current stage: do it, look how far it is, evaluate its gates."""
     at, stage = position(draft.status), stage_of(draft.status)
+    # First, so that whatever this turn leads to saves it too.
     draft.record_made(at)
     if draft.status.steps[at].state is StepState.UNDOING:
-        return _clear_for_another(draft, at)
+        return _undo_before_retry(draft, at)
     if draft.inputs.snapshot_taken:
         draft.mark_snapshot_taken(at)
     match draft.inputs.outcome:
@@ -49,10 +50,13 @@ def forward(draft: Draft) -> Turn:
 
 
 def _enforce_first(draft: Draft) -> Turn | None:
-    """First see, once a turn, that what done steps have left still stands; None when none has left what is looked after."""
-    left = zip(draft.status.steps, draft.rules.steps, strict=True)
+    """Once a turn, enforce what done steps have set; None when no done step is enforced, or it was done in this turn.
+
+    Before the current stage: it must not build on weights that another writer has changed.
+    """
+    steps = zip(draft.status.steps, draft.rules.steps, strict=True)
     if draft.enforce_outcome is not None or not any(
-        rule.enforced and step.state is StepState.DONE for step, rule in left
+        rule.enforced and step.state is StepState.DONE for step, rule in steps
     ):
         return None
     fence_if_new_process(draft)
@@ -60,7 +64,7 @@ def _enforce_first(draft: Draft) -> Turn | None:
 
 
 def _do(draft: Draft, at: int, stage: int) -> Turn:
-    """The stage once more; or for the first time, once a window is open."""
+    """Carry out the stage: again, or for the first time once the window is open."""
     if draft.current.not_started:
         if not _may_begin(draft, at, stage):
             return _wait_for_window(draft, at, stage)
@@ -79,9 +83,9 @@ def _attempt_failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
 
 
 def paused(draft: Draft) -> Turn:
-    """Nothing moves on; but weights in effect are kept as they are.
+    """Nothing moves on, but what is enforced stays so, as weights in effect.
 
-    Not where it is paused because somebody else acts on them: then a person decides.
+    Not where the plan is paused because another writer acts on them: then a person decides.
     """
     status = draft.status
     on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED)
@@ -99,7 +103,7 @@ def paused(draft: Draft) -> Turn:
 
 
 def _enforce_current(draft: Draft) -> Turn:
-    """The stage in hand, where it is in effect and is looked after; also one that waits for a window, or whose gate has failed."""
+    """The current stage, where it is in effect and enforced; also one that waits for a window, or whose gate has failed."""
     at, stage = position(draft.status), stage_of(draft.status)
     if stage < 0 or not draft.rules.steps[at].enforced or draft.current.applied_at is None:
         return draft.turn()
@@ -110,11 +114,11 @@ def _enforce_current(draft: Draft) -> Turn:
 
 
 def _continue(draft: Draft, at: int) -> None:
-    """A step that waited for a person, or for a window that is open now, does no longer."""
+    """The step no longer waits for a person, or for a window that is open now."""
     waited_outside = draft.status.reason == Reason.OUTSIDE
     if waited_outside and not _may_begin(draft, at, stage_of(draft.status) + (not draft.current.not_started)):
         return
-    if waited_outside or draft.current.not_started:  # only now its time begins
+    if waited_outside or draft.current.not_started:  # its timeout counts only from now
         draft.set(current=replace(draft.current, started_at=draft.now, not_started=False, message=""))
     if draft.status.phase is Phase.WAITING:
         draft.step_event(at, StepEvent.CONTINUE)
@@ -122,7 +126,10 @@ def _continue(draft: Draft, at: int) -> None:
 
 
 def _judge_stage(draft: Draft, done: Done) -> Turn:
-    """The stage is in effect. It is over when it has dwelt long enough and every gate says Pass."""
+    """The stage is in effect. It is over after its dwell, when every gate passes.
+
+    The dwell comes first: a gate that passes early says nothing about the rest of it. Failing gates were handled before.
+    """
     at, stage = position(draft.status), stage_of(draft.status)
     _continue(draft, at)
     applied = draft.current.applied_at or draft.now
@@ -136,8 +143,8 @@ def _judge_stage(draft: Draft, done: Done) -> Turn:
         if rest > timedelta():
             draft.set(current=replace(draft.current, message=f"stays until {clock(draft.now + rest)}"))
             return draft.turn(None, rest)
-        judged = draft.inputs.guards if gates_skipped(draft.status) else gates
-        waiting = next((gate for gate in judged if gate.verdict is not Verdict.PASS), None)
+        checks = draft.inputs.guards if gates_skipped(draft.status) else gates
+        waiting = next((gate for gate in checks if gate.verdict is not Verdict.PASS), None)
         if waiting is not None:
             draft.set(current=replace(draft.current, message=f"gate {waiting.name}: {waiting.message}"))
             return draft.turn()
@@ -154,7 +161,7 @@ def _judge_stage(draft: Draft, done: Done) -> Turn:
 
 
 def start(draft: Draft, at: int) -> Turn:
-    """Begin a step; after the last one let go of everything. The fence rises before each attempt."""
+    """Begin a step; after the last one release everything. The fence rises before each attempt."""
     if at == len(draft.rules.steps):
         return release(draft, "all steps are done")
     fresh = draft.status.steps[at].state is StepState.PENDING
@@ -164,7 +171,7 @@ def start(draft: Draft, at: int) -> Turn:
 
 
 def _announce(draft: Draft, at: int, stage: int) -> Turn:
-    """Say what the next stage will do; the driver saves this before it does it."""
+    """Announce what the next stage does; the driver saves this before it acts."""
     rule = draft.rules.steps[at]
     intent = rule.stages[stage]
     place = f"{stage + 1}/{len(rule.stages)}"
@@ -187,12 +194,12 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
 
 
 def _may_begin(draft: Draft, at: int, stage: int) -> bool:
-    """Whether a stage may begin now; to take the whole step back, because its end falls outside, would help nobody."""
+    """Whether a stage may begin now. A cleanup never waits: the rollback of a whole step for its sake would help nobody."""
     return draft.inputs.opening.open or draft.rules.steps[at].stages[stage].cleanup
 
 
 def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
-    """A stage may not begin now. What is in effect stays so, and is judged meanwhile."""
+    """The stage may not begin now. What is in effect stays so, and its gates are evaluated all the same."""
     rule, opens_at = draft.rules.steps[at], draft.inputs.opening.opens_at
     what = rule.stages[stage].intent
     if opens_at is None:
@@ -211,7 +218,7 @@ def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
 
 
 def retry(draft: Draft) -> Turn:
-    """On request: the failed step of a paused plan once more."""
+    """On request, do the failed step of a paused plan again."""
     at = failed_step(draft.status)
     if draft.status.failure is not None and draft.status.failure.reason == Reason.TIMED_OUT:
         draft.set_run(running_seconds=0.0)
@@ -226,14 +233,14 @@ def retry(draft: Draft) -> Turn:
 
 
 def _another_attempt(draft: Draft, at: int, message: str) -> Turn:
-    """By the rules of the step: an attempt has failed, and there are others left."""
+    """By the retries of the step: an attempt has failed, and another one is left."""
     rule, step = draft.rules.steps[at], draft.status.steps[at]
     if draft.status.phase is Phase.WAITING:
         draft.plan_event(PlanEvent.CONTINUE, Reason.PROGRESSING)
     draft.step_event(at, StepEvent.FAIL, message)
     draft.notice(
         Reason.RETRYING,
-        f"step {rule.name}: attempt {step.attempt} of {rule.retries + 1} has failed: {message}",
+        f"step {rule.name}: attempt {step.attempt} of {rule.retries + 1} failed: {message}",
         warning=True,
     )
     return _undo_attempt(draft, at)
@@ -243,7 +250,9 @@ def _undo_attempt(draft: Draft, at: int) -> Turn:
     rule, step = draft.rules.steps[at], draft.status.steps[at]
     if not rule.undoes:
         return start(draft, at)
-    if step.state is not StepState.UNDOING:  # held because it could not be undone; then it gets all of its time anew
+    if (
+        step.state is not StepState.UNDOING
+    ):  # Undoing: paused because that undo failed; it begins again with its full time
         draft.step_event(at, StepEvent.UNDO, step.message)
     draft.raise_fence()
     intent = f"undo attempt {step.attempt}, to try again"
@@ -251,8 +260,8 @@ def _undo_attempt(draft: Draft, at: int) -> Turn:
     return draft.turn(Command(Verb.UNDO, at))
 
 
-def _clear_for_another(draft: Draft, at: int) -> Turn:
-    """The last attempt is being undone; then the step begins again."""
+def _undo_before_retry(draft: Draft, at: int) -> Turn:
+    """Undo the last attempt; then the step begins again."""
     outcome: Outcome | None = draft.inputs.outcome
     match outcome:
         case None:

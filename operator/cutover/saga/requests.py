@@ -1,4 +1,7 @@
-"""What people ask for: whether it makes sense now, what is recorded, and how a plan is paused and goes on."""
+"""Requests of people: whether one is accepted now, what is recorded, and how a plan is paused and resumed.
+
+Called by `advance` before anything else is decided, so that an abort is never too late by a turn.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,25 @@ from cutover.status.requests import Request, RequestVerb
 from cutover.status.status import ENDED, Answer, Phase, RequestRecord, Status, StepState
 
 _STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "gates_skipped"}
-"""Verbs that are kept beside the stage in hand, so that no later request undoes them; of all others one is done in a turn."""
+"""Verbs that are saved with the current stage, so that no later request undoes them; of all others one is done in a turn."""
 
 
 def digest_of(rules: Rules, number: int, step: str) -> str:
-    """What an approval approves: this step of this spec in this run."""
+    """The digest of what an approval approves: this step of this spec in this run."""
     return f"sha256:{hashlib.sha256(f'{rules.spec_hash}/{number}/{step}'.encode()).hexdigest()[:16]}"
 
 
 def unanswered(status: Status, requests: Iterable[Request]) -> tuple[Request, ...]:
-    """Those whose token has no answer yet."""
+    """The requests whose token has no answer yet."""
     known = {record.verb: record.token for record in status.requests}
     return tuple(request for request in requests if known.get(request.verb) != request.token)
 
 
 def answer_requests(draft: Draft) -> RequestVerb | None:
-    """Record every new token with its answer; return the strongest verb that was accepted."""
+    """Record every new token with its answer; return the strongest request that was accepted."""
     verb: RequestVerb | None = None
     for request in unanswered(draft.status, draft.inputs.requests):
-        refusal = f"{verb} was asked for at the same time, and comes first" if verb else _refusal(draft, request)
+        refusal = f"{verb} was requested at the same time and takes precedence" if verb else _refusal(draft, request)
         record_answer(draft, request, refusal)
         if refusal:
             continue
@@ -45,7 +48,7 @@ def answer_requests(draft: Draft) -> RequestVerb | None:
 
 
 def record_answer(draft: Draft, request: Request, refusal: str) -> None:
-    """Keep one answer, in the place of the last one of this verb, and tell it."""
+    """Record one answer, in place of the last one of this verb, and publish it."""
     record = RequestRecord(
         verb=request.verb,
         token=request.token,
@@ -65,20 +68,20 @@ def record_answer(draft: Draft, request: Request, refusal: str) -> None:
 
 
 def gates_skipped(status: Status) -> bool:
-    """Whether a person has asked to take the gates of the step in hand as passed."""
+    """Whether the gates of the current step are treated as passed on request."""
     return status.current is not None and status.current.gates_skipped
 
 
-# --- whether it makes sense ---------------------------------------------------------------------------------------------
+# --- whether a request is accepted ---------------------------------------------------------------------------------------------
 
 
 def _refusal(draft: Draft, request: Request) -> str:
-    """Why a request makes no sense now; empty when it does."""
+    """Why a request is rejected now; empty when it is accepted."""
     status = draft.status
     if status.phase in ENDED:
         return _after_the_end(draft, request.verb)
     if status.reason == Reason.RELEASING:
-        return "the run is over and only lets go of its targets"
+        return "the run is over and is only releasing its targets"
     return _WHILE_ACTIVE[request.verb](draft, request)
 
 
@@ -87,19 +90,24 @@ def _after_the_end(draft: Draft, verb: RequestVerb) -> str:
     if status.phase is Phase.REFUSED and verb is RequestVerb.RETRY:
         return "the plan is being deleted" if draft.inputs.deleting else ""
     if status.phase is Phase.SUCCEEDED and verb is RequestVerb.ROLLBACK:
-        if draft.inputs.deleting:
-            return "the plan is being deleted"
-        if not draft.rules.steps:
-            return "the spec cannot be read, and how to undo its steps stands in it; mend it first"
-        if draft.run.spec_hash != draft.rules.spec_hash:
-            return "since an upgrade of the CRD the spec does not read as it did when this run began"
-        if status.point_of_no_return:
-            return f"step {status.point_of_no_return} is done and cannot be undone"
-        keep = draft.run.keep_until
-        if keep is None or keep <= draft.now:
-            return "the snapshots of this run are not kept any more (spec.keepSnapshots)"
-        return ""
+        return _refuse_rollback_of_success(draft)
     return f"the run has ended ({status.phase})"
+
+
+def _refuse_rollback_of_success(draft: Draft) -> str:
+    status = draft.status
+    if draft.inputs.deleting:
+        return "the plan is being deleted"
+    if not draft.rules.steps:
+        return "the spec cannot be read, so how to undo its steps is not known; fix the spec first"
+    if draft.run.spec_hash != draft.rules.spec_hash:
+        return "after an upgrade of the CRD the spec is no longer the one of this run"
+    if status.point_of_no_return:
+        return f"step {status.point_of_no_return} is done and cannot be undone"
+    keep = draft.run.keep_until
+    if keep is None or keep <= draft.now:
+        return "the snapshots of this run are no longer kept (spec.keepSnapshots)"
+    return ""
 
 
 def _refuse_rollback(draft: Draft, request: Request) -> str:
@@ -109,7 +117,7 @@ def _refuse_rollback(draft: Draft, request: Request) -> str:
     if status.phase is Phase.PENDING and request.verb is RequestVerb.ROLLBACK:
         return "nothing has begun yet; abort stops the plan"
     if status.reason == Reason.NO_RETURN:
-        return f"step {status.point_of_no_return} is done and cannot be undone; retry goes on, abandon lets go"
+        return f"step {status.point_of_no_return} is done and cannot be undone; retry goes on, abandon releases the targets"
     return ""
 
 
@@ -131,13 +139,13 @@ def failed_step(status: Status) -> int:
 
 def _refuse_retry(draft: Draft, _: Request) -> str:
     phase = draft.status.phase
-    return "" if failed_step(draft.status) >= 0 else f"no step of this plan has failed and is paused; it is {phase}"
+    return "" if failed_step(draft.status) >= 0 else f"there is no failed step to retry; the plan is {phase}"
 
 
 def _refuse_pause(draft: Draft, _: Request) -> str:
     status = draft.status
     if status.phase in (Phase.ROLLING_BACK, Phase.STUCK):
-        return "the plan is rolling back; that is not stopped halfway"
+        return "the plan is rolling back; a rollback cannot be paused"
     paused = status.phase is Phase.PAUSED or status.reason == Reason.PAUSED_BY_PERSON
     return "the plan is paused already" if paused and status.reason != Reason.SUSPENDED else ""
 
@@ -152,9 +160,7 @@ def _refuse_resume(draft: Draft, _: Request) -> str:
         return f"only a paused plan can be resumed, and this one is {status.phase}"
     at = failed_step(status)
     if at >= 0:
-        return (
-            f"step {status.steps[at].name} has failed; retry does it again, skip passes its gates, abort takes all back"
-        )
+        return f"step {status.steps[at].name} has failed; retry repeats it, skip treats its gates as passed, abort rolls back"
     return ""
 
 
@@ -162,12 +168,12 @@ def _refuse_skip(draft: Draft, request: Request) -> str:
     status = draft.status
     current = status.current
     if current is None or status.phase not in (Phase.RUNNING, Phase.WAITING, Phase.PAUSED) or not current.stage:
-        return "no step is in hand whose gates could be skipped"
+        return "there is no current step whose gates could be skipped"
     if request.step != current.step:
-        return f"it must name the step in hand; write step={current.step}"
+        return f"it must name the current step; write step={current.step}"
     failed = status.steps[position(status)].state is StepState.FAILED
     if failed and (status.failure is None or status.failure.reason != Reason.GATE_FAILED):
-        return f"step {current.step} has failed by itself, not by a gate; retry does it again"
+        return f"step {current.step} failed itself, not one of its gates; retry repeats it"
     return ""
 
 
@@ -184,7 +190,7 @@ def _refuse_approve(draft: Draft, request: Request) -> str:
         return f"step {waiting} waits for an approval, not {request.step}"
     wanted = digest_of(draft.rules, draft.run.number, waiting)
     if request.digest and request.digest != wanted:
-        return f"what was approved is not what waits now, which has digest={wanted}; look again"
+        return f"the approved digest is not that of the waiting step, which has digest={wanted}; review it again"
     return ""
 
 
@@ -200,7 +206,7 @@ _WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
 }
 
 
-# --- hold and go on -----------------------------------------------------------------------------------------------------
+# --- pause and resume -----------------------------------------------------------------------------------------------------
 
 
 def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
@@ -208,7 +214,7 @@ def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
     status, suspended = draft.status, draft.inputs.suspended
     if status.phase is not Phase.PAUSED:
         if verb is RequestVerb.PAUSE:
-            pause(draft, Reason.PAUSED_BY_PERSON, "paused by a person; resume to go on, abort to take everything back")
+            pause(draft, Reason.PAUSED_BY_PERSON, "paused by a person; resume to go on, abort to roll back")
         elif suspended:
             pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
         return
@@ -234,27 +240,27 @@ def pause(draft: Draft, reason: Reason | str, message: str, *, warning: bool = F
 
 
 def resume(draft: Draft) -> None:
-    """Start the clocks again where they stopped. What was paused because time was up gets all of its time anew."""
+    """Start the clocks again where they stopped. What was paused because time was up gets its full time again."""
     status = draft.status
     stopped = draft.now - (draft.run.paused_at or draft.now)
-    kept = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED, Reason.UNREADABLE)
+    on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED, Reason.UNREADABLE)
     if status.reason == Reason.TIMED_OUT:
         draft.set_run(running_seconds=0.0)
     current = status.current
     if current is not None:
-        if kept:
+        if on_purpose:
             applied = current.applied_at + stopped if current.applied_at else None
             started = current.started_at + stopped
-        else:  # whatever was done to the target in the meantime: the stage is brought about and judged anew
+        else:  # somebody may have changed the target since: the stage is applied and its gates are evaluated again
             applied, started = None, draft.now
-        reapply = current.reapply or not kept
+        reapply = current.reapply or not on_purpose
         draft.set(current=replace(current, started_at=started, applied_at=applied, reapply=reapply, message=""))
         at = position(draft.status)
         if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
             draft.step_event(at, StepEvent.CONTINUE)
-    if not kept:
-        left = zip(draft.status.steps, draft.rules.steps, strict=True)
-        draft.set(steps=tuple(replace(s, reapply=rule.enforced and s.state is StepState.DONE) for s, rule in left))
+    if not on_purpose:
+        steps = zip(draft.status.steps, draft.rules.steps, strict=True)
+        draft.set(steps=tuple(replace(s, reapply=rule.enforced and s.state is StepState.DONE) for s, rule in steps))
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING if current is not None else Reason.CLAIMING)
     draft.set_run(paused_at=None)

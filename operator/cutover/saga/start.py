@@ -1,4 +1,4 @@
-"""Before the first step: a new spec, what is missing, the claims."""
+"""Before the first step: a new spec, what is missing, the window, the claims. Called by `advance`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import ACTIVE, ENDED, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
 
-_REMEMBERED = 5
+_HISTORY = 5
+"""Earlier runs that are kept in the status."""
 
 
 def take_spec(draft: Draft) -> None:
-    """A spec not seen before, when no run is active, is a new run; requests that were there already are not for it.
+    """A spec that was not seen before begins a new run, unless one is active. Requests that are there already are ignored.
 
-    Where a run has ended and the generation is as it was, nobody has written another spec: a CRD that was upgraded may fill
-    in a field of the same one, or drop it, and no plan runs once more for that.
+    Where a run has ended and the generation is unchanged, nobody has written another spec: an upgraded CRD may add or drop
+    a field of the same one, and that must not run a plan again.
     """
     status, rules = draft.status, draft.rules
     known = status.phase in ENDED and status.observed_generation == rules.generation
@@ -31,7 +32,7 @@ def take_spec(draft: Draft) -> None:
         draft.set(observed_generation=rules.generation)
     unseen = status.run is None or (status.run.spec_hash != rules.spec_hash and not known)
     if not unseen or status.phase in ACTIVE or draft.inputs.deleting:
-        if status.run is None:  # deleted before it was ever looked at
+        if status.run is None:  # deleted before the operator has seen it
             _new_run(draft)
         return
     _new_run(draft)
@@ -61,7 +62,7 @@ def _new_run(draft: Draft) -> None:
         spec_hash=draft.rules.spec_hash,
         started_at=draft.now,
         fence=before.fence if before else 0,
-        keep_until=before.keep_until if before else None,  # until the claim has dropped the snapshots of that run
+        keep_until=before.keep_until if before else None,  # until the claim has deleted the snapshots of that run
         steps_digest=draft.rules.steps_digest,
     )
     draft.set(
@@ -74,7 +75,7 @@ def _new_run(draft: Draft) -> None:
         point_of_no_return="",
         steps=_none_begun(draft),
     )
-    draft.status = with_risks(draft.status, (), draft.now)  # found for another spec; a run that is refused finds none
+    draft.status = with_risks(draft.status, (), draft.now)  # those found for the former spec are gone
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
 
 
@@ -83,7 +84,7 @@ def _none_begun(draft: Draft) -> tuple[StepStatus, ...]:
 
 
 def _history(status: Status) -> tuple[PastRun, ...]:
-    """The run that is over, in front of those before it; one that was never begun is not worth remembering."""
+    """The last run, in front of those before it; one that was never begun is left out."""
     run, phase = status.run, status.phase
     if run is None or phase is None or phase is Phase.PENDING:
         return status.history
@@ -97,13 +98,13 @@ def _history(status: Status) -> tuple[PastRun, ...]:
         steps_digest=run.steps_digest,
         steps_done=status.tally.steps_done if status.tally else 0,
     )
-    return (past, *status.history)[:_REMEMBERED]
+    return (past, *status.history)[:_HISTORY]
 
 
 def examine_again(draft: Draft) -> Turn:
-    """A Refused plan on request: what was missing may be there now."""
+    """Examine a Refused plan on request: what was missing may be there now."""
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
-    # As the spec is read now: an operator or a CRD that was upgraded may know what could not be read before.
+    # With the spec as it is read now: an upgraded operator or CRD may read what could not be read before.
     draft.set_run(spec_hash=draft.rules.spec_hash, steps_digest=draft.rules.steps_digest)
     draft.set(steps=_none_begun(draft))
     _restart_preflight(draft)
@@ -111,12 +112,12 @@ def examine_again(draft: Draft) -> Turn:
 
 
 def pending(draft: Draft, verb: RequestVerb | None) -> Turn:
-    """Not begun: wishes first, then look what is missing."""
+    """Not begun: requests and deletion first, then what is missing."""
     inputs, reason = draft.inputs, draft.status.reason
     if inputs.deleting or verb is RequestVerb.ABORT:
         why = Reason.DELETED if inputs.deleting else Reason.ABORTED
-        draft.plan_event(PlanEvent.REFUSE, why, "stopped before anything was touched")
-        draft.notice(why, "stopped before anything was touched")
+        draft.plan_event(PlanEvent.REFUSE, why, "stopped before anything was changed")
+        draft.notice(why, "stopped before anything was changed")
         return ended(draft, None)
     if verb is RequestVerb.PAUSE:
         draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused before the first step; resume to go on")
@@ -133,7 +134,7 @@ def pending(draft: Draft, verb: RequestVerb | None) -> Turn:
 
 
 def _restart_preflight(draft: Draft) -> None:
-    """The deadline counts from now: while the plan was paused on purpose nobody was expected to provide anything."""
+    """Count the start deadline from now: while the plan waited on purpose, nothing had to be there."""
     draft.set_run(started_at=draft.now)
     draft.set(reason=str(Reason.PREFLIGHT), message="")
 
@@ -145,22 +146,23 @@ def _preflight(draft: Draft) -> Turn:
         case None:
             return _examine(draft)
         case Done(skip=True):
-            message = "every target carries the mark of this very spec: it has been applied before"
+            message = "every target carries the label of this spec: it was applied before"
             draft.plan_event(PlanEvent.FIND_APPLIED, Reason.ALREADY, message)
             draft.notice(Reason.ALREADY, message)
             return ended(draft, None)
         case Done() if not draft.inputs.opening.open:
             return _wait_for_first_window(draft)
-        case Done(message=mind):
+        case Done(message=note):
             draft.plan_event(PlanEvent.BEGIN, Reason.CLAIMING)
+            # Before the claims: they carry the new number, so that writes of an earlier run fail from here on.
             draft.raise_fence()
             draft.notice(
-                "Started", f"run {draft.run.number} begins; {mind or 'nothing is missing'}", warning=bool(mind)
+                "Started", f"run {draft.run.number} begins; {note or 'nothing is missing'}", warning=bool(note)
             )
             return draft.turn(Command(Verb.CLAIM))
         case Again(after=None, message=message):
             return _still_missing(draft, message)
-        case Again(after=after):  # no answer; that says nothing about what is missing
+        case Again(after=after):  # no answer, so nothing is known about what is missing
             return draft.turn(None, seconds(after))
         case Wait(message=message):
             draft.set(reason=str(Reason.TARGET_BUSY), message=message)
@@ -180,10 +182,10 @@ def _examine(draft: Draft) -> Turn:
 
 
 def _wait_for_first_window(draft: Draft) -> Turn:
-    """Nothing is missing, and no step may begin yet: nothing is claimed until then, and the spec may still be changed."""
+    """Nothing is missing, and the window is closed: nothing is claimed until it opens, and the spec may still be changed."""
     opens_at = draft.inputs.opening.opens_at
     if opens_at is None:
-        message = "no window is left in which it could begin; give it another one"
+        message = "no window is left in which it could begin; add another one"
         draft.plan_event(PlanEvent.REFUSE, Reason.WINDOW_OVER, message)
         draft.notice("Refused", message, warning=True)
         return ended(draft, None)
@@ -195,7 +197,7 @@ def _wait_for_first_window(draft: Draft) -> Turn:
 
 
 def _still_missing(draft: Draft, message: str) -> Turn:
-    if draft.status.reason == Reason.TARGET_BUSY:  # while another plan had the target no deadline ran
+    if draft.status.reason == Reason.TARGET_BUSY:  # no deadline runs while another plan has claimed a target
         draft.set_run(started_at=draft.now)
     waited = draft.now - draft.run.started_at
     if waited >= draft.rules.start_deadline:
@@ -213,7 +215,7 @@ def _still_missing(draft: Draft, message: str) -> Turn:
 
 
 def claiming(draft: Draft) -> Turn:
-    """Mark every target, all or none, then begin the first step."""
+    """Claim all targets or none, then begin the first step."""
     match draft.inputs.outcome:
         case None:
             fence_if_new_process(draft)

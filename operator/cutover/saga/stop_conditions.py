@@ -1,4 +1,7 @@
-"""What turns a plan back, or holds it: deletion, wishes, gates and guards, what befell a target, time. Judged first in every turn."""
+"""What stops a plan on its way forward: deletion, requests, gates and guards, problems of targets, timeouts.
+
+Checked by `advance` in every turn, before the current step. `fail` says what a failure leads to.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from cutover.status.status import Failure, Phase, Status, StepState, Verdict
 
 
 def check_stop_conditions(draft: Draft, verb: RequestVerb | None) -> None:
-    """Judged first in every turn, before and apart from the step in hand."""
+    """Roll back, pause or abandon the plan if it has to stop; the first cause in this order counts.
+
+    What people did comes first: after a deletion or an abort no failure matters any more, and nothing may pause the plan.
+    """
     inputs = draft.inputs
     if inputs.deleting:
         if draft.rules.deletion is DeletionPolicy.ORPHAN:
@@ -52,7 +58,7 @@ def _check_failures(draft: Draft) -> None:
 
 
 def _check_guards_while_paused(draft: Draft) -> None:
-    """While a pair is split traffic depends on both versions, so guards count; unless a person said that failures hold."""
+    """While traffic is split it depends on both versions, so guards count; not where failures only pause the plan."""
     if draft.rules.on_failure is OnFailure.PAUSE or draft.status.point_of_no_return or not traffic_is_split(draft):
         return
     guard = next((guard for guard in draft.inputs.guards if guard.verdict is Verdict.FAIL), None)
@@ -113,25 +119,25 @@ def fail(
     *,
     of_step: bool = True,
 ) -> None:
-    """Turn back or hold, and remember why.
+    """Roll back or pause, and save why.
 
     Args:
         draft: the turn.
         reason: CamelCase.
         message: for people.
         policy: whether everything is undone or a person decides.
-        of_step: the step in hand has failed, not only the plan; held, it can then be done again but not simply go on.
+        of_step: the current step has failed, not only the plan; when paused, it can then be retried but not resumed.
     """
     where = draft.status.current
     step, stage = (where.step, where.stage) if where else ("", "")
     record_failure(draft, reason, message)
     draft.set(failure=Failure(step=step, stage=stage, reason=str(reason), message=message[:1024]))
     at = position(draft.status) if where else -1
-    on = policy is OnFailure.PAUSE
-    if at >= 0 and (of_step or not on) and draft.status.steps[at].state in (StepState.DOING, StepState.WAITING):
+    pauses = policy is OnFailure.PAUSE
+    if at >= 0 and (of_step or not pauses) and draft.status.steps[at].state in (StepState.DOING, StepState.WAITING):
         draft.step_event(at, StepEvent.FAIL, message)
     named = f"step {step}: " if step else ""
-    if on:
+    if pauses:
         pause(draft, reason, f"{named}{message}; paused: {_ways_out(draft.status, at)}", warning=True)
         return
     draft.plan_event(PlanEvent.ROLL_BACK, reason, message)
@@ -141,5 +147,5 @@ def fail(
 
 def _ways_out(status: Status, at: int) -> str:
     if at >= 0 and status.steps[at].state is StepState.FAILED:
-        return "retry does the step again, skip passes its gates, abort rolls everything back"
-    return "resume goes on, abort rolls everything back"
+        return "retry repeats the step, skip treats its gates as passed, abort rolls back"
+    return "resume goes on, abort rolls back"

@@ -12,7 +12,7 @@ from typing import Final
 
 from cutover.status.limits import bounded, clip, longest_message
 from cutover.status.reasons import Reason
-from cutover.status.status import ENDED, RISKS, Condition, Current, Phase, Status, StepState, Verdict
+from cutover.status.status import ENDED, RISKS, Condition, Current, Phase, Status, StepState, Verdict, cause_of
 
 _ON_PURPOSE: Final = frozenset({Reason.PAUSED_BY_PERSON, Reason.SUSPENDED})
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED, Phase.STUCK})
@@ -40,7 +40,7 @@ def _message(status: Status) -> str:
     stage = f" {current.stage}" if current.stage else ""
     parts = [f"step {current.step}{stage}: {current.intent}", _waits_for(current)]
     if status.phase is Phase.ROLLING_BACK and status.failure is not None:
-        parts.append(f"rolling back because {status.failure.message}")
+        parts.append(f"rolling back {cause_of(status.failure)}")
     return "; ".join(part for part in parts if part)
 
 

@@ -14,6 +14,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Final
 
+from cutover.status.reasons import Reason
+
 
 def camel(name: str) -> str:
     """The name of a field as Kubernetes spells it: ``started_at`` becomes ``startedAt``."""
@@ -114,6 +116,12 @@ class Failure:
     stage: str = ""
     reason: str
     message: str
+
+
+def cause_of(failure: Failure) -> str:
+    """The failure as the end of a sentence: "rolled back because gate errors ...", or "rolled back on request of alice"."""
+    on_request = failure.message.removeprefix("rolled back ")
+    return on_request if failure.reason == Reason.ROLLBACK else f"because {failure.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,65 @@
+"""An active plan whose spec cannot be read, or is not the one its run began with: pause, undo nothing, go on when it can.
+
+Rare, and apart from `advance`, because no rule of the plan is known here. Called by `engine/unreadable_spec.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from cutover.saga.draft import Draft
+from cutover.saga.end import abandon, ended
+from cutover.saga.requests import answer_requests, unanswered
+from cutover.saga.tables import PlanEvent
+from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Inputs, Rules, Turn
+from cutover.status.reasons import Reason
+from cutover.status.requests import RequestVerb
+from cutover.status.status import ENDED, Phase, Status
+
+_AND_THE_SPEC: Final = "; and the plan cannot go on with this spec: "
+
+
+def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> Turn:
+    """One turn of a plan without its spec.
+
+    Such a plan is never rolled back, because how to undo its steps is defined in that spec. It can be abandoned on request. A
+    deletion abandons it too: at once when the namespace goes, otherwise after a while in which somebody may fix the spec.
+    One that was abandoned comes here until its claims are released. Other requests keep waiting, and the message says so: an
+    abort must not be lost, because the plan goes on by itself once the spec can be read.
+    """
+    no_rules = Rules(steps=(), generation=status.observed_generation, spec_hash="", start_deadline=timedelta())
+    only_abandon = tuple(request for request in inputs.requests if request.verb is RequestVerb.ABANDON)
+    waiting = [request.verb for request in unanswered(status, inputs.requests) if request not in only_abandon]
+    draft = Draft(no_rules, status, replace(inputs, requests=only_abandon), now)
+    if status.phase in ENDED:
+        return ended(draft, None)
+    if answer_requests(draft) is RequestVerb.ABANDON:
+        return abandon(draft, Reason.ABANDONED, "abandoned on request")
+    later = f"; {', '.join(waiting)} will be answered as soon as the plan can go on with its spec" if waiting else ""
+    _pause(draft, message + later)
+    if inputs.deleted_at is None:
+        return draft.turn(None, STUCK_EVERY)
+    left = NO_PROGRESS - (now - max(inputs.deleted_at, draft.run.paused_at or inputs.deleted_at))
+    if inputs.terminating or left <= timedelta():
+        return abandon(draft, Reason.DELETED, f"the spec cannot be read: {message}")
+    return draft.turn(None, STUCK_EVERY, left)
+
+
+def _pause(draft: Draft, why: str) -> None:
+    status = draft.status
+    event = {Phase.RUNNING: PlanEvent.PAUSE, Phase.WAITING: PlanEvent.PAUSE, Phase.ROLLING_BACK: PlanEvent.GET_STUCK}
+    if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING, Reason.UNREADABLE):
+        # Paused for this already, or between the steps: there the reason says with what the plan goes on, so it must stay.
+        draft.set(message=why)
+    elif status.phase in event:
+        draft.plan_event(event[status.phase], Reason.UNREADABLE, why)
+        draft.set_run(paused_at=draft.now)
+    elif status.phase in (Phase.PAUSED, Phase.STUCK):  # for another reason, which stays with its message
+        draft.set(message=f"{without_spec_problem(status.message)}{_AND_THE_SPEC}{why}")
+
+
+def without_spec_problem(message: str) -> str:
+    """The message without what was added to it here."""
+    return message.partition(_AND_THE_SPEC)[0]
