@@ -509,7 +509,7 @@ async def test_a_field_that_the_crd_fills_in_begins_no_new_run() -> None:
     run.request(RequestVerb.ROLLBACK)
     await run.until(lambda: bool(run.status.requests) and run.over)
     assert run.phase is Phase.SUCCEEDED
-    assert run.status.requests[-1].message.startswith("since an upgrade of the CRD the spec does not read as ")
+    assert run.status.requests[-1].message.startswith("after an upgrade of the CRD the spec is no longer ")
 
 
 async def test_what_was_refused_is_examined_anew_as_it_is_read_now() -> None:

@@ -126,7 +126,9 @@ async def test_a_step_that_was_done_again_has_passed_in_the_end() -> None:
     assert await run.run() is Phase.SUCCEEDED
     told = lines(run)
     assert told[SuccessCriterion.VALIDATIONS][0] is Result.MET
-    assert told[SuccessCriterion.VALIDATIONS][1].endswith("; 1 gate failed before a step was retried")
+    assert told[SuccessCriterion.VALIDATIONS][1].endswith(
+        "; 1 gate failed before the step was done again"
+    )
     assert told[SuccessCriterion.PERFORMANCE] == (
         Result.MET,
         "step shift gate latency: 1 (0.4 against a baseline of 0.4) is <= 1.1",
@@ -163,7 +165,7 @@ async def test_a_run_that_went_some_of_the_way_rehearses_nothing() -> None:
     await run.until(lambda: run.phase is Phase.ROLLED_BACK and not run.bound)
     result, evidence = lines(run)[SuccessCriterion.ROLLBACK]
     assert result is Result.NOT_MEASURED
-    assert evidence.startswith("run 1 was rolled back after 1 of 2 steps")
+    assert evidence.startswith("run 1 was rolled back after 1 of these 2 steps")
 
 
 async def test_a_rollback_that_is_declined_leaves_the_report_of_the_success() -> None:
@@ -221,4 +223,4 @@ async def test_a_long_message_whose_save_has_no_answer_is_known_again() -> None:
     calls = (await waits()).switch.calls
     lost = [await waits(at) for at in range(1, calls + 1)]
     assert sum(run.crashes for run in lost) > 3  # some of them are taken as they come
-    assert not any(run.driver._quiet for run in lost)
+    assert not any(run.driver._caches._quiet for run in lost)

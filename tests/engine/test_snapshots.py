@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cutover.engine.sweep import sweep, sweep_at_last
+from cutover.engine.sweep import sweep, sweep_until_done
 from cutover.errors import Denied, Unavailable
 from cutover.field_path import ABSENT, Json, Operation, Path, as_go_writes
 from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
@@ -106,7 +106,7 @@ async def test_a_new_process_sweeps_as_soon_as_it_gets_an_answer() -> None:
         return await ask(*where)
 
     run.cluster.list = away  # type: ignore[method-assign, assignment]
-    await sweep_at_last(run.cluster, (), pause=0)
+    await sweep_until_done(run.cluster, (), pause=0)
     assert refusals == []
     assert snapshots(run) == []
 

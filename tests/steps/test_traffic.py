@@ -116,7 +116,7 @@ async def test_no_weight_for_what_is_not_ready() -> None:
     for _ in range(5):
         await run.turn()
     assert [entry["weight"] for entry in routes(run.cluster)] == [100, 0]
-    status = run.driver._caches[run.plan].status
+    status = run.driver._caches._caches[run.plan].status
     assert status.current is not None
     assert "shop-v2 has 0 ready endpoints, and needs 1" in status.current.message
 

@@ -76,9 +76,7 @@ async def test_who_abandons_is_told_what_stays_and_how_to_take_it_away(
     run = await abandoned(more, put)
     (told,) = [notice for notice in run.recorder.notices if notice.reason == "Left"]
     assert told.warning
-    assert told.message.startswith(
-        f"{what} of VirtualService shop would have stood there for a while only, and stays; "
-    )
+    assert told.message.startswith(f"left on VirtualService shop, set only for a while: {what}; ")
     assert run.status.message == f"abandoned on request; not undone: deploy, shift; {told.message}"
     do_as_it_says(run, run.status.message)
     assert run.cluster.objects[ROUTES]["spec"] == run.before[ROUTES]["spec"]
@@ -104,7 +102,7 @@ async def test_a_process_that_dies_while_it_lets_go_says_it_all_the_same(more: s
     )
     assert await run.run() is Phase.ABANDONED
     assert run.crashes == 1
-    assert "would have stood there for a while only" in run.status.message
+    assert "set only for a while" in run.status.message
 
 
 async def test_nothing_is_said_where_only_weights_stay() -> None:

@@ -250,7 +250,7 @@ async def test_one_endpoint_is_needed_for_it() -> None:
     await run.until(lambda: run.status.current is not None and run.status.current.step == "shift")
     for _ in range(3):
         await run.turn()
-    current = run.driver._caches[run.plan].status.current
+    current = run.driver._caches._caches[run.plan].status.current
     assert current is not None
     assert current.message == "header route to shop-v2 waits: shop-v2 has 0 ready endpoints, and needs 1"
     assert names(run) == ["primary"]
@@ -337,7 +337,7 @@ async def test_a_mirror_waits_for_as_many_endpoints_as_its_share_needs(percent: 
     for _ in range(3):
         await run.turn()
     assert ("mirror" in primary(run)) == (not needed)
-    current = run.driver._caches[run.plan].status.current
+    current = run.driver._caches._caches[run.plan].status.current
     assert current is not None
     if needed:
         says = f"mirror {percent}% to shop-v2 waits: shop-v2 has 1 ready endpoints, and needs {needed}"
@@ -449,10 +449,10 @@ async def test_a_header_that_the_route_asks_for_itself_is_told(match: str, tells
     )
     assert await run.run() is Phase.SUCCEEDED, run.status
     started = next(notice for notice in run.recorder.notices if notice.reason == "Started")
-    assert started.message.partition("but mind: ")[2] == tells * (
-        "steps[shift].traffic: route primary matches header canary itself, as match does, "
-        "so all requests that it takes for that header go to the new version before the first weight; "
-        "use another header to let the weights decide"
+    assert started.message.partition("but note: ")[2] == tells * (
+        "steps[shift].traffic: route primary asks for header canary itself, as match does, "
+        "so all requests that it takes by that go to the new version before the first weight; "
+        "name another header if the weights are to decide"
     )
 
 

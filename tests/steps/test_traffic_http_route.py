@@ -78,7 +78,7 @@ async def told(run: Simulation) -> list[str]:
     """What is minded when the run begins."""
     assert await run.run() is Phase.SUCCEEDED, run.status
     (started,) = (notice for notice in run.recorder.notices if notice.reason == "Started")
-    return started.message.partition("but mind: ")[2].split("; steps[shift].traffic: ")
+    return started.message.partition("but note: ")[2].split("; steps[shift].traffic: ")
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ async def test_a_rule_that_matches_something_else_by_now_is_a_foreign_change() -
     await run.until(lambda: run.status.failure is not None)
     assert run.status.failure is not None
     assert run.status.failure.reason == "ForeignChange"
-    assert "HTTPRoute shop has no spec.rules[matches=" in run.status.failure.message
+    assert "HTTPRoute shop no longer has spec.rules[matches=" in run.status.failure.message
 
 
 async def test_who_lowers_a_weight_wishes_to_stop() -> None:
@@ -175,7 +175,7 @@ async def test_replicas_wait_for_the_weight_that_an_http_route_gives() -> None:
     await run.until(lambda: weights(run) == [100, 0])
     for _ in range(5):
         await run.turn()
-    current = run.driver._caches[run.plan].status.current
+    current = run.driver._caches._caches[run.plan].status.current
     assert current is not None
     assert "while it has weight 40 from HTTPRoute more (0 before this step)" in current.message
     assert run.cluster.objects[Ref(DEPLOYMENTS, "shop", "shop-v2")]["spec"]["replicas"] == 3

@@ -22,6 +22,7 @@ from cutover.status.status import (
     Answer,
     Comparison,
     Criterion,
+    Failure,
     PastRun,
     Phase,
     Result,
@@ -103,13 +104,10 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
         return Result.NOT_MEASURED, "no step has a gate; add gates"
     parts = _passed_parts(status, seen, gates, tests)
     tally = "; ".join(parts)
-    by_itself = failure is not None and failure.step in tests and failure.reason not in _FROM_OUTSIDE
-    if failure is not None and (failure.reason == Reason.GATE_FAILED or by_itself):
+    if failure is not None and _is_of_validation(failure, tests):
         return Result.NOT_MET, "; ".join((f"step {failure.step} {failure.stage}: {failure.message}", *parts))
     if seen.gates_skipped:
-        were = "was" if seen.gates_skipped == 1 else "were"
-        skipped = f"{_gates(seen.gates_skipped)} {were} treated as passed on request of {_who_skipped(status)}"
-        return Result.NOT_MET, f"{skipped}; {tally}"
+        return Result.NOT_MET, f"{_skipped_part(status, seen.gates_skipped)}; {tally}"
     if why := _rolled_back_because(status):
         before = [f"{_gates(seen.gates_failed)} failed before"] if seen.gates_failed else []
         return Result.NOT_MEASURED, "; ".join((f"later steps were not validated, because {why}", *parts, *before))
@@ -127,11 +125,16 @@ def _passed_parts(status: Status, seen: RunTally, gates: int, tests: Sequence[st
     return parts
 
 
-def _who_skipped(status: Status) -> str:
-    for record in status.requests:
-        if record.verb == RequestVerb.SKIP and record.answer is Answer.ACCEPTED and record.by:
-            return record.by
-    return "somebody"
+def _is_of_validation(failure: Failure, tests: Sequence[str]) -> bool:
+    """Whether a gate or a test has failed, and not something else while one was current."""
+    of_test = failure.step in tests and failure.reason not in _FROM_OUTSIDE
+    return failure.reason == Reason.GATE_FAILED or of_test
+
+
+def _skipped_part(status: Status, count: int) -> str:
+    skips = [record for record in status.requests if record.verb == RequestVerb.SKIP]
+    who = next((record.by for record in skips if record.answer is Answer.ACCEPTED and record.by), "somebody")
+    return f"{_gates(count)} {'was' if count == 1 else 'were'} treated as passed on request of {who}"
 
 
 def _performance(plan: Plan, status: Status, run: Run) -> _Judgement:

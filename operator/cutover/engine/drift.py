@@ -1,42 +1,71 @@
-"""What the steps of a run have written so far, by their snapshots, and what of it is looked after to the end. Used by the commands."""
+"""Drift: what other writers changed of what a run has written. Finds it, and restores it where a kind is enforced.
+
+The snapshots of the steps say what was written. Called by the driver (`target_problem`) and by the commands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
+from cutover.engine.command_context import CommandContext
+from cutover.errors import Conflict, Denied, NotFound, Rejected
 from cutover.field_path import Change, overlap, stand
-from cutover.plan.spec import Plan
-from cutover.ports import Ref
+from cutover.ports import PLAN_LABEL, Ref
 from cutover.saga.tables import TOUCHED
-from cutover.saga.turn import Done, Outcome
-from cutover.status.status import Status, StepState
+from cutover.saga.turn import Done, Failed, Outcome, Pause
+from cutover.status.status import StepState
 from cutover.steps import StepContext
-from cutover.steps.kind import Kind
+from cutover.steps.base import Kind
+from cutover.targets.fields import Foreign
 
 
-async def expected(plan: Plan, status: Status, step_context: Callable[[int], StepContext], ref: Ref) -> list[Change]:
-    """The fields this run has written on an object so far, each as the last step that touched it knows it."""
+async def written_fields(context: CommandContext, ref: Ref) -> list[Change]:
+    """The fields this run has written on an object so far, each as set by the last step that wrote it."""
     found: list[Change] = []
-    for at in reversed(range(len(plan.steps))):
-        if status.steps[at].state in TOUCHED:
-            for change in await _written(plan, step_context(at), at, ref):
+    for at in reversed(range(len(context.plan.steps))):
+        if context.status.steps[at].state in TOUCHED:
+            for change in await _fields_of_step(context, at, ref):
                 if not any(overlap(change.path, known.path) for known in found):
                     found.append(change)
     return found
 
 
-async def enforce(plan: Plan, status: Status, step_context: Callable[[int], StepContext]) -> Outcome:
-    """See that what done steps have left still stands, by their last stage as long as that was in effect.
+async def target_problem(context: CommandContext) -> Failed | Pause | None:
+    """Whether a target is gone, or our labels were removed from it; claims it again when nothing else was changed.
 
-    Twice is harmless as it is for that stage. A later step that has taken its own snapshot of one of the fields has taken
-    them over; before that it has written nothing. Where that snapshot is lost, it may have taken over any of them.
+    Reads only targets that are not streamed as claimed. Raises Unavailable.
     """
-    for at, step in enumerate(status.steps):
-        kind, mine = plan.steps[at].kind, step_context(at)
-        if step.state is not StepState.DONE or not kind.enforced or await _taken_over(plan, status, step_context, at):
+    uid = context.body["metadata"]["uid"]
+    for ref in context.all_targets():
+        seen = context.cluster.seen(ref)
+        if seen is not None and (seen["metadata"].get("labels") or {}).get(PLAN_LABEL) == uid:
             continue
-        if await _stands(mine, kind):  # nothing is written then, not even a higher fence
+        try:
+            await context.targets().claim_again(ref, await written_fields(context, ref))
+        except NotFound:
+            return Failed("TargetGone", f"{ref} is gone")
+        except Foreign as foreign:
+            return Pause(
+                "ClaimLost", f"the label {PLAN_LABEL} was removed from {ref}, and {foreign}; fix it and resume"
+            )
+        except (Denied, Rejected) as refused:
+            return Pause("ClaimLost", f"{ref} cannot be claimed again: {refused}")
+        except Conflict:
+            continue  # another write is in progress; its event starts the next turn
+    return None
+
+
+async def enforce(context: CommandContext) -> Outcome:
+    """Restore what done steps have set, by carrying out their last stage again, as long as that was in effect.
+
+    Harmless twice, as that stage is. A step is left out once a later one has taken a snapshot of one of its fields: from
+    then on that field belongs to the later step. Where that snapshot is lost, any of them may.
+    """
+    for at, step in enumerate(context.status.steps):
+        kind, mine = context.plan.steps[at].kind, context.step_context(at)
+        if step.state is not StepState.DONE or not kind.enforced or await _overwritten_by_later_step(context, at):
+            continue
+        if await _all_stand(mine, kind):  # then nothing is written, not even a higher fence
             if refused := await kind.refused(mine):
                 return refused
             continue
@@ -47,7 +76,7 @@ async def enforce(plan: Plan, status: Status, step_context: Callable[[int], Step
     return Done()
 
 
-async def _stands(step_context: StepContext, kind: Kind) -> bool:
+async def _all_stand(step_context: StepContext, kind: Kind) -> bool:
     for target in kind.touches():
         ref = target.ref(step_context.namespace)
         snapshot = await step_context.targets.saved(ref)
@@ -56,29 +85,29 @@ async def _stands(step_context: StepContext, kind: Kind) -> bool:
     return True
 
 
-async def _taken_over(plan: Plan, status: Status, step_context: Callable[[int], StepContext], at: int) -> bool:
-    for target in plan.steps[at].kind.touches():
-        ref = target.ref(step_context(at).namespace)
-        ours = await _written(plan, step_context(at), at, ref)
-        if not ours:  # its snapshot is gone, which its undo says; a new one would be of who knows what
+async def _overwritten_by_later_step(context: CommandContext, at: int) -> bool:
+    for target in context.plan.steps[at].kind.touches():
+        ref = target.ref(context.step_context(at).namespace)
+        ours = await _fields_of_step(context, at, ref)
+        if not ours:  # its snapshot is gone, which its undo reports; a new one would store unknown values
             return True
-        for later in range(at + 1, len(plan.steps)):
-            if status.steps[later].state not in TOUCHED:
+        for later in range(at + 1, len(context.plan.steps)):
+            if context.status.steps[later].state not in TOUCHED:
                 continue
-            theirs = await _written(plan, step_context(later), later, ref)
-            lost = status.steps[later].snapshot_taken and not theirs and _touches(plan, step_context(later), later, ref)
+            theirs = await _fields_of_step(context, later, ref)
+            lost = context.status.steps[later].snapshot_taken and not theirs and _touches(context, later, ref)
             if lost or any(overlap(own.path, other.path) for own in ours for other in theirs):
                 return True
     return False
 
 
-def _touches(plan: Plan, step_context: StepContext, at: int, ref: Ref) -> bool:
-    return any(target.ref(step_context.namespace) == ref for target in plan.steps[at].kind.touches())
+def _touches(context: CommandContext, at: int, ref: Ref) -> bool:
+    return ref in context.targets_of(at)
 
 
-async def _written(plan: Plan, step_context: StepContext, at: int, ref: Ref) -> list[Change]:
-    """What a step has written on an object; empty when nothing, or when its snapshot is gone."""
-    if not _touches(plan, step_context, at, ref):
+async def _fields_of_step(context: CommandContext, at: int, ref: Ref) -> list[Change]:
+    """The fields a step has written on an object; empty when it has written none, or its snapshot is gone."""
+    if not _touches(context, at, ref):
         return []
-    snapshot = await step_context.targets.saved(ref)
-    return list(plan.steps[at].kind.restores(snapshot)) if snapshot is not None else []
+    snapshot = await context.step_context(at).targets.saved(ref)
+    return list(context.plan.steps[at].kind.restores(snapshot)) if snapshot is not None else []

@@ -1,4 +1,4 @@
-"""What an error means for the command that met it. Pure; used by all that carry out commands."""
+"""What an error means for the command that met it. Pure; used by all modules that carry out commands."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from cutover.targets.fields import Foreign
 
 _SOON: Final = 0.2
 _LATER: Final = 2.0
-"""Seconds until a command is tried again that lost a race, or got no answer."""
+"""Seconds until a command is tried again that lost a race (_SOON) or got no answer (_LATER)."""
 
 
 def outcome_of(command: Command, error: OutsideError | PlanError | Foreign | Broken) -> Outcome:
-    """The outcome of a command that ended with this error."""
+    """The outcome of a command that ended with this error. The order of the cases matters: the first that fits counts."""
     match error:
-        case NotFound() if command.verb is Verb.UNDO:  # there is nothing left to bring back
-            return Done(message=f"skipped: {error}")
+        case NotFound() if command.verb is Verb.UNDO:  # there is nothing left to restore
+            return Done(message=f"passed over: {error}")
         case NotFound() | Rejected() | Denied() | PlanError() if command.verb is Verb.EXAMINE:
             return Again(None, str(error))
         case NotFound():
-            return _over(command, "TargetGone", str(error))
+            return _attempt_over(command, "TargetGone", str(error))
         case Foreign():
             return _foreign(command, error)
         case PlanError():
-            return _over(command, "Unresolved", str(error))
+            return _attempt_over(command, "Unresolved", str(error))
         case Rejected() | Denied():
-            return _over(command, type(error).__name__, str(error))
+            return _attempt_over(command, type(error).__name__, str(error))
         case Conflict():
             return Again(_SOON, str(error))
         case Unavailable():
@@ -35,7 +35,7 @@ def outcome_of(command: Command, error: OutsideError | PlanError | Foreign | Bro
     return Again(_LATER, f"internal error: {error}")
 
 
-def _over(command: Command, reason: str, message: str) -> Outcome:
+def _attempt_over(command: Command, reason: str, message: str) -> Outcome:
     """Forward, the attempt is over; backward, only the outside can help."""
     return Wait(reason, message) if command.verb in (Verb.UNDO, Verb.RELEASE) else Failed(reason, message)
 
@@ -44,5 +44,5 @@ def _foreign(command: Command, foreign: Foreign) -> Outcome:
     if command.verb is Verb.UNDO and foreign.reason == "TargetReplaced":
         return Done(message=f"skipped: {foreign}")
     if command.verb in (Verb.DO, Verb.ENFORCE) and foreign.reason == "ClaimLost":
-        return Pause(foreign.reason, f"{foreign}; mend it and resume")
-    return _over(command, foreign.reason, str(foreign))
+        return Pause(foreign.reason, f"{foreign}; fix it and resume")
+    return _attempt_over(command, foreign.reason, str(foreign))

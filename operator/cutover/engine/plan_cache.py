@@ -1,27 +1,49 @@
-"""What a process keeps of one plan between turns, and what of it people look at. Used by the driver alone; lost in a crash without harm."""
+"""What a process keeps of its plans between turns, and how it notices that another process drives one of them.
+
+Losing any of it costs requests and samples, never correctness. Used by the driver and `saving.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
-from cutover.engine.commands import RunCache
+from cutover.engine.command_context import RunCache
 from cutover.errors import PlanError
 from cutover.field_path import Json
-from cutover.gates.watch import Watch
+from cutover.gates.watch import Spawn, Watch
 from cutover.plan.parsing import hash_of, parse
 from cutover.plan.spec import Plan
+from cutover.plan.status_document import read_status
+from cutover.ports import Clock, Ref
 from cutover.saga.draft import stage_of
-from cutover.status.status import ACTIVE, Phase, Status
+from cutover.status.conditions import present
+from cutover.status.status import ACTIVE, Phase, Status, durable_part
 
 LONG_DWELL: Final = timedelta(seconds=30)
 """From this dwell on, the time it counts from is worth a save of its own."""
+QUIET: Final = timedelta(seconds=15)
+"""For how long a plan is left alone after another process has saved it: as long as a Lease is valid."""
 
 
 @dataclass(slots=True)
 class PlanCache:
-    """What is kept of one plan between turns. Losing it costs requests and samples, never correctness."""
+    """What is kept of one plan between turns.
+
+    Attributes:
+        stage: measures the gates of the current stage.
+        guards: measures the guards of the plan.
+        status: the status as it is now in this process.
+        saved: the status as it was last saved or read.
+        saved_at: when this process last saved it.
+        version: the resourceVersion of the plan that `saved` belongs to.
+        fenced_run: number of the run in which this process has raised the fence, so that it may act; 0 for none.
+        run: number of the run that `run_cache` belongs to.
+        spec: the spec as it was last read, the plan or error it is, and its hash.
+    """
 
     uid: str
     stage: Watch
@@ -36,8 +58,8 @@ class PlanCache:
     run_cache: RunCache = field(default_factory=RunCache)
 
     def read_spec(self, name: str, spec: Json) -> tuple[Plan | PlanError, str]:
-        """The spec of the plan as it stands, or what is wrong with it, and its hash."""
-        if self.spec is None or self.spec[0] != spec:  # a CRD can change what is read, and the generation stays
+        """The plan of a spec, or the errors in it, and its hash."""
+        if self.spec is None or self.spec[0] != spec:  # an upgraded CRD changes it without a new generation
             plan: Plan | PlanError
             try:
                 plan = parse(spec)
@@ -47,7 +69,7 @@ class PlanCache:
         return self.spec[1:]
 
     def spec_problem(self, name: str, spec: Json, *, has_finalizer: bool) -> str:
-        """Why a plan cannot go on with this spec that is active, or abandoned and still has to let go; empty when it can."""
+        """Why a plan that is active, or abandoned and not released yet, cannot go on with this spec; empty when it can."""
         plan, spec_hash = self.read_spec(name, spec)
         phase = self.status.phase
         if phase not in ACTIVE and not (phase is Phase.ABANDONED and has_finalizer):
@@ -55,11 +77,86 @@ class PlanCache:
         if isinstance(plan, PlanError):
             return str(plan)
         same = self.status.run is None or self.status.run.spec_hash == spec_hash
-        return "" if same else "the spec is not the one this run began with; put it back"
+        return "" if same else "the spec is not the one this run began with; restore it"
+
+
+class PlanCaches:
+    """The caches of all plans of this process.
+
+    Args:
+        spawn: runs a measurement beside the turns.
+        wake: requests another turn of a plan.
+        clock: the time.
+    """
+
+    def __init__(self, spawn: Spawn, wake: Callable[[Ref], None], clock: Clock) -> None:
+        self._spawn, self._wake, self._clock = spawn, wake, clock
+        self._caches: dict[Ref, PlanCache] = {}
+        self._quiet: dict[Ref, datetime] = {}
+
+    def drop(self, ref: Ref) -> None:
+        """Forget a plan but for how long it is left alone; its measurements are stopped."""
+        cache = self._caches.pop(ref, None)
+        if cache is not None:
+            cache.stage.stop()
+            cache.guards.stop()
+
+    def forget(self, ref: Ref) -> None:
+        """Forget a plan that is gone."""
+        self.drop(ref)
+        self._quiet.pop(ref, None)
+
+    def of(self, ref: Ref, body: Json) -> PlanCache:
+        """The cache of exactly this plan, brought up to the body as the API server has it."""
+        metadata = body["metadata"]
+        cache = self._caches.get(ref)
+        if cache is not None and cache.uid != metadata["uid"]:
+            self.drop(ref)
+            cache = None
+        if cache is None:
+            watch = partial(Watch, self._spawn, lambda: self._wake(ref))
+            cache = PlanCache(metadata["uid"], watch(), watch())
+            self._caches[ref] = cache
+        if cache.version != metadata["resourceVersion"]:
+            self._take_saved(ref, cache, read_status(body.get("status")))
+            cache.version = metadata["resourceVersion"]
+        run = cache.status.run.number if cache.status.run else 0
+        if run != cache.run:
+            cache.run, cache.run_cache = run, RunCache()
+        return cache
+
+    def _take_saved(self, ref: Ref, cache: PlanCache, read: Status) -> None:
+        if durable_part(read) != durable_part(
+            cache.saved
+        ):  # another process has saved it, or this one has just started
+            if cache.version:
+                self.notice_other_process(ref, read, cache)
+            cache.status, cache.fenced_run = read, 0  # the fence must rise before this process acts
+        elif not cache.fenced_run and read != cache.saved:  # another process has newer samples
+            cache.status = read
+        cache.saved = read
+
+    def notice_other_process(self, ref: Ref, read: Status, cache: PlanCache) -> None:
+        """Leave a plan alone for a while if another process has saved it: that one drives it.
+
+        Going on would be harmless, because every take-over raises the fence. But two processes that take over from each other
+        in every turn make no progress.
+        """
+        ours = present(cache.status, self._clock.now())  # as this process would have saved it
+        if durable_part(read) not in (durable_part(cache.saved), durable_part(ours)):
+            self._quiet[ref] = self._clock.now() + QUIET
+
+    def quiet_for(self, ref: Ref) -> timedelta:
+        """For how long a plan is still left alone; zero or less: not any more."""
+        now = self._clock.now()
+        return self._quiet.get(ref, now) - now
 
 
 def visible_part(status: Status, plan: Plan) -> object:
-    """What is worth a save of its own: verdicts and why there is no number, ready pods, what is waited for, and when a long dwell began."""
+    """What is worth a save of its own, because people look at it.
+
+    Verdicts and why a number is missing, ready pods, what the plan waits for, and when a long dwell began.
+    """
     current = status.current
     if current is None:
         return status.message
@@ -67,6 +164,6 @@ def visible_part(status: Status, plan: Plan) -> object:
     if current.stage and any(step.name == current.step for step in plan.steps):
         dwell = plan.step(current.step).kind.stages()[stage_of(status)].dwell
     verdicts = tuple((gate.name, gate.verdict, "" if gate.value else gate.message) for gate in current.gates)
-    # In effect, only what it waits for counts (its dwell, which gate), not the figures behind it.
+    # Once in effect, only what it waits for counts (its dwell, which gate), not the numbers after the colon.
     message = current.message if current.applied_at is None else current.message.partition(":")[0]
     return (verdicts, current.ready, message, current.applied_at if dwell >= LONG_DWELL else None)

@@ -1,37 +1,33 @@
-"""What an abandoned plan leaves that it would have taken away itself at its end: header routes, mirrors. Reads only.
+"""What an abandoned plan leaves behind that it would have removed at its end: header routes, mirrors. Reads only.
 
-Called by `commands.py` while the snapshots are still there: afterwards nobody can tell such a field from one of the user's.
+Called by `claiming.py` while the snapshots still exist: without them such a field cannot be told from one of the user's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from cutover.engine.command_context import CommandContext
 from cutover.errors import Denied, NotFound
 from cutover.field_path import find, readable
-from cutover.plan.spec import Plan
 from cutover.ports import Ref
 from cutover.saga.tables import TOUCHED
-from cutover.status.status import Status, StepState
+from cutover.status.status import StepState
 from cutover.targets.foreign import restore_command
 from cutover.targets.targets import Targets
 
 
-async def said(plan: Plan, status: Status, targets_of: Callable[[str], Targets]) -> str:
-    """What is left, and the command for each object that takes it away; empty when nothing is.
+async def residue_of(context: CommandContext) -> str:
+    """What is left, and for each object the command that removes it; empty when nothing is.
 
-    Args:
-        plan: its spec.
-        status: which of its steps have begun; one that is done has taken away itself what it had set for a while.
-        targets_of: a step, by its name.
+    A step that is done has itself removed what it had set for a while.
     """
     sentences = []
-    for line, step in zip(status.steps, plan.steps, strict=False):
+    for line, step in zip(context.status.steps, context.plan.steps, strict=False):
         if line.state not in TOUCHED or line.state is StepState.DONE:
             continue
-        targets = targets_of(step.name)
+        targets = context.targets(step.name)
         for ref in (target.ref(targets.owner.namespace) for target in step.kind.touches()):
             with suppress(NotFound, Denied):
                 sentences += await _of_object(step.kind, targets, ref)
@@ -44,15 +40,15 @@ async def _of_object(kind: Any, targets: Targets, ref: Ref) -> list[str]:
     if snapshot is None or body["metadata"]["uid"] != snapshot.uid:
         return []
     left = [
-        (mark.path, found, mark.to)
-        for mark in kind.restores(snapshot)
-        if mark.ours == mark.was  # what the end of the step leaves is what was there before
-        and (found := find(body, mark.path)) is not None
-        and found.value != mark.to
-        and found.value in mark.expects
+        (change.path, found, change.to)
+        for change in kind.restores(snapshot)
+        if change.ours == change.was  # the end of the step would have restored it
+        and (found := find(body, change.path)) is not None
+        and found.value != change.to
+        and found.value in change.expects
     ]
     if not left:
         return []
     what = ", ".join(readable(path) for path, _, _ in left)
-    way = restore_command(ref, *((found, was) for _, found, was in left))
-    return [f"{what} of {ref} would have stood there for a while only, and stays; to have it as it was: {way}"]
+    restore = restore_command(ref, *((found, was) for _, found, was in left))
+    return [f"left on {ref}, set only for a while: {what}; to restore it: {restore}"]

@@ -1,15 +1,15 @@
-"""Takes away the snapshots and Jobs that nobody else will: called by `app.py` when a process begins to work.
+"""Deletes snapshots and Jobs that nothing else deletes. Called by `app.py` when a process starts to work.
 
-There are two kinds of them: those of a plan that is gone without having ended, because somebody took our finalizer off, and snapshots that a
-process wrote after another one had ended the run and tidied up. A new object has no fence that could tell it is late; it does
-no harm, and the process that wrote it takes it away itself, unless it died.
+There are two kinds of them: those of a plan that is gone without having ended, because somebody removed our finalizer, and
+snapshots that a process wrote late, after another one had ended the run and deleted its own. A new object has no fence that
+makes a late write fail. It does no harm, and the process that wrote it deletes it, unless it died.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -24,52 +24,63 @@ log = logging.getLogger(__name__)
 _LONGEST_PAUSE: Final = 600.0
 
 
-async def sweep_at_last(cluster: Cluster, namespaces: Sequence[str], pause: float = 10.0) -> None:
-    """Sweep once: no other process does before one begins anew, so a server that is away is asked again, ever less often."""
+async def sweep_until_done(cluster: Cluster, namespaces: Sequence[str], pause: float = 10.0) -> None:
+    """Sweep once, for no other process does until one starts; while the API server is away it is tried again, ever less often."""
     while True:
         try:
             plans = await sweep(cluster, namespaces)
         except OutsideError as error:
-            log.warning("snapshots that nobody needs could not be looked for", extra={"why": str(error)})
+            log.warning("could not look for snapshots that are no longer needed", extra={"why": str(error)})
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         else:
             if plans:
-                log.info("snapshots that nobody needs were deleted", extra={"plans": plans})
+                log.info("deleted snapshots that are no longer needed", extra={"plans": plans})
             return
 
 
 async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
-    """Delete every snapshot and Job whose plan is gone, and every snapshot whose run has ended so that it keeps none.
+    """Delete all snapshots and Jobs whose plan is gone, and all snapshots of runs that have ended and keep none.
 
     Args:
         cluster: the API server.
-        namespaces: where; empty for everywhere.
+        namespaces: where to look; empty for everywhere.
 
     Returns:
         Of how many plans.
     """
     swept: set[str] = set()
     for namespace in namespaces or ("",):
-        # What is kept first: a plan that is made meanwhile has nothing among it.
-        made = await cluster.list(JOBS, namespace, MADE_LABEL)
-        kept = await cluster.list(SNAPSHOTS, namespace, PLAN_LABEL)
+        # Plans last: one that is created in between has nothing among what was listed before.
+        jobs = await cluster.list(JOBS, namespace, MADE_LABEL)
+        stored = await cluster.list(SNAPSHOTS, namespace, PLAN_LABEL)
         plans = {plan["metadata"]["uid"]: plan for plan in await cluster.list(PLANS, namespace)}
-        runs = {(body["metadata"]["namespace"], *_run_of(body["metadata"]["labels"])) for body in kept}
-        for where, uid, run in sorted(runs):
-            if uid not in plans:
-                await drop_all(cluster, where, uid)
-            elif _has_ended(plans[uid].get("status") or {}, run):
-                await drop(cluster, where, uid, run)
-            else:
-                continue
-            swept.add(uid)
-        makers = {(body["metadata"]["namespace"], body["metadata"]["labels"][MADE_LABEL]) for body in made}
-        for where, uid in sorted(maker for maker in makers if maker[1] not in plans):
-            with suppress(NotFound, Denied):  # the namespace is gone too
-                await cluster.delete_all(JOBS, where, f"{MADE_LABEL}={uid}")
-            swept.add(uid)
+        swept |= await _sweep_snapshots(cluster, stored, plans)
+        swept |= await _sweep_jobs(cluster, jobs, plans)
     return len(swept)
+
+
+async def _sweep_snapshots(cluster: Cluster, stored: Sequence[Json], plans: Mapping[str, Json]) -> set[str]:
+    swept = set()
+    runs = {(body["metadata"]["namespace"], *_run_of(body["metadata"]["labels"])) for body in stored}
+    for namespace, uid, run in sorted(runs):
+        if uid not in plans:
+            await drop_all(cluster, namespace, uid)
+        elif _has_ended(plans[uid].get("status") or {}, run):
+            await drop(cluster, namespace, uid, run)
+        else:
+            continue
+        swept.add(uid)
+    return swept
+
+
+async def _sweep_jobs(cluster: Cluster, jobs: Sequence[Json], plans: Mapping[str, Json]) -> set[str]:
+    makers = {(body["metadata"]["namespace"], body["metadata"]["labels"][MADE_LABEL]) for body in jobs}
+    gone = sorted(maker for maker in makers if maker[1] not in plans)
+    for namespace, uid in gone:
+        with suppress(NotFound, Denied):  # the namespace is gone too
+            await cluster.delete_all(JOBS, namespace, f"{MADE_LABEL}={uid}")
+    return {uid for _, uid in gone}
 
 
 def _run_of(labels: Json) -> tuple[str, int]:

@@ -1,0 +1,107 @@
+"""What carrying out a command of one plan takes, and what is remembered of its run in this process.
+
+Nothing is decided or written here. Made by the driver for each command; used by all modules that carry commands out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cutover.errors import Broken
+from cutover.field_path import Json
+from cutover.gates import GateContext
+from cutover.plan.spec import Plan
+from cutover.ports import Clock, Cluster, Messenger, Metrics, Ref
+from cutover.saga.turn import Verb
+from cutover.status.status import Status
+from cutover.steps import StepContext
+from cutover.targets.claims import Owner
+from cutover.targets.snapshots import Snapshot
+from cutover.targets.targets import Targets
+
+
+@dataclass(slots=True)
+class RunCache:
+    """What this process remembers of one run: nothing that could not be read again."""
+
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    kinds: dict[str, Any] = field(default_factory=dict)
+    account_checked: set[tuple[int, Verb]] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """Everything that carrying out a command of one plan takes."""
+
+    cluster: Cluster
+    metrics: Metrics
+    messenger: Messenger
+    ref: Ref
+    body: Json
+    plan: Plan
+    status: Status
+    run_cache: RunCache
+    now: datetime
+
+    def targets(self, step: str = "") -> Targets:
+        """The targets as this run may write them; `step` names its snapshots."""
+        run = self.status.run
+        if run is None:
+            raise Broken("a command without a run")
+        account = self.plan.service_account_name
+        owner = Owner(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account)
+        return Targets(self.cluster, owner, step, self.run_cache.snapshots)
+
+    def step_context(self, at: int) -> StepContext:
+        """What the kind of a step needs for a command."""
+        name = self.plan.steps[at].name
+        current = self.status.current
+        elapsed = (self.now - (current.progressed_at or current.started_at)).total_seconds() if current else 0.0
+        return StepContext(
+            cluster=self.cluster,
+            messenger=self.messenger,
+            targets=self.targets(name),
+            namespace=self.ref.namespace,
+            place=f"steps[{name}]",
+            now=self.now,
+            elapsed=elapsed,
+            applied=current is not None and current.applied_at is not None,
+            reapply=current is not None and current.reapply,
+            memo=self.run_cache.kinds,
+            approved=current is not None and current.approved,
+            earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
+            attempt=self.status.steps[at].attempt or 1,
+            made=self.status.steps[at].made,
+        )
+
+    def gate_context(self, step: Any, clock: Clock, moment: str) -> GateContext:
+        """What the gates of a step, or the guards, need for a measurement."""
+        target = step.kind.rolls_out()
+        return GateContext(
+            cluster=self.cluster,
+            metrics=self.metrics,
+            clock=clock,
+            namespace=self.ref.namespace,
+            step=step.name,
+            workload=target.ref(self.ref.namespace) if target else None,
+            owner=self.targets().owner,
+            moment=moment,
+        )
+
+    def all_targets(self) -> list[Ref]:
+        """Every target of the plan once, in the order in which they are claimed.
+
+        Sorted, so that two plans never wait for each other, each with a claim that the other one needs.
+        """
+        return sorted(self.plan.targets(self.ref.namespace))
+
+    def snapshots_taken(self, at: int) -> bool:
+        """Whether this process knows all snapshots of a step in this run: they are all taken before its first write."""
+        targets, refs = self.targets(self.plan.steps[at].name), self.targets_of(at)
+        return bool(refs) and all(targets.remembers(ref) for ref in refs)
+
+    def targets_of(self, at: int) -> list[Ref]:
+        """The targets of one step."""
+        return [target.ref(self.ref.namespace) for target in self.plan.steps[at].kind.touches()]

@@ -1,0 +1,107 @@
+"""Collects what comes into a turn of the saga: gates, guards, requests, deletion, problems of targets. Called by the driver.
+
+Nothing is decided here and nothing is written, except that a target which lost its labels is claimed again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from cutover.engine.command_context import CommandContext
+from cutover.engine.drift import target_problem
+from cutover.engine.plan_cache import PlanCache
+from cutover.engine.undo_order import ready_to_undo
+from cutover.ports import Clock
+from cutover.saga.draft import position, stage_of
+from cutover.saga.turn import Command, Done, Inputs, OnFailure, Outcome, Rules
+from cutover.status import requests
+from cutover.status.reasons import Reason
+from cutover.status.status import ACTIVE, GateStatus, Phase, Status, StepState
+from cutover.targets.finalizer import deleted_at, has_finalizer, terminating
+
+_FORWARD: Final = (Phase.RUNNING, Phase.WAITING, Phase.PAUSED)
+_BACKWARD: Final = (Phase.ROLLING_BACK, Phase.STUCK)
+
+
+async def collect(
+    context: CommandContext,
+    cache: PlanCache,
+    rules: Rules,
+    clock: Clock,
+    answer: tuple[Command | None, Outcome] | None,
+) -> Inputs:
+    """The inputs of one turn.
+
+    Args:
+        context: the plan as it is now.
+        cache: what this process keeps of it.
+        rules: the plan as the saga knows it.
+        clock: the time.
+        answer: the last command of this turn with its outcome; None when none was carried out yet.
+    """
+    command, outcome = answer or (None, None)
+    status, body, now = context.status, context.body, context.now
+    active_run = status.run.number if status.run and status.phase in ACTIVE else 0
+    deleted = deleted_at(body)
+    return Inputs(
+        outcome=outcome,
+        last_command=command.verb if command else None,
+        snapshot_taken=status.current is not None and context.snapshots_taken(position(status)),
+        target_problem=await target_problem(context) if _holds_claims(status) and outcome is None else None,
+        gates=await _gates(context, cache, rules, clock, now if _takes_effect(outcome) else None),
+        guards=await _guards(context, cache, clock),
+        requests=requests.read(body["metadata"].get("annotations") or {}),
+        deleted_at=deleted,
+        suspended=context.plan.suspend,
+        new_process=active_run not in (0, cache.fenced_run),
+        has_finalizer=has_finalizer(body),
+        opening=context.plan.opening(now),
+        terminating=bool(deleted)
+        and status.phase in ACTIVE
+        and await terminating(context.cluster, context.ref.namespace),
+        ready_to_undo=await ready_to_undo(context) if status.phase in _BACKWARD else frozenset(),
+    )
+
+
+async def _gates(
+    context: CommandContext, cache: PlanCache, rules: Rules, clock: Clock, effect: datetime | None
+) -> tuple[GateStatus, ...]:
+    """The gates of the current stage, from the moment it is in effect: as saved before, or `effect`."""
+    status = context.status
+    current = status.current
+    if status.phase not in (Phase.RUNNING, Phase.WAITING) or current is None or not current.stage:
+        cache.stage.stop()
+        return ()
+    since = current.applied_at or effect
+    if since is None:
+        cache.stage.stop()
+        return ()
+    at, stage = position(status), stage_of(status)
+    if status.steps[at].state not in (StepState.DOING, StepState.WAITING):
+        return ()
+    step, attempt = context.plan.steps[at], status.steps[at].attempt
+    since += rules.steps[at].stages[stage].settle
+    cache.stage.turn_to((cache.run, step.name, attempt, stage, since), step.gates, since)
+    return await cache.stage.look(context.gate_context(step, clock, f"{step.name}/{attempt}/{stage}"))
+
+
+async def _guards(context: CommandContext, cache: PlanCache, clock: Clock) -> tuple[GateStatus, ...]:
+    status, plan = context.status, context.plan
+    watched = status.phase in (Phase.RUNNING, Phase.WAITING) or (
+        status.phase is Phase.PAUSED and plan.on_failure is OnFailure.ROLLBACK
+    )
+    if not watched or status.run is None or status.current is None:
+        cache.guards.stop()
+        return ()
+    cache.guards.turn_to((cache.run, "guards"), plan.guards, status.run.started_at, guard=True)
+    return await cache.guards.look(context.gate_context(plan.step(status.current.step), clock, "/guards"))
+
+
+def _holds_claims(status: Status) -> bool:
+    """Whether the run goes forward and its targets are to stay claimed: not before they are, nor while they are released."""
+    return status.phase in _FORWARD and status.reason not in (Reason.CLAIMING, Reason.RELEASING)
+
+
+def _takes_effect(outcome: Outcome | None) -> bool:
+    return isinstance(outcome, Done) and not outcome.skip

@@ -1,0 +1,73 @@
+"""Saves the status of a plan and publishes the events of a turn. Called by the driver, and where a plan has no readable spec.
+
+What matters is saved at once. What a crash may lose (samples, messages of waiting) is saved along with the next thing that
+matters, or when what people look at has changed, at most every ten seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from cutover.engine.command_context import RunCache
+from cutover.engine.plan_cache import PlanCache, visible_part
+from cutover.field_path import Json
+from cutover.plan.spec import Plan
+from cutover.plan.status_document import write_status
+from cutover.ports import Ports, Ref
+from cutover.saga.turn import Turn
+from cutover.status.conditions import present
+from cutover.status.status import Status, durable_part
+
+LAZY: Final = timedelta(seconds=10)
+"""How often at most what a crash may lose is saved for its own sake."""
+
+
+class Saver:
+    """Saves and publishes for all plans of this process."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._cluster, self._clock, self._recorder = ports.cluster, ports.clock, ports.recorder
+
+    def must_save(self, cache: PlanCache, status: Status) -> bool:
+        """Whether the status has to be saved before anything else is done."""
+        return durable_part(present(status, self._clock.now())) != durable_part(cache.saved)
+
+    async def save(self, ref: Ref, cache: PlanCache, status: Status) -> None:
+        """Save a status at the version that was read; no request when it is saved already.
+
+        Raises:
+            Conflict: somebody else has written the plan since.
+        """
+        now = self._clock.now()
+        shown = present(status, now)
+        if shown == cache.saved:
+            return
+        before = cache.saved.run.fence if cache.saved.run else 0
+        saved = await self._cluster.save_status(ref, cache.version, write_status(shown))
+        cache.version, cache.saved, cache.status = saved["metadata"]["resourceVersion"], shown, shown
+        cache.saved_at = now
+        if shown.run is not None and shown.run.fence > before:  # saved by us, so this process may act on the run
+            cache.fenced_run = shown.run.number
+        if shown.run is not None and shown.run.number != cache.run:
+            cache.run, cache.run_cache = shown.run.number, RunCache()
+
+    async def save_lazily(self, ref: Ref, cache: PlanCache, plan: Plan) -> None:
+        """Save what people look at when it has changed, but not often."""
+        if self._visible_change(cache, plan) and (cache.saved_at is None or self._clock.now() - cache.saved_at >= LAZY):
+            await self.save(ref, cache, cache.status)
+
+    def next_lazy_save(self, cache: PlanCache, plan: Plan, now: datetime) -> timedelta | None:
+        """When what people look at should be saved; None when it has not changed."""
+        if cache.saved_at is None or not self._visible_change(cache, plan):
+            return None
+        return max(cache.saved_at + LAZY - now, timedelta(seconds=1))
+
+    def publish(self, body: Json, turn: Turn) -> None:
+        """Publish the events of a turn; after its save, so that no event tells of what was not saved."""
+        for notice in turn.notices:
+            self._recorder.record(body, notice)
+
+    @staticmethod
+    def _visible_change(cache: PlanCache, plan: Plan) -> bool:
+        return visible_part(cache.status, plan) != visible_part(cache.saved, plan)
