@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cutover.status.requests import RequestVerb
-from cutover.status.status import Answer, Phase, StepState
+from cutover.status.requests import Answer, RequestVerb
+from cutover.status.status import Phase, StepState
 from harness.api import ApiError
 from harness.process import until
 from support.cluster.shop import DEPLOY, SHIFT, AnyOperator, Operator, Shop

@@ -22,8 +22,8 @@ from cutover.ports import (
     Ref,
     Sample,
 )
-from cutover.status.requests import RequestVerb
-from cutover.status.status import Answer, Phase
+from cutover.status.requests import Answer, RequestVerb
+from cutover.status.status import Phase
 from cutover.testing.controllers import react
 from support.fakes.shop import CANARY, NAMESPACE, V1, V2, plan, shop
 from support.fakes.simulation import Simulation

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cutover.ports import Ref
-from cutover.status.status import Phase, SuccessCriterion
+from cutover.status.report import SuccessCriterion
+from cutover.status.status import Phase
 from cutover.testing import CrashSwitch
 from support.fakes.shop import plan
 from support.fakes.simulation import Simulation

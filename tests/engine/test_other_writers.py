@@ -19,10 +19,10 @@ from cutover.ports import (
     Ref,
     Sample,
 )
-from cutover.status.requests import RequestVerb
-from cutover.status.status import Answer, Phase, Status, StepState
-from support.fakes.shop import NAMESPACE, ROUTES, V1, V2, plan, shop
-from support.fakes.simulation import Simulation
+from cutover.status.requests import Answer, RequestVerb
+from cutover.status.status import Phase, Status, StepState
+from support.shop import NAMESPACE, ROUTES, V1, V2, plan, shop
+from support.simulation import Simulation
 
 SHIFT = """
 steps:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from cutover.ports import PLANS, Ref, Sample
+from cutover.status.report import Result, SuccessCriterion
 from cutover.status.requests import RequestVerb
-from cutover.status.status import ENDED, Phase, Result, SuccessCriterion
+from cutover.status.status import ENDED, Phase
 from cutover.testing import CrashSwitch
 from support.fakes.shop import V2, plan, shop
 from support.fakes.simulation import Simulation
@@ -126,9 +127,7 @@ async def test_a_step_that_was_done_again_has_passed_in_the_end() -> None:
     assert await run.run() is Phase.SUCCEEDED
     told = lines(run)
     assert told[SuccessCriterion.VALIDATIONS][0] is Result.MET
-    assert told[SuccessCriterion.VALIDATIONS][1].endswith(
-        "; 1 gate failed before the step was done again"
-    )
+    assert told[SuccessCriterion.VALIDATIONS][1].endswith("; 1 gate failed before the step was done again")
     assert told[SuccessCriterion.PERFORMANCE] == (
         Result.MET,
         "step shift gate latency: 1 (0.4 against a baseline of 0.4) is <= 1.1",

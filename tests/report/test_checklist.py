@@ -11,17 +11,8 @@ import yaml
 from cutover.plan.parsing import parse
 from cutover.plan.spec import Plan
 from cutover.report.checklist import State, checklist, lines
-from cutover.status.status import (
-    Criterion,
-    Phase,
-    Result,
-    Run,
-    RunTally,
-    Status,
-    StepState,
-    StepStatus,
-    SuccessCriterion,
-)
+from cutover.status.report import Criterion, Result, RunTally, SuccessCriterion
+from cutover.status.status import Phase, Run, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
 _POD = '{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}'

@@ -14,22 +14,9 @@ from cutover.plan.parsing import parse
 from cutover.plan.spec import Plan
 from cutover.saga.tally import REMEMBERED
 from cutover.status.limits import with_risks
-from cutover.status.status import (
-    Answer,
-    Comparison,
-    Failure,
-    PastRun,
-    Phase,
-    RequestRecord,
-    Result,
-    Risk,
-    Run,
-    RunTally,
-    Status,
-    StepState,
-    StepStatus,
-    SuccessCriterion,
-)
+from cutover.status.report import Comparison, Result, RunTally, SuccessCriterion
+from cutover.status.requests import Answer, RequestRecord
+from cutover.status.status import Failure, PastRun, Phase, Risk, Run, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
 DEPLOY = "{name: deploy, deploy: {workload: {name: shop}, replicas: 2}}"

@@ -21,7 +21,8 @@ from cutover.report.screen import screen
 from cutover.report.summary import TITLES, human_duration, summarize, to_document
 from cutover.report.terminal import report
 from cutover.status.conditions import present
-from cutover.status.status import Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus, SuccessCriterion
+from cutover.status.report import SuccessCriterion
+from cutover.status.status import Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 EVIL = "<script>alert('x')</script> & \"quotes\" [bold]not markup[/]"

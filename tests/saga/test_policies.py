@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from cutover.saga.turn import Done, Failed, Rules
-from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import Answer, Phase, Verdict
+from cutover.status.requests import Answer, Request, RequestVerb
+from cutover.status.status import Phase, Verdict
 from saga.test_saga import RULES, Walk, gate
 
 FAILING = (gate(Verdict.FAIL),)

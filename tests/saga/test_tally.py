@@ -12,8 +12,9 @@ from cutover.saga.tables import StepEvent
 from cutover.saga.tally import REMEMBERED, _record_comparisons
 from cutover.saga.turn import Done, Inputs, Opening
 from cutover.saga.unreadable_spec import unreadable
+from cutover.status.report import RunTally
 from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import GateStatus, Phase, RunTally, Status, StepState, Verdict
+from cutover.status.status import GateStatus, Phase, Status, StepState, Verdict
 from saga.test_saga import NOW, RULES, Walk
 
 CLOSED = Opening(open=False, opens_at=NOW + timedelta(hours=2))

@@ -10,18 +10,7 @@ import pytest
 from cutover.plan.status_document import read_status, write_status
 from cutover.status.conditions import present
 from cutover.status.limits import with_risks
-from cutover.status.status import (
-    Current,
-    Failure,
-    GateStatus,
-    Phase,
-    Risk,
-    Run,
-    Status,
-    StepState,
-    StepStatus,
-    Verdict,
-)
+from cutover.status.status import Current, Failure, GateStatus, Phase, Risk, Run, Status, StepState, StepStatus, Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

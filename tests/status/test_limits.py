@@ -11,26 +11,20 @@ import pytest
 from cutover.plan.status_document import read_status, write_status
 from cutover.status.conditions import present
 from cutover.status.limits import clip, size, with_risks
-from cutover.status.requests import RequestVerb
+from cutover.status.report import Comparison, Criterion, Result, RunTally, SuccessCriterion
+from cutover.status.requests import Answer, RequestRecord, RequestVerb
 from cutover.status.status import (
     RISKS,
-    Answer,
-    Comparison,
-    Criterion,
     Current,
     Failure,
     GateStatus,
     PastRun,
     Phase,
-    RequestRecord,
-    Result,
     Risk,
     Run,
-    RunTally,
     Status,
     StepState,
     StepStatus,
-    SuccessCriterion,
     Verdict,
 )
 

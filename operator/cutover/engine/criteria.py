@@ -15,24 +15,10 @@ from cutover.plan.spec import Plan
 from cutover.saga.draft import moment
 from cutover.schema.model import show_duration
 from cutover.status.reasons import Reason
-from cutover.status.requests import RequestVerb
-from cutover.status.status import (
-    ENDED,
-    RISKS,
-    Answer,
-    Comparison,
-    Criterion,
-    Failure,
-    PastRun,
-    Phase,
-    Result,
-    Run,
-    RunTally,
-    Status,
-    StepState,
-    SuccessCriterion,
-)
-from cutover.steps.kind import Purpose
+from cutover.status.report import Comparison, Criterion, Result, RunTally, SuccessCriterion
+from cutover.status.requests import Answer, RequestVerb
+from cutover.status.status import ENDED, RISKS, Failure, PastRun, Phase, Run, Status, StepState
+from cutover.steps.base import Duty
 
 _Judgement = tuple[Result, str]
 

@@ -13,51 +13,60 @@ from cutover.schema.model import show_duration
 
 
 def contradictions(plan: Plan) -> Iterator[Problem]:
-    """Mistakes that no single field shows."""
-    yield from _doubles("steps", "step", [step.name for step in plan.steps])
-    yield from _doubles("guards", "guard", [guard.name for guard in plan.guards])
-    for guard in plan.guards:
-        yield from _of_gate(f"guards[{guard.name}]", guard, None)
-    for name in sorted(_repeated([notification.provider for notification in plan.notifications])):
-        yield Problem("notifications", f"provider {name} is there more than once; put its phases into one list")
-    for notification in plan.notifications:
-        for phase in sorted(_repeated(list(notification.phases))):
-            yield Problem(f"notifications[{notification.provider}].phases", f"{phase} is there twice; keep one")
+    """Errors that no single field shows."""
+    yield from _duplicates("steps", "step", [step.name for step in plan.steps])
+    yield from _of_guards(plan)
+    yield from _of_notifications(plan)
     for step in plan.steps:
-        place = f"steps[{step.name}]"
-        given = [key for key in KIND_KEYS if getattr(step, key) is not None]
-        if len(given) != 1:
-            found = (
-                f"it has {' and '.join(given)}; split it into {len(given)} steps" if given else "it has none; add one"
-            )
-            yield Problem(place, f"a step has exactly one of {', '.join(KIND_KEYS)}, and {found}")
-            continue
-        yield from _doubles(f"{place}.gates", "gate", [gate.name for gate in step.gates])
-        if step.kind.needs_gates and not step.gates:
-            yield Problem(f"{place}.gates", f"a {step.kind.key} without gates proves nothing; add a gate")
-        yield from _of_the_way_back(place, step)
-        for gate in step.gates:
-            yield from _of_gate(f"{place}.gates[{gate.name}]", gate, step)
+        yield from _of_step(f"steps[{step.name}]", step)
     if plan.window and plan.windows:
         yield Problem("windows", "the plan has window too; keep one of them")
-    yield from _too_long(plan)
+    yield from _of_timeout(plan)
+
+
+def _of_guards(plan: Plan) -> Iterator[Problem]:
+    yield from _duplicates("guards", "guard", [guard.name for guard in plan.guards])
+    for guard in plan.guards:
+        yield from _of_gate(f"guards[{guard.name}]", guard, None)
+
+
+def _of_notifications(plan: Plan) -> Iterator[Problem]:
+    for name in sorted(_repeated([notification.provider for notification in plan.notifications])):
+        yield Problem("notifications", f"provider {name} is listed more than once; put its phases into one list")
+    for notification in plan.notifications:
+        for phase in sorted(_repeated(list(notification.phases))):
+            yield Problem(f"notifications[{notification.provider}].phases", f"{phase} is listed twice; keep one")
+
+
+def _of_step(place: str, step: Any) -> Iterator[Problem]:
+    given = [key for key in KIND_KEYS if getattr(step, key) is not None]
+    if len(given) != 1:
+        found = f"it has {' and '.join(given)}; split it into {len(given)} steps" if given else "it has none; add one"
+        yield Problem(place, f"a step has exactly one of {', '.join(KIND_KEYS)}, and {found}")
+        return
+    yield from _duplicates(f"{place}.gates", "gate", [gate.name for gate in step.gates])
+    if step.kind.needs_gates and not step.gates:
+        yield Problem(f"{place}.gates", f"a {step.kind.key} without gates proves nothing; add a gate")
+    yield from _of_undo(place, step)
+    for gate in step.gates:
+        yield from _of_gate(f"{place}.gates[{gate.name}]", gate, step)
 
 
 def _repeated(names: list[str]) -> set[str]:
     return {name for name in names if names.count(name) > 1}
 
 
-def _doubles(where: str, what: str, names: list[str]) -> Iterator[Problem]:
+def _duplicates(where: str, what: str, names: list[str]) -> Iterator[Problem]:
     for name in sorted(_repeated(names)):
         yield Problem(where, f"{names.count(name)} {what}s are named {name}; give each a name of its own")
 
 
-def _of_the_way_back(place: str, step: Any) -> Iterator[Problem]:
-    says = step.kind.no_way_back()
-    if says and not step.irreversible:
-        yield Problem(f"{place}.{step.kind.key}", says)
-    elif says and step.retries:
-        why = "an attempt is undone before the next one, and this step cannot be undone; drop retries"
+def _of_undo(place: str, step: Any) -> Iterator[Problem]:
+    why_not = step.kind.no_way_back()
+    if why_not and not step.irreversible:
+        yield Problem(f"{place}.{step.kind.key}", why_not)
+    elif why_not and step.retries:
+        why = "an attempt is undone before the next one, and this step cannot be undone; remove retries"
         yield Problem(f"{place}.retries", why)
 
 
@@ -76,14 +85,18 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
     if source.needs_workload() and (step is None or step.kind.rolls_out() is None):
         why = "a guard belongs to no step" if step is None else f"a {step.kind.key} step rolls out none"
         yield Problem(f"{place}.{source.key}.workload", f"it does not say whose pods, and {why}; name a workload")
-    if step is None:
-        return
-    timeout = step.rule().timeout
+    if step is not None:
+        yield from _of_time_to_pass(place, gate, step)
+
+
+def _of_time_to_pass(place: str, gate: Any, step: Any) -> Iterator[Problem]:
+    """A gate that cannot pass before its stage times out."""
+    source, timeout = gate.source, step.rule().timeout
     if timeout is None:
         return
     samples, sustain = (gate.success_threshold - 1) * gate.interval, source.sustain()
     needed = source.settle() + gate.initial_delay + max(samples, sustain)
-    lower = [
+    to_lower = [
         field
         for field, counts in (
             ("the range of the query", source.settle()),
@@ -93,14 +106,13 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
         )
         if counts
     ]
-    for stage in step.kind.stages():
-        if needed > stage.dwell + timeout:
-            yield Problem(
-                place,
-                f"it needs {show_duration(needed)} to pass, and a stage ends after {show_duration(stage.dwell + timeout)}; "
-                f"lower {', '.join(lower)}, or raise the step's timeout",
-            )
-            return
+    ends = [stage.dwell + timeout for stage in step.kind.stages()]
+    if too_short := next((end for end in ends if needed > end), None):
+        yield Problem(
+            place,
+            f"it needs {show_duration(needed)} to pass, and a stage ends after {show_duration(too_short)}; "
+            f"lower {', '.join(to_lower)}, or raise the step's timeout",
+        )
 
 
 def _of_bounds(place: str, gate: Any) -> Iterator[Problem]:
@@ -108,29 +120,31 @@ def _of_bounds(place: str, gate: Any) -> Iterator[Problem]:
     if source.needs_bounds and given is None:
         yield Problem(f"{place}.pass", f"a gate with {source.key} needs a bound; add pass with min or max")
     elif not source.needs_bounds and given is not None:
-        yield Problem(f"{place}.pass", f"a gate with {source.key} brings its own bound; drop pass")
+        yield Problem(f"{place}.pass", f"a gate with {source.key} brings its own bound; remove pass")
     elif given is not None and given.ratio is not None and not source.against():
-        way = f"add {source.key}.baseline" if source.has_baseline else "use min or max; only prometheus has a baseline"
-        yield Problem(f"{place}.pass.ratio", f"there is no baseline to compare with; {way}")
+        hint = f"add {source.key}.baseline" if source.has_baseline else "use min or max; only prometheus has a baseline"
+        yield Problem(f"{place}.pass.ratio", f"there is no baseline to compare with; {hint}")
     elif given is not None and given.ratio is None and source.against():
         yield Problem(
-            f"{place}.{source.key}.baseline", "pass bounds no ratio to it; write pass.ratio, or drop baseline"
+            f"{place}.{source.key}.baseline", "pass bounds no ratio to it; write pass.ratio, or remove baseline"
         )
 
 
-def _too_long(plan: Plan) -> Iterator[Problem]:
+def _of_timeout(plan: Plan) -> Iterator[Problem]:
     if not plan.timeout:
         return
     dwell = (
-        sum((stage.dwell for step in plan.steps for stage in step.kind.stages()), timedelta()) if _whole(plan) else None
+        sum((stage.dwell for step in plan.steps for stage in step.kind.stages()), timedelta())
+        if _each_has_a_kind(plan)
+        else None
     )
     if dwell is not None and dwell >= plan.timeout:
         yield Problem(
             "timeout",
-            f"the steps dwell for {show_duration(dwell)} in all, and the plan turns back after "
+            f"the steps dwell for {show_duration(dwell)} in all, and the plan fails after "
             f"{show_duration(plan.timeout)}; raise timeout or shorten the dwells",
         )
 
 
-def _whole(plan: Plan) -> bool:
+def _each_has_a_kind(plan: Plan) -> bool:
     return all(any(getattr(step, key) is not None for key in KIND_KEYS) for step in plan.steps)

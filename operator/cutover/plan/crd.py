@@ -1,9 +1,9 @@
-"""The CustomResourceDefinition, made from the models, so that a bound or a name stands in one place.
+"""The CustomResourceDefinition, generated from the models, so that a bound or a name stands in one place.
 
-``cutover crd`` prints it; the file in ``crds/`` is its output. What the API server can check, it checks: types, bounds,
-patterns, names unique within their list, one kind a step, a spec that is frozen while the plan is active. Unknown fields
-are dropped by the API server and refused by name by kubectl. No field of the spec has a default here, because a default
-that changes with a new version would change the spec of plans that exist.
+``cutover crd`` prints it; the file in ``crds/`` is its output. The API server checks types, bounds, patterns, names unique
+within their list, one kind per step, and a spec that is frozen while the plan is active. It drops unknown fields; kubectl
+refuses them by name. No field of the spec has a default here, because a default that changes with a new version would
+change the spec of existing plans.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from pydantic import TypeAdapter
 
 from cutover.field_path import Json
 from cutover.plan.spec import Plan
+from cutover.plan.status_descriptions import add_descriptions
 from cutover.ports import PLANS, VERSION
 from cutover.status.status import ACTIVE, Status
 
 _DROPPED: Final = frozenset({"title", "additionalProperties", "default", "$defs", "discriminator"})
 _COLUMNS: Final = (
     {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
-    {"name": "Step", "type": "string", "jsonPath": ".status.progress", "description": "The step in hand, of all."},
+    {"name": "Step", "type": "string", "jsonPath": ".status.progress", "description": "The current step out of all."},
     {
         "name": "Weight",
         "type": "integer",
         "jsonPath": ".status.current.weight",
-        "description": "Percent at the new side.",
+        "description": "Percent of the traffic at the new side.",
     },
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
@@ -36,11 +37,13 @@ _COLUMNS: Final = (
 def definition() -> Json:
     """The CustomResourceDefinition as a manifest."""
     spec = _structural(Plan.model_json_schema(by_alias=True))
-    status = _structural(TypeAdapter(Status).json_schema(by_alias=True)) | {"default": {"observedGeneration": -1}}
+    status = _structural(add_descriptions(TypeAdapter(Status).json_schema(by_alias=True))) | {
+        "default": {"observedGeneration": -1}
+    }
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     schema = {
         "type": "object",
-        "description": "One whole infrastructure migration, done step by step and taken back when a gate fails.",
+        "description": "An infrastructure migration, done step by step and rolled back when a gate fails.",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
@@ -79,21 +82,21 @@ def text() -> str:
     """The CustomResourceDefinition as YAML."""
 
     class Plain(yaml.SafeDumper):
-        """Writes every value out, instead of pointing to one that stood before."""
+        """Writes every value out, without YAML anchors."""
 
         def ignore_aliases(self, data: object) -> bool:
             return data is not None
 
-    head = "# Made from the models by `cutover crd`; do not edit by hand.\n"
+    head = "# Generated from the models by `cutover crd`; do not edit by hand.\n"
     return head + yaml.dump(definition(), Dumper=Plain, sort_keys=False, width=120)
 
 
 def _frozen(spec: Json) -> Json:
-    """All of the spec but `suspend` stays as it is while the plan is active."""
+    """A rule that only `suspend` may change in the spec while the plan is active."""
     phases = ", ".join(f"'{phase}'" for phase in sorted(ACTIVE))
     required = spec["required"]
-    # Optional values (`.?`) would be shorter, but the API server estimates comparing them at more than a hundred times its
-    # limit (tried on 1.36).
+    # Optional values (`.?`) would be shorter, but the API server estimates the cost of comparing them at more than a hundred
+    # times its limit (tried on 1.36).
     same = " && ".join(
         f"self.spec.{name} == oldSelf.spec.{name}"
         if name in required
@@ -110,20 +113,13 @@ def _frozen(spec: Json) -> Json:
 
 
 def _structural(schema: Json) -> Any:
-    """A JSON schema of pydantic as the API server wants it: no references, no alternatives, no defaults."""
+    """A JSON schema of pydantic as the API server needs it: no references, no alternatives, no defaults."""
     return _inline(schema, schema.get("$defs", {}))
 
 
 def _inline(node: Json, known: Json) -> Any:
-    if "$ref" in node:
-        rest = {key: value for key, value in node.items() if key != "$ref"}
-        return _inline(known[node["$ref"].rpartition("/")[2]] | rest, known)
-    if "allOf" in node and len(node["allOf"]) == 1:
-        return _inline(node["allOf"][0] | {key: value for key, value in node.items() if key != "allOf"}, known)
-    if "anyOf" in node:
-        choices = [choice for choice in node["anyOf"] if choice.get("type") != "null"]
-        rest = {key: value for key, value in node.items() if key != "anyOf"}
-        return _inline(choices[0] | rest, known)
+    if (replaced := _without_indirection(node, known)) is not None:
+        return _inline(replaced, known)
     made = {key: value for key, value in node.items() if key not in _DROPPED}
     if "const" in made:
         made["enum"] = [made.pop("const")]
@@ -131,8 +127,26 @@ def _inline(node: Json, known: Json) -> Any:
         made["description"] = " ".join(made["description"].split())
     if "properties" in made:
         made["properties"] = {name: _inline(part, known) for name, part in made["properties"].items()}
-    if isinstance(node.get("additionalProperties"), dict):  # a map; of a model it only says that there are no others
+    if isinstance(
+        node.get("additionalProperties"), dict
+    ):  # a map; of a model it only says that there are no other fields
         made["additionalProperties"] = _inline(node["additionalProperties"], known)
     if "items" in made:
         made["items"] = _inline(made["items"], known)
     return made
+
+
+def _without_indirection(node: Json, known: Json) -> Json:
+    """The node with its reference or only alternative in place; what stands beside it, as a description, counts more."""
+    if "$ref" in node:
+        return known[node["$ref"].rpartition("/")[2]] | _without(node, "$ref")
+    if "allOf" in node and len(node["allOf"]) == 1:
+        return node["allOf"][0] | _without(node, "allOf")
+    if "anyOf" in node:
+        choices = [choice for choice in node["anyOf"] if choice.get("type") != "null"]
+        return choices[0] | _without(node, "anyOf")
+    return None
+
+
+def _without(node: Json, key: str) -> Json:
+    return {name: value for name, value in node.items() if name != key}

@@ -1,4 +1,4 @@
-"""Who is told of which phases of a plan, and in which words. Pure; used by `plan.py` and by what sends."""
+"""Which providers are notified of which phases of a plan, and the message. Pure; used by `spec.py` and by what sends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cutover.schema.model import Label, Model
 from cutover.status.status import Phase
 
 _LONGEST: Final = 1000
-"""Characters of a status that are sent: all that is missing may be many times that."""
+"""Characters of a message that are sent: a list of everything that is missing may be much longer."""
 _TONES: Final = {
     Phase.SUCCEEDED: Tone.SUCCESS,
     Phase.ROLLING_BACK: Tone.WARNING,
@@ -30,21 +30,21 @@ Told = Literal[
 
 
 class Notification(Model):
-    """A provider that is told when the plan comes into one of these phases."""
+    """A provider that is notified when the plan enters one of these phases."""
 
     provider: Label = Field(description="Name of a provider that the administrator has configured under notify.")
-    # Not `on`: kubectl reads that key as the truth value of YAML 1.1.
+    # Not `on`: YAML 1.1, which kubectl reads, takes that key for a boolean.
     phases: Annotated[tuple[Told, ...], Field(min_length=1, max_length=9)] = Field(
-        description="The phases that are told of.", json_schema_extra=_SET
+        description="The phases it is notified of.", json_schema_extra=_SET
     )
 
 
 def message_of(plan: Json, phase: Phase) -> Message:
-    """What is said of a plan that has come into a phase: its body as it was saved."""
+    """The message about a plan that has entered a phase, from its body as it was saved."""
     metadata, status = plan["metadata"], plan["status"]
-    says = status.get("message") or status.get("reason") or ""
+    text = status.get("message") or status.get("reason") or ""
     why = (status.get("failure") or {}).get("message", "")
-    if why and why not in says:
-        says = f"{says}; because {why}"
+    if why and why not in text:
+        text = f"{text}; because {why}"
     name = f"{metadata['namespace']}/{metadata['name']}"
-    return Message(f"MigrationPlan {name}: {phase}", says[:_LONGEST], _TONES.get(phase, Tone.INFO))
+    return Message(f"MigrationPlan {name}: {phase}", text[:_LONGEST], _TONES.get(phase, Tone.INFO))

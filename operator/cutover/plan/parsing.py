@@ -1,4 +1,4 @@
-"""From the document to a `Plan`: reads `.spec`, and says what identifies it. Pure.
+"""From the document to a `Plan`: reads `.spec`, and computes what identifies it. Pure.
 
 `parse` is the only way from a document to a `Plan`. Called by the driver once for each new spec, by preflight and the command line.
 """
@@ -22,7 +22,7 @@ _NAME: Final = TypeAdapter[str](Name)
 
 
 def parse(spec: Json) -> Plan:
-    """Read `.spec`. Raises PlanError with every mistake in it."""
+    """Read `.spec`. Raises PlanError with every error in it."""
     try:
         plan = Plan.model_validate(spec)
     except ValidationError as error:
@@ -33,7 +33,7 @@ def parse(spec: Json) -> Plan:
 
 
 def account_of(spec: Json) -> str:
-    """The service account of a spec that cannot be read otherwise; empty when the name of that cannot be read either."""
+    """The service account of a spec that cannot be read; empty when its name cannot be read either."""
     try:
         return _NAME.validate_python(spec.get("serviceAccountName"))
     except ValidationError:
@@ -41,7 +41,7 @@ def account_of(spec: Json) -> str:
 
 
 def hash_of(name: str, spec: Json) -> str:
-    """What identifies a spec: sha256 over the plan's name and all of the spec but `suspend`, in hexadecimal digits."""
+    """The identity of a spec: sha256 over the plan's name and all of the spec but `suspend`, in hexadecimal digits."""
     lasting = {key: value for key, value in spec.items() if key != "suspend"}
     text = json.dumps([name, lasting], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -10,7 +10,7 @@ import yaml
 from cutover.ports import SERVICE_ACCOUNTS, Ref, Resource
 
 MAKING: Final = ("create", "patch", "delete")
-"""What is needed of a kind of objects that the plan makes. RBAC cannot tell by name what does not exist yet."""
+"""Verbs needed on a kind of objects that the plan creates. RBAC cannot name what does not exist yet."""
 
 
 def rules(
@@ -19,8 +19,8 @@ def rules(
     """The rules of a Role, for do and undo alike.
 
     Args:
-        targets: objects to patch, just these.
-        makes: kinds of objects to make.
+        targets: the objects to patch.
+        makes: kinds of objects to create.
         lends: service accounts to give to pods.
     """
     found: dict[Resource, list[str]] = {}
@@ -42,7 +42,7 @@ def _rule(resource: Resource, verbs: list[str], names: list[str] | None = None) 
 
 
 def role(account: str, namespace: str, needed: list[dict[str, list[str]]]) -> str:
-    """A Role with these rules and its binding as YAML, to be applied as it is."""
+    """A Role with these rules and its RoleBinding, as YAML to apply as it is."""
     group, name = "rbac.authorization.k8s.io", f"{account}-cutover"
     metadata = {"name": name, "namespace": namespace}
     manifests = [
@@ -59,5 +59,5 @@ def role(account: str, namespace: str, needed: list[dict[str, list[str]]]) -> st
 
 
 def of(refs: Iterable[Ref]) -> list[tuple[Resource, str]]:
-    """Objects as `rules` wants them."""
+    """Objects as `rules` takes them."""
     return [(ref.resource, ref.name) for ref in refs]

@@ -43,7 +43,7 @@ _WAY_BACK: Final = tuple(kind.way_back for kind in KINDS if kind.way_back)
 
 
 class _StepFields(Model):
-    """One item of the plan. Exactly one key names its kind."""
+    """A step of the plan. Exactly one key names its kind."""
 
     model_config = ConfigDict(json_schema_extra=validations(_ONE_KIND, *_GATES_NEEDED, *_WAY_BACK))
 
@@ -63,7 +63,7 @@ class _StepFields(Model):
         default=None, description="What a failure of this step leads to. Left out: what the plan says."
     )
     irreversible: bool = Field(
-        default=False, description="Once this step is done there is no way back before it: a rollback stops after it."
+        default=False, description="Once this step is done it cannot be undone: a rollback stops after it."
     )
     gates: tuple[Gate, ...] = Field(
         default=(),
@@ -79,15 +79,15 @@ class _StepFields(Model):
         return found
 
     def parts(self) -> tuple[Kind | Source, ...]:
-        """What does the step, and what measures for its gates: all that may write."""
+        """The kind of the step and the sources of its gates: all that may write."""
         return (self.kind, *(gate.source for gate in self.gates))
 
     def writes(self) -> bool:
-        """Whether anything is written for it as the plan's account."""
+        """Whether it writes anything as the plan's account."""
         return bool(self.kind.touches()) or any(part.makes() for part in self.parts())
 
     def lends(self, account: str) -> frozenset[str]:
-        """Service accounts that it gives to pods, beside the plan's."""
+        """Service accounts that it gives to pods, other than the plan's."""
         return frozenset().union(*(part.lends(account) for part in self.parts()))
 
     def rule(self, on_failure: OnFailure = OnFailure.ROLLBACK) -> StepRule:
@@ -115,7 +115,7 @@ Step = create_model("Step", __base__=_StepFields, __doc__=_StepFields.__doc__, *
 
 
 class Plan(Model):
-    """What a person asks for."""
+    """The spec of a plan."""
 
     service_account_name: Name = Field(
         description="Every write to a target is made as this account of the plan's namespace. It must carry the label "
@@ -123,10 +123,10 @@ class Plan(Model):
     )
     start_deadline: Duration = Field(
         default=timedelta(minutes=2),
-        description="How long what is missing may stay missing before the plan is Refused. Default 2m.",
+        description="How long something the plan needs may be missing before the plan is Refused. Default 2m.",
     )
     timeout: Duration | None = Field(
-        default=None, description="Time spent Running after which the plan has failed. Left out: none."
+        default=None, description="Time spent Running after which the plan fails. Left out: none."
     )
     on_failure: OnFailure = Field(
         default=OnFailure.ROLLBACK, description="Rollback undoes everything; Pause stops and lets a person decide."
@@ -136,20 +136,20 @@ class Plan(Model):
         description="What deleting the active plan does: Rollback undoes everything first, Orphan leaves all as it is.",
     )
     window: Window | None = Field(
-        default=None, description="When stages may begin, once. What has begun goes on; a rollback never waits."
+        default=None, description="When stages may begin, once. A stage that has begun goes on; a rollback never waits."
     )
     windows: tuple[Recurring, ...] = Field(
-        default=(), max_length=16, description="When stages may begin, each week; any of them will do."
+        default=(), max_length=16, description="When stages may begin, every week; one open window is enough."
     )
     notifications: tuple[Notification, ...] = Field(
         default=(),
         max_length=16,
-        description="Who is told when the plan comes into which phase.",
+        description="Which providers are notified of which phases of the plan.",
         json_schema_extra=_LIST_MAP | {"x-kubernetes-list-map-keys": ["provider"]},
     )
     keep_snapshots: Duration = Field(
         default=timedelta(hours=24),
-        description="How long after a success a rollback can still be asked for. Default 24h; 0s is not at all.",
+        description="How long after a success a rollback can be requested. Default 24h; 0s: not at all.",
     )
     suspend: bool = Field(
         default=False, description="Starts no new stage. The only field that an active plan may change."
@@ -157,11 +157,11 @@ class Plan(Model):
     guards: tuple[Gate, ...] = Field(
         default=(),
         max_length=16,
-        description="Checks judged all along; one that fails turns the plan back.",
+        description="Checks evaluated throughout the run; when one fails, the plan is rolled back.",
         json_schema_extra=_LIST_MAP,
     )
     steps: tuple[Step, ...] = Field(
-        min_length=1, max_length=64, description="What is done, in this order.", json_schema_extra=_LIST_MAP
+        min_length=1, max_length=64, description="The steps, done in this order.", json_schema_extra=_LIST_MAP
     )
 
     def opening(self, now: datetime) -> Opening:
@@ -173,19 +173,19 @@ class Plan(Model):
         return next(step for step in self.steps if step.name == name)
 
     def parts(self) -> tuple[Kind | Source, ...]:
-        """All that may write: what the steps do, and what measures for gates and guards."""
+        """The kinds of all steps and the sources of all gates and guards: all that may write."""
         return (*(part for step in self.steps for part in step.parts()), *(guard.source for guard in self.guards))
 
     def targets(self, namespace: str) -> list[Ref]:
-        """Every object that its steps change, once, in the order of the steps."""
+        """Every object that the steps change, once, in the order of the steps."""
         return list(dict.fromkeys(target.ref(namespace) for step in self.steps for target in step.kind.touches()))
 
     def makes(self) -> list[Resource]:
-        """Kinds of objects that it makes, as its account."""
+        """Kinds of objects that it creates, as its account."""
         return list(dict.fromkeys(resource for part in self.parts() for resource in part.makes()))
 
     def lends(self) -> list[str]:
-        """Service accounts that it gives to pods, beside its own."""
+        """Service accounts that it gives to pods, other than its own."""
         return sorted(frozenset().union(*(part.lends(self.service_account_name) for part in self.parts())))
 
     def rules(self, generation: int, spec_hash: str) -> Rules:
@@ -204,6 +204,6 @@ class Plan(Model):
 
     @cached_property
     def steps_digest(self) -> str:
-        """Digest of what the steps do, in their order: the way there and back, whatever gates and times are around it."""
+        """Digest of what the steps do, in their order, without gates and times."""
         does = [[step.name, step.kind.key, step.kind.model_dump(mode="json", by_alias=True)] for step in self.steps]
         return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,12 +13,12 @@ _STATUS: Final = TypeAdapter(Status)
 
 
 def read_status(document: Json) -> Status:
-    """Read `.status` as we saved it. Fields of a later version are passed over."""
+    """Read `.status` as the operator saved it. Fields of a later version are ignored."""
     return _STATUS.validate_python(document or {})
 
 
 def write_status(status: Status) -> Json:
-    """The status as a JSON document; what is empty or false is left out."""
+    """The status as a JSON document, without what is empty or false."""
     return _without_empty(_STATUS.dump_python(status, mode="json", by_alias=True))
 
 

@@ -1,7 +1,7 @@
-"""When stages may begin: one window, or some that come again each week. Pure; read by the driver at each turn.
+"""When stages may begin: one window, or several that recur every week. Pure; read by the driver at each turn.
 
-A wall clock that is put forward or back is followed as its time zone says: a time that is skipped is taken an hour later, one that
-comes twice is taken the first time.
+Daylight saving time is followed as the time zone says: a time that is skipped is taken an hour later, one that comes twice
+is taken the first time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cutover.schema.model import Model, validations
 
 _DAY: Final = timedelta(days=1)
 _AHEAD: Final = 14
-"""Days: two weeks, because the clock may skip the window of the next one."""
+"""Days: two weeks, because daylight saving time may skip the window of the first one."""
 
 
 class Day(StrEnum):
@@ -88,14 +88,14 @@ Zone = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$"), After
 
 
 class Window(Model):
-    """One window, once."""
+    """A window that opens once."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(("self.start < self.end", "the window ends before it starts; swap start and end"))
     )
 
     start: Moment = Field(description="From when stages may begin.")
-    end: Moment = Field(description="Until when.")
+    end: Moment = Field(description="Until when stages may begin.")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Window:
@@ -109,23 +109,23 @@ class Window(Model):
 
 
 class Recurring(Model):
-    """A window that comes again on some days of each week."""
+    """A window that opens on some days of every week."""
 
     days: tuple[Day, ...] = Field(
         default=tuple(Day),
         min_length=1,
         max_length=7,
-        description="On which it opens. Default: all.",
+        description="The days on which it opens. Default: all.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     from_: TimeOfDay = Field(alias="from", description="When it opens, such as 22:00.")
     to: TimeOfDay = Field(description="When it closes; on the next day, when that is not later.")
-    time_zone: Zone = Field(default="UTC", description="Of these times, such as Europe/Berlin. Default UTC.")
+    time_zone: Zone = Field(default="UTC", description="Time zone of these times, such as Europe/Berlin. Default UTC.")
 
     def spans(self, now: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """The spans from the one that may have begun yesterday to those of two weeks ahead, UTC, in their order.
+        """The spans from the one that may have begun yesterday to those two weeks ahead, UTC, in their order.
 
-        One of which the clock leaves nothing, when it is put forward, is none.
+        One that daylight saving time skips as a whole is left out.
         """
         zone = ZoneInfo(self.time_zone)
         today = now.astimezone(zone).date()
@@ -143,7 +143,7 @@ def _at(day: date, clock: time, zone: ZoneInfo) -> datetime:
 
 
 def opening(windows: tuple[Window | Recurring, ...], now: datetime) -> Opening:
-    """Whether a stage may begin now, and when the next one may; a plan without windows is always open."""
+    """Whether a stage may begin now, or when it may; without windows it always may."""
     if not windows:
         return Opening(open=True)
     spans = [span for window in windows for span in window.spans(now)]

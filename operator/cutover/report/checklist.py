@@ -15,8 +15,9 @@ from cutover.engine.criteria import steps_named
 from cutover.plan.spec import Plan
 from cutover.plan.windows import Day
 from cutover.saga.draft import moment
-from cutover.status.status import ENDED, Phase, Result, Status, StepState, SuccessCriterion
-from cutover.steps.kind import Purpose
+from cutover.status.report import Result, SuccessCriterion
+from cutover.status.status import ENDED, Phase, Status, StepState
+from cutover.steps.base import Duty
 
 
 class State(StrEnum):

@@ -12,7 +12,8 @@ from cutover.report.checklist import State
 from cutover.report.html import Html, style, tag
 from cutover.report.summary import TITLES, Bar, PlanSummary, human_duration
 from cutover.saga.draft import clock, moment
-from cutover.status.status import Phase, Result, StepState
+from cutover.status.report import Result
+from cutover.status.status import Phase, StepState
 
 _GOOD, _BAD, _OPEN, _BACK, _DIM = "good", "bad", "open", "back", "dim"
 _PHASES: Final = {

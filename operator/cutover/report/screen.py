@@ -16,7 +16,8 @@ from cutover.field_path import Json
 from cutover.report.summary import human_duration
 from cutover.report.texts import Text
 from cutover.status.reasons import Reason
-from cutover.status.status import RISKS, Current, Phase, Result, Status, StepState, Verdict
+from cutover.status.report import Result
+from cutover.status.status import RISKS, Current, Phase, Status, StepState, Verdict
 
 PHASES: Final = {
     Phase.SUCCEEDED: "green",

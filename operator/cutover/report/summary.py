@@ -12,7 +12,8 @@ from cutover.field_path import Json
 from cutover.plan.parsing import hash_of, parse
 from cutover.plan.status_document import read_status, write_status
 from cutover.report.checklist import Line, checklist
-from cutover.status.status import ENDED, Status, StepStatus, SuccessCriterion
+from cutover.status.report import SuccessCriterion
+from cutover.status.status import ENDED, Status, StepStatus
 
 TITLES: Final = {
     SuccessCriterion.DATA: "Zero data loss",

@@ -14,7 +14,8 @@ from cutover.report.screen import MARKS, PHASES
 from cutover.report.summary import TITLES, Bar, PlanSummary, human_duration
 from cutover.report.texts import Text
 from cutover.saga.draft import moment
-from cutover.status.status import Result, Status
+from cutover.status.report import Result
+from cutover.status.status import Status
 
 _RESULTS: Final = {
     Result.MET: ("✓ met", "green"),

@@ -25,7 +25,8 @@ from cutover.saga.turn import (
     Verb,
 )
 from cutover.status.reasons import Reason
-from cutover.status.status import ENDED, Current, Phase, Run, RunTally, Status, StepState, StepStatus
+from cutover.status.report import RunTally
+from cutover.status.status import ENDED, Current, Phase, Run, Status, StepState, StepStatus
 
 
 @dataclass(slots=True)

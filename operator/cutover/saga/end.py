@@ -12,8 +12,8 @@ from cutover.saga.draft import Draft, fence_if_new_process, seconds
 from cutover.saga.tables import TOUCHED, PlanEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
-from cutover.status.requests import RequestVerb
-from cutover.status.status import Answer, Failure, Phase, cause_of
+from cutover.status.requests import Answer, RequestVerb
+from cutover.status.status import Failure, Phase, cause_of
 
 
 def release(draft: Draft, message: str) -> Turn:

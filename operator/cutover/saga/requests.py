@@ -14,8 +14,8 @@ from cutover.saga.draft import Draft, position
 from cutover.saga.tables import PlanEvent, StepEvent
 from cutover.saga.turn import Rules
 from cutover.status.reasons import Reason
-from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import ENDED, Answer, Phase, RequestRecord, Status, StepState
+from cutover.status.requests import Answer, Request, RequestRecord, RequestVerb
+from cutover.status.status import ENDED, Phase, Status, StepState
 
 _STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "gates_skipped"}
 """Verbs that are saved with the current stage, so that no later request undoes them; of all others one is done in a turn."""

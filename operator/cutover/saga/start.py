@@ -13,8 +13,8 @@ from cutover.saga.tables import PlanEvent
 from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.limits import with_risks
 from cutover.status.reasons import Reason
-from cutover.status.requests import RequestVerb
-from cutover.status.status import ACTIVE, ENDED, Answer, PastRun, Phase, RequestRecord, Run, Status, StepStatus
+from cutover.status.requests import Answer, RequestRecord, RequestVerb
+from cutover.status.status import ACTIVE, ENDED, PastRun, Phase, Run, Status, StepStatus
 
 _HISTORY = 5
 """Earlier runs that are kept in the status."""

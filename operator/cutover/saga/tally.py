@@ -13,7 +13,8 @@ from cutover.saga.draft import Draft, position
 from cutover.saga.requests import gates_skipped
 from cutover.saga.turn import Done
 from cutover.status.reasons import Reason
-from cutover.status.status import Comparison, GateStatus, Verdict
+from cutover.status.report import Comparison
+from cutover.status.status import GateStatus, Verdict
 
 REMEMBERED: Final = 8
 """Comparisons that are kept: those that failed first, then the latest."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
-from cutover.status.status import camel
+from cutover.status.spelling import camel
 
 _DURATION: Final = re.compile(r"([0-9]+)(ms|s|m|h)")
 DURATION_PATTERN: Final = r"^([0-9]{1,7}(ms|s|m|h)){1,4}$"

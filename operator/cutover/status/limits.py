@@ -13,7 +13,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from cutover.status.status import RISKS, Condition, Current, Risk, RunTally, Status, StepState, StepStatus
+from cutover.status.report import RunTally
+from cutover.status.status import RISKS, Condition, Current, Risk, Status, StepState, StepStatus
 
 _MISSING: Final = 8192
 """Of the message of a plan that has not begun: it names everything that is missing."""

@@ -1,6 +1,6 @@
 """Requests of people to a plan: one annotation per verb, `request.cutover.dev/abort: "token=7f3a by=alice"`.
 
-Pure: reads annotations and writes the text of one. Whether a request is accepted now is decided by the saga.
+Pure: reads annotations, writes the text of one, and what the status records of it. The saga decides what is accepted.
 """
 
 from __future__ import annotations
@@ -8,7 +8,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
+
+from cutover.status.spelling import AS_KUBERNETES_SPELLS
 
 PREFIX = "request.cutover.dev/"
 
@@ -42,6 +46,40 @@ class Request:
     by: str = ""
     step: str = ""
     digest: str = ""
+
+
+class Answer(StrEnum):
+    """The answer to a request."""
+
+    ACCEPTED = "Accepted"
+    REJECTED = "Rejected"
+    IGNORED = "Ignored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """The last request of one verb, so that no request is handled twice.
+
+    Attributes:
+        verb: What was requested, such as approve or abort.
+        token: Token of the request. A request with the same token is not handled again.
+        answer: Whether it was accepted. Ignored means that it was there before this spec was first seen.
+        at: When it was answered.
+        run: Number of the run in which it was answered.
+        by: Who requested it, as the request says.
+        step: Step that the request names.
+        message: Why it was rejected or ignored.
+    """
+
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
+    verb: str
+    token: str
+    answer: Answer
+    at: datetime
+    run: int
+    by: str = ""
+    step: str = ""
+    message: str = ""
 
 
 def read(annotations: Mapping[str, str]) -> tuple[Request, ...]:

@@ -15,15 +15,9 @@ from enum import StrEnum
 from typing import ClassVar, Final
 
 from cutover.status.reasons import Reason
-
-
-def camel(name: str) -> str:
-    """The name of a field as Kubernetes spells it: ``started_at`` becomes ``startedAt``."""
-    head, *tail = name.split("_")
-    return head + "".join(part.title() for part in tail)
-
-
-_AS_KUBERNETES_SPELLS = {"alias_generator": camel, "populate_by_name": True, "extra": "ignore"}
+from cutover.status.report import Criterion, RunTally
+from cutover.status.requests import RequestRecord
+from cutover.status.spelling import AS_KUBERNETES_SPELLS
 
 
 class Phase(StrEnum):
@@ -86,7 +80,7 @@ class Run:
         steps_digest: Digest of what the steps do. Runs with the same digest did the same steps.
     """
 
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     number: int
     generation: int
     spec_hash: str
@@ -111,7 +105,7 @@ class Failure:
         message: What happened, in a sentence.
     """
 
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     step: str = ""
     stage: str = ""
     reason: str
@@ -141,7 +135,7 @@ class GateStatus:
         message: Why it says so, or what is missing.
     """
 
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     name: str
     verdict: Verdict = Verdict.WAIT
     value: str = ""
@@ -179,7 +173,7 @@ class Current:
         gates: What the gates of the step and the guards of the plan have seen in this stage.
     """
 
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     step: str
     stage: str = ""
     intent: str = ""
@@ -210,7 +204,7 @@ class StepStatus:
         snapshot_taken: The snapshots of the step exist, so it may have written to its targets.
         made: For the operator itself: what this attempt has created, such as the uid of a Job. It is saved before that can
             take effect.
-        gates_passed: All of its gates passed when they were last asked. False too when there was nothing to do in any stage.
+        gates_passed: All of its gates passed at the end of its last stage. Absent too when there was nothing to do.
         reapply: For the operator itself: the step is done, and what it left is applied again after a pause, whatever its
             target is now.
         started_at: When the present attempt began.
@@ -218,7 +212,7 @@ class StepStatus:
         message: What became of it, in a sentence.
     """
 
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     name: str
     kind: str
     state: StepState = StepState.PENDING
@@ -229,40 +223,6 @@ class StepStatus:
     reapply: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    message: str = ""
-
-
-class Answer(StrEnum):
-    """The answer to a request."""
-
-    ACCEPTED = "Accepted"
-    REJECTED = "Rejected"
-    IGNORED = "Ignored"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
-    """The last request of one verb, so that no request is handled twice.
-
-    Attributes:
-        verb: What was requested, such as approve or abort.
-        token: Token of the request. A request with the same token is not handled again.
-        answer: Whether it was accepted. Ignored means that it was there before this spec was first seen.
-        at: When it was answered.
-        run: Number of the run in which it was answered.
-        by: Who requested it, as the request says.
-        step: Step that the request names.
-        message: Why it was rejected or ignored.
-    """
-
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
-    verb: str
-    token: str
-    answer: Answer
-    at: datetime
-    run: int
-    by: str = ""
-    step: str = ""
     message: str = ""
 
 
@@ -281,7 +241,7 @@ class PastRun:
         steps_done: Steps that were done, at most, before it ended or was rolled back.
     """
 
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     number: int
     phase: Phase
     reason: str
@@ -293,100 +253,19 @@ class PastRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """The last result of a gate or guard that compares with a baseline.
-
-    Attributes:
-        step: Step of the gate. Empty for a guard.
-        gate: Name of the gate or guard.
-        passed: It passed.
-        message: Both numbers, their ratio and its bound.
-    """
-
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
-    step: str = ""
-    gate: str
-    passed: bool = False
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunTally:
-    """Counts of what this run has seen so far. The report of the run is made from them.
-
-    Attributes:
-        gates_passed: Gates that passed at the end of a stage, over all stages.
-        gates_skipped: Gates that were treated as passed on request instead.
-        gates_failed: How often a gate has failed.
-        guarded_stages: Stages at whose end every guard passed.
-        failed_guard: Message of the last guard that failed.
-        steps_done: Steps that were done, at most, before the end or the rollback.
-        pauses: How often the plan was paused. Guards are not evaluated while it is, unless traffic is split.
-        comparisons: Last results of gates that compare with a baseline, as many as are kept. Those that failed are kept
-            first, then the latest.
-    """
-
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
-    gates_passed: int = 0
-    gates_skipped: int = 0
-    gates_failed: int = 0
-    guarded_stages: int = 0
-    failed_guard: str = ""
-    steps_done: int = 0
-    pauses: int = 0
-    comparisons: tuple[Comparison, ...] = ()
-
-
-class SuccessCriterion(StrEnum):
-    """A criterion by which a migration is a success."""
-
-    DATA = "ZeroDataLoss"
-    WINDOW = "WithinWindow"
-    VALIDATIONS = "ValidationsPassed"
-    PERFORMANCE = "PerformanceKept"
-    ROLLBACK = "RollbackRehearsed"
-    DOWNTIME = "NoUnexpectedDowntime"
-    DEPENDENCIES = "DependenciesUpdated"
-
-
-class Result(StrEnum):
-    """Whether a criterion was met, or not measured."""
-
-    MET = "Met"
-    NOT_MET = "NotMet"
-    NOT_MEASURED = "NotMeasured"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Criterion:
-    """One line of the report.
-
-    Attributes:
-        criterion: What a migration is measured by.
-        result: Whether it was met, or not measured.
-        evidence: What was seen. Where nothing was, how to have it measured.
-    """
-
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
-    criterion: SuccessCriterion
-    result: Result
-    evidence: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """A condition, as all Kubernetes resources have them.
 
     Attributes:
         type: Type of the condition, such as Succeeded, Ready, Reconciling or Stalled.
-        status: Whether it is so. One of True, False, Unknown.
+        status: Whether it is so, or Unknown.
         reason: Why, in CamelCase.
         message: Why, in a sentence.
         last_transition_time: When the status of this condition last changed.
         observed_generation: Generation of the plan that the condition is about.
     """
 
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     type: str
     status: str
     reason: str
@@ -426,7 +305,7 @@ class Status:
         conditions: Conditions for machines, as kstatus reads them, and risks that preflight found.
     """
 
-    __pydantic_config__: ClassVar = _AS_KUBERNETES_SPELLS
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     observed_generation: int = -1
     phase: Phase | None = None
     reason: str = ""
