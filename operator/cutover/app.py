@@ -29,12 +29,12 @@ from cutover.adapters.providers import Providers
 from cutover.adapters.transport import HttpTransport
 from cutover.engine.driver import Driver
 from cutover.engine.sweep import sweep_until_done
-from cutover.errors import Lost, OutsideError, PlanError
-from cutover.field_path import Json
-from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
-from cutover.runtime.health import STREAM, Contact, Health
-from cutover.runtime.kopf_watchdog import until_it_ends, until_one_ends
-from cutover.runtime.lease import Holding, Lease, NoLease
+from cutover.errors import Lost, PlanError
+from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref
+from cutover.runtime.event_router import EventRouter
+from cutover.runtime.health import STREAM, ApiActivity, Health, Readiness
+from cutover.runtime.kopf_watchdog import Backoffs, run_kopf_forever, run_until_any_ends
+from cutover.runtime.lease import lease_for
 from cutover.runtime.logs import set_up
 from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
@@ -138,9 +138,15 @@ class Operator:
         """Everything that writes, and it starts only with the Lease."""
         await self._lease.acquire()
         self._spawn(sweep_until_done(self.cluster, self.settings.namespaces))
-        sending = (self._recorder.run(), self._messages.run())
-        await until_one_ends(
-            self._lease.keep(), *sending, self._queue.run(), self._missed.run(), self._run_kopf(), patience=_LONGEST_END
+        # Kopf starts last: when it stops, it cancels every task that was created after it, the Lease renewal and the queue included.
+        await run_until_any_ends(
+            self._lease.keep_renewed(),
+            self._recorder.run(),
+            self._messages.run(),
+            self._queue.run(),
+            self._relist.run(),
+            run_kopf_forever(self._kopf_operator),
+            patience=_SHUTDOWN_TIMEOUT,
         )
 
     def _take_signals(self) -> None:

@@ -391,10 +391,10 @@ def test_what_a_run_proved(shop: Shop, cluster: AnyCluster, tmp_path: Path) -> N
     done = report()
     assert done.returncode == 0, done
     for line in (
-        "All validations passed: 5 gates passed at the end of a stage; the plan has 2",
+        "All validations passed: 5 gates passed over all stages; the plan has 2",
         "Performance kept or improved: step shift gate slow: 0.5 (2 against a baseline of 4) is <= 1",
-        "No unexpected downtime: guard errors: passed at the end of each of 6 stages, and none failed in between",
-        "Completed within the window: the first step began ",
+        "No unexpected downtime: guard errors passed at the end of 6 stages and never failed in between",
+        "Completed within the window: the first step started ",
         "Run pre-migration validation: nothing was missing when run 1 began",
     ):
         assert line in done.stdout
@@ -412,7 +412,7 @@ def test_what_a_run_proved(shop: Shop, cluster: AnyCluster, tmp_path: Path) -> N
     shop.until(lambda status: status.phase is Phase.ROLLED_BACK)
     back = report()
     assert back.returncode == 2
-    assert "Rollback rehearsed and ready: run 1 did all of these steps (3)" in back.stdout
+    assert "Rollback rehearsed and ready: run 1 completed 3 of 3 steps and was fully rolled back" in back.stdout
     assert yaml.safe_load(report("-o", "yaml").stdout)["phase"] == "RolledBack"
     assert report("-o", "wide").returncode == 64
 

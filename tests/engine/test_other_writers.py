@@ -21,8 +21,8 @@ from cutover.ports import (
 )
 from cutover.status.requests import Answer, RequestVerb
 from cutover.status.status import Phase, Status, StepState
-from support.shop import NAMESPACE, ROUTES, V1, V2, plan, shop
-from support.simulation import Simulation
+from support.fakes.shop import NAMESPACE, ROUTES, V1, V2, plan, shop
+from support.fakes.simulation import Simulation
 
 SHIFT = """
 steps:

@@ -84,13 +84,13 @@ async def test_what_was_seen_is_told() -> None:
     assert list(told) == list(SuccessCriterion)
     assert told[SuccessCriterion.VALIDATIONS] == (
         Result.MET,
-        "3 gates passed at the end of a stage; the plan has 2",
+        "3 gates passed over all stages; the plan has 2",
     )
     ratio = "0.75 (0.3 against a baseline of 0.4) is <= 1.1"
     assert told[SuccessCriterion.PERFORMANCE] == (Result.MET, f"step shift gate latency: {ratio}")
     assert told[SuccessCriterion.DOWNTIME] == (
         Result.MET,
-        "guard budget: passed at the end of each of 3 stages, and none failed in between",
+        "guard budget passed at the end of 3 stages and never failed in between",
     )
     assert told[SuccessCriterion.WINDOW][0] is Result.MET
     assert told[SuccessCriterion.ROLLBACK][0] is Result.NOT_MEASURED
@@ -110,7 +110,7 @@ async def test_a_comparison_that_failed_is_kept_when_it_is_skipped() -> None:
     assert await run.run() is Phase.SUCCEEDED
     told = lines(run)
     assert told[SuccessCriterion.VALIDATIONS][0] is Result.NOT_MET
-    assert "treated as passed on request of alice" in told[SuccessCriterion.VALIDATIONS][1]
+    assert "2 gates skipped on request of alice" in told[SuccessCriterion.VALIDATIONS][1]
     assert told[SuccessCriterion.PERFORMANCE] == (
         Result.NOT_MET,
         "step shift gate latency: 2 (0.8 against a baseline of 0.4) is not <= 1.1",
@@ -127,7 +127,7 @@ async def test_a_step_that_was_done_again_has_passed_in_the_end() -> None:
     assert await run.run() is Phase.SUCCEEDED
     told = lines(run)
     assert told[SuccessCriterion.VALIDATIONS][0] is Result.MET
-    assert told[SuccessCriterion.VALIDATIONS][1].endswith("; 1 gate failed before the step was done again")
+    assert told[SuccessCriterion.VALIDATIONS][1].endswith("; 1 gate failed before a step was retried")
     assert told[SuccessCriterion.PERFORMANCE] == (
         Result.MET,
         "step shift gate latency: 1 (0.4 against a baseline of 0.4) is <= 1.1",
@@ -140,7 +140,7 @@ async def test_a_rollback_after_success_is_a_rehearsal_of_the_next_run() -> None
     run.request(RequestVerb.ROLLBACK)
     await run.until(lambda: run.phase is Phase.ROLLED_BACK and not run.bound)
     told = lines(run)
-    says = "run 1 did all of these steps (2) and was rolled back completely"
+    says = "run 1 completed 2 of 2 steps and was fully rolled back"
     assert told[SuccessCriterion.ROLLBACK] == (Result.MET, says)
     assert told[SuccessCriterion.VALIDATIONS][0] is Result.MET
     assert told[SuccessCriterion.WINDOW][0] is Result.NOT_MET
@@ -164,7 +164,7 @@ async def test_a_run_that_went_some_of_the_way_rehearses_nothing() -> None:
     await run.until(lambda: run.phase is Phase.ROLLED_BACK and not run.bound)
     result, evidence = lines(run)[SuccessCriterion.ROLLBACK]
     assert result is Result.NOT_MEASURED
-    assert evidence.startswith("run 1 was rolled back after 1 of these 2 steps")
+    assert evidence.startswith("run 1 was rolled back after 1 of 2 steps")
 
 
 async def test_a_rollback_that_is_declined_leaves_the_report_of_the_success() -> None:

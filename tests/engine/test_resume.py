@@ -8,9 +8,9 @@ import pytest
 
 from cutover.status.requests import Answer, RequestVerb
 from cutover.status.status import Phase
-from engine.test_others import SHIFT, at_weight, edit, held_for, set_weights, shifted, weights
-from support.shop import ROUTES, plan, shop
-from support.simulation import Simulation
+from engine.test_other_writers import SHIFT, at_weight, edit, held_for, set_weights, shifted, weights
+from support.fakes.shop import ROUTES, plan, shop
+from support.fakes.simulation import Simulation
 
 
 async def test_a_weight_lowered_again_after_a_resume_holds_again() -> None:

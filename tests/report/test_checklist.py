@@ -121,7 +121,7 @@ def test_steps_that_are_done_prove_it() -> None:
 def test_a_step_whose_gates_were_not_judged_proves_nothing(phase: Phase) -> None:
     status = a_status(a_plan(FULL), phase)
     told = found(FULL, replace(status, steps=tuple(replace(step, gates_passed=False) for step in status.steps)))
-    says = "its gates were not judged: they were skipped, or there was nothing to do"
+    says = "its gates were not evaluated: they were skipped, or there was nothing to do"
     for line in ("Check performance metrics", "Update application configuration", "Schedule cleanup tasks"):
         assert told[line][0] is State.MISSING, line
     assert told["Schedule cleanup tasks"][1] == f"step retire is Done, but {says}"

@@ -90,7 +90,7 @@ CASES = [
     Case(
         SuccessCriterion.DATA,
         Result.NOT_MEASURED,
-        "no step changes data (deploy), and nothing here counts rows",
+        "no step changes data (deploy); rows are not counted before and after",
     ),
     Case(
         SuccessCriterion.DATA,
@@ -99,7 +99,7 @@ CASES = [
         (DEPLOY, JOB),
     ),
     Case(SuccessCriterion.DATA, Result.NOT_MEASURED, "no step changes data (deploy, job)", (DEPLOY, TEST)),
-    Case(SuccessCriterion.WINDOW, Result.NOT_MEASURED, "the plan names no window: add window, or timeout"),
+    Case(SuccessCriterion.WINDOW, Result.NOT_MEASURED, "the plan has no window: add window or timeout"),
     Case(
         SuccessCriterion.WINDOW,
         Result.MET,
@@ -126,12 +126,15 @@ CASES = [
     ),
     Case(SuccessCriterion.WINDOW, Result.NOT_MET, "not completed: aborted by bob", more=NIGHT, end=back(ABORTED)),
     Case(
-        SuccessCriterion.WINDOW, Result.NOT_MET, "it was not completed: aborted by bob", more=NIGHT, end=back(ABORTED)
+        SuccessCriterion.WINDOW,
+        Result.NOT_MET,
+        "rolled back on request after it had completed",
+        more=NIGHT,
+        end=back(ON_REQUEST),
     ),
-    Case(SuccessCriterion.WINDOW, Result.NOT_MET, "it was rolled back on request", more=NIGHT, end=back(ON_REQUEST)),
     Case(SuccessCriterion.VALIDATIONS, Result.NOT_MEASURED, "no step has a gate; add gates"),
     Case(SuccessCriterion.VALIDATIONS, Result.MET, "3 gates passed", (GATED,), end={"tally": PASSED}),
-    Case(SuccessCriterion.VALIDATIONS, Result.MET, "step smoke succeeded", (TEST,)),
+    Case(SuccessCriterion.VALIDATIONS, Result.MET, "step smoke passed", (TEST,)),
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
@@ -164,7 +167,7 @@ CASES = [
         Case(
             SuccessCriterion.VALIDATIONS,
             Result.NOT_MEASURED,
-            "not validated, because stopped",
+            "not evaluated to the end: stopped",
             (TEST,),
             end=back(Failure(step="smoke", stage="1/1", reason=reason, message="stopped")),
         )
@@ -173,14 +176,14 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
-        "because aborted by bob; 3 gates passed at the end of a stage; the plan has 1; 1 gate failed before",
+        "not evaluated to the end: aborted by bob; 3 gates passed over all stages; the plan has 1; 1 gate failed earlier",
         (GATED,),
         end=back(ABORTED, replace(PASSED, gates_failed=1)),
     ),
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MEASURED,
-        "because aborted by bob; 3 gates",
+        "not evaluated to the end: aborted by bob; 3 gates",
         (GATED,),
         end=back(ABORTED, PASSED),
     ),
@@ -188,7 +191,7 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MET,
-        "1 gate was treated as passed on request of alice; 3 gates",
+        "1 gate skipped on request of alice; 3 gates",
         (GATED,),
         end={
             "tally": replace(PASSED, gates_skipped=1),
@@ -199,7 +202,7 @@ CASES = [
         Case(
             SuccessCriterion.VALIDATIONS,
             Result.NOT_MET,
-            "1 gate was treated as passed on request of somebody; 3 gates",
+            "1 gate skipped on request; 3 gates",
             (GATED,),
             end={
                 "tally": replace(PASSED, gates_skipped=1),
@@ -211,7 +214,7 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.MET,
-        "; 2 gates failed before the step was done again",
+        "; 2 gates failed before a step was retried",
         (GATED,),
         end={"tally": replace(PASSED, gates_failed=2)},
     ),
@@ -260,14 +263,14 @@ CASES = [
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.NOT_MEASURED,
-        "not measured to the end, because aborted by bob; step soak gate slow",
+        "not measured to the end: aborted by bob; step soak gate slow",
         (RATIO,),
         end=back(ABORTED, RunTally(comparisons=said(1))),
     ),
     Case(
         SuccessCriterion.PERFORMANCE,
         Result.MET,
-        "the numbers of 1 more that passed are not kept",
+        "1 more passed (their numbers are not kept)",
         (RATIO,),
         end={"tally": RunTally(comparisons=tuple(replace(one, step="other") for one in said(REMEMBERED)))},
     ),
@@ -275,17 +278,24 @@ CASES = [
     Case(
         SuccessCriterion.ROLLBACK,
         Result.MET,
-        "run 4 did all of these steps (1)",
+        "run 4 completed 1 of 1 steps and was fully rolled back",
         end=back(ON_REQUEST, RunTally(steps_done=1)),
     ),
-    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "after 0 of these 1 steps", end=back(ABORTED)),
-    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "no guard was evaluated; add a guard"),
+    Case(SuccessCriterion.ROLLBACK, Result.NOT_MEASURED, "run 4 was rolled back after 0 of 1 steps", end=back(ABORTED)),
+    Case(SuccessCriterion.DOWNTIME, Result.NOT_MEASURED, "no guard was evaluated: the plan has none; add one"),
     Case(
         SuccessCriterion.DOWNTIME,
         Result.MET,
-        "guard errors: passed",
+        "guard errors passed at the end of 2 stages",
         more=GUARD,
         end={"tally": RunTally(guarded_stages=2)},
+    ),
+    Case(
+        SuccessCriterion.DOWNTIME,
+        Result.NOT_MEASURED,
+        "no step had anything to do",
+        more=GUARD,
+        end={"tally": RunTally()},
     ),
     Case(
         SuccessCriterion.DOWNTIME,

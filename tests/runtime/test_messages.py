@@ -101,9 +101,9 @@ async def test_what_there_is_no_room_for_is_dropped_and_counted(
     told: Told = []
     sender = Messages({"chat": NotifyProvider(url_file=tmp_path / "none")}, lambda *what: told.append(what))
     posted = [sender.post("chat", Message("t", "m"), 30) for _ in range(5)]
-    assert [delivery.error for delivery in posted if delivery.over] == ["too many messages are waiting"] * 2
+    assert [delivery.error for delivery in posted if delivery.over] == ["too many messages are queued for it"] * 2
     assert told == [("chat", False)] * 2
-    assert sender.post("pager", Message("t", "m"), 30).error == "there is no such provider"
+    assert sender.post("pager", Message("t", "m"), 30).error == "no such provider is configured"
 
 
 async def test_what_was_posted_under_a_key_is_not_sent_again_while_it_is_remembered(

@@ -64,7 +64,7 @@ def test_a_risk_is_nothing_to_kstatus_and_keeps_what_it_was_found_for(phase: Pha
     risk = shown.conditions[-1]
     assert (risk.type, risk.status, risk.observed_generation, len(risk.message)) == ("GitOpsDriftRisk", "True", 1, 4040)
     assert risk.last_transition_time == NOW
-    assert risk.message.endswith("m ... (cutover impact shows all of it)")
+    assert risk.message.endswith("m ... (for the rest: kubectl cutover impact)")
     again = with_risks(shown, [Risk("GitOpsDriftRisk", "OwnedByArgoCD", "m")], NOW + timedelta(hours=2))
     assert (again.conditions[-1].last_transition_time, again.conditions[-1].reason) == (NOW, "OwnedByArgoCD")
     assert with_risks(again, (), NOW).conditions == shown.conditions[:-1]

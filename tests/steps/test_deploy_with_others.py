@@ -136,7 +136,7 @@ async def test_a_change_too_large_to_be_kept(cluster: MemoryCluster) -> None:
     name = pod(cluster, V2)["containers"][0]["name"]
     (sentence,) = await examine(cluster, text.replace("CONTAINER", name))
     assert sentence.startswith("steps[roll].deploy.patch: the old and new values of Deployment shop-v2 take 1500")
-    assert sentence.endswith("stores at most 1500000; change less of it in one step")
+    assert sentence.endswith("stores at most 1500000; change fewer fields in one step")
 
 
 async def test_a_missing_right_is_said_by_preflight(cluster: MemoryCluster) -> None:

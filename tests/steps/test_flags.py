@@ -308,7 +308,7 @@ async def test_a_workload_made_anew_is_passed_over(cluster: MemoryCluster) -> No
     cluster.objects[V1] = body
     outcome = await undo(cluster)
     assert isinstance(outcome, Done)
-    assert outcome.message == "passed over: Deployment shop-v1 was deleted and created again"
+    assert outcome.message == "skipped: Deployment shop-v1 was deleted and created again"
     assert data(cluster) == BEFORE
 
 

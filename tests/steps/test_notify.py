@@ -64,7 +64,7 @@ async def test_it_waits_until_the_message_is_there_and_posts_it_once(desk: Desk)
 
 
 async def test_one_that_nobody_took_is_said_and_the_plan_goes_on(desk: Desk) -> None:
-    desk.messenger.failure = "there was no answer within 10s"
+    desk.messenger.failure = "no answer within 10s"
     for applied in (False, True):
         outcome = await TELL.do(desk.work(applied=applied), 0, None)
         assert outcome == Done(message="not delivered to chat: no answer within 10s")
@@ -206,7 +206,7 @@ async def test_no_answer_to_any_call_tells_no_step_twice(name: str, expected: li
 
 async def test_nobody_takes_anything_and_the_plan_ends_as_ever() -> None:
     run = Simulation(plan(NOTIFIED), put=shop)
-    run.messenger.failure = "there was no answer within 10s"
+    run.messenger.failure = "no answer within 10s"
     assert await run.run() is Phase.SUCCEEDED
     lines = {step.name: (step.state, step.message) for step in run.status.steps}
     assert lines["after"] == (StepState.DONE, "not delivered to chat: no answer within 10s")

@@ -13,7 +13,7 @@ from cutover.ports import DESTINATION_RULES, ENDPOINT_SLICES, PODS, SERVICES, VI
 from cutover.routing.routes import Destination
 from cutover.status.status import Phase
 from cutover.steps import StepContext
-from cutover.steps.sides import short
+from cutover.steps.traffic.sides import short
 from cutover.targets.claims import Owner
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets

@@ -430,8 +430,8 @@ async def test_what_would_surprise_is_told_and_stands_in_nobodys_way() -> None:
     assert started.warning
     assert started.message == (
         "run 1 begins; nothing is missing, but note: "
-        "steps[shift].traffic: route all stands above route primary and takes every request, so primary gets none; "
-        "put it below; "
+        "steps[shift].traffic: route all stands above route primary and matches every request, so primary gets none; "
+        "move it below; "
         "steps[shift].traffic: the weights of route primary add up to 110, and Istio takes each as its share of that sum, "
         "not as percent; make them add up to 100; "
         "steps[shift].traffic: no DestinationRule of namespace shop defines subset gone of host shop-v1, "
@@ -450,9 +450,9 @@ async def test_a_header_that_the_route_asks_for_itself_is_told(match: str, tells
     assert await run.run() is Phase.SUCCEEDED, run.status
     started = next(notice for notice in run.recorder.notices if notice.reason == "Started")
     assert started.message.partition("but note: ")[2] == tells * (
-        "steps[shift].traffic: route primary asks for header canary itself, as match does, "
-        "so all requests that it takes by that go to the new version before the first weight; "
-        "name another header if the weights are to decide"
+        "steps[shift].traffic: route primary matches header canary itself, as match does, "
+        "so all requests that it takes for that header go to the new version before the first weight; "
+        "use another header to let the weights decide"
     )
 
 

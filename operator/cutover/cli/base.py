@@ -92,7 +92,7 @@ def plans_of(context: str | None, namespace: str | None) -> Plans:
 
 
 def status_of(document: Json) -> Status:
-    """What stands in `.status` of a plan."""
+    """The `.status` of a plan."""
     from cutover.plan.status_document import read_status
 
     return read_status(document.get("status"))

@@ -56,7 +56,7 @@ def _plans_in(document: object) -> Iterator[tuple[str, Json]]:
 
 
 def parsed(document: Json) -> Any:
-    """The plan. Raises PlanError with every mistake in the document."""
+    """The plan. Raises PlanError with every error in the document."""
     from cutover.plan.parsing import parse
     from cutover.ports import PLANS
 

@@ -27,7 +27,7 @@ from cutover.targets.finalizer import set_finalizer
 
 async def examine(context: CommandContext) -> Outcome:
     """Find everything that is missing; when nothing is, add the finalizer."""
-    look = replace(context, cluster=preflight.at_one_look(context.cluster))
+    look = replace(context, cluster=preflight.cached(context.cluster))
     # First: a spec that has been applied already needs no account and no rights any more.
     if await _already_applied(context, look.cluster):
         return Done(skip=True)
@@ -68,7 +68,7 @@ async def claim(context: CommandContext) -> Outcome:
     targets = context.targets()
     if context.status.history:
         await _drop_former_snapshots(context)
-        await jobs.drop_former(context.cluster, targets.owner)
+        await jobs.delete_former(context.cluster, targets.owner)
     try:
         for ref in context.all_targets():
             await targets.claim(ref)
@@ -117,7 +117,7 @@ async def reclaim(context: CommandContext) -> Outcome:
         return Failed("Changed", why)
     await _set_snapshot_owner(context, owned=False)
     if JOBS in context.plan.makes():
-        await jobs.take_back(context.cluster, context.targets().owner)
+        await jobs.reopen(context.cluster, context.targets().owner)
     return Done()
 
 

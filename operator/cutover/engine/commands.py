@@ -98,8 +98,8 @@ async def prefetch(context: CommandContext, command: Command) -> Any:
         await _account_problems(context, command)
         kind = context.plan.steps[command.step].kind
         if command.verb is Verb.DO:
-            return await kind.look(context.step_context(command.step), command.stage)
-        return await kind.look_back(context.step_context(command.step))
+            return await kind.prefetch(context.step_context(command.step), command.stage)
+        return await kind.prefetch_undo(context.step_context(command.step))
     except (OutsideError, PlanError, Foreign, Broken):
         return None
 
@@ -114,7 +114,9 @@ async def _account_problems(context: CommandContext, command: Command) -> list[s
         return []
     account = context.plan.service_account_name
     problems = await preflight.account(context.cluster, context.ref.namespace, account)
-    problems += await preflight.lent(context.cluster, context.ref.namespace, account, step.lends(account))
+    problems += await preflight.pod_accounts(
+        context.cluster, context.ref.namespace, account, step.pod_accounts(account)
+    )
     if not problems:
         context.run_cache.account_checked.add(key)
     return [problem.message for problem in problems]

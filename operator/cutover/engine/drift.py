@@ -15,7 +15,7 @@ from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import Done, Failed, Outcome, Pause
 from cutover.status.status import StepState
 from cutover.steps import StepContext
-from cutover.steps.base import Kind
+from cutover.steps.kind import Kind
 from cutover.targets.fields import Foreign
 
 

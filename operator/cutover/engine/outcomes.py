@@ -17,7 +17,7 @@ def outcome_of(command: Command, error: OutsideError | PlanError | Foreign | Bro
     """The outcome of a command that ended with this error. The order of the cases matters: the first that fits counts."""
     match error:
         case NotFound() if command.verb is Verb.UNDO:  # there is nothing left to restore
-            return Done(message=f"passed over: {error}")
+            return Done(message=f"skipped: {error}")
         case NotFound() | Rejected() | Denied() | PlanError() if command.verb is Verb.EXAMINE:
             return Again(None, str(error))
         case NotFound():

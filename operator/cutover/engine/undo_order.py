@@ -16,7 +16,7 @@ async def ready_to_undo(context: CommandContext) -> frozenset[int]:
     for place, at in enumerate(remaining[:-1]):
         later = remaining[place + 1 :]
         kind = context.plan.steps[at].kind
-        if not kind.goes_ahead or not all(context.plan.steps[after].kind.passable for after in later):
+        if not kind.undoes_early or not all(context.plan.steps[after].kind.passable for after in later):
             continue
         rests_on = await _rests_on(context, at)
         if rests_on is not None and not any(rests_on & set(context.targets_of(after)) for after in later):
@@ -26,7 +26,7 @@ async def ready_to_undo(context: CommandContext) -> frozenset[int]:
 
 async def _rests_on(context: CommandContext, at: int) -> frozenset[Ref] | None:
     try:
-        rests_on: frozenset[Ref] | None = await context.plan.steps[at].kind.ahead(context.step_context(at))
+        rests_on: frozenset[Ref] | None = await context.plan.steps[at].kind.early_undo(context.step_context(at))
     except (OutsideError, PlanError, Foreign):
         return None
     return rests_on

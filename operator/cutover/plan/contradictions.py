@@ -62,7 +62,7 @@ def _duplicates(where: str, what: str, names: list[str]) -> Iterator[Problem]:
 
 
 def _of_undo(place: str, step: Any) -> Iterator[Problem]:
-    why_not = step.kind.no_way_back()
+    why_not = step.kind.irreversible_reason()
     if why_not and not step.irreversible:
         yield Problem(f"{place}.{step.kind.key}", why_not)
     elif why_not and step.retries:
@@ -120,11 +120,11 @@ def _of_bounds(place: str, gate: Any) -> Iterator[Problem]:
     if source.needs_bounds and given is None:
         yield Problem(f"{place}.pass", f"a gate with {source.key} needs a bound; add pass with min or max")
     elif not source.needs_bounds and given is not None:
-        yield Problem(f"{place}.pass", f"a gate with {source.key} brings its own bound; remove pass")
-    elif given is not None and given.ratio is not None and not source.against():
+        yield Problem(f"{place}.pass", f"a gate with {source.key} has its own bound; remove pass")
+    elif given is not None and given.ratio is not None and not source.baseline_query():
         hint = f"add {source.key}.baseline" if source.has_baseline else "use min or max; only prometheus has a baseline"
         yield Problem(f"{place}.pass.ratio", f"there is no baseline to compare with; {hint}")
-    elif given is not None and given.ratio is None and source.against():
+    elif given is not None and given.ratio is None and source.baseline_query():
         yield Problem(
             f"{place}.{source.key}.baseline", "pass bounds no ratio to it; write pass.ratio, or remove baseline"
         )

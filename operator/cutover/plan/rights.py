@@ -14,21 +14,21 @@ MAKING: Final = ("create", "patch", "delete")
 
 
 def rules(
-    targets: Iterable[tuple[Resource, str]], makes: Iterable[Resource] = (), lends: Iterable[str] = ()
+    targets: Iterable[tuple[Resource, str]], makes: Iterable[Resource] = (), pod_accounts: Iterable[str] = ()
 ) -> list[dict[str, list[str]]]:
     """The rules of a Role, for do and undo alike.
 
     Args:
         targets: the objects to patch.
         makes: kinds of objects to create.
-        lends: service accounts to give to pods.
+        pod_accounts: service accounts to give to pods.
     """
     found: dict[Resource, list[str]] = {}
     for resource, name in targets:
         names = found.setdefault(resource, [])
         if name not in names:
             names.append(name)
-    accounts = list(dict.fromkeys(lends))
+    accounts = list(dict.fromkeys(pod_accounts))
     return [
         *(_rule(resource, ["patch"], names) for resource, names in found.items()),
         *(_rule(resource, list(MAKING)) for resource in dict.fromkeys(makes)),

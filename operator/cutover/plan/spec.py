@@ -39,7 +39,7 @@ _GATES_NEEDED: Final = tuple(
     for kind in KINDS
     if kind.needs_gates
 )
-_WAY_BACK: Final = tuple(kind.way_back for kind in KINDS if kind.way_back)
+_WAY_BACK: Final = tuple(kind.undo_rule for kind in KINDS if kind.undo_rule)
 
 
 class _StepFields(Model):
@@ -86,9 +86,9 @@ class _StepFields(Model):
         """Whether it writes anything as the plan's account."""
         return bool(self.kind.touches()) or any(part.makes() for part in self.parts())
 
-    def lends(self, account: str) -> frozenset[str]:
+    def pod_accounts(self, account: str) -> frozenset[str]:
         """Service accounts that it gives to pods, other than the plan's."""
-        return frozenset().union(*(part.lends(account) for part in self.parts()))
+        return frozenset().union(*(part.pod_accounts(account) for part in self.parts()))
 
     def rule(self, on_failure: OnFailure = OnFailure.ROLLBACK) -> StepRule:
         """The step as the saga knows it; `on_failure` is the plan's."""
@@ -184,9 +184,9 @@ class Plan(Model):
         """Kinds of objects that it creates, as its account."""
         return list(dict.fromkeys(resource for part in self.parts() for resource in part.makes()))
 
-    def lends(self) -> list[str]:
+    def pod_accounts(self) -> list[str]:
         """Service accounts that it gives to pods, other than its own."""
-        return sorted(frozenset().union(*(part.lends(self.service_account_name) for part in self.parts())))
+        return sorted(frozenset().union(*(part.pod_accounts(self.service_account_name) for part in self.parts())))
 
     def rules(self, generation: int, spec_hash: str) -> Rules:
         """The plan as the saga knows it."""

@@ -16,22 +16,12 @@ from cutover.field_path import Json
 from cutover.objects.config_maps import CREATE_FIRST, Reference, references
 from cutover.objects.endpoints import selects
 from cutover.objects.gitops import Manager, Tool, drifts, way_out
-from cutover.objects.quotas import Pods, Room, amounts, meets
-from cutover.objects.workloads import Rollout, scalers_of
+from cutover.objects.quotas import Room, meets
+from cutover.objects.workloads import scalers_of
 from cutover.plan.spec import Plan
-from cutover.ports import (
-    AUTOSCALERS,
-    CONFIG_MAPS,
-    DAEMON_SETS,
-    DEPLOYMENTS,
-    DISRUPTION_BUDGETS,
-    LIMIT_RANGES,
-    RESOURCE_QUOTAS,
-    STATEFUL_SETS,
-    WORKLOADS,
-    Ref,
-    Resource,
-)
+from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DISRUPTION_BUDGETS, LIMIT_RANGES, RESOURCE_QUOTAS, Ref
+from cutover.preflight.reader import Reader, permitted, targets
+from cutover.preflight.rollouts import UNREADABLE, RolloutChange, rollout_changes
 from cutover.status.status import RISKS, Risk
 
 _DRIFT, _CAPACITY = RISKS

@@ -15,7 +15,7 @@ from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, 
 from cutover.preflight import impact
 from cutover.preflight.reader import Reader
 from cutover.steps import StepContext
-from cutover.steps.base import unknown_receiver
+from cutover.steps.preconditions import unknown_provider
 from cutover.targets.claims import Owner
 
 R = TypeVar("R", bound=Reader)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cutover.errors import Denied, NotFound
 from cutover.field_path import Json
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.ports import Ref, Resource
 
 

@@ -11,7 +11,7 @@ from cutover.field_path import Json, names_of
 from cutover.objects.quantities import amounts
 from cutover.objects.quotas import Pods
 from cutover.objects.workloads import Rollout
-from cutover.plan.plan import Plan
+from cutover.plan.spec import Plan
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, WORKLOADS, Ref, Resource
 
 UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)

@@ -17,7 +17,7 @@ from cutover.plan.windows import Day
 from cutover.saga.draft import moment
 from cutover.status.report import Result, SuccessCriterion
 from cutover.status.status import ENDED, Phase, Status, StepState
-from cutover.steps.base import Duty
+from cutover.steps.kind import Purpose
 
 
 class State(StrEnum):
@@ -112,11 +112,11 @@ class _Evidence:
             return self.steps(steps, missing)
         names, phase = f"guard {', '.join(guards)}", self.status.phase
         if phase in ENDED and phase is not Phase.SUCCEEDED:
-            return State.MISSING, f"{names} was not judged to the end: the plan is {phase}"
+            return State.MISSING, f"{names} was not evaluated to the end: the plan is {phase}"
         if phase is Phase.SUCCEEDED and not (self.status.tally and self.status.tally.guarded_stages):
-            return State.MISSING, f"{names} was not judged: there was nothing to do in any step"
-        says = f"{names}, all along{f'; {steps_named(steps)}' if steps else ''}"
-        return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, says
+            return State.MISSING, f"{names} was not evaluated: no step had anything to do"
+        proof = f"{names}, throughout{f'; {steps_named(steps)}' if steps else ''}"
+        return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, proof
 
 
 def _queries(gate: Any, pattern: re.Pattern[str]) -> bool:

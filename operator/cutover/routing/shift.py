@@ -143,9 +143,10 @@ class Shift:
             rule = self._rule(f"weight {weight}", self.dwell, weight)
             stages.append(Stage(rule, reached, weight / _ALL, frozenset(always | keeps)))
         if self.matched or self.sticky:
-            away = f"take the header route to {self.to} away" if self.matched else ""
-            free = "let visitors go where the weights say" if self.sticky else ""
-            rule = StageRule(" and ".join(filter(None, (away, free))), weight=self.weights[-1], cleanup=True)
+            removal = f"remove the header route to {self.to}" if self.matched else ""
+            release = "let visitors go where the weights say" if self.sticky else ""
+            intent = " and ".join(filter(None, (removal, release)))
+            rule = StageRule(intent, weight=self.weights[-1], cleanup=True)
             stages.append(Stage(rule, len(self.weights), self.weights[-1] / _ALL, last=True))
         return stages
 

@@ -84,8 +84,8 @@ class Messages:
     def _post(self, provider: str, message: Message, patience: float) -> Delivery:
         queued = _QueuedMessage(message, asyncio.get_running_loop().time() + patience)
         if provider not in self._providers:
-            letter.delivery.over, letter.delivery.error = True, "there is no such provider"
-            return letter.delivery
+            queued.delivery.over, queued.delivery.error = True, "no such provider is configured"
+            return queued.delivery
         try:
             self._waiting[provider].put_nowait(queued)
         except asyncio.QueueFull:
@@ -154,8 +154,8 @@ class Messages:
         queued.undelivered = report.undelivered
         return queued, report
 
-    def _end(self, name: str, letter: _Letter, trouble: str) -> None:
-        letter.delivery.error, letter.delivery.over = trouble, True
-        self._told(name, not trouble)
-        if trouble:
-            log.warning("a message was not delivered", extra={"provider": name, "why": trouble})
+    def _end(self, name: str, queued: _QueuedMessage, problem: str) -> None:
+        queued.delivery.error, queued.delivery.over = problem, True
+        self._on_end(name, not problem)
+        if problem:
+            log.warning("a message was not delivered", extra={"provider": name, "why": problem})

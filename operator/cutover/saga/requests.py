@@ -160,7 +160,7 @@ def _refuse_resume(draft: Draft, _: Request) -> str:
         return f"only a paused plan can be resumed, and this one is {status.phase}"
     at = failed_step(status)
     if at >= 0:
-        return f"step {status.steps[at].name} has failed; retry repeats it, skip treats its gates as passed, abort rolls back"
+        return f"step {status.steps[at].name} has failed; retry repeats it, skip treats its gates as passed, abort rolls everything back"
     return ""
 
 
@@ -214,7 +214,7 @@ def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
     status, suspended = draft.status, draft.inputs.suspended
     if status.phase is not Phase.PAUSED:
         if verb is RequestVerb.PAUSE:
-            pause(draft, Reason.PAUSED_BY_PERSON, "paused by a person; resume to go on, abort to roll back")
+            pause(draft, Reason.PAUSED_BY_PERSON, "paused by a person; resume to go on, abort to roll everything back")
         elif suspended:
             pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
         return

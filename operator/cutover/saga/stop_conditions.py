@@ -147,5 +147,5 @@ def fail(
 
 def _ways_out(status: Status, at: int) -> str:
     if at >= 0 and status.steps[at].state is StepState.FAILED:
-        return "retry repeats the step, skip treats its gates as passed, abort rolls back"
-    return "resume goes on, abort rolls back"
+        return "retry repeats the step, skip treats its gates as passed, abort rolls everything back"
+    return "resume goes on, abort rolls everything back"

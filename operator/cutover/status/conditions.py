@@ -1,4 +1,4 @@
-"""What people and tools read in a status: conditions as kstatus reads them, progress, the message. Pure.
+"""Derives what people and tools see of a status: conditions as kstatus reads them, progress, one message. Pure.
 
 kstatus (sigs.k8s.io/cli-utils, pkg/kstatus): an observedGeneration behind the generation is InProgress, Stalled=True is Failed,
 Reconciling=True is InProgress, Ready=True is Current. Called by the driver before every save.
@@ -19,7 +19,7 @@ _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED, P
 
 
 def present(status: Status, now: datetime) -> Status:
-    """The status with everything that is derived from the rest, each text cut to its bound."""
+    """The status with everything that is derived from the rest, and every text within its limit."""
     shown = bounded(status)
     shown = replace(shown, progress=_progress(shown), message=clip(_message(shown), longest_message(shown)))
     return replace(shown, conditions=_conditions(shown, now))
@@ -46,7 +46,7 @@ def _message(status: Status) -> str:
 
 def _waits_for(current: Current) -> str:
     if current.message:
-        return "" if current.message in current.intent else current.message  # the intent of an approval has it already
+        return "" if current.message in current.intent else current.message  # an approval's intent contains its message
     waiting = next((gate for gate in current.gates if gate.verdict is not Verdict.PASS), None)
     return f"gate {waiting.name}: {waiting.message}" if waiting and current.applied_at else ""
 

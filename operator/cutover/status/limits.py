@@ -1,7 +1,7 @@
-"""How long each text in a status may be, so that all of it stays below 64 KiB for any plan. Pure; called before each save.
+"""Limits the length of each text in a status, so that the whole stays below 64 KiB for any plan. Pure.
 
-Sizes are bytes of JSON: a character may take four, an escaped one up to six. Only texts for people are cut here. What the
-saga relies on (names, states, attempts, tokens) has bounds of its own.
+Sizes are bytes in JSON, where one character may take up to six. Fields that the saga depends on (names, states, attempts, tokens, what
+was created) have limits of their own and are never cut here: only texts for people are. Called by conditions.py and the engine.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from cutover.status.report import RunTally
 from cutover.status.status import RISKS, Condition, Current, Risk, Status, StepState, StepStatus
 
 _MISSING: Final = 8192
-"""Of the message of a plan that has not begun: it names everything that is missing."""
+"""The message of a plan that has not started: it lists everything that is missing."""
 _MESSAGE: Final = 2048
 _FAILURE: Final = 1024
 _CURRENT: Final = 1024
 _INTENT: Final = 512
 _GATE: Final = 150
 _LINE: Final = 256
-"""Of the message of a step, a request, an earlier run."""
+"""The message of a step, a request or an earlier run."""
 _EVIDENCE: Final = 512
 _ALL_STEPS: Final = 6144
 """The messages of all steps together: 64 of 96 bytes, or 24 of full length."""
 _LEAST: Final = 16
-_RISK, _RISK_LESS_PER_STEP = 4096, 56
-"""Of the message of a risk, and by how much it is shorter for each step of the plan."""
-_CUT: Final = " ... (cutover impact shows all of it)"
+_RISK, _LESS_PER_STEP = 4096, 56
+"""The message of a risk, and by how much its limit shrinks per step."""
+_CUT: Final = " ... (for the rest: kubectl cutover impact)"
 
 
 def size(text: str) -> int:
@@ -49,12 +49,12 @@ def clip(text: str, most: int, mark: str = "…") -> str:
 
 
 def longest_message(status: Status) -> int:
-    """The bound of the message of the plan."""
+    """The limit of the plan's message."""
     return _MESSAGE if any(step.attempt for step in status.steps) else _MISSING
 
 
 def bounded(status: Status) -> Status:
-    """The status with every text cut to its bound."""
+    """The status with every text within its limit."""
     failure = status.failure
     return replace(
         status,
@@ -67,12 +67,12 @@ def bounded(status: Status) -> Status:
             for record in status.requests
         ),
         history=tuple(replace(past, message=clip(past.message, _LINE)) for past in status.history),
-        tally=status.tally and _of_tally(status.tally),
+        tally=status.tally and _bounded_tally(status.tally),
         report=tuple(replace(line, evidence=clip(line.evidence, _EVIDENCE)) for line in status.report),
     )
 
 
-def _of_tally(tally: RunTally) -> RunTally:
+def _bounded_tally(tally: RunTally) -> RunTally:
     comparisons = tuple(replace(one, message=clip(one.message, _GATE)) for one in tally.comparisons)
     return replace(tally, failed_guard=clip(tally.failed_guard, _LINE), comparisons=comparisons)
 
@@ -82,8 +82,8 @@ def _bounded_current(current: Current) -> Current:
     return replace(current, intent=clip(current.intent, _INTENT), message=clip(current.message, _CURRENT), gates=gates)
 
 
-def _of_steps(status: Status) -> tuple[StepStatus, ...]:
-    """All steps share one bound; above it the longest messages are cut, except of the current step and of failed ones."""
+def _bounded_steps(status: Status) -> tuple[StepStatus, ...]:
+    """All steps share one limit; over it, the longest messages are cut first, except those of the current and of failed steps."""
     steps = tuple(replace(step, message=clip(step.message, _LINE)) for step in status.steps)
     most, used = _LINE, sum(size(step.message) for step in steps)
     current = status.current.step if status.current else ""
@@ -100,9 +100,9 @@ def _of_steps(status: Status) -> tuple[StepStatus, ...]:
 
 
 def with_risks(status: Status, risks: Sequence[Risk], now: datetime) -> Status:
-    """The status with these risks as conditions; they replace those found before."""
+    """The status with these risks as conditions, replacing those found before."""
     before = {condition.type: condition.last_transition_time for condition in status.conditions}
-    longest = _RISK - _RISK_LESS_PER_STEP * len(status.steps)
+    longest = _RISK - _LESS_PER_STEP * len(status.steps)
     made = tuple(
         Condition(
             type=risk.type,
@@ -114,4 +114,4 @@ def with_risks(status: Status, risks: Sequence[Risk], now: datetime) -> Status:
         )
         for risk in risks
     )
-    return replace(status, conditions=(*(other for other in status.conditions if other.type not in RISKS), *made))
+    return replace(status, conditions=(*(kept for kept in status.conditions if kept.type not in RISKS), *made))

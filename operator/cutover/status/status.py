@@ -70,7 +70,7 @@ class Run:
         started_at: When its spec was first seen, or examined again. The start deadline counts from here.
         fence: For the operator itself: number on every write to a target. It rises before each attempt and each undo, and
             whenever another operator process takes over, so that late writes of the former one fail.
-        running_seconds: Seconds spent Running, without the present stretch that began at runningSince. Compared with
+        running_seconds: Seconds spent Running, without the present stretch that began at runningSince. Comparison with
             spec.timeout.
         running_since: When the plan last became Running. Absent while it is not.
         paused_at: When the clocks of the run stopped. Absent while they run.
@@ -165,7 +165,7 @@ class Current:
         progressed_at: For the operator itself: when the undo came that far. A deleted plan is not kept for an undo that makes
             no progress.
         digest: Digest of what a person is asked to approve. An approval that names another one is rejected.
-        reapply: For the operator itself: the stage was paused and is applied again, whatever its target is now.
+        reapply: For the operator itself: the stage was paused and is applied again, even if another writer has changed its target.
         not_started: The stage is announced and waits for the window of the plan.
         approved: A person has approved the stage.
         gates_skipped: On request, the gates of the step are treated as passed.
@@ -205,8 +205,8 @@ class StepStatus:
         made: For the operator itself: what this attempt has created, such as the uid of a Job. It is saved before that can
             take effect.
         gates_passed: All of its gates passed at the end of its last stage. Absent too when there was nothing to do.
-        reapply: For the operator itself: the step is done, and what it left is applied again after a pause, whatever its
-            target is now.
+        reapply: For the operator itself: the step is done, and what it set is applied again after a pause, even if
+            another writer has changed its target.
         started_at: When the present attempt began.
         finished_at: When the step was done or undone, or failed.
         message: What became of it, in a sentence.

@@ -61,7 +61,7 @@ class Notify(Kind):
             return Done()
         delivery = self._post(context, "do")
         if not delivery.over:
-            return Again(context.pause(), f"the message is on its way to {self.provider}")
+            return Again(context.next_look(), f"the message is on its way to {self.provider}")
         return Done(message=f"not delivered to {self.provider}: {delivery.error}" if delivery.error else "")
 
     async def undo(self, context: StepContext, prefetched: Any) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cutover.errors import Broken
 from cutover.field_path import Json
 from cutover.ports import FENCE_LABEL, HTTP_ROUTES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
-from cutover.routing.routings import ROUTINGS
+from cutover.routing.resources import ROUTINGS
 
 
 def selected(labels: Json, selector: str) -> bool:
@@ -69,4 +69,4 @@ def _number(labels: Json) -> int:
 def _sums(ref: Ref, body: Json) -> list[int]:
     """The sum of the weights of each route with several destinations; a single one gets all traffic, whatever its weight."""
     routes = ROUTINGS[ref.resource].routes_of(body)
-    return [sum(aim.weight for aim in route.aims) for route in routes if len(route.aims) > 1]
+    return [sum(aim.weight for aim in route.destinations) for route in routes if len(route.destinations) > 1]

@@ -10,7 +10,7 @@ from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLA
 from cutover.saga.turn import Outcome
 from cutover.steps import StepContext
 from cutover.steps.flags import Flags
-from cutover.steps.restart import RESTART
+from cutover.steps.flags.restart import RESTART
 from cutover.targets.claims import Owner
 from cutover.targets.targets import Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger

@@ -41,8 +41,8 @@ from cutover.steps.flags.spec import FlagsSpec
 from cutover.steps.kind import StepContext
 from cutover.steps.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.rollouts import blocked, pod_counts, restored, stuck_after
+from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import Snapshot
-from cutover.targets.targets import Foreign
 
 
 class Flags(FlagsSpec):

@@ -7,11 +7,12 @@ from typing import Any, Final
 from cutover.errors import NotFound, Problem
 from cutover.field_path import Change, Json
 from cutover.objects import jobs, pods
-from cutover.objects.jobs import STARTED_LABEL, BackoffLimit, State, Template, state_of
-from cutover.ports import JOBS, Ref, Resource
-from cutover.saga.turn import Again, Done, Failed, Outcome, StageRule, Wait
-from cutover.schema.model import validations
-from cutover.steps.base import Duty, Kind, StepContext, patient
+from cutover.objects.jobs import STARTED_LABEL, State, state_of
+from cutover.ports import JOBS, Ref
+from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
+from cutover.steps.job.spec import JobSpec
+from cutover.steps.kind import StepContext
+from cutover.steps.rollouts import stuck_after
 from cutover.targets.fields import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"

@@ -17,8 +17,8 @@ from cutover.steps.rollouts import old_side_not_ready
 from cutover.steps.traffic import drift, preconditions, sides
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
+from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import Snapshot
-from cutover.targets.targets import Foreign
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from cutover.steps.preconditions import may_not_patch
 from cutover.steps.traffic import sides
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
-from cutover.targets.foreign import command
+from cutover.targets.foreign import restore_command
 
 
 async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
@@ -25,7 +25,7 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
     try:
         body = await context.cluster.get(step.ref(context))
         found = step.pairs(context, body)
-        free = context.targets.may_take(
+        free = context.targets.unclaimed_by_others(
             body
         )  # else it waits for a plan that goes on, and that takes away what is its own
         fields = temporary_fields(step, context, body, found) if free else []
@@ -53,7 +53,7 @@ def _left(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]
     """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
     for left in step.where.leftovers(body, found):
         fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
-        says = f"{left.message}; remove it: {command(step.ref(context), *fields)}"
+        says = f"{left.message}; remove it: {restore_command(step.ref(context), *fields)}"
         yield Problem(f"{context.place}.traffic", says, warning=not (left.mirrors and step.mirror))
 
 
