@@ -173,7 +173,7 @@ async def test_both_sides_show_certificates_and_new_ones_are_taken(tmp_path: Pat
     tls = {"caFile": "ca.crt", "certFile": "tls.crt", "keyFile": "tls.key"}
     fields = {"tls": {key: str(tmp_path / file) for key, file in tls.items()}}
     async with serving(RunTally().handle, as_server(servers, clients)) as url, asking(url, **fields) as providers:
-        assert (await ask(providers)).note == "Prometheus cannot be reached", "a stranger's certificate"
+        assert (await ask(providers)).note == "cannot reach Prometheus", "a stranger's certificate"
         as_client(tmp_path, clients, "cutover.example")
         assert (await ask(providers)).value == 7.0
         (tmp_path / "tls.key").write_text(SECRET)
@@ -185,7 +185,7 @@ async def test_without_a_certificate_it_is_not_let_in(tmp_path: Path) -> None:
     servers.cert_pem.write_to_path(tmp_path / "ca.crt")
     fields = {"tls": {"caFile": str(tmp_path / "ca.crt")}}
     async with serving(RunTally().handle, as_server(servers, trustme.CA())) as url, asking(url, **fields) as providers:
-        assert (await ask(providers)).note == "Prometheus cannot be reached"
+        assert (await ask(providers)).note == "cannot reach Prometheus"
 
 
 @pytest.mark.parametrize("trusts_another", [True, False], ids=["another", "the system's"])
@@ -197,7 +197,7 @@ async def test_a_server_that_is_not_trusted_is_told_nothing(tmp_path: Path, trus
         fields["tls"] = {"caFile": str(tmp_path / "ca.crt")}
     seen = RunTally()
     async with serving(seen.handle, as_server(trustme.CA())) as url, asking(url, **fields) as providers:
-        assert (await ask(providers)).note == "the TLS connection to Prometheus cannot be made"
+        assert (await ask(providers)).note == "cannot establish a TLS connection to Prometheus"
     assert seen.headers == []
 
 
@@ -209,7 +209,7 @@ async def test_a_redirect_is_not_followed_and_takes_no_token_along(tmp_path: Pat
         raise web.HTTPTemporaryRedirect(f"{other}/status")
 
     says, fields = (
-        "answers with another address, which is not followed (HTTP 307)",
+        "answered with a redirect, which is not followed (HTTP 307)",
         {"bearerTokenFile": f"{tmp_path}/token"},
     )
     async with serving(elsewhere.handle) as other, serving(redirect) as url, asking(url, **fields) as providers:
@@ -271,7 +271,7 @@ async def test_who_found_no_place_in_time_was_not_asked() -> None:
         first, second = await asyncio.gather(fetch(providers), fetch(providers))
         assert first.note == "provider status gave no answer within 0.3s"
         assert second.note in {
-            "provider status was not asked, because 1 questions to it were under way already",
+            "provider status was not queried, because 1 queries to it were already running",
             first.note,  # the first one's time was over a moment earlier
         }
         forever.set()
@@ -306,8 +306,10 @@ async def test_too_large_is_said_and_not_read_to_its_end(compressed: bool) -> No
         return answer
 
     async with serving(endless) as url, asking(url, maxBytes=100_000, timeout=20) as providers:
-        assert (await fetch(providers)).note == "the answer of provider status is too large; the most is 100000 bytes"
-        assert (await ask(providers)).note == "the answer of Prometheus is too large; the most is 100000 bytes"
+        assert (
+            await fetch(providers)
+        ).note == "the answer of provider status is too large; the maximum is 100000 bytes"
+        assert (await ask(providers)).note == "the answer of Prometheus is too large; the maximum is 100000 bytes"
 
 
 async def test_a_large_answer_is_read_beside_the_loop() -> None:
@@ -321,11 +323,11 @@ async def test_a_large_answer_is_read_beside_the_loop() -> None:
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        (401, "does not take the operator's credentials (HTTP 401)"),
-        (403, "does not take the operator's credentials (HTTP 403)"),
-        (404, "refuses the query (HTTP 404)"),
-        (503, "refuses the query (HTTP 503)"),
-        (204, "refuses the query (HTTP 204)"),
+        (401, "rejected the operator's credentials (HTTP 401)"),
+        (403, "rejected the operator's credentials (HTTP 403)"),
+        (404, "rejected the query (HTTP 404)"),
+        (503, "rejected the query (HTTP 503)"),
+        (204, "rejected the query (HTTP 204)"),
     ],
 )
 async def test_another_code(code: int, says: str) -> None:
@@ -366,13 +368,13 @@ async def test_a_connection_that_breaks() -> None:
         return web.Response()
 
     async with serving(cut) as url, asking(url) as providers:
-        assert (await fetch(providers)).note == "provider status cannot be reached"
+        assert (await fetch(providers)).note == "cannot reach provider status"
 
 
 async def test_nobody_there() -> None:
     async with asking("http://127.0.0.1:9") as providers:
-        assert (await ask(providers)).note == "Prometheus cannot be reached"
-        assert (await fetch(providers)).note == "provider status cannot be reached"
+        assert (await ask(providers)).note == "cannot reach Prometheus"
+        assert (await fetch(providers)).note == "cannot reach provider status"
         assert (providers.names("prometheus"), providers.names("http")) == (["default"], ["status"])
         assert (await providers.query("status", "up", 60)).note == "there is no provider status of kind prometheus"
         nothing = await providers.fetch("other", "", {}, lambda _: Sample(0.0))

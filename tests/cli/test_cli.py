@@ -60,7 +60,7 @@ def test_lint() -> None:
     bad = GOOD.replace("[50, 100]", "[100, 50]").replace("5s", "five")
     done = cutover("lint", "-", stdin=bad)
     assert done.returncode == 1
-    assert "steps[deploy].gates[pods].readiness.for: 'five' is not possible" in done.stderr
+    assert "steps[deploy].gates[pods].readiness.for: 'five' is not valid" in done.stderr
     assert "steps[shift].traffic: weights must ascend, and 50 comes after 100" in done.stderr
     assert "2 errors" in done.stderr
 
@@ -87,7 +87,7 @@ def test_the_plans_of_a_list() -> None:
         text = yaml.safe_dump({"apiVersion": "v1", "kind": kind, "items": [plan, {"kind": "Pod"}, "x", worse]})
         done = cutover("lint", "-", stdin=f"{text}---\n{text}")
         assert done.returncode == 1
-        assert "-.items[3]: steps[deploy].gates[pods].readiness.for: 'five' is not possible" in done.stderr
+        assert "-.items[3]: steps[deploy].gates[pods].readiness.for: 'five' is not valid" in done.stderr
         assert "-#2.items[3]: steps[deploy]" in done.stderr
         assert "2 errors" in done.stderr
     for items in ([], None, "x", [{"kind": "List", "items": [plan]}]):
@@ -174,7 +174,7 @@ def test_a_file_that_is_not_there() -> None:
 
 def test_the_wrong_version() -> None:
     done = cutover("lint", "-", stdin=GOOD.replace("v1alpha1", "v1"))
-    assert "'cutover.dev/v1' is not known; use cutover.dev/v1alpha1" in done.stderr
+    assert "'cutover.dev/v1' is not supported; use cutover.dev/v1alpha1" in done.stderr
 
 
 def test_what_a_document_lacks_is_said_at_once() -> None:
@@ -184,7 +184,7 @@ def test_what_a_document_lacks_is_said_at_once() -> None:
             done = cutover(verb, "-", stdin=text)
             assert done.returncode == 1
             assert "metadata.name: is missing; give the plan a name" in done.stderr
-            assert "'cutover.dev/v1' is not known" in done.stderr
+            assert "'cutover.dev/v1' is not supported" in done.stderr
 
 
 def test_impact_of_a_document_without_metadata_is_one_sentence(tmp_path: Path) -> None:

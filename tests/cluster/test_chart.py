@@ -163,8 +163,8 @@ def test_files_for_the_providers_are_mounted_where_the_settings_look(tmp_path: P
     file = tmp_path / "settings.yaml"
     file.write_text(text.replace("/etc/cutover-files", str(tmp_path)))
     providers = load(file).providers
-    assert providers["default"].server.read() == {"Authorization": "Bearer s3cret"}
-    assert providers["status"].server.read() == {"X-Key": "k1"}
+    assert providers["default"].server.read_headers() == {"Authorization": "Bearer s3cret"}
+    assert providers["status"].server.read_headers() == {"X-Key": "k1"}
     assert providers["status"].server.max_bytes == 4096
 
 

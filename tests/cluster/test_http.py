@@ -100,11 +100,11 @@ def test_a_bad_number_takes_everything_back_and_nothing_secret_is_said(
 
 TROUBLES: dict[str, tuple[str, dict[str, Any], str]] = {
     "html": ("status", {"path": "/html"}, "the answer of provider status is not JSON"),
-    "large": ("status", {"path": "/large"}, "the answer of provider status is too large; the most is 4096 bytes"),
+    "large": ("status", {"path": "/large"}, "the answer of provider status is too large; the maximum is 4096 bytes"),
     "slow": ("status", {"path": "/slow"}, "provider status gave no answer within 1s"),
-    "moved": ("status", {"path": "/moved"}, "provider status answers with another address, which is not followed (HTTP 302)"),
-    "broken": ("status", {"path": "/broken"}, "provider status refuses the query (HTTP 500)"),
-    "stranger": ("stranger", {"path": "/status"}, "provider stranger does not take the operator's credentials (HTTP 401)"),
+    "moved": ("status", {"path": "/moved"}, "provider status answered with a redirect, which is not followed (HTTP 302)"),
+    "broken": ("status", {"path": "/broken"}, "provider status rejected the query (HTTP 500)"),
+    "stranger": ("stranger", {"path": "/status"}, "provider stranger rejected the operator's credentials (HTTP 401)"),
     "nothing": ("status", {"path": "/status", "jsonPath": "$.nothing"}, "the JSONPath finds nothing in the response"),
     "several": ("status", {"path": "/status", "jsonPath": "$.parts[*].lag"}, "the JSONPath finds several values in the response, not one"),
     "text": ("status", {"path": "/status", "jsonPath": "$.parts[?@.name == 'web'].lag"}, "the JSONPath finds a string, not a number"),

@@ -169,7 +169,7 @@ def test_paused_in_the_middle_and_woken_too_late(pair: Pair, shop: Shop) -> None
     works.process.signal(signal.SIGCONT)
     until("it has ended", lambda: not works.alive)
     assert works.process.exit_code == 1
-    assert f"Lease cutover is now held by {waits.name}" in works.process.tail()
+    assert f"lost Lease cutover: it belongs to {waits.name} now" in works.process.tail()
     assert shop.objects() == before
     assert shop.status().phase is Phase.ROLLED_BACK
     assert shop.leftovers() == []

@@ -13,17 +13,17 @@ from support.cluster.shop import Shop
 pytestmark = pytest.mark.cluster
 
 TROUBLES = {
-    "down": ("down", "vector(0)", "Prometheus cannot be reached"),
-    "empty": ("default", "no_such_series", "the query gives no series: nothing is there, or it is stale"),
-    "nan": ("default", "vector(0) / vector(0)", "the query gives NaN, which is no usable number"),
-    "infinite": ("default", "vector(1) / vector(0)", "the query gives +Inf, which is no usable number"),
+    "down": ("down", "vector(0)", "cannot reach Prometheus"),
+    "empty": ("default", "no_such_series", "the query returns no series: there is no data, or it is stale"),
+    "nan": ("default", "vector(0) / vector(0)", "the query returns NaN, which is not a finite number"),
+    "infinite": ("default", "vector(1) / vector(0)", "the query returns +Inf, which is not a finite number"),
     "several": (
         "default",
         "vector(1) or label_replace(vector(2), 'a', 'b', '', '')",
-        "the query gives 2 series, not one; aggregate it, for example with sum()",
+        "the query returns 2 series, not one; aggregate them, for example with sum()",
     ),
-    "range": ("default", "up[1m]", "the query gives a matrix, not one number"),
-    "refused": ("default", "sum(", "Prometheus refuses the query (HTTP 400)"),
+    "range": ("default", "up[1m]", "the query returns a matrix, not one number"),
+    "refused": ("default", "sum(", "Prometheus rejected the query (HTTP 400)"),
 }
 
 
@@ -110,7 +110,7 @@ def test_a_ratio_shows_both_values_and_a_baseline_of_nothing_is_no_pass(shop: Sh
     for name, says in {
         "over": "1.2 (360 against a baseline of 300) is not <= 1.1",
         "zero": "the baseline is 0; a ratio needs one above 0",
-        "empty": "the baseline: the query gives no series: nothing is there, or it is stale",
+        "empty": "the baseline: the query returns no series: there is no data, or it is stale",
     }.items():
         status = shop.until_ended(name)
         assert status.phase is Phase.ROLLED_BACK

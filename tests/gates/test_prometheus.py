@@ -81,7 +81,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         (360, Sample(0), None, "the baseline is 0; a ratio needs one above 0"),
         (0, Sample(0), None, "the baseline is 0; a ratio needs one above 0"),
         (360, Sample(-0.5), None, "the baseline is -0.5; a ratio needs one above 0"),
-        (360, Sample(None, "the query gives no series"), None, "the baseline: the query gives no series"),
+        (360, Sample(None, "the query returns no series"), None, "the baseline: the query returns no series"),
         (1e300, Sample(1e-300), None, "1e+300 against a baseline of 1e-300 gives no usable ratio"),
     ],
 )

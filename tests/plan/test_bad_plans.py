@@ -64,7 +64,7 @@ def test_what_yaml_has_read_otherwise_is_said() -> None:
         parse(spec)
     assert [problem.message for problem in caught.value.problems] == [
         "NaN is not a whole number; write one without quotes",
-        "YAML has read the key true, which is no string; put it in quotes, or mend its name",
+        "YAML reads the key true, which is not a string; put it in quotes, or fix its name",
     ]
 
 

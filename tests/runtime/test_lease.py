@@ -261,7 +261,7 @@ async def test_one_that_was_taken_over_is_lost() -> None:
     mine = lease(api)
     await mine.acquire()
     api.put("other")
-    with pytest.raises(Lost, match="Lease cutover is now held by other instead of me"):
+    with pytest.raises(Lost, match="lost Lease cutover: it belongs to other now, not to me"):
         await waited(mine.keep_renewed())
     assert api.holder == "other"
 
@@ -271,7 +271,7 @@ async def test_one_that_is_deleted_is_lost() -> None:
     mine = lease(api)
     await mine.acquire()
     api.body = None
-    with pytest.raises(Lost, match="held by nobody"):
+    with pytest.raises(Lost, match="it belongs to nobody now"):
         await waited(mine.keep_renewed())
 
 
@@ -371,7 +371,7 @@ async def test_released_while_away() -> None:
 def test_times_must_rise(tmp_path: Any) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("lease: {duration: 5s}")
-    with pytest.raises(PlanError, match=r"^lease: .* must rise in this order; they are 2s, 5s, 10s, 5s$"):
+    with pytest.raises(PlanError, match=r"^lease: .* must increase in this order; they are 2s, 5s, 10s, 5s$"):
         load(file)
     file.write_text("lease: null")
     assert load(file).lease is None

@@ -69,29 +69,29 @@ def logged(settings: Settings, files: Path, caplog: pytest.LogCaptureFixture) ->
 URL = "https://prometheus.monitoring:9090"
 SIMPLE: list[tuple[dict[str, Any], str]] = [
     ({}, "url: is missing; add it"),
-    ({"url": "prometheus:9090"}, "url: the value is not possible: write an address such as https://prometheus.monitoring:9090"),
-    ({"url": f"https://alice:{SECRET}@x"}, "url: the address has a user or a password in it; put them into files and name those in basic"),
-    ({"url": f"https://x/?token={SECRET}"}, "url: the address has a ? or a # in it; end it before, what is asked comes from the plan"),
+    ({"url": "prometheus:9090"}, "url: the value is not valid: write a URL such as https://prometheus.monitoring:9090"),
+    ({"url": f"https://alice:{SECRET}@x"}, "url: the URL contains a user or a password; put them into files and name the files in basic"),
+    ({"url": f"https://x/?token={SECRET}"}, "url: the URL contains ? or #; end it before that, the query comes from the plan"),
     ({"url": URL, "timeout": 0}, "timeout: the value is too small; it must be above 0"),
-    ({"url": URL, "timeout": 61}, "timeout: the value is too large; the most is 60"),
+    ({"url": URL, "timeout": 61}, "timeout: the value is too large; the maximum is 60"),
     ({"url": URL, "timeout": "soon"}, "timeout: the value is not a number; write one without quotes"),
-    ({"url": URL, "maxBytes": 10}, "maxBytes: the value is too small; the least is 1024"),
-    ({"url": URL, "maxBytes": 1 << 30}, "maxBytes: the value is too large; the most is 16777216"),
-    ({"url": URL, "concurrency": 0}, "concurrency: the value is too small; the least is 1"),
-    ({"url": URL, "concurrency": 257}, "concurrency: the value is too large; the most is 256"),
-    ({"url": URL, "bearerToken": SECRET}, "bearerToken: there is no such field here; did you mean bearerTokenFile?"),
-    ({"url": URL, "bearerTokenFile": SECRET}, "bearerTokenFile: it is no absolute path; give the file that holds the value, such as /etc/cutover-files/login/token"),
+    ({"url": URL, "maxBytes": 10}, "maxBytes: the value is too small; the minimum is 1024"),
+    ({"url": URL, "maxBytes": 1 << 30}, "maxBytes: the value is too large; the maximum is 16777216"),
+    ({"url": URL, "concurrency": 0}, "concurrency: the value is too small; the minimum is 1"),
+    ({"url": URL, "concurrency": 257}, "concurrency: the value is too large; the maximum is 256"),
+    ({"url": URL, "bearerToken": SECRET}, "bearerToken: unknown field; did you mean bearerTokenFile?"),
+    ({"url": URL, "bearerTokenFile": SECRET}, "bearerTokenFile: is not an absolute path; give the file that contains the value, such as /etc/cutover-files/login/token"),
     ({"url": URL, "bearerTokenFile": 12345}, "bearerTokenFile: the value is not a string; put it in quotes"),
     ({"url": URL, "basic": f"alice:{SECRET}"}, "basic: the value is not a mapping; put its fields below it, indented"),
     ({"url": URL, "basic": {"usernameFile": "/x"}}, "basic.passwordFile: is missing; add it"),
     ({"url": URL, "headers": f"X-Key: {SECRET}"}, "headers: the value is not a mapping; put its fields below it, indented"),
-    ({"url": URL, "headers": {"X-Key": f"{SECRET}\n"}}, "headers.X-Key: it is no header's value; give a string of printable ASCII characters"),
-    ({"url": URL, "headers": {f"X {SECRET}": "1"}}, "headers: the name of a header has characters that none may have; use letters, digits and -"),
-    ({"url": URL, "headers": {"authorization": f"Bearer {SECRET}"}}, "headers: authorization is secret; put its value into a file and name that in headerFiles"),
-    ({"url": URL, "headers": {"Host": "1"}}, "headers: Host belongs to the request itself; drop it"),
-    ({"url": "https://prometheus:9o90"}, "url: the value is not possible: write an address such as https://prometheus.monitoring:9090"),
-    ({"url": "https://prometheus:99999"}, "url: the value is not possible: write an address such as https://prometheus.monitoring:9090"),
-    ({"url": URL, "tls": {"insecureSkipVerify": True}}, "tls.insecureSkipVerify: there is no such field here; drop it"),
+    ({"url": URL, "headers": {"X-Key": f"{SECRET}\n"}}, "headers.X-Key: is not a valid header value; give a string of printable ASCII characters"),
+    ({"url": URL, "headers": {f"X {SECRET}": "1"}}, "headers: a header name contains characters that are not allowed; use letters, digits and -"),
+    ({"url": URL, "headers": {"authorization": f"Bearer {SECRET}"}}, "headers: authorization is secret; put its value into a file and name the file in headerFiles"),
+    ({"url": URL, "headers": {"Host": "1"}}, "headers: Host is set by the request itself; remove it"),
+    ({"url": "https://prometheus:9o90"}, "url: the value is not valid: write a URL such as https://prometheus.monitoring:9090"),
+    ({"url": "https://prometheus:99999"}, "url: the value is not valid: write a URL such as https://prometheus.monitoring:9090"),
+    ({"url": URL, "tls": {"insecureSkipVerify": True}}, "tls.insecureSkipVerify: unknown field; remove it"),
 ]  # fmt: skip
 
 
@@ -103,28 +103,28 @@ def test_one_sentence_a_field(server: dict[str, Any], says: str, tmp_path: Path,
 
 
 WHOLE: list[tuple[dict[str, Any], str]] = [
-    ({"bearerTokenFile": "FILES/token", "basic": {"usernameFile": "FILES/user", "passwordFile": "FILES/token"}}, f"{AT}: bearerTokenFile and basic both say who asks; keep one"),
+    ({"bearerTokenFile": "FILES/token", "basic": {"usernameFile": "FILES/user", "passwordFile": "FILES/token"}}, f"{AT}: bearerTokenFile and basic exclude each other; keep one"),
     ({"bearerTokenFile": "FILES/token", "headerFiles": {"authorization": "FILES/token"}}, f"{AT}: header Authorization is given twice; keep one"),
     ({"headers": {"X-Key": SECRET}, "headerFiles": {"x-key": "FILES/token"}}, f"{AT}: header X-Key is given twice; keep one"),
-    ({"tls": {"certFile": "FILES/tls.crt"}}, f"{AT}.tls: it has certFile and no keyFile; a certificate needs its key, so give both"),
-    ({"tls": {"keyFile": "FILES/tls.key"}}, f"{AT}.tls: it has keyFile and no certFile; a certificate needs its key, so give both"),
-    ({"tls": {}}, f"{AT}.tls: it has neither caFile nor certFile; give one, or drop tls"),
-    ({"url": "http://x", "tls": {"caFile": "FILES/ca.crt"}}, f"{AT}: it has tls, and its url begins with http:; write https:, or drop tls"),
+    ({"tls": {"certFile": "FILES/tls.crt"}}, f"{AT}.tls: has certFile but no keyFile; give both"),
+    ({"tls": {"keyFile": "FILES/tls.key"}}, f"{AT}.tls: has keyFile but no certFile; give both"),
+    ({"tls": {}}, f"{AT}.tls: has neither caFile nor certFile; give one, or remove tls"),
+    ({"url": "http://x", "tls": {"caFile": "FILES/ca.crt"}}, f"{AT}: has tls, but its url begins with http:; write https:, or remove tls"),
 ]  # fmt: skip
 OF_FILES: list[tuple[dict[str, Any], str]] = [
     ({"bearerTokenFile": "FILES/nowhere"}, f"{AT}.bearerTokenFile: FILES/nowhere cannot be read: no such file or directory"),
     ({"bearerTokenFile": "FILES/folder"}, f"{AT}.bearerTokenFile: FILES/folder cannot be read: is a directory"),
     ({"bearerTokenFile": "FILES/empty"}, f"{AT}.bearerTokenFile: FILES/empty is empty"),
-    ({"bearerTokenFile": "FILES/two"}, f"{AT}.bearerTokenFile: FILES/two has line breaks or characters other than printable ASCII in it; it must hold the value alone"),
-    ({"bearerTokenFile": "FILES/binary"}, f"{AT}.bearerTokenFile: FILES/binary is no text"),
-    ({"bearerTokenFile": "FILES/large"}, f"{AT}.bearerTokenFile: FILES/large is larger than 65536 bytes, so it is something else"),
-    ({"headerFiles": {"X-Key": "FILES/two"}}, f"{AT}.headerFiles.X-Key: FILES/two has line breaks or characters other than printable ASCII in it; it must hold the value alone"),
-    ({"basic": {"usernameFile": "FILES/colon", "passwordFile": "FILES/token"}}, f"{AT}.basic.usernameFile: FILES/colon has a colon in it, which no user name may have"),
+    ({"bearerTokenFile": "FILES/two"}, f"{AT}.bearerTokenFile: FILES/two contains line breaks or characters other than printable ASCII; it must contain only the value"),
+    ({"bearerTokenFile": "FILES/binary"}, f"{AT}.bearerTokenFile: FILES/binary is not a text file"),
+    ({"bearerTokenFile": "FILES/large"}, f"{AT}.bearerTokenFile: FILES/large is larger than 65536 bytes; check that it is the right file"),
+    ({"headerFiles": {"X-Key": "FILES/two"}}, f"{AT}.headerFiles.X-Key: FILES/two contains line breaks or characters other than printable ASCII; it must contain only the value"),
+    ({"basic": {"usernameFile": "FILES/colon", "passwordFile": "FILES/token"}}, f"{AT}.basic.usernameFile: FILES/colon contains a colon, which a user name must not have"),
     ({"tls": {"caFile": "FILES/nowhere"}}, f"{AT}.tls.caFile: FILES/nowhere cannot be read: no such file or directory"),
-    ({"tls": {"caFile": "FILES/token"}}, f"{AT}.tls.caFile: FILES/token holds no certificates in PEM"),
+    ({"tls": {"caFile": "FILES/token"}}, f"{AT}.tls.caFile: FILES/token contains no PEM certificates"),
     ({"tls": {"certFile": "FILES/nowhere", "keyFile": "FILES/tls.key"}}, f"{AT}.tls.certFile: FILES/nowhere cannot be read: no such file or directory"),
-    ({"tls": {"certFile": "FILES/tls.crt", "keyFile": "FILES/other.key"}}, f"{AT}.tls: the key in FILES/other.key is not that of the certificate in FILES/tls.crt"),
-    ({"tls": {"certFile": "FILES/tls.crt", "keyFile": "FILES/token"}}, f"{AT}.tls: FILES/tls.crt and FILES/token are no certificate and key in PEM without a passphrase"),
+    ({"tls": {"certFile": "FILES/tls.crt", "keyFile": "FILES/other.key"}}, f"{AT}.tls: the key in FILES/other.key does not match the certificate in FILES/tls.crt"),
+    ({"tls": {"certFile": "FILES/tls.crt", "keyFile": "FILES/token"}}, f"{AT}.tls: FILES/tls.crt and FILES/token are not a PEM certificate and key without a passphrase"),
 ]  # fmt: skip
 
 
@@ -159,18 +159,18 @@ def test_all_that_is_of_no_use_is_said_at_once(tmp_path: Path, files: Path, capl
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("providers: {default: {}}", "providers.default: a provider has exactly one of prometheus and http"),
+        ("providers: {default: {}}", "providers.default: must have exactly one of prometheus and http"),
         (
             f"providers: {{default: {{prometheus: {{url: {URL}}}, http: {{url: {URL}}}}}}}",
-            "providers.default: a provider has exactly one of prometheus and http",
+            "providers.default: must have exactly one of prometheus and http",
         ),
         (
             f"providers: {{Default: {{http: {{url: {URL}}}}}}}",
-            "providers.Default.[key]: the value is no valid name; use lower case letters, digits and -, at most 63",
+            "providers.Default.[key]: the value is not a valid name; use lower case letters, digits and -, at most 63",
         ),
-        (f"providers:\n  x: [{SECRET}\n", "FILE is not YAML at line 3; mend it"),
-        (f"{SECRET}\n", "FILE is no mapping; write `providers:` and what belongs below it"),
-        ("\0", "FILE is not YAML; mend it"),
+        (f"providers:\n  x: [{SECRET}\n", "FILE is not valid YAML at line 3; fix it"),
+        (f"{SECRET}\n", "FILE is not a mapping; write `providers:` and the providers below it"),
+        ("\0", "FILE is not valid YAML; fix it"),
     ],
 )
 def test_the_file_as_a_whole(text: str, says: str, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_is_good_is_taken_and_shows_no_header(files: Path, tmp_path: Path) 
     found = settings.providers["default"].server
     assert found.url == f"{URL}/prefix"
     assert (found.timeout, found.max_bytes, found.concurrency) == (10, 1 << 20, 32)
-    assert found.read() == {"X-Scope-OrgID": SECRET, "X-Key": SECRET, "Authorization": "Basic YWxpY2U6czNjcmV0"}
+    assert found.read_headers() == {"X-Scope-OrgID": SECRET, "X-Key": SECRET, "Authorization": "Basic YWxpY2U6czNjcmV0"}
     assert SECRET not in repr(settings)
 
 

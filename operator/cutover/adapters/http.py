@@ -1,6 +1,6 @@
-"""One server that the administrator configured, asked within its limits. What it answers goes to a reader and nowhere else.
+"""Sends queries to one configured server, within its limits. Its answer goes to a reader and nowhere else. Called by providers.py.
 
-Any trouble is a sample without a value and a note in our own words: no text of an answer, no credential, no address.
+Every failure is a sample without a value and with a note in our own words: no text of an answer, no credential, no URL.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from cutover.settings.settings import Server
 
 log = logging.getLogger(__name__)
 
-_QUICK: Final = 16384
-"""Bytes of an answer that are read at once; a larger one is read in a thread, so that the loop goes on meanwhile."""
+_PARSED_INLINE: Final = 16384
+"""Bytes of an answer that are parsed in the event loop; a larger one is parsed in a thread, so that the loop is not blocked."""
 
 
 class ProviderEndpoint:
-    """Asks one server.
+    """One server of one provider.
 
     Args:
-        name: as notes call it.
-        place: of its settings, as the log names them.
-        server: where it is.
-        session: of all providers, for its connections.
+        name: of the provider, for notes.
+        place: where it is in the settings, for the log.
+        server: its settings.
+        session: returns the session that all providers share.
     """
 
     def __init__(self, name: str, place: str, server: Server, session: Callable[[], aiohttp.ClientSession]) -> None:
@@ -51,7 +51,7 @@ class ProviderEndpoint:
         query: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
     ) -> Sample:
-        """GET, or POST of a form, below the server's address; `read` makes a sample of the JSON that comes back."""
+        """GET, or POST a form, below the server's URL; `read` turns the JSON answer into a sample."""
         url = URL(self._server.url + path, encoded=True).with_query(query or None)
         sent = False
         try:
@@ -62,13 +62,13 @@ class ProviderEndpoint:
             if sent:
                 return Sample(None, f"{self._name} gave no answer within {self._server.timeout:g}s")
             most = self._server.concurrency
-            return Sample(None, f"{self._name} was not asked, because {most} questions to it were under way already")
+            return Sample(None, f"{self._name} was not queried, because {most} queries to it were already running")
         except PlanError:
             return Sample(None, f"the operator's credentials for {self._name} cannot be used; its log says why")
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
-            return Sample(None, f"the TLS connection to {self._name} cannot be made")
+            return Sample(None, f"cannot establish a TLS connection to {self._name}")
         except (aiohttp.ClientError, OSError):
-            return Sample(None, f"{self._name} cannot be reached")
+            return Sample(None, f"cannot reach {self._name}")
 
     async def _send(self, url: URL, form: Mapping[str, str] | None, read: Callable[[Json], Sample]) -> Sample:
         headers, trusted = self._credentials()
@@ -82,14 +82,14 @@ class ProviderEndpoint:
                 text += part
                 if len(text) > self._server.max_bytes:
                     return Sample(
-                        None, f"the answer of {self._name} is too large; the most is {self._server.max_bytes} bytes"
+                        None, f"the answer of {self._name} is too large; the maximum is {self._server.max_bytes} bytes"
                     )
-        if len(text) > _QUICK:
+        if len(text) > _PARSED_INLINE:
             return await asyncio.to_thread(self._read, text, read)
         return self._read(text, read)
 
     def usable(self) -> bool:
-        """Whether the files of its credentials are of use as they are now."""
+        """Whether its credential files can be used as they are now."""
         try:
             self._credentials()
         except PlanError:
@@ -97,15 +97,15 @@ class ProviderEndpoint:
         return True
 
     def _credentials(self) -> tuple[dict[str, str], ssl.SSLContext | bool]:
-        """The headers to send and whom to trust now. The log says what cannot be used, and when all can again: once each.
+        """The headers to send and whom to trust now. Logs once what cannot be used, and once when it can be used again.
 
         Raises:
-            PlanError: with every file that is of no use.
+            PlanError: with every file that cannot be used.
         """
         headers, problems = {"Accept": "application/json"}, list[Problem]()
         trusted: ssl.SSLContext | bool = True
         try:
-            headers |= self._server.read()
+            headers |= self._server.read_headers()
         except PlanError as error:
             problems.extend(error.problems)
         try:
@@ -124,10 +124,10 @@ class ProviderEndpoint:
 
     def _refusal(self, code: int) -> str:
         if code in {401, 403}:
-            return f"{self._name} does not take the operator's credentials (HTTP {code})"
+            return f"{self._name} rejected the operator's credentials (HTTP {code})"
         if 300 <= code < 400:  # noqa: PLR2004 -- redirections
-            return f"{self._name} answers with another address, which is not followed (HTTP {code})"
-        return f"{self._name} refuses the query (HTTP {code})"
+            return f"{self._name} answered with a redirect, which is not followed (HTTP {code})"
+        return f"{self._name} rejected the query (HTTP {code})"
 
     def _read(self, text: bytearray, read: Callable[[Json], Sample]) -> Sample:
         try:
@@ -138,19 +138,20 @@ class ProviderEndpoint:
 
 
 class _Certificates:
-    """The context of a provider's connections, made anew when one of its files has changed."""
+    """The TLS context of a provider, made again when one of its files has changed."""
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
-        self._seen: object = None
-        self._made: ssl.SSLContext | None = None
+        self._fingerprints: object = None
+        self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """The one to use now. Raises PlanError."""
-        seen = [_fingerprint(file) for file in self._tls.files()]
-        if self._made is None or seen != self._seen:
-            self._made, self._seen = self._tls.context(), seen
-        return self._made
+        """The context to use now. Raises PlanError."""
+        # Taken before the files are read: if one changes in between, the next call sees another fingerprint and reads it again.
+        fingerprints = [_fingerprint(file) for file in self._tls.files()]
+        if self._context is None or fingerprints != self._fingerprints:
+            self._context, self._fingerprints = self._tls.context(), fingerprints
+        return self._context
 
 
 def _fingerprint(file: str) -> object:

@@ -1,6 +1,6 @@
-"""What goes over the wire to the API server, seen from inside the HTTP client: our own requests and Kopf's alike.
+"""Traces requests to the API server from inside the HTTP client, our own and Kopf's. Called by app.py.
 
-Nothing here decides anything; runtime/ counts it and judges from it whether the process still tries.
+Nothing is decided here: runtime/ counts the requests, and derives from them whether the process is still alive.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 @dataclass(frozen=True, slots=True)
 class TracedRequest:
-    """One request that is over; of a watch, its beginning.
+    """A request that has ended; of a watch, its start.
 
     Attributes:
-        verb: as RBAC calls it: get, list, watch, create, update, patch, delete, deletecollection.
-        resource: as kubectl calls it, such as ``deployments.apps``, with a subresource after a slash; empty for discovery.
-        code: of HTTP; 0 when there was no answer.
-        seconds: until the answer began.
-        impersonated: made as a plan's account: a write to a target.
-        next_page: of a list, a further part of it.
+        verb: in terms of RBAC: get, list, watch, create, update, patch, delete, deletecollection.
+        resource: in terms of kubectl, such as ``deployments.apps``, with a subresource after a slash; empty for discovery.
+        code: HTTP status; 0 when there was no answer.
+        seconds: time until the answer began.
+        impersonated: sent as a plan's account, so it is a write to a target.
+        next_page: a further page of a list, not its first.
     """
 
     verb: str
@@ -42,40 +42,40 @@ class TracedRequest:
     next_page: bool = False
 
 
-def trace(begun: Callable[[], None], answered: Callable[[TracedRequest], None]) -> aiohttp.TraceConfig:
-    """A trace for a session of aiohttp, which calls back before each request and after each answer."""
+def trace(on_start: Callable[[], None], on_end: Callable[[TracedRequest], None]) -> aiohttp.TraceConfig:
+    """A trace for an aiohttp session that calls back before each request and after each answer."""
 
     async def start(_: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestStartParams) -> None:
-        context.begun = asyncio.get_running_loop().time()
-        begun()
+        context.started = asyncio.get_running_loop().time()
+        on_start()
 
     def end(context: SimpleNamespace, params: Any, code: int) -> None:
         verb, resource = classify(params.method, params.url)
-        seconds = asyncio.get_running_loop().time() - context.begun
-        answered(
+        seconds = asyncio.get_running_loop().time() - context.started
+        on_end(
             TracedRequest(
                 verb, resource, code, seconds, "Impersonate-User" in params.headers, "continue" in params.url.query
             )
         )
 
-    async def over(_: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
+    async def ended(_: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
         end(context, params, params.response.status)
 
     async def failed(
         _: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestExceptionParams
     ) -> None:
-        if not isinstance(params.exception, asyncio.CancelledError):  # that was us
+        if not isinstance(params.exception, asyncio.CancelledError):  # cancelled by this process
             end(context, params, 0)
 
-    made = aiohttp.TraceConfig()
-    made.on_request_start.append(start)
-    made.on_request_end.append(over)
-    made.on_request_exception.append(failed)
-    return made
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(start)
+    config.on_request_end.append(ended)
+    config.on_request_exception.append(failed)
+    return config
 
 
 def classify(method: str, url: URL) -> tuple[str, str]:
-    """Verb and resource of a request, in the words of RBAC."""
+    """Verb and resource of a request, in terms of RBAC."""
     found = _PATH.search(url.path)
     if found is None:
         return method.lower(), ""

@@ -1,4 +1,7 @@
-"""Answers of Prometheus' query API. Anything but one finite number is a sample without a value, with a note in our own words."""
+"""Reads answers of Prometheus' query API. Anything but one finite number becomes a sample without a value and with a note.
+
+Notes are in our own words: no text of an answer reaches a status or a log. Pure; called by providers.py.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +19,31 @@ def read(answer: Json) -> Sample:
     try:
         return _read(answer)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return _unread()
+        return _unreadable()
 
 
-def _unread() -> Sample:
+def _unreadable() -> Sample:
     return Sample(None, "the answer of Prometheus cannot be read")
 
 
 def _read(answer: Json) -> Sample:
     if not isinstance(answer, dict) or answer.get("status") != "success":
-        return _unread()
+        return _unreadable()
     if answer.get("warnings"):
-        return Sample(None, "Prometheus answers with warnings, so the result may be a part of the truth")
+        return Sample(None, "Prometheus answered with warnings, so the result may be incomplete")
     kind, result = answer["data"].get("resultType"), answer["data"].get("result")
     if kind == "scalar":
         return _finite(*result)
     if kind in ("matrix", "string"):
-        return Sample(None, f"the query gives a {kind}, not one number")
+        return Sample(None, f"the query returns a {kind}, not one number")
     if kind != "vector":
-        return _unread()
+        return _unreadable()
     if not result:
-        return Sample(None, "the query gives no series: nothing is there, or it is stale")
+        return Sample(None, "the query returns no series: there is no data, or it is stale")
     if len(result) > 1:
-        return Sample(None, f"the query gives {len(result)} series, not one; aggregate it, for example with sum()")
+        return Sample(None, f"the query returns {len(result)} series, not one; aggregate them, for example with sum()")
     if "value" not in result[0]:
-        return Sample(None, "the query gives a histogram, not one number")
+        return Sample(None, "the query returns a histogram, not one number")
     return _finite(*result[0]["value"])
 
 
@@ -48,4 +51,4 @@ def _finite(at: float, text: str) -> Sample:
     value = float(text)
     if math.isfinite(value):
         return Sample(value, at=float(at))
-    return Sample(None, f"the query gives {text}, which is no usable number")
+    return Sample(None, f"the query returns {text}, which is not a finite number")

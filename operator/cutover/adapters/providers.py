@@ -1,4 +1,4 @@
-"""The port `Metrics`: the administrator's providers by name, each asked in the way of its kind."""
+"""The port `Metrics`: the configured metrics providers by name, each queried by the API of its kind. Made by app.py, used by gates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cutover.settings.settings import Provider
 
 
 class Providers:
-    """All providers, over one set of connections."""
+    """All providers, over one connection pool."""
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._session: aiohttp.ClientSession | None = None
@@ -34,15 +34,15 @@ class Providers:
         return sorted(name for name, provider in self._providers.items() if provider.kind == kind)
 
     def usable(self, provider: str) -> bool:
-        """Whether the files of its credentials, as they are now, are of use; the log says what is not, once."""
+        """Whether its credential files can be used as they are now; if not, the log says why, once."""
         return self._endpoints[provider].usable()
 
     def health(self) -> dict[str, bool]:
-        """Which of all are usable."""
+        """For each provider, whether it is usable."""
         return {name: endpoint.usable() for name, endpoint in self._endpoints.items()}
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 
@@ -51,7 +51,7 @@ class Providers:
         if provider not in self.names("prometheus"):
             return Sample(None, f"there is no provider {provider} of kind prometheus")
         timeout = self._providers[provider].server.timeout
-        # Bare seconds: a duration of PromQL knows no fraction ("2.5s" is refused).
+        # Plain seconds: a PromQL duration has no fractions ("2.5s" is rejected).
         form = {"query": query, "timeout": f"{timeout:.3f}", "lookback_delta": f"{lookback:.3f}"}
         if at is not None:
             form["time"] = f"{at:.3f}"
@@ -65,7 +65,7 @@ class Providers:
 
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None:
-            # No cookie of one plan's question goes with another's; how much may be asked is each provider's limit.
+            # No cookies, so that plans cannot affect each other; concurrency is limited per provider, not here.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )

@@ -36,7 +36,7 @@ def explain(plan: Plan) -> Iterator[str]:
         )
     back = [step.name for step in reversed(plan.steps) if step.kind.undoes]
     yield f"rollback order: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
-    yield "rights that the account needs:"
+    yield "rights the account needs:"
     yield from (f"  {line}" for line in _rights(plan))
 
 

@@ -62,7 +62,9 @@ def parsed(document: Json) -> Any:
 
     problems = []
     if document.get("apiVersion") != PLANS.api_version:
-        problems.append(Problem("apiVersion", f"{document.get('apiVersion')!r} is not known; use {PLANS.api_version}"))
+        problems.append(
+            Problem("apiVersion", f"{document.get('apiVersion')!r} is not supported; use {PLANS.api_version}")
+        )
     if not name_of(document):
         problems.append(Problem("metadata.name", "is missing; give the plan a name"))
     if not isinstance(document.get("spec"), dict):

@@ -15,7 +15,7 @@ from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.plan.contradictions import contradictions
 from cutover.plan.spec import Plan
-from cutover.schema.mistakes import sentences
+from cutover.schema.problems import problems_of
 from cutover.schema.model import Name
 
 _NAME: Final = TypeAdapter[str](Name)
@@ -26,7 +26,7 @@ def parse(spec: Json) -> Plan:
     try:
         plan = Plan.model_validate(spec)
     except ValidationError as error:
-        raise PlanError(*sentences(error, spec, Plan)) from None
+        raise PlanError(*problems_of(error, spec, Plan)) from None
     if problems := tuple(contradictions(plan)):
         raise PlanError(*problems)
     return plan

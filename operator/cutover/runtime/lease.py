@@ -117,7 +117,7 @@ class Lease:
                 self._known = None
                 self._report(f"cannot acquire {self._ref} in namespace {self._ref.namespace}: {error}")
                 await asyncio.sleep(self._retry)
-        log.info("this process holds the Lease", extra={"lease": str(self._ref), "holder": self._me})
+        log.info("this process holds the Lease", extra={"lease": str(self._ref), "identity": self._me})
 
     async def _until_free(self) -> None:
         """Return when nobody holds it, or its holder has not renewed it for its lease duration.
@@ -149,7 +149,7 @@ class Lease:
         if before is None or before["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             self._changed_at = asyncio.get_running_loop().time()
         if _holder(before) != _holder(body) and _holder(body) not in ("", self._me):
-            log.info("standing by", extra={"lease": str(self._ref), "holder": _holder(body)})
+            log.info("standing by", extra={"lease": str(self._ref), "identity": _holder(body)})
 
     def _left(self) -> float:
         """Seconds until it may be taken, if its holder does not renew it."""
@@ -177,7 +177,7 @@ class Lease:
                     # Not acquired again here: another process may have been active in between, and what this one caches would be stale.
                     if _holder(self._known) != self._me:
                         raise Lost(
-                            f"{self._ref} is now held by {_holder(self._known) or 'nobody'} instead of {self._me}"
+                            f"lost {self._ref}: it belongs to {_holder(self._known) or 'nobody'} now, not to {self._me}"
                         )
                 await self._write()
                 pause = max(0.0, sent + every - loop.time())

@@ -1,1 +1,1 @@
-"""What pydantic needs: the base of the models, mistakes as sentences, JSONPath. Knows no kind."""
+"""Base types of everything people write: the base model, field types, validation errors as sentences, JSONPath. Knows no kind."""

@@ -1,7 +1,7 @@
-"""JSONPath (RFC 9535) as plans may write it: what finds a few values in one pass over a document, and nothing costlier.
+"""The part of JSONPath (RFC 9535) that plans may use: it finds a few values in one pass over a document. Pure.
 
-Pure. A path comes from the author of a plan and runs inside the operator, so what could take long is refused: descent (`..`),
-several selectors in one bracket, functions (regular expressions among them), and queries in filters that go to many values.
+A path comes from the author of a plan and runs inside the operator, so what could be slow is refused: descent (`..`), several
+selectors in one bracket, functions (including regular expressions), and queries in filters that yield many values. Called by gates/http.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ from jsonpath.selectors import Filter, IndexSelector, NameSelector, SliceSelecto
 from cutover.field_path import Json
 
 LONGEST: Final = 512
+"""Characters of a path, at most."""
 _DEEPEST: Final = 32
-_PLAIN: Final = (NameSelector, IndexSelector, SliceSelector, WildcardSelector)
+_PLAIN_SELECTORS: Final = (NameSelector, IndexSelector, SliceSelector, WildcardSelector)
 _LITERALS: Final = (Nil, BooleanLiteral, StringLiteral, IntegerLiteral, FloatLiteral)
 _ENVIRONMENT: Final = JSONPathEnvironment(strict=True)
 
 
 def check(text: str) -> None:
-    """Raises ValueError, with a sentence for people, when it is no JSONPath or one that may cost too much."""
+    """Raises ValueError, with a sentence for people, when it is not a JSONPath or could be slow."""
     _compiled(text)
 
 
 def find(text: str, document: Json, most: int) -> list[Json]:
     """The first values that a path leads to, `most` of them at most."""
     path = _compiled(text)
-    if isinstance(document, str):  # the library would read it as JSON once more
+    if isinstance(document, str):  # the library would parse it as JSON again
         return [] if path.segments else [document]
     return [match.obj for match in itertools.islice(path.finditer(document), most)]
 
@@ -55,38 +56,38 @@ def _compiled(text: str) -> JSONPath:
     except (JSONPathError, RecursionError):
         path = None
     if path is None or not isinstance(path, JSONPath):
-        raise ValueError("write one JSONPath as RFC 9535 has it, such as $.latency.p99")
-    if says := _against(path):
-        raise ValueError(says)
+        raise ValueError("write a JSONPath (RFC 9535) such as $.latency.p99")
+    if problem := _problem(path):
+        raise ValueError(problem)
     return path
 
 
-def _against(path: JSONPath) -> str:
-    """What speaks against it; empty for nothing."""
+def _problem(path: JSONPath) -> str:
+    """Why a path is refused; empty when it is not."""
     if len(path.segments) > _DEEPEST:
-        return f"the JSONPath goes {len(path.segments)} levels deep; the most is {_DEEPEST}"
+        return f"the JSONPath goes {len(path.segments)} levels deep; the maximum is {_DEEPEST}"
     for segment in path.segments:
         if not isinstance(segment, JSONPathChildSegment):
-            return "the JSONPath has .. in it, which looks everywhere; name the way to the number"
+            return "the JSONPath contains .., which searches the whole document; write the full path to the number"
         if len(segment.selectors) != 1:
             return "the JSONPath has several selectors in one bracket; keep one"
         (selector,) = segment.selectors
         if isinstance(selector, Filter):
-            if says := _against_filter(selector.expression):
-                return says
-        elif not isinstance(selector, _PLAIN):
-            return "the JSONPath has a selector that RFC 9535 does not know; use names, indexes, slices, * and filters"
+            if problem := _filter_problem(selector.expression):
+                return problem
+        elif not isinstance(selector, _PLAIN_SELECTORS):
+            return "the JSONPath has a selector that is not in RFC 9535; use names, indexes, slices, * and filters"
     return ""
 
 
-def _against_filter(expression: BaseExpression, depth: int = 0) -> str:
+def _filter_problem(expression: BaseExpression, depth: int = 0) -> str:
     if depth > _DEEPEST:
-        return f"a filter of the JSONPath is nested more than {_DEEPEST} deep; write it plainly"
+        return f"a filter of the JSONPath is nested more than {_DEEPEST} levels deep; simplify it"
     if isinstance(expression, FilterExpression | PrefixExpression | InfixExpression):
-        return next(filter(None, (_against_filter(child, depth + 1) for child in expression.children())), "")
+        return next(filter(None, (_filter_problem(child, depth + 1) for child in expression.children())), "")
     if isinstance(expression, FilterQuery):
-        says = "a filter of the JSONPath looks at many values; name one, as in $.parts[?@.name == 'db']"
-        return "" if expression.path.singular_query() else says
+        problem = "a filter of the JSONPath compares many values; name one, as in $.parts[?@.name == 'db']"
+        return "" if expression.path.singular_query() else problem
     if not isinstance(expression, _LITERALS):
-        return "a filter of the JSONPath has a function in it; compare values with ==, <, && and the like alone"
+        return "a filter of the JSONPath calls a function; use only comparisons and && or ||"
     return ""

@@ -1,7 +1,7 @@
-"""The base of everything people write in a plan, and the small types of its fields.
+"""The base of everything people write in plans and settings, and the types of their fields.
 
-The CRD, the docs and the checks are all made from these models, so a bound stands here once. Used by `plan/`, the kinds
-and the gates.
+The CRD, the docs and the checks are generated from these models, so each bound is defined once. Used by `plan/`, `settings/`, kinds
+and gates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cutover.status.spelling import camel
 _DURATION: Final = re.compile(r"([0-9]+)(ms|s|m|h)")
 DURATION_PATTERN: Final = r"^([0-9]{1,7}(ms|s|m|h)){1,4}$"
 _LONGEST: Final = timedelta(days=36_525)
-"""Some of them together must still lead to a time that there is."""
+"""The maximum duration: several of them added up must still be a valid time."""
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -27,7 +27,7 @@ _UNITS: Final = {
 
 
 class Model(BaseModel):
-    """Frozen, and unknown fields are refused by name."""
+    """A frozen model that refuses unknown fields by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=camel, populate_by_name=True)
 
@@ -40,12 +40,12 @@ def parse_duration(value: object) -> timedelta:
         raise ValueError("write a duration such as 500ms, 90s, 2m or 1h30m")
     span = sum((int(count) * _UNITS[unit] for count, unit in _DURATION.findall(value)), timedelta())
     if span > _LONGEST:
-        raise ValueError(f"{value} is more than a hundred years; write less")
+        raise ValueError(f"{value} is longer than a hundred years; write a shorter duration")
     return span
 
 
 def show_duration(span: timedelta) -> str:
-    """The shortest way to write a duration; ``parse_duration`` reads it back."""
+    """The shortest form of a duration; ``parse_duration`` reads it back."""
     rest = round(span.total_seconds() * 1000)
     text = ""
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
@@ -61,13 +61,13 @@ Duration = Annotated[
     PlainSerializer(show_duration),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "maxLength": 32}),
 ]
-"""A span of time, written as ``90s`` or ``1h30m``."""
+"""A duration, written as ``90s`` or ``1h30m``."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", max_length=253)]
 """The name of an object (RFC 1123 subdomain)."""
 
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", max_length=63)]
-"""A short name (RFC 1123 label), as steps, gates and containers have."""
+"""A short name (RFC 1123 label), for steps, gates and containers."""
 
 
 def _decimal(value: object) -> float:
@@ -82,16 +82,19 @@ Decimal = Annotated[
     PlainSerializer(lambda value: f"{value:g}"),
     WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]{1,18}(\.[0-9]{1,9})?$", "maxLength": 32}),
 ]
-"""A number written as a string, because Kubernetes bans floats in specs."""
+"""A number written as a string, because Kubernetes API conventions rule out floats in specs."""
 
 Text = Annotated[str, Field(max_length=1024)]
 
 
 def validations(*rules: tuple[str, str]) -> dict[str, Any]:
-    """Rules in CEL that the API server applies, each with its sentence; for `json_schema_extra` of a model or field."""
+    """CEL rules that the API server evaluates, each with its message; for `json_schema_extra` of a model or field.
+
+    A message that begins with ``=`` is a CEL expression.
+    """
     return {
         "x-kubernetes-validations": [
-            {"rule": rule, "messageExpression" if says.startswith("=") else "message": says.removeprefix("=")}
-            for rule, says in rules
+            {"rule": rule, "messageExpression" if message.startswith("=") else "message": message.removeprefix("=")}
+            for rule, message in rules
         ]
     }

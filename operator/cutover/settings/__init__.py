@@ -1,1 +1,1 @@
-"""What the administrator decides, and how the operator authenticates to a provider."""
+"""The administrator's settings, and how the operator authenticates to a provider."""

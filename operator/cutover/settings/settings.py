@@ -1,4 +1,7 @@
-"""What the administrator decides, as one frozen object that is read once: providers, namespaces, addresses."""
+"""The administrator's settings as one frozen object, read once at start: providers, notifications, namespaces, Lease.
+
+Files with credentials are not read here but at each use (credentials.py). Called by the command line and by app.py.
+"""
 
 from __future__ import annotations
 
@@ -14,53 +17,53 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json
-from cutover.schema.mistakes import sentences
 from cutover.schema.model import Duration, Label, Model, Name, show_duration
+from cutover.schema.problems import problems_of
 from cutover.settings.credentials import Credentials
 
 
-def _address(url: Any) -> Any:
+def _valid_url(url: Any) -> Any:
     parts = urlsplit(url) if isinstance(url, str) and re.fullmatch(r"https?://\S{1,2048}", url) else None
     try:
-        known = parts is not None and parts.hostname and parts.port != 0
-    except ValueError:  # of a port that is none
-        known = False
-    if parts is None or not known:
-        raise ValueError("write an address such as https://prometheus.monitoring:9090")
+        valid = parts is not None and parts.hostname and parts.port != 0
+    except ValueError:  # an invalid port
+        valid = False
+    if parts is None or not valid:
+        raise ValueError("write a URL such as https://prometheus.monitoring:9090")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("the address has a user or a password in it; put them into files and name those in basic")
+        raise ValueError("the URL contains a user or a password; put them into files and name the files in basic")
     if parts.query or parts.fragment:
-        raise ValueError("the address has a ? or a # in it; end it before, what is asked comes from the plan")
+        raise ValueError("the URL contains ? or #; end it before that, the query comes from the plan")
     return url.rstrip("/")
 
 
 class Server(Credentials):
-    """Where a provider is, who the operator is to it, and how much may be asked of it."""
+    """A server that answers queries: its URL, how to authenticate to it, and limits."""
 
-    url: Annotated[str, BeforeValidator(_address)] = Field(
-        description="Its address, such as https://prometheus.monitoring:9090; what is asked is below its path."
+    url: Annotated[str, BeforeValidator(_valid_url)] = Field(
+        description="URL of the server, such as https://prometheus.monitoring:9090; paths of queries are appended to it."
     )
-    timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds until a question counts as unanswered.")
-    max_bytes: int = Field(default=1 << 20, ge=1024, le=16 << 20, description="Bytes that an answer may have.")
-    concurrency: int = Field(default=32, ge=1, le=256, description="Questions that may be under way at once.")
+    timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds to wait for an answer.")
+    max_bytes: int = Field(default=1 << 20, ge=1024, le=16 << 20, description="Maximum size of an answer, in bytes.")
+    concurrency: int = Field(default=32, ge=1, le=256, description="Maximum number of queries at once.")
 
     @model_validator(mode="after")
     def _certificates_are_used(self) -> Self:
         if self.tls and not self.url.startswith("https:"):
-            raise ValueError("it has tls, and its url begins with http:; write https:, or drop tls")
+            raise ValueError("has tls, but its url begins with http:; write https:, or remove tls")
         return self
 
 
 class Provider(Model):
-    """A source of numbers that plans may name."""
+    """A metrics provider that plans may name."""
 
-    prometheus: Server | None = Field(default=None, description="A Prometheus, or what speaks its query API.")
-    http: Server | None = Field(default=None, description="A server that answers with JSON.")
+    prometheus: Server | None = Field(default=None, description="A Prometheus server, or one with the same query API.")
+    http: Server | None = Field(default=None, description="A server that answers in JSON.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.prometheus is None) == (self.http is None):
-            raise ValueError("a provider has exactly one of prometheus and http")
+            raise ValueError("must have exactly one of prometheus and http")
         return self
 
     @property
@@ -70,29 +73,29 @@ class Provider(Model):
 
     @property
     def server(self) -> Server:
-        """What stands below it."""
+        """The server of this provider."""
         server = self.prometheus or self.http
-        assert server is not None  # noqa: S101 -- the validator saw to it
+        assert server is not None  # noqa: S101 -- the validator guarantees it
         return server
 
 
 class NotifyProvider(Model):
-    """Where messages to people go. Its URLs hold credentials, so they stand in a file and nowhere else."""
+    """Where messages to people are sent. The URLs contain credentials, so they are in a file and nowhere else."""
 
-    url_file: Path = Field(description="File with one apprise URL a line (a mounted Secret); # begins a comment.")
-    timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds until a try counts as unanswered.")
+    url_file: Path = Field(description="File with one apprise URL per line (a mounted Secret); # begins a comment.")
+    timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds to wait for one attempt.")
 
 
 class LeaseSettings(Model):
-    """Which of several operator processes works. The times are those of client-go, but fewer requests.
+    """Leader election among operator processes. The times are those of client-go, but with fewer requests.
 
     Attributes:
         name: of the Lease; processes that watch the same plans share one.
-        namespace: where it lives; left out, that of the pod. Outside a pod, without it, there is no Lease.
-        duration: a holder that was silent for so long has lost it.
-        renew_deadline: a holder that could not renew it for so long does nothing until it has.
+        namespace: of the Lease; default: the pod's. Outside a pod and without it, there is no Lease.
+        duration: a process that has not renewed it for this long has lost it.
+        renew_deadline: a process that could not renew it for this long does nothing until it has.
         renew_every: how often it is renewed.
-        retry_every: how soon a failed request is tried again.
+        retry_every: how soon a failed request is retried.
     """
 
     name: Name = "cutover"
@@ -108,7 +111,7 @@ class LeaseSettings(Model):
         if sorted(set(times)) != list(times):
             given = ", ".join(show_duration(span) for span in times[1:])
             raise ValueError(
-                f"retryEvery, renewEvery, renewDeadline and duration must rise in this order; they are {given}"
+                f"retryEvery, renewEvery, renewDeadline and duration must increase in this order; they are {given}"
             )
         return self
 
@@ -117,10 +120,11 @@ class Settings(Model):
     """The operator's settings.
 
     Attributes:
-        notify: who can be told, by the names that plans use.
+        providers: metrics providers, by the names that plans use.
+        notify: receivers of messages, by the names that plans use.
         namespaces: the namespaces to watch; empty for all.
-        port: of ``/livez``, ``/readyz`` and ``/metrics``; 0 takes a free one.
-        lease: None for a process that is alone.
+        port: of ``/livez``, ``/readyz`` and ``/metrics``; 0 picks a free one.
+        lease: None for a single process without leader election.
     """
 
     providers: Mapping[Label, Provider] = Field(default_factory=dict)
@@ -132,17 +136,17 @@ class Settings(Model):
 
 
 def load(path: Path | None, **overrides: object) -> Settings:
-    """Read the settings file, if there is one; what is given beside it wins.
+    """Read the settings file, if there is one; overrides win.
 
     Raises:
-        PlanError: with every mistake. It shows no value of a provider. What stands in files of credentials is no mistake of
-            these settings: they are read at each use, and one provider that cannot be asked stops no other plan.
+        PlanError: with every error; it shows no value of a provider. Credential files are not checked here: they are read at each
+            use, so that one unusable provider does not affect plans that do not need it.
     """
     document = _document(path) | {key: value for key, value in overrides.items() if value is not None}
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        raise PlanError(*sentences(error, document, Settings, hidden="providers")) from None
+        raise PlanError(*problems_of(error, document, Settings, hidden="providers")) from None
 
 
 def _document(path: Path | None) -> dict[str, Json]:
@@ -152,9 +156,9 @@ def _document(path: Path | None) -> dict[str, Json]:
         document = yaml.safe_load(path.read_text()) or {}
     except yaml.MarkedYAMLError as error:  # its own text quotes the line
         where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise PlanError(Problem("", f"{path} is not YAML{where}; mend it")) from None
+        raise PlanError(Problem("", f"{path} is not valid YAML{where}; fix it")) from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise PlanError(Problem("", f"{path} is not YAML; mend it")) from None
+        raise PlanError(Problem("", f"{path} is not valid YAML; fix it")) from None
     if not isinstance(document, dict):
-        raise PlanError(Problem("", f"{path} is no mapping; write `providers:` and what belongs below it"))
+        raise PlanError(Problem("", f"{path} is not a mapping; write `providers:` and the providers below it"))
     return document

@@ -1,4 +1,7 @@
-"""Turns what pydantic finds into sentences for the author of a plan: where, which value, what is wrong, the way out. Pure."""
+"""Turns pydantic's validation errors into problems for people: the field, its value, what is wrong, and how to fix it. Pure.
+
+Called when a plan or the settings are parsed. Messages for one field's own rules are made by its validator, not here.
+"""
 
 from __future__ import annotations
 
@@ -14,57 +17,57 @@ from cutover.field_path import Json
 
 _PATTERNS: Final = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use lower case letters, digits and -, at most 63",
-    r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$": "use the name of an object: lower case letters, digits, - and ., at most 253",
-    r"^\S+$": "take the blanks out",
+    r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$": "use a valid object name: lower case letters, digits, - and ., at most 253",
+    r"^\S+$": "remove the whitespace",
     r"^[A-Za-z0-9_-]{1,64}$": "use letters, digits, - and _, at most 64",
-    r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use the value of a label: letters, digits, -, _ and ., at most 63",
+    r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use a valid label value: letters, digits, -, _ and ., at most 63",
     r"^[A-Za-z0-9_+/-]+$": "use a time zone of the IANA database, such as Europe/Berlin or UTC",
     r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$": "use a host in lower case, such as db.example or *.example, or * for all",
 }
-_NO_LIST: Final = "{given} is not a list; begin each item with a dash"
-_NO_NUMBER: Final = "{given} is not a whole number; write one without quotes"
-_NO_MAPPING: Final = "{given} is not a mapping; put its fields below it, indented"
-_SENTENCES: Final[Mapping[str, str]] = {
+_NOT_A_LIST: Final = "{given} is not a list; begin each item with a dash"
+_NOT_AN_INTEGER: Final = "{given} is not a whole number; write one without quotes"
+_NOT_A_MAPPING: Final = "{given} is not a mapping; put its fields below it, indented"
+_MESSAGES: Final[Mapping[str, str]] = {
     "missing": "is missing; add it",
     "greater_than": "{given} is too small; it must be above {gt}",
-    "greater_than_equal": "{given} is too small; the least is {ge}",
-    "less_than_equal": "{given} is too large; the most is {le}",
+    "greater_than_equal": "{given} is too small; the minimum is {ge}",
+    "less_than_equal": "{given} is too large; the maximum is {le}",
     "too_short": "is empty; give at least {min_length}",
     "string_too_short": "is empty; give at least {min_length} character",
-    "too_long": "has {actual_length} items; the most is {max_length}, so split it",
-    "string_too_long": "is too long; the most is {max_length} characters",
-    "enum": "{given} is not known; use {expected}",
-    "literal_error": "{given} is not known; use {expected}",
-    "int_type": _NO_NUMBER,
-    "int_parsing": _NO_NUMBER,
-    "int_from_float": _NO_NUMBER,
-    "finite_number": _NO_NUMBER,
+    "too_long": "has {actual_length} items; the maximum is {max_length}, so split it",
+    "string_too_long": "is too long; the maximum is {max_length} characters",
+    "enum": "{given} is not supported; use {expected}",
+    "literal_error": "{given} is not supported; use {expected}",
+    "int_type": _NOT_AN_INTEGER,
+    "int_parsing": _NOT_AN_INTEGER,
+    "int_from_float": _NOT_AN_INTEGER,
+    "finite_number": _NOT_AN_INTEGER,
     "float_type": "{given} is not a number; write one without quotes",
     "float_parsing": "{given} is not a number; write one without quotes",
     "string_type": "{given} is not a string; put it in quotes",
     "bool_type": "{given} is neither true nor false; write one of them without quotes",
     "bool_parsing": "{given} is neither true nor false; write one of them without quotes",
-    "tuple_type": _NO_LIST,
-    "list_type": _NO_LIST,
-    "model_type": _NO_MAPPING,
-    "dict_type": _NO_MAPPING,
-    "invalid_key": "YAML has read the key {given}, which is no string; put it in quotes, or mend its name",
-    "model_attributes_type": _NO_MAPPING,
+    "tuple_type": _NOT_A_LIST,
+    "list_type": _NOT_A_LIST,
+    "model_type": _NOT_A_MAPPING,
+    "dict_type": _NOT_A_MAPPING,
+    "invalid_key": "YAML reads the key {given}, which is not a string; put it in quotes, or fix its name",
+    "model_attributes_type": _NOT_A_MAPPING,
 }
 
 
-def sentences(error: ValidationError, spec: Json, model: type[BaseModel], hidden: str = "") -> Iterator[Problem]:
-    """One sentence a mistake, in the order of the document. What stands below the key `hidden` is not shown."""
+def problems_of(error: ValidationError, spec: Json, model: type[BaseModel], hidden: str = "") -> Iterator[Problem]:
+    """One problem per error, in the order of the document. Values below the key `hidden` are not shown."""
     for entry in error.errors(include_url=False):
         if entry["type"] == "too_short" and len(entry["input"]) >= entry["ctx"]["min_length"]:
-            continue  # it counts only the items without mistakes, and those are said already
+            continue  # it counts only valid items, and the others have errors of their own
         location = entry["loc"]
         given = "the value" if hidden and location[:1] == (hidden,) else _shown(entry["input"])
-        yield Problem(_place(location, spec), _says(entry, location, model, given))
+        yield Problem(_place(location, spec), _message(entry, location, model, given))
 
 
 def _place(location: Sequence[int | str], spec: Json) -> str:
-    """A location as the author wrote it: items of a list by their name when they have one."""
+    """A location as people know it: items of a list by their name when they have one."""
     text, node = "", spec
     for part in location:
         if isinstance(part, int):
@@ -81,25 +84,25 @@ def _item_name(item: Json) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _says(entry: Any, location: Sequence[int | str], model: type[BaseModel], given: str) -> str:
+def _message(entry: Any, location: Sequence[int | str], model: type[BaseModel], given: str) -> str:
     kind, context = entry["type"], entry.get("ctx", {})
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), sorted(_siblings(location, model)), n=1)
-        return f"there is no such field here; {f'did you mean {near[0]}?' if near else 'drop it'}"
+        return f"unknown field; {f'did you mean {near[0]}?' if near else 'remove it'}"
     if kind == "value_error":
-        says = str(context["error"])
-        return f"{given} is not possible: {says}" if says.startswith("write ") else says
+        message = str(context["error"])
+        return f"{given} is not valid: {message}" if message.startswith("write ") else message
     if kind == "string_pattern_mismatch":
-        return f"{given} is no valid name; {_PATTERNS.get(context['pattern'], context['pattern'])}"
-    sentence = _SENTENCES.get(kind)
-    if sentence is None:
-        return f"{given} is not possible: {entry['msg']}"
+        return f"{given} is not a valid name; {_PATTERNS.get(context['pattern'], context['pattern'])}"
+    template = _MESSAGES.get(kind)
+    if template is None:
+        return f"{given} is not valid: {entry['msg']}"
     bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in context.items()}
-    return sentence.format(given=given, **bounds)
+    return template.format(given=given, **bounds)
 
 
 def _siblings(location: Sequence[int | str], model: type[BaseModel]) -> set[str]:
-    """Names of the fields that may stand where an unknown one was found."""
+    """Names of the fields that are allowed where an unknown one was found."""
     schema = model.model_json_schema(by_alias=True)
     node = schema
     for part in location[:-1]:
