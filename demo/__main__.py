@@ -1,7 +1,7 @@
 """``make demo``: two migrations of a small shop under load, on a real cluster, with figures at the end.
 
-Exit code 1 when migration 1 lost a request, a split was off by more than 5 points or could not be judged, or migration 2
-left a trace.
+Exit code 1 when migration 1 lost a request, when a split was off by more than 5 points or had too few requests, or when migration 2
+left anything behind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> int:
     folder = kept_folder() if keep else Path(tempfile.mkdtemp(prefix="cutover-demo-"))
     state = read_state() if keep else None
     if state is not None and running(state):
-        console.print("a cluster is up already; `make cluster-down` ends it")
+        console.print("a cluster is already running; stop it with `make cluster-down`")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -44,7 +44,7 @@ def main() -> int:
     try:
         wrong = _play(scene)
         if keep:
-            console.print(f"\n{scene.how_to_go_on()}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"\n{scene.next_steps()}", highlight=False, markup=False, soft_wrap=True)
             kept = True
     except (ToolMissing, RuntimeError, ApiError) as error:
         console.print("[red]error:[/]", Text(str(error)), highlight=False)
@@ -60,14 +60,14 @@ def main() -> int:
 
 
 def _play(scene: Scene) -> list[str]:
-    """Both migrations and the figures; what is wrong."""
-    begun = time.monotonic()
+    """Run both migrations and print the figures; returns what is wrong."""
+    started = time.monotonic()
     scene.start()
     audience = Audience(console, Watching(scene.api, PLANS, ROUTES), scene.traffic)
     plans = [next(documents(f"migration-{number}.yaml")) for number in (1, 2)]
     names = [plan["metadata"]["name"] for plan in plans]
 
-    console.print(f"\n[bold]Migration 1[/]: version 2 is good ({RATE} requests a second all the while)\n")
+    console.print(f"\n[bold]Migration 1[/]: version 2 is good ({RATE} requests per second throughout)\n")
     scene.api.apply(plans[0], manager="demo")
     first, first_end = audience.follow(plans[0], scene.operator)
     before = objects(scene.api, NAMESPACE)
@@ -75,12 +75,12 @@ def _play(scene: Scene) -> list[str]:
     scene.api.apply(plans[1], manager="demo")
     second, second_end = audience.follow(plans[1], scene.operator)
     after = objects(scene.api, NAMESPACE)
-    time.sleep(1)  # the last requests of migration 2 are still on their way
+    time.sleep(1)  # the last requests of migration 2 may still be in flight
 
     requests = scene.traffic.read()
-    asked = plans[0]["spec"]["steps"][1]["traffic"]["weights"]
+    weights = plans[0]["spec"]["steps"][1]["traffic"]["weights"]
     wrong = [f"weights added up to {total}" for total in audience.wrong_sums]
-    wrong += wrong_forward(names[0], asked, first, requests)
+    wrong += wrong_forward(names[0], weights, first, requests)
     wrong += wrong_backward(names[1], second, requests)
     wrong += left(before, after)
     for name, status, wanted in ((names[0], first_end, Phase.SUCCEEDED), (names[1], second_end, Phase.ROLLED_BACK)):
@@ -91,7 +91,7 @@ def _play(scene: Scene) -> list[str]:
     for line in wrong:
         console.print("[red]wrong:[/]", Text(line), highlight=False)
     if not wrong:
-        console.print(f"\n[green]all is as it should be[/] ({time.monotonic() - begun:.0f}s in all)")
+        console.print(f"\n[green]everything is as expected[/] ({time.monotonic() - started:.0f}s in total)")
     return wrong
 
 

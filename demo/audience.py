@@ -1,4 +1,4 @@
-"""Who looks on while a plan of the demo is carried out: notes weights and statuses as they are told, and shows them."""
+"""Follows a plan of the demo: records weights and statuses as watches report them, and shows them. Called by __main__.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.process import NotReady, Process
 
 
 class Audience:
-    """Follows plans, with a live screen on a terminal and a line a change elsewhere.
+    """Follows plans, with a live screen on a terminal and one line per change elsewhere.
 
     Args:
         watching: of plans and of VirtualServices.
@@ -32,18 +32,18 @@ class Audience:
         self.wrong_sums: list[int] = []
 
     def follow(self, plan: dict[str, Any], operator: Process) -> tuple[Migration, Status]:
-        """Until the plan has ended. Raises NotReady when the operator dies or it takes too long."""
+        """Follow a plan to its end. Raises NotReady when the operator dies or the plan takes too long."""
         name, to = plan["metadata"]["name"], plan["spec"]["steps"][1]["traffic"]["to"]["host"]
-        migration = Migration(version=name.rpartition("-")[2], begun=time.time())
+        migration = Migration(version=name.rpartition("-")[2], started=time.time())
         status, shown = Status(), ""
         with self._live() as live:
             while status.phase not in ENDED:
-                self._give_up_if_hopeless(name, status, operator, time.time() - migration.begun)
-                told = self._watching.next(timeout=0.2)
-                if told is not None and "http" in told[1]["spec"]:
-                    migration.saw_weight(self._weight(told[1], to), told[0])
-                elif told is not None and told[1]["metadata"]["name"] == name:
-                    status = read_status(told[1].get("status"))
+                self._check_progress(name, status, operator, time.time() - migration.started)
+                change = self._watching.next(timeout=0.2)
+                if change is not None and "http" in change[1]["spec"]:
+                    migration.saw_weight(self._weight(change[1], to), change[0])
+                elif change is not None and change[1]["metadata"]["name"] == name:
+                    status = read_status(change[1].get("status"))
                     migration.saw_status(status)
                 if live is not None:
                     live.update(Group(screen(name, status), Text(), self._traffic.now()), refresh=True)
@@ -60,7 +60,7 @@ class Audience:
             self.wrong_sums.append(total)
         return next(int(entry.get("weight", 0)) for entry in entries if entry["destination"]["host"] == to)
 
-    def _give_up_if_hopeless(self, name: str, status: Status, operator: Process, taken: float) -> None:
+    def _check_progress(self, name: str, status: Status, operator: Process, taken: float) -> None:
         if not operator.alive:
             why = f"the operator ended with code {operator.exit_code} while {name} was {status.phase or 'not yet seen'}"
         elif taken > self._deadline:

@@ -1,6 +1,6 @@
-"""Tells Prometheus where the pods of the shop are, as service discovery would. A process, so that it can outlive the demo.
+"""Keeps the scrape targets of Prometheus in step with the pods of the shop, as service discovery would. A process of its own, so that it can outlive the demo.
 
-``python follow.py URL CA NAMESPACE FOLDER``: of the API server and of Prometheus; the token stands in HARNESS_TOKEN.
+``python follow.py URL CA NAMESPACE FOLDER``: URL and CA of the API server, folder of Prometheus; the token is in HARNESS_TOKEN.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def process(cluster: Cluster, namespace: str, log: Path, *, detached: bool = Fal
 
 
 def follow(api: Api, namespace: str, prometheus: Prometheus) -> NoReturn:
-    """For ever. Trouble is said once, and the pods known last stay."""
+    """Run forever. A problem is logged once, and the pods known last are kept."""
     known: list[str] | None = None
-    trouble = ""
+    problem = ""
     while True:
         try:
             entries = api.list(f"/apis/networking.istio.io/v1/namespaces/{namespace}/workloadentries")
@@ -39,11 +39,11 @@ def follow(api: Api, namespace: str, prometheus: Prometheus) -> NoReturn:
             if addresses != known:
                 known = addresses
                 prometheus.scrape("shop", *known)
-            trouble = ""
+            problem = ""
         except (ApiError, OSError, HTTPException) as error:
-            if str(error) != trouble:
-                trouble = str(error)
-                print(f"cannot follow the pods: {trouble}", flush=True)  # noqa: T201 -- its log
+            if str(error) != problem:
+                problem = str(error)
+                print(f"cannot follow the pods: {problem}", flush=True)  # noqa: T201 -- its log
         time.sleep(EVERY)
 
 

@@ -1,6 +1,6 @@
-"""A steady load through the gateway: so many requests a second, whatever the answers. One line a request in a file.
+"""A steady load through the gateway: a fixed number of requests per second, regardless of the answers. One line per request in a file.
 
-The line: time sent (Unix seconds), seconds taken, status (0: none), version. ``python load.py URL HOST RATE FILE``
+A line has: time sent (Unix seconds), seconds taken, status (0: none), version. ``python load.py URL HOST RATE FILE``
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ async def main(url: str, host: str, rate: float, file: Path) -> None:
     running: set[asyncio.Task[None]] = set()
     with file.open("w", buffering=1) as out:
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-            begun, number = time.monotonic(), 0
+            started, number = time.monotonic(), 0
             while True:
                 number += 1
                 task = asyncio.create_task(one(session, url, host, out))
                 running.add(task)
                 task.add_done_callback(running.discard)
-                await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
+                await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the demo needs around it: the cluster, the operator, the shop, the load. Knows nothing of what a migration should do."""
+"""Everything the demo runs on: the cluster, the operator, the shop, the load. Knows nothing of what a migration should do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMESPACE = "shop"
 PLANS = f"/apis/cutover.dev/v1alpha1/namespaces/{NAMESPACE}/migrationplans"
 ROUTES = f"/apis/networking.istio.io/v1/namespaces/{NAMESPACE}/virtualservices"
 RATE = 300
-"""Requests a second: at 6 seconds a weight, 1,800 a weight; a split is then known to about 1.2 points (one sigma at 50 %)."""
+"""Requests per second: with 6 seconds per weight, 1,800 per weight, so a split is known to about 1.2 points (one sigma at 50 %)."""
 
 
 def documents(file: str) -> Iterator[dict[str, Any]]:
@@ -31,12 +31,12 @@ def documents(file: str) -> Iterator[dict[str, Any]]:
 
 
 class Scene:
-    """All of it.
+    """The whole environment.
 
     Args:
         folder: for data and logs.
-        keep: it outlives us.
-        report: told what is being done.
+        keep: leave it running when the demo ends.
+        report: called with a line about each thing that is done.
     """
 
     def __init__(self, folder: Path, *, keep: bool, report: Callable[[str], None]) -> None:
@@ -71,11 +71,11 @@ class Scene:
     def _run(self, process: Process) -> None:
         process.start()
         self._processes.insert(0, process)
-        if self._keep:  # as soon as there is something to be ended
+        if self._keep:  # as soon as there is something to stop
             write_state(self.cluster, self._processes)
 
     def _new_operator(self) -> Process:
-        """The operator, with no more rights than its chart gives it."""
+        """The operator, with exactly the rights that its chart grants."""
         rules = yaml.safe_load((ROOT / "charts/cutover/files/rules.yaml").read_text())
         kubeconfig = self.cluster.control_plane.operator_kubeconfig(rules)
         settings = self._folder / "settings.yaml"
@@ -99,14 +99,14 @@ class Scene:
             process.stop()
         self.cluster.stop()
 
-    def how_to_go_on(self) -> str:
-        """What to type while all of it goes on running; nothing but what is there on this machine."""
+    def next_steps(self) -> str:
+        """Commands to try while everything keeps running; they use only what is on this machine."""
         cutover = Path(sys.executable).with_name("cutover")
         kubectl = tools.locate("kubectl", self._report)
         return (
-            f"All of it goes on running. To play with it:\n\n  export KUBECONFIG={self.cluster.kubeconfig}\n"
+            f"Everything is still running. To try it:\n\n  export KUBECONFIG={self.cluster.kubeconfig}\n"
             f"  {cutover} status -n {NAMESPACE}\n  {kubectl} describe mplan shop-3 -n {NAMESPACE}\n\n"
-            f"Migration 2 once more:\n\n  {kubectl} delete mplan shop-3 -n {NAMESPACE}\n"
+            f"To run migration 2 again:\n\n  {kubectl} delete mplan shop-3 -n {NAMESPACE}\n"
             f"  {kubectl} apply -f {HERE / 'migration-2.yaml'}\n  {cutover} watch shop-3 -n {NAMESPACE}\n\n"
-            f"The shop answers at {self.cluster.mesh.gateway_url} (header Host: shop.example). To end it: make cluster-down"
+            f"The shop answers at {self.cluster.mesh.gateway_url} (header Host: shop.example). To stop everything: make cluster-down"
         )

@@ -1,4 +1,4 @@
-"""The shop: a small web service whose version is its image. Version 3 answers a third of its requests with 500.
+"""The shop: a small web service whose version is its image tag. Version 3 answers a third of its requests with 500.
 
 Serves /, /healthz and /metrics on POD_IP:8080, as a container of the process node.
 """

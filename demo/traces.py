@@ -1,4 +1,4 @@
-"""All objects of the shop as people wrote them, so that what a migration left behind shows. Used by the demo alone."""
+"""Reads all objects of the shop as people wrote them, to find what a migration left behind. Used only by the demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.api import Api
 
-LIVING = frozenset(
+CONTROLLED = frozenset(
     {
         "endpoints",
         "endpointslices",
@@ -19,23 +19,23 @@ LIVING = frozenset(
         "workloadentries",
     }
 )
-"""Kinds that controllers make and change on their own; and the plans themselves."""
+"""Kinds that controllers create and change on their own; and the plans themselves."""
 _CHANGES_BY_ITSELF = "deployment.kubernetes.io/revision"
 
 
 def paths(api: Api, namespace: str) -> Iterator[tuple[str, str]]:
-    """Every kind of a namespace that the API server knows, but for the living: name and path."""
+    """Every namespaced kind that the API server has, except those that controllers change: name and path."""
     roots = ["/api/v1"]
     roots += [f"/apis/{group['preferredVersion']['groupVersion']}" for group in api.get("/apis")["groups"]]
     for root in roots:
         for resource in api.get(root)["resources"]:
             name = resource["name"]
-            if resource["namespaced"] and "list" in resource["verbs"] and "/" not in name and name not in LIVING:
+            if resource["namespaced"] and "list" in resource["verbs"] and "/" not in name and name not in CONTROLLED:
                 yield name, f"{root}/namespaces/{namespace}/{name}"
 
 
 def objects(api: Api, namespace: str) -> dict[str, Any]:
-    """What is there: content, labels and annotations by kind and name."""
+    """All objects by kind and name: content, labels and annotations."""
     return {
         f"{kind}/{body['metadata']['name']}": essence(body)
         for kind, path in paths(api, namespace)
@@ -44,7 +44,7 @@ def objects(api: Api, namespace: str) -> dict[str, Any]:
 
 
 def essence(body: dict[str, Any]) -> dict[str, Any]:
-    """An object without what the API server and the controllers keep in it."""
+    """An object without what the API server and controllers maintain in it."""
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
     kept = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
@@ -55,7 +55,7 @@ def essence(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def left(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What differs, a sentence each."""
+    """The differences, one sentence each."""
     found = [f"{name} is gone after migration 2" for name in sorted(before.keys() - after.keys())]
     found += [f"{name} is new after migration 2" for name in sorted(after.keys() - before.keys())]
     return found + [

@@ -1,4 +1,4 @@
-"""Watches collections of the API server in threads of its own, and hands on each change with the moment it was told."""
+"""Watches collections of the API server in threads of its own, and passes on each change with the time it arrived."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONGEST = 600.0
 
 
 class Watching:
-    """What happens to some collections, in the order in which it is told.
+    """Changes of some collections, in the order in which they arrive.
 
     Args:
         paths: of the collections.
@@ -22,7 +22,7 @@ class Watching:
 
     def __init__(self, api: Api, *paths: str) -> None:
         self._api = api
-        self._told: SimpleQueue[tuple[float, Any]] = SimpleQueue()
+        self._changes: SimpleQueue[tuple[float, Any]] = SimpleQueue()
         for path in paths:
             threading.Thread(target=self._watch, args=(path,), daemon=True).start()
 
@@ -33,16 +33,16 @@ class Watching:
                 for kind, body in self._api.watch(path, seconds=LONGEST, version=version):
                     version = body["metadata"]["resourceVersion"]
                     if kind != "DELETED":
-                        self._told.put((time.time(), body))
-            except ApiError:  # too old, for example: all that is there is told anew
+                        self._changes.put((time.time(), body))
+            except ApiError:  # the version is too old, for example: the watch starts again with everything that exists
                 version = ""
                 time.sleep(0.2)
             except (OSError, HTTPException):
                 time.sleep(0.2)
 
     def next(self, timeout: float) -> tuple[float, Any] | None:
-        """When it was told (seconds since 1970) and the object as it is then; None when nothing happens in time."""
+        """The time of a change (Unix time) and the object then; None when nothing changes in time."""
         try:
-            return self._told.get(timeout=timeout)
+            return self._changes.get(timeout=timeout)
         except Empty:
             return None

@@ -103,7 +103,7 @@ def ask(shop: Shop, verb: str, by: str = "") -> None:
 def test_an_editor_stops_and_an_admin_approves(people: People) -> None:
     ask(people.editor, "pause")
     with pytest.raises(
-        ApiError, match=r"may not ask for this: request.cutover.dev/approve; it takes the verb of that name on"
+        ApiError, match=r"is not allowed to request request.cutover.dev/approve; it needs the verb of that name on"
     ):
         ask(people.editor, "approve")
     ask(people.admin, "approve")
@@ -149,7 +149,7 @@ def author(people: People, cluster: AnyCluster) -> Shop:
 def test_a_plan_uses_no_account_that_its_author_may_not_use(author: Shop) -> None:
     """An editor may, as he may impersonate them anyway; one who may only write plans may not."""
     with pytest.raises(
-        ApiError, match="author may not have plans act as ServiceAccount migrator; it takes the verb use"
+        ApiError, match="author is not allowed to run plans as ServiceAccount migrator; it needs the verb use"
     ):
         author.apply(SPEC, "third")
     with pytest.raises(ApiError, match="ServiceAccount default"):
@@ -161,7 +161,7 @@ def test_what_is_done_with_an_account_is_changed_by_those_who_may_use_it(people:
     step = {"name": "more", "wait": {"for": "1s"}}
     added, changed, taken_away = {"onFailure": "Pause"}, {"steps": [step]}, {"timeout": None}
     for spec in (added, changed, taken_away):
-        with pytest.raises(ApiError, match="author may not have plans act as ServiceAccount migrator"):
+        with pytest.raises(ApiError, match="author is not allowed to run plans as ServiceAccount migrator"):
             author.api.patch(plan, {"spec": spec})
     author.api.patch(plan, {"metadata": {"labels": {"team": "shop"}}, "spec": {"suspend": False}})
     author.api.patch(plan, {"spec": {"suspend": None}})

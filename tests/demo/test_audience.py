@@ -29,7 +29,7 @@ class Told(Watching):
     def __init__(self, *told: Any) -> None:
         super().__init__(None)  # type: ignore[arg-type]  # without a path it asks nobody
         for at, body in enumerate(told):
-            self._told.put((float(at), body))
+            self._changes.put((float(at), body))
 
 
 def routes(weight: int, rest: int | None = None) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def audience(folder: Path, watching: Watching, deadline: float = 60.0) -> Audien
     return Audience(Console(file=io.StringIO()), watching, Traffic(folder / "requests.txt"), deadline=deadline)
 
 
-def test_it_notes_what_it_is_told(tmp_path: Path, operator: Process) -> None:
+def test_it_notes_what_it_is_changes(tmp_path: Path, operator: Process) -> None:
     told = Told(
         routes(0), plan("Running"), routes(10), plan("Succeeded", "other"), routes(10), routes(100), plan("Succeeded")
     )

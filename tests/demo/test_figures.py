@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from figures import SETTLE, Migration, Request, way_back, wrong_backward, wrong_forward
+from figures import SETTLE, Migration, Request, rollback_time, wrong_backward, wrong_forward
 
 from cutover.status.status import Current, Phase, Status
 
@@ -14,7 +14,7 @@ ASKED = [10, 25, 50, 100]
 
 def migration(*weights: int, seconds: float = 6.0) -> Migration:
     """One whose weights stood for so many seconds each, from second 100 on."""
-    made = Migration(version="2", begun=100.0)
+    made = Migration(version="2", started=100.0)
     for number, weight in enumerate(weights):
         made.saw_weight(weight, 100.0 + number * seconds)
     made.ended = 100.0 + len(weights) * seconds
@@ -71,7 +71,7 @@ def test_a_split_that_is_off() -> None:
 def test_a_weight_that_was_not_seen(missing: int) -> None:
     made = migration(0, *(weight for weight in ASKED if weight != missing))
     assert list(wrong_forward("shop-2", ASKED, made, load(made))) == [
-        f"shop-2: only 0 requests were seen at weight {missing}; 500 are needed to judge it"
+        f"shop-2: only 0 requests were seen at weight {missing}; 500 are needed"
     ]
 
 
@@ -96,7 +96,7 @@ def test_the_way_back() -> None:
     assert made.judged == pytest.approx(111.9)
     assert made.back == 112.0
     sent = [Request(111.95, 0.001, 500, "2"), Request(112.2, 0.001, 200, "1")]
-    says = way_back(made, sent)
+    says = rollback_time(made, sent)
     assert "traffic back: 100 ms\n" in says
     assert "version 2 answered was sent 50 ms after the sample" in says
     assert list(wrong_backward("shop-3", made, [])) == []
@@ -106,4 +106,4 @@ def test_a_way_back_that_was_not_seen() -> None:
     made = migration(0, 10)
     assert list(wrong_backward("shop-3", made, [])) == ["shop-3: the failing sample was never seen"]
     made.saw_status(status(Phase.ROLLING_BACK, "undo", 107.0))
-    assert list(wrong_backward("shop-3", made, [])) == ["shop-3: the traffic being back was never seen"]
+    assert list(wrong_backward("shop-3", made, [])) == ["shop-3: the end of the rollback was never seen"]

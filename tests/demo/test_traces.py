@@ -8,7 +8,7 @@ from typing import Any
 
 import follow
 import pytest
-from traces import LIVING, essence, left, objects, paths
+from traces import CONTROLLED, essence, left, objects, paths
 
 from harness.api import Api
 from harness.cluster import Cluster
@@ -77,7 +77,7 @@ def test_every_kind_is_looked_at(api: Api, namespace: str) -> None:
         "secrets",
     ):
         assert kind in kinds
-    assert not kinds.keys() & LIVING
+    assert not kinds.keys() & CONTROLLED
     until("the namespace is complete", lambda: api.find(f"{kinds['configmaps']}/kube-root-ca.crt"))
     before = objects(api, namespace)
     role = "rbac.authorization.k8s.io"
