@@ -308,8 +308,8 @@ async def test_too_large_is_said_and_not_read_to_its_end(compressed: bool) -> No
     async with serving(endless) as url, asking(url, maxBytes=100_000, timeout=20) as providers:
         assert (
             await fetch(providers)
-        ).note == "the answer of provider status is too large; the maximum is 100000 bytes"
-        assert (await ask(providers)).note == "the answer of Prometheus is too large; the maximum is 100000 bytes"
+        ).note == "the response of provider status is too large; the maximum is 100000 bytes"
+        assert (await ask(providers)).note == "the response of Prometheus is too large; the maximum is 100000 bytes"
 
 
 async def test_a_large_answer_is_read_beside_the_loop() -> None:
@@ -357,8 +357,8 @@ async def test_what_is_not_json_is_no_number(text: str) -> None:
         return web.Response(body=text.encode("latin-1"), content_type="application/json")
 
     async with serving(answer) as url, asking(url) as providers:
-        assert (await fetch(providers)).note == "the answer of provider status is not JSON"
-        assert (await ask(providers)).note == "the answer of Prometheus is not JSON"
+        assert (await fetch(providers)).note == "the response of provider status is not JSON"
+        assert (await ask(providers)).note == "the response of Prometheus is not JSON"
 
 
 async def test_a_connection_that_breaks() -> None:

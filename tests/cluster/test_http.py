@@ -99,8 +99,8 @@ def test_a_bad_number_takes_everything_back_and_nothing_secret_is_said(
 
 
 TROUBLES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "html": ("status", {"path": "/html"}, "the answer of provider status is not JSON"),
-    "large": ("status", {"path": "/large"}, "the answer of provider status is too large; the maximum is 4096 bytes"),
+    "html": ("status", {"path": "/html"}, "the response of provider status is not JSON"),
+    "large": ("status", {"path": "/large"}, "the response of provider status is too large; the maximum is 4096 bytes"),
     "slow": ("status", {"path": "/slow"}, "provider status gave no answer within 1s"),
     "moved": ("status", {"path": "/moved"}, "provider status answered with a redirect, which is not followed (HTTP 302)"),
     "broken": ("status", {"path": "/broken"}, "provider status rejected the query (HTTP 500)"),

@@ -23,7 +23,7 @@ def read(answer: Json) -> Sample:
 
 
 def _unreadable() -> Sample:
-    return Sample(None, "the answer of Prometheus cannot be read")
+    return Sample(None, "the response of Prometheus cannot be read")
 
 
 def _read(answer: Json) -> Sample:
