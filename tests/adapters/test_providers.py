@@ -167,9 +167,9 @@ def as_client(folder: Path, authority: trustme.CA, name: str) -> None:
 
 
 async def test_both_sides_show_certificates_and_new_ones_are_taken(tmp_path: Path) -> None:
-    servers, clients, strangers = trustme.CA(), trustme.CA(), trustme.CA()
+    servers, clients, untrusted = trustme.CA(), trustme.CA(), trustme.CA()
     servers.cert_pem.write_to_path(tmp_path / "ca.crt")
-    as_client(tmp_path, strangers, "stranger.example")
+    as_client(tmp_path, untrusted, "stranger.example")
     tls = {"caFile": "ca.crt", "certFile": "tls.crt", "keyFile": "tls.key"}
     fields = {"tls": {key: str(tmp_path / file) for key, file in tls.items()}}
     async with serving(RunTally().handle, as_server(servers, clients)) as url, asking(url, **fields) as providers:
@@ -189,7 +189,7 @@ async def test_without_a_certificate_it_is_not_let_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trusts_another", [True, False], ids=["another", "the system's"])
-async def test_a_server_that_is_not_trusted_is_told_nothing(tmp_path: Path, trusts_another: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+async def test_an_untrusted_server_gets_no_credentials(tmp_path: Path, trusts_another: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     (tmp_path / "token").write_text(SECRET)
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.crt")
     fields: dict[str, Any] = {"bearerTokenFile": str(tmp_path / "token")}
@@ -237,7 +237,7 @@ async def test_a_cookie_of_one_question_does_not_go_with_the_next() -> None:
 
 
 async def test_no_more_are_asked_at_once_than_may_be() -> None:
-    inside, most, let_go = 0, 0, asyncio.Event()
+    inside, most, proceed = 0, 0, asyncio.Event()
     arrived = asyncio.Semaphore(0)
 
     async def slow(_: web.Request) -> web.StreamResponse:
@@ -245,7 +245,7 @@ async def test_no_more_are_asked_at_once_than_may_be() -> None:
         inside += 1
         most = max(most, inside)
         arrived.release()
-        await let_go.wait()
+        await proceed.wait()
         inside -= 1
         return web.json_response({"n": 1})
 
@@ -253,7 +253,7 @@ async def test_no_more_are_asked_at_once_than_may_be() -> None:
         questions = [asyncio.create_task(fetch(providers)) for _ in range(5)]
         for _ in range(2):
             await arrived.acquire()
-        let_go.set()
+        proceed.set()
         assert [(await question).value for question in questions] == [1.0] * 5
     assert most == 2
 

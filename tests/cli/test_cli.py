@@ -96,7 +96,7 @@ def test_the_plans_of_a_list() -> None:
 
 
 @pytest.mark.parametrize("verb", ["status", "impact", "report"])
-def test_a_form_that_is_not_known_is_refused_before_anybody_is_asked(verb: str, tmp_path: Path) -> None:
+def test_an_unknown_output_format_is_refused_before_any_request(verb: str, tmp_path: Path) -> None:
     away = config(tmp_path, f"https://127.0.0.1:{free_ports(1)[0]}", "t")
     done = cutover(verb, "plan", "-o", "nonsense", kubeconfig=away)
     assert done.returncode == 64
@@ -105,7 +105,7 @@ def test_a_form_that_is_not_known_is_refused_before_anybody_is_asked(verb: str, 
 
 
 CONTROLS = "".join(map(chr, (*range(32), *range(127, 160))))
-"""All that steers a terminal, and the two that may."""
+"""All that controls a terminal, and the two that may."""
 HOSTILE = f":warning:a\x1b[2Jb{CONTROLS}c"
 
 
@@ -113,7 +113,7 @@ def unseen(text: str) -> set[str]:
     return set(CONTROLS) & set(text) - {"\n", "\t"}
 
 
-def test_what_a_plan_says_does_not_steer_the_terminal() -> None:
+def test_a_plan_cannot_control_the_terminal() -> None:
     plan = yaml.safe_load(GOOD)
     plan["spec"]["steps"][0]["description"] = HOSTILE
     done = cutover("explain", "-", stdin=yaml.safe_dump(plan))
@@ -129,7 +129,7 @@ def test_what_a_plan_says_does_not_steer_the_terminal() -> None:
         assert not unseen(done.stdout + done.stderr)
 
 
-def test_what_a_kubeconfig_says_does_not_steer_the_terminal(tmp_path: Path) -> None:
+def test_a_kubeconfig_cannot_control_the_terminal(tmp_path: Path) -> None:
     file = config(tmp_path, "https://127.0.0.1:1", "t")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"current-context": HOSTILE}))
     done = cutover("status", kubeconfig=file)
@@ -139,7 +139,7 @@ def test_what_a_kubeconfig_says_does_not_steer_the_terminal(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("width", [200, 10_000])
-def test_what_a_status_says_does_not_steer_the_terminal(width: int) -> None:
+def test_a_status_cannot_control_the_terminal(width: int) -> None:
     step = {"name": "deploy", "kind": "deploy", "state": "Doing", "attempt": 1, "message": HOSTILE}
     gate = {"name": HOSTILE, "verdict": "Fail", "value": HOSTILE, "message": HOSTILE}
     run = {"number": 1, "generation": 1, "specHash": "h", "startedAt": "2026-01-01T00:00:00Z"}
@@ -399,8 +399,8 @@ def test_what_a_run_proved(shop: Shop, cluster: AnyCluster, tmp_path: Path) -> N
     ):
         assert line in done.stdout
     file = tmp_path / "report.html"
-    told = report("-o", "json", "--html", str(file))
-    found = json.loads(told.stdout)
+    done = report("-o", "json", "--html", str(file))
+    found = json.loads(done.stdout)
     assert found["report"] == shop.api.get(f"{shop.plans}/plan")["status"]["report"]
     results = {line["criterion"]: line["result"] for line in found["report"]}
     assert results["NoUnexpectedDowntime"] == results["PerformanceKept"] == results["WithinWindow"] == "Met"
@@ -448,7 +448,7 @@ def test_abort_and_its_exit_code(shop: Shop, cluster: AnyCluster) -> None:
 
 
 @pytest.mark.cluster
-def test_a_held_plan_ends_a_watch_only_when_asked(shop: Shop, cluster: AnyCluster) -> None:
+def test_a_paused_plan_ends_a_watch_only_when_asked(shop: Shop, cluster: AnyCluster) -> None:
     def watch(*arguments: str) -> int:
         return cutover("watch", "plan", *arguments, "-n", shop.namespace, kubeconfig=cluster.kubeconfig).returncode
 
@@ -463,7 +463,7 @@ def test_a_held_plan_ends_a_watch_only_when_asked(shop: Shop, cluster: AnyCluste
 @pytest.mark.cluster
 @pytest.mark.timeout(60)
 def test_a_plan_deleted_between_two_streams(shop: Shop, cluster: AnyCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No stream tells of it: without a look of its own a watch would wait for ever."""
+    """No stream reports it: without a read of its own a watch would wait forever."""
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     path = shop.apply("steps:\n  - {name: ok, approve: {message: go on}}\n")
     shop.until_phase(Phase.WAITING)

@@ -1,4 +1,4 @@
-"""The demo follows a plan to its end, and gives up when there will be none."""
+"""The demo follows a plan to its end, and stops when there will be none."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PLAN = {
 }
 
 
-class Told(Watching):
+class Changes(Watching):
     """Tells what it is given instead of what an API server says."""
 
-    def __init__(self, *told: Any) -> None:
+    def __init__(self, *changes: Any) -> None:
         super().__init__(None)  # type: ignore[arg-type]  # without a path it asks nobody
-        for at, body in enumerate(told):
+        for at, body in enumerate(changes):
             self._changes.put((float(at), body))
 
 
@@ -57,32 +57,32 @@ def audience(folder: Path, watching: Watching, deadline: float = 60.0) -> Audien
 
 
 def test_it_notes_what_it_is_changes(tmp_path: Path, operator: Process) -> None:
-    told = Told(
+    changes = Changes(
         routes(0), plan("Running"), routes(10), plan("Succeeded", "other"), routes(10), routes(100), plan("Succeeded")
     )
-    migration, status = audience(tmp_path, told).follow(PLAN, operator)
+    migration, status = audience(tmp_path, changes).follow(PLAN, operator)
     assert status.phase is Phase.SUCCEEDED
     assert migration.weights == [(0, 0.0), (10, 2.0), (100, 5.0)]
     assert migration.version == "2"
 
 
 def test_weights_that_do_not_add_up(tmp_path: Path, operator: Process) -> None:
-    made = audience(tmp_path, Told(routes(60, 60), plan("Succeeded")))
+    made = audience(tmp_path, Changes(routes(60, 60), plan("Succeeded")))
     made.follow(PLAN, operator)
     assert made.wrong_sums == [120]
 
 
-def test_it_gives_up_when_the_operator_dies(tmp_path: Path, operator: Process) -> None:
+def test_it_stops_when_the_operator_dies(tmp_path: Path, operator: Process) -> None:
     operator.kill()
     with pytest.raises(
         NotReady, match=r"(?s)the operator ended with code -9 while shop-2 was not yet seen.*last words"
     ):
-        audience(tmp_path, Told()).follow(PLAN, operator)
+        audience(tmp_path, Changes()).follow(PLAN, operator)
 
 
-def test_it_gives_up_after_a_while(tmp_path: Path, operator: Process) -> None:
+def test_it_stops_at_its_deadline(tmp_path: Path, operator: Process) -> None:
     with pytest.raises(NotReady, match=r"(?s)shop-2 has not ended within 0.1s; it is Running.*last words"):
-        audience(tmp_path, Told(plan("Running")), deadline=0.1).follow(PLAN, operator)
+        audience(tmp_path, Changes(plan("Running")), deadline=0.1).follow(PLAN, operator)
 
 
 @pytest.mark.cluster
@@ -95,9 +95,9 @@ def test_watching_tells_of_each_change(api: Api, namespace: str) -> None:
         api.patch(f"{path}/seen", {"data": {"number": number}})
     numbers: list[str] = []
     while numbers[-1:] != ["2"]:
-        told = watching.next(timeout=30)
-        assert told is not None
-        numbers += [told[1]["data"]["number"]] if told[1]["metadata"]["name"] == "seen" else []
+        changes = watching.next(timeout=30)
+        assert changes is not None
+        numbers += [changes[1]["data"]["number"]] if changes[1]["metadata"]["name"] == "seen" else []
     assert numbers in (
         ["0", "1", "2"],
         ["1", "2"],

@@ -86,7 +86,7 @@ def status(phase: Phase, intent: str, at: float) -> Status:
     return Status(phase=phase, current=current)
 
 
-def test_the_way_back() -> None:
+def test_the_rollback_time() -> None:
     """It begins with the first status of the rollback: later ones are of other steps."""
     made = migration(0, 10, 0)
     made.saw_status(status(Phase.RUNNING, "weight 10", 106.0))
@@ -102,7 +102,7 @@ def test_the_way_back() -> None:
     assert list(wrong_backward("shop-3", made, [])) == []
 
 
-def test_a_way_back_that_was_not_seen() -> None:
+def test_a_rollback_that_was_not_seen() -> None:
     made = migration(0, 10)
     assert list(wrong_backward("shop-3", made, [])) == ["shop-3: the failing sample was never seen"]
     made.saw_status(status(Phase.ROLLING_BACK, "undo", 107.0))

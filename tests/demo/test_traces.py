@@ -1,4 +1,4 @@
-"""What a migration leaves behind is found, whatever kind it is."""
+"""What a migration leaves behind is found, of any kind."""
 
 from __future__ import annotations
 
@@ -107,11 +107,13 @@ def test_prometheus_follows_the_pods(cluster: Cluster, namespace: str, tmp_path:
     process = follow.process(cluster, namespace, tmp_path / "follow.log")
     try:
         lost.start()
-        until("trouble is said", lambda: "cannot follow the pods: 401" in lost.tail(), process=lost)
+        until("the problem is logged", lambda: "cannot follow the pods: 401" in lost.tail(), process=lost)
         assert not targets.exists()
         process.start()
         path = cluster.api.path(cluster.api.apply(entry("pod", namespace)))
-        until("it is told", lambda: targets.exists() and "127.0.0.9:8080" in targets.read_text(), process=process)
+        until(
+            "Prometheus knows it", lambda: targets.exists() and "127.0.0.9:8080" in targets.read_text(), process=process
+        )
         cluster.api.delete(path)
         until("it is taken away", lambda: "127.0.0.9" not in targets.read_text(), process=process)
         assert lost.alive

@@ -96,72 +96,72 @@ def test_it_has_the_lines_of_the_checklist() -> None:
 
 
 def test_before_it_runs_a_plan_says_what_it_plans() -> None:
-    told = found(FULL)
+    items = found(FULL)
     for line, proof in PLANNED.items():
-        assert told[line] == (State.PLANNED, proof)
+        assert items[line] == (State.PLANNED, proof)
     for line, proof in ALREADY.items():
-        assert told[line] == (State.PROVEN, proof)
+        assert items[line] == (State.PROVEN, proof)
     for line in NEVER:
-        assert told[line][0] is State.MISSING
-    assert told["Run pre-migration validation"][0] is State.PLANNED
-    assert told["Prepare rollback scripts"][0] is State.PROVEN
+        assert items[line][0] is State.MISSING
+    assert items["Run pre-migration validation"][0] is State.PLANNED
+    assert items["Prepare rollback scripts"][0] is State.PROVEN
 
 
 def test_steps_that_are_done_prove_it() -> None:
-    told = found(FULL, a_status(a_plan(FULL), Phase.SUCCEEDED))
+    items = found(FULL, a_status(a_plan(FULL), Phase.SUCCEEDED))
     for line, proof in (PLANNED | ALREADY).items():
-        assert told[line] == (State.PROVEN, proof)
+        assert items[line] == (State.PROVEN, proof)
     says = "nothing was missing when run 3 began, 2026-01-01 22:30 UTC"
-    assert told["Run pre-migration validation"] == (State.PROVEN, says)
+    assert items["Run pre-migration validation"] == (State.PROVEN, says)
     for line in NEVER:
-        assert told[line][0] is State.MISSING
+        assert items[line][0] is State.MISSING
 
 
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.SUCCEEDED])
 def test_a_step_whose_gates_were_not_judged_proves_nothing(phase: Phase) -> None:
     status = a_status(a_plan(FULL), phase)
-    told = found(FULL, replace(status, steps=tuple(replace(step, gates_passed=False) for step in status.steps)))
+    items = found(FULL, replace(status, steps=tuple(replace(step, gates_passed=False) for step in status.steps)))
     says = "its gates were not evaluated: they were skipped, or there was nothing to do"
     for line in ("Check performance metrics", "Update application configuration", "Schedule cleanup tasks"):
-        assert told[line][0] is State.MISSING, line
-    assert told["Schedule cleanup tasks"][1] == f"step retire is Done, but {says}"
-    assert told["Run post-migration validation"] == (State.MISSING, f"steps retire, smoke: retire is Done, but {says}")
-    assert told["Backup all affected data"] == (State.PROVEN, "step backup"), "it has no gates"
+        assert items[line][0] is State.MISSING, line
+    assert items["Schedule cleanup tasks"][1] == f"step retire is Done, but {says}"
+    assert items["Run post-migration validation"] == (State.MISSING, f"steps retire, smoke: retire is Done, but {says}")
+    assert items["Backup all affected data"] == (State.PROVEN, "step backup"), "it has no gates"
 
 
 def test_a_guard_that_was_never_judged_has_watched_nothing() -> None:
-    told = found(FULL, replace(a_status(a_plan(FULL), Phase.SUCCEEDED), tally=None))
+    items = found(FULL, replace(a_status(a_plan(FULL), Phase.SUCCEEDED), tally=None))
     says = "guard errors was not evaluated: no step had anything to do"
-    assert told["Monitor error rates"] == (State.MISSING, says)
+    assert items["Monitor error rates"] == (State.MISSING, says)
 
 
 def test_what_was_taken_back_proves_nothing() -> None:
     plan = a_plan(FULL)
-    told = found(FULL, a_status(plan, Phase.ROLLED_BACK, **{step.name: StepState.UNDONE for step in plan.steps}))
+    items = found(FULL, a_status(plan, Phase.ROLLED_BACK, **{step.name: StepState.UNDONE for step in plan.steps}))
     for line in PLANNED:
-        assert told[line][0] is State.MISSING, line
-    assert told["Backup all affected data"] == (State.MISSING, "step backup is Undone")
-    assert told["Run post-migration validation"][1] == "steps retire, smoke: retire is Undone, smoke is Undone"
+        assert items[line][0] is State.MISSING, line
+    assert items["Backup all affected data"] == (State.MISSING, "step backup is Undone")
+    assert items["Run post-migration validation"][1] == "steps retire, smoke: retire is Undone, smoke is Undone"
     says = "guard errors was not evaluated to the end: the plan is RolledBack"
-    assert told["Monitor error rates"] == (State.MISSING, says)
+    assert items["Monitor error rates"] == (State.MISSING, says)
 
 
 def test_what_is_still_to_come_is_planned() -> None:
     status = a_status(a_plan(FULL), Phase.RUNNING, smoke=StepState.PENDING, retire=StepState.DOING)
-    told = found(FULL, status)
-    assert told["Smoke test critical paths"] == (State.PLANNED, "step smoke is Pending")
-    assert told["Schedule cleanup tasks"] == (State.PLANNED, "step retire is Doing")
-    assert told["Enable maintenance mode"][0] is State.PROVEN
-    assert told["Monitor error rates"] == (State.PLANNED, "guard errors, throughout")
+    items = found(FULL, status)
+    assert items["Smoke test critical paths"] == (State.PLANNED, "step smoke is Pending")
+    assert items["Schedule cleanup tasks"] == (State.PLANNED, "step retire is Doing")
+    assert items["Enable maintenance mode"][0] is State.PROVEN
+    assert items["Monitor error rates"] == (State.PLANNED, "guard errors, throughout")
 
 
 def test_a_bare_plan_misses_all_of_it_and_says_what_would_do() -> None:
-    told = found(BARE, a_status(a_plan(BARE), Phase.SUCCEEDED))
-    missing = {line for line, (state, _) in told.items() if state is State.MISSING}
-    assert missing == told.keys() - {"Run pre-migration validation"}
-    assert told["Prepare rollback scripts"][1] == "a rollback stops at step shift (irreversible)"
-    assert told["Remove maintenance mode"][1] == "no step turns it on"
-    assert all(proof for _, proof in told.values())
+    items = found(BARE, a_status(a_plan(BARE), Phase.SUCCEEDED))
+    missing = {line for line, (state, _) in items.items() if state is State.MISSING}
+    assert missing == items.keys() - {"Run pre-migration validation"}
+    assert items["Prepare rollback scripts"][1] == "a rollback stops at step shift (irreversible)"
+    assert items["Remove maintenance mode"][1] == "no step turns it on"
+    assert all(proof for _, proof in items.values())
 
 
 def test_maintenance_that_nothing_ends_is_missing() -> None:
@@ -182,7 +182,7 @@ def test_a_refused_plan_says_what_was_missing() -> None:
 
 
 def test_as_lines() -> None:
-    told = list(lines(checklist(a_plan(FULL))))
-    assert told[0] == "  before the migration"
-    assert told[1] == "    planned  Backup all affected data: step backup"
-    assert len(told) == 24
+    items = list(lines(checklist(a_plan(FULL))))
+    assert items[0] == "  before the migration"
+    assert items[1] == "    planned  Backup all affected data: step backup"
+    assert len(items) == 24

@@ -240,7 +240,7 @@ def test_a_run_that_did_something_and_was_not_judged() -> None:
     assert "did nothing" not in shown
 
 
-def test_a_spec_that_is_another_one_by_now_is_not_held_against_the_run() -> None:
+def test_a_spec_that_has_changed_since_is_not_compared_with_the_run() -> None:
     body = a_plan()
     body["spec"]["timeout"] = "1h"
     summary = summarize(body, (), NOW)

@@ -39,7 +39,7 @@ async def test_probes() -> None:
         await task
 
 
-async def test_contact() -> None:
+async def test_api_activity() -> None:
     """Dead is what does not try any more, never what gets no answer."""
     now = asyncio.get_running_loop().time()
     activity = ApiActivity()

@@ -166,7 +166,7 @@ def _silent_with_a_clock_ahead(api: Api) -> None:
     ],
 )
 async def test_it_is_taken(situation: Callable[[Api], None], *, at_once: bool) -> None:
-    """At once when it is free, else after the holder was silent for its time on our clock, whatever its own clock says."""
+    """At once when it is free, else after the holder was silent for its time on our clock, regardless of its own."""
     api = Api()
     situation(api)
     mine = lease(api)
@@ -240,7 +240,7 @@ async def test_missing_rights_are_said() -> None:
         await soon(lambda: "forbidden" in mine.problem)
 
 
-# --- held -------------------------------------------------------------------------------------------------------------
+# --- active -----------------------------------------------------------------------------------------------------------
 
 
 async def test_it_is_renewed_and_costs_one_request_each_time() -> None:

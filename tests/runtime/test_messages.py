@@ -17,7 +17,7 @@ from cutover.runtime.messages import Messages
 from cutover.settings.settings import NotifyProvider
 from support.fakes.message_receiver import Receiver, nobody, receiver, written
 
-Told = list[tuple[str, bool]]
+Ended = list[tuple[str, bool]]
 
 
 @pytest.fixture
@@ -32,17 +32,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def sending(limit: float = 10.0, **files: Path) -> AsyncIterator[tuple[Messages, Told]]:
-    told: Told = []
+async def sending(limit: float = 10.0, **files: Path) -> AsyncIterator[tuple[Messages, Ended]]:
+    ended: Ended = []
     providers = {name: NotifyProvider(url_file=file, timeout=limit) for name, file in files.items()}
-    made = Messages(providers, lambda name, delivered: told.append((name, delivered)))
+    made = Messages(providers, lambda name, delivered: ended.append((name, delivered)))
     task = asyncio.create_task(made.run())
-    yield made, told
+    yield made, ended
     task.cancel()
 
 
 async def over(*deliveries: Delivery) -> list[str]:
-    """The trouble of each, once all are over."""
+    """The problem of each, once all have ended."""
 
     async def wait(reached: Callable[[], bool]) -> None:
         while not reached():
@@ -53,56 +53,56 @@ async def over(*deliveries: Delivery) -> list[str]:
 
 
 async def test_they_come_in_order(chat: Receiver, tmp_path: Path) -> None:
-    async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, told):
+    async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, ended):
         posted = [sender.post("chat", Message(f"t{number}", "*text* <b> {x}"), 30) for number in range(20)]
         assert not any(delivery.over for delivery in posted), "it never blocks"
         assert await over(*posted) == [""] * 20
     assert chat.came == [(f"t{number}", "*text* <b> {x}") for number in range(20)]
-    assert told == [("chat", True)] * 20
+    assert ended == [("chat", True)] * 20
 
 
 @pytest.mark.parametrize(("code", "tries"), [(500, 3), (404, 3)])
 async def test_one_that_refuses_is_tried_a_few_times(chat: Receiver, tmp_path: Path, code: int, tries: int) -> None:
     chat.code = code
-    async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, told):
+    async with sending(chat=written(tmp_path / "chat", chat.url)) as (sender, ended):
         assert await over(sender.post("chat", Message("t", "m"), 30)) == ["1 of 1 receivers did not accept it"]
         assert len(chat.came) == tries
         chat.code = 200
         assert await over(sender.post("chat", Message("t2", "m"), 30)) == [""]
-    assert told == [("chat", False), ("chat", True)]
+    assert ended == [("chat", False), ("chat", True)]
 
 
 async def test_only_those_that_did_not_take_it_are_tried_again(chat: Receiver, tmp_path: Path) -> None:
     async with sending(chat=written(tmp_path / "chat", nobody(), chat.url, "nothing://x")) as (sender, _):
-        (trouble,) = await over(sender.post("chat", Message("t", "m"), 30))
-    assert trouble == "1 of its URLs are not known to apprise and 1 of 2 receivers did not accept it"
+        (problem,) = await over(sender.post("chat", Message("t", "m"), 30))
+    assert problem == "1 of its URLs are not known to apprise and 1 of 2 receivers did not accept it"
     assert chat.came == [("t", "m")]
 
 
-async def test_one_that_never_answers_holds_up_nobody_else(chat: Receiver, tmp_path: Path) -> None:
+async def test_one_that_never_answers_delays_nobody_else(chat: Receiver, tmp_path: Path) -> None:
     with receiver() as silent:
         silent.code = 0
         files = {"silent": written(tmp_path / "silent", silent.url), "chat": written(tmp_path / "chat", chat.url)}
-        async with sending(limit=0.2, **files) as (sender, told):
+        async with sending(limit=0.2, **files) as (sender, ended):
             before = threading.active_count()
             lost = [sender.post("silent", Message("t", "m"), 0.5) for _ in range(50)]
             assert await over(sender.post("chat", Message("t", "m"), 30)) == [""]
-            troubles = await over(*lost)
-            assert "no answer within 0.2s" in troubles[0]
-            assert set(troubles[5:]) == {"it expired while it was queued"}
+            problems = await over(*lost)
+            assert "no answer within 0.2s" in problems[0]
+            assert set(problems[5:]) == {"it expired while it was queued"}
             assert threading.active_count() - before <= 4, "one thread of ours, one of the receiver a request"
-    assert told.count(("silent", False)) == 50
+    assert ended.count(("silent", False)) == 50
 
 
 async def test_what_there_is_no_room_for_is_dropped_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(messages, "_QUEUE_SIZE", 3)
-    told: Told = []
-    sender = Messages({"chat": NotifyProvider(url_file=tmp_path / "none")}, lambda *what: told.append(what))
+    ended: Ended = []
+    sender = Messages({"chat": NotifyProvider(url_file=tmp_path / "none")}, lambda *what: ended.append(what))
     posted = [sender.post("chat", Message("t", "m"), 30) for _ in range(5)]
     assert [delivery.error for delivery in posted if delivery.over] == ["too many messages are queued for it"] * 2
-    assert told == [("chat", False)] * 2
+    assert ended == [("chat", False)] * 2
     assert sender.post("pager", Message("t", "m"), 30).error == "no such provider is configured"
 
 
@@ -155,9 +155,9 @@ async def test_no_url_gets_into_a_log(
     file = written(tmp_path / "chat", chat.url, "slack://s3cret/s3cret", "s3cret://s3cret")
     with caplog.at_level("INFO"):
         async with sending(chat=file) as (sender, _):
-            (trouble,) = await over(sender.post("chat", Message("t", "m"), 30))
+            (problem,) = await over(sender.post("chat", Message("t", "m"), 30))
     assert "a message was not delivered" in caplog.text
-    assert "s3cret" not in caplog.text + trouble + "".join(str(record.__dict__) for record in caplog.records)
+    assert "s3cret" not in caplog.text + problem + "".join(str(record.__dict__) for record in caplog.records)
     assert "s3cret" not in "".join(capfd.readouterr())
 
 
@@ -185,25 +185,27 @@ def test_urls() -> None:
     assert urls_of("# a\n\n  json://x  \nslack://y\n") == ("json://x", "slack://y")
 
 
-async def test_who_took_it_late_is_not_told_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The try is given up after a while, its thread goes on, and what comes of that counts."""
+async def test_a_receiver_that_accepts_late_gets_no_second_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The attempt times out, its thread continues, and what comes of that counts."""
     came: list[tuple[str, ...]] = []
     answers = iter([DeliveryReport(("slow",), "one did not take it"), DeliveryReport()])
-    let_go = threading.Event()
+    proceed = threading.Event()
 
     def deliver(_: Path, __: Message, undelivered: tuple[str, ...] = ()) -> DeliveryReport:
         came.append(undelivered)
-        let_go.wait(10)
+        proceed.wait(10)
         return next(answers)
 
     monkeypatch.setattr(messages, "deliver", deliver)
-    async with sending(limit=0.05, chat=tmp_path / "chat") as (sender, told):
+    async with sending(limit=0.05, chat=tmp_path / "chat") as (sender, ended):
         delivery = sender.post("chat", Message("t", "m"), 30)
         await asyncio.sleep(0.06)  # the first try is over, its thread is not
-        let_go.set()
+        proceed.set()
         assert await over(delivery) == [""]
     assert came == [(), ("slow",)]
-    assert told == [("chat", True)]
+    assert ended == [("chat", True)]
 
 
 async def test_a_message_between_two_tries_is_tried_once_more_at_the_end(
@@ -219,10 +221,10 @@ async def test_a_message_between_two_tries_is_tried_once_more_at_the_end(
         return next(answers)
 
     monkeypatch.setattr(messages, "deliver", deliver)
-    async with sending(chat=tmp_path / "chat") as (sender, told):
+    async with sending(chat=tmp_path / "chat") as (sender, ended):
         delivery = sender.post("chat", Message("t", "m"), 600)
         await asyncio.wait_for(tried.wait(), 10)
         await asyncio.sleep(0.05)
     await sender.flush()
     assert delivery.over
-    assert told == [("chat", True)]
+    assert ended == [("chat", True)]

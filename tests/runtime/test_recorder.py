@@ -20,15 +20,17 @@ async def test_an_event() -> None:
     async def send(namespace: str, event: Any) -> None:
         sent.append((namespace, event))
 
-    told: list[str] = []
-    recorder = EventRecorder(send, "pod-1", lambda notice: told.append(notice.reason), lambda: told.append("dropped"))
+    recorded: list[str] = []
+    recorder = EventRecorder(
+        send, "pod-1", lambda notice: recorded.append(notice.reason), lambda: recorded.append("dropped")
+    )
     recorder.record(PLAN, Notice("GateFailed", "ä" * 2000, warning=True))
     await recorder.flush()
     namespace, event = sent[0]
     assert namespace == "shop"
     assert (event["type"], event["reason"], event["regarding"]["uid"]) == ("Warning", "GateFailed", "u")
     assert len(event["note"].encode()) <= 1024
-    assert told == ["GateFailed"]
+    assert recorded == ["GateFailed"]
 
 
 @pytest.mark.parametrize("refused_by", ["shop", "all"])
@@ -40,17 +42,17 @@ async def test_what_a_namespace_that_goes_does_not_take_is_said_of_it(refused_by
             raise Denied("the namespace is being terminated")
         sent.append(event)
 
-    told: list[str] = []
-    recorder = EventRecorder(send, "pod-1", lambda _: None, lambda: told.append("dropped"))
+    recorded: list[str] = []
+    recorder = EventRecorder(send, "pod-1", lambda _: None, lambda: recorded.append("dropped"))
     task = asyncio.create_task(recorder.run())
     recorder.record(PLAN, Notice("RolledBack", "ä" * 2000))
     await asyncio.sleep(0.01)
     task.cancel()
     if refused_by == "all":
-        assert (sent, told) == ([], ["dropped"])
+        assert (sent, recorded) == ([], ["dropped"])
         return
     (event,) = sent
-    assert told == []
+    assert recorded == []
     assert event["metadata"]["namespace"] == "default"
     assert event["regarding"] == {"apiVersion": "v1", "kind": "Namespace", "name": "shop"}
     assert event["note"].startswith("MigrationPlan p: ä")
@@ -65,16 +67,20 @@ async def test_one_that_cannot_be_sent_is_dropped() -> None:
         tries += 1
         raise Unavailable("gone")
 
-    told: list[str] = []
+    recorded: list[str] = []
     recorder = EventRecorder(
-        send, "pod-1", lambda notice: told.append(notice.reason), lambda: told.append("dropped"), pauses=(0.0, 0.0)
+        send,
+        "pod-1",
+        lambda notice: recorded.append(notice.reason),
+        lambda: recorded.append("dropped"),
+        pauses=(0.0, 0.0),
     )
     task = asyncio.create_task(recorder.run())
     recorder.record(PLAN, Notice("A", "a"))
     recorder.record(PLAN, Notice("B", "b"))
     await asyncio.sleep(0.05)
     assert tries == 6
-    assert told == ["A", "B", "dropped", "dropped"]
+    assert recorded == ["A", "B", "dropped", "dropped"]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -95,13 +101,13 @@ async def test_one_that_gets_no_answer_is_sent_again_and_comes_once(taken: bool)
         if tries == 1:
             raise Unavailable("no answer")
 
-    told: list[str] = []
-    recorder = EventRecorder(send, "pod-1", lambda _: None, lambda: told.append("dropped"), pauses=(0.0,))
+    recorded: list[str] = []
+    recorder = EventRecorder(send, "pod-1", lambda _: None, lambda: recorded.append("dropped"), pauses=(0.0,))
     task = asyncio.create_task(recorder.run())
     recorder.record(PLAN, Notice("A", "a"))
     await asyncio.sleep(0.05)
     task.cancel()
-    assert (tries, len(names), told) == (2, 1, [])
+    assert (tries, len(names), recorded) == (2, 1, [])
 
 
 @pytest.mark.parametrize("taken", [True, False])

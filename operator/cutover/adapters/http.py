@@ -82,7 +82,8 @@ class ProviderEndpoint:
                 text += part
                 if len(text) > self._server.max_bytes:
                     return Sample(
-                        None, f"the response of {self._name} is too large; the maximum is {self._server.max_bytes} bytes"
+                        None,
+                        f"the response of {self._name} is too large; the maximum is {self._server.max_bytes} bytes",
                     )
         if len(text) > _PARSED_INLINE:
             return await asyncio.to_thread(self._read, text, read)

@@ -38,7 +38,7 @@ class Store(Protocol):
         """Write an object if it is still at the version that the body names. Raises Conflict when it is not."""
 
     def watch(self, ref: Ref, version: str) -> AsyncGenerator[Json, None]:
-        """Bodies after a version; ends when the stream does, whatever the cause."""
+        """Bodies after a version; ends when the stream does, for any reason."""
 
 
 class Leadership(Protocol):
