@@ -14,7 +14,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +82,10 @@ class Operator:
         self._queue: Queue[Ref] = Queue(self._turn, lambda ref: self._phase(ref) not in ACTIVE)
         self._providers = Providers(settings.providers)
         self._metrics = Metrics(
-            self._phases, lambda: self._queue.depth, lambda: self._lease.held, self._providers.health
+            lambda: map(self._phase, self.cluster.plans()),
+            lambda: self._queue.depth,
+            lambda: self._lease.held,
+            self._providers.health,
         )
         self._activity = ApiActivity()
         self.cluster = Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]))
@@ -120,16 +123,14 @@ class Operator:
             for task in self._tasks:
                 task.cancel()
             try:
-                # By now no turn is running, so a standby may take over. The Lease goes first, because plans wait for it; an event
-                # or message that is not sent in time is only logged.
+                # All turns are cancelled by now, so a standby may take over. The Lease goes first, because plans wait for it; an
+                # event or message that is not sent in time is only logged.
                 async with asyncio.timeout(_SHUTDOWN_TIMEOUT):
                     await self._lease.release()
                     await self._recorder.flush()
                     await self._messages.flush()
             except TimeoutError:
-                log.warning(
-                    "shutdown took too long: the Lease may not be released before it expires, and events and messages may be lost"
-                )
+                log.warning("shutdown timed out: the Lease expires by itself, and events and messages may be lost")
             # The connections last: all of the above sends through them.
             await self._providers.close()
             await self.cluster.close()
@@ -150,7 +151,7 @@ class Operator:
         )
 
     def _take_signals(self) -> None:
-        """Make a signal end `run` at once. Kopf installs handlers of its own while it starts, so this is repeated after that."""
+        """Make a signal end `run` at once. Kopf installs its own while it starts, so this is repeated then."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
@@ -163,9 +164,6 @@ class Operator:
             clusterwide=not namespaces,
             namespaces=namespaces,
         )
-
-    def _phases(self) -> Iterator[str]:
-        return map(self._phase, self.cluster.plans())
 
     def _phase(self, ref: Ref) -> str:
         body = self.cluster.seen(ref)
@@ -200,6 +198,7 @@ class Operator:
     # --- turns --------------------------------------------------------------------------------------------------------
 
     async def _turn(self, ref: Ref) -> timedelta | None:
+        # In each turn, not once: during an outage of the API server the Lease is not certain any more.
         await self._lease.wait_until_held()
         with self._metrics.turn():
             after = await self._driver.turn(ref)
@@ -285,7 +284,7 @@ def run(settings: Settings) -> None:
         log.error("cannot reach the API server: %s", error)  # noqa: TRY400 -- the message says it all
         raise SystemExit(64) from None
     except Lost as lost:
-        log.error("%s; this process exits", lost)  # noqa: TRY400 -- the message says it all
+        log.error("%s; this process exits", lost)  # noqa: TRY400 -- as above
         raise SystemExit(1) from None
 
 
