@@ -1,40 +1,29 @@
-"""`traffic` with an HTTPRoute of the Gateway API, where requests really split: by weight, by header, mirrored, and under SIGKILL."""
+"""`traffic` with an HTTPRoute of the Gateway API: what gateways say of it, what its definition allows, and SIGKILL under load.
+
+How its requests split, by weight, header and mirror, is in `test_traffic.py` for both kinds of routes.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.api import ApiError
-from harness.cluster import Cluster
 from harness.process import until
-from support.cluster.checkout import Checkout, example
+from support.cluster.checkout import HTTP_ROUTE, Checkout
 from support.cluster.object_history import Changes
-from support.cluster.shop import Operator, Shop
+from support.cluster.shop import Operator
 
-pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.local("sends requests through the gateway of the local mesh"),
+    pytest.mark.parametrize("route_kind", [HTTP_ROUTE], indirect=True, ids=["httpRoute"]),
+]
 
-ROUTE = """
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: checkout, namespace: NAMESPACE}
-spec:
-  hostnames: [checkout.NAMESPACE.example]
-  parentRefs: [{name: gateway, namespace: istio-system}]
-  rules:
-    - matches: [{path: {value: /help}}]
-      backendRefs: [{name: checkout-v1, port: 80}]
-    - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-via, value: gateway}]}}]
-      backendRefs:
-        - {name: checkout-v1, port: 80, weight: 100}
-        - {name: checkout-v2, port: 80, weight: 0}
-"""
 SHIFT = """
 steps:
   - name: shift
@@ -45,84 +34,6 @@ steps:
       weights: [10, 25, 50, 100]
       dwell: 500ms
 """
-
-
-@pytest.fixture
-def checkout(shop: Shop, cluster: Cluster) -> Iterator[Checkout]:
-    made = Checkout(shop, cluster, ROUTE, cluster.mesh.routes_url, f"{shop.http_routes}/checkout")
-    made.start()
-    yield made
-    made.stop()
-
-
-def rules(checkout: Checkout) -> Any:
-    return checkout.spec()["rules"]
-
-
-def weights(checkout: Checkout) -> list[int]:
-    return [entry["weight"] for entry in rules(checkout)[-1]["backendRefs"]]
-
-
-def the_example(gates: list[Any]) -> dict[str, Any]:
-    return example("canary-http-route.yaml", gates)
-
-
-LOOK = {"name": "look", "prometheus": {"query": "nothing_at_all"}, "pass": {"max": "1"}}
-"""It has no data, so the plan stays in its stage until a person skips it."""
-
-
-@pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
-def test_requests_split_by_weight_and_by_header(checkout: Checkout, back: bool) -> None:  # noqa: FBT001 -- a parameter
-    """One endpoint is enough for the header and for half of the rest; the last weight waits for the second one."""
-    shop = checkout.shop
-    before = shop.objects()
-    shop.apply(the_example([]))
-    shop.until(lambda s: s.current is not None and s.current.weight == 100)
-    until("half of the weight is written", lambda: weights(checkout) == [50, 50])
-    assert [len(rule["backendRefs"]) for rule in rules(checkout)] == [1, 1, 2]
-    assert checkout.ask(100, canary="true") == {"v2": 100}
-    assert checkout.ask(20, canary="false").keys() == {"v1", "v2"}
-    assert checkout.ask(20, "/help", canary="true") == {"v1": 20}, "its path is the more specific one"
-    checkout.assert_halved()
-    if back:
-        shop.request(RequestVerb.ABORT)
-        assert shop.until_ended().phase is Phase.ROLLED_BACK
-        assert shop.objects() == before
-    else:
-        checkout.add("v2")
-        assert shop.until_ended().phase is Phase.SUCCEEDED
-    assert len(rules(checkout)) == 2
-    assert checkout.ask(50, canary="true") == checkout.ask(50) == {"v1" if back else "v2": 50}
-    assert shop.leftovers() == []
-
-
-@pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
-def test_a_mirror_is_counted_and_never_answers(checkout: Checkout, back: bool) -> None:  # noqa: FBT001 -- a parameter
-    shop = checkout.shop
-    checkout.add("v2")
-    before, was = shop.objects(), rules(checkout)
-    spec = the_example([LOOK])
-    shop.apply(spec)
-    shop.until(lambda s: s.current is not None and bool(s.current.gates))
-    assert [one["type"] for one in rules(checkout)[-1]["filters"]] == ["RequestHeaderModifier", "RequestMirror"]
-    old, new = checkout.counted("v1"), checkout.counted("v2")
-    assert checkout.ask(300) == {"v1": 300}
-    until("some requests are mirrored", lambda: checkout.counted("v2") - new >= 30)
-    assert checkout.counted("v2") - new <= 100, "20 percent was asked for"
-    assert checkout.counted("v1") - old == 300
-    if back:
-        shop.request(RequestVerb.ABORT)
-        assert shop.until_ended().phase is Phase.ROLLED_BACK
-        assert shop.objects() == before
-    else:
-        shop.request(RequestVerb.SKIP, "shift")
-        assert shop.until_ended().phase is Phase.SUCCEEDED
-    now = rules(checkout)
-    assert [{**rule, "backendRefs": 0} for rule in now] == [{**rule, "backendRefs": 0} for rule in was]
-    old, new = checkout.counted("v1"), checkout.counted("v2")
-    assert checkout.ask(100) == {"v1" if back else "v2": 100}
-    assert (checkout.counted("v1") - old, checkout.counted("v2") - new) == ((100, 0) if back else (0, 100))
-    assert shop.leftovers() == []
 
 
 def test_what_the_gateways_say_is_told(checkout: Checkout) -> None:
@@ -166,7 +77,7 @@ def test_what_a_gateway_refuses_goes_back(checkout: Checkout) -> None:
     checkout.add("v2")
     before = shop.objects()
     shop.apply(SHIFT.replace("500ms", "1h"))
-    until("the first weight is written", lambda: weights(checkout) == [90, 10])
+    until("the first weight is written", lambda: checkout.weights() == [90, 10])
     until("a gateway refuses it", lambda: _refused_beside(checkout))
     status = shop.until_ended()
     assert status.phase is Phase.ROLLED_BACK

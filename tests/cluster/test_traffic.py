@@ -1,9 +1,6 @@
-"""`traffic` where requests really split: a gateway, backends that count, and the examples with a header and with a mirror."""
+"""`traffic` where requests really split: the examples with a header and with a mirror, on both kinds of routes; then VirtualServices."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
@@ -12,64 +9,27 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
-from support.cluster.checkout import SERVICES, Checkout, example
+from support.cluster.checkout import SERVICES, VIRTUAL_SERVICE, Checkout, example
 from support.cluster.shop import Shop
 from support.fakes.shop import RUNBOOK
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
 
-CHECKOUT = """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: checkout, namespace: NAMESPACE}
-spec:
-  hosts: [checkout.NAMESPACE.example]
-  gateways: [istio-system/gateway]
-  http:
-    - name: help
-      match: [{uri: {prefix: /help}}]
-      route: [{destination: {host: checkout-v1}}]
-    - name: primary
-      retries: {attempts: 0}
-      mirror: {host: recorder, port: {number: 80}}
-      mirrorPercentage: {value: 12.5}
-      route:
-        - {destination: {host: checkout-v1}, weight: 100}
-        - {destination: {host: checkout-v2}}
-"""
-"""Somebody mirrors already, and a weight is left out: both must come back as they are."""
-
-
-@pytest.fixture
-def checkout(shop: Shop, cluster: Cluster) -> Iterator[Checkout]:
-    path = f"{shop.routes.rpartition('/')[0]}/checkout"
-    made = Checkout(shop, cluster, CHECKOUT, cluster.mesh.gateway_url, path)
-    made.start()
-    yield made
-    made.stop()
-
-
-def routes(checkout: Checkout) -> Any:
-    """The http routes as they are, known to the gateway."""
-    return checkout.spec()["http"]
-
-
-def names(checkout: Checkout) -> list[str]:
-    return [route["name"] for route in routes(checkout)]
+virtual_service = pytest.mark.parametrize("route_kind", [VIRTUAL_SERVICE], indirect=True, ids=["virtualService"])
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
 def test_requests_with_the_header_reach_the_new_version(checkout: Checkout, back: bool) -> None:  # noqa: FBT001 -- a parameter
     """One endpoint is enough for the header and for half of the rest; the last weight waits for the second one."""
-    shop = checkout.shop
+    shop, kind = checkout.shop, checkout.kind
     before = shop.objects()
-    shop.apply(example("canary-by-header.yaml", []))
+    shop.apply(example(kind.header_example, []))
     shop.until(lambda s: s.current is not None and s.current.weight == 100)
-    until("half of the weight is written", lambda: routes(checkout)[2]["route"][1].get("weight") == 50)
-    assert names(checkout) == ["help", "cutover-shift-primary", "primary"]
+    checkout.until_weights(50, 50)
+    kind.assert_routes(checkout.spec(), header_route=True)
     assert checkout.ask(100, canary="true") == {"v2": 100}
     assert checkout.ask(20, canary="false").keys() == {"v1", "v2"}
-    assert checkout.ask(20, "/help", canary="true") == {"v1": 20}, "what stands further up still takes what it took"
+    assert checkout.ask(20, "/help", canary="true") == {"v1": 20}, "what is more specific still takes what it took"
     checkout.assert_halved()
     if back:
         shop.request(RequestVerb.ABORT)
@@ -78,7 +38,7 @@ def test_requests_with_the_header_reach_the_new_version(checkout: Checkout, back
     else:
         checkout.add("v2")
         assert shop.until_ended().phase is Phase.SUCCEEDED
-    assert names(checkout) == ["help", "primary"]
+    kind.assert_routes(checkout.spec(), header_route=False)
     assert checkout.ask(50, canary="true") == checkout.ask(50) == {"v1" if back else "v2": 50}
     assert shop.leftovers() == []
 
@@ -86,21 +46,22 @@ def test_requests_with_the_header_reach_the_new_version(checkout: Checkout, back
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
 def test_a_mirror_is_counted_and_never_answers(checkout: Checkout, back: bool) -> None:  # noqa: FBT001 -- a parameter
     """A gate that has no data keeps the plan at the mirror, until a person skips it."""
-    shop = checkout.shop
+    shop, kind = checkout.shop, checkout.kind
     checkout.add("v2")
-    before, was = shop.objects(), routes(checkout)
+    before, was = shop.objects(), kind.without_weights(checkout.spec())
     shop.apply(
         example(
-            "mirror-then-canary.yaml",
-            [{"name": "look", "prometheus": {"query": "nothing_at_all"}, "pass": {"max": "1"}}],
+            kind.mirror_example, [{"name": "look", "prometheus": {"query": "nothing_at_all"}, "pass": {"max": "1"}}]
         )
     )
     shop.until(lambda s: s.current is not None and bool(s.current.gates))
-    assert routes(checkout)[1]["mirror"] == {"host": "checkout-v2"}
+    kind.assert_mirrors(checkout.spec())
     old, new = checkout.counted("v1"), checkout.counted("v2")
-    assert checkout.ask(100) == {"v1": 100}
-    until("every request is mirrored", lambda: checkout.counted("v2") - new == 100)
-    assert checkout.counted("v1") - old == 100
+    requests, least, most = kind.mirrored
+    assert checkout.ask(requests) == {"v1": requests}
+    until("the share of the requests is mirrored", lambda: checkout.counted("v2") - new >= least)
+    assert checkout.counted("v2") - new <= most
+    assert checkout.counted("v1") - old == requests
     if back:
         shop.request(RequestVerb.ABORT)
         assert shop.until_ended().phase is Phase.ROLLED_BACK
@@ -108,14 +69,14 @@ def test_a_mirror_is_counted_and_never_answers(checkout: Checkout, back: bool) -
     else:
         shop.request(RequestVerb.SKIP, "shift")
         assert shop.until_ended().phase is Phase.SUCCEEDED
-    now = routes(checkout)
-    assert [{**route, "route": None} for route in now] == [{**route, "route": None} for route in was]
+    assert kind.without_weights(checkout.spec()) == was
     old, new = checkout.counted("v1"), checkout.counted("v2")
     assert checkout.ask(100) == {"v1" if back else "v2": 100}
     assert (checkout.counted("v1") - old, checkout.counted("v2") - new) == ((100, 0) if back else (0, 100))
     assert shop.leftovers() == []
 
 
+@virtual_service
 def test_pairs_of_all_protocols_in_one_write(checkout: Checkout) -> None:
     """Each change of its spec raises the generation of an object by one."""
     shop = checkout.shop
@@ -179,8 +140,7 @@ spec:
 
 def test_a_delegate_splits_what_its_root_hands_on(shop: Shop, cluster: Cluster) -> None:
     """The root is refused, by name; named itself, the delegate is shifted as any other, and by header."""
-    path = f"{shop.routes.rpartition('/')[0]}/checkout"
-    checkout = Checkout(shop, cluster, DELEGATED, cluster.mesh.gateway_url, path)
+    checkout = Checkout(shop, cluster, VIRTUAL_SERVICE, DELEGATED)
     checkout.start()
     before = shop.objects()
     spec = example("canary-by-header.yaml", [])
@@ -196,8 +156,8 @@ def test_a_delegate_splits_what_its_root_hands_on(shop: Shop, cluster: Cluster) 
     traffic |= {"virtualService": {"name": "checkout"}, "weights": [50, 100]}
     shop.apply(spec)
     shop.until(lambda s: s.current is not None and s.current.weight == 100)  # which waits for a second endpoint
-    until("half of the weight is written", lambda: routes(checkout)[-1]["route"][1].get("weight") == 50)
-    assert names(checkout) == ["cutover-shift-primary", "primary"]
+    checkout.until_weights(50, 50)
+    assert [route["name"] for route in checkout.routes()] == ["cutover-shift-primary", "primary"]
     assert checkout.ask(50, canary="true") == {"v2": 50}
     assert checkout.ask(20, "/help", canary="true") == {"v1": 20}
     checkout.assert_halved()
@@ -216,9 +176,8 @@ def test_the_manifest_of_a_runbook_runs_as_it_stands(shop: Shop, cluster: Cluste
     body = yaml.safe_load(RUNBOOK)
     body["metadata"]["namespace"] = shop.namespace
     body["spec"] |= {"hosts": [f"checkout.{shop.namespace}.example"], "gateways": ["istio-system/gateway"]}
-    path = f"{shop.routes.rpartition('/')[0]}/app-migration"
     services = SERVICES.replace("{name: checkout-", "{name: app-")
-    checkout = Checkout(shop, cluster, services + yaml.safe_dump(body), cluster.mesh.gateway_url, path)
+    checkout = Checkout(shop, cluster, VIRTUAL_SERVICE, services + yaml.safe_dump(body), "app-migration")
     checkout.start()
     before = shop.objects()
     assert checkout.ask(50, canary="true") == {"v2": 50}
@@ -226,17 +185,17 @@ def test_the_manifest_of_a_runbook_runs_as_it_stands(shop: Shop, cluster: Cluste
     shift = {"name": "shift", "traffic": {"virtualService": {"name": "app-migration"}, **sides, "weights": [50, 100]}}
     shop.apply({"steps": [shift]})
     shop.until(lambda s: s.current is not None and s.current.weight == 100)  # which waits for a second endpoint
-    until("half of the weight is written", lambda: routes(checkout)[1]["route"][1]["weight"] == 50)
+    until("half of the weight is written", lambda: checkout.routes()[1]["route"][1]["weight"] == 50)
     checkout.assert_halved()
     if back:
         shop.request(RequestVerb.ABORT)
         assert shop.until_ended().phase is Phase.ROLLED_BACK
         assert shop.objects() == before
-        assert routes(checkout) == yaml.safe_load(RUNBOOK)["spec"]["http"]
+        assert checkout.routes() == yaml.safe_load(RUNBOOK)["spec"]["http"]
     else:
         checkout.add("v2")
         assert shop.until_ended().phase is Phase.SUCCEEDED
-        assert routes(checkout)[0] == yaml.safe_load(RUNBOOK)["spec"]["http"][0]
+        assert checkout.routes()[0] == yaml.safe_load(RUNBOOK)["spec"]["http"][0]
         assert checkout.ask(50) == {"v2": 50}
     assert checkout.ask(50, canary="true") == {"v2": 50}
     checkout.stop()

@@ -1,4 +1,7 @@
-"""Two versions of a checkout behind the gateway of the local mesh: backends that count what reaches them, and who answers."""
+"""Two versions of a checkout behind the gateway of the local mesh: backends that count what reaches them, and who answers.
+
+What splits the requests is a VirtualService or an HTTPRoute; `RouteKind` is how a test speaks to either.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -27,6 +31,119 @@ metadata: {name: checkout-v2, namespace: NAMESPACE}
 spec: {selector: {app: checkout-v2}, ports: [{name: http, port: 80}]}
 ---
 """
+
+
+_VIRTUAL_SERVICE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: checkout, namespace: NAMESPACE}
+spec:
+  hosts: [checkout.NAMESPACE.example]
+  gateways: [istio-system/gateway]
+  http:
+    - name: help
+      match: [{uri: {prefix: /help}}]
+      route: [{destination: {host: checkout-v1}}]
+    - name: primary
+      retries: {attempts: 0}
+      mirror: {host: recorder, port: {number: 80}}
+      mirrorPercentage: {value: 12.5}
+      route:
+        - {destination: {host: checkout-v1}, weight: 100}
+        - {destination: {host: checkout-v2}}
+"""
+"""Somebody mirrors already, and a weight is left out: both must come back as they are."""
+_HTTP_ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: checkout, namespace: NAMESPACE}
+spec:
+  hostnames: [checkout.NAMESPACE.example]
+  parentRefs: [{name: gateway, namespace: istio-system}]
+  rules:
+    - matches: [{path: {value: /help}}]
+      backendRefs: [{name: checkout-v1, port: 80}]
+    - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-via, value: gateway}]}}]
+      backendRefs:
+        - {name: checkout-v1, port: 80, weight: 100}
+        - {name: checkout-v2, port: 80, weight: 0}
+"""
+
+
+@dataclass(frozen=True)
+class RouteKind:
+    """A kind of object that splits requests.
+
+    Attributes:
+        field: of a `traffic` step, where such an object is named.
+        named: the object below, as a `traffic` step names it.
+        manifest: one that has a route of its own for /help, and one for the rest.
+        entries: the field of its spec that holds the routes; `split`: that of a route which holds the weights.
+        header_example: the plan of examples/ that shifts by header, and `mirror_example` the one that mirrors.
+        mirrored: of so many requests at least and at most so many reach the mirror of that example.
+    """
+
+    field: str
+    named: dict[str, Any]
+    manifest: str
+    entries: str
+    split: str
+    header_example: str
+    mirror_example: str
+    mirrored: tuple[int, int, int]
+
+    def routes(self, spec: Any) -> list[Any]:
+        """The routes, or rules, in their order."""
+        found: list[Any] = spec[self.entries]
+        return found
+
+    def weights(self, spec: Any) -> list[int]:
+        """Of the last route; one that is left out is none."""
+        return [entry.get("weight", 0) for entry in self.routes(spec)[-1][self.split]]
+
+    def without_weights(self, spec: Any) -> list[Any]:
+        """All that is beside them."""
+        return [{**route, self.split: None} for route in self.routes(spec)]
+
+    def assert_routes(self, spec: Any, *, header_route: bool) -> None:
+        """The two of the manifest, and in between that of the header if it is there."""
+        routes = self.routes(spec)
+        if self is VIRTUAL_SERVICE:
+            names = ["help", "cutover-shift-primary", "primary"] if header_route else ["help", "primary"]
+            assert [route["name"] for route in routes] == names
+        else:
+            assert [len(rule["backendRefs"]) for rule in routes] == ([1, 1, 2] if header_route else [1, 2])
+
+    def assert_mirrors(self, spec: Any) -> None:
+        """The last route mirrors to the new version, beside whatever else it does."""
+        last = self.routes(spec)[-1]
+        if self is VIRTUAL_SERVICE:
+            assert last["mirror"] == {"host": "checkout-v2"}
+        else:
+            assert [one["type"] for one in last["filters"]] == ["RequestHeaderModifier", "RequestMirror"]
+
+
+VIRTUAL_SERVICE = RouteKind(
+    field="virtualService",
+    named={"name": "checkout", "routes": ["primary"]},
+    manifest=_VIRTUAL_SERVICE,
+    entries="http",
+    split="route",
+    header_example="canary-by-header.yaml",
+    mirror_example="mirror-then-canary.yaml",
+    mirrored=(100, 100, 100),
+)
+HTTP_ROUTE = RouteKind(
+    field="httpRoute",
+    named={"name": "checkout"},
+    manifest=_HTTP_ROUTE,
+    entries="rules",
+    split="backendRefs",
+    header_example="canary-http-route.yaml",
+    mirror_example="canary-http-route.yaml",
+    mirrored=(300, 30, 100),
+)
+ROUTE_KINDS = (VIRTUAL_SERVICE, HTTP_ROUTE)
 
 
 class Backend(Serving):
@@ -53,14 +170,20 @@ class Checkout:
     Args:
         shop: whose namespace it is put into.
         cluster: with the mesh.
-        routes: manifests of what splits the requests between checkout-v1 and checkout-v2; NAMESPACE in them is the shop's.
-        url: of the gateway.
-        path: of the object that splits them.
+        kind: of the object that splits the requests between checkout-v1 and checkout-v2.
+        manifests: of that object and what else it needs, where not that of the kind; NAMESPACE in them is the shop's.
+        name: of that object.
     """
 
-    def __init__(self, shop: Shop, cluster: Cluster, routes: str, url: str, path: str) -> None:
-        self.shop, self.cluster, self.url, self.path = shop, cluster, url, path
-        self._manifests = (SERVICES + routes).replace("NAMESPACE", shop.namespace)
+    def __init__(
+        self, shop: Shop, cluster: Cluster, kind: RouteKind, manifests: str = "", name: str = "checkout"
+    ) -> None:
+        self.shop, self.cluster, self.kind = shop, cluster, kind
+        if kind is VIRTUAL_SERVICE:
+            self.url, self.path = cluster.mesh.gateway_url, f"{shop.routes.rpartition('/')[0]}/{name}"
+        else:
+            self.url, self.path = cluster.mesh.routes_url, f"{shop.http_routes}/{name}"
+        self._manifests = (SERVICES + (manifests or kind.manifest)).replace("NAMESPACE", shop.namespace)
         self.backends: dict[str, list[Backend]] = {"v1": [], "v2": []}
 
     def start(self) -> None:
@@ -119,6 +242,19 @@ class Checkout:
 
     def counted(self, version: str) -> int:
         return sum(backend.count for backend in self.backends[version])
+
+    def routes(self) -> list[Any]:
+        """The routes of what splits the requests, known to the gateway."""
+        return self.kind.routes(self.spec())
+
+    def weights(self) -> list[int]:
+        """Of the last route, known to the gateway."""
+        return self.kind.weights(self.spec())
+
+    def until_weights(self, *weights: int, deadline: float = 30.0) -> None:
+        """The last route has these weights, and the gateway knows it."""
+        until(f"the weights are {weights}", lambda: self.weights() == [*weights], deadline=deadline)
+        self.cluster.mesh.wait_synced()  # what was just read may be newer than what the gateway had before
 
     def spec(self) -> Any:
         """What splits the requests, as it is, known to the gateway."""

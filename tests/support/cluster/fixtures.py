@@ -10,6 +10,7 @@ import pytest
 from harness.api import Api
 from harness.cluster import Cluster
 from harness.kind import AnyCluster, OnKind
+from support.cluster.checkout import ROUTE_KINDS, Checkout, RouteKind
 from support.cluster.shop import AnyOperator, Operator, Shop
 from support.cluster.testbed import Undisturbed, Yard, side_by_side
 from support.fakes.http_server import Requests, Serving
@@ -61,6 +62,22 @@ def shop(api: Api, namespace: str, operator: AnyOperator) -> Shop:
     made = Shop(api, namespace)
     made.create()
     return made
+
+
+@pytest.fixture(params=ROUTE_KINDS, ids=lambda kind: kind.field)
+def route_kind(request: pytest.FixtureRequest) -> RouteKind:
+    """Each kind of object that splits requests; a test of one kind alone parametrizes this fixture indirectly."""
+    kind: RouteKind = request.param
+    return kind
+
+
+@pytest.fixture
+def checkout(shop: Shop, cluster: Cluster, route_kind: RouteKind) -> Iterator[Checkout]:
+    """Two versions of a checkout behind the gateway."""
+    made = Checkout(shop, cluster, route_kind)
+    made.start()
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="module")
