@@ -6,6 +6,7 @@ left anything behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -23,8 +24,8 @@ from watching import Watching
 
 from cutover.status.status import Phase
 from harness.api import ApiError
+from harness.state import InUse, exclusively, read_state, running
 from harness.state import folder as kept_folder
-from harness.state import read_state, running
 from harness.tools import ToolMissing
 
 console = Console()
@@ -32,6 +33,15 @@ console = Console()
 
 def main() -> int:
     keep = os.environ.get("KEEP") == "1"
+    try:
+        with exclusively("running the demo") if keep else contextlib.nullcontext():
+            return _main(keep=keep)
+    except InUse as error:
+        console.print("[red]error:[/]", Text(str(error)), highlight=False)
+        return 1
+
+
+def _main(*, keep: bool) -> int:
     folder = kept_folder() if keep else Path(tempfile.mkdtemp(prefix="cutover-demo-"))
     state = read_state() if keep else None
     if state is not None and running(state):

@@ -18,12 +18,21 @@ from harness.api import Api
 from harness.cluster import Cluster
 from harness.node import ProcessNode
 from harness.process import stop_pid
-from harness.state import folder, read_state, running, write_state
+from harness.state import InUse, exclusively, folder, read_state, running, write_state
 from harness.tools import ToolMissing, print_progress
 
 
 def up() -> int:
     """Bring everything up and leave it."""
+    try:
+        with exclusively("starting servers"):
+            return _up()
+    except InUse as error:
+        print_progress(f"error: {error}")
+        return 1
+
+
+def _up() -> int:
     known = read_state()
     if known is not None and (alive := running(known)):
         gone = sorted({name for name, _, _ in known["pids"]} - set(alive))
@@ -31,7 +40,7 @@ def up() -> int:
         print_progress(f"it is up already{rest}; `make cluster-down` ends it")
         return _show(known)
     if known is not None:
-        print_progress("what was left running has ended since; starting anew")
+        print_progress("what was left running has ended since; starting again")
     begun = time.monotonic()
     shutil.rmtree(folder(), ignore_errors=True)
     folder().mkdir(parents=True)
@@ -57,6 +66,15 @@ def _show(state: dict[str, Any]) -> int:
 
 def down() -> int:
     """End it and leave nothing."""
+    try:
+        with exclusively("ending servers"):
+            return _down()
+    except InUse as error:
+        print_progress(f"error: {error}")
+        return 1
+
+
+def _down() -> int:
     state = read_state()
     if state is not None:
         if not running(state):

@@ -15,7 +15,7 @@ from harness import tools
 from harness.api import Api
 from harness.cluster import Cluster
 from harness.kind import AnyCluster, OnKind, build_image, require_docker
-from harness.state import attach, read_state
+from harness.state import InUse, attach, exclusively, read_state
 
 _NOT_YET = "--cluster={} is not there yet; use local, kind, or current with a cluster that `make cluster` left running"
 _UNMARKED = (
@@ -24,6 +24,7 @@ _UNMARKED = (
 _LOCAL = {"cluster": "Cluster", "operator": "Operator"}
 """Parameters of tests and fixtures, and how they are annotated where nothing but the local one will do."""
 _STAYED_AWAY = pytest.StashKey[Counter[str]]()
+_ONE_OPERATOR = "--cluster={} is one cluster with one operator, so its tests run one after the other: leave -n out"
 _NOT_UP = "--cluster=current uses the cluster that `make cluster` left running, and none is up"
 
 
@@ -40,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything is made."""
+    way = config.option.cluster
+    if way != "local" and getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(_ONE_OPERATOR.format(way))
     if config.option.cluster == "kind" and not config.option.collectonly:
         try:
             require_docker()
@@ -90,7 +94,11 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         state = read_state()
         if state is None:
             pytest.fail(_NOT_UP)
-        yield attach(state)
+        try:
+            with exclusively("running tests"):
+                yield attach(state)
+        except InUse as error:
+            pytest.fail(str(error))
         return
     if way == "node":
         pytest.fail(_NOT_YET.format(way))

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import random
 import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 T = TypeVar("T")
 
 _PR_SET_PDEATHSIG = 1
+_LOWEST_PORT = 12_000
+_reservations: deque[IO[str]] = deque(maxlen=200)
+"""Locks on the last ports that were given out, until this process ends: a server listens long before 200 more are asked for."""
 
 
 class NotReady(RuntimeError):
@@ -141,12 +148,39 @@ def stop_pid(pid: int, started: int, grace: float = 5.0) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now; all are paused until the last is found, so no two are the same."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports of 127.0.0.1 that nobody listens on, and that no other process of the harness is given for now.
+
+    A server listens some time after it was told its port. Until then the port must not be taken: not by another cluster that
+    starts (each port is reserved by a lock on a file), and not by a connection that goes out (the kernel takes their ports
+    from a range of its own, which is left out).
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(_LOWEST_PORT, _first_outgoing_port())  # noqa: S311 -- nobody has to be kept from guessing it
+        if (lock := _reserved(port)) is not None:
+            _reservations.append(lock)
+            found.append(port)
+    return found
+
+
+def _first_outgoing_port() -> int:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return first if first > 2 * _LOWEST_PORT else 2**16
+
+
+def _reserved(port: int) -> IO[str] | None:
+    """The lock on a port; None when another process has it, or listens there."""
+    folder = Path(tempfile.gettempdir()) / f"cutover-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    lock = (folder / str(port)).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with socket.socket() as tried:
+            tried.bind(("127.0.0.1", port))
+    except OSError:
+        lock.close()
+        return None
+    return lock
 
 
 def until(what: str, probe: Callable[[], T | None], *, deadline: float = 30.0, process: Process | None = None) -> T:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,38 @@ from harness.process import Process, started_at
 def folder() -> Path:
     """Where its data lies."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cutover" / "cluster"
+
+
+class InUse(RuntimeError):
+    """Another command works on the cluster that is left running, or a test run uses it."""
+
+
+@contextlib.contextmanager
+def exclusively(what: str) -> Iterator[None]:
+    """Nobody else brings the cluster up or down, or runs tests on it, for as long as this lasts.
+
+    Args:
+        what: we are about to do; the other is told so in its sentence.
+
+    Raises:
+        InUse: another process is at it; says what it does.
+    """
+    path = folder().parent / "cluster.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise InUse(
+                f"another process is {lock.read().strip() or 'working'} on the cluster in {folder()}; wait until it has "
+                "ended, or set XDG_STATE_HOME to another folder to have a second cluster beside it"
+            ) from None
+        lock.truncate(0)
+        lock.write(what)
+        lock.flush()
+        yield
+        lock.truncate(0)
 
 
 def read_state() -> dict[str, Any] | None:
@@ -33,7 +67,7 @@ def running(state: dict[str, Any]) -> list[str]:
 def attach(state: dict[str, Any]) -> Cluster:
     """A cluster that an earlier command left running, to be used and not to be started or stopped."""
     if not running(state):
-        raise RuntimeError("the cluster that was left running has ended since; begin anew with `make cluster`")
+        raise RuntimeError("the cluster that was left running has ended since; start it again with `make cluster`")
     cluster = Cluster(Path(state["folder"]), detached=True)
     cluster.control_plane.attach(state["api"], state["token"])
     cluster.mesh.attach(state["gateway_port"], state["admin_port"], state["istiod_port"], state["route_port"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 
 from harness.__main__ import down, status, up
-from harness.cluster import Cluster
+from harness.cluster import ROOT, Cluster
 from harness.process import Process, started_at, stop_pid
-from harness.state import attach, read_state, running, write_state
+from harness.state import attach, exclusively, read_state, running, write_state
 
 
 @pytest.fixture
@@ -98,6 +99,66 @@ def test_up_says_which_part_is_gone(
     state = read_state()
     assert state is not None
     assert running(state) == ["etcd"]
+
+
+def test_one_command_at_a_time(
+    home: Path, sleeper: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two `make cluster` at once would each delete the folder in which the other starts its servers."""
+    state = leave(home, ("etcd", sleeper.pid, started_at(sleeper.pid)))
+    with exclusively("running tests"):
+        assert up() == 1
+        assert down() == 1
+    told = capsys.readouterr().err
+    sentence = f"error: another process is running tests on the cluster in {home}; wait until it has ended, or set "
+    assert told.count(sentence) == 2
+    assert running(state) == ["etcd"]
+    assert down() == 0
+
+
+def test_another_cluster_beside_it_has_a_place_of_its_own(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with exclusively("starting servers"):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "second"))
+        assert down() == 0
+    assert home.exists()
+
+
+_TAKES_PORTS = (
+    "import sys; from harness.process import free_ports; print(*free_ports(100), flush=True); sys.stdin.read()"
+)
+
+
+def test_clusters_that_start_side_by_side_get_different_ports() -> None:
+    """Also before any of their servers listens; and none that the kernel would give to an outgoing connection."""
+    command, env = [sys.executable, "-c", _TAKES_PORTS], {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for _ in range(4)
+    ]
+    found: list[int] = []
+    for process in processes:
+        assert process.stdout is not None
+        found += map(int, process.stdout.readline().split())
+    for process in processes:
+        process.communicate()
+    assert len(found) == len(set(found)) == 400
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert not [port for port in found if first <= port <= last]
+
+
+@pytest.mark.parametrize("way", ["current", "kind"])
+def test_a_cluster_that_is_shared_takes_one_test_at_a_time(way: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", f"--cluster={way}", "-n2", str(ROOT / "tests/house/test_node.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"--cluster={way} is one cluster with one operator" in done.stderr
 
 
 def test_what_is_written_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
