@@ -88,6 +88,12 @@ class Answering:
             },
         }
 
+    def remove(self) -> None:
+        """End its processes: none of a pod may outlive the test. Of a whole namespace that would take ten seconds."""
+        self._shop.api.delete(f"{self._shop.deployments}/answering")
+        pods = f"/api/v1/namespaces/{self._shop.namespace}/pods"
+        until("its pods are gone", lambda: not self._shop.api.list(pods, "app=answering"), deadline=60)
+
     def answers(self) -> list[Any]:
         """What every process says that still answers, those included that are taken out of routing and on their way out."""
         self._addresses |= {entry["spec"]["address"] for entry in self._shop.api.list(self.entries)}
@@ -102,11 +108,11 @@ class Answering:
 
 
 @pytest.fixture
-def answering(shop: Shop, cluster: Cluster) -> Any:
+def answering(shop: Shop) -> Any:
     made = Answering(shop)
     made.create()
     yield made
-    cluster.control_plane.drop_namespace(shop.namespace)  # waits: no process of a pod may outlive the test
+    made.remove()
 
 
 @pytest.mark.local("its pods are processes of the local node")

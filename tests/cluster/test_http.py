@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from harness.cluster import ROOT, Cluster
 from support.cluster.shop import DEPLOY, Operator, Shop
 from support.fakes.json_server import Page
 
+IMAGE_ENTRY = Path(sys.executable).with_name("cutover-operator")
+"""What the image runs."""
 pytestmark = [pytest.mark.cluster, pytest.mark.local("its server is on this machine")]
 
 
@@ -38,7 +41,7 @@ def other(
         "stranger": {"http": {"url": page.url}},
         "late": {"http": server | {"bearerTokenFile": f"{page.token}-late"}},
     }
-    made = Operator(cluster, tmp_path_factory.mktemp("other"), providers, name="other")
+    made = Operator(cluster, tmp_path_factory.mktemp("other"), providers, name="other", program=(str(IMAGE_ENTRY),))
     made.start()
     yield made
     made.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     folder = tmp_path_factory.mktemp("bare")
     cluster = Cluster(folder / "cluster", report=lambda _: None)
     cluster.start(())
-    operator = Operator(cluster, folder, {})
+    operator = Operator(cluster, folder, {}, program=(sys.executable, "-m", "cutover.cli", "run"))
     operator.start()
     shop = Shop(cluster.api, "bare")
     cluster.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": shop.namespace}})

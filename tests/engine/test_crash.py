@@ -1,6 +1,13 @@
-"""The process dies at its n-th call of a port, before and after the effect, for every n: the end is the same."""
+"""The process dies at its n-th call of a port, before and after the effect, or gets no answer to it, for every n: the end is the same.
+
+`make test` takes a sample: at each call one of the four things happens; which one is drawn, by CUTOVER_SEED (1 if it is not
+set). In `make test-long` all four happen at each.
+"""
 
 from __future__ import annotations
+
+import os
+import random
 
 import pytest
 
@@ -13,6 +20,22 @@ from support.fakes.simulation import Simulation
 from support.plans.simulated import STORIES, Story, play
 
 pytestmark = pytest.mark.exhaustive
+
+
+_SHARES = [pytest.param(False, id="sample"), pytest.param(True, id="whole", marks=pytest.mark.long)]
+_WAYS = ("dies before", "dies after", "not done", "done")
+
+
+def picked(story: str, way: str, calls: int, *, whole: bool, ways: tuple[str, ...] = _WAYS) -> range:
+    """At which calls this happens: at all, or at those that are drawn for it among the ways."""
+    if whole:
+        return range(1, calls + 1)
+    drawn = random.Random(f"{os.environ.get('CUTOVER_SEED', '1')} {story}").sample(ways, len(ways))  # noqa: S311
+    return range(1 + drawn.index(way), calls + 1, len(ways))
+
+
+def test_the_sample_leaves_no_call_out() -> None:
+    assert sorted(at for way in _WAYS for at in picked("canary", way, 50, whole=False)) == [*range(1, 51)]
 
 
 def effects(run: Simulation) -> list[Ref]:
@@ -44,49 +67,53 @@ async def test_ends_as_told(story: Story) -> None:
         assert run.specs() == run.specs_before()
 
 
+@pytest.mark.parametrize("whole", _SHARES)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-async def test_dies_at_every_call(story: Story, after: bool) -> None:  # noqa: FBT001 -- a parameter of the test
-    whole, phase = await end(story)
-    calls = whole.switch.calls
+async def test_dies_at_every_call(story: Story, after: bool, whole: bool) -> None:  # noqa: FBT001 -- parameters of the test
+    peaceful, phase = await end(story)
+    calls = peaceful.switch.calls
     assert calls > 20
-    for at in range(1, calls + 1):
+    for at in picked(story.name, "dies after" if after else "dies before", calls, whole=whole):
         run, crashed = await end(story, at, after=after)
         assert run.crashes == 1, at
         assert crashed is phase, (at, run.status)
-        assert run.specs() == whole.specs(), at
-        assert run.jobs() == whole.jobs(), at
+        assert run.specs() == peaceful.specs(), at
+        assert run.jobs() == peaceful.jobs(), at
         if not story.timed:
-            assert effects(run) == effects(whole), at
+            assert effects(run) == effects(peaceful), at
         assert run.leftovers() == [], at
         if not story.timed:
-            assert [step.state for step in run.status.steps] == [step.state for step in whole.status.steps], at
-            assert told(run) == told(whole), at
+            assert [step.state for step in run.status.steps] == [step.state for step in peaceful.status.steps], at
+            assert told(run) == told(peaceful), at
 
 
+@pytest.mark.parametrize("whole", _SHARES)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_dies_at_every_call_in_a_crowd(after: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+async def test_dies_at_every_call_in_a_crowd(after: bool, whole: bool) -> None:  # noqa: FBT001 -- parameters of the test
     """Where others wait, a turn ends between saving a stage and doing it."""
     story = next(story for story in STORIES if story.name == "canary")
-    whole, phase = await end(story, crowded=True)
-    for at in range(1, whole.switch.calls + 1):
+    peaceful, phase = await end(story, crowded=True)
+    way = "dies after" if after else "dies before"
+    for at in picked("crowd", way, peaceful.switch.calls, whole=whole, ways=_WAYS[:2]):
         run, crashed = await end(story, at, after=after, crowded=True)
         assert crashed is phase, (at, run.status)
-        assert effects(run) == effects(whole), at
+        assert effects(run) == effects(peaceful), at
         assert run.leftovers() == [], at
 
 
+@pytest.mark.parametrize("whole", _SHARES)
 @pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-async def test_gets_no_answer_at_every_call(story: Story, after: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+async def test_gets_no_answer_at_every_call(story: Story, after: bool, whole: bool) -> None:  # noqa: FBT001 -- parameters of the test
     """The process lives, and does not know whether it has been done."""
-    whole, phase = await end(story)
-    for at in range(1, whole.switch.calls + 1):
+    peaceful, phase = await end(story)
+    for at in picked(story.name, "done" if after else "not done", peaceful.switch.calls, whole=whole):
         run, left = await end(story, at, after=after, lost=True)
         assert left is phase, (at, run.status)
-        assert run.specs() == whole.specs(), at
-        assert run.jobs() == whole.jobs(), at
+        assert run.specs() == peaceful.specs(), at
+        assert run.jobs() == peaceful.jobs(), at
         assert run.leftovers() == [], at
         if not story.timed:
-            assert effects(run) == effects(whole), at
-            assert told(run) == told(whole), at
+            assert effects(run) == effects(peaceful), at
+            assert told(run) == told(peaceful), at

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -33,6 +33,21 @@ class NotReady(RuntimeError):
 def _die_with_parent() -> None:
     """Ask the kernel to kill this process when the thread that started it ends, so that a killed test run leaves nothing."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Watched(Protocol):
+    """A process that somebody waits for: if it ends meanwhile, the end of its log says why."""
+
+    name: str
+    log: Path
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def exit_code(self) -> int | None: ...
+
+    def tail(self, lines: int = 30) -> str: ...
 
 
 class Process:
@@ -183,7 +198,7 @@ def _reserved(port: int) -> IO[str] | None:
     return lock
 
 
-def until(what: str, probe: Callable[[], T | None], *, deadline: float = 30.0, process: Process | None = None) -> T:
+def until(what: str, probe: Callable[[], T | None], *, deadline: float = 30.0, process: Watched | None = None) -> T:
     """Ask again and again until there is an answer that is neither None nor False.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.kind import Installed
 from harness.process import Process, free_ports, until
+from support.cluster.forked_operator import ForkedOperator
 
 RIGHTS = ROOT / "charts/cutover/files"
 
@@ -40,7 +40,7 @@ class Operator:
         lease: settings of the Lease; without them there is none, and it works beside whatever else works.
         name: of the pod.
         notify: who can be told.
-        program: how it is called.
+        program: how it is called, to be started from its file; without it it is forked, which takes no second.
     """
 
     def __init__(
@@ -51,20 +51,23 @@ class Operator:
         lease: dict[str, Any] | None = None,
         name: str = "operator",
         notify: dict[str, Any] | None = None,
-        program: Sequence[str] = (sys.executable, "-m", "cutover.cli", "run"),
+        program: Sequence[str] = (),
     ) -> None:
         self.name, self.log = name, folder / f"{name}.log"
         settings = folder / f"{name}.yaml"
         settings.write_text(yaml.safe_dump({"providers": providers, "lease": lease, "notify": notify or {}}))
         kubeconfig = cluster.control_plane.operator_kubeconfig(*rights())
         (self._port,) = free_ports(1)
-        self._command = [*program, "--settings", str(settings), "--port", str(self._port)]
-        self._env = {"KUBECONFIG": str(kubeconfig), "POD_NAME": name}
-        self._process: Process | None = None
+        arguments = ["--settings", str(settings), "--port", str(self._port)]
+        env = {"KUBECONFIG": str(kubeconfig), "POD_NAME": name}
+        self.process = (
+            Process("operator", [*program, *arguments], log=self.log, env=env)
+            if program
+            else ForkedOperator(arguments, kubeconfig, self.log, name)
+        )
 
     def start(self) -> None:
-        self._process = Process("operator", self._command, log=self.log, env=self._env)
-        self._process.start()
+        self.process.start()
 
     def restart(self) -> None:
         """End it by SIGTERM, as Kubernetes does with a pod that is deleted, and start it again."""
@@ -73,21 +76,14 @@ class Operator:
 
     def kill(self) -> None:
         """SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
+        self.process.kill()
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
-
-    @property
-    def process(self) -> Process:
-        assert self._process is not None
-        return self._process
+        self.process.stop()
 
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.alive
+        return self.process.alive
 
     def ask(self, path: str) -> str:
         """What its own port answers, such as /metrics. Raises OSError while it does not listen, HTTPError for a no."""

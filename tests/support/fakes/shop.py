@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import yaml
@@ -37,8 +38,16 @@ FRONT = Ref(SERVICES, NAMESPACE, "front")
 FLAGS = Ref(CONFIG_MAPS, NAMESPACE, "flags")
 
 
+def parsed(text: str) -> Any:
+    """What YAML says, a copy of one's own; a text is read once, because thousands of runs begin with the same ones."""
+    return copy.deepcopy(_parsed(text))
+
+
+_parsed = functools.cache(yaml.safe_load)
+
+
 def deployment(name: str, image: str, replicas: int) -> dict[str, Any]:
-    manifest: dict[str, Any] = yaml.safe_load(f"""
+    manifest: dict[str, Any] = parsed(f"""
 apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: {name}, namespace: {NAMESPACE}, labels: {{team: shop}}}}
@@ -56,7 +65,7 @@ spec:
 
 
 def virtual_service(old: int = 100, new: int = 0) -> dict[str, Any]:
-    manifest: dict[str, Any] = yaml.safe_load(f"""
+    manifest: dict[str, Any] = parsed(f"""
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {{name: shop, namespace: {NAMESPACE}}}
@@ -74,7 +83,7 @@ spec:
 
 def http_route(old: int = 100, new: int = 0) -> dict[str, Any]:
     """Without names, as the first releases have it, and with what a gateway says of it."""
-    manifest: dict[str, Any] = yaml.safe_load(f"""
+    manifest: dict[str, Any] = parsed(f"""
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {{name: shop, namespace: {NAMESPACE}}}
@@ -136,8 +145,8 @@ def shop(cluster: MemoryCluster) -> None:
         cluster.put(SERVICES, {"metadata": {"name": name}, "spec": {"selector": {"app": name}}})
     cluster.put(SERVICES, {"metadata": {"name": FRONT.name}, "spec": {"selector": {"app": "shop-v1"}}})
     cluster.put(CONFIG_MAPS, {"metadata": {"name": FLAGS.name}, "data": {"USE_NEW_SCHEMA": "false", "COLOUR": "blue"}})
-    cluster.put(STATEFUL_SETS, yaml.safe_load(_STORE))
-    cluster.put(DAEMON_SETS, yaml.safe_load(_AGENT))
+    cluster.put(STATEFUL_SETS, parsed(_STORE))
+    cluster.put(DAEMON_SETS, parsed(_AGENT))
     cluster.put(VIRTUAL_SERVICES, virtual_service())
     cluster.exits = exits
     react(cluster)
@@ -191,7 +200,7 @@ def exits(pod: dict[str, Any]) -> int | None:
 
 def plan(spec: str) -> dict[str, Any]:
     """A MigrationPlan with this spec (YAML) and the shop's account."""
-    document = {"serviceAccountName": "migrator"} | yaml.safe_load(spec)
+    document = {"serviceAccountName": "migrator"} | parsed(spec)
     return {"metadata": {"name": PLAN.name, "namespace": NAMESPACE}, "spec": document}
 
 
