@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import time
 
-from support.fakes.http_server import Requests, Serving
+from support.fakes.http_server import HttpServer, RequestHandler
 
 
-class Answers(Serving):
-    """A stand-in for Prometheus that says one number and remembers when it first said a bad one."""
+class Answers(HttpServer):
+    """A stand-in for Prometheus that answers with one number and remembers when it first gave a bad one."""
 
     def __init__(self) -> None:
         self.bad = False
         self.said_bad: float | None = None
         answers = self
 
-        class Handler(Requests):
+        class Handler(RequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:

@@ -31,7 +31,7 @@ class Crowd:
 
     Attributes:
         ready: when the first weight could have been written, by namespace, in seconds since the epoch: the new version of the shop
-            was seen to be available, or its plan was let go.
+            was seen to be available, or its plan was approved.
         weights: (weight of the new version, when it was seen) in their order, by namespace.
     """
 

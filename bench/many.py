@@ -20,7 +20,7 @@ _HEAD = (
     "p50 ÷ the bare loop for all",
 )
 _LEGEND = """Each plan rolls a Deployment of one simulated pod and moves its traffic in four weights. *Applied*: all plans are applied at once, and a plan
-is ready when its new version is available; weights a second are those of the whole time, in which plans are looked at, targets claimed and pods made.
+is ready when its new version is available; weights a second are those of the whole time, in which plans are read, targets claimed and pods made.
 *Approved*: all plans wait for a person behind their rollout, and all are approved at once; ready is when the approval was taken. The last
 column is the p50 of the first weight as a part of the time in which the bare loop, one after the other, writes a status and a weight for each plan."""
 

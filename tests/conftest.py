@@ -16,5 +16,5 @@ def root() -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Golden files are written anew on request."""
-    parser.addoption("--rewrite", action="store_true", help="write the traces anew; review the diff")
+    """Golden files are rewritten on request."""
+    parser.addoption("--rewrite", action="store_true", help="rewrite the traces; review the diff")

@@ -100,7 +100,7 @@ async def test_what_is_too_large_stays_too_large(answers: tuple[Kubernetes, Answ
 async def test_a_server_that_starts_has_refused_nothing(
     answers: tuple[Kubernetes, Answers], ready: int, error: type[OutsideError]
 ) -> None:
-    """Until it has read the roles it says 403 to everything; who hides /readyz is believed."""
+    """Until it has read the roles it answers 403 to everything; who hides /readyz is believed."""
     cluster, known = answers
     known[path(DEPLOYMENT)] = status(403)
     known["/readyz"] = (ready, "ok")
@@ -126,7 +126,7 @@ async def test_one_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Ans
 
 @pytest.mark.parametrize("body", ["<html>yes</html>", {"status": "ok"}, ["yes"]])
 async def test_a_success_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Answers], body: Any) -> None:
-    """A list without items would say that there is no plan to hold a claim, and no endpoint that is ready."""
+    """A list without items would say that there is no plan that owns a claim, and no endpoint that is ready."""
     cluster, known = answers
     known[PLANS.path("shop")] = (200, body)
     with pytest.raises(Unavailable):
@@ -226,7 +226,7 @@ async def test_what_every_write_says_of_itself() -> None:
 
 
 def test_an_end_that_is_told_late_takes_nothing_from_the_successor() -> None:
-    """Kopf has a worker for each object: the end of a plan may be told after the beginning of the one made anew."""
+    """Kopf has a worker for each object: the end of a plan may be told after the beginning of the one that replaced it."""
     cluster, plan = Kubernetes(Recording({})), Ref(PLANS, "shop", "plan")
 
     def body(uid: str, version: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An API server in trouble, forward and backward: every plan ends as it does without, by the same process."""
+"""An API server that fails, forward and backward: every plan ends as it does without, by the same process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pytest
 from cutover.status.status import Phase
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, answering, hang_after, reset_after, reset_before, unknown_page
-from support.cluster.testbed import Runner, Undisturbed, Yard, side_by_side, until_met
+from support.cluster.testbed import Baseline, ProxiedOperator, Testbed, side_by_side, until_met
 from support.faults.phases import DwellingLong
 from support.plans.on_cluster import CANARY, FAILING, Story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
 SEED = int(os.environ.get("SEED", "1"))
-Trouble = Callable[[Runner, Story], AbstractContextManager[list[str]]]
-"""Makes trouble for as long as it is entered; gives the list of what was met."""
-MISSED = "it met no trouble"
+Injector = Callable[[ProxiedOperator, Story], AbstractContextManager[list[str]]]
+"""Injects faults for as long as it is entered; gives the list of what was met."""
+MISSED = "it met no fault"
 PATIENCE = 90.0
 """Seconds; the operator waits between tries, and a plan meets several troubles."""
 
@@ -38,21 +38,21 @@ ON_REQUESTS: dict[str, Fault] = {
     "hang": hang_after,
 }
 HITS = {"hang": 1}
-"""How many requests of a plan meet a trouble in the ordinary run; three where nothing stands here."""
+"""How many requests of a plan meet a fault in the ordinary run; three where nothing stands here."""
 
 
-def _run(yard: Yard, story: Story, undisturbed: Undisturbed, name: str, trouble: Trouble) -> str:
+def _run(testbed: Testbed, story: Story, baseline: Baseline, name: str, inject: Injector) -> str:
     """What went wrong; empty when nothing did."""
     problems: list[str]
     met: list[str] = []
-    runner: Runner | None = None  # while the operator has not begun
+    runner: ProxiedOperator | None = None  # while the operator has not begun
     try:
-        with yard.site(story.name, more=story.more) as site:
+        with testbed.site(story.name, more=story.more) as site:
             runner = site.runner
             pid = runner.process.pid
-            with trouble(runner, story) as met:
+            with inject(runner, story) as met:
                 site.play(story, deadline=PATIENCE)
-            problems = site.end().differs_from(undisturbed.end)
+            problems = site.end().differs_from(baseline.end)
             if not runner.process.alive or runner.process.pid != pid:
                 problems.append(f"the operator has ended\n{runner.process.tail()}")
             if not met:
@@ -62,24 +62,24 @@ def _run(yard: Yard, story: Story, undisturbed: Undisturbed, name: str, trouble:
     return f"{story.name} {name}: {'; '.join(problems)} after {met}" if problems else ""
 
 
-def _all(yard: Yard, undisturbed: dict[str, Undisturbed], cases: list[tuple[Story, str, Trouble]]) -> None:
-    _table([partial(_run, yard, story, undisturbed[story.name], name, trouble) for story, name, trouble in cases])
+def _all(testbed: Testbed, baseline: dict[str, Baseline], cases: list[tuple[Story, str, Injector]]) -> None:
+    _table([partial(_run, testbed, story, baseline[story.name], name, inject) for story, name, inject in cases])
 
 
 def _table(runs: Sequence[Callable[[], str]]) -> None:
     wrong = [told for told in side_by_side(runs, 8) if told]
-    print(f"{len(runs)} plans in trouble, {len(wrong)} went wrong")  # noqa: T201 -- the table
+    print(f"{len(runs)} plans with faults, {len(wrong)} went wrong")  # noqa: T201 -- the table
     assert wrong == [], f"{len(wrong)} of {len(runs)}:\n" + "\n".join(wrong)
 
 
 # --- on single requests -----------------------------------------------------------------------------------------------
 
 
-def _on_requests(fault: Fault, numbers: set[int], *, writes_only: bool = False) -> Trouble:
+def _on_requests(fault: Fault, numbers: set[int], *, writes_only: bool = False) -> Injector:
     """These requests meet the fault; where only writes can, the next write does."""
 
     @contextmanager
-    def trouble(runner: Runner, story: Story) -> Iterator[list[str]]:
+    def inject(runner: ProxiedOperator, story: Story) -> Iterator[list[str]]:
         del story
         left, met = set(numbers), list[str]()
 
@@ -95,12 +95,12 @@ def _on_requests(fault: Fault, numbers: set[int], *, writes_only: bool = False) 
         yield met
         runner.proxy.disarm()
 
-    return trouble
+    return inject
 
 
-def _half(story: Story, undisturbed: dict[str, Undisturbed]) -> range:
+def _half(story: Story, baseline: dict[str, Baseline]) -> range:
     """The requests of the way forward of a plan that succeeds, and those of the rollback of one that does not."""
-    count = undisturbed[story.name].requests
+    count = baseline[story.name].requests
     return range(1, count + 1) if story is CANARY else range(count * 2 // 3, count + 1)
 
 
@@ -109,28 +109,28 @@ def _surely(half: range) -> range:
     return half[: len(half) * 3 // 4]
 
 
-def _somewhere(yard: Yard, story: Story, undisturbed: Undisturbed, name: str, numbers: list[int]) -> str:
+def _somewhere(testbed: Testbed, story: Story, baseline: Baseline, name: str, numbers: list[int]) -> str:
     def attempt(share: float) -> str:
         drawn = {max(1, int(share * number)) for number in numbers}
-        trouble = _on_requests(ON_REQUESTS[name], drawn, writes_only=name == "conflict")
-        return _run(yard, story, undisturbed, name, trouble)
+        inject = _on_requests(ON_REQUESTS[name], drawn, writes_only=name == "conflict")
+        return _run(testbed, story, baseline, name, inject)
 
     return until_met(attempt, lambda told: f": {MISSED} after" not in told)
 
 
-def test_some_requests_meet_trouble(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+def test_some_requests_meet_trouble(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
     runs = []
     for name, story in itertools.product(ON_REQUESTS, (CANARY, FAILING)):
-        numbers = chosen.sample(_surely(_half(story, undisturbed)), HITS.get(name, 3))
-        runs.append(partial(_somewhere, yard, story, undisturbed[story.name], name, numbers))
+        numbers = chosen.sample(_surely(_half(story, baseline)), HITS.get(name, 3))
+        runs.append(partial(_somewhere, testbed, story, baseline[story.name], name, numbers))
     _table(runs)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [name for name in ON_REQUESTS if name != "hang"])
-def test_every_request_meets_trouble(name: str, yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+def test_every_request_meets_trouble(name: str, testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     cases = [
         (
             story,
@@ -138,19 +138,19 @@ def test_every_request_meets_trouble(name: str, yard: Yard, undisturbed: dict[st
             _on_requests(ON_REQUESTS[name], {number}, writes_only=name == "conflict"),
         )
         for story in (CANARY, FAILING)
-        for number in _half(story, undisturbed)[:-4]
+        for number in _half(story, baseline)[:-4]
     ]
-    _all(yard, undisturbed, cases)
+    _all(testbed, baseline, cases)
 
 
 # --- on streams, and on everything ------------------------------------------------------------------------------------
 
 
-def _again_and_again(act: Callable[[Runner], None], every: float) -> Trouble:
+def _again_and_again(act: Callable[[ProxiedOperator], None], every: float) -> Injector:
     """Something is done to all streams every few moments, as long as the plan runs."""
 
     @contextmanager
-    def trouble(runner: Runner, story: Story) -> Iterator[list[str]]:
+    def inject(runner: ProxiedOperator, story: Story) -> Iterator[list[str]]:
         del story
         ending, met = threading.Event(), list[str]()
 
@@ -170,14 +170,16 @@ def _again_and_again(act: Callable[[Runner], None], every: float) -> Trouble:
             ending.set()
             thread.join()
 
-    return trouble
+    return inject
 
 
-def _for_a_while(begin: Callable[[Runner], None], end: Callable[[Runner], None], seconds: float) -> Trouble:
-    """Trouble begins as the Deployment is rolled out, or as it is brought back, and ends some time later."""
+def _for_a_while(
+    begin: Callable[[ProxiedOperator], None], end: Callable[[ProxiedOperator], None], seconds: float
+) -> Injector:
+    """The fault begins as the Deployment is rolled out, or as it is brought back, and ends some time later."""
 
     @contextmanager
-    def trouble(runner: Runner, story: Story) -> Iterator[list[str]]:
+    def inject(runner: ProxiedOperator, story: Story) -> Iterator[list[str]]:
         over, met = threading.Event(), list[str]()
 
         def work() -> None:
@@ -204,10 +206,10 @@ def _for_a_while(begin: Callable[[Runner], None], end: Callable[[Runner], None],
             if thread.ident is not None:
                 thread.join()
 
-    return trouble
+    return inject
 
 
-ON_STREAMS: dict[str, Trouble] = {
+ON_STREAMS: dict[str, Injector] = {
     "gone": _again_and_again(lambda runner: runner.proxy.end_watches(410, "Expired"), 0.2),
     "frozen": _for_a_while(lambda r: r.proxy.freeze_watches(), lambda r: r.proxy.thaw_watches(), 3),
     "away": _for_a_while(lambda r: r.proxy.go_away(), lambda r: r.proxy.come_back(), 3),
@@ -216,7 +218,7 @@ ON_STREAMS: dict[str, Trouble] = {
     ),
     "all-404": _for_a_while(lambda r: r.proxy.answer_all(unknown_page), lambda r: r.proxy.answer_all(None), 3),
 }
-LONG_STREAMS: dict[str, Trouble] = {
+LONG_STREAMS: dict[str, Injector] = {
     "frozen for good": _for_a_while(lambda r: r.proxy.freeze_watches(), lambda _: None, 0),
     "away for a minute": _for_a_while(lambda r: r.proxy.go_away(), lambda r: r.proxy.come_back(), 60),
     "all-503 for a minute and a half": _for_a_while(
@@ -225,23 +227,23 @@ LONG_STREAMS: dict[str, Trouble] = {
 }
 
 
-def test_streams_break_and_stand_still(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+def test_streams_break_and_stand_still(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     _all(
-        yard,
-        undisturbed,
-        [(story, name, trouble) for (name, trouble), story in itertools.product(ON_STREAMS.items(), (CANARY, FAILING))],
+        testbed,
+        baseline,
+        [(story, name, inject) for (name, inject), story in itertools.product(ON_STREAMS.items(), (CANARY, FAILING))],
     )
 
 
-def test_streams_end_with_an_error(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+def test_streams_end_with_an_error(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     """Which an API server sends that has lost its etcd for a moment."""
-    trouble = _again_and_again(lambda runner: runner.proxy.end_watches(500, "InternalError"), 0.5)
-    _all(yard, undisturbed, [(story, "error", trouble) for story in (CANARY, FAILING)])
+    inject = _again_and_again(lambda runner: runner.proxy.end_watches(500, "InternalError"), 0.5)
+    _all(testbed, baseline, [(story, "error", inject) for story in (CANARY, FAILING)])
 
 
-def test_what_was_deleted_in_a_gap_of_a_stream_is_found(yard: Yard) -> None:
-    """Its history is gone when the stream begins anew, and the list that it begins with is empty."""
-    with yard.site("gap") as site:
+def test_what_was_deleted_in_a_gap_of_a_stream_is_found(testbed: Testbed) -> None:
+    """Its history is gone when the stream starts again, and the list that it begins with is empty."""
+    with testbed.site("gap") as site:
         shop, proxy = site.shop, site.runner.proxy
         case = DwellingLong(shop)
         shop.apply(case.spec)
@@ -256,12 +258,9 @@ def test_what_was_deleted_in_a_gap_of_a_stream_is_found(yard: Yard) -> None:
 
 
 @pytest.mark.long
-def test_streams_stand_still_for_long(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+def test_streams_stand_still_for_long(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     _all(
-        yard,
-        undisturbed,
-        [
-            (story, name, trouble)
-            for (name, trouble), story in itertools.product(LONG_STREAMS.items(), (CANARY, FAILING))
-        ],
+        testbed,
+        baseline,
+        [(story, name, inject) for (name, inject), story in itertools.product(LONG_STREAMS.items(), (CANARY, FAILING))],
     )

@@ -35,7 +35,7 @@ def test_requests_of_a_weight(shop: Shop, cluster: Cluster) -> None:
     )
     shop.until_phase(Phase.WAITING)
     until("the events so far are sent", lambda: len(_events(shop)) >= 4)
-    mark = cluster.audit.mark()  # before the approval: whatever comes later is all there is
+    mark = cluster.audit.mark()  # before the approval: all that comes later is counted
     shop.request(RequestVerb.APPROVE, "ok")
     shop.until(lambda s: s.phase is Phase.WAITING and s.current is not None and s.current.step == "rest")
     counted = Counter(
@@ -47,7 +47,7 @@ def test_requests_of_a_weight(shop: Shop, cluster: Cluster) -> None:
     assert stages <= counted["update", "migrationplans/status"] <= stages + around, counted
     assert counted["create", "events"] <= stages + around, counted
     reads = sum(count for (verb, _), count in counted.items() if verb in ("get", "list"))
-    # Once a step: whether its account is there, and what its snapshot will hold.
+    # Once a step: whether its account is there, and what its snapshot will keep.
     assert reads <= 2 * stages + 2, counted
     once = 3  # a step: these two, and the snapshot
     assert sum(counted.values()) <= 5 * stages + 2 * around + once, counted

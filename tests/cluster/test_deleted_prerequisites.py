@@ -1,6 +1,6 @@
 """What a running plan rests on vanishes in mid-traffic: its account, its rights, its spec. It stops, says so, and goes on by itself.
 
-What is not streamed is looked at again each minute, and on every event of a target: such an event is made here.
+What is not streamed is read again each minute, and on every event of a target: such an event is made here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.cluster import ROOT
 from harness.control_plane import install, load
 from harness.process import until
 from support.cluster.shop import Shop
-from support.cluster.testbed import Site, Yard, side_by_side
+from support.cluster.testbed import Site, Testbed, side_by_side
 from support.faults.phases import DwellingLong, Paused, RollingBack
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
@@ -31,9 +31,9 @@ def _nudge(shop: Shop) -> None:
         shop.api.patch(f"{shop.deployments}/shop-v2", {"metadata": {"annotations": {"nudge": value}}})
 
 
-def _stuck_then_healed(yard: Yard, take: Callable[[Shop], dict[str, Any]], reason: str, says: str) -> str:
+def _stuck_then_healed(testbed: Testbed, take: Callable[[Shop], dict[str, Any]], reason: str, says: str) -> str:
     """What is missing is found missing by the undo; when it is back everything is taken back."""
-    with yard.site("vanished", operators=0) as site:
+    with testbed.site("vanished", operators=0) as site:
         shop, case = site.shop, DwellingLong(site.shop)
         shop.apply(case.spec)
         case.enter()
@@ -53,9 +53,9 @@ def _account(shop: Shop) -> dict[str, Any]:
     return next(body for body in shop.manifests(2) if body["kind"] == "ServiceAccount")
 
 
-def _rights_on_the_way(yard: Yard) -> str:
+def _rights_on_the_way(testbed: Testbed) -> str:
     """The next write is refused: that fails the step, and the rollback is Stuck until the rights are there again."""
-    with yard.site("revoked", operators=0) as site:
+    with testbed.site("revoked", operators=0) as site:
         shop, case = site.shop, Paused(site.shop)
         shop.apply(case.spec.replace("{name: ok, approve: {message: go}}", _APPROVE_AND_SCALE))
         case.enter()
@@ -74,13 +74,13 @@ _APPROVE_AND_SCALE = """{name: ok, approve: {message: go}}
   - {name: scale, deploy: {workload: {name: shop-v2}, replicas: 1}}"""
 
 
-def test_account_and_rights(yard: Yard) -> None:
+def test_account_and_rights(testbed: Testbed) -> None:
     cases: list[Callable[[], str]] = [
-        partial(_stuck_then_healed, yard, _account, "AccountUnusable", "there is no ServiceAccount migrator"),
-        partial(_stuck_then_healed, yard, Shop.take_rights, "Denied", "cannot patch"),
-        partial(_rights_on_the_way, yard),
+        partial(_stuck_then_healed, testbed, _account, "AccountUnusable", "there is no ServiceAccount migrator"),
+        partial(_stuck_then_healed, testbed, Shop.take_rights, "Denied", "cannot patch"),
+        partial(_rights_on_the_way, testbed),
     ]
-    with yard.operator("vanishes"):
+    with testbed.operator("vanishes"):
         assert side_by_side(cases) == ["", "", ""]
 
 
@@ -93,27 +93,27 @@ def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def test_the_crd_is_upgraded_first(yard: Yard) -> None:
+def test_the_crd_is_upgraded_first(testbed: Testbed) -> None:
     """Forward it is Paused, backward Stuck, and nothing is undone; with the CRD as it was both go on by themselves.
 
-    One that is deleted meanwhile is not gone before that, as its way back stands in the spec; then it is taken back.
+    One that is deleted in that time is not gone before that, as its undo needs the spec; then it is rolled back.
     """
     (manifest,) = load(CRD)
     with (
-        yard.site("forward", operators=0) as going,
-        yard.site("backward", operators=0) as coming,
-        yard.site("deleted", operators=0) as leaving,
+        testbed.site("forward", operators=0) as going,
+        testbed.site("backward", operators=0) as coming,
+        testbed.site("deleted", operators=0) as leaving,
     ):
         there, back, deleted = DwellingLong(going.shop), RollingBack(coming.shop), DwellingLong(leaving.shop)
         before = leaving.shop.objects()
-        with yard.operator("before"):
+        with testbed.operator("before"):
             for case in (there, back, deleted):
                 case.shop.apply(case.spec)
                 case.enter()
         try:
-            install(yard.api, _upgraded(manifest))
+            install(testbed.api, _upgraded(manifest))
             until("the field is there", lambda: _pace(going) and _pace(coming) and _pace(leaving))
-            with yard.operator("upgraded"):
+            with testbed.operator("upgraded"):
                 there.shop.until_phase(Phase.PAUSED)
                 back.shop.until_phase(Phase.STUCK)
                 for case in (there, back):
@@ -126,7 +126,7 @@ def test_the_crd_is_upgraded_first(yard: Yard) -> None:
                 deleted.shop.api.delete(path)
                 deleted.shop.until(lambda status: status.reason == "UnreadableSpec")
                 back.free()
-                install(yard.api, manifest)
+                install(testbed.api, manifest)
                 until("the field is gone", lambda: not _pace(going) and not _pace(coming))
                 assert deleted.shop.weights() == [90, 10], "nothing was undone"
                 _nudge(there.shop)
@@ -140,7 +140,7 @@ def test_the_crd_is_upgraded_first(yard: Yard) -> None:
                     assert site.shop.until_ended().phase is Phase.ROLLED_BACK
                     assert site.end().differs_from(site.end()) == []
         finally:
-            install(yard.api, manifest)
+            install(testbed.api, manifest)
 
 
 def _pace(site: Site) -> bool:

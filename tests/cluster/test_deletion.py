@@ -26,16 +26,16 @@ from harness import tools
 from harness.process import NotReady, until
 from harness.proxy import Proxy
 from support.cluster.shop import DEPLOY, Shop
-from support.cluster.testbed import Site, Yard, side_by_side, unclaimed
+from support.cluster.testbed import Site, Testbed, side_by_side, unclaimed
 from support.faults.phases import (
     Abandoned,
     Case,
     Claiming,
     DwellingLong,
-    HeldByFailure,
-    HeldPastTheWall,
     OutsideWindow,
     Paused,
+    PausedByFailure,
+    PausedPastNoReturn,
     Pending,
     Reclaiming,
     Refused,
@@ -97,10 +97,10 @@ ROWS = (
     _stays(Waiting, "not undone: deploy"),
     Row(Paused),
     _stays(Paused, "not undone: deploy"),
-    Row(HeldByFailure),
-    _stays(HeldByFailure, "not undone: deploy"),
-    _stays(HeldPastTheWall, "not undone: deploy", "Rollback"),
-    _stays(HeldPastTheWall, "not undone: deploy"),
+    Row(PausedByFailure),
+    _stays(PausedByFailure, "not undone: deploy"),
+    _stays(PausedPastNoReturn, "not undone: deploy", "Rollback"),
+    _stays(PausedPastNoReturn, "not undone: deploy"),
     Row(RollingBack),
     Row(RollingBack, "Orphan"),  # what has begun to be taken back is taken back
     _stays(Stuck, "step old cannot be undone (ForeignChange: ", "Rollback"),
@@ -114,10 +114,10 @@ ROWS = (
 )
 
 
-def _deleted(yard: Yard, row: Row, propagation: str) -> str:
+def _deleted(testbed: Testbed, row: Row, propagation: str) -> str:
     """What went wrong; empty when nothing did."""
     try:
-        with yard.site(row.kind.__name__.lower(), operators=0) as site:
+        with testbed.site(row.kind.__name__.lower(), operators=0) as site:
             shop, case = site.shop, row.kind(site.shop)
             case.prepare()
             before = shop.objects()
@@ -186,23 +186,23 @@ def _told(shop: Shop, reason: str, says: str, before: str = "") -> list[str]:
 
 
 @contextmanager
-def _in_mid_traffic(yard: Yard, name: str) -> Iterator[tuple[Site, str]]:
+def _in_mid_traffic(testbed: Testbed, name: str) -> Iterator[tuple[Site, str]]:
     """A plan that stays at a weight, and where it is."""
-    with yard.site(name, operators=0) as site:
+    with testbed.site(name, operators=0) as site:
         case = DwellingLong(site.shop)
         path = site.shop.apply(case.spec)
         case.enter()
         yield site, path
 
 
-def _with_its_namespace(yard: Yard) -> str:
+def _with_its_namespace(testbed: Testbed) -> str:
     """How it ended is said where it stays: on the Namespace, in `default`. Its targets may go before the plan does."""
-    with _in_mid_traffic(yard, "namespace") as (site, _):
+    with _in_mid_traffic(testbed, "namespace") as (site, _):
         shop = site.shop
-        yard.cluster.control_plane.drop_namespace(shop.namespace)
+        testbed.cluster.control_plane.drop_namespace(shop.namespace)
 
         def told() -> list[str] | None:
-            events = yard.api.list("/apis/events.k8s.io/v1/namespaces/default/events")
+            events = testbed.api.list("/apis/events.k8s.io/v1/namespaces/default/events")
             about = {"kind": "Namespace", "name": shop.namespace}
             found = [event for event in events if about.items() <= event["regarding"].items()]
             return [event["note"] for event in found if event["reason"] in ("Abandoned", "RolledBack")] or None
@@ -212,26 +212,26 @@ def _with_its_namespace(yard: Yard) -> str:
         return "" if says and len(notes) == 1 else f"namespace: events {notes}"
 
 
-def _with_kubectl(yard: Yard, *, plan_first: bool) -> str:
+def _with_kubectl(testbed: Testbed, *, plan_first: bool) -> str:
     """`kubectl delete -f` of a file with the plan, its account and its targets."""
-    with _in_mid_traffic(yard, "kubectl") as (site, path):
+    with _in_mid_traffic(testbed, "kubectl") as (site, path):
         shop = site.shop
         plan = {key: value for key, value in shop.api.get(path).items() if key in ("apiVersion", "kind")}
         place = {"name": "plan", "namespace": shop.namespace}
         manifests = [*shop.manifests(2), plan | {"metadata": place}]
-        file = yard.folder / f"{shop.namespace}.yaml"
+        file = testbed.folder / f"{shop.namespace}.yaml"
         file.write_text(yaml.safe_dump_all(manifests[::-1] if plan_first else manifests))
         command = [str(tools.locate("kubectl")), "delete", "--timeout=60s", "-f", str(file)]
-        env = {"KUBECONFIG": str(yard.cluster.control_plane.kubeconfig), "HOME": str(yard.folder)}
+        env = {"KUBECONFIG": str(testbed.cluster.control_plane.kubeconfig), "HOME": str(testbed.folder)}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         problems = [done.stderr] if done.returncode else []
         problems += _gone(site, path) + _as_expected(shop.objects(), {})
         return f"kubectl delete -f, plan first {plan_first}: {problems}" if problems else ""
 
 
-def _with_its_account(yard: Yard) -> str:
+def _with_its_account(testbed: Testbed) -> str:
     """The account is gone: the finalizer comes off, and one event says what was not undone."""
-    with _in_mid_traffic(yard, "account") as (site, path):
+    with _in_mid_traffic(testbed, "account") as (site, path):
         shop, then = site.shop, unclaimed(site.shop.objects())
         shop.api.delete(f"/api/v1/namespaces/{shop.namespace}/serviceaccounts/migrator")
         shop.api.delete(path)
@@ -240,9 +240,9 @@ def _with_its_account(yard: Yard) -> str:
         return f"account gone: {problems}" if problems else ""
 
 
-def _with_its_rights(yard: Yard) -> str:
+def _with_its_rights(testbed: Testbed) -> str:
     """Nobody may take the claims off; they are void, so the next plan takes them over and leaves none."""
-    with _in_mid_traffic(yard, "rights") as (site, path):
+    with _in_mid_traffic(testbed, "rights") as (site, path):
         shop, then = site.shop, unclaimed(site.shop.objects())
         binding = shop.take_rights()
         shop.api.delete(path)
@@ -257,9 +257,9 @@ def _with_its_rights(yard: Yard) -> str:
         return f"rights gone: {problems}" if problems else ""
 
 
-def _behind_another(yard: Yard) -> str:
-    """It waits for a target that another plan holds, which notices nothing."""
-    with yard.site("busy", operators=0) as site:
+def _behind_another(testbed: Testbed) -> str:
+    """It waits for a target that another plan has claimed, which notices nothing."""
+    with testbed.site("busy", operators=0) as site:
         shop, other = site.shop, DwellingLong(site.shop)
         shop.apply(other.spec, "other")
         other.enter()
@@ -277,7 +277,7 @@ def _behind_another(yard: Yard) -> str:
 
 
 _PAIR = "virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}"
-TOGETHER: tuple[Callable[[Yard], str], ...] = (
+TOGETHER: tuple[Callable[[Testbed], str], ...] = (
     _with_its_namespace,
     partial(_with_kubectl, plan_first=True),
     partial(_with_kubectl, plan_first=False),
@@ -290,28 +290,28 @@ TOGETHER: tuple[Callable[[Yard], str], ...] = (
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def _all(yard: Yard, cases: Sequence[Callable[[Yard], str]]) -> None:
-    plane = yard.cluster.control_plane
+def _all(testbed: Testbed, cases: Sequence[Callable[[Testbed], str]]) -> None:
+    plane = testbed.cluster.control_plane
     proxy = Proxy(plane.url, plane.ca)
     proxy.start()
     try:
-        proxy.arm(Claiming.holds)
-        with yard.operator("deletion", proxy):
-            wrong = [told for told in side_by_side([partial(case, yard) for case in cases]) if told]
+        proxy.arm(Claiming.delays)
+        with testbed.operator("deletion", proxy):
+            wrong = [told for told in side_by_side([partial(case, testbed) for case in cases]) if told]
     finally:
         proxy.stop()
     print(f"{len(cases)} deletions, {len(wrong)} went wrong")  # noqa: T201 -- the table
     assert wrong == [], f"{len(wrong)} of {len(cases)}:\n" + "\n".join(wrong)
 
 
-def test_deleted_in_each_phase(yard: Yard) -> None:
+def test_deleted_in_each_phase(testbed: Testbed) -> None:
     chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
     rows = [partial(_deleted, row=row, propagation=chosen.choice(PROPAGATIONS)) for row in ROWS]
-    _all(yard, [*rows, *TOGETHER])
+    _all(testbed, [*rows, *TOGETHER])
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_deleted_in_each_phase_in_each_way(yard: Yard) -> None:
+def test_deleted_in_each_phase_in_each_way(testbed: Testbed) -> None:
     every = itertools.product(ROWS, PROPAGATIONS)
-    _all(yard, [partial(_deleted, row=row, propagation=propagation) for row, propagation in every])
+    _all(testbed, [partial(_deleted, row=row, propagation=propagation) for row, propagation in every])

@@ -1,4 +1,4 @@
-"""`deploy` of the three kinds of workloads on the real control plane: rollouts, patches, the rollback, what is refused beforehand."""
+"""`deploy` of the three kinds of workloads on the real control plane: rollouts, patches, the rollback, what is refused before the first step."""
 
 from __future__ import annotations
 
@@ -443,5 +443,5 @@ def test_a_step_costs_one_dry_run(shop: Shop, cluster: Cluster) -> None:
     counted = Counter(
         (request.verb, request.resource) for request in cluster.audit.since(mark, user=user, namespace=shop.namespace)
     )
-    # Tried out by preflight, claimed, tried out by the step, written, let go.
+    # Tried out by preflight, claimed, tried out by the step, written, released.
     assert counted["patch", "deployments"] == 5, counted

@@ -1,6 +1,6 @@
 """The operator dies at each request it makes, before it is sent, after it is done, and after it was answered: same end as without.
 
-Seven plans, two of them with every kind and one with an HTTPRoute, forward and backward, each first run once undisturbed to count
+Seven plans, two of them with every kind and one with an HTTPRoute, forward and backward, each first run once baseline to count
 its requests. `make test` takes one request of each plan and moment, `make test-long` all of them.
 """
 
@@ -18,7 +18,7 @@ import pytest
 
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, killing
-from support.cluster.testbed import End, Undisturbed, Yard, side_by_side, until_met
+from support.cluster.testbed import Baseline, End, Testbed, side_by_side, until_met
 from support.plans.on_cluster import STORIES, Story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
@@ -28,16 +28,16 @@ MOMENTS = ("before-send", "after-commit", "after-answer")
 
 @dataclass(frozen=True)
 class Case:
-    """One crash, and what was wrong after it. A run may take a request less than the undisturbed one: then nothing was hit."""
+    """One crash, and what was wrong after it. A run may take a request less than the baseline one: then nothing was hit."""
 
     hit: str
     problems: tuple[str, ...]
 
 
-def _crash(yard: Yard, story: Story, expected: End, number: int, moment: str) -> Case:
+def _crash(testbed: Testbed, story: Story, expected: End, number: int, moment: str) -> Case:
     hit = f"{story.name} {moment} "
     try:
-        with yard.site(story.name, more=story.more) as site:
+        with testbed.site(story.name, more=story.more) as site:
             runner, struck = site.runner, threading.Event()
             watches = 0
 
@@ -64,10 +64,10 @@ def _crash(yard: Yard, story: Story, expected: End, number: int, moment: str) ->
         return Case(hit, (f"{error}\n{runner.process.tail()}",))
 
 
-def _crash_within(yard: Yard, story: Story, expected: End, number: int, moment: str) -> Case:
+def _crash_within(testbed: Testbed, story: Story, expected: End, number: int, moment: str) -> Case:
     """A drawn crash."""
     return until_met(
-        lambda share: _crash(yard, story, expected, max(1, int(share * number)), moment),
+        lambda share: _crash(testbed, story, expected, max(1, int(share * number)), moment),
         lambda case: bool(case.hit or case.problems),
     )
 
@@ -75,26 +75,26 @@ def _crash_within(yard: Yard, story: Story, expected: End, number: int, moment: 
 def _campaign(crashes: Sequence[Callable[[], Case]]) -> None:
     done = side_by_side(crashes)
     reached = [case for case in done if case.hit]
-    failed = [f"{case.hit or 'undisturbed'}: {'; '.join(case.problems)}" for case in done if case.problems]
+    failed = [f"{case.hit or 'baseline'}: {'; '.join(case.problems)}" for case in done if case.problems]
     print(f"{len(reached)} crashes of {len(crashes)}, {len(failed)} went wrong")  # noqa: T201 -- the table of the campaign
     assert failed == [], f"{len(failed)} of {len(reached)} crashes:\n" + "\n".join(failed)
-    assert len(reached) >= 0.9 * len(crashes), "too few requests were hit; are there fewer than in the undisturbed run?"
+    assert len(reached) >= 0.9 * len(crashes), "too few requests were hit; are there fewer than in the baseline run?"
 
 
 @pytest.mark.timeout(300)
-def test_killed_at_a_dozen_calls(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+def test_killed_at_a_dozen_calls(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
     crashes = []
     for story, moment in itertools.product(STORIES, MOMENTS):
-        calm = undisturbed[story.name]
-        crashes.append(partial(_crash_within, yard, story, calm.end, chosen.randint(1, calm.requests), moment))
+        calm = baseline[story.name]
+        crashes.append(partial(_crash_within, testbed, story, calm.end, chosen.randint(1, calm.requests), moment))
     _campaign(crashes)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_killed_at_every_call(story: Story, yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
-    calm = undisturbed[story.name]
+def test_killed_at_every_call(story: Story, testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+    calm = baseline[story.name]
     cases = itertools.product(range(1, calm.requests + 1), MOMENTS)
-    _campaign([partial(_crash, yard, story, calm.end, number, moment) for number, moment in cases])
+    _campaign([partial(_crash, testbed, story, calm.end, number, moment) for number, moment in cases])

@@ -45,7 +45,7 @@ def message(status: Status) -> str:
 # --- processes that answer with their value ---------------------------------------------------------------------------
 
 
-class Answering:
+class FlagServers:
     """A Deployment of three processes, each of which answers with the flags it was started with."""
 
     def __init__(self, shop: Shop) -> None:
@@ -108,46 +108,46 @@ class Answering:
 
 
 @pytest.fixture
-def answering(shop: Shop) -> Any:
-    made = Answering(shop)
+def flag_servers(shop: Shop) -> Any:
+    made = FlagServers(shop)
     made.create()
     yield made
     made.remove()
 
 
 @pytest.mark.local("its pods are processes of the local node")
-def test_the_step_ends_only_when_every_process_answers_with_its_value(shop: Shop, answering: Answering) -> None:
+def test_the_step_ends_only_when_every_process_answers_with_its_value(shop: Shop, flag_servers: FlagServers) -> None:
     before = shop.objects()
     shop.apply(f"steps:{FLIP.replace('NAME', 'answering')}{ASK}")
-    status = shop.until(lambda s: answering.answers() != [OLD] * 3 or s.phase is Phase.WAITING, deadline=60)
+    status = shop.until(lambda s: flag_servers.answers() != [OLD] * 3 or s.phase is Phase.WAITING, deadline=60)
     assert status.phase is Phase.RUNNING, "the first new process answers long before the step ends"
     shop.until_phase(Phase.WAITING, deadline=60)
-    assert answering.answers() == [NEW] * 3, "old ones too, that drain for a second after they are told to end"
+    assert flag_servers.answers() == [NEW] * 3, "old ones too, that drain for a second after they are told to end"
     assert flags_of(shop) == {"USE_NEW_SCHEMA": "true", "DUAL_WRITE": "true", "COLOUR": "blue"}
     shop.request(RequestVerb.ABORT)
     assert shop.until_ended(deadline=60).phase is Phase.ROLLED_BACK
-    assert answering.answers() == [OLD] * 3
+    assert flag_servers.answers() == [OLD] * 3
     assert shop.objects() == before
     assert shop.leftovers() == []
 
 
 @pytest.mark.local("kills, pauses or starts operators that are processes")
 def test_the_operator_dies_in_the_middle_of_the_restart_and_of_the_way_back(
-    shop: Shop, answering: Answering, operator: Operator, cluster: Cluster
+    shop: Shop, flag_servers: FlagServers, operator: Operator, cluster: Cluster
 ) -> None:
     before, mark = shop.objects(), cluster.audit.mark()
     shop.apply(f"steps:{FLIP.replace('NAME', 'answering')}{ASK}")
-    shop.until(lambda _: NEW in answering.answers(), deadline=60)
+    shop.until(lambda _: NEW in flag_servers.answers(), deadline=60)
     operator.kill()
     operator.start()
     shop.until_phase(Phase.WAITING, deadline=60)
-    assert answering.answers() == [NEW] * 3
+    assert flag_servers.answers() == [NEW] * 3
     shop.request(RequestVerb.ABORT)
-    shop.until(lambda _: OLD in answering.answers(), deadline=60)
+    shop.until(lambda _: OLD in flag_servers.answers(), deadline=60)
     operator.kill()
     operator.start()
     assert shop.until_ended(deadline=60).phase is Phase.ROLLED_BACK
-    assert answering.answers() == [OLD] * 3
+    assert flag_servers.answers() == [OLD] * 3
     assert shop.objects() == before
     assert sorted(revisions(shop, "answering")) == ["2", "3"], (
         "one template with the mark, and the old one once more: nothing was restarted twice"
@@ -194,7 +194,7 @@ def running(shop: Shop, *, marked: bool) -> set[str]:
 
 
 @pytest.mark.local("its pods are processes of the local node")
-def test_a_value_that_pods_cannot_live_with_leaves_the_old_ones_running(shop: Shop, answering: Answering) -> None:
+def test_a_value_that_pods_cannot_live_with_leaves_the_old_ones_running(shop: Shop, flag_servers: FlagServers) -> None:
     """In the middle of a restart: the processes that ran before are the ones that run after."""
     before, ran = shop.objects(), names(pods(shop, "answering"))
     shop.apply(UNREADY)
@@ -202,14 +202,14 @@ def test_a_value_that_pods_cannot_live_with_leaves_the_old_ones_running(shop: Sh
     shop.until_phase(Phase.RUNNING)
     shop.request(RequestVerb.ABORT)
     assert shop.until_ended(deadline=60).phase is Phase.ROLLED_BACK
-    assert answering.answers() == [OLD] * 3
+    assert flag_servers.answers() == [OLD] * 3
     assert names(pods(shop, "answering")) == ran
     assert shop.objects() == before
 
 
 @pytest.mark.local("its pods are processes of the local node")
 def test_a_pod_of_the_old_template_that_came_meanwhile_is_replaced_on_the_way_back(
-    shop: Shop, answering: Answering
+    shop: Shop, flag_servers: FlagServers
 ) -> None:
     """It has the old template and our value. To take the mark off would leave it there."""
     before, ran = shop.objects(), names(pods(shop, "answering"))
@@ -220,7 +220,7 @@ def test_a_pod_of_the_old_template_that_came_meanwhile_is_replaced_on_the_way_ba
     until("an old one came again", lambda: bool(running(shop, marked=False) - set(ran)), deadline=60)
     shop.request(RequestVerb.ABORT)
     assert shop.until_ended(deadline=90).phase is Phase.ROLLED_BACK
-    assert answering.answers() == [OLD] * 3
+    assert flag_servers.answers() == [OLD] * 3
     assert set(names(pods(shop, "answering"))).isdisjoint(ran)
     assert shop.objects() == before
 

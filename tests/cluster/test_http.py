@@ -1,4 +1,4 @@
-"""The gate `http` against a real server that asks for a token: forward, backward, in trouble; and what it answers goes nowhere."""
+"""The gate `http` against a real server that asks for a token: forward, backward, with faults; and what it answers goes nowhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cutover.status.status import Phase, Status, Verdict
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from support.cluster.shop import DEPLOY, Operator, Shop
-from support.fakes.json_server import Page
+from support.fakes.json_server import JsonServer
 
 IMAGE_ENTRY = Path(sys.executable).with_name("cutover-operator")
 """What the image runs."""
@@ -23,17 +23,17 @@ pytestmark = [pytest.mark.cluster, pytest.mark.local("its server is on this mach
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    made = Page(tmp_path_factory.mktemp("login") / "token")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JsonServer]:
+    made = JsonServer(tmp_path_factory.mktemp("login") / "token")
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
 def other(
-    cluster: Cluster, operator: Operator, page: Page, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, operator: Operator, page: JsonServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
-    """An operator with providers of its own. The session's operator sees all namespaces, so it is ended meanwhile."""
+    """An operator with providers of its own. The session's operator sees all namespaces, so it is stopped first."""
     operator.stop()
     server = {"url": page.url, "bearerTokenFile": str(page.token), "timeout": 1, "maxBytes": 4096}
     providers = cluster.prometheus.providers | {
@@ -48,7 +48,7 @@ def other(
 
 
 @pytest.fixture
-def store(api: Api, namespace: str, other: Operator, page: Page) -> Shop:
+def store(api: Api, namespace: str, other: Operator, page: JsonServer) -> Shop:
     """A shop whose plans the operator with the token carries out."""
     assert other.alive
     page.document = {"errors": 0.0, "parts": [{"name": "db", "lag": 2}, {"name": "web", "lag": "none"}]}
@@ -70,7 +70,7 @@ SHIFT = """
 """
 
 
-def test_a_good_number_lets_it_through_and_a_rotated_token_works(store: Shop, page: Page) -> None:
+def test_a_good_number_lets_it_through_and_a_rotated_token_works(store: Shop, page: JsonServer) -> None:
     first = "  - {name: first, check: {}, gates: [GATE]}\n".replace("GATE", GATE)
     store.apply(f"steps:\n{first}  - {{name: look, approve: {{message: go}}}}\n{DEPLOY.strip(chr(10))}{SHIFT}")
     status = store.until(lambda status: status.phase is Phase.WAITING)
@@ -85,7 +85,7 @@ def test_a_good_number_lets_it_through_and_a_rotated_token_works(store: Shop, pa
 
 
 def test_a_bad_number_takes_everything_back_and_nothing_secret_is_said(
-    store: Shop, page: Page, other: Operator
+    store: Shop, page: JsonServer, other: Operator
 ) -> None:
     before = store.objects()
     store.apply(f"steps:{DEPLOY}{SHIFT}".replace("successThreshold: 2", "successThreshold: 1000"))
@@ -101,7 +101,7 @@ def test_a_bad_number_takes_everything_back_and_nothing_secret_is_said(
     _nothing_secret(store, other)
 
 
-TROUBLES: dict[str, tuple[str, dict[str, Any], str]] = {
+PROBLEMS: dict[str, tuple[str, dict[str, Any], str]] = {
     "html": ("status", {"path": "/html"}, "the response of provider status is not JSON"),
     "large": ("status", {"path": "/large"}, "the response of provider status is too large; the maximum is 4096 bytes"),
     "slow": ("status", {"path": "/slow"}, "provider status gave no answer within 1s"),
@@ -127,18 +127,18 @@ def test_no_usable_number_is_never_a_pass(store: Shop, other: Operator) -> None:
             "http": {"provider": provider, "jsonPath": "$.errors", **fields},
             "pass": {"max": "100"},
         }
-        for name, (provider, fields, _) in TROUBLES.items()
+        for name, (provider, fields, _) in PROBLEMS.items()
     ]
     store.apply({"steps": [{"name": "soak", "check": {}, "gates": gates}]})
-    wanted = {name: (Verdict.WAIT, note) for name, (_, _, note) in TROUBLES.items()}
-    status = store.until(lambda s: {name: _says(s, name) for name in TROUBLES} == wanted, deadline=30)
+    wanted = {name: (Verdict.WAIT, note) for name, (_, _, note) in PROBLEMS.items()}
+    status = store.until(lambda s: {name: _says(s, name) for name in PROBLEMS} == wanted, deadline=30)
     assert status.phase is Phase.RUNNING
     store.api.delete(f"{store.plans}/plan")
     _nothing_secret(store, other)
 
 
 @pytest.mark.parametrize("failed", [0, 1], ids=["forward", "backward"])
-def test_the_example(store: Shop, page: Page, failed: int) -> None:
+def test_the_example(store: Shop, page: JsonServer, failed: int) -> None:
     """With figures for the latency; there is no load that would have one."""
     text = (ROOT / "examples/compared-canary.yaml").read_text().replace("checkout-migrator", "migrator")
     spec = yaml.safe_load(text.replace("checkout-v", "shop-v").replace("{name: checkout}", "{name: shop}"))["spec"]
@@ -171,7 +171,7 @@ def test_a_provider_of_the_wrong_kind_is_missing(store: Shop) -> None:
 
 
 def test_a_token_that_is_not_there_keeps_only_the_plan_that_needs_it_and_counts_once_it_is(
-    store: Shop, page: Page, other: Operator
+    store: Shop, page: JsonServer, other: Operator
 ) -> None:
     """The operator has started without it: the other plans of this file are proof."""
     late = Path(f"{page.token}-late")

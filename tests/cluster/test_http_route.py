@@ -15,7 +15,7 @@ from cutover.status.status import Phase
 from harness.api import ApiError
 from harness.process import until
 from support.cluster.checkout import HTTP_ROUTE, Checkout
-from support.cluster.object_history import Changes
+from support.cluster.object_history import ObjectHistory
 from support.cluster.shop import Operator
 
 pytestmark = [
@@ -37,7 +37,7 @@ steps:
 
 
 def test_what_the_gateways_say_is_told(checkout: Checkout) -> None:
-    """A backend that is not there is no business of ours, and the gateway says so; a parent that is not there says nothing."""
+    """A backend that is not there is not ours to judge: the gateway reports it. A parent that is not there reports nothing."""
     shop = checkout.shop
     spec = shop.api.get(checkout.path)["spec"]
     spec["rules"][0]["backendRefs"][0]["name"] = "help"
@@ -55,13 +55,13 @@ def test_what_the_gateways_say_is_told(checkout: Checkout) -> None:
 
 
 def _refused_beside(checkout: Checkout) -> bool:
-    """Put the refusal there, once the one that serves the route has said what it says, for it writes the whole list."""
+    """Put the refusal there, once the one that serves the route has written its status, for it writes the whole list."""
     body = checkout.shop.api.get(checkout.path)
     parents, generation = body.get("status", {}).get("parents", []), body["metadata"]["generation"]
     if any(parent["controllerName"] == "example.com/gateways" for parent in parents):
         return True
-    said = [condition["observedGeneration"] for parent in parents for condition in parent["conditions"]]
-    if generation in said:
+    observed = [condition["observedGeneration"] for parent in parents for condition in parent["conditions"]]
+    if generation in observed:
         refuses = {
             "type": "Accepted", "status": "False", "reason": "Unsupported", "message": "no such weight",
             "observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z",
@@ -130,7 +130,7 @@ def test_killed_at_any_moment(checkout: Checkout, operator: Operator) -> None:
     """SIGKILL at five moments over the whole run, under load: each weight once, no request lost, nothing left."""
     shop = checkout.shop
     checkout.add("v2")
-    told = Changes(
+    told = ObjectHistory(
         shop.api, shop.http_routes, lambda body: [ref["weight"] for ref in body["spec"]["rules"][-1]["backendRefs"]]
     )
     answers, over = Counter[str](), threading.Event()

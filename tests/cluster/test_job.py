@@ -16,8 +16,8 @@ from cutover.status.status import Phase, Status
 from harness.process import until
 from harness.proxy import Exchange, Fault, Pause
 from support.cluster.shop import Operator, Shop
-from support.cluster.testbed import Yard
-from support.fakes.migration_tool import Tool
+from support.cluster.testbed import Testbed
+from support.fakes.migration_tool import MigrationTool
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("its tool is a process of the process node")]
 SEED = int(os.environ.get("SEED", "1"))
@@ -26,15 +26,15 @@ ASLEEP = "echo up >> LEDGER; exec sleep 300"
 
 
 @pytest.fixture
-def tool(shop: Shop, tmp_path: Path) -> Tool:
-    return Tool(shop, tmp_path)
+def tool(shop: Shop, tmp_path: Path) -> MigrationTool:
+    return MigrationTool(shop, tmp_path)
 
 
 def schema(job: dict[str, Any], **rest: Any) -> dict[str, Any]:
     return {"name": "schema", "job": job, **rest}
 
 
-def apply(tool: Tool, *steps: dict[str, Any], name: str = "plan", **spec: Any) -> None:
+def apply(tool: MigrationTool, *steps: dict[str, Any], name: str = "plan", **spec: Any) -> None:
     tool.shop.apply({"keepSnapshots": "1h", **spec, "steps": list(steps)}, name)
 
 
@@ -42,11 +42,11 @@ def message(status: Status) -> str:
     return status.current.message if status.current else ""
 
 
-def until_runs(tool: Tool, line: str = "up") -> None:
+def until_runs(tool: MigrationTool, line: str = "up") -> None:
     until(f"the tool has written {line}", lambda: line in tool.done())
 
 
-def test_there_and_back_on_request_and_nothing_left(tool: Tool) -> None:
+def test_there_and_back_on_request_and_nothing_left(tool: MigrationTool) -> None:
     apply(tool, schema(tool.job()))
     assert tool.shop.until_ended().phase is Phase.SUCCEEDED
     assert tool.done() == ["up"]
@@ -67,7 +67,7 @@ def test_there_and_back_on_request_and_nothing_left(tool: Tool) -> None:
     until("the Jobs go with their plan", gone, deadline=120)
 
 
-def test_a_failure_is_undone_and_says_the_exit_code(tool: Tool) -> None:
+def test_a_failure_is_undone_and_says_the_exit_code(tool: MigrationTool) -> None:
     up = "echo up >> LEDGER; echo password=s3cret > $TERMINATION_MESSAGE_PATH; exit 3"
     apply(tool, schema(tool.job(up)))
     status = tool.shop.until_ended()
@@ -85,7 +85,7 @@ def test_a_failure_is_undone_and_says_the_exit_code(tool: Tool) -> None:
     assert tool.left() == []
 
 
-def test_retries_and_replaced_pods(tool: Tool) -> None:
+def test_retries_and_replaced_pods(tool: MigrationTool) -> None:
     """The second attempt comes once the first is undone; within an attempt the Job controller replaces failed pods."""
     up = "echo up >> LEDGER; test $(grep -c up LEDGER) -ge 3"
     apply(tool, schema(tool.job(up, backoffLimit=0), retries=2))
@@ -93,7 +93,7 @@ def test_retries_and_replaced_pods(tool: Tool) -> None:
     assert tool.done() == ["up", "down", "up", "down", "up"]
 
 
-def test_one_that_vanished_is_not_made_again_and_its_undo_waits_for_its_pod(tool: Tool) -> None:
+def test_one_that_vanished_is_not_made_again_and_its_undo_waits_for_its_pod(tool: MigrationTool) -> None:
     up = "trap 'sleep 1; echo ended >> LEDGER; exit 1' TERM; echo up >> LEDGER; while :; do sleep 0.05; done"
     apply(tool, schema(tool.job(up)))
     until_runs(tool)
@@ -108,7 +108,7 @@ def test_one_that_vanished_is_not_made_again_and_its_undo_waits_for_its_pod(tool
     assert tool.left() == []
 
 
-def test_one_that_runs_at_an_abort_is_stopped_first(tool: Tool) -> None:
+def test_one_that_runs_at_an_abort_is_stopped_first(tool: MigrationTool) -> None:
     up = "trap 'sleep 1; echo ended >> LEDGER; exit 1' TERM; echo up >> LEDGER; while :; do sleep 0.05; done"
     apply(tool, schema(tool.job(up)))
     until_runs(tool)
@@ -118,7 +118,7 @@ def test_one_that_runs_at_an_abort_is_stopped_first(tool: Tool) -> None:
     assert tool.left() == []
 
 
-def test_it_is_stopped_at_any_moment_of_its_beginning(tool: Tool) -> None:
+def test_it_is_stopped_at_any_moment_of_its_beginning(tool: MigrationTool) -> None:
     """Aborted right after it was made, let run, seen: the undo never overtakes it, and is not run for what has not begun."""
     for number in range(6):
         tool.ledger.write_text("")
@@ -139,7 +139,7 @@ def test_it_is_stopped_at_any_moment_of_its_beginning(tool: Tool) -> None:
     assert tool.left() == []
 
 
-def test_a_missing_secret_is_said_and_waited_for(tool: Tool) -> None:
+def test_a_missing_secret_is_said_and_waited_for(tool: MigrationTool) -> None:
     url = {"name": "URL", "valueFrom": {"secretKeyRef": {"name": "db", "key": "url"}}}
     job = {"template": tool.template("echo $URL >> LEDGER", env=[url]), "changesNothing": True}
     apply(tool, schema(job))
@@ -152,7 +152,7 @@ def test_a_missing_secret_is_said_and_waited_for(tool: Tool) -> None:
     assert tool.done() == ["there"]
 
 
-def test_an_undo_that_fails_waits_for_a_person(tool: Tool) -> None:
+def test_an_undo_that_fails_waits_for_a_person(tool: MigrationTool) -> None:
     apply(tool, schema(tool.job("exit 1", "exit 4")))
     status = tool.shop.until_phase(Phase.STUCK)
     assert "exited with code 4" in status.message
@@ -164,7 +164,7 @@ def test_an_undo_that_fails_waits_for_a_person(tool: Tool) -> None:
     assert tool.left() == []
 
 
-def test_all_that_is_wrong_is_said_beforehand(tool: Tool) -> None:
+def test_all_that_is_wrong_is_said_beforehand(tool: MigrationTool) -> None:
     """Fields that the server does not know, its validation, the account of the pods, and the Role word for word."""
     tool.api.delete(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{tool.shop.namespace}/rolebindings/jobs")
     accounts = f"/api/v1/namespaces/{tool.shop.namespace}/serviceaccounts"
@@ -191,7 +191,7 @@ def test_all_that_is_wrong_is_said_beforehand(tool: Tool) -> None:
     assert tool.of_step("schema")["spec"]["template"]["spec"]["serviceAccountName"] == "tool"
 
 
-def test_a_plan_that_is_deleted_in_the_foreground_is_undone_first(tool: Tool) -> None:
+def test_a_plan_that_is_deleted_in_the_foreground_is_undone_first(tool: MigrationTool) -> None:
     apply(tool, schema(tool.job(ASLEEP)))
     until_runs(tool)
     tool.api.delete(f"{tool.shop.plans}/plan", propagation="Foreground")
@@ -200,8 +200,8 @@ def test_a_plan_that_is_deleted_in_the_foreground_is_undone_first(tool: Tool) ->
     until("its Jobs went with it", lambda: not tool.jobs())
 
 
-def test_a_gate_runs_its_job_again_and_again(tool: Tool) -> None:
-    """It passes when the check does, twice in a row; one Job is left, and the plan goes on meanwhile."""
+def test_a_gate_runs_its_job_again_and_again(tool: MigrationTool) -> None:
+    """It passes when the check does, twice in a row; one Job is left, and the plan goes on while it waits."""
     check = "echo look >> LEDGER; test $(grep -c look LEDGER) -ge 1"
     gate = {"name": "smoke", "interval": "1s", "successThreshold": 2, "job": {"template": tool.template(check)}}
     apply(tool, {"name": "soak", "check": {}, "gates": [gate]})
@@ -211,7 +211,7 @@ def test_a_gate_runs_its_job_again_and_again(tool: Tool) -> None:
     assert tool.left() == []
 
 
-def test_a_gate_that_fails_turns_the_plan_back(tool: Tool) -> None:
+def test_a_gate_that_fails_turns_the_plan_back(tool: MigrationTool) -> None:
     gate = {"name": "smoke", "interval": "1s", "job": {"template": tool.template("echo look >> LEDGER; exit 7")}}
     apply(tool, schema(tool.job()), {"name": "soak", "check": {}, "gates": [gate]})
     status = tool.shop.until_ended()
@@ -225,7 +225,7 @@ def test_a_gate_that_fails_turns_the_plan_back(tool: Tool) -> None:
 # --- the operator dies in between -------------------------------------------------------------------------------------
 
 
-def _killed(tool: Tool, operator: Operator, number: int, moment: float, *, back: bool) -> None:
+def _killed(tool: MigrationTool, operator: Operator, number: int, moment: float, *, back: bool) -> None:
     tool.ledger.write_text("")
     name, step = f"plan-{number}", f"step-{number}"
     up = "echo up >> LEDGER; sleep 0.3; echo ended >> LEDGER"
@@ -253,7 +253,7 @@ def _moments(count: int, longest: float, salt: int) -> list[float]:
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
-def test_killed_at_some_moments(tool: Tool, operator: Operator, back: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+def test_killed_at_some_moments(tool: MigrationTool, operator: Operator, back: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     for number, moment in enumerate(_moments(5, 1.0, salt=back)):
         _killed(tool, operator, number, moment, back=back)
     assert tool.left() == []
@@ -262,14 +262,14 @@ def test_killed_at_some_moments(tool: Tool, operator: Operator, back: bool) -> N
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
-def test_killed_at_many_moments(tool: Tool, operator: Operator, back: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+def test_killed_at_many_moments(tool: MigrationTool, operator: Operator, back: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     for number, moment in enumerate(_moments(40, 1.2, salt=2 + back)):
         _killed(tool, operator, number, moment, back=back)
     assert tool.left() == []
 
 
-def test_a_second_do_and_a_second_undo_change_nothing(tool: Tool, operator: Operator) -> None:
-    """A process that has just begun does the command in hand once more: no object is written again."""
+def test_a_second_do_and_a_second_undo_change_nothing(tool: MigrationTool, operator: Operator) -> None:
+    """A process that has just begun does the current command once more: no object is written again."""
     gate = {"name": "never", "interval": "1s", "readiness": {"workload": {"name": "shop-v2"}}}
     apply(tool, schema(tool.job(), gates=[gate]))
     tool.shop.until(lambda s: s.current is not None and bool(s.current.gates))
@@ -289,25 +289,25 @@ def test_a_second_do_and_a_second_undo_change_nothing(tool: Tool, operator: Oper
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_a_late_write_makes_nothing_that_runs(yard: Yard, tmp_path: Path, method: str) -> None:
+def test_a_late_write_makes_nothing_that_runs(testbed: Testbed, tmp_path: Path, method: str) -> None:
     """The request that makes the Job, or lets it run, is kept on its way until the plan has been undone."""
-    with yard.site(f"late-{method.lower()}") as site:
-        tool, hold = Tool(site.shop, tmp_path), Pause()
+    with testbed.site(f"late-{method.lower()}") as site:
+        tool, pause = MigrationTool(site.shop, tmp_path), Pause()
         apply(tool, OK, schema(tool.job()))
         site.shop.until_phase(Phase.WAITING)
 
         def rule(exchange: Exchange) -> Fault | None:
             jobs = "/jobs" in exchange.path
-            return hold if jobs and exchange.method == method and not hold.held.is_set() else None
+            return pause if jobs and exchange.method == method and not pause.paused.is_set() else None
 
         site.runner.proxy.arm(rule)
         site.shop.request(RequestVerb.APPROVE, "ok")
-        assert hold.held.wait(20)
+        assert pause.paused.wait(20)
         site.runner.process.kill()  # nobody waits for the answer any more
         site.shop.request(RequestVerb.ABORT)
         site.runner.start()
         assert site.shop.until_ended(deadline=60).phase is Phase.ROLLED_BACK
-        assert hold.release() == {"POST": 409, "PATCH": 422}[method]
+        assert pause.release() == {"POST": 409, "PATCH": 422}[method]
         assert tool.done() == []
         (job,) = tool.jobs()
         assert job["spec"]["suspend"] is True

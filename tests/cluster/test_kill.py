@@ -23,7 +23,7 @@ from cutover.plan.status_document import read_status
 from cutover.status.status import ENDED, Phase, Status
 from harness.cluster import ROOT, Cluster
 from harness.process import Process, until
-from support.cluster.object_history import Changes
+from support.cluster.object_history import ObjectHistory
 from support.cluster.shop import Operator, Shop
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("kills, pauses or starts operators that are processes")]
@@ -59,8 +59,8 @@ class DemoShop:
         self.load.start()
         self.follow = follow.process(self.cluster, "shop", self.folder / "follow.log")
         self.follow.start()
-        self.weights = Changes(self.api, ROUTES, _weights)
-        self.templates = Changes(self.api, DEPLOYMENTS, _template)
+        self.weights = ObjectHistory(self.api, ROUTES, _weights)
+        self.templates = ObjectHistory(self.api, DEPLOYMENTS, _template)
 
     def reset(self) -> None:
         """The shop as it is before migration 1."""

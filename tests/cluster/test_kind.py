@@ -136,7 +136,7 @@ def places(api: Api) -> dict[str, str]:
 
 
 def test_pods_of_the_operator_stay_on_the_real_node_and_others_do_not(commands: list[str], plane: Cluster) -> None:
-    """Also when they are deleted and made anew, which is how the operator is started again."""
+    """Also when they are deleted and created again, which is how the operator is started again."""
     assert commands
     before = places(plane.api)
     Installed(plane.api).restart()

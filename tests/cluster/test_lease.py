@@ -201,7 +201,7 @@ def outage(cluster: Cluster, namespace: str) -> Iterator[Callable[[], None]]:
 def test_the_api_server_is_away(
     cluster: Cluster, pair: Pair, shop: Shop, outage: Callable[[], None], away: float
 ) -> None:
-    """Nobody can take it meanwhile: the holder goes on, and none is restarted."""
+    """Nobody can take it in that time: the holder goes on, and none is restarted."""
     works, waits = pair.roles()
     pids = [each.process.pid for each in pair.both]
     middle(shop)

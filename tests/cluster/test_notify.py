@@ -40,7 +40,7 @@ class Teller:
         self.operator, self.chat, self.silent = operator, chat, silent
 
     def dropped(self, provider: str) -> int:
-        """Messages to a provider that were given up, as the metrics say."""
+        """Messages to a provider that were abandoned, by the metrics."""
         line = rf'^cutover_messages_total{{provider="{provider}",result="dropped"}} (\S+)$'
         found = re.search(line, self.operator.ask("/metrics"), re.MULTILINE)
         return int(float(found[1])) if found else 0
@@ -48,7 +48,7 @@ class Teller:
 
 @pytest.fixture(scope="module")
 def teller(cluster: Cluster, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teller]:
-    """The session's operator sees all namespaces, so it is ended meanwhile."""
+    """The session's operator sees all namespaces, so it is stopped first."""
     operator.stop()
     folder = tmp_path_factory.mktemp("teller")
     with receiver() as chat, receiver() as silent:
@@ -104,7 +104,7 @@ def test_a_plan_that_rolls_back(shop: Shop, teller: Teller) -> None:
 
 
 def test_dead_receivers_delay_no_plan_and_are_counted(shop: Shop, teller: Teller) -> None:
-    """The plan has ended before the first message is given up. One that listens hears of it meanwhile."""
+    """The plan has ended before the first message is abandoned. One that listens gets its own in that time."""
     known = {name: teller.dropped(name) for name in ("silent", "dead")}
     phases = "[Running, Succeeded]"
     told = ", ".join(f"{{provider: {name}, phases: {phases}}}" for name in ("silent", "dead", "chat"))
@@ -113,7 +113,7 @@ def test_dead_receivers_delay_no_plan_and_are_counted(shop: Shop, teller: Teller
     assert teller.dropped("silent") == known["silent"]
     came(shop, teller, "Running", "Succeeded")
     for name, count in known.items():
-        until(f"both messages to {name} are given up", lambda n=name, c=count: teller.dropped(n) == c + 2, deadline=60)  # type: ignore[misc]
+        until(f"both messages to {name} are abandoned", lambda n=name, c=count: teller.dropped(n) == c + 2, deadline=60)  # type: ignore[misc]
     assert teller.silent.of(f"{shop.namespace}/plan") == ["Running"] * 3 + ["Succeeded"] * 3
 
 

@@ -1,4 +1,4 @@
-"""Somebody else writes what a running plan holds: the right phase and reason each, soon, and then the right end with nothing left.
+"""Somebody else writes what a running plan has claimed: the right phase and reason each, soon, and then the right end with nothing left.
 
 How soon is seen from outside, by a watch: from the moment the other's request is sent until what follows from it is seen.
 That is to take two seconds at most. What the machine itself needs is not the plan's: so the bound is two seconds, and beyond
@@ -26,22 +26,22 @@ from cutover.status.status import Phase
 from harness.process import NotReady, until
 from support.cluster.observer import RunTally, Witness
 from support.cluster.shop import Shop
-from support.cluster.testbed import Yard, side_by_side
-from support.faults.other_writer import Somebody
+from support.cluster.testbed import Testbed, side_by_side
+from support.faults.other_writer import OtherWriter
 from support.faults.other_writer_actions import (
     Objects,
     adorn,
     after,
     back_to_git,
     empty,
+    fix_then_resume,
     left_http,
     lower_again,
     lowered_stays,
-    make_anew,
-    mend_then_resume,
     misroute,
     raise_again_and_again,
     raise_while_suspended,
+    recreate,
     recreate_old,
     reorder,
     reorder_and_raise,
@@ -116,27 +116,27 @@ class Row:
         follows: the consequence; None: none at all.
         then: leads to the end; without it the plan gets there by itself.
         left: what the objects are in the end, of what they were before.
-        meanwhile: goes on from the change to the end.
+        throughout: goes on from the change to the end.
     """
 
     name: str
-    act: Callable[[Somebody], None]
+    act: Callable[[OtherWriter], None]
     follows: RunTally | None
-    then: Callable[[Somebody], None] = lambda who: who.shop.request(RequestVerb.ABORT)
+    then: Callable[[OtherWriter], None] = lambda who: who.shop.request(RequestVerb.ABORT)
     left: Callable[[Objects], None] = lambda _: None
     begin: type[Case] = Split
-    meanwhile: Callable[[Somebody], AbstractContextManager[None]] = field(default=lambda _: nullcontext())
+    throughout: Callable[[OtherWriter], AbstractContextManager[None]] = field(default=lambda _: nullcontext())
 
 
 _ALL = (("Deployment", "shop-v1"), ("Deployment", "shop-v2"), ("VirtualService", "shop"))
 
 
-def _healed(how: str, *what: tuple[str, str]) -> Callable[[Somebody], AbstractContextManager[None]]:
+def _healed(how: str, *what: tuple[str, str]) -> Callable[[OtherWriter], AbstractContextManager[None]]:
     return lambda who: who.healing(how, *what)
 
 
-def _nothing(_: Somebody) -> None:
-    """All that is done is done meanwhile, or leads to the end by itself."""
+def _nothing(_: OtherWriter) -> None:
+    """All that is done is done throughout, or leads to the end by itself."""
 
 
 _LOWERED = plan_is(Phase.PAUSED, "LoweredByHand", "somebody has lowered shop-v2 to weight ")
@@ -162,7 +162,7 @@ WEIGHTS = (
         _nothing,
         without(_ROUTES),
     ),
-    Row("VirtualService made anew", make_anew, plan_is(Phase.ROLLING_BACK), _nothing),
+    Row("VirtualService recreated", recreate, plan_is(Phase.ROLLING_BACK), _nothing),
     Row("VirtualService emptied", empty, _STUCK("Put it back: kubectl edit virtualservice"), back_to_git),
     Row("destination renamed", misroute, _STUCK("Put it back: kubectl edit virtualservice"), back_to_git),
     Row("re-ordered and raised", reorder_and_raise, put_back, left=left_http(reorder)),
@@ -202,12 +202,12 @@ WORKLOADS = (
         "labels off, and scaled",
         lambda who: who.take_labels(f"{who.shop.deployments}/shop-v2", replicas=5),
         plan_is(Phase.PAUSED, "ClaimLost", "is 5, was 0 before, and this plan set 2"),
-        mend_then_resume,
+        fix_then_resume,
     ),
 )
 HEALED = (
-    Row("applied every second", _nothing, _LOWERED, meanwhile=_healed("apply", *_ALL)),
-    Row("replaced every second", _nothing, _LOWERED, meanwhile=_healed("replace", *_ALL)),
+    Row("applied every second", _nothing, _LOWERED, throughout=_healed("apply", *_ALL)),
+    Row("replaced every second", _nothing, _LOWERED, throughout=_healed("replace", *_ALL)),
     Row(
         "set back again and again in a rollout",
         set_again_and_again,
@@ -219,7 +219,7 @@ HEALED = (
         then_abort(_nothing),
         plan_is(Phase.ROLLING_BACK),
         _nothing,
-        meanwhile=_healed("apply", ("Deployment", "shop-v2")),
+        throughout=_healed("apply", ("Deployment", "shop-v2")),
     ),
 )
 
@@ -240,16 +240,16 @@ class Told:
         return f"{self.name:34} {1000 * self.bare:6.0f} {1000 * self.span:6.0f} ms  {'; '.join(self.problems)}"
 
 
-def _play(yard: Yard, witness: Witness, row: Row) -> Told:
+def _play(testbed: Testbed, witness: Witness, row: Row) -> Told:
     bare = span = 0.0
     try:
-        with yard.site("others", operators=0) as site:
-            shop, who, case = site.shop, Somebody(site.shop), row.begin(site.shop)
+        with testbed.site("others", operators=0) as site:
+            shop, who, case = site.shop, OtherWriter(site.shop), row.begin(site.shop)
             case.prepare()
             wanted = json.loads(json.dumps(shop.objects()))
             shop.apply(case.spec)
             case.enter()
-            with row.meanwhile(who):
+            with row.throughout(who):
                 row.act(who)
                 bare, span = _spans(shop, witness, who, row)
                 row.then(who)
@@ -264,7 +264,7 @@ def _play(yard: Yard, witness: Witness, row: Row) -> Told:
     return Told(row.name, bare, span, tuple(problems))
 
 
-def _spans(shop: Shop, witness: Witness, who: Somebody, row: Row) -> tuple[float, float]:
+def _spans(shop: Shop, witness: Witness, who: OtherWriter, row: Row) -> tuple[float, float]:
     """Seconds from the change until a watch saw it, and until it saw what followed."""
     kind, name = who.what
 
@@ -287,11 +287,11 @@ def _other(shop: Shop, wanted: Objects) -> list[str]:
     ]
 
 
-def _all(yard: Yard, rows: Sequence[Row]) -> None:
-    witness = Witness(yard.api)
+def _all(testbed: Testbed, rows: Sequence[Row]) -> None:
+    witness = Witness(testbed.api)
     try:
-        with yard.operator("others"):
-            told = side_by_side([partial(_play, yard, witness, row) for row in rows])
+        with testbed.operator("others"):
+            told = side_by_side([partial(_play, testbed, witness, row) for row in rows])
     finally:
         witness.stop()
     print(f"\n{'':34} change follows\n" + "\n".join(map(str, told)))  # noqa: T201 -- the table
@@ -302,10 +302,10 @@ def _all(yard: Yard, rows: Sequence[Row]) -> None:
 ROWS = (*WEIGHTS, *WORKLOADS, *HEALED)
 
 
-def test_some_of_what_others_do(yard: Yard) -> None:
-    _all(yard, random.Random(SEED).sample(ROWS, len(ROWS) // 3))  # noqa: S311 -- repeatable on purpose
+def test_some_of_what_others_do(testbed: Testbed) -> None:
+    _all(testbed, random.Random(SEED).sample(ROWS, len(ROWS) // 3))  # noqa: S311 -- repeatable on purpose
 
 
 @pytest.mark.long
-def test_all_that_others_do(yard: Yard) -> None:
-    _all(yard, ROWS)
+def test_all_that_others_do(testbed: Testbed) -> None:
+    _all(testbed, ROWS)

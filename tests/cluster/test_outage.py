@@ -13,7 +13,7 @@ import yaml
 
 from cutover.status.status import Phase
 from harness.proxy import Proxy
-from support.cluster.testbed import Yard, side_by_side
+from support.cluster.testbed import Testbed, side_by_side
 from support.faults import phases
 from support.faults.phases import (
     Dwelling,
@@ -25,7 +25,7 @@ from support.faults.phases import (
     RollingBack,
     RollingOut,
     Stuck,
-    TakenBack,
+    SuccessRolledBack,
     Waiting,
 )
 
@@ -41,7 +41,7 @@ class Claiming(phases.Claiming):
 
 
 CASES = (
-    TakenBack,
+    SuccessRolledBack,
     RolledBack,
     Stuck,
     Pending,
@@ -95,16 +95,16 @@ def _is_carried_out(case: phases.Case) -> None:
             assert case.shop.weights()[1] == asked["weights"][-1], f"{case}: {step}"
 
 
-def _outage(yard: Yard, seconds: float) -> None:
-    plane = yard.cluster.control_plane
+def _outage(testbed: Testbed, seconds: float) -> None:
+    plane = testbed.cluster.control_plane
     proxy = Proxy(plane.url, plane.ca)
     proxy.start()
-    proxy.arm(Claiming.holds)
+    proxy.arm(Claiming.delays)
     with ExitStack() as stack:
         stack.callback(proxy.stop)
-        process, port = stack.enter_context(yard.operator("outage", proxy))
+        process, port = stack.enter_context(testbed.operator("outage", proxy))
         probe, pid = stack.enter_context(_Probe(port)), process.pid
-        sites = [stack.enter_context(yard.site(kind.__name__.lower(), operators=0)) for kind in CASES]
+        sites = [stack.enter_context(testbed.site(kind.__name__.lower(), operators=0)) for kind in CASES]
         cases = [kind(site.shop) for kind, site in zip(CASES, sites, strict=True)]
         for case in cases:
             case.prepare()
@@ -134,5 +134,5 @@ def _outage(yard: Yard, seconds: float) -> None:
     "seconds", [5, pytest.param(60, marks=pytest.mark.long), pytest.param(300, marks=pytest.mark.long)]
 )
 @pytest.mark.timeout(900)
-def test_away_in_each_phase(yard: Yard, seconds: float) -> None:
-    _outage(yard, seconds)
+def test_away_in_each_phase(testbed: Testbed, seconds: float) -> None:
+    _outage(testbed, seconds)

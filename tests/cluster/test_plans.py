@@ -110,7 +110,7 @@ def test_two_plans_over_one_target_go_one_after_the_other(shop: Shop) -> None:
     shop.apply("steps:\n  - {name: scale, deploy: {workload: {name: shop-v2}, replicas: 1}}\n", "second")
     status = shop.until(lambda s: s.reason == "TargetBusy", "second")
     assert status.phase is Phase.PENDING
-    assert "held by plan first" in status.message
+    assert "claimed by plan first" in status.message
     shop.request(RequestVerb.APPROVE, "ok", "first")
     assert shop.until_ended("first").phase is Phase.SUCCEEDED
     assert shop.until_ended("second", deadline=45).phase is Phase.SUCCEEDED

@@ -1,4 +1,4 @@
-"""A Prometheus in trouble: never a pass, and the status says which trouble."""
+"""A Prometheus that fails: never a pass, and the status says how."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.cluster.shop import Shop
 
 pytestmark = pytest.mark.cluster
 
-TROUBLES = {
+PROBLEMS = {
     "down": ("down", "vector(0)", "cannot reach Prometheus"),
     "empty": ("default", "no_such_series", "the query returns no series: there is no data, or it is stale"),
     "nan": ("default", "vector(0) / vector(0)", "the query returns NaN, which is not a finite number"),
@@ -55,18 +55,18 @@ def _plan(gates: dict[str, tuple[str, str, str]], **fields: object) -> dict[str,
 
 def test_no_usable_number_is_never_a_pass(shop: Shop, gauges: object) -> None:
     del gauges
-    shop.apply(_plan(TROUBLES))
+    shop.apply(_plan(PROBLEMS))
     status = shop.until(
-        lambda s: all(_gate(s, name) == (Verdict.WAIT, note) for name, (_, _, note) in TROUBLES.items()), deadline=20
+        lambda s: all(_gate(s, name) == (Verdict.WAIT, note) for name, (_, _, note) in PROBLEMS.items()), deadline=20
     )
     assert status.phase is Phase.RUNNING
     shop.api.delete(f"{shop.plans}/plan")
 
 
 def test_no_usable_number_fails_when_it_is_told_to(shop: Shop) -> None:
-    for name, trouble in TROUBLES.items():
-        shop.apply(_plan({name: trouble}, noData="Fail"), name)
-    for name, (_, _, note) in TROUBLES.items():
+    for name, problem in PROBLEMS.items():
+        shop.apply(_plan({name: problem}, noData="Fail"), name)
+    for name, (_, _, note) in PROBLEMS.items():
         status = shop.until_ended(name)
         assert status.phase is Phase.ROLLED_BACK
         assert status.failure is not None

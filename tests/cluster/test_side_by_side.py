@@ -23,9 +23,9 @@ def harness(verb: str, home: Path) -> subprocess.Popen[str]:
 
 
 def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
-    """Its exit code, and what it said."""
-    said = command.communicate(timeout=120)[1]
-    return command.returncode, said
+    """Its exit code, and its messages."""
+    told = command.communicate(timeout=120)[1]
+    return command.returncode, told
 
 
 def test_a_second_cluster_runs_beside_that_of_the_tests(
@@ -35,9 +35,9 @@ def test_a_second_cluster_runs_beside_that_of_the_tests(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     first = harness("up", tmp_path)
     until("the first command has begun", (tmp_path / "cutover" / "cluster").exists)
-    code, said = ended(harness("up", tmp_path))
+    code, told = ended(harness("up", tmp_path))
     assert code == 1
-    assert "error: another process is starting servers on the cluster in " in said
+    assert "error: another process is starting servers on the cluster in " in told
     assert ended(first)[0] == 0
     try:
         assert "it is up already; " in ended(harness("up", tmp_path))[1]

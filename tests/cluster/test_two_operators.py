@@ -24,7 +24,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.process import NotReady
 from harness.proxy import Exchange, Fault, Pause, delayed, killing
-from support.cluster.testbed import Site, Undisturbed, Yard, side_by_side
+from support.cluster.testbed import Baseline, Site, Testbed, side_by_side
 from support.plans.on_cluster import BACK_AND_FORTH, CANARY, STORIES, Story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("puts a proxy between the operator and the API server")]
@@ -72,32 +72,32 @@ def _unrest(site: Site, chosen: random.Random, acts: int) -> Iterator[list[str]]
         thread.join()
 
 
-def _at_random(yard: Yard, story: Story, undisturbed: Undisturbed, seed: int) -> str:
+def _at_random(testbed: Testbed, story: Story, baseline: Baseline, seed: int) -> str:
     """What went wrong; empty when nothing did."""
     chosen, told = random.Random(f"{story.name} {seed}"), list[str]()  # noqa: S311 -- repeatable on purpose
     try:
-        with yard.site(story.name, more=story.more, operators=2) as site, _unrest(site, chosen, acts=12) as told:
+        with testbed.site(story.name, more=story.more, operators=2) as site, _unrest(site, chosen, acts=12) as told:
             site.play(story, deadline=90)
-            problems = site.end().differs_from(undisturbed.end)
+            problems = site.end().differs_from(baseline.end)
     except (AssertionError, NotReady) as error:
         problems = [str(error)]
     return f"{story.name} {seed}: {problems} after {told}" if problems else ""
 
 
-def _all_at_random(yard: Yard, undisturbed: dict[str, Undisturbed], seeds: range) -> None:
-    cases = [partial(_at_random, yard, story, undisturbed[story.name], seed) for seed in seeds for story in STORIES]
+def _all_at_random(testbed: Testbed, baseline: dict[str, Baseline], seeds: range) -> None:
+    cases = [partial(_at_random, testbed, story, baseline[story.name], seed) for seed in seeds for story in STORIES]
     wrong = [told for told in side_by_side(cases) if told]
     assert wrong == [], f"{len(wrong)} of {len(cases)}:\n" + "\n".join(wrong)
 
 
-def test_two_started_and_ended_at_random(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
-    _all_at_random(yard, undisturbed, range(SEED, SEED + 1))
+def test_two_started_and_ended_at_random(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+    _all_at_random(testbed, baseline, range(SEED, SEED + 1))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_two_started_and_ended_at_random_again_and_again(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
-    _all_at_random(yard, undisturbed, range(SEED, SEED + 20))
+def test_two_started_and_ended_at_random_again_and_again(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+    _all_at_random(testbed, baseline, range(SEED, SEED + 20))
 
 
 # --- two at once, in the worst order ----------------------------------------------------------------------------------
@@ -109,28 +109,28 @@ def _patches(kind: str, number: int) -> Callable[[Exchange], bool]:
     return lambda e: e.method == "PATCH" and e.path.endswith(f"/{kind}") and next(count) == number
 
 
-def test_an_answer_is_taken_for_no_other_command(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
-    """The answer to the last weight comes when the other process is letting go: nothing has been let go of by that."""
-    with yard.site(CANARY.name) as site:
+def test_an_answer_is_taken_for_no_other_command(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+    """The answer to the last weight comes when the other process releases its claims: nothing has been released by that."""
+    with testbed.site(CANARY.name) as site:
         slow, other = site.runner, site.add_operator()
-        answer, letting_go = Pause(answer=True), Pause()
+        answer, releasing = Pause(answer=True), Pause()
         last_weight, release = _patches("virtualservices/shop", 5), _patches("deployments/shop-v2", 1)
         slow.proxy.arm(lambda exchange: answer if last_weight(exchange) else None)
         site.shop.apply(CANARY.spec)
-        assert answer.held.wait(20)
-        other.proxy.arm(lambda exchange: letting_go if release(exchange) else None)
+        assert answer.paused.wait(20)
+        other.proxy.arm(lambda exchange: releasing if release(exchange) else None)
         other.start()
-        assert letting_go.held.wait(20)
+        assert releasing.paused.wait(20)
         answer.release()
         site.shop.until_ended()
         ended = site.end()
-        letting_go.release()
-        assert ended.differs_from(undisturbed[CANARY.name].end) == []
+        releasing.release()
+        assert ended.differs_from(baseline[CANARY.name].end) == []
 
 
-def test_a_stale_view_is_no_snapshot(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
+def test_a_stale_view_is_no_snapshot(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     """The second process takes over while its stream of VirtualServices is behind by the weights of the first."""
-    with yard.site(BACK_AND_FORTH.name) as site:
+    with testbed.site(BACK_AND_FORTH.name) as site:
         first, second = site.runner, site.add_operator()
         waiting = Pause()
         second.start()
@@ -158,7 +158,7 @@ def test_a_stale_view_is_no_snapshot(yard: Yard, undisturbed: dict[str, Undistur
         second.proxy.disarm()
         site.shop.until_ended(deadline=60)
         second.proxy.thaw_watches()
-        assert site.end().differs_from(undisturbed[BACK_AND_FORTH.name].end) == []
+        assert site.end().differs_from(baseline[BACK_AND_FORTH.name].end) == []
 
 
 def _waits(run: int) -> str:
@@ -167,9 +167,9 @@ def _waits(run: int) -> str:
     return f"steps: [{{name: deploy, deploy: {deploy}}}, {{name: ok, approve: {{message: go}}}}]"
 
 
-def test_a_late_deletion_takes_nothing_from_a_newer_run(yard: Yard) -> None:
+def test_a_late_deletion_takes_nothing_from_a_newer_run(testbed: Testbed) -> None:
     """The first operator sleeps where it clears away the snapshots of the first run, until the other is in the third."""
-    with yard.site("late-deletion", operators=1) as site:
+    with testbed.site("late-deletion", operators=1) as site:
         sleeper, other, shop = site.runner, site.add_operator(), site.shop
 
         def until(run: int, *phases: Phase) -> None:
@@ -179,10 +179,10 @@ def test_a_late_deletion_takes_nothing_from_a_newer_run(yard: Yard) -> None:
         until(1, Phase.WAITING)
         shop.request(RequestVerb.ABORT)
         shop.until_ended()
-        hold = Pause(lambda: sleeper.process.signal(signal.SIGSTOP))
-        sleeper.proxy.arm(lambda e: hold if e.method == "DELETE" and e.path.endswith("/controllerrevisions") else None)
+        pause = Pause(lambda: sleeper.process.signal(signal.SIGSTOP))
+        sleeper.proxy.arm(lambda e: pause if e.method == "DELETE" and e.path.endswith("/controllerrevisions") else None)
         shop.apply(_waits(2))
-        assert hold.held.wait(20)
+        assert pause.paused.wait(20)
         other.start()
         shop.request(RequestVerb.ABORT)
         until(2, Phase.ROLLED_BACK)
@@ -190,7 +190,7 @@ def test_a_late_deletion_takes_nothing_from_a_newer_run(yard: Yard) -> None:
         shop.apply(_waits(3))
         until(3, Phase.WAITING)
         (snapshot,) = site.snapshots()
-        assert hold.release() == 200
+        assert pause.release() == 200
         assert site.snapshots() == [snapshot]
         other.process.kill()
         sleeper.process.signal(signal.SIGCONT)
@@ -206,27 +206,27 @@ def test_a_late_deletion_takes_nothing_from_a_newer_run(yard: Yard) -> None:
 
 @dataclass(frozen=True)
 class Late:
-    """One write that came late: which, what the API server said to it, and what was wrong afterwards."""
+    """One write that came late: which, how the API server answered it, and what was wrong afterwards."""
 
     what: str
     code: int
     problems: tuple[str, ...]
 
 
-def _late_write(yard: Yard, story: Story, undisturbed: Undisturbed, number: int, *, abort: bool, done: bool) -> Late:
+def _late_write(testbed: Testbed, story: Story, baseline: Baseline, number: int, *, abort: bool, done: bool) -> Late:
     """The first operator sleeps in its n-th write, or before its answer, until the second, started then, has ended the plan."""
     what = f"{story.name}{', aborted' if abort else ''}{', done' if done else ''} "
     code = 0
     try:
-        with yard.site(story.name, more=story.more, operators=1) as site:
+        with testbed.site(story.name, more=story.more, operators=1) as site:
             sleeper, other = site.runner, site.add_operator()
-            hold = Pause(lambda: sleeper.process.signal(signal.SIGSTOP), answer=done)
+            pause = Pause(lambda: sleeper.process.signal(signal.SIGSTOP), answer=done)
             writes = 0
 
             def rule(exchange: Exchange) -> Fault | None:
                 nonlocal writes
                 writes += exchange.writes
-                return hold if exchange.writes and writes == number else None
+                return pause if exchange.writes and writes == number else None
 
             sleeper.proxy.arm(rule)
             site.apply(story)
@@ -234,16 +234,16 @@ def _late_write(yard: Yard, story: Story, undisturbed: Undisturbed, number: int,
             if not abort:
                 people = threading.Thread(target=story.people, args=(site.shop,))
             people.start()
-            if not hold.held.wait(20):
+            if not pause.paused.wait(20):
                 return Late("", 0, ())
-            what += str(hold.exchange)
+            what += str(pause.exchange)
             other.start()
             if abort:
                 site.shop.request(RequestVerb.ABORT)
             site.shop.until_ended(deadline=60)
             people.join()
             ended = site.end()
-            code = hold.release()
+            code = pause.release()
             at_once = site.end()
             other.process.kill()
             sleeper.process.signal(signal.SIGCONT)
@@ -252,7 +252,7 @@ def _late_write(yard: Yard, story: Story, undisturbed: Undisturbed, number: int,
             problems = [f"at once: {told}" for told in at_once.differs_from(ended) if "snapshot" not in told]
             problems += [f"when awake: {told}" for told in site.end().differs_from(ended)]
             if not abort or ended.phase == Phase.SUCCEEDED:  # nothing was left to abort
-                problems += ended.differs_from(undisturbed.end)
+                problems += ended.differs_from(baseline.end)
             elif ended.objects != site.before:
                 problems.append(f"not as before: {ended.objects} instead of {site.before}")
             return Late(what, code, tuple(problems))
@@ -261,13 +261,13 @@ def _late_write(yard: Yard, story: Story, undisturbed: Undisturbed, number: int,
 
 
 _Case = tuple[Story, int, bool, bool]
-"""Story, which write, whether a person aborts meanwhile, whether the API server has done it before the pause."""
+"""Story, which write, whether a person aborts in that time, whether the API server has done it before the pause."""
 
 
-def _all_late(yard: Yard, undisturbed: dict[str, Undisturbed], cases: list[_Case]) -> None:
+def _all_late(testbed: Testbed, baseline: dict[str, Baseline], cases: list[_Case]) -> None:
     late = side_by_side(
         [
-            partial(_late_write, yard, story, undisturbed[story.name], number, abort=abort, done=done)
+            partial(_late_write, testbed, story, baseline[story.name], number, abort=abort, done=done)
             for story, number, abort, done in cases
         ]
     )
@@ -279,20 +279,20 @@ def _all_late(yard: Yard, undisturbed: dict[str, Undisturbed], cases: list[_Case
     assert len(hit) >= 0.9 * len(cases)
 
 
-def _every_write(story: Story, undisturbed: dict[str, Undisturbed]) -> list[_Case]:
+def _every_write(story: Story, baseline: dict[str, Baseline]) -> list[_Case]:
     aborts = (False, True) if story.end is Phase.SUCCEEDED else (False,)  # the others roll back by themselves
-    numbers = range(1, undisturbed[story.name].writes + 1)
+    numbers = range(1, baseline[story.name].writes + 1)
     return [(story, *rest) for rest in itertools.product(numbers, aborts, (False, True))]
 
 
-def test_some_late_writes(yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
-    every = [case for story in STORIES for case in _every_write(story, undisturbed)]
+def test_some_late_writes(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+    every = [case for story in STORIES for case in _every_write(story, baseline)]
     chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
-    _all_late(yard, undisturbed, chosen.sample(every, 10))
+    _all_late(testbed, baseline, chosen.sample(every, 10))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_every_write_late(story: Story, yard: Yard, undisturbed: dict[str, Undisturbed]) -> None:
-    _all_late(yard, undisturbed, _every_write(story, undisturbed))
+def test_every_write_late(story: Story, testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+    _all_late(testbed, baseline, _every_write(story, baseline))

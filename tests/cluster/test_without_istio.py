@@ -1,4 +1,4 @@
-"""A cluster that knows no Istio, and at first no Gateway API either: what is said, and that an HTTPRoute is all that a plan needs."""
+"""A cluster that knows no Istio, and at first no Gateway API either: the message, and that an HTTPRoute is all that a plan needs."""
 
 from __future__ import annotations
 

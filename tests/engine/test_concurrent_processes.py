@@ -50,7 +50,7 @@ def test_a_dwell_goes_on_when_another_process_takes_over(begin: Begin) -> None:
 def test_a_snapshot_of_a_process_that_slept_until_the_next_run_goes(begin: Begin) -> None:
     walk = begin("canary", processes=2)
     walk.run(walk.several(30, 0, lambda: walk.status.current is not None and walk.status.current.step == "deploy"))
-    walk.trouble(0, Fault.LATE, Aim.WRITE, 2)  # the snapshot of the traffic, after the status
+    walk.fault(0, Fault.LATE, Aim.WRITE, 2)  # the snapshot of the traffic, after the status
     (late,) = walk.world.flights
     walk.ask(RequestVerb.ABORT)
     walk.run(walk.several(30, 1, lambda: walk.over))
@@ -70,7 +70,7 @@ def test_a_snapshot_of_a_process_that_slept_until_the_success_goes(begin: Begin)
     """The other one has done it all, and taken its snapshots away, because the plan keeps none."""
     walk = begin("canary", processes=2)
     walk.run(walk.several(30, 0, lambda: walk.status.current is not None and walk.status.current.step == "deploy"))
-    walk.trouble(0, Fault.LATE, Aim.WRITE, 2)  # the snapshot of the traffic, after the status
+    walk.fault(0, Fault.LATE, Aim.WRITE, 2)  # the snapshot of the traffic, after the status
     (late,) = walk.world.flights
     walk.run(walk.several(200, 1, lambda: walk.over))
     assert walk.status.phase is Phase.SUCCEEDED
@@ -81,7 +81,7 @@ def test_a_snapshot_of_a_process_that_slept_until_the_success_goes(begin: Begin)
 def test_a_claim_that_arrives_after_the_end_fails(begin: Begin) -> None:
     """The process that took over turned back before it had claimed anything, so it had nothing to let go of."""
     walk = begin("canary")
-    walk.trouble(0, Fault.LATE, Aim.TARGET, 1)
+    walk.fault(0, Fault.LATE, Aim.TARGET, 1)
     (late,) = walk.world.flights
     walk.run(walk.world.kill(0))
     walk.ask(RequestVerb.ABORT)
@@ -95,11 +95,11 @@ def test_an_answer_is_taken_for_no_other_command(begin: Begin) -> None:
     """The answer to the first weight comes when the other process is letting go: nothing has been let go of by that."""
     walk = begin("canary", processes=2)
     walk.run(walk.several(30, 0, lambda: walk.status.current is not None and walk.status.current.step == "deploy"))
-    walk.trouble(0, Fault.LATE_ANSWER, Aim.TARGET, 1)
+    walk.fault(0, Fault.LATE_ANSWER, Aim.TARGET, 1)
     (late,) = walk.world.flights
     walk.run(walk.several(200, 1, lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [0, 100]))
     walk.run(walk.pass_time(timedelta(minutes=1)))
-    walk.trouble(1, Fault.LATE, Aim.TARGET, 1)
+    walk.fault(1, Fault.LATE, Aim.TARGET, 1)
     assert walk.status.reason == "Releasing"
     walk.run(walk.world.land(late, "answered"))
     assert walk.status.reason == "Releasing"
@@ -110,7 +110,7 @@ def test_one_target_that_may_not_be_let_go_of_keeps_no_other(begin: Begin) -> No
     walk = begin("canary")
     walk.run(walk.several(30, until=lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [90, 10]))
     walk.ask(RequestVerb.ABANDON)
-    walk.trouble(0, Fault.DENIED, Aim.TARGET, 1)
+    walk.fault(0, Fault.DENIED, Aim.TARGET, 1)
     walk.run(walk.several(10, until=lambda: walk.over))
     assert walk.status.phase is Phase.ABANDONED
     assert marked(walk) == [V2.name]
@@ -127,11 +127,11 @@ def test_what_happened_in_a_gap_of_a_stream_is_found(begin: Begin, loss: str) ->
         walk.world.cluster.delete(V2)
     else:
         walk.edit(V2, lambda body: body["metadata"]["labels"].pop(PLAN_LABEL))
-    walk.run(process.list_anew("targets"))
+    walk.run(process.relist("targets"))
     walk.run(walk.several(1))
     if loss == "deleted":
         assert (walk.status.phase, walk.status.reason) == (Phase.ROLLED_BACK, "TargetGone")
-        walk.ledger.by_hand = True  # the shop is looked at in the end
+        walk.changes.by_hand = True  # the shop is looked at in the end
         walk.world.cluster.put(DEPLOYMENTS, kept)
         walk.restore_shop()
     else:
@@ -146,7 +146,7 @@ def test_a_plan_deleted_in_a_gap_of_its_stream_is_forgotten(begin: Begin) -> Non
     process.paces["plans"] = Pace.FROZEN
     walk.delete()
     assert process.api.plans() == [walk.world.plan]
-    walk.run(process.list_anew("plans"))
+    walk.run(process.relist("plans"))
     assert process.api.plans() == []
 
 
@@ -155,7 +155,7 @@ def test_without_a_gap_nothing_is_missed(begin: Begin) -> None:
     walk = at_the_first_weight(begin)
     (process,) = walk.world.processes
     for stream in ("plans", "targets"):
-        walk.run(process.list_anew(stream))
+        walk.run(process.relist(stream))
     assert all(process.api.seen(ref) for ref in (V2, ROUTES, walk.world.plan))
 
     ours = process.api.seen(V2)

@@ -43,7 +43,7 @@ _LEAST = {
     "ended Succeeded after a crash": 0.04,
     "ended RolledBack after a crash": 0.04,
     "ended Abandoned": 0.02,
-    "turned back in mid-traffic": 0.05,
+    "rolled back in mid-traffic": 0.05,
     "was Paused": 0.05,
     "was Stuck": 0.01,
     "was Waiting": 0.05,
@@ -74,15 +74,15 @@ class Machine(Walk, RuleBasedStateMachine):
         on_failure=st.sampled_from(["Rollback", "Rollback", "Pause"]),
         keep=st.sampled_from(["0s", "24h"]),
         deletion=st.sampled_from(["Rollback", "Rollback", "Orphan"]),
-        wish=st.sampled_from(["go on", "go on", "take back", "take back", "delete", "abandon"]),
+        intention=st.sampled_from(["go on", "go on", "take back", "take back", "delete", "abandon"]),
         ahead=st.integers(0, 24),
     )
     def begin(
-        self, name: str, processes: int, on_failure: str, keep: str, deletion: str, wish: str, ahead: int
+        self, name: str, processes: int, on_failure: str, keep: str, deletion: str, intention: str, ahead: int
     ) -> None:
         """A plan is made; the first process does some turns in peace."""
         policies = {"onFailure": on_failure, "keepSnapshots": keep, "deletionPolicy": deletion}
-        self.set_up(name, processes, policies, wish)
+        self.set_up(name, processes, policies, intention)
         self.run(self.several(ahead, 0))
 
     # --- processes ----------------------------------------------------------------------------------------------------
@@ -100,27 +100,27 @@ class Machine(Walk, RuleBasedStateMachine):
     @_going
     @rule(at=WHO, aim=AIM, number=NUMBER, done=st.booleans())
     def dies_in_a_request(self, at: int, aim: Aim, number: int, done: bool) -> None:  # noqa: FBT001 -- drawn
-        self.trouble(self.who(at), Fault.DIES_AFTER if done else Fault.DIES_BEFORE, aim, number)
+        self.fault(self.who(at), Fault.DIES_AFTER if done else Fault.DIES_BEFORE, aim, number)
 
     @_going
     @rule(at=WHO, aim=AIM, number=NUMBER, done=st.booleans())
     def gets_no_answer(self, at: int, aim: Aim, number: int, done: bool) -> None:  # noqa: FBT001 -- drawn
-        self.trouble(self.who(at), Fault.UNANSWERED if done else Fault.NOT_DONE, aim, number)
+        self.fault(self.who(at), Fault.UNANSWERED if done else Fault.NOT_DONE, aim, number)
 
     @_going
     @rule(at=WHO, aim=WRITES, number=NUMBER, fault=st.sampled_from([Fault.TWICE, Fault.REPEATED]))
     def is_repeated(self, at: int, aim: Aim, number: int, fault: Fault) -> None:
-        self.trouble(self.who(at), fault, aim, number)
+        self.fault(self.who(at), fault, aim, number)
 
     @_going
     @rule(at=WHO, aim=AIM, number=NUMBER, fault=st.sampled_from([Fault.DENIED, Fault.BUSY]))
     def is_refused(self, at: int, aim: Aim, number: int, fault: Fault) -> None:
-        self.trouble(self.who(at), fault, aim, number)
+        self.fault(self.who(at), fault, aim, number)
 
     @_going
     @rule(at=WHO, aim=WRITES, number=NUMBER)
     def loses_a_race(self, at: int, aim: Aim, number: int) -> None:
-        self.trouble(self.who(at), Fault.CONFLICT, aim, number)
+        self.fault(self.who(at), Fault.CONFLICT, aim, number)
 
     @_going
     @rule(
@@ -148,12 +148,12 @@ class Machine(Walk, RuleBasedStateMachine):
     ) -> None:
         """Others go on meanwhile: the other process, the one that takes the place of the sender, or the sender itself."""
         at = self.who(at)
-        self.trouble(at, fault, aim, number)
+        self.fault(at, fault, aim, number)
         late = next((flight for flight in self.world.flights if flight.sender is self.world.processes[at]), None)
         if sender == "dies":
             self.run(self.world.kill(at))
         elif sender == "gives up" and late:
-            self.run(self.world.land(late, "given up"))
+            self.run(self.world.land(late, "timed out"))
         if verb is not None and self.there:
             self.ask(verb)
         self.controllers &= not stalls
@@ -162,7 +162,7 @@ class Machine(Walk, RuleBasedStateMachine):
             self.run(self.world.land(late, "answered"))
 
     @precondition(lambda self: self.world.flights)
-    @rule(which=st.integers(0, 5), how=st.sampled_from(["answered", "answered", "unanswered", "given up"]))
+    @rule(which=st.integers(0, 5), how=st.sampled_from(["answered", "answered", "unanswered", "timed out"]))
     def comes_late(self, which: int, how: str) -> None:
         self.run(self.world.land(self.world.flights[which % len(self.world.flights)], how))
 
@@ -206,7 +206,7 @@ class Machine(Walk, RuleBasedStateMachine):
     def approves(self) -> None:
         self.ask(RequestVerb.APPROVE)
 
-    @precondition(lambda self: self.there and self.wish == "abandon")
+    @precondition(lambda self: self.there and self.intention == "abandon")
     @rule()
     def abandons(self) -> None:
         self.ask(RequestVerb.ABANDON)
@@ -224,7 +224,7 @@ class Machine(Walk, RuleBasedStateMachine):
         self.edit(self.world.plan, lambda body: body["metadata"].pop("finalizers"))
         self.run(self.several(turns))
 
-    @precondition(lambda self: self.there and self.wish == "delete" and not self.stopped and not self.unguarded)
+    @precondition(lambda self: self.there and self.intention == "delete" and not self.stopped and not self.unguarded)
     @rule()
     def deletes(self) -> None:
         self.delete()
@@ -239,7 +239,7 @@ class Machine(Walk, RuleBasedStateMachine):
         if self.there:
             self.edit(self.world.plan, lambda body: body["spec"]["steps"][0].update(description=again))
         else:
-            self.make_anew()
+            self.recreate()
 
     @precondition(lambda self: self.there and self.status.phase is Phase.SUCCEEDED)
     @rule()

@@ -28,7 +28,7 @@ _PATIENCE = 15
 
 
 class ApiError(RuntimeError):
-    """The API server said no."""
+    """The API server refused a request."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")

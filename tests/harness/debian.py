@@ -9,22 +9,22 @@ from pathlib import Path
 
 
 def unpack(package: str, into: Path) -> None:
-    """Download a package and unpack it below a folder. Raises OSError with what apt said."""
+    """Download a package and unpack it below a folder. Raises OSError with apt's message."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise OSError("this is no Debian: apt-get or dpkg is missing")
+        raise OSError("this is not a Debian: apt-get or dpkg is missing")
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        said = _download(package, Path(folder), [])
+        message = _download(package, Path(folder), [])
         if not list(Path(folder).glob("*.deb")):  # no package lists yet: fetch them into folders of our own
             own = _own_folders(Path(folder))
             _run(["apt-get", *own, "update"], Path(folder))
-            said = _download(package, Path(folder), own)
+            message = _download(package, Path(folder), own)
         packed = sorted(Path(folder).glob("*.deb"))
         if not packed:
-            raise OSError(f"apt-get download {package}: {said}")
-        said = _run(["dpkg", "-x", str(packed[0]), str(into)], Path(folder))
-        if said:
-            raise OSError(f"dpkg -x {packed[0].name}: {said}")
+            raise OSError(f"apt-get download {package}: {message}")
+        message = _run(["dpkg", "-x", str(packed[0]), str(into)], Path(folder))
+        if message:
+            raise OSError(f"dpkg -x {packed[0].name}: {message}")
 
 
 def _own_folders(folder: Path) -> list[str]:
@@ -47,6 +47,6 @@ def _download(package: str, folder: Path, options: list[str]) -> str:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    """Run a command; what it said when it failed, else nothing."""
+    """Run a command; its message when it failed, else nothing."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else (done.stderr or done.stdout).strip()[-500:]

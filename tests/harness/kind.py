@@ -50,7 +50,7 @@ class Created(Protocol):
 
 
 def _run(*command: str) -> str:
-    """What a command says. Raises RuntimeError with its errors when it fails."""
+    """The output of a command. Raises RuntimeError with its errors when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode} and says: {done.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""What KWOK plays: nodes that do nothing, pods that are ready at once, or badly, as their annotation says."""
+"""What KWOK simulates: nodes that do nothing, pods that are ready at once, or badly, as their annotation asks."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ class Mesh:
     def _gateway_of_the_gateway_api(self) -> list[dict[str, Any]]:
         """The Gateway that an HTTPRoute names, bound to the same Envoy by the host of a service whose one endpoint that is.
 
-        Istio makes no pods for a Gateway that says its address. It cannot say on which of them a port is bound.
+        Istio makes no pods for a Gateway that names its address. It cannot name the one on which a port is bound.
         """
         port = {"number": _PORT, "name": "http", "protocol": "HTTP", "targetPort": self.route_port}
         place = {"name": "gateway", "namespace": SYSTEM}

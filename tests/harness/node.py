@@ -23,7 +23,7 @@ LABEL: Final = "harness.cutover.dev/processes"
 
 _NETWORKS: Final = range(77, 127)
 _CLAIM: Final = 10299
-"""A port that is taken on the last address of a network says that the network is in use."""
+"""A port that is taken on the last address of a network marks the network as in use."""
 
 
 class Addresses:
@@ -111,7 +111,7 @@ class ProcessNode:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def _watch(self) -> None:
-        """All pods of this node, for ever: what is there first, then changes; begun anew when the watch breaks."""
+        """All pods of this node, until stopped: what is there first, then changes; and again from the start when the watch breaks."""
         while not self._ending.is_set():
             try:
                 seen = set()

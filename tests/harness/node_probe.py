@@ -18,8 +18,8 @@ class Probe:
         spec: the probe as the pod has it.
         ports: the container's ports by name.
         address: of the pod.
-        changed: called with what the probe says now, when it says something else than before.
-        initially: what holds before the first answer: a liveness probe starts good, a readiness probe bad.
+        changed: called with the probe's result, when it differs from the one before.
+        initially: the result before the first answer: a liveness probe starts good, a readiness probe bad.
     """
 
     def __init__(

@@ -125,7 +125,7 @@ def api(cluster: AnyCluster) -> Api:
 
 
 def _quiet(_: str) -> None:
-    """A test run says nothing while it starts."""
+    """A test run reports nothing while it starts."""
 
 
 @pytest.fixture

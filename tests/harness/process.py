@@ -36,7 +36,7 @@ def _die_with_parent() -> None:
 
 
 class Watched(Protocol):
-    """A process that somebody waits for: if it ends meanwhile, the end of its log says why."""
+    """A process that somebody waits for: if it ends first, the end of its log tells why."""
 
     name: str
     log: Path
@@ -146,7 +146,7 @@ def stop_pid(pid: int, started: int, grace: float = 5.0) -> bool:
         False when it had ended. Whoever has its number now is left alone.
     """
     try:
-        process = os.pidfd_open(pid)  # stands for this very process, whatever becomes of the number
+        process = os.pidfd_open(pid)  # stands for this very process, even when another gets its number
     except ProcessLookupError:
         return False
     try:
@@ -202,15 +202,15 @@ def until(what: str, probe: Callable[[], T | None], *, deadline: float = 30.0, p
     """Ask again and again until there is an answer that is neither None nor False.
 
     Raises:
-        NotReady: the deadline passed or the process ended; says what was waited for, how long, and the end of the log.
+        NotReady: the deadline passed or the process ended; with what was waited for, how long, and the end of the log.
     """
     begun = time.monotonic()
-    pause, trouble = 0.01, ""
+    pause, problem = 0.01, ""
     while True:
         try:
             answer = probe()
         except OSError as error:
-            answer, trouble = None, f"; last error: {error}"
+            answer, problem = None, f"; last error: {error}"
         if answer is not None and answer is not False:
             return answer
         waited = time.monotonic() - begun
@@ -222,6 +222,6 @@ def until(what: str, probe: Callable[[], T | None], *, deadline: float = 30.0, p
                 else f"not within {waited:.1f}s"
             )
             log = f"\n--- {process.log}\n{process.tail()}" if process else ""
-            raise NotReady(f"{what}: {why}{trouble}{log}")
+            raise NotReady(f"{what}: {why}{problem}{log}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.2)

@@ -1,7 +1,7 @@
-"""An HTTP proxy between one operator process and the API server: counts its requests, and does to each what a test says.
+"""An HTTP proxy between one operator process and the API server: counts its requests, and treats each as a test asks.
 
 Plain HTTP on 127.0.0.1 to the operator, TLS to the API server. Watches are streamed byte by byte. What is done to a request
-is a *fault*: a coroutine that gets the exchange and says what becomes of it. Knows no plan and no operator. Used by tests.
+is a *fault*: a coroutine that gets the exchange and decides what becomes of it. Knows no plan and no operator. Used by tests.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Exchange:
     def reply(self, status: int, reason: str, **headers: str) -> web.StreamResponse:
         """Answer in the API server's place."""
         body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "reason": reason}
-        text = json.dumps(body | {"message": f"trouble made by a test: {reason}"})
+        text = json.dumps(body | {"message": f"fault injected by a test: {reason}"})
         return web.Response(status=status, text=text, content_type="application/json", headers=headers)
 
     def reset(self) -> web.StreamResponse:
@@ -78,7 +78,7 @@ class Exchange:
 
 Fault = Callable[[Exchange], Awaitable[web.StreamResponse]]
 Rule = Callable[[Exchange], Fault | None]
-"""Says which fault befalls a request; None lets it through. Called in the proxy's thread."""
+"""Picks the fault of a request; None lets it through. Called in the proxy's thread."""
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def answering(status: int, reason: str, **headers: str) -> Fault:
 
 
 async def unknown_page(exchange: Exchange) -> web.StreamResponse:
-    """What an API server that starts, or a proxy before it, says of whatever it does not know (yet); nothing is done."""
+    """What an API server that starts, or a proxy before it, answers to what it does not know (yet); nothing is done."""
     del exchange
     return web.Response(status=404, text="404 page not found\n")
 
@@ -167,7 +167,7 @@ class Pause:
 
     def __init__(self, on_hold: Callable[[], None] = lambda: None, *, answer: bool = False) -> None:
         self._on_hold, self._answer = on_hold, answer
-        self.held, self.done = threading.Event(), threading.Event()
+        self.paused, self.done = threading.Event(), threading.Event()
         self.exchange: Exchange | None = None
 
     async def __call__(self, exchange: Exchange) -> web.StreamResponse:
@@ -176,7 +176,7 @@ class Pause:
             if self._answer:
                 await exchange.forward()
             self._on_hold()
-            self.held.set()
+            self.paused.set()
         await self._go.wait()
         if not exchange.status:
             await exchange.forward()
@@ -275,10 +275,10 @@ class Proxy:
         for _ in range(10):  # transports that were broken off say goodbye in the loop's next rounds
             await asyncio.sleep(0)
 
-    # --- what a test says ---------------------------------------------------------------------------------------------
+    # --- what a test asks ---------------------------------------------------------------------------------------------
 
     def arm(self, rule: Rule) -> None:
-        """Count from one, and ask this rule what befalls each counted request."""
+        """Count from one, and ask this rule for the fault of each counted request."""
 
         async def work() -> None:
             self.exchanges, self._rule = [], rule
@@ -307,7 +307,7 @@ class Proxy:
         self._do(self._listen())
 
     def answer_all(self, fault: Fault | None) -> None:
-        """What befalls every request, watches and Kopf's own included; None ends it."""
+        """The fault of every request, watches and Kopf's own included; None ends it."""
 
         async def work() -> None:
             self._everything = fault
@@ -317,7 +317,7 @@ class Proxy:
     def end_watches(self, code: int, reason: str) -> None:
         """All open watches end with an error event, as a server sends it that has compacted its history (410)."""
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
-        event = {"type": "ERROR", "object": status | {"message": f"trouble made by a test: {reason}"}}
+        event = {"type": "ERROR", "object": status | {"message": f"fault injected by a test: {reason}"}}
 
         async def work() -> None:
             for stream in self._streams:

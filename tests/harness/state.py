@@ -32,7 +32,7 @@ def exclusively(what: str) -> Iterator[None]:
         what: we are about to do; the other is told so in its sentence.
 
     Raises:
-        InUse: another process is at it; says what it does.
+        InUse: another process does; with what it does.
     """
     path = folder().parent / "cluster.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def exclusively(what: str) -> Iterator[None]:
 
 
 def read_state() -> dict[str, Any] | None:
-    """What was left; None when nothing was. Whether it still runs, `running` says."""
+    """What was left; None when nothing was. `running` tells whether it still runs."""
     path = folder() / "state.json"
     state: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return state

@@ -204,11 +204,11 @@ def _from_path(tool: Tool) -> Path | None:
     return Path(found) if _fits(tool, answer.stdout + answer.stderr) else None
 
 
-def _fits(tool: Tool, said: str) -> bool:
-    """Whether what a program says of its version will do."""
+def _fits(tool: Tool, output: str) -> bool:
+    """Whether a program's own version will do."""
     if tool.oldest is None:
-        return tool.version.lstrip("v") in said
-    version = re.search(r"version (\d+)\.(\d+)", said)
+        return tool.version.lstrip("v") in output
+    version = re.search(r"version (\d+)\.(\d+)", output)
     return version is not None and (int(version[1]), int(version[2])) >= tool.oldest
 
 
@@ -297,8 +297,8 @@ def module_dir(tool_module: str, module: str) -> Path:
     except OSError as error:
         raise ToolMissing(f"the source of {module} cannot be had: {error}") from None
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout).strip()[-500:]
-        raise ToolMissing(f"the source of {module} cannot be had: {' '.join(error.cmd)} says: {said}") from None
+        message = (error.stderr or error.stdout).strip()[-500:]
+        raise ToolMissing(f"the source of {module} cannot be had: {' '.join(error.cmd)} says: {message}") from None
     return Path(done.stdout.strip())
 
 

@@ -17,10 +17,10 @@ UNMARKED = """
 import pytest
 
 @pytest.fixture
-def yard(cluster: "Cluster"): ...
+def testbed(cluster: "Cluster"): ...
 
 @pytest.mark.local("looks into the API server's memory")
-def test_marked(yard): ...
+def test_marked(testbed): ...
 
 def test_any(cluster: "AnyCluster"): ...
 """
@@ -96,7 +96,7 @@ def test_what_needs_the_local_cluster_says_so(tmp_path: Path) -> None:
     good = on_kind(tmp_path, *collect)
     assert "1 tests stay away from kind:\n    1 looks into the API server's memory\n" in good.stdout, good.stdout
     assert "1/2 tests collected" in good.stdout
-    for text in ("def test_other(yard): ...", 'def test_other(operator: "Operator"): ...'):
+    for text in ("def test_other(testbed): ...", 'def test_other(operator: "Operator"): ...'):
         file.write_text(UNMARKED + text)
         bad = on_kind(tmp_path, *collect)
         assert bad.returncode == pytest.ExitCode.USAGE_ERROR

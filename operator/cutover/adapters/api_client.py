@@ -1,7 +1,7 @@
 """Requests to the API server: what counts as its answer, and which error of `errors.py` an answer means.
 
 Nothing here tries a request again but after a 401, and after a 403 of a server that has just become ready: the driver knows
-what a repeat would mean. `kubernetes.py` says what is asked; `transport.py` carries it.
+what a repeat would mean. `kubernetes.py` decides what is asked; `transport.py` carries it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ApiClient:
         raise Unavailable(f"{method} {path}: the API server does not take our credentials (401)")
 
     async def events(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Json, None]:
-        """The documents of a watch, one per line, until it ends; an end without an error says nothing about why."""
+        """The documents of a watch, one per line, until it ends; the end of one gives no reason."""
         async with contextlib.aclosing(self._transport.lines(Request("GET", path, params=params))) as lines:
             async for line in lines:
                 yield _document(line)

@@ -32,7 +32,7 @@ class Credentials(Protocol):
 
 
 def connect(credentials: Credentials, traces: Sequence[aiohttp.TraceConfig], limit: int) -> aiohttp.ClientSession:
-    """A session that logs in with these credentials, of at most so many connections; 0 is no limit."""
+    """A session that logs in with these credentials, of at most so many connections; 0 means no limit."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=limit, keepalive_timeout=90),
         headers=credentials.as_http_headers(),

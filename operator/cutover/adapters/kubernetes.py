@@ -1,7 +1,7 @@
 """The port `Cluster` against a real API server: what is asked of it, and as whom.
 
-Writes to targets carry the plan's service account by impersonation. Whatever a read or an own write brings goes into the cache of
-what is streamed (`object_cache.py`); errors are those of `api_client.py`. `app.py` makes the one there is.
+Writes to targets carry the plan's service account by impersonation. What a read or a write of our own returns goes into the
+cache of streamed objects (`object_cache.py`); errors are those of `api_client.py`. `app.py` makes the one there is.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import yaml
 from harness.cluster import ROOT, Cluster
 from harness.process import until
 from support.cluster.shop import Shop
-from support.fakes.http_server import Requests, Serving
+from support.fakes.http_server import HttpServer, RequestHandler
 
 SERVICES = """
 apiVersion: v1
@@ -78,7 +78,7 @@ class RouteKind:
         field: of a `traffic` step, where such an object is named.
         named: the object below, as a `traffic` step names it.
         manifest: one that has a route of its own for /help, and one for the rest.
-        entries: the field of its spec that holds the routes; `split`: that of a route which holds the weights.
+        entries: the field of its spec that holds the routes; `split`: that of a route with the weights.
         header_example: the plan of examples/ that shifts by header, and `mirror_example` the one that mirrors.
         mirrored: of so many requests at least and at most so many reach the mirror of that example.
     """
@@ -115,7 +115,7 @@ class RouteKind:
             assert [len(rule["backendRefs"]) for rule in routes] == ([1, 1, 2] if header_route else [1, 2])
 
     def assert_mirrors(self, spec: Any) -> None:
-        """The last route mirrors to the new version, beside whatever else it does."""
+        """The last route mirrors to the new version, beside its other filters."""
         last = self.routes(spec)[-1]
         if self is VIRTUAL_SERVICE:
             assert last["mirror"] == {"host": "checkout-v2"}
@@ -146,14 +146,14 @@ HTTP_ROUTE = RouteKind(
 ROUTE_KINDS = (VIRTUAL_SERVICE, HTTP_ROUTE)
 
 
-class Backend(Serving):
-    """A server that says what version it is, and counts what reaches it."""
+class Backend(HttpServer):
+    """A server that answers with its version, and counts what reaches it."""
 
     def __init__(self, version: str) -> None:
         self.count = 0
         backend, lock = self, threading.Lock()
 
-        class Handler(Requests):
+        class Handler(RequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:

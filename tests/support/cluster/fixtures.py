@@ -1,4 +1,4 @@
-"""One operator for all cluster tests of a session, a real Prometheus with a gauge that tests set, a shop a test."""
+"""One operator for all cluster tests of a session, a real Prometheus with a gauge that tests set, a shop per test."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from harness.cluster import Cluster
 from harness.kind import AnyCluster, OnKind
 from support.cluster.checkout import ROUTE_KINDS, Checkout, RouteKind
 from support.cluster.shop import AnyOperator, Operator, Shop
-from support.cluster.testbed import Undisturbed, Yard, side_by_side
-from support.fakes.http_server import Requests, Serving
+from support.cluster.testbed import Baseline, Testbed, side_by_side
+from support.fakes.http_server import HttpServer, RequestHandler
 from support.plans.on_cluster import STORIES
 
 
-class Gauges(Serving):
+class Gauges(HttpServer):
     """A server of metrics for Prometheus to scrape; tests set its lines."""
 
     def __init__(self) -> None:
         self.lines: dict[str, float] = {}
         gauges = self
 
-        class Handler(Requests):
+        class Handler(RequestHandler):
             def do_GET(self) -> None:
                 body = "".join(f"{name} {value}\n" for name, value in dict(gauges.lines).items()).encode()
                 self.reply(body, Content_Type="text/plain; version=0.0.4")
@@ -81,16 +81,16 @@ def checkout(shop: Shop, cluster: Cluster, route_kind: RouteKind) -> Iterator[Ch
 
 
 @pytest.fixture(scope="module")
-def yard(cluster: Cluster, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
-    """Where shops with operators of their own are put up. The session's operator sees all namespaces, so it is ended meanwhile."""
+def testbed(cluster: Cluster, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """Where shops with operators of their own are put up. The session's operator sees all namespaces, so it is stopped first."""
     operator.stop()
-    made = Yard(cluster, tmp_path_factory.mktemp("yard"))
+    made = Testbed(cluster, tmp_path_factory.mktemp("testbed"))
     yield made
     made.observer.stop()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(yard: Yard) -> dict[str, Undisturbed]:
+def baseline(testbed: Testbed) -> dict[str, Baseline]:
     """Every story as it goes when nothing happens to it."""
-    found = side_by_side([partial(yard.undisturbed, story) for story in STORIES])
+    found = side_by_side([partial(testbed.baseline, story) for story in STORIES])
     return {story.name: one for story, one in zip(STORIES, found, strict=True)}

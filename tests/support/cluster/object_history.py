@@ -10,7 +10,7 @@ from harness.api import Api
 from harness.process import until
 
 
-class Changes:
+class ObjectHistory:
     """Every value that a watch has told of some objects; nothing is missed, because a new stream begins where the last ended."""
 
     def __init__(self, api: Api, path: str, value: Callable[[Any], Any]) -> None:

@@ -1,4 +1,4 @@
-"""Sees every change of some kinds of the whole cluster, by one watch a kind: what values there were, and when what was seen."""
+"""Sees every change of some kinds of the whole cluster, by one watch per kind: what values there were, and when what was seen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLANS = {"migrationplans": "/apis/cutover.dev/v1alpha1"}
 
 
 class _Watching:
-    """One thread a kind, which begins anew whenever its stream ends."""
+    """One thread per kind, which lists and watches again whenever its stream ends."""
 
     def __init__(self, api: Api, kinds: dict[str, str]) -> None:
         self._api, self._kinds, self._ending = api, kinds, threading.Event()
@@ -50,7 +50,7 @@ class _Watching:
 
 
 def _weights(entries: Any) -> tuple[int, ...]:
-    """Of one route; a destination that stands alone has all of it, whatever its weight."""
+    """Of one route; a destination that stands alone gets all requests, no matter its weight."""
     return (100,) if len(entries) == 1 else tuple(entry.get("weight", 0) for entry in entries)
 
 

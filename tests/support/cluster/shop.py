@@ -37,7 +37,7 @@ class Operator:
     Started again it is the same pod with a new container: it goes on with its own Lease.
 
     Args:
-        lease: settings of the Lease; without them there is none, and it works beside whatever else works.
+        lease: settings of the Lease; without them there is none, and it works beside any other.
         name: of the pod.
         notify: who can be told.
         program: how it is called, to be started from its file; without it it is forked, which takes no second.
@@ -166,7 +166,7 @@ class Shop:
         return status
 
     def refuses(self, before: dict[str, Any], *sentences: str) -> None:
-        """The plan ends Refused and says all of these; nothing is other than before."""
+        """The plan ends Refused with all of these sentences; nothing has changed."""
         status = self.until_ended()
         assert status.phase is Phase.REFUSED
         for sentence in sentences:

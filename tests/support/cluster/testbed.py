@@ -29,7 +29,7 @@ _NAMESPACES = "/api/v1/namespaces"
 _CLAIM = (PLAN_LABEL, FENCE_LABEL)
 
 
-class Yard:
+class Testbed:
     """Where sites are put up: the cluster, who watches it, and the operator's account. Safe to use from several threads."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
@@ -43,13 +43,13 @@ class Yard:
             yaml.safe_dump({"providers": {"default": {"prometheus": {"url": cluster.prometheus.url}}}})
         )
 
-    def undisturbed(self, story: Story) -> Undisturbed:
+    def baseline(self, story: Story) -> Baseline:
         """Run a story to which nothing happens."""
         with self.site(story.name, more=story.more) as site:
             site.runner.proxy.arm(lambda _: None)
             site.play(story)
             made = site.runner.proxy.exchanges
-            found = Undisturbed(site.end(), len(made), sum(exchange.writes for exchange in made))
+            found = Baseline(site.end(), len(made), sum(exchange.writes for exchange in made))
         assert found.end.phase == story.end
         assert found.end.differs_from(found.end) == []
         return found
@@ -128,7 +128,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Undisturbed:
+class Baseline:
     """A story to which nothing happened: how it ended, how many requests it took, and how many of those were writes."""
 
     end: End
@@ -137,7 +137,7 @@ class Undisturbed:
 
 
 @dataclass
-class Runner:
+class ProxiedOperator:
     """One operator and the proxy before it."""
 
     site: Site
@@ -145,14 +145,14 @@ class Runner:
     port: int = field(default_factory=lambda: free_ports(1)[0])
 
     def __post_init__(self) -> None:
-        yard, namespace = self.site.yard, self.site.shop.namespace
-        plane = yard.cluster.control_plane
+        testbed, namespace = self.site.testbed, self.site.shop.namespace
+        plane = testbed.cluster.control_plane
         self.proxy = Proxy(plane.url, plane.ca)
         self.proxy.start()
         name = f"{namespace}-{self.number}"
-        kubeconfig = plane.kubeconfig_for(name, yard.token, server=self.proxy.url)
-        arguments = ["--settings", str(yard.settings), "--namespace", namespace, "--port", str(self.port)]
-        self.process = ForkedOperator(arguments, kubeconfig, yard.folder / f"{name}.log")
+        kubeconfig = plane.kubeconfig_for(name, testbed.token, server=self.proxy.url)
+        arguments = ["--settings", str(testbed.settings), "--namespace", namespace, "--port", str(self.port)]
+        self.process = ForkedOperator(arguments, kubeconfig, testbed.folder / f"{name}.log")
 
     def start(self) -> None:
         """Start it and wait until it sees plans."""
@@ -178,21 +178,21 @@ class Runner:
 class Site:
     """A shop and its operators."""
 
-    def __init__(self, yard: Yard, namespace: str) -> None:
-        self.yard, self.shop = yard, Shop(yard.api, namespace)
-        self.ledger = yard.folder / f"{namespace}.ledger"
+    def __init__(self, testbed: Testbed, namespace: str) -> None:
+        self.testbed, self.shop = testbed, Shop(testbed.api, namespace)
+        self.ledger = testbed.folder / f"{namespace}.ledger"
         self.ledger.touch()
         self.before: dict[str, Any] = {}
-        self.runners: list[Runner] = []
+        self.runners: list[ProxiedOperator] = []
 
-    def add_operator(self) -> Runner:
+    def add_operator(self) -> ProxiedOperator:
         """One more operator, not yet started."""
-        made = Runner(self, len(self.runners))
+        made = ProxiedOperator(self, len(self.runners))
         self.runners.append(made)
         return made
 
     @property
-    def runner(self) -> Runner:
+    def runner(self) -> ProxiedOperator:
         return self.runners[0]
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class Site:
     def objects(self) -> dict[str, Any]:
         """All that a plan may touch, without what is the namespace's or the plan's own: names, uid, hash."""
         text = json.dumps(self.shop.objects()).replace(self.shop.namespace, "NAMESPACE")
-        for plan in self.yard.api.list(self.shop.plans):
+        for plan in self.testbed.api.list(self.shop.plans):
             text = text.replace(plan["metadata"]["uid"][:8], "UID")
             if run := plan.get("status", {}).get("run"):
                 text = text.replace(run["specHash"][:32], "HASH")
@@ -221,7 +221,7 @@ class Site:
 
     def claims(self) -> list[str]:
         """Claims on the shop's objects, and finalizers of ours on its plans."""
-        api, shop = self.yard.api, self.shop
+        api, shop = self.testbed.api, self.shop
         found = [
             f"label {key} on {name}"
             for name, (_, labels, _) in shop.objects().items()
@@ -237,13 +237,13 @@ class Site:
         """Snapshots that are kept; the shop has no other ControllerRevisions."""
         return [
             f"snapshot {body['metadata']['name']}"
-            for body in self.yard.api.list(f"{self.shop.apps}/controllerrevisions")
+            for body in self.testbed.api.list(f"{self.shop.apps}/controllerrevisions")
         ]
 
     def jobs(self) -> tuple[str, ...]:
         """Each Job that is there, named as its plan names it for all plans, and what became of it."""
         found = []
-        for job in self.yard.api.list(f"/apis/batch/v1/namespaces/{self.shop.namespace}/jobs"):
+        for job in self.testbed.api.list(f"/apis/batch/v1/namespaces/{self.shop.namespace}/jobs"):
             ended = [entry["type"] for entry in job["status"].get("conditions") or () if entry["status"] == "True"]
             found.append(f"{job['metadata']['name'].rpartition('-')[0]}: {', '.join(sorted(ended))}")
         return tuple(sorted(found))
@@ -260,7 +260,7 @@ class Site:
             steps=tuple((step.name, str(step.state)) for step in status.steps),
             objects=objects,
             before=self.before,
-            history=self.yard.observer.history(self.shop.namespace),
+            history=self.testbed.observer.history(self.shop.namespace),
             snapshots=len(kept),
             jobs=self.jobs(),
             jobs_did=tuple(self.ledger.read_text().split()),

@@ -1,4 +1,4 @@
-"""One `deploy` step at a time in memory, as a process that has just begun would carry it out."""
+"""One `deploy` step at a time in memory, as a process that has just started would carry it out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Ste
 
 
 def status(cluster: MemoryCluster, ref: Ref, **figures: Any) -> None:
-    """What the controller says, of the newest generation."""
+    """The controller's status, of the newest generation."""
     body = cluster.objects[ref]
     body["status"] = {"observedGeneration": body["metadata"]["generation"], **figures}
 

@@ -1,4 +1,4 @@
-"""One `flags` step at a time in memory, with a Deployment whose pods change one by one, as a test says."""
+"""One `flags` step at a time in memory, with a Deployment whose pods change one by one, as a test asks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def replace_pod(cluster: MemoryCluster, ref: Ref, template: Json = None) -> Ref:
 
 
 def rolled_out(cluster: MemoryCluster) -> None:
-    """The controller says that the rollout is complete; the pods are left as they are."""
+    """The controller reports the rollout as complete; the pods are left as they are."""
     roll_out(cluster)
 
 

@@ -1,4 +1,4 @@
-"""A real HTTP server on 127.0.0.1 for a test: a subclass says what its requests are answered with."""
+"""A real HTTP server on 127.0.0.1 for a test: a subclass answers its requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class Requests(BaseHTTPRequestHandler):
+class RequestHandler(BaseHTTPRequestHandler):
     """Requests that nobody logs; `reply` answers one."""
 
     # Otherwise an answer goes out as two packets, and the second one waits 40 ms for the first to be acknowledged.
@@ -21,17 +21,17 @@ class Requests(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-class Serving:
+class HttpServer:
     """Serves until it is closed.
 
     Attributes:
         port: where.
     """
 
-    def __init__(self, handler: type[Requests]) -> None:
+    def __init__(self, handler: type[RequestHandler]) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from support.fakes.http_server import Requests, Serving
+from support.fakes.http_server import HttpServer, RequestHandler
 
 
-class Page(Serving):
+class JsonServer(HttpServer):
     """Serves until it is closed.
 
     Attributes:
@@ -25,7 +25,7 @@ class Page(Serving):
         self.rotate("first")
         page = self
 
-        class Handler(Requests):
+        class Handler(RequestHandler):
             def do_GET(self) -> None:
                 known = self.headers.get("Authorization") == f"Bearer {page.expected}"
                 page.answers[known] += 1

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.process import free_ports
-from support.fakes.http_server import Requests, Serving
+from support.fakes.http_server import HttpServer, RequestHandler
 
 
-class Receiver(Serving):
+class Receiver(HttpServer):
     """One receiver.
 
     Attributes:
@@ -26,7 +26,7 @@ class Receiver(Serving):
         self._over = threading.Event()
         receiver = self
 
-        class Handler(Requests):
+        class Handler(RequestHandler):
             def do_POST(self) -> None:
                 body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 receiver.came.append((body["title"], body["message"]))

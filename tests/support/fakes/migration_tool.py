@@ -24,7 +24,7 @@ subjects: [{kind: ServiceAccount, name: migrator, namespace: NAMESPACE}]
 """
 
 
-class Tool:
+class MigrationTool:
     """The tool, the rights to run it, and what it has done."""
 
     def __init__(self, shop: Shop, folder: Path) -> None:

@@ -39,7 +39,7 @@ FLAGS = Ref(CONFIG_MAPS, NAMESPACE, "flags")
 
 
 def parsed(text: str) -> Any:
-    """What YAML says, a copy of one's own; a text is read once, because thousands of runs begin with the same ones."""
+    """The document of a YAML text, as a copy; each text is parsed once, because thousands of runs begin with the same ones."""
     return copy.deepcopy(_parsed(text))
 
 
@@ -82,7 +82,7 @@ spec:
 
 
 def http_route(old: int = 100, new: int = 0) -> dict[str, Any]:
-    """Without names, as the first releases have it, and with what a gateway says of it."""
+    """Without names, as the first releases have it, and with a status of its gateway."""
     manifest: dict[str, Any] = parsed(f"""
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -193,7 +193,7 @@ def shop_of_many_routes(cluster: MemoryCluster) -> None:
 
 
 def exits(pod: dict[str, Any]) -> int | None:
-    """The exit code with which a pod ends, as its image says: ``tool:exit-3``, ``tool:hangs``; else 0."""
+    """The exit code with which a pod ends, as its image asks: ``tool:exit-3``, ``tool:hangs``; else 0."""
     tag = pod["containers"][0]["image"].partition(":")[2]
     return None if tag == "hangs" else int(tag.removeprefix("exit-")) if tag.startswith("exit-") else 0
 

@@ -41,7 +41,7 @@ _MAY_STAY = (MIGRATOR_LABEL, APPLIED_LABEL)
 
 
 class Simulation:
-    """One plan and its cluster. A crash starts the process anew, with nothing but what the cluster holds.
+    """One plan and its cluster. After a crash a new process starts, which knows nothing but the cluster.
 
     Attributes:
         crowded: other plans wait for their turn all the while.
@@ -99,7 +99,7 @@ class Simulation:
         return self.status.phase
 
     async def turn(self) -> timedelta | None:
-        """One turn; a crash in it starts the process anew and asks for another turn."""
+        """One turn; after a crash in it a new process starts and asks for another turn."""
         try:
             after = await self.driver.turn(self.plan)
             if await self.spawner.run():
@@ -128,14 +128,14 @@ class Simulation:
         raise AssertionError(f"not reached in {turns} turns; {self.status}")
 
     async def run(self) -> Phase:
-        """Until the plan has ended and let go of everything."""
+        """Until the plan has ended and released its claims."""
         await self.until(lambda: self.over)
         assert self.phase is not None
         return self.phase
 
     @property
     def over(self) -> bool:
-        """It has ended and let go of everything."""
+        """It has ended and released its claims."""
         body = self.cluster.objects.get(self.plan)
         return body is None or (self.phase in ENDED and not self.bound)
 

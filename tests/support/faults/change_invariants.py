@@ -1,4 +1,4 @@
-"""What must hold of every single change that the server sees, whoever made it: the order of things, kept as a ledger."""
+"""What must be true of every single change that the server sees, no matter who made it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOREIGN = "foreign:9"
 _LARGEST_STATUS = 64 * 1024
 
 
-class Ledger:
+class ChangeInvariants:
     """Follows one plan and its targets.
 
     Attributes:
@@ -30,7 +30,7 @@ class Ledger:
         edited: targets whose spec somebody else has changed; what is written there afterwards is judged at the end only.
         status: the last one that was saved.
         phases: all that the plan has been in; `reasons`: and why.
-        split: it turned back while the traffic was divided.
+        split: it rolled back while the traffic was split.
     """
 
     def __init__(self, plan: Ref, spec: Plan) -> None:
@@ -57,9 +57,9 @@ class Ledger:
             else:
                 self._target_changed(ref, before["spec"], after["spec"])
 
-    def _must(self, holds: object, says: str) -> None:
-        if not holds:
-            self.wrong.append(says)
+    def _must(self, true: object, message: str) -> None:
+        if not true:
+            self.wrong.append(message)
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class Flight:
     """A request that is under way: its effect, once, and whoever still waits for the answer.
 
     Attributes:
-        answer: what the process waits for; it may have died, or given up.
+        answer: what the process waits for; it may have died, or timed out.
     """
 
     sender: Process
@@ -247,7 +247,7 @@ class Process:
         there = len(self.world.log)
         return there if heard is None or self.paces[stream] is not Pace.BEHIND else min(heard + 1, there)
 
-    async def list_anew(self, stream: str) -> None:
+    async def relist(self, stream: str) -> None:
         """A stream had a gap: Kopf lists all, and goes on from there."""
         self._heard[stream], self.paces[stream] = None, Pace.LIVE
         self.listen(Pace.LIVE)
@@ -293,7 +293,7 @@ class Process:
         self.due = None if after is None else self.world.clock.now() + after
 
     def die(self) -> None:
-        """End in the middle of whatever it does; a request under way stays under way."""
+        """End in the middle of a turn; a request under way stays under way."""
         self.dead = True
         self.spawner.drop()
         if self.task is not None:
@@ -347,7 +347,7 @@ class World:
         return self.cluster.clock
 
     def start(self, at: int | None = None) -> None:
-        """Start one more process, or anew the one that stood there."""
+        """Start one more process, or replace the one at this place."""
         if at is None:
             self.processes.append(Process(self, dict.fromkeys(("plans", "targets", "lists"), Pace.LIVE)))
         else:
@@ -403,9 +403,9 @@ class World:
         self.start(at)
 
     async def land(self, flight: Flight, how: str) -> None:
-        """A late request: it arrives and is answered, arrives without an answer, or its sender gives up waiting."""
+        """A late request: it arrives and is answered, arrives without an answer, or its sender times out."""
         self.counts[f"late: {how}"] += 1
-        if how == "given up":
+        if how == "timed out":
             if not flight.answer.done():
                 flight.answer.set_exception(Unavailable("timed out"))
         else:

@@ -18,8 +18,8 @@ NAME = "somebody"
 ARGO = "argocd-controller"
 
 
-class Somebody:
-    """Changes things under its own name as a field manager, and remembers when.
+class OtherWriter:
+    """ObjectHistory things under its own name as a field manager, and remembers when.
 
     Attributes:
         at: when the last change was begun, by `time.monotonic`.
@@ -87,7 +87,7 @@ class Somebody:
     # --- again and again ------------------------------------------------------------------------------------------------
 
     def manifest(self, kind: str, name: str) -> dict[str, Any]:
-        """What git says of one object of the shop."""
+        """One object of the shop as it is in git."""
         return next(
             copy.deepcopy(body)
             for body in self.shop.manifests(2)
@@ -118,9 +118,9 @@ class Somebody:
     @contextmanager
     def healing(self, how: str, *what: tuple[str, str]) -> Iterator[None]:
         """Write these objects as git has them, by `apply` or `replace`, now and then every second until the end of the block."""
-        healer, ending, failed = Somebody(self.shop), threading.Event(), list[ApiError]()
+        healer, ending, failed = OtherWriter(self.shop), threading.Event(), list[ApiError]()
 
-        def heal(who: Somebody) -> None:
+        def heal(who: OtherWriter) -> None:
             for kind, name in what:
                 getattr(who, how)(kind, name)
 

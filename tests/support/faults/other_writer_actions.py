@@ -1,4 +1,4 @@
-"""What somebody does to the shop in mid-traffic, as functions of who does it. For the tests of other writers."""
+"""What another writer does to the shop in mid-traffic, as functions that get the writer. For the tests of other writers."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.process import until
-from support.faults.other_writer import ARGO, Somebody
+from support.faults.other_writer import ARGO, OtherWriter
 
-Act = Callable[[Somebody], None]
+Act = Callable[[OtherWriter], None]
 Objects = dict[str, Any]
 
 
-def resume_then_abort(who: Somebody) -> None:
+def resume_then_abort(who: OtherWriter) -> None:
     who.shop.request(RequestVerb.RESUME)
     until("weight 50 is written again", lambda: who.shop.weights() == [50, 50])
     who.shop.until_phase(Phase.RUNNING)
     who.shop.request(RequestVerb.ABORT)
 
 
-def mend_then_resume(who: Somebody) -> None:
+def fix_then_resume(who: OtherWriter) -> None:
     who.scale(2)
     resume_then_abort(who)
 
 
-def lowered_stays(who: Somebody) -> None:
+def lowered_stays(who: OtherWriter) -> None:
     assert who.shop.weights() == [90, 10], "it is not fought"
     resume_then_abort(who)
 
 
-def lower_again(who: Somebody) -> None:
+def lower_again(who: OtherWriter) -> None:
     """What a person has resumed may be stopped once more."""
     who.weights(90, 10)
     who.shop.until_phase(Phase.PAUSED)
@@ -42,8 +42,8 @@ def lower_again(who: Somebody) -> None:
     who.weights(80, 20)
 
 
-def after(verb: RequestVerb, phase: Phase, act: Callable[[Somebody], None]) -> Callable[[Somebody], None]:
-    def both(who: Somebody) -> None:
+def after(verb: RequestVerb, phase: Phase, act: Callable[[OtherWriter], None]) -> Callable[[OtherWriter], None]:
+    def both(who: OtherWriter) -> None:
         who.shop.request(verb)
         who.shop.until_phase(phase)
         act(who)
@@ -51,32 +51,32 @@ def after(verb: RequestVerb, phase: Phase, act: Callable[[Somebody], None]) -> C
     return both
 
 
-def then_abort(act: Callable[[Somebody], None]) -> Callable[[Somebody], None]:
+def then_abort(act: Callable[[OtherWriter], None]) -> Callable[[OtherWriter], None]:
     """The change has no consequence on the way forward; that of an abort is measured."""
 
-    def both(who: Somebody) -> None:
+    def both(who: OtherWriter) -> None:
         act(who)
         who.ask(RequestVerb.ABORT)
 
     return both
 
 
-def raise_while_suspended(who: Somebody) -> None:
+def raise_while_suspended(who: OtherWriter) -> None:
     path = f"{who.shop.plans}/plan"
     who.api.patch(path, {"spec": {"suspend": True}})
     who.shop.until_phase(Phase.PAUSED)
     who.weights(20, 80)
 
 
-def raise_again_and_again(who: Somebody) -> None:
+def raise_again_and_again(who: OtherWriter) -> None:
     for _ in range(5):
         who.weights(20, 80)
         until("the weight is put back", lambda: who.shop.weights() == [50, 50])
     who.weights(20, 80)
 
 
-def set_again_and_again(who: Somebody) -> None:
-    """As often as the plan sets its image anew, which is never ready."""
+def set_again_and_again(who: OtherWriter) -> None:
+    """Each time the plan sets its image again, which never gets ready."""
     for _ in range(6):
         until(
             "the image is the plan's", lambda: "shop:2" in str(who.api.get(f"{who.shop.deployments}/shop-v2")["spec"])
@@ -84,18 +84,18 @@ def set_again_and_again(who: Somebody) -> None:
         who.image("shop:1")
 
 
-def empty(who: Somebody) -> None:
+def empty(who: OtherWriter) -> None:
     who.routes(lambda _: [{"name": "primary", "redirect": {"uri": "/away"}}])
 
 
-def misroute(who: Somebody) -> None:
+def misroute(who: OtherWriter) -> None:
     def change(http: list[Any]) -> None:
         http[0]["route"][1]["destination"]["host"] = "shop-v9"
 
     who.routes(change)
 
 
-def back_to_git(who: Somebody) -> None:
+def back_to_git(who: OtherWriter) -> None:
     spec = who.manifest("VirtualService", "shop")["spec"]
     who.routes(lambda _: spec["http"])
 
@@ -119,7 +119,7 @@ def reorder(http: list[Any]) -> list[Any]:
     return [copy.deepcopy(_ANOTHER), primary]
 
 
-def reorder_and_raise(who: Somebody) -> None:
+def reorder_and_raise(who: OtherWriter) -> None:
     who.routes(reorder)
     who.weights(20, 80)
 
@@ -137,7 +137,7 @@ def left_http(change: Callable[[list[Any]], list[Any]]) -> Callable[[Objects], N
     return left
 
 
-def make_anew(who: Somebody) -> None:
+def recreate(who: OtherWriter) -> None:
     who.delete(who.shop.routes)
     version = who.version
     who.api.apply(who.manifest("VirtualService", "shop"), ARGO)
@@ -151,7 +151,7 @@ def without(name: str) -> Callable[[Objects], None]:
     return left
 
 
-def recreate_old(who: Somebody) -> None:
+def recreate_old(who: OtherWriter) -> None:
     """While nothing stands behind the old version, nothing is routed to it."""
     until("its endpoints are gone", lambda: who.shop.endpoints("shop-v1") == 0)
     who.shop.request(RequestVerb.ABORT)

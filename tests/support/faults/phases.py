@@ -113,7 +113,7 @@ class Paused(Waiting):
         super().free()
 
 
-class HeldPastTheWall(Waiting):
+class PausedPastNoReturn(Waiting):
     """Everything after a step that cannot be undone is undone."""
 
     spec = Waiting.spec.replace("    gates:", "    irreversible: true\n    gates:")
@@ -171,7 +171,7 @@ class DwellingLong(Dwelling):
     spec = Dwelling.spec.replace("8s", "10m")
 
 
-class HeldByFailure(RollingOut):
+class PausedByFailure(RollingOut):
     """Its pods did not get ready in time, and under `onFailure: Pause` a person decides."""
 
     spec = RollingOut.spec.replace("    gates:", "    timeout: 2s\n    onFailure: Pause\n    gates:")
@@ -180,8 +180,8 @@ class HeldByFailure(RollingOut):
         assert self.shop.until_phase(Phase.PAUSED).reason == "StageTimedOut"
 
 
-class _Holds:
-    """A rule of a proxy: the patch of a VirtualService in one of these namespaces that says this, is kept back."""
+class _Delays:
+    """A rule of a proxy: it delays the patch of a VirtualService in one of these namespaces, if it has these bytes."""
 
     def __init__(self) -> None:
         self.of: dict[str, tuple[bytes, Pause]] = {}
@@ -189,50 +189,50 @@ class _Holds:
     def __call__(self, exchange: Exchange) -> Fault | None:
         if exchange.method != "PATCH" or not exchange.path.endswith("/virtualservices/shop"):
             return None
-        says, hold = self.of.get(exchange.path.split("/")[5], (b"", None))
-        return hold if says in exchange.body else None
+        content, pause = self.of.get(exchange.path.split("/")[5], (b"", None))
+        return pause if content in exchange.body else None
 
 
-class _KeptBack(Case):
-    """One target is claimed or let go of, and the write that does it to the other is on its way. Its operator's proxy is armed with `holds`."""
+class _Delayed(Case):
+    """One target is claimed or released, and the write that does it to the other is delayed. Its operator's proxy is armed with `delays`."""
 
     blocked = True
-    holds: ClassVar[_Holds] = _Holds()
-    says: ClassVar[bytes]
+    delays: ClassVar[_Delays] = _Delays()
+    content: ClassVar[bytes]
     reason: ClassVar[str]
 
     def prepare(self) -> None:
-        self.hold = Pause()
-        self.holds.of[self.shop.namespace] = self.says, self.hold
+        self.pause = Pause()
+        self.delays.of[self.shop.namespace] = self.content, self.pause
 
     def enter(self) -> None:
-        assert self.hold.held.wait(20), "the VirtualService was not written"
+        assert self.pause.paused.wait(20), "the VirtualService was not written"
         assert self.shop.status().reason == self.reason
 
     def free(self) -> None:
-        self.hold.release()
+        self.pause.release()
 
 
-class Claiming(_KeptBack):
+class Claiming(_Delayed):
     """Before the first step."""
 
     spec = DwellingLong.spec
-    says, reason = b'"op":"add","path":"/metadata/labels/cutover.dev~1plan"', "Claiming"
+    content, reason = b'"op":"add","path":"/metadata/labels/cutover.dev~1plan"', "Claiming"
 
 
-class Releasing(_KeptBack):
+class Releasing(_Delayed):
     """After the last step."""
 
     spec = f"steps:{DEPLOY}\n  - {{name: shift, traffic: {{{_PAIR}, weights: [100]}}}}"
-    says, reason = b'"op":"remove","path":"/metadata/labels/cutover.dev~1plan"', "Releasing"
+    content, reason = b'"op":"remove","path":"/metadata/labels/cutover.dev~1plan"', "Releasing"
 
 
-class Reclaiming(_KeptBack):
+class Reclaiming(_Delayed):
     """A success that is to be rolled back."""
 
     spec = Releasing.spec
     end = Phase.ROLLED_BACK
-    says, reason = Claiming.says, "Reclaiming"
+    content, reason = Claiming.content, "Reclaiming"
 
     def prepare(self) -> None:
         """The first claim is not kept back."""
@@ -273,7 +273,7 @@ class Succeeded(Case):
         assert self.shop.until_ended().phase is Phase.SUCCEEDED
 
 
-class TakenBack(Succeeded):
+class SuccessRolledBack(Succeeded):
     """The same, but a person wants everything back afterwards."""
 
     end = Phase.ROLLED_BACK

@@ -1,4 +1,4 @@
-"""One plan in its world, while whatever happens to it: who works when, what must hold all the while, and how it may end.
+"""One plan in its world, and what happens to it: who works when, what must be true throughout, and how it may end.
 
 What happens is drawn by the rules of `tests/engine/test_random_walks.py`.
 """
@@ -24,7 +24,7 @@ from cutover.targets.snapshots import labels
 from cutover.testing import MemoryCluster, react
 from support.fakes.shop import ROUTES, V2
 from support.fakes.simulation import specs_of
-from support.faults.change_invariants import FOREIGN, Ledger
+from support.faults.change_invariants import FOREIGN, ChangeInvariants
 from support.faults.fault_injection import Aim, Fault, Pace, World
 from support.plans.simulated import at_the_end_of, the_plan, the_shop
 
@@ -41,7 +41,7 @@ class Walk:
     """One plan over the shop.
 
     Attributes:
-        wish: what people want in the end.
+        intention: what people want in the end.
         abandoned: a person has asked for that; `stopped`: the plan was deleted.
         sample: what every gate sees.
         controllers: rollouts go on.
@@ -54,15 +54,15 @@ class Walk:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(lambda *_: None)  # tasks of processes that died
-        self.asked, self.wish, self.abandoned, self.stopped = Counter[str](), "", False, False
+        self.asked, self.intention, self.abandoned, self.stopped = Counter[str](), "", False, False
         self.sample: float | None = 0.1
         self.controllers, self.courtesy = True, False
         self.earlier: tuple[str, int] | None = None
         self.was = ""
 
-    def set_up(self, name: str, processes: int, policies: dict[str, str], wish: str) -> None:
+    def set_up(self, name: str, processes: int, policies: dict[str, str], intention: str) -> None:
         """The shop, the plan and the processes."""
-        self.wish, self.goal = wish, at_the_end_of(name)
+        self.intention, self.goal = intention, at_the_end_of(name)
         cluster = MemoryCluster()
         self.before, cluster._version = the_shop()
         cluster.objects = dict(self.before)
@@ -72,14 +72,14 @@ class Walk:
         cluster.report(ref, {"observedGeneration": -1})
         self.world = World(cluster, ref, cluster.objects[ref]["metadata"]["uid"])
         self.world.metrics.answer = lambda _: Sample(self.sample)
-        self.ledger = Ledger(ref, parse(self.body["spec"]))
+        self.changes = ChangeInvariants(ref, parse(self.body["spec"]))
         cluster.changed = self._changed
         for _ in range(processes):
             self.world.start()
 
     def _changed(self, ref: Ref, before: Any, after: Any) -> None:
         self.world.happened(ref, before, after)
-        self.ledger.changed(ref, before, after)
+        self.changes.changed(ref, before, after)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(work)
@@ -88,7 +88,7 @@ class Walk:
 
     @property
     def status(self) -> Status:
-        return self.ledger.status
+        return self.changes.status
 
     @property
     def there(self) -> bool:
@@ -125,7 +125,7 @@ class Walk:
         return str(self.world.cluster.objects[V2]["spec"]["template"]["spec"]["containers"][1]["image"])
 
     def taken(self) -> list[Ref]:
-        """Snapshots of this run that its saved status knows of; one that died before it could say so takes it anew."""
+        """Snapshots of this run that its saved status knows of; one that died before it could say so takes it again."""
         names = {step.name for step in self.status.steps if step.snapshot_taken}
         return [
             ref
@@ -176,7 +176,7 @@ class Walk:
     async def several(self, turns: int, only: int | None = None, until: Callable[[], bool] = lambda: False) -> None:
         await self.work(turns, only, until)
 
-    def trouble(self, at: int, fault: Fault, aim: Aim, number: int) -> None:
+    def fault(self, at: int, fault: Fault, aim: Aim, number: int) -> None:
         """The n-th request of this sort from now goes wrong."""
         process = self.world.processes[at]
         if not process.busy:
@@ -188,9 +188,9 @@ class Walk:
     def edit(self, ref: Ref, change: Callable[[Any], None]) -> None:
         body = copy.deepcopy(self.world.cluster.objects[ref])
         change(body)
-        self.ledger.by_hand = True
+        self.changes.by_hand = True
         self.world.cluster.put(ref.resource, body)
-        self.ledger.by_hand = False
+        self.changes.by_hand = False
         self.world.hear()
 
     def ask(self, verb: RequestVerb) -> None:
@@ -220,23 +220,23 @@ class Walk:
         self.edit(V2, change)
 
     def restore_shop(self) -> None:
-        """Whatever the last run has left: people bring it back to what it was before."""
-        cluster, self.ledger.by_hand = self.world.cluster, True
+        """What the last run has left is brought back by people to what it was before."""
+        cluster, self.changes.by_hand = self.world.cluster, True
         now = specs_of(cluster.objects)
         for ref, wanted in specs_of(self.before).items():
             if now[ref] != wanted:
                 body = copy.deepcopy(cluster.objects[ref])
                 body["spec"], body["metadata"]["labels"] = copy.deepcopy(wanted[0]), dict(wanted[2])
                 cluster.put(ref.resource, body)
-        self.ledger.by_hand = False
-        self.ledger.edited.clear()
+        self.changes.by_hand = False
+        self.changes.edited.clear()
         self.earlier = self._run_of_now()
 
-    def make_anew(self) -> None:
+    def recreate(self) -> None:
         """The plan was deleted; another one of its name is made."""
         cluster, plan_ref = self.world.cluster, self.world.plan
         self._collect()
-        self.stopped, self.ledger.status = False, Status()
+        self.stopped, self.changes.status = False, Status()
         cluster.put(PLANS, copy.deepcopy(self.body))
         cluster.report(plan_ref, {"observedGeneration": -1})
         self.world.uid = cluster.objects[plan_ref]["metadata"]["uid"]
@@ -248,17 +248,17 @@ class Walk:
             if body["metadata"].get("ownerReferences"):
                 self.world.cluster.delete(ref)
 
-    # --- what must hold -----------------------------------------------------------------------------------------------
+    # --- what must be true -----------------------------------------------------------------------------------------------
 
     def keeps_its_promises(self) -> None:
         if not hasattr(self, "world"):
             return
-        wrong = [*self.ledger.wrong, *map(repr, self.world.wrong)]
+        wrong = [*self.changes.wrong, *map(repr, self.world.wrong)]
         shares = self.shares(self.world.cluster.objects[ROUTES])
         if sum(shares) != 100:
             wrong.append(f"weights {shares}")
         if wrong:
-            self.wish = "failed"
+            self.intention = "failed"
             error = self.world.wrong[0] if self.world.wrong else None
             raise AssertionError("; ".join(wrong)) from error
 
@@ -266,7 +266,7 @@ class Walk:
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "world") and self.wish != "failed":
+            if hasattr(self, "world") and self.intention != "failed":
                 self.run(self._finish())
                 self._count()
         finally:
@@ -280,7 +280,7 @@ class Walk:
             self.loop.close()
 
     async def _finish(self) -> None:
-        """All trouble ends, people help where only they can, and the plan must end."""
+        """All faults end, people help where only they can, and the plan must end."""
         await self._calm()
         for helped in range(_HELP):
             if await self._until_quiet():
@@ -335,15 +335,15 @@ class Walk:
         phase, reason = status.phase, status.reason
         waits = phase in (Phase.PAUSED, Phase.WAITING) or reason == Reason.PAUSED_BY_PERSON
         lost = self.world.counts["snapshot deleted"]
-        assert waits or (phase is Phase.STUCK and (self.ledger.edited or lost)), f"nothing happens any more: {status}"
-        if self.wish == "delete" and not self.stopped:
+        assert waits or (phase is Phase.STUCK and (self.changes.edited or lost)), f"nothing happens any more: {status}"
+        if self.intention == "delete" and not self.stopped:
             assert not self.unguarded
             self.delete()
-        elif phase is Phase.STUCK or self.wish == "abandon" or (late and helped > _HELP - 3):
+        elif phase is Phase.STUCK or self.intention == "abandon" or (late and helped > _HELP - 3):
             self.ask(RequestVerb.ABORT if phase is Phase.PENDING else RequestVerb.ABANDON)
         elif reason == Reason.NO_RETURN:
-            self.ask(RequestVerb.ABANDON if late or self.wish == "take back" else RequestVerb.RETRY)
-        elif self.wish == "take back" or late:
+            self.ask(RequestVerb.ABANDON if late or self.intention == "take back" else RequestVerb.RETRY)
+        elif self.intention == "take back" or late:
             self.ask(RequestVerb.ABORT)
         elif phase is Phase.WAITING:
             self.ask(RequestVerb.APPROVE)
@@ -359,11 +359,11 @@ class Walk:
         self.courtesy = status.phase is Phase.ABANDONED and denied + late > 0
         left = self._leftovers()
         assert not left, left
-        if self.earlier == self._run_of_now():  # the plan was applied again, and nobody has looked at that yet
+        if self.earlier == self._run_of_now():  # the plan was applied again, and nobody has read it yet
             assert now == before, status
         elif status.phase is Phase.SUCCEEDED:
             for ref, (spec, *_) in self.goal.items():
-                if ref not in self.ledger.edited:
+                if ref not in self.changes.edited:
                     assert now[ref][0] == spec, f"{ref} after {status}"
         elif status.phase is Phase.ABANDONED:
             assert self.abandoned or self.stopped, status
@@ -376,7 +376,7 @@ class Walk:
         for ref, body in self.world.cluster.objects.items():
             labels = body["metadata"].get("labels") or {}
             kept = body["metadata"].get("ownerReferences")  # of a success, for a rollback on request
-            # An abandoned plan lets go once more only while our finalizer is on it; without, the next sweep takes what it has kept.
+            # An abandoned plan releases its claims again only while our finalizer is on it; without, the next sweep takes what it has kept.
             unheld = self.courtesy and self.world.counts["replaced"]
             may_stay = (kept or unheld or ref in self.world.strays) if ref.resource == SNAPSHOTS else self.courtesy
             if PLAN_LABEL in labels and not may_stay:
@@ -393,17 +393,17 @@ class Walk:
         self._collect()
         await sweep(cluster, ())
         self.world.strays.clear()
-        self.ledger.status = Status()
+        self.changes.status = Status()
         left = self._leftovers()
         assert not left, left
 
     def _count(self) -> None:
-        world, phases = self.world, self.ledger.phases
+        world, phases = self.world, self.changes.phases
         end = str(self.end.phase)
         FIGURES.update({"walks": 1, "turns": world.counts["turns"], "crashes": world.counts["crashes"]})
         FIGURES[f"ended {end}"] += 1
         FIGURES.update(f"was {phase}" for phase in phases)
-        FIGURES["SnapshotLost"] += self.ledger.reasons["SnapshotLost"] > 0
-        FIGURES["turned back in mid-traffic"] += self.ledger.split
+        FIGURES["SnapshotLost"] += self.changes.reasons["SnapshotLost"] > 0
+        FIGURES["rolled back in mid-traffic"] += self.changes.split
         FIGURES[f"ended {end} after a crash"] += world.counts["crashes"] > 0
         FIGURES.update({name: count for name, count in world.counts.items() if name not in ("turns", "crashes")})

@@ -31,7 +31,7 @@ class Story:
 
     `fails_at` is the weight at which the gate or guard begins to fail; above 100 is never. With `fails_in` it fails in that
     step. The cluster holds what `put` puts there. In a `timed` story the samples
-    of a guard decide in which step it turns back, and those start again after a crash. With `abort_running` it is aborted while a
+    of a guard decide in which step it rolls back, and those start again after a crash. With `abort_running` it is aborted while a
     Job runs.
     """
 
@@ -223,7 +223,7 @@ def template(image: str) -> str:
 
 
 def migrating(image: str, undo: str = "tool:down", more: str = "") -> str:
-    """A deploy, a Job that migrates, and whatever comes after."""
+    """A deploy, a Job that migrates, and what comes after."""
     return f"""
 steps:
   - {{name: deploy, deploy: {{workload: {{name: shop-v2}}, replicas: 1}}}}
