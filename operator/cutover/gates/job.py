@@ -125,8 +125,8 @@ class Job(Source):
             last = max(last, int(labels[_SAMPLE_LABEL]))
             await context.cluster.remove(Ref(JOBS, owner.namespace, state.name), state.uid, owner.account)
         name = jobs.name_of(context.gate, gate, moment, last + 1)
-        marks = {GATE_LABEL: gate, _MOMENT_LABEL: moment, _SAMPLE_LABEL: str(last + 1)}
-        await context.cluster.create(JOBS, owner.namespace, self._body(owner, name, marks), owner.account)
+        labels = {GATE_LABEL: gate, _MOMENT_LABEL: moment, _SAMPLE_LABEL: str(last + 1)}
+        await context.cluster.create(JOBS, owner.namespace, self._body(owner, name, labels), owner.account)
         return Pending(name, _LOOK, f"Job {name} runs")
 
     async def _end(self, context: GateContext, owner: Owner, body: Json, now: datetime) -> Measurement | Pending:
@@ -136,10 +136,10 @@ class Job(Source):
         seen = await pods.pods_of(context.cluster, owner.namespace, state.name)
         if state.failed:
             ended = pods.exit_of(seen)
-            says = (
+            message = (
                 f"Job {state.name} failed ({state.failed}): {ended.message}; {jobs.logs(owner.namespace, state.name)}"
             )
-            return Measurement(None if ended.code is None else float(ended.code), now, says)
+            return Measurement(None if ended.code is None else float(ended.code), now, message)
         begun = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
         if now - begun > self.timeout:
             await context.cluster.remove(Ref(JOBS, owner.namespace, state.name), state.uid, owner.account)
@@ -147,7 +147,7 @@ class Job(Source):
         why = pods.waits_for(seen, owner.namespace)
         return Pending(state.name, _LOOK, f"Job {state.name}: {why}" if why else f"Job {state.name} runs")
 
-    def _body(self, owner: Owner, name: str, marks: dict[str, str]) -> Json:
-        body = jobs.manifest(self.template, name, owner, self.backoff_limit, marks)
+    def _body(self, owner: Owner, name: str, labels: dict[str, str]) -> Json:
+        body = jobs.manifest(self.template, name, owner, self.backoff_limit, labels)
         body["metadata"]["ownerReferences"] = [jobs.owner_reference(owner)]
         return body

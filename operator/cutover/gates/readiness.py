@@ -82,10 +82,10 @@ class Readiness(Source):
         if rollout.wanted == 0:
             return Measurement(None, now, f"{ref} wants no pods")
         value = 100.0 * max(0, ready) / rollout.wanted
-        says = f"{max(0, ready)} of {rollout.wanted} pods of {ref} are ready"
+        message = f"{max(0, ready)} of {rollout.wanted} pods of {ref} are ready"
         if rollout.by_hand and not rollout.complete:
-            says += "; its updateStrategy is OnDelete, so a pod gets the new template when somebody deletes it"
-        return Measurement(value, now, says)
+            message += "; its updateStrategy is OnDelete, so a pod gets the new template when somebody deletes it"
+        return Measurement(value, now, message)
 
     async def _restarted(self, context: GateContext, ref: Ref, body: Json) -> int:
         """Pods that are ready again after a restart within `for`; a number without memory, so a crash loses nothing."""

@@ -112,21 +112,21 @@ def way_out(owner: Manager, fields: Mapping[Ref, Sequence[str]]) -> str:
     """
     objects = ", ".join(map(str, fields))
     if owner.tool is Tool.ARGO_CD:
-        says = (
+        message = (
             f"{owner.tool} {owner.kind} {owner.name} owns {objects} and writes back what git says; "
             "until git says the new values, add this to that Application:"
         )
         routes = [path for ref in fields if ref.resource in (VIRTUAL_SERVICES, HTTP_ROUTES) for path in fields[ref]]
         lists = " and ".join(dict.fromkeys(path.partition("[]")[0].removeprefix(".") for path in routes))
         note = f"# Argo CD then ignores all of {lists}, including other edits of it in git.\n" if lists else ""
-        return f"{says}\n{note}{_ignored(fields)}"
+        return f"{message}\n{note}{_ignored(fields)}"
     key, value = _LEAVES[owner.kind]
     where = f"{owner.namespace}/" if owner.namespace else ""
-    says = (
+    message = (
         f"{owner.tool} {owner.kind} {where}{owner.name} owns {objects} and restores what git has; until git has the "
         "new values, set this on each of them, and remove it afterwards:"
     )
-    return f"{says}\n{yaml.safe_dump({'metadata': {'annotations': {key: value}}})}"
+    return f"{message}\n{yaml.safe_dump({'metadata': {'annotations': {key: value}}})}"
 
 
 def _ignored(fields: Mapping[Ref, Sequence[str]]) -> str:

@@ -38,7 +38,7 @@ def spec_problem(template: Json) -> str:
         return "it has no spec; write metadata and spec, as in the jobTemplate of a CronJob"
     if extra := sorted(template.keys() - {"metadata", "spec"}):
         return _SPEC_ONLY.format(key=extra[0])
-    return next((f"{where}: {says}" for where, says in _mistakes(template)), "")
+    return next((f"{where}: {message}" for where, message in _mistakes(template)), "")
 
 
 def _mistakes(template: Json) -> Iterator[tuple[str, str]]:
@@ -95,8 +95,8 @@ def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
 
 
 def _possible(template: dict[str, Any]) -> dict[str, Any]:
-    if says := spec_problem(template):
-        raise ValueError(says)
+    if message := spec_problem(template):
+        raise ValueError(message)
     return template
 
 

@@ -75,8 +75,8 @@ async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owne
     except NotFound:
         return []  # the namespace is going
     if "ttlSecondsAfterFinished" in would_be["spec"]:
-        says = "something in the cluster adds ttlSecondsAfterFinished to it, and Kubernetes would delete it too soon"
-        return [Problem(place, f"{says}; exempt the Jobs with the label {MADE_LABEL} from that")]
+        message = "something in the cluster adds ttlSecondsAfterFinished to it, and Kubernetes would delete it too soon"
+        return [Problem(place, f"{message}; exempt the Jobs with the label {MADE_LABEL} from that")]
     return []
 
 

@@ -55,16 +55,16 @@ class Room:
         """Why the server would not let these pods be made: a sentence each, with the figures; empty when it would."""
         if not pods.created:
             return []
-        says = list(out_of_range(pods.after, self.ranges))
+        message = list(out_of_range(pods.after, self.ranges))
         for quota in self._that_count(pods.after):
-            says += self._unsaid(quota, pods.after)
-            says += self._short(quota, pods, pods.passes)
-        return says
+            message += self._unsaid(quota, pods.after)
+            message += self._short(quota, pods, pods.passes)
+        return message
 
     def delays(self, pods: Pods, state: tuple[int, int]) -> list[str]:
         """What would not fit of a state that the rollout need not pass."""
         quotas = self._that_count(pods.after) if pods.created else ()
-        return [says for quota in quotas for says in self._short(quota, pods, (state,))]
+        return [message for quota in quotas for message in self._short(quota, pods, (state,))]
 
     def take(self, pods: Pods) -> None:
         """The step is done: what its pods hold counts for those after it."""
@@ -118,16 +118,16 @@ def _counts(quota: Json, pod: Json, ranges: Sequence[Json]) -> bool:
 
 def _in_scope(rule: Json, pod: Json, ranges: Sequence[Json]) -> bool:
     ends = pod.get("activeDeadlineSeconds") is not None
-    says = any(amounts(pod, ranges).get(name) for name in _MUST_SAY)
+    message = any(amounts(pod, ranges).get(name) for name in _MUST_SAY)
     match rule["scopeName"]:
         case "Terminating":
             return ends
         case "NotTerminating":
             return not ends
         case "BestEffort":
-            return not says
+            return not message
         case "NotBestEffort":
-            return says
+            return message
         case "PriorityClass":
             return meets(rule, pod.get("priorityClassName") or None)
     return False

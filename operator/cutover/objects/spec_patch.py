@@ -47,8 +47,8 @@ def spec_problem(patch: Json) -> str:
         node, at = node.get(key, {}), f"{at}.{key}" if at else key
         if not isinstance(node, dict):
             return f"{at} is not a mapping; put its fields below it, indented"
-    if says := _wrong_metadata(patch) or _wrong_containers(node, at):
-        return says
+    if message := _wrong_metadata(patch) or _wrong_containers(node, at):
+        return message
     return next((f"{where} is empty; {_LOST}" for where in _empty(patch)), "")
 
 
@@ -75,8 +75,8 @@ def _wrong_containers(pod: Json, at: str) -> str:
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             return f"{at}.{part} is not a list of containers; start each with a dash and its name"
         for position, item in enumerate(items):
-            if says := _wrong_container(item, f"{at}.{part}[{position}]"):
-                return says
+            if message := _wrong_container(item, f"{at}.{part}[{position}]"):
+                return message
     return ""
 
 

@@ -57,7 +57,7 @@ async def assess(plan: Plan, reader: Reader, namespace: str) -> Assessment:
             room.take(change.pods)
         except UNREADABLE:  # a value that only the server can judge must not keep the plan from saying the rest
             continue
-        problems += [Problem(change.place, f"pods of {change.ref} would be refused: {says}") for says in found]
+        problems += [Problem(change.place, f"pods of {change.ref} would be refused: {message}") for message in found]
         warnings += slower
     problems += await _missing_config_maps(plan, rollouts, reader)
     risks = [*_drift(plan, bodies)]
@@ -85,8 +85,8 @@ async def _missing_to(change: RolloutChange, earlier: Container[Ref], reader: Re
     problems = []
     for need in _new_needs(change):
         ref = Ref(CONFIG_MAPS, change.ref.namespace, need.name)
-        if ref not in earlier and (says := await _lacks(need, ref, reader)):
-            problems.append(Problem(change.place, f"{says}, {CREATE_FIRST}"))
+        if ref not in earlier and (message := await _lacks(need, ref, reader)):
+            problems.append(Problem(change.place, f"{message}, {CREATE_FIRST}"))
     return problems
 
 
@@ -143,16 +143,16 @@ def _drift(plan: Plan, bodies: Mapping[Ref, Json]) -> Iterator[Risk]:
 
 
 def _slower(change: RolloutChange, room: Room) -> Iterator[str]:
-    for says in room.delays(change.pods, change.pods.wishes):
-        yield f"not all surge pods of {change.ref} would be admitted, so its rollout takes longer: {says}"
+    for message in room.delays(change.pods, change.pods.wishes):
+        yield f"not all surge pods of {change.ref} would be admitted, so its rollout takes longer: {message}"
 
 
 def _scaled(change: RolloutChange, room: Room, scalers: Sequence[Json]) -> Iterator[str]:
     for scaler in scalers_of(change.ref, scalers):
         most = scaler["spec"]["maxReplicas"]
-        for says in room.delays(change.pods, (most, 0)):
+        for message in room.delays(change.pods, (most, 0)):
             name = scaler["metadata"]["name"]
-            yield f"HorizontalPodAutoscaler {name} may request {most} pods of {change.ref}, and they would be refused: {says}"
+            yield f"HorizontalPodAutoscaler {name} may request {most} pods of {change.ref}, and they would be refused: {message}"
 
 
 def _disrupted(change: RolloutChange, budgets: Sequence[Json]) -> Iterator[str]:

@@ -86,8 +86,8 @@ async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
         return [Problem("serviceAccountName", f"there is no ServiceAccount {name} in namespace {namespace}; create it")]
     if (body["metadata"].get("labels") or {}).get(MIGRATOR_LABEL) != "true":
         command = f"kubectl label serviceaccount {name} -n {namespace} {MIGRATOR_LABEL}=true"
-        says = f"ServiceAccount {name} is not allowed to run migrations; run {command}"
-        return [Problem("serviceAccountName", says)]
+        message = f"ServiceAccount {name} is not allowed to run migrations; run {command}"
+        return [Problem("serviceAccountName", message)]
     return []
 
 
@@ -118,8 +118,8 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     try:
         await cluster.get(ref)
     except NotInstalled:
-        says = f"the cluster has no kind {ref.resource.kind} ({ref.resource.api_version}); install its CRD"
-        return [Problem(place, says)]
+        message = f"the cluster has no kind {ref.resource.kind} ({ref.resource.api_version}); install its CRD"
+        return [Problem(place, message)]
     except NotFound:
         return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or fix the name")]
     return []
@@ -129,29 +129,31 @@ async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext])
     """Whether the account may write all that the plan writes, for do and undo; what is missing as the Role to create."""
     name, namespace = plan.service_account_name, contexts[0].namespace
     refs = plan.targets(namespace)
-    makes, lends = plan.makes(), plan.pod_accounts()
+    kinds, accounts = plan.makes(), plan.pod_accounts()
 
     async def denied(wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
         asked = (cluster.may(name, namespace, verb, resource, of) for verb, resource, of in wanted)
         return [at for at, may in enumerate(await asyncio.gather(*asked)) if not may]
 
-    making = [(verb, resource, "") for resource in makes for verb in rights.MAKING]
+    making = [(verb, resource, "") for resource in kinds for verb in rights.MAKING]
     patches, made, lent = await asyncio.gather(
         denied([("patch", ref.resource, ref.name) for ref in refs]),
         denied(making),
-        denied([("use", SERVICE_ACCOUNTS, account) for account in lends]),
+        denied([("use", SERVICE_ACCOUNTS, account) for account in accounts]),
     )
-    no_patch, no_use = [refs[at] for at in patches], [lends[at] for at in lent]
+    no_patch, no_use = [refs[at] for at in patches], [accounts[at] for at in lent]
     no_make = list(dict.fromkeys(making[at][1] for at in made))
-    says = [
+    denied_rights = [
         *([f"patch {', '.join(map(str, no_patch))}"] if no_patch else []),
         *(f"{', '.join(making[at][0] for at in made if making[at][1] == kind)} {kind.kind}s" for kind in no_make),
         *([f"use ServiceAccount {', '.join(no_use)}"] if no_use else []),
     ]
-    if not says:
+    if not denied_rights:
         return []
     role = rights.role(name, namespace, rights.rules(rights.of(no_patch), no_make, no_use))
-    return [Problem("serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(says)}; apply this:\n{role}")]
+    return [
+        Problem("serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(denied_rights)}; apply this:\n{role}")
+    ]
 
 
 async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
@@ -171,8 +173,8 @@ async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]
         try:
             await cluster.get(ref)
         except NotFound:
-            says = f"there is no {ref} in namespace {namespace}; create it, or fix the name"
-            problems.append(Problem(f"{place}.{gate.source.key}.workload", says))
+            message = f"there is no {ref} in namespace {namespace}; create it, or fix the name"
+            problems.append(Problem(f"{place}.{gate.source.key}.workload", message))
     return problems
 
 
@@ -181,17 +183,17 @@ def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
     for place, gate in _gates(plan):
         name, kind = gate.source.provider(), gate.source.key
         if name and name not in (known := metrics.names(kind)):
-            says = f"there is no provider {name} of kind {kind}; the administrator has configured: {', '.join(known) or 'none'}"
-            yield Problem(f"{place}.{kind}.provider", says)
+            message = f"there is no provider {name} of kind {kind}; the administrator has configured: {', '.join(known) or 'none'}"
+            yield Problem(f"{place}.{kind}.provider", message)
         elif name and not metrics.usable(name):
-            says = f"the operator's credentials for provider {name} cannot be used"
-            yield Problem(f"{place}.{kind}.provider", f"{says}; its log tells the administrator which file to fix")
+            message = f"the operator's credentials for provider {name} cannot be used"
+            yield Problem(f"{place}.{kind}.provider", f"{message}; its log tells the administrator which file to fix")
 
 
 def _unknown_receivers(plan: Plan, messenger: Messenger) -> Iterable[Problem]:
     for notification in plan.notifications:
-        if says := unknown_provider(messenger, notification.provider):
-            yield Problem(f"notifications[{notification.provider}].provider", says)
+        if message := unknown_provider(messenger, notification.provider):
+            yield Problem(f"notifications[{notification.provider}].provider", message)
 
 
 def _gates(plan: Plan) -> Iterable[tuple[str, Any]]:

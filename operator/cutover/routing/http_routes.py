@@ -120,12 +120,12 @@ class HttpRoute(Routing):
             for one in wanted.match:
                 joined, clashes = _joined(own, one, pair.route)
                 found.append(joined)
-                problems += [Problem(place, says) for says in clashes]
+                problems += [Problem(place, message) for message in clashes]
         *list_of_rules, itself = pair.route.at
         path = (*list_of_rules, {"matches": found, ABOVE: itself})
         if not problems and not not_there(body, path):
-            says = f"HTTPRoute {self.name} already has a rule that matches what rule {pair.route} matches and these headers"
-            problems.append(Problem(place, f"{says}; remove it, or match another header"))
+            message = f"HTTPRoute {self.name} already has a rule that matches what rule {pair.route} matches and these headers"
+            problems.append(Problem(place, f"{message}; remove it, or match another header"))
         if problems:
             raise PlanError(*dict.fromkeys(problems))
         rule = {key: value for key, value in pair.route.body.items() if key != "name"}
@@ -137,12 +137,12 @@ class HttpRoute(Routing):
             raise PlanError(Problem(place, takes_cookies_away(self.word, route)))
         filters = list(destination.entry.get("filters") or ())
         at = next((at for at, one in enumerate(filters) if one["type"] == _ANSWERS), len(filters))
-        says = filters[at][_ANSWERS_FIELD] if at < len(filters) else {}
+        message = filters[at][_ANSWERS_FIELD] if at < len(filters) else {}
         for way in ("add", "set"):
-            if any(header["name"].lower() == _SET_COOKIE.lower() for header in says.get(way) or ()):
+            if any(header["name"].lower() == _SET_COOKIE.lower() for header in message.get(way) or ()):
                 raise PlanError(Problem(place, sets_cookie_already(destination.host)))
-        added = [*(says.get("add") or ()), {"name": _SET_COOKIE, "value": sets}]
-        filters[at : at + 1] = [{"type": _ANSWERS, _ANSWERS_FIELD: {**says, "add": added}}]
+        added = [*(message.get("add") or ()), {"name": _SET_COOKIE, "value": sets}]
+        filters[at : at + 1] = [{"type": _ANSWERS, _ANSWERS_FIELD: {**message, "add": added}}]
         return (*destination.at[:-1], "filters"), filters
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
@@ -159,9 +159,9 @@ class HttpRoute(Routing):
             there = pair.route.body.get("filters") or []
             others = [one for one in there if (one.get("requestMirror") or {}).get("backendRef") != _reference(pair)]
             if others != there:
-                says = f"rule {pair.route} of HTTPRoute {self.name} mirrors requests to {pair.new.host} already"
+                message = f"rule {pair.route} of HTTPRoute {self.name} mirrors requests to {pair.new.host} already"
                 fields = (((*pair.route.at, "filters"), others or ABSENT),)
-                yield Leftover(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
+                yield Leftover(f"{message}, as an abandoned plan may have left it", fields, mirrors=True)
 
     def over_limit(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
         """Why there is no room for what is to be put there; empty when there is."""

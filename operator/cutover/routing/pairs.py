@@ -34,13 +34,13 @@ def pairs(body: Json, routing: Routing, old: Destination, new: Destination, plac
         chosen += [route for route in routes if route not in chosen and routing.elsewhere(route, namespace)]
     found = []
     for route in chosen:
-        if says := routing.elsewhere(route, namespace):
-            problems.append(Problem(where, f"{routing.word} {route} of {whole} {says}"))
+        if message := routing.elsewhere(route, namespace):
+            problems.append(Problem(where, f"{routing.word} {route} of {whole} {message}"))
             continue
         if find(body, route.at) is None:
-            says = f"{whole} has another {routing.word} that cannot be distinguished from {routing.word} {route}"
+            message = f"{whole} has another {routing.word} that cannot be distinguished from {routing.word} {route}"
             why = "it has the same name, or no name and the same match"
-            problems.append(Problem(where, f"{says}: {why}; give each a name of its own, or remove one"))
+            problems.append(Problem(where, f"{message}: {why}; give each a name of its own, or remove one"))
             continue
         ends, missing = _ends_of(route, routing, {"from": old, "to": new}, place, namespace)
         problems += missing
@@ -62,8 +62,8 @@ def _ends_of(
             ends.append(matching[0])
             continue
         count = f"{len(matching)} destinations" if matching else "no destination"
-        says = f"{routing.word} {route} of {routing.resource.kind} {routing.name} has {count} {side}"
-        problems.append(Problem(f"{place}.{field}", f"{says}; add it with weight 0, or name one that exists"))
+        message = f"{routing.word} {route} of {routing.resource.kind} {routing.name} has {count} {side}"
+        problems.append(Problem(f"{place}.{field}", f"{message}; add it with weight 0, or name one that exists"))
     return ends, problems
 
 
@@ -78,8 +78,8 @@ def _chosen(
         return fitting, []
     names = ", ".join(map(str, routes)) or "none"
     whole = f"{routing.resource.kind} {routing.name} has {len(routes)} {routing.word}s"
-    says = f"{whole} ({names}), {len(fitting)} with both; {routing.which(fitting or routes)}"
-    return [], [Problem(f"{where}.{routing.word}s", says)]
+    message = f"{whole} ({names}), {len(fitting)} with both; {routing.which(fitting or routes)}"
+    return [], [Problem(f"{where}.{routing.word}s", message)]
 
 
 def _has(route: Route, old: Destination, new: Destination, namespace: str) -> bool:

@@ -47,9 +47,9 @@ def refusals(body: Json) -> Iterator[Refusal]:
         for condition in parent.get("conditions") or ():
             if (condition["type"], condition["status"]) in _BAD:
                 who, why = _who(parent), f"{condition.get('reason', '')}: {condition.get('message', '')}"
-                says = f"{who} says {condition['type']}={condition['status']} of HTTPRoute {name}: {why[:_LONGEST]}"
+                message = f"{who} says {condition['type']}={condition['status']} of HTTPRoute {name}: {why[:_LONGEST]}"
                 current = condition.get("observedGeneration", generation) >= generation
-                yield Refusal(who, condition["type"], says, current)
+                yield Refusal(who, condition["type"], message, current)
 
 
 def unserved(body: Json) -> Iterator[str]:

@@ -142,11 +142,13 @@ def sets_cookie_already(host: str) -> str:
 
 def takes_cookies_away(word: str, route: Route) -> str:
     """What is said where a route sets or removes the header of all its answers, which is done after what a destination adds."""
-    says = f"{word} {route} sets or removes header Set-Cookie of all its responses, so no visitor would get the cookie"
-    return f"{says}; remove that, or remove stickiness"
+    message = (
+        f"{word} {route} sets or removes header Set-Cookie of all its responses, so no visitor would get the cookie"
+    )
+    return f"{message}; remove that, or remove stickiness"
 
 
 def matches_itself(word: str, route: Route, match: Match) -> str:
     """What is said where a route takes no requests but those that a header route is to have out of it."""
-    says = f"{word} {route} matches header {' and '.join(match.headers)} itself, as match does, so all requests that it takes for that header"
-    return f"{says} go to the new version before the first weight; use another header to let the weights decide"
+    message = f"{word} {route} matches header {' and '.join(match.headers)} itself, as match does, so all requests that it takes for that header"
+    return f"{message} go to the new version before the first weight; use another header to let the weights decide"

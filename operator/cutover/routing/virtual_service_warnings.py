@@ -54,5 +54,5 @@ def _of_weights(route: Route, subsets: Container[tuple[str, str]], namespace: st
     for destination in (destination for destination in route.destinations if destination.weight):
         defined = (full_host(destination.host, namespace), destination.subset) in subsets
         if destination.subset and service_of(destination.host, namespace) and not defined:
-            says = f"no DestinationRule of namespace {namespace} defines subset {destination.subset} of host {destination.host}"
-            yield f"{says}, to which route {route} gives weight: those requests fail; define it"
+            message = f"no DestinationRule of namespace {namespace} defines subset {destination.subset} of host {destination.host}"
+            yield f"{message}, to which route {route} gives weight: those requests fail; define it"

@@ -97,8 +97,8 @@ class VirtualService(Routing):
                 if len(found) == 1:
                     chosen[found[0][0]] = found[0][1]  # once, though a port and another may both lead to it
                     continue
-                says = self._not_one(protocol, one, len(found), [route for _, route in there])
-                problems.append(Problem(f"{where}.{field}", says))
+                message = self._not_one(protocol, one, len(found), [route for _, route in there])
+                problems.append(Problem(f"{where}.{field}", message))
         return list(chosen.values()), problems
 
     def _not_one(self, protocol: str, one: str | int, count: int, there: list[Route]) -> str:
@@ -112,10 +112,10 @@ class VirtualService(Routing):
         handed = route.body.get("delegate")
         if not handed:
             return ""
-        says = f"hands its requests to VirtualService {handed['name']}"
+        message = f"hands its requests to VirtualService {handed['name']}"
         if (where := handed.get("namespace") or namespace) != namespace:
-            return f"{says} of namespace {where}; make a plan there that names it"
-        return f"{says}; name that one instead"
+            return f"{message} of namespace {where}; make a plan there that names it"
+        return f"{message}; name that one instead"
 
     def warnings(
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
@@ -138,15 +138,15 @@ class VirtualService(Routing):
         whole: list[Json] = [{}]
         for own in pair.route.body.get("match") or whole:
             for one in wanted.match:
-                problems += [Problem(place, says) for says in _clashes(own, one, pair.route)]
+                problems += [Problem(place, message) for message in _clashes(own, one, pair.route)]
                 found.append({**own, "headers": {**(own.get("headers") or {}), **criteria(one)}})
         *list_of_routes, itself = pair.route.at
         named = pair.route.body.get("name")
         name = f"{_OWN}{wanted.name}{f'-{named}' if named else ''}"
         path = (*list_of_routes, {"name": name, ABOVE: itself})
         if not problems and not not_there(body, path):
-            says = f"VirtualService {self.name} has a route {name} already, which an abandoned plan may have left"
-            problems.append(Problem(place, f"{says}; remove it, or rename the step"))
+            message = f"VirtualService {self.name} has a route {name} already, which an abandoned plan may have left"
+            problems.append(Problem(place, f"{message}; remove it, or rename the step"))
         if problems:
             raise PlanError(*dict.fromkeys(problems))
         return path, {**pair.route.body, "name": name, "match": found, "route": [dict(wanted.destination.entry)]}
@@ -175,12 +175,14 @@ class VirtualService(Routing):
         """Header routes, known by their names, and mirrors to the new side."""
         for route in self.routes_of(body):
             if route.http and str(route).startswith(_OWN):
-                says = f"route {route} of VirtualService {self.name} looks like one that an abandoned plan has left"
-                yield Leftover(says, ((route.at, ABSENT),))
+                message = f"route {route} of VirtualService {self.name} looks like one that an abandoned plan has left"
+                yield Leftover(message, ((route.at, ABSENT),))
         for pair in chosen:
             if fields := tuple(_without_mirror(pair)):
-                says = f"route {pair.route} of VirtualService {self.name} mirrors requests to {pair.new.host} already"
-                yield Leftover(f"{says}, as an abandoned plan may have left it", fields, mirrors=True)
+                message = (
+                    f"route {pair.route} of VirtualService {self.name} mirrors requests to {pair.new.host} already"
+                )
+                yield Leftover(f"{message}, as an abandoned plan may have left it", fields, mirrors=True)
 
 
 def _clashes(own: Json, match: Match, route: Route) -> Iterator[str]:

@@ -1,4 +1,11 @@
-"""The kinds of steps: one file each, a line each here. Nothing else in the program lists them."""
+"""The kinds of steps: one file or folder per kind, one line per kind in `KINDS`. Nothing else in the program lists them.
+
+To add a kind: subclass `Kind` (`kind.py` says what it must answer) in a file of its own, add it to `KINDS` and to the contract
+"Kinds do not know each other" in `pyproject.toml`, then a test file, a page in `docs/kinds/` and an example; run `make crd`. A kind
+that outgrows a file becomes a folder: `spec.py` (its fields), `preconditions.py` (before the first step), `kind.py` (do and undo).
+
+Shared by kinds: `preconditions.py` (dry runs), `rollouts.py` (progress of workloads), `other_writers.py` (repairs and their limit).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The contract of a kind of step: its fields, what it changes, how it is done and undone.
 
-Whoever adds a kind starts here; `__init__.py` has the registry. The engine knows of a step only what stands in this file.
+The engine knows a step only through `Kind`, and a kind knows the engine only through `StepContext`; neither imports the other.
+Who adds a kind subclasses `Kind` and adds a line to `KINDS` in `__init__.py`.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
 
 _SELDOMEST: Final = 2.0
-"""Seconds between looks at what is not streamed, at most."""
+"""Seconds between two looks at what is not streamed, at most."""
 
 
 class Purpose(StrEnum):
-    """What a step can be there for, beside what it changes; the checklist and the report ask."""
+    """What a step is for, as the checklist of the report and the success criteria ask."""
 
-    CONFIGURES = "brings the application to another configuration"
-    CHANGES_DATA = "runs what may change data"
-    VERIFIES = "changes nothing, and proves something"
-    NOTIFIES = "tells people"
-    STARTS_MAINTENANCE = "begins maintenance mode"
+    CONFIGURES = "changes the version or configuration of the application"
+    CHANGES_DATA = "runs a script that may change data"
+    VERIFIES = "changes nothing and verifies something"
+    NOTIFIES = "notifies people"
+    STARTS_MAINTENANCE = "starts maintenance mode"
     ENDS_MAINTENANCE = "ends maintenance mode"
-    RETIRES_OLD_VERSION = "takes the old version away"
+    RETIRES_OLD_VERSION = "removes the old version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +49,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What a kind gets to work with, for one command.
+    """What a kind works with in one command; created for each command, so nothing is kept in it but `memo`.
 
     Attributes:
         place: where the step stands in the plan, such as ``steps[shift]``.
         now: the time, UTC.
-        elapsed: seconds since the stage (or the undo) was announced, or the undo last came further; what is prefetched at again
-            and again is prefetched at more seldom the longer it takes.
-        applied: the stage has been seen in effect, so what stands there now is not ours to repair without a thought.
-        reapply: a person has said that the stage is to be brought about once more, whatever stands there now.
-        memo: what the kind remembers of this run; lost in a crash, so only what can be found out again.
-        approved: a person has approved the stage in hand.
-        earlier: what earlier steps of the plan write; it may look different when this step begins.
-        attempt: the number of the try.
-        made: what an earlier command of this attempt has asked to be saved (`Again.made`).
+        elapsed: seconds since the stage (or the undo) was announced, or since the undo last made progress.
+        applied: the stage has been seen in effect before, so a difference now is somebody else's change, and may be on purpose.
+        reapply: a person has requested that the stage is applied again over the values that are there now.
+        memo: what the kind remembers of this run; lost in a crash, so it holds only what can be read again.
+        approved: a person has approved the current stage.
+        earlier: targets of earlier steps of the plan; they may have changed by the time this step starts.
+        attempt: the number of the attempt.
+        made: what an earlier command of this attempt asked to save (`Again.made`).
     """
 
     cluster: Cluster
@@ -80,26 +80,30 @@ class StepContext:
     messenger: Messenger = field(kw_only=True)
 
     def next_look(self, soonest: float = 0.05) -> float:
-        """Seconds until the next look at what is not streamed: the longer it takes, the less often."""
+        """Seconds until the next look at what is not streamed: the longer it takes, the less often, to spare the API server."""
         return min(_SELDOMEST, max(soonest, self.elapsed / 4))
 
 
 class Kind(Model):
     """One kind of step: the fields people write under its key, and what it does.
 
-    `do` and `undo` return at once: the first call starts, the later ones look. Both may be called any number of times,
-    after any crash; each kind's docstring says why that is harmless. They may raise what `targets/` and the ports raise;
-    the driver turns it into an outcome.
+    The driver saves in the status what it is about to do and only then calls `do` or `undo`. Both return at once: the first
+    call starts, later calls report progress. Both may be called any number of times, after any crash; the docstring of each
+    kind says why twice is harmless. They may raise what `targets/` and the ports raise; the driver turns it into an outcome.
+
+    A minimal kind has a `key`, its fields, `stages`, `do`; one that writes adds `touches`, `fields`, `restores` and `undo`, takes
+    a snapshot before its first write (`context.targets.snapshot`), and writes with `context.targets.change` only. `deploy` is the
+    one to copy for anything that sets fields of an object; `wait` is the shortest.
 
     Attributes:
-        key: the key in a step.
+        key: the key of the kind in a step.
         undoes: there is something to undo.
         passable: an earlier step that `undoes_early` may be undone before this one.
-        undoes_early: its undo brings relief by itself, so it is taken ahead of its turn where that is safe (traffic).
-        enforced: a stage in effect is prefetched after also while the plan is paused.
-        bounded: a stage may time out; false for what only a person can end.
-        needs_gates: the step means nothing without a gate.
-        undo_rule: a rule in CEL for the step, and its sentence: it can be undone, or says that it cannot.
+        undoes_early: its undo helps users by itself, so it is done before its turn where that is safe (traffic).
+        enforced: its effect is enforced while the plan is paused, and after the step until the end of the run.
+        bounded: a stage may time out; false where only a person can end it.
+        needs_gates: the step has no meaning without a gate.
+        undo_rule: a CEL rule on the step with its message: the step can be undone, or says `irreversible`.
     """
 
     key: ClassVar[str]
@@ -112,73 +116,73 @@ class Kind(Model):
     undo_rule: ClassVar[tuple[str, str] | None] = None
 
     def stages(self) -> tuple[StageRule, ...]:
-        """The stages, from the spec alone; at least one."""
+        """The stages, from the spec alone; at least one. Most kinds have one."""
         raise NotImplementedError
 
     def purposes(self) -> frozenset[Purpose]:
-        """What it is there for."""
+        """What the step is for."""
         return frozenset()
 
     def touches(self) -> tuple[Target, ...]:
-        """The objects it writes, which are claimed before the first step."""
+        """The objects that it writes. All are claimed before the first step of the plan."""
         return ()
 
     def makes(self) -> tuple[Resource, ...]:
-        """Kinds of objects that it makes, changes and deletes, as the plan's account."""
+        """Kinds of objects that it creates, changes and deletes, as the plan's account."""
         return ()
 
     def pod_accounts(self, account: str) -> frozenset[str]:
-        """Service accounts that it gives to pods, beside the plan's `account`, which must be allowed to use them."""
+        """Service accounts, other than the plan's `account`, that its pods run under. The plan's account must be allowed to use them."""
         del account
         return frozenset()
 
     def irreversible_reason(self) -> str:
-        """Why it cannot be undone, and what to write; empty when it can. The step must then say `irreversible`."""
+        """Why it cannot be undone, and what to write; empty when it can. Otherwise the step must say `irreversible`."""
         return ""
 
     def rolls_out(self) -> Target | None:
-        """What it rolls out; readiness gates measure it."""
+        """The workload that it rolls out; readiness gates measure it."""
         return None
 
     def restores(self, snapshot: Snapshot) -> list[Change]:
-        """Each field it writes: the rollback to the snapshot, from every value it may have set, the last one last."""
+        """Each field that it writes, back to the snapshot: from every value that it may have set, in the order it sets them."""
         del snapshot
         return []
 
     def forward(self, snapshot: Snapshot) -> list[Change]:
-        """The same fields on the way forward: to the last value that the step sets."""
+        """The same fields forward: to the last value that the step sets."""
         return [change.forward() for change in self.restores(snapshot)]
 
     def fields(self, target: Target, body: Json) -> list[str]:
-        """Which fields of a target it writes, as jq paths; `body` is the target as it is."""
+        """The fields of a target that it writes, as jq paths, for people and GitOps tools; `body` is the target as it is."""
         del target, body
         return []
 
     def predicted_spec(self, target: Target, spec: Json) -> Json:
-        """What the spec of a workload that it touches will be, as far as it can be told without asking the server."""
+        """What the spec of a workload it touches will be after the step, as far as that is known without asking the server."""
         del target
         return spec
 
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
-        """The workloads its undo rests on, when it could be carried out at this moment; else None."""
+        """The workloads that its undo relies on, when it could be carried out now; otherwise None."""
         del context
         return None
 
     async def examine(self, context: StepContext) -> list[Problem]:
-        """What is missing or in the way before the first step, beside existence of and rights on what it touches."""
+        """What is missing or conflicts before the first step. Existence of its targets and rights on them are checked for it."""
         del context
         return []
 
     async def prefetch(self, context: StepContext, stage: int) -> Any:
-        """What `do` needs to know, read beside the saving of the status, so it writes nothing. It is handed to `do`."""
+        """Read what `do` needs, while the status is being saved; that saves a round trip. It must not write: nothing is announced yet."""
         del context, stage
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Bring one stage about, or look how far it is. `prefetched` is None when `prefetch` did not run or failed."""
+        """Start a stage, or report its progress. `prefetched` is None when `prefetch` did not run or failed."""
         raise NotImplementedError
 
     async def refused(self, context: StepContext) -> Failed | None:
-        """Whether what it has written stands and is refused by who has to carry it out; asked of a step that is done and `enforced`."""
+        """Whether the controller that serves its target refuses what it wrote; asked of a done step that is `enforced`."""
         del context
         return None
 
@@ -187,6 +191,6 @@ class Kind(Model):
         del context
 
     async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
-        """Take the whole step back, from whatever stage it reached."""
+        """Undo the whole step, from any stage that it reached."""
         del context, prefetched
         return Done()

@@ -49,8 +49,8 @@ class Notify(Kind):
 
     async def examine(self, context: StepContext) -> list[Problem]:
         """The provider is there."""
-        says = unknown_provider(context.messenger, self.provider)
-        return [Problem(f"{context.place}.notify.provider", says)] if says else []
+        message = unknown_provider(context.messenger, self.provider)
+        return [Problem(f"{context.place}.notify.provider", message)] if message else []
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Post the message, then look what has become of it."""

@@ -48,5 +48,5 @@ async def foreign_writer(context: StepContext, ref: Ref, what: str) -> Pause:
     others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
     last = max(others, key=lambda entry: entry.get("time", ""), default=None)
     who = f"field manager {last['manager']}" if last else "somebody"
-    says = f"{who} has changed {what} of {ref} more than {_MOST_REPAIRS} times in a minute"
-    return Pause("ForeignWriter", f"{says}; make it leave them alone, then resume")
+    message = f"{who} has changed {what} of {ref} more than {_MOST_REPAIRS} times in a minute"
+    return Pause("ForeignWriter", f"{message}; make it leave them alone, then resume")

@@ -79,18 +79,18 @@ async def _why_not_started(context: StepContext, ref: Ref, body: Json) -> str:
 def blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Pause | Failed | None:
     """A rollout that does not get on by itself. Who pauses it wishes to stop: nothing is undone, and a person decides."""
     if rollout.paused:
-        says = paused(ref, "its rollout does not progress")
-        return Pause("DeploymentPaused", f"{says}, then resume the plan; abort rolls everything back")
-    says = _stalled(context, ref, rollout)
-    return Failed("RolloutStalled", says) if says else None
+        message = paused(ref, "its rollout does not progress")
+        return Pause("DeploymentPaused", f"{message}, then resume the plan; abort rolls everything back")
+    message = _stalled(context, ref, rollout)
+    return Failed("RolloutStalled", message) if message else None
 
 
 def undo_blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Wait | None:
     """The same on rollback, which goes on by itself once nothing hinders it."""
     if rollout.paused:
         return Wait("DeploymentPaused", paused(ref, "its old pods do not come back"))
-    says = _stalled(context, ref, rollout)
-    return Wait("RolloutStalled", says) if says else None
+    message = _stalled(context, ref, rollout)
+    return Wait("RolloutStalled", message) if message else None
 
 
 def _stalled(context: StepContext, ref: Ref, rollout: Rollout) -> str:

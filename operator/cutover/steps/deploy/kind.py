@@ -93,8 +93,8 @@ class Deploy(DeploySpec):
             await context.targets.change(ref, snapshot.uid, changes)
             await context.targets.confirm(ref, snapshot.uid, changes)
             return Done(ready=rollout.text)
-        says = f"{rollout.text} pods of the old template are ready"
-        again = Again(_LOOK_AGAIN, says, rollout.text, reached=rollout.reached)
+        message = f"{rollout.text} pods of the old template are ready"
+        again = Again(_LOOK_AGAIN, message, rollout.text, reached=rollout.reached)
         if sooner != changes and not rollout.current:  # the pause may be ours already, and only not seen yet
             return again
         return (

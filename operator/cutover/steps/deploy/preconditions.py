@@ -53,17 +53,17 @@ async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
     except (Rejected, Denied) as refused:
         if await may_not_patch(context, ref, refused):
             return []
-        says = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
-        return [Problem(f"{where}.patch" if step.patch else where, f"the server refuses it: {says}")]
+        message = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
+        return [Problem(f"{where}.patch" if step.patch else where, f"the server refuses it: {message}")]
     problems = await _missing_config_maps(context, foreseen.after)
     if huge := too_large(ref, foreseen.fields):
         problems.append(Problem(f"{where}.patch", f"{huge}; change fewer fields in one step"))
     if foreseen.after.get("paused"):
         problems.append(Problem(f"{where}.workload", paused(ref, "nothing would roll out")))
     elif foreseen.body["spec"].get("paused") and (waiting := Rollout.of(foreseen.body, ref.resource).outdated):
-        says = f"{ref} is paused, and {waiting} of its pods do not have its template yet; resuming it rolls that out"
+        message = f"{ref} is paused, and {waiting} of its pods do not have its template yet; resuming it rolls that out"
         way_out = "no undo restores these pods; revert the template first, and change it in this step"
-        problems.append(Problem(f"{where}.patch.paused", f"{says} too, and {way_out}", warning=True))
+        problems.append(Problem(f"{where}.patch.paused", f"{message} too, and {way_out}", warning=True))
     return problems
 
 
@@ -74,8 +74,8 @@ async def _missing_config_maps(context: StepContext, spec: Json) -> list[Problem
     needs = [one for one in references(spec["template"]["spec"]) if not one.optional]
     names = sorted({one.name for one in needs if Target(CONFIG_MAPS, one.name) not in context.earlier})
     bodies = dict(zip(names, await asyncio.gather(*(_config_map(context, name) for name in names)), strict=True))
-    lacking = {says: None for one in needs if one.name in bodies and (says := one.lacks(bodies[one.name]))}
-    return [Problem(f"{context.place}.deploy", f"{says}, {CREATE_FIRST}") for says in lacking]
+    lacking = {message: None for one in needs if one.name in bodies and (message := one.lacks(bodies[one.name]))}
+    return [Problem(f"{context.place}.deploy", f"{message}, {CREATE_FIRST}") for message in lacking]
 
 
 async def _config_map(context: StepContext, name: str) -> Json | None:

@@ -62,8 +62,8 @@ class DeploySpec(Kind):
     @field_validator("patch")
     @classmethod
     def _possible(cls, patch: dict[str, Any]) -> dict[str, Any]:
-        if says := spec_patch.spec_problem(patch):
-            raise ValueError(says)
+        if message := spec_patch.spec_problem(patch):
+            raise ValueError(message)
         return patch
 
     @model_validator(mode="after")

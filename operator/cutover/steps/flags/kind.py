@@ -64,8 +64,8 @@ class Flags(FlagsSpec):
         del stage, prefetched
         taken = await self._snapshots(context)
         flags, *workloads = taken
-        if says := await self._reverted_by(context, taken):
-            return Failed("ForeignWriter", says)
+        if message := await self._reverted_by(context, taken):
+            return Failed("ForeignWriter", message)
         if await repaired_too_often(context, flags, values := self.forward(taken[flags])):
             return await foreign_writer(context, flags, "the values of this step")
         body = await context.targets.change(flags, taken[flags].uid, values)

@@ -28,13 +28,13 @@ async def examine(step: FlagsSpec, context: StepContext) -> list[Problem]:
         huge = too_large(flags, values)
     except NotFound:
         pass  # said by preflight for every target
-    for key, says in found.items():
-        problems.append(Problem(f"{place}.{f'set.{key}' if key else 'configMap'}", says))
+    for key, message in found.items():
+        problems.append(Problem(f"{place}.{f'set.{key}' if key else 'configMap'}", message))
     if huge:
         way_out = "set fewer keys in one step, or let a deploy step point the readers to another ConfigMap"
         problems.append(Problem(f"{place}.set", f"{huge}; {way_out}"))
-    if not found and (says := await dry_run_problem(context, flags, {"data": step.set_})):
-        problems.append(Problem(f"{place}.set", says))
+    if not found and (message := await dry_run_problem(context, flags, {"data": step.set_})):
+        problems.append(Problem(f"{place}.set", message))
     for ref in workloads:
         problems += await _examine_restart(context, ref, f"{place}.reload[{ref.name}]")
     return problems + await unlisted_readers(step, context)
@@ -46,18 +46,20 @@ async def _examine_restart(context: StepContext, ref: Ref, where: str) -> list[P
     except NotFound:
         return []
     strategy = spec.get("updateStrategy") or {}
-    says = ""
+    message = ""
     if spec.get("paused"):
-        says = paused(ref, "nothing would restart")
+        message = paused(ref, "nothing would restart")
     elif strategy.get("type") == "OnDelete":
-        says = f"pods of {ref} change only when somebody deletes them (updateStrategy OnDelete); use RollingUpdate"
+        message = f"pods of {ref} change only when somebody deletes them (updateStrategy OnDelete); use RollingUpdate"
     elif kept := (strategy.get("rollingUpdate") or {}).get("partition", 0):
-        says = f"{ref} has partition {kept}, so its first {kept} pods would keep the old values; set the partition to 0"
+        message = (
+            f"{ref} has partition {kept}, so its first {kept} pods would keep the old values; set the partition to 0"
+        )
     else:
-        says = await dry_run_problem(
+        message = await dry_run_problem(
             context, ref, {"spec": {"template": {"metadata": {"annotations": {RESTART: restart_id(context)}}}}}
         )
-    return [Problem(where, says)] if says else []
+    return [Problem(where, message)] if message else []
 
 
 async def unlisted_readers(step: FlagsSpec, context: StepContext) -> list[Problem]:
@@ -70,6 +72,6 @@ async def unlisted_readers(step: FlagsSpec, context: StepContext) -> list[Proble
             name = body["metadata"]["name"]
             how = reads(body, step.config_map, step.set_)
             if how and (resource, name) not in named:
-                says = f"{resource.kind} {name} reads ConfigMap {step.config_map} ({how}); add it to reload, or to leave if its pods may keep the old value"
-                problems.append(Problem(f"{context.place}.flags.reload", says))
+                message = f"{resource.kind} {name} reads ConfigMap {step.config_map} ({how}); add it to reload, or to leave if its pods may keep the old value"
+                problems.append(Problem(f"{context.place}.flags.reload", message))
     return problems

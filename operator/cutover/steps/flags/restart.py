@@ -29,8 +29,8 @@ async def progress(
     pods = f"{sum(one.ready_new for one in rollouts.values())}/{sum(one.wanted for one in rollouts.values())}"
     if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete and ref not in back]:
         why = await why_pods_wait(context, slow[0], bodies[slow[0]])
-        says = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not complete yet{why}"
-        return Again(_LOOK_AGAIN, says, pods, reached=sum(one.reached for one in rollouts.values()))
+        message = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not complete yet{why}"
+        return Again(_LOOK_AGAIN, message, pods, reached=sum(one.reached for one in rollouts.values()))
     for ref, body in bodies.items():
         left = [
             pod["metadata"]["name"]

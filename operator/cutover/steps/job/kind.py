@@ -88,8 +88,8 @@ class Job(JobSpec):
             return Done(ready=state.progress)
         if state.failed:
             ended = pods.exit_of(await pods.pods_of(context.cluster, context.namespace, name))
-            says = f"Job {name} failed ({state.failed}): {ended.message}; {jobs.logs(context.namespace, name)}"
-            return Failed("JobFailed", says)
+            message = f"Job {name} failed ({state.failed}): {ended.message}; {jobs.logs(context.namespace, name)}"
+            return Failed("JobFailed", message)
         return await self._running(context, state)
 
     def _vanished(self, context: StepContext, name: str, before: str) -> Outcome:
@@ -113,8 +113,8 @@ class Job(JobSpec):
             )
             return Again(_LOOK_AGAIN, f"{lead} {why}; to continue: {command}", state.progress)
         if state.active and state.ready >= state.active:
-            says = f"{lead} runs; {jobs.logs(context.namespace, state.name)}"
-            return Again(_LOOK_AGAIN, says, state.progress)
+            message = f"{lead} runs; {jobs.logs(context.namespace, state.name)}"
+            return Again(_LOOK_AGAIN, message, state.progress)
         seen = await pods.pods_of(context.cluster, context.namespace, state.name)
         why = pods.waits_for(seen, context.namespace)
         if not seen and context.elapsed > _LOOK_AGAIN:
@@ -144,8 +144,8 @@ class Job(JobSpec):
             return outcome
         if self.undo_ is None:
             name = self.name_of(context)
-            says = f"Job {name} of a step without undo has started, so what it changed is unknown"
-            return await self._left_to_people(context, "NoUndo", f"{says}; {jobs.logs(context.namespace, name)}")
+            message = f"Job {name} of a step without undo has started, so what it changed is unknown"
+            return await self._left_to_people(context, "NoUndo", f"{message}; {jobs.logs(context.namespace, name)}")
         name, before = self.name_of(context, undo=True), f"{forward or _NONE} "
         outcome = await self._run(context, name, self.undo_, back, before)
         if isinstance(outcome, Failed):
@@ -160,8 +160,8 @@ class Job(JobSpec):
         if not state.finished and (waits := await self._stop(context, state)):
             return stuck_after(context, waits)
         if left := pods.unfinished(await pods.pods_of(context.cluster, context.namespace, state.name)):
-            says = f"the undo waits until pod {left[0]} of Job {state.name} is gone"
-            return stuck_after(context, Again(_SOON, says))
+            message = f"the undo waits until pod {left[0]} of Job {state.name} is gone"
+            return stuck_after(context, Again(_SOON, message))
         return None if begun and not self.changes_nothing else Done()
 
     async def _forward(self, context: StepContext) -> Json:
@@ -195,12 +195,12 @@ class Job(JobSpec):
             state = state_of(body)
         return None if state.stopped else Again(_SOON, f"the undo waits until {lead} is stopped")
 
-    async def _left_to_people(self, context: StepContext, reason: str, says: str) -> Outcome:
+    async def _left_to_people(self, context: StepContext, reason: str, message: str) -> Outcome:
         metadata = (await self._forward(context))["metadata"]
         if (metadata.get("labels") or {}).get(SETTLED_LABEL) == "true":
             return Done(message="undone by hand")
         command = f"kubectl label job -n {context.namespace} {metadata['name']} {SETTLED_LABEL}=true"
-        return Wait(reason, f"{says}; fix what it left by hand, then confirm: {command}")
+        return Wait(reason, f"{message}; fix what it left by hand, then confirm: {command}")
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class JobSpec(Kind):
 
     def manifest(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
         """The Job of a template, suspended."""
-        marks = {STARTED_LABEL: started}
-        body = jobs.manifest(template, name, context.targets.owner, self.backoff_limit, marks)
+        labels = {STARTED_LABEL: started}
+        body = jobs.manifest(template, name, context.targets.owner, self.backoff_limit, labels)
         body["spec"]["suspend"] = True
         return body

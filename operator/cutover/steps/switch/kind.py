@@ -43,15 +43,15 @@ class Switch(SwitchSpec):
         old = body["spec"]["selector"]
         ours = old | self.selector
         if ours != old and selects(old, ours) and self.touches()[0] not in context.earlier:
-            says = f"Service {self.service} selects pods with {shown(ours)} already, by {shown(old)} alone"
+            message = f"Service {self.service} selects pods with {shown(ours)} already, by {shown(old)} alone"
             so = "they get traffic as soon as they are ready, and count as ready on the old side too"
             way_out = "first add a label to its selector that only the old pods have"
-            problems.append(Problem(f"{place}.selector", f"{says}, so {so}; {way_out}", warning=True))
+            problems.append(Problem(f"{place}.selector", f"{message}, so {so}; {way_out}", warning=True))
         if not any(target.resource in WORKLOADS for target in context.earlier) and not await self._made(context, ours):
-            says = f"no workload in namespace {context.namespace} creates pods with {shown(ours)}; create it, or fix the labels"
-            problems.append(Problem(f"{place}.selector", says))
-        if says := await dry_run_problem(context, ref, {"spec": {"selector": self.selector}}):
-            problems.append(Problem(f"{place}.selector", says))
+            message = f"no workload in namespace {context.namespace} creates pods with {shown(ours)}; create it, or fix the labels"
+            problems.append(Problem(f"{place}.selector", message))
+        if message := await dry_run_problem(context, ref, {"spec": {"selector": self.selector}}):
+            problems.append(Problem(f"{place}.selector", message))
         context.memo.pop(self._memo(context), None)
         await self._at_the_start(context, body)
         return problems
@@ -67,8 +67,8 @@ class Switch(SwitchSpec):
         live = _live(await context.targets.view(ref))
         if live != change.to:
             if live == change.was and context.applied and not context.reapply and await self._set_back(context, change):
-                says = f"somebody has set the selector of {ref} back to {shown(live)}"
-                return Pause("SwitchedBack", f"{says}; resume moves it again, abort rolls everything back")
+                message = f"somebody has set the selector of {ref} back to {shown(live)}"
+                return Pause("SwitchedBack", f"{message}; resume moves it again, abort rolls everything back")
             if short := await self._short(context, change.to, snapshot.facts["ready"]):
                 return Again(
                     context.next_look(),
@@ -89,12 +89,12 @@ class Switch(SwitchSpec):
         if snapshot is None:
             await context.targets.fence(ref)
             return Done()
-        marks = self.restores(snapshot)
-        moved = _live(await context.targets.view(ref)) == marks[0].ours
-        if moved and (short := await self._short_back(context, marks[0].to, snapshot)):
+        changes = self.restores(snapshot)
+        moved = _live(await context.targets.view(ref)) == changes[0].ours
+        if moved and (short := await self._short_back(context, changes[0].to, snapshot)):
             return old_side_not_ready(context, f"{ref} cannot be switched back yet: {short}")
-        body = await context.targets.change(ref, snapshot.uid, marks)
-        await context.targets.confirm(ref, snapshot.uid, marks)
+        body = await context.targets.change(ref, snapshot.uid, changes)
+        await context.targets.confirm(ref, snapshot.uid, changes)
         outcome = await self._followed(context, body, served=snapshot.facts["stood"][""] > 0)
         return stuck_after(context, outcome) if isinstance(outcome, Again) else outcome
 
@@ -103,10 +103,10 @@ class Switch(SwitchSpec):
         snapshot = await context.targets.saved(self.ref(context))
         if snapshot is None:
             return frozenset()
-        (mark,) = self.restores(snapshot)
-        if await self._short_back(context, mark.to, snapshot):
+        (change,) = self.restores(snapshot)
+        if await self._short_back(context, change.to, snapshot):
             return None
-        sides = [Side(self.service, labels, subset=True) for labels in mark.expects]
+        sides = [Side(self.service, labels, subset=True) for labels in change.expects]
         return frozenset(await behind(context.cluster, context.namespace, *sides))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
@@ -182,10 +182,10 @@ class Switch(SwitchSpec):
         strays = there - {pod["metadata"]["uid"] for pod in pods}
         if (there or not served) and not strays:
             return Done(ready=str(len(there)))
-        says = (
+        message = (
             f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {shown(chosen)}"
         )
-        return Again(context.next_look(), says if there else f"Service {self.service} has no ready endpoints yet")
+        return Again(context.next_look(), message if there else f"Service {self.service} has no ready endpoints yet")
 
 
 def _live(body: Json) -> Json:

@@ -81,12 +81,12 @@ class SwitchSpec(Kind):
         """Why no selector of this Service can be moved."""
         spec = body["spec"]
         if spec.get("type") == "ExternalName":
-            says = f"Service {self.service} is of type ExternalName, so it has no pods; name another Service"
+            message = f"Service {self.service} is of type ExternalName, so it has no pods; name another Service"
         elif not spec.get("selector"):
-            says = f"Service {self.service} has no selector, so its endpoints are set by hand; add one first"
+            message = f"Service {self.service} has no selector, so its endpoints are set by hand; add one first"
         else:
             return []
-        return [Problem(f"{place}.service", says)]
+        return [Problem(f"{place}.service", message)]
 
 
 def shown(labels: Mapping[str, str]) -> str:

@@ -36,7 +36,7 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         told = [*step.where.warnings(body, found, known, match)]
         if step.http_route:
             told += step.http_route.conflicts(body, await context.cluster.list(HTTP_ROUTES, context.namespace), found)
-        problems += [Problem(place, says, warning=True) for says in told]
+        problems += [Problem(place, message, warning=True) for message in told]
     except NotFound:
         pass  # said by preflight for every target
     except PlanError as error:
@@ -53,8 +53,8 @@ def _left(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]
     """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
     for left in step.where.leftovers(body, found):
         fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
-        says = f"{left.message}; remove it: {restore_command(step.ref(context), *fields)}"
-        yield Problem(f"{context.place}.traffic", says, warning=not (left.mirrors and step.mirror))
+        message = f"{left.message}; remove it: {restore_command(step.ref(context), *fields)}"
+        yield Problem(f"{context.place}.traffic", message, warning=not (left.mirrors and step.mirror))
 
 
 def _too_few(step: TrafficSpec, context: StepContext, found: list[Pair]) -> list[Problem]:
@@ -63,12 +63,12 @@ def _too_few(step: TrafficSpec, context: StepContext, found: list[Pair]) -> list
     for pair in found:
         both = f"{step.from_} and {step.to}"
         if pair.total == 0:
-            says = f"{both} have no weight in {step.ref(context)}, so there is nothing to shift"
-            problems.append(Problem(f"{context.place}.traffic", f"{says}; give {step.from_} its weight first"))
-        elif says := step.shift().too_coarse(pair.total):
+            message = f"{both} have no weight in {step.ref(context)}, so there is nothing to shift"
+            problems.append(Problem(f"{context.place}.traffic", f"{message}; give {step.from_} its weight first"))
+        elif message := step.shift().too_coarse(pair.total):
             where = f"{both} have {pair.total} in total in {step.where.word} {pair.route} of {step.ref(context)}"
             out = "give them weights that add up to 100"
-            problems.append(Problem(f"{context.place}.traffic.weights", f"{where}, and {says}; {out}"))
+            problems.append(Problem(f"{context.place}.traffic.weights", f"{where}, and {message}; {out}"))
     return problems
 
 

@@ -109,8 +109,8 @@ class TrafficSpec(Kind):
             raise ValueError("only http routes support headers and mirrors; move tcp and tls into a step of their own")
         if self.http_route and (subset := self.from_.subset or self.to.subset):
             raise ValueError(no_subset(subset))
-        if self.http_route and (says := no_prefix(self.match)):
-            raise ValueError(says)
+        if self.http_route and (message := no_prefix(self.match)):
+            raise ValueError(message)
         return self
 
     @property

@@ -19,8 +19,8 @@ def temporary_fields(
     """
     place, where = f"{context.place}.traffic", step.where
     if step.asks_for_http and (other := next((pair.route for pair in found if not pair.route.http), None)):
-        says = f"route {other} is not an http route, and only http routes support headers and mirrors; remove match and mirror"
-        raise PlanError(Problem(f"{place}.virtualService", says))
+        message = f"route {other} is not an http route, and only http routes support headers and mirrors; remove match and mirror"
+        raise PlanError(Problem(f"{place}.virtualService", message))
     fields = list[tuple[Role, Path, Json]]()
     for pair in found:
         fields += [(Role.MIRROR, *field) for field in (where.mirror(pair, step.mirror.percent) if step.mirror else ())]
@@ -28,8 +28,8 @@ def temporary_fields(
         if step.match:
             wanted = HeaderRoute(context.targets.step, pair.new, step.match)
             fields.append((Role.MATCH, *where.header_route(body, pair, wanted, f"{place}.match")))
-    if says := where.over_limit(body, [field[1:] for field in fields]):
-        raise PlanError(Problem(place, says))
+    if message := where.over_limit(body, [field[1:] for field in fields]):
+        raise PlanError(Problem(place, message))
     return fields
 
 
