@@ -345,7 +345,7 @@ def test_who_puts_the_value_back_is_named(shop: Shop) -> None:
     assert status.failure is not None
     assert status.failure.reason == "ForeignWriter"
     assert (
-        "Argo CD (application site) has put USE_NEW_SCHEMA of ConfigMap flags back while pods restarted"
+        "Argo CD (application site) has reverted USE_NEW_SCHEMA of ConfigMap flags while pods restarted"
         in status.failure.message
     )
     assert shop.objects() == before

@@ -141,13 +141,13 @@ async def test_values_that_are_put_back_under_restarting_pods_fail_the_step(
         cluster.objects[FLAGS]["metadata"].setdefault(part, {}).update(values)
     waiting = await do(cluster)
     assert isinstance(waiting, Again)
-    assert (f"{who} owns ConfigMap flags and may put it back" in waiting.message) is bool(marks)
+    assert (f"{who} manages ConfigMap flags and may revert it" in waiting.message) is bool(marks)
     edit(cluster, FLAGS, data=BEFORE)
     outcome = await do(cluster)
     assert isinstance(outcome, Failed)
     assert outcome.reason == "ForeignWriter"
     assert outcome.message.startswith(
-        f"{who} has put USE_NEW_SCHEMA, DUAL_WRITE of ConfigMap flags back while pods restarted"
+        f"{who} has reverted USE_NEW_SCHEMA, DUAL_WRITE of ConfigMap flags while pods restarted"
     )
     assert data(cluster) == BEFORE
 

@@ -70,7 +70,7 @@ async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owne
         would_be = await cluster.create(JOBS, owner.namespace, body, owner.account, dry_run=True)
     except (Rejected, Denied) as no:
         if isinstance(no, Denied) and not await cluster.may(owner.account, owner.namespace, "create", JOBS, ""):
-            return []  # said by preflight for all rights
+            return []  # preflight reports it with all other rights
         return [Problem(place, f"the server refuses the Job: {str(no).rpartition('strict decoding error: ')[2]}")]
     except NotFound:
         return []  # the namespace is going

@@ -152,7 +152,9 @@ async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext])
         return []
     role = rights.role(name, namespace, rights.rules(rights.of(no_patch), no_make, no_use))
     return [
-        Problem("serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(denied_rights)}; apply this:\n{role}")
+        Problem(
+            "serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(denied_rights)}; apply this:\n{role}"
+        )
     ]
 
 

@@ -34,14 +34,18 @@ def warnings(
     """
     namespace = body["metadata"]["namespace"]
     for route in (pair.route for pair in chosen):
-        own = [entry.get("headers") or {} for entry in route.body.get("match") or ()]
-        for one in match:
-            if any(criteria(one).items() <= headers.items() for headers in own):
-                yield matches_itself("route", route, one)
+        yield from _own_matches(route, match)
         above = everything[: everything.index(route)]
         if taker := next((one for one in above if one.at[1] == route.at[1] and takes_all(one.body)), None):
             yield f"route {taker} stands above route {route} and matches every request, so {route} gets none; move it below"
         yield from _of_weights(route, subsets, namespace)
+
+
+def _own_matches(route: Route, match: tuple[Match, ...]) -> Iterator[str]:
+    own = [entry.get("headers") or {} for entry in route.body.get("match") or ()]
+    for one in match:
+        if any(criteria(one).items() <= headers.items() for headers in own):
+            yield matches_itself("route", route, one)
 
 
 def _of_weights(route: Route, subsets: Container[tuple[str, str]], namespace: str) -> Iterator[str]:

@@ -86,20 +86,21 @@ class VirtualService(Routing):
             return None
         chosen: dict[int, Route] = {}
         problems = []
-        for field, protocol, named in (
-            ("routes", "http", self.routes),
-            ("tcp", "tcp", self.tcp),
-            ("tls", "tls", self.tls),
-        ):
-            there = [(at, route) for at, route in enumerate(routes) if route.at[1] == protocol]
-            for one in named:
-                found = [(at, route) for at, route in there if one in route.names]
-                if len(found) == 1:
-                    chosen[found[0][0]] = found[0][1]  # once, though a port and another may both lead to it
-                    continue
-                message = self._not_one(protocol, one, len(found), [route for _, route in there])
-                problems.append(Problem(f"{where}.{field}", message))
+        for field, protocol, name in self._names_given():
+            there = {at: route for at, route in enumerate(routes) if route.at[1] == protocol}
+            found = [at for at, route in there.items() if name in route.names]
+            if len(found) == 1:
+                chosen[found[0]] = there[found[0]]  # once, though two ports or hosts may both lead to it
+                continue
+            message = self._not_one(protocol, name, len(found), [*there.values()])
+            problems.append(Problem(f"{where}.{field}", message))
         return list(chosen.values()), problems
+
+    def _names_given(self) -> Iterator[tuple[str, str, str | int]]:
+        """Each field that names routes, their protocol, and one of the names."""
+        yield from (("routes", "http", name) for name in self.routes)
+        yield from (("tcp", "tcp", port) for port in self.tcp)
+        yield from (("tls", "tls", host) for host in self.tls)
 
     def _not_one(self, protocol: str, one: str | int, count: int, there: list[Route]) -> str:
         known = ", ".join(sorted({str(name) for route in there for name in route.names})) or "none"

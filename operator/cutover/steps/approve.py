@@ -27,6 +27,6 @@ class Approve(Kind):
         return (StageRule(f"approval: {self.message}", needs_approval=True),)
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Look whether somebody has approved."""
+        """Report whether somebody has approved."""
         del stage, prefetched
         return Done() if context.approved else Wait("AwaitingApproval", self.message)

@@ -1,4 +1,4 @@
-"""The kind `check`: changes nothing; its gates must hold for a while."""
+"""The kind `check`: changes nothing; its gates must pass for a while."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cutover.steps.kind import Kind, Purpose, StepContext
 
 
 class Check(Kind):
-    """Lets the gates of the step watch for a while (soak). It changes nothing, so twice is harmless."""
+    """Evaluates the gates of the step for a while (soak). It changes nothing, so twice is harmless."""
 
     key: ClassVar[str] = "check"
     undoes: ClassVar[bool] = False
@@ -21,19 +21,21 @@ class Check(Kind):
     needs_gates: ClassVar[bool] = True
 
     for_: Duration = Field(
-        default=timedelta(), alias="for", description="How long the gates are watched; they must pass at its end."
+        default=timedelta(),
+        alias="for",
+        description="How long the gates are evaluated; they must pass at the end of that time.",
     )
 
     def stages(self) -> tuple[StageRule, ...]:
-        """One: the watching."""
+        """One: the evaluation of the gates."""
         span = f" for {show_duration(self.for_)}" if self.for_ else ""
         return (StageRule(f"watch the gates{span}", self.for_),)
 
     def purposes(self) -> frozenset[Purpose]:
-        """Its gates prove something."""
+        """Its gates verify something."""
         return frozenset({Purpose.VERIFIES})
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Nothing; the gates do it."""
+        """Nothing; the gates are evaluated."""
         del context, stage, prefetched
         return Done()

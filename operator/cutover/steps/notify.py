@@ -1,4 +1,4 @@
-"""The kind `notify`: tells people."""
+"""The kind `notify`: posts a message to a provider."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cutover.steps.kind import Kind, Purpose, StepContext
 from cutover.steps.preconditions import unknown_provider
 
 _PATIENCE: Final = 30.0
-"""Seconds after which the plan goes on, whether somebody took the message or not."""
+"""Seconds after which the plan continues, whether the message was delivered or not."""
 
 Said = Annotated[str, Field(min_length=1, max_length=400)]
 
 
 class Notify(Kind):
-    """Posts a message to a provider, and the opposite on rollback.
+    """Posts a message to a provider, and another one on rollback.
 
-    It changes nothing in the cluster. A process posts it once an attempt, however often it has to read the plan anew. Twice is
-    harmless in that a message may come twice: once of each process that does the step, and where a receiver took it and its
-    answer was lost. A receiver that takes nothing never fails the step.
+    It changes nothing in the cluster. A process posts it once per attempt, however often it reads the plan again. Twice is
+    harmless in that a message may arrive twice: once from each process that does the step, and where a receiver accepted it and its
+    answer was lost. A receiver that accepts nothing never fails the step.
     """
 
     key: ClassVar[str] = "notify"
@@ -32,11 +32,11 @@ class Notify(Kind):
     bounded: ClassVar[bool] = False
 
     provider: Label = Field(description="Name of a provider that the administrator has configured under notify.")
-    message: Said = Field(description="What is said.")
+    message: Said = Field(description="The message.")
     undo_: Said | None = Field(
         default=None,
         alias="undo",
-        description="What is said when the step is undone. Left out: undone, and the message.",
+        description="The message when the step is undone. Default: undone, and the message.",
     )
 
     def stages(self) -> tuple[StageRule, ...]:
@@ -44,16 +44,16 @@ class Notify(Kind):
         return (StageRule(f"tell {self.provider}: {self.message}"[:512]),)
 
     def purposes(self) -> frozenset[Purpose]:
-        """It tells people."""
+        """It notifies people."""
         return frozenset({Purpose.NOTIFIES})
 
     async def examine(self, context: StepContext) -> list[Problem]:
-        """The provider is there."""
+        """The provider exists."""
         message = unknown_provider(context.messenger, self.provider)
         return [Problem(f"{context.place}.notify.provider", message)] if message else []
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Post the message, then look what has become of it."""
+        """Post the message, then report its delivery."""
         del stage, prefetched
         if (
             context.applied and context.messenger.delivery(_key(context, "do")) is None
@@ -65,13 +65,13 @@ class Notify(Kind):
         return Done(message=f"not delivered to {self.provider}: {delivery.error}" if delivery.error else "")
 
     async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
-        """Post the opposite, and wait for nobody: other undos are behind this one."""
+        """Post the message of the undo without waiting for its delivery: other undos come after this one."""
         del prefetched
         self._post(context, "undo")
         return Done()
 
     def _post(self, context: StepContext, verb: str) -> Delivery:
-        """Post the message, if this process has not; what becomes of it."""
+        """Post the message, if this process has not; its delivery."""
         plan = context.targets.owner.plan
         title = f"MigrationPlan {plan.namespace}/{plan.name}: step {context.targets.step}"
         text, tone = self.message, Tone.INFO
@@ -81,6 +81,6 @@ class Notify(Kind):
 
 
 def _key(context: StepContext, verb: str) -> tuple[str | int, ...]:
-    """Not of `work.memory`, which is lost when the plan was changed while it was saved: a message cannot be prefetched for."""
+    """Not kept in `memo`, which is lost when the plan is changed while it is saved: a message cannot be prefetched for."""
     owner = context.targets.owner
     return owner.uid, owner.run, context.targets.step, context.attempt, verb

@@ -1,4 +1,4 @@
-"""Checks that several kinds make before the first step. Read-only; what one kind alone checks stands beside it."""
+"""Checks before the first step that several kinds share. Read-only; checks of one kind stand in its own file or folder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from cutover.steps.kind import StepContext, Target
 
 
 async def dry_run_problem(context: StepContext, ref: Ref, patch: Json) -> str:
-    """What the server says against a strategic merge patch of an object, asked by a dry run; empty when it takes it.
+    """Why the server would refuse a strategic merge patch of an object, by a dry run; empty when it accepts it.
 
-    Not asked of what an earlier step writes: it looks different by then. What preflight says of every target is left to it.
+    Not asked for a target of an earlier step: it is different by then. What preflight reports for every target is left to preflight.
     """
     if Target(ref.resource, ref.name) in context.earlier:
         return ""
@@ -25,7 +25,7 @@ async def dry_run_problem(context: StepContext, ref: Ref, patch: Json) -> str:
 
 
 async def may_not_patch(context: StepContext, ref: Ref, refused: Rejected | Denied) -> bool:
-    """Whether the account may not patch the object at all, which preflight says of every target."""
+    """Whether the account may not patch the object at all, which preflight reports for every target."""
     if not isinstance(refused, Denied):
         return False
     return not await context.cluster.may(
@@ -34,7 +34,7 @@ async def may_not_patch(context: StepContext, ref: Ref, refused: Rejected | Deni
 
 
 def unknown_provider(messenger: Messenger, name: str) -> str:
-    """What is said of a provider of messages that is not there; empty when it is."""
+    """Why a provider of messages cannot be used; empty when it exists."""
     if messenger.knows(name):
         return ""
     known = ", ".join(messenger.names()) or "none"

@@ -14,33 +14,33 @@ from cutover.steps.kind import StepContext
 from cutover.targets.snapshots import Snapshot
 
 _UNDO_LIMIT: Final = 60.0
-"""Seconds that an undo waits before it says that somebody has to help."""
+"""Seconds that an undo waits before it is Stuck, which tells people to look."""
 UNDO_LIMIT_WITH_PODS: Final = 600.0
-"""The same where pods have to come or go: as long as a Deployment is given by default."""
+"""The same where pods must start or stop: as long as the default progress deadline of a Deployment."""
 _LONG_FOR_A_POD: Final = 15.0
-"""Seconds after which people ask why pods do not start, and from one such look to the next."""
+"""Seconds until the reason why pods do not start is read, and from one such read to the next."""
 
 
 def old_side_not_ready(context: StepContext, message: str) -> Outcome:
-    """Traffic cannot be switched back yet: it is prefetched at again, and after a while said to be Stuck."""
+    """Traffic cannot go back yet: look again, and become Stuck after a while."""
     return Again(context.next_look(), message) if context.elapsed < _UNDO_LIMIT else Wait("OldSideNotReady", message)
 
 
 def stuck_after(context: StepContext, again: Again, limit: float = UNDO_LIMIT_WITH_PODS) -> Outcome:
-    """What an undo waits for comes by itself, until it has taken so long that somebody has to look: it is Stuck then."""
+    """Wait for what should happen by itself; after `limit` seconds the undo is Stuck, so that somebody looks."""
     return again if context.elapsed < limit else Wait("NotBackYet", again.message)
 
 
 def pod_counts(body: Json, resource: Resource) -> list[int]:
-    """For the snapshot: how many pods a workload had before a step, in all and available."""
+    """For the snapshot: how many pods a workload had before a step, in total and available."""
     rollout = Rollout.of(body, resource)
     return [rollout.total, rollout.available]
 
 
 def restored(context: StepContext, rollout: Rollout, before: Snapshot) -> bool:
-    """Whether a workload on its way back is as it was: complete, or, after a while, no worse than it was.
+    """Whether the rollback of a workload is complete, or, after a while, no worse than before the step.
 
-    An undo that asked for more could never end, and all earlier ones would wait for it.
+    An undo that required more than there was could never end, and every earlier undo would wait for it.
     """
     if rollout.complete:
         return True
@@ -49,17 +49,17 @@ def restored(context: StepContext, rollout: Rollout, before: Snapshot) -> bool:
 
 
 def needs_manual_deletion(context: StepContext, ref: Ref, body: Json, rollout: Rollout) -> Wait | None:
-    """Pods of a workload on its way back that no controller replaces by itself; one of a StatefulSet is given some time."""
+    """Pods of a rollback that no controller replaces by itself; a StatefulSet is given some time first."""
     if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and context.elapsed > _UNDO_LIMIT)):
         return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
     return None
 
 
 async def why_pods_wait(context: StepContext, ref: Ref, body: Json) -> str:
-    """Why pods of a workload do not start, by the scheduler's and the kubelet's reason, such as a Secret that is not there.
+    """Why pods of a workload do not start, by the scheduler's and the kubelet's reason, such as a missing Secret.
 
-    Only the kubelet may read Secrets, so nobody can tell before. Asked once it takes long, and then seldom: a rollout of hundreds
-    of pods brings as many events. Begins with a semicolon, or is empty.
+    Only the kubelet may read Secrets, so this cannot be checked in advance. Read once it takes long, and then rarely: a rollout of hundreds
+    of pods brings as many events. Starts with a semicolon, or is empty.
     """
     if context.elapsed < _LONG_FOR_A_POD:
         return ""
@@ -77,7 +77,7 @@ async def _why_not_started(context: StepContext, ref: Ref, body: Json) -> str:
 
 
 def blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Pause | Failed | None:
-    """A rollout that does not get on by itself. Who pauses it wishes to stop: nothing is undone, and a person decides."""
+    """A rollout that does not progress by itself. Pausing it is a request to stop: nothing is undone, and a person decides."""
     if rollout.paused:
         message = paused(ref, "its rollout does not progress")
         return Pause("DeploymentPaused", f"{message}, then resume the plan; abort rolls everything back")
@@ -86,7 +86,7 @@ def blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Pause | Failed 
 
 
 def undo_blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Wait | None:
-    """The same on rollback, which goes on by itself once nothing hinders it."""
+    """The same for an undo, which continues by itself once nothing blocks it."""
     if rollout.paused:
         return Wait("DeploymentPaused", paused(ref, "its old pods do not come back"))
     message = _stalled(context, ref, rollout)

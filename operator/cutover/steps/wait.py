@@ -23,7 +23,7 @@ class Delay(Kind):
         alias="for",
         description="How long.",
         json_schema_extra=validations(
-            ("duration(self) > duration('0s')", "waiting for 0s does nothing; give a time or drop the step")
+            ("duration(self) > duration('0s')", "waiting for 0s does nothing; give a duration or remove the step")
         ),
     )
 
@@ -31,7 +31,7 @@ class Delay(Kind):
     @classmethod
     def _some_time(cls, span: timedelta) -> timedelta:
         if not span:
-            raise ValueError("waiting for 0s does nothing; give a time or drop the step")
+            raise ValueError("waiting for 0s does nothing; give a duration or remove the step")
         return span
 
     def stages(self) -> tuple[StageRule, ...]:
@@ -39,6 +39,6 @@ class Delay(Kind):
         return (StageRule(f"wait for {show_duration(self.for_)}", self.for_),)
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Nothing; the dwell does it."""
+        """Nothing; the dwell of the stage is the wait."""
         del context, stage, prefetched
         return Done()

@@ -1,4 +1,4 @@
-"""What a `deploy` step will change, as a dry run of the server tells it. Writes nothing. Used before the step and at its first write."""
+"""What a `deploy` step will change, by a dry run of the server. Writes nothing. Used before the first step and at the first write."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _TRIES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What the step will change, as the server told it.
+    """What the step will change, by the server's dry run.
 
     Attributes:
         body: the workload before.
         fields: each with its value before and after.
         after: its spec after.
-        carried: weight that the pods carried before the step; only asked when the step raises the replicas.
+        carried: the weight that the pods had before the step; read only when the step raises the replicas.
     """
 
     body: Json
@@ -35,9 +35,9 @@ class Foreseen:
 
 
 async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
-    """Let the server say what would change. Raises PlanError for a container that is not there.
+    """Ask the server what would change. Raises PlanError for a container that does not exist.
 
-    The dry run is bound to the version it is compared with, so that nobody else's change is taken for ours.
+    The dry run names the version it is compared with; otherwise somebody else's change could be taken for ours.
     """
     ref = step.rolls_out().ref(context.namespace)
     account, body = context.targets.owner.account, await context.targets.view(ref)

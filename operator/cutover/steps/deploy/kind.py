@@ -28,7 +28,7 @@ from cutover.steps.rollouts import (
 from cutover.targets.snapshots import Snapshot
 
 _LOOK_AGAIN: Final = 30.0
-"""Seconds; the workload is streamed, so this only mends a lost event."""
+"""Seconds; the workload is streamed, so this only makes up for a lost event."""
 _REPLICAS: Final[Path] = ("spec", "replicas")
 _PAUSED: Final[Path] = ("spec", "paused")
 
@@ -36,24 +36,24 @@ _PAUSED: Final[Path] = ("spec", "paused")
 class Deploy(DeploySpec):
     """Rolls out a workload.
 
-    Changes: the images and replicas named here, and what `patch` changes; which fields these are, a dry run of the server
-    tells before the first write, and the snapshot keeps each with its old value and ours. Twice is harmless, because each
-    field is brought to a value and a field that has it is not written; after a crash the snapshot that exists is the one
-    that counts. Undo brings back the values from the snapshot and waits for the old pods.
+    Changes: the images and replicas named here, and what `patch` changes. Which fields these are, a dry run of the server
+    tells before the first write, and the snapshot has each with its old value and ours. Twice is harmless, because each
+    field is set to a value and a field that has it is not written; after a crash the snapshot that exists is the one
+    that counts. Undo restores the values from the snapshot and waits for the old pods.
     """
 
     async def examine(self, context: StepContext) -> list[Problem]:
-        """Nothing else steers the replicas, the server takes the change, and nobody has paused the rollout."""
+        """Nothing else manages the replicas, the server accepts the change, and nobody has paused the rollout."""
         return await preconditions.examine(self, context)
 
     async def prefetch(self, context: StepContext, stage: int) -> Any:
-        """Ask what will change, unless the snapshot says it already."""
+        """Ask what will change, unless there is a snapshot that has it."""
         del stage
         known = context.targets.remembers(self.rolls_out().ref(context.namespace))
         return None if known else await foresee(self, context)
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Set the fields, then look how far the rollout is."""
+        """Set the fields, then report the progress of the rollout."""
         del stage
         ref = self.rolls_out().ref(context.namespace)
         known = await context.targets.saved(ref) if context.targets.remembers(ref) else None
@@ -63,7 +63,7 @@ class Deploy(DeploySpec):
             return await foreign_writer(context, ref, "the fields of this step")
         body = await context.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
-        note_written(context)
+        note_written(context)  # after the write: from here on another value is somebody else's
         if rollout.at_rest:
             return Done(ready=rollout.text)
         outcome, why = blocked(context, ref, rollout), await why_pods_wait(context, ref, body)
@@ -72,17 +72,19 @@ class Deploy(DeploySpec):
         return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
 
     async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
-        """Set the fields back, wait until the old pods are available again, and read the fields back.
+        """Restore the fields, wait until the old pods are available again, and read the fields back.
 
-        A Deployment that was paused is paused again only then: paused, it would not bring the old pods back.
+        A Deployment that was paused is paused again last: while paused, it would not bring the old pods back.
         """
         del prefetched
         forget_written(context)
         ref = self.rolls_out().ref(context.namespace)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
+            # Nothing was written; the fence makes a late write of a former process fail.
             await context.targets.fence(ref)
             return Done()
+        # Traffic before pods: fewer replicas under the same weight would lose requests.
         if busy := await self._still_carries(context, ref, snapshot):
             return Wait("StillCarriesTraffic", busy)
         changes = self.restores(snapshot)
@@ -95,7 +97,7 @@ class Deploy(DeploySpec):
             return Done(ready=rollout.text)
         message = f"{rollout.text} pods of the old template are ready"
         again = Again(_LOOK_AGAIN, message, rollout.text, reached=rollout.reached)
-        if sooner != changes and not rollout.current:  # the pause may be ours already, and only not seen yet
+        if sooner != changes and not rollout.current:  # the pause may be our own write, not yet seen by the controller
             return again
         return (
             undo_blocked(context, ref, rollout)
@@ -104,12 +106,12 @@ class Deploy(DeploySpec):
         )
 
     async def _snapshot(self, context: StepContext, prefetched: Any) -> Snapshot:
-        """What the fields are before the first write, and what they will be."""
+        """The fields before the first write, and what they will be."""
         ref = self.rolls_out().ref(context.namespace)
         try:
             foreseen = prefetched if isinstance(prefetched, Foreseen) else await foresee(self, context)
         except (PlanError, Rejected, Denied):
-            # A process that died in the middle may have written already what is now refused a second time.
+            # A process that died in between may have written already what the server now refuses a second time.
             if known := await context.targets.saved(ref):
                 return known
             raise
@@ -118,7 +120,7 @@ class Deploy(DeploySpec):
         return await context.targets.snapshot(ref, foreseen.body, paths, facts, ours)
 
     async def _still_carries(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> str:
-        """Why replicas cannot go down yet: the pods carry more weight than before the step. Empty when they may."""
+        """Why replicas cannot go down yet: the pods have more weight than before the step. Empty when they can."""
         was = next((value for path, value in snapshot.values if path == _REPLICAS), None)
         if was is None:
             return ""

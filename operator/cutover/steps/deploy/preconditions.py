@@ -17,9 +17,9 @@ from cutover.targets.snapshots import too_large
 
 
 async def examine(step: DeploySpec, context: StepContext) -> list[Problem]:
-    """Nothing else steers the replicas, the server takes the change, and nobody has paused the rollout.
+    """Nothing else manages the replicas, the server accepts the change, and nobody has paused the rollout.
 
-    Only the first step that touches a workload is tried out: a later one starts from what this one leaves.
+    Only the first step of a workload is tried by a dry run: a later one starts from what that one leaves.
     """
     ref = step.rolls_out().ref(context.namespace)
     problems = await _autoscaled(step, context, ref)
@@ -47,13 +47,13 @@ async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
     try:
         foreseen = await foresee(step, context)
     except NotFound:
-        return []  # said by preflight for every target
+        return []  # preflight reports it for every target
     except PlanError as error:
         return list(error.problems)
     except (Rejected, Denied) as refused:
         if await may_not_patch(context, ref, refused):
             return []
-        message = str(refused).rpartition("strict decoding error: ")[2]  # before it stands all of the patch
+        message = str(refused).rpartition("strict decoding error: ")[2]  # the server quotes the whole patch before that
         return [Problem(f"{where}.patch" if step.patch else where, f"the server refuses it: {message}")]
     problems = await _missing_config_maps(context, foreseen.after)
     if huge := too_large(ref, foreseen.fields):
@@ -68,7 +68,7 @@ async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
 
 
 async def _missing_config_maps(context: StepContext, spec: Json) -> list[Problem]:
-    """ConfigMaps and keys for want of which the new pods would not start; what an earlier step writes may come yet."""
+    """ConfigMaps and keys that the new pods need and that do not exist; an earlier step may still write its own."""
     if spec.get("replicas") == 0:
         return []
     needs = [one for one in references(spec["template"]["spec"]) if not one.optional]

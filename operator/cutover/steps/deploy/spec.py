@@ -42,7 +42,7 @@ class DeploySpec(Kind):
     key: ClassVar[str] = "deploy"
     passable: ClassVar[bool] = True
 
-    workload: Workload = Field(description="What is rolled out.")
+    workload: Workload = Field(description="The workload to roll out.")
     images: tuple[Image, ...] = Field(
         default=(),
         max_length=32,
@@ -50,12 +50,12 @@ class DeploySpec(Kind):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["container"]},
     )
     replicas: int | None = Field(
-        default=None, ge=0, le=100_000, description="Replicas to set; left out, they stay. Not for a DaemonSet."
+        default=None, ge=0, le=100_000, description="Replicas to set. Default: unchanged. Not for a DaemonSet."
     )
     patch: dict[str, Any] = Field(
         default_factory=dict,
         max_length=64,
-        description="Strategic merge patch on the workload's spec, for all the rest.",
+        description="Strategic merge patch of the workload's spec, for everything else.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 
@@ -89,7 +89,7 @@ class DeploySpec(Kind):
         return (StageRule(f"roll out {', '.join(parts)}"[:512]),)
 
     def purposes(self) -> frozenset[Purpose]:
-        """Another version, or none of it any more."""
+        """Another version, or the end of the old one."""
         return frozenset({Purpose.CONFIGURES if self.replicas != 0 else Purpose.RETIRES_OLD_VERSION})
 
     def touches(self) -> tuple[Target, ...]:
@@ -101,19 +101,19 @@ class DeploySpec(Kind):
         return Target(self.workload.resource, self.workload.name)
 
     def restores(self, snapshot: Snapshot) -> list[Change]:
-        """Each field that was set."""
+        """Each field that the step sets."""
         return [
             Change(path, to=was, was=was, ours=ours)
             for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
 
     def fields(self, target: Target, body: Json) -> list[str]:
-        """The images, the replicas, and each place at which the patch says something."""
+        """The images, the replicas, and each field of the patch."""
         del target
         return list(spec_patch.expressions(self.joined(body["spec"]), ".spec"))
 
     def predicted_spec(self, target: Target, spec: Json) -> Json:
-        """As merged here; what the server adds to it says nothing about pods."""
+        """As merged here; what the server adds does not concern pods."""
         del target
         return merge(spec, self.joined(spec))
 

@@ -17,7 +17,7 @@ from cutover.targets.snapshots import too_large
 
 
 async def examine(step: FlagsSpec, context: StepContext) -> list[Problem]:
-    """The ConfigMap takes the values, all its readers are named, and each restart would come to an end."""
+    """The ConfigMap accepts the values, all its readers are named, and each restart can complete."""
     place, (flags, *workloads) = f"{context.place}.flags", step.refs(context)
     problems = list[Problem]()
     found, huge = dict[str, str](), ""
@@ -27,7 +27,7 @@ async def examine(step: FlagsSpec, context: StepContext) -> list[Problem]:
         values = [(("data", key), before.get(key, ABSENT), value) for key, value in step.set_.items()]
         huge = too_large(flags, values)
     except NotFound:
-        pass  # said by preflight for every target
+        pass  # preflight reports it for every target
     for key, message in found.items():
         problems.append(Problem(f"{place}.{f'set.{key}' if key else 'configMap'}", message))
     if huge:
@@ -63,7 +63,7 @@ async def _examine_restart(context: StepContext, ref: Ref, where: str) -> list[P
 
 
 async def unlisted_readers(step: FlagsSpec, context: StepContext) -> list[Problem]:
-    """Workloads that read one of the keys and are not named: without them nobody could say that every pod is done."""
+    """Workloads that read one of the keys and are not named: without them nobody could tell that every pod has the new value."""
     named = {(workload.resource, workload.name) for workload in (*step.reload, *step.leave)}
     listed = await asyncio.gather(*(context.cluster.list(resource, context.namespace) for resource in WORKLOADS))
     problems = []

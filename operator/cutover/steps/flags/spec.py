@@ -21,7 +21,7 @@ from cutover.targets.snapshots import Snapshot
 
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _LONGEST: Final = 40
-"""Characters of one value in what is shown to people."""
+"""Characters of one value in messages."""
 _MAINTENANCE: Final[Mapping[str, Purpose]] = {
     **dict.fromkeys(("true", "on", "yes", "1", "enabled"), Purpose.STARTS_MAINTENANCE),
     **dict.fromkeys(("false", "off", "no", "0", "disabled"), Purpose.ENDS_MAINTENANCE),
@@ -37,17 +37,20 @@ class FlagsSpec(Kind):
 
     config_map: Name = Field(description="Name of the ConfigMap.")
     set_: dict[str, Value] = Field(
-        alias="set", min_length=1, max_length=64, description="Keys of its data with their new values; others stay."
+        alias="set",
+        min_length=1,
+        max_length=64,
+        description="Keys of its data with their new values. Keys not named here stay.",
     )
     reload: tuple[Workload, ...] = Field(
         default=(),
         max_length=16,
-        description="Workloads to restart, all at once: each that reads one of the keys, as variable or file.",
+        description="Workloads to restart, all at once: every workload that reads one of the keys, as a variable or a file.",
     )
     leave: tuple[Workload, ...] = Field(
         default=(),
         max_length=16,
-        description="Workloads that read one of the keys and are left alone: their pods may go on with the old value.",
+        description="Workloads that read one of the keys and are not restarted: their pods may keep the old value.",
     )
 
     @field_validator("set_", mode="before")
@@ -81,7 +84,7 @@ class FlagsSpec(Kind):
         return (StageRule(f"set {values} in ConfigMap {self.config_map}{restarts}"[:512]),)
 
     def purposes(self) -> frozenset[Purpose]:
-        """Another configuration; a key named after maintenance says by its value whether that begins or ends."""
+        """Another configuration; the value of a key named after maintenance tells whether maintenance starts or ends."""
         said = {_MAINTENANCE.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
         return frozenset({Purpose.CONFIGURES, *(purpose for purpose in said if purpose)})
 
@@ -91,12 +94,12 @@ class FlagsSpec(Kind):
         return (Target(CONFIG_MAPS, self.config_map), *workloads)
 
     def rolls_out(self) -> Target | None:
-        """The workload, if there is just one."""
+        """The workload, if there is exactly one."""
         restarted = self.touches()[1:]
         return restarted[0] if len(restarted) == 1 else None
 
     def restores(self, snapshot: Snapshot) -> list[Change]:
-        """Each key, or the annotation with both its values."""
+        """Each key, or the annotation with both of its values."""
         return [
             Change(path, to=was, was=was, ours=ours, previous=(second_id(ours),) if path == RESTARTED_BY else ())
             for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
@@ -110,7 +113,7 @@ class FlagsSpec(Kind):
         return [f".spec.template.metadata.annotations[{json.dumps(RESTART)}]"]
 
     def predicted_spec(self, target: Target, spec: Json) -> Json:
-        """A workload that is restarted gets another template."""
+        """A restarted workload gets another pod template."""
         if target.resource == CONFIG_MAPS:
             return spec
         return merge(spec, {"template": {"metadata": {"annotations": {RESTART: "restarted"}}}})

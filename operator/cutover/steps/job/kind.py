@@ -1,4 +1,4 @@
-"""The kind `job`: runs a Job from a template, and another one to take back what it did."""
+"""The kind `job`: runs a Job from a template, and another Job to undo it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cutover.steps.rollouts import stuck_after
 from cutover.targets.fields import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"
-"""A person sets it to ``true`` on the Job of a step: what it did has been taken back by hand."""
+"""A person sets it to ``true`` on the Job of a step: what it did has been undone by hand."""
 _LOOK_AGAIN: Final = 30.0
-"""Seconds; Jobs are streamed, so this only mends a lost event."""
+"""Seconds; Jobs are streamed, so this only makes up for a lost event."""
 _SOON: Final = 2.0
 _NONE: Final = "-"
 _DIGITS: Final = 12
-"""Of a uid are saved: 48 bits tell a Job from another one under its name, and a status of 64 steps has its bounds."""
+"""Characters of a uid that are saved: 48 bits tell a Job from another one with its name, and keep a status of 64 steps small."""
 _SUSPEND: Final = ("spec", "suspend")
 _STARTED: Final = ("metadata", "labels", STARTED_LABEL)
 
@@ -30,15 +30,15 @@ _STARTED: Final = ("metadata", "labels", STARTED_LABEL)
 class Job(JobSpec):
     """Runs a Job, and an undo Job on rollback.
 
-    A Job is made suspended, under a name that follows from (plan uid, run, step, attempt, do or undo). Its uid is saved
-    with the step, and only then is it let run, by a patch that works once in its life. So twice is harmless: a name is
-    taken once, a late creation makes nothing that runs, and a Job that has vanished is known to be lost and never made
-    again. An undo first takes the name of a forward Job that is not there, suspends the one that is, and waits until its
+    A Job is created suspended, under a name derived from (plan uid, run, step, attempt, do or undo). Its uid is saved
+    with the step, and only then it is started, by a patch that works only once. So twice is harmless: a name is
+    taken once, a late creation creates nothing that runs, and a Job that was deleted is known to be lost and is not created
+    again. An undo first takes the name of a forward Job that does not exist, suspends one that does, and waits until its
     pods are gone.
     """
 
     async def examine(self, context: StepContext) -> list[Problem]:
-        """The server takes both Jobs."""
+        """The server accepts both Jobs."""
         problems: list[Problem] = []
         for field, template in self.templates():
             body = self.manifest(context, self.name_of(context, undo=field == "undo"), template)
@@ -49,7 +49,7 @@ class Job(JobSpec):
     # --- forward ------------------------------------------------------------------------------------------------------
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Run the Job, and look how it ends."""
+        """Run the Job, and report how it ends."""
         del stage, prefetched
         try:
             return await self._run(context, self.name_of(context), self.template, context.made, "")
@@ -57,25 +57,27 @@ class Job(JobSpec):
             return Again(_SOON, "the Job was deleted just now")
 
     async def _run(self, context: StepContext, name: str, template: Json, uid: str, before: str) -> Outcome:
-        """Make a Job, save its uid, let it run, look how it ends: one of these a call.
+        """Create a Job, save its uid, start it, report how it ends: one of these per call.
 
         Args:
             context: as for `do`.
             name: of the Job.
             template: what it runs.
-            uid: what is saved of its uid; empty before it is made.
-            before: what is saved in front of that.
+            uid: what is saved of its uid; empty before it is created.
+            before: what is saved before that.
         """
         ref = Ref(JOBS, context.namespace, name)
         body = context.cluster.seen(ref) or await jobs.read(context.cluster, ref)
         if body is None and not uid:
             body = await self._make(context, name, template)
-        if body is None or (uid and _mark(body) != uid):
+        if body is None or (uid and _short_uid(body) != uid):
             return self._vanished(context, name, before)
         state = state_of(body)
+        # The uid is saved before the Job is started: from then on a deleted Job is known to be lost, and is never run twice.
         if not uid:
-            await context.targets.change(ref, state.uid, ())  # a process that slept meanwhile ends here
-            return Again(0.0, f"Job {name} is created", made=before + _mark(body))
+            await context.targets.change(ref, state.uid, ())  # a process that was suspended in the meantime ends here
+            return Again(0.0, f"Job {name} is created", made=before + _short_uid(body))
+        # The label changes in the same write as suspend and never back, so a Job that somebody suspends is not started again.
         if state.started == "false" and not state.finished:
             changes = [
                 Change(_SUSPEND, to=False, was=True, ours=False),
@@ -93,8 +95,9 @@ class Job(JobSpec):
         return await self._running(context, state)
 
     def _vanished(self, context: StepContext, name: str, before: str) -> Outcome:
+        """A Job whose uid was saved and that does not exist any more."""
         if context.applied and not before:
-            return Done()  # it was seen to succeed
+            return Done()  # it was seen to succeed before it was deleted
         return Failed("JobVanished", f"Job {name} is gone, and how it ended is unknown; it is not created again")
 
     async def _running(self, context: StepContext, state: State) -> Outcome:
@@ -103,7 +106,7 @@ class Job(JobSpec):
         if state.deleting:
             return Again(_SOON, f"{lead} is being deleted")
         if state.suspended:
-            # With our label, so that a Job that lost it goes on inside our books.
+            # With our label, so that a Job that lost it is known as started again.
             patch = f'{{"metadata":{{"labels":{{"{STARTED_LABEL}":"true"}}}},"spec":{{"suspend":false}}}}'
             command = f"kubectl patch job -n {context.namespace} {state.name} -p '{patch}'"
             why = (
@@ -138,43 +141,44 @@ class Job(JobSpec):
     async def _undo(self, context: StepContext) -> Outcome:
         saved, _, back = context.made.partition(" ")
         forward = "" if saved == _NONE else saved
-        if not back and (
-            outcome := await self._clear(context, forward)
-        ):  # else it was clear when the undo Job was made
+        # First the forward Job must be over: an undo beside it would undo what is still being done. Once the undo Job has been
+        # created it was over, so it is not asked again.
+        if not back and (outcome := await self._clear(context, forward)):
             return outcome
         if self.undo_ is None:
             name = self.name_of(context)
             message = f"Job {name} of a step without undo has started, so what it changed is unknown"
-            return await self._left_to_people(context, "NoUndo", f"{message}; {jobs.logs(context.namespace, name)}")
+            return await self._ask_people(context, "NoUndo", f"{message}; {jobs.logs(context.namespace, name)}")
         name, before = self.name_of(context, undo=True), f"{forward or _NONE} "
         outcome = await self._run(context, name, self.undo_, back, before)
         if isinstance(outcome, Failed):
-            return await self._left_to_people(context, outcome.reason, outcome.message)
+            return await self._ask_people(context, outcome.reason, outcome.message)
         return outcome
 
     async def _clear(self, context: StepContext, forward: str) -> Outcome | None:
-        """Make sure that the forward Job does nothing any more; None when what it did is to be undone."""
+        """Make sure that the forward Job does nothing any more; None when what it did must be undone."""
         body = await self._forward(context)
         state = state_of(body)
-        begun = state.begun or (bool(forward) and _mark(body) != forward)
+        begun = state.begun or (bool(forward) and _short_uid(body) != forward)
         if not state.finished and (waits := await self._stop(context, state)):
             return stuck_after(context, waits)
-        if left := pods.unfinished(await pods.pods_of(context.cluster, context.namespace, state.name)):
-            message = f"the undo waits until pod {left[0]} of Job {state.name} is gone"
+        # A stopped Job may still have pods that terminate, and a terminating pod still writes.
+        if running := pods.unfinished(await pods.pods_of(context.cluster, context.namespace, state.name)):
+            message = f"the undo waits until pod {running[0]} of Job {state.name} is gone"
             return stuck_after(context, Again(_SOON, message))
         return None if begun and not self.changes_nothing else Done()
 
     async def _forward(self, context: StepContext) -> Json:
-        """The forward Job; where there is none its name is taken, so that a late creation gets a no."""
+        """The forward Job; if there is none, its name is taken, so that a late creation fails."""
         name = self.name_of(context)
         body = await jobs.read(context.cluster, Ref(JOBS, context.namespace, name))
         return body or await self._make(context, name, self.template, started="never")
 
     async def _stop(self, context: StepContext, state: State) -> Again | None:
-        """Suspend the Job so that it never runs again; None when the Job controller has let go of its pods.
+        """Suspend the Job so that it never runs again; None when the Job controller has deleted its pods.
 
-        It is suspended only once its controller has seen that it may run: else "suspended" could still be the word of
-        the time before, while a pod is on its way.
+        It is suspended only once its controller has seen that it may run: otherwise the condition Suspended could be from
+        before its start, while a pod is being created.
         """
         ref, lead = Ref(JOBS, context.namespace, state.name), f"Job {state.name}"
         if state.deleting:
@@ -195,7 +199,8 @@ class Job(JobSpec):
             state = state_of(body)
         return None if state.stopped else Again(_SOON, f"the undo waits until {lead} is stopped")
 
-    async def _left_to_people(self, context: StepContext, reason: str, message: str) -> Outcome:
+    async def _ask_people(self, context: StepContext, reason: str, message: str) -> Outcome:
+        """Wait until a person has undone by hand what nobody knows, and confirms it by a label on the Job."""
         metadata = (await self._forward(context))["metadata"]
         if (metadata.get("labels") or {}).get(SETTLED_LABEL) == "true":
             return Done(message="undone by hand")
@@ -210,6 +215,6 @@ class Job(JobSpec):
         return await context.cluster.create(JOBS, context.namespace, body, context.targets.owner.account)
 
 
-def _mark(body: Json) -> str:
-    """What is saved of a Job's uid."""
+def _short_uid(body: Json) -> str:
+    """The part of a Job's uid that is saved."""
     return str(body["metadata"]["uid"])[-_DIGITS:]

@@ -40,10 +40,10 @@ class JobSpec(Kind):
         description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec."
     )
     undo_: Template | None = Field(
-        default=None, alias="undo", description="The Job that takes back what the other one did, whole or in part."
+        default=None, alias="undo", description="The Job that undoes what `template` did, in whole or in part."
     )
     changes_nothing: bool = Field(
-        default=False, description="The Job only looks (a smoke test), so there is nothing to take back."
+        default=False, description="The Job only reads (a smoke test), so there is nothing to undo."
     )
     backoff_limit: BackoffLimit = 0
 
@@ -58,7 +58,7 @@ class JobSpec(Kind):
         return (StageRule(f"run a Job of {images_of(self.template)}"[:512]),)
 
     def purposes(self) -> frozenset[Purpose]:
-        """A test, or a script."""
+        """A test, or a script that changes data."""
         return frozenset({Purpose.VERIFIES if self.changes_nothing else Purpose.CHANGES_DATA})
 
     def makes(self) -> tuple[Resource, ...]:
@@ -66,11 +66,11 @@ class JobSpec(Kind):
         return (JOBS,)
 
     def pod_accounts(self, account: str) -> frozenset[str]:
-        """Accounts that the templates name."""
+        """Service accounts that the templates name."""
         return frozenset(account_of(template, account) for _, template in self.templates()) - {account}
 
     def irreversible_reason(self) -> str:
-        """Without an undo Job there is none, unless nothing is changed."""
+        """It needs an undo Job, unless it changes nothing."""
         return "" if self.undo_ is not None or self.changes_nothing else _NO_WAY_BACK
 
     def templates(self) -> list[tuple[str, Json]]:
@@ -79,7 +79,7 @@ class JobSpec(Kind):
         return [(name, template) for name, template in both if template is not None]
 
     def name_of(self, context: StepContext, *, undo: bool = False) -> str:
-        """The name of the Job of this attempt, the same whenever it is asked for."""
+        """The name of the Job of this attempt, the same in every process."""
         owner, step = context.targets.owner, context.targets.step
         verb = "undo" if undo else "do"
         lead = f"{step[:40].rstrip('-')}-undo" if undo else step

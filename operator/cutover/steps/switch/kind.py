@@ -1,4 +1,4 @@
-"""The kind `switch`: moves the selector of a Service to other pods, for blue-green without a mesh."""
+"""The kind `switch`: switches the selector of a Service to other pods, for blue-green without a mesh."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _SELECTOR: Final[Path] = ("spec", "selector")
 
 
 class Switch(SwitchSpec):
-    """Moves a Service to other pods at once.
+    """Switches a Service to other pods at once.
 
     Changes: the selector of the Service, in one write, as one field: labels named here get their values, the others stay.
-    It is moved only when as many pods are ready on the new side as on the old one, and done when the Service's
-    EndpointSlices name pods of the new side alone. Twice is harmless, because the selector is brought to a value kept in the
-    snapshot. Undo brings back the selector as it was, once the old side is ready. Somebody who sets it back by hand wishes
-    to stop, so that is not fought.
+    It is switched only when as many pods are ready on the new side as on the old one, and done when the Service's
+    EndpointSlices have pods of the new side only. Twice is harmless, because the selector is set to a value kept in the
+    snapshot. Undo restores the selector, once the old side is ready. Somebody who sets it back by hand asks the plan
+    to stop, so that is not repaired.
     """
 
     async def examine(self, context: StepContext) -> list[Problem]:
-        """The Service chooses pods, some workload makes such as it is to choose, and the server takes the selector."""
+        """The Service selects pods, a workload creates pods with the new labels, and the server accepts the selector."""
         place, ref = f"{context.place}.switch", self.ref(context)
         try:
             body = await context.cluster.get(ref)
         except NotFound:
-            return []  # said by preflight for every target
+            return []  # preflight reports it for every target
         problems = self.unfit(body, place)
         if problems:
             return problems
@@ -57,7 +57,7 @@ class Switch(SwitchSpec):
         return problems
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Move the selector once the new side is ready, then wait until the endpoints have followed."""
+        """Switch the selector once the new side is ready, then wait until the endpoints have followed."""
         del stage, prefetched
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref) if context.targets.remembers(ref) else await self._snapshot(context)
@@ -81,12 +81,13 @@ class Switch(SwitchSpec):
         return Done() if context.applied else await self._followed(context, body)
 
     async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
-        """Bring back the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
+        """Restore the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
         del prefetched
         forget_written(context)
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
+            # Nothing was written; the fence makes a late write of a former process fail.
             await context.targets.fence(ref)
             return Done()
         changes = self.restores(snapshot)
@@ -121,14 +122,14 @@ class Switch(SwitchSpec):
         return ready_by_port(body, await pods_of(context.cluster, context.namespace, labels))
 
     async def _at_the_start(self, context: StepContext, body: Json) -> dict[str, int]:
-        """Ready pods of the old side: remembered since the run's start; a process that took over counts again."""
+        """Ready pods of the old side, as counted at the start of the run; a new process counts again."""
         if self._memo(context) not in context.memo:
             context.memo[self._memo(context)] = await self._ready(context, body, body["spec"]["selector"])
         known: dict[str, int] = context.memo[self._memo(context)]
         return known
 
     def _needed(self, ready: Mapping[str, int]) -> dict[str, int]:
-        """What the new side needs at each port: what the old one had; a port that it has beside others may be idle."""
+        """What the new side needs at each port: what the old one had; a port without ready pods beside others may be unused."""
         served = any(count for port, count in ready.items() if port)
         return {
             port: self.min_ready or max(1, count) if count or not port or not served else 0
@@ -136,26 +137,26 @@ class Switch(SwitchSpec):
         }
 
     async def _snapshot(self, context: StepContext) -> Snapshot | None:
-        """The selector as it is, and ours; None when the Service has it without us. Never of a view that may be behind."""
+        """The selector as it is, and ours; None when the Service has ours already. Read, because a stream may be behind."""
         ref = self.ref(context)
         body = await context.cluster.get(ref)
         if problems := self.unfit(body, f"{context.place}.switch"):
             raise PlanError(*problems)
         ours = body["spec"]["selector"] | self.selector
         if body["spec"]["selector"] == ours:
-            return await context.targets.saved(ref)  # written just before a crash, or never to be written
+            return await context.targets.saved(ref)  # written just before a crash, or nothing to write
         needed = self._needed(await self._at_the_start(context, body))
         stood = await self._ready(context, body, body["spec"]["selector"])
         return await context.targets.snapshot(ref, body, [_SELECTOR], {"ready": needed, "stood": stood}, [ours])
 
     async def _set_back(self, context: StepContext, change: Change) -> bool:
-        """A stream may be behind; nobody is held up without a fresh look."""
+        """A stream may be behind; no plan pauses without a read."""
         return bool(_live(await context.cluster.get(self.ref(context))) != change.to)
 
     async def _short(
         self, context: StepContext, labels: Mapping[str, str], needed: Mapping[str, int], asked: int = 0
     ) -> str:
-        """What a side lacks; empty when nothing is lacking. All that its workloads are `asked` for is enough."""
+        """What a side lacks; empty when it is ready. All pods that its workloads are `asked` for are enough."""
         body = await context.targets.view(self.ref(context))
         for port, ready in (await self._ready(context, body, labels)).items():
             if ready < needed.get(port, 0) and not 0 < asked <= ready:
@@ -164,7 +165,7 @@ class Switch(SwitchSpec):
         return ""
 
     async def _short_back(self, context: StepContext, labels: Mapping[str, str], snapshot: Snapshot) -> str:
-        """As `_short`, of the old side: never more than it had just before the switch, or it could never be undone."""
+        """As `_short`, for the old side: never more than it had just before the switch, or it could never be undone."""
         stood = snapshot.facts["stood"]
         needed = {port: min(count, stood.get(port, 0)) for port, count in snapshot.facts["ready"].items()}
         if not await self._short(context, labels, needed):
@@ -173,9 +174,9 @@ class Switch(SwitchSpec):
         return await self._short(context, labels, needed, asked)
 
     async def _followed(self, context: StepContext, body: Json, *, served: bool = True) -> Outcome:
-        """Whether the Service's endpoints are those of its selector; until then traffic still goes where it went.
+        """Whether the Service's endpoints are those of its selector; until then traffic goes where it went before.
 
-        A side that served nothing before the switch has none to show.
+        A side without endpoints before the switch has none to wait for.
         """
         chosen, there = _live(body), await addressed(context.cluster, context.namespace, self.service)
         pods = await pods_of(context.cluster, context.namespace, chosen)

@@ -32,13 +32,13 @@ class SwitchSpec(Kind):
     selector: dict[str, LabelValue] = Field(
         min_length=1,
         max_length=16,
-        description="Labels of the new pods, set in the Service's selector; labels of it that are not named here stay.",
+        description="Labels of the new pods, set in the Service's selector. Labels not named here stay.",
     )
     min_ready: int | None = Field(
         default=None,
         ge=1,
         le=100_000,
-        description="Ready pods a side needs before it is switched to. Left out: as many as the old side had at the start.",
+        description="Ready pods that a side needs before traffic is switched to it. Default: as many as the old side had at the start.",
     )
 
     @field_validator("selector", mode="before")
@@ -78,7 +78,7 @@ class SwitchSpec(Kind):
         return self.touches()[0].ref(context.namespace)
 
     def unfit(self, body: Json, place: str) -> list[Problem]:
-        """Why no selector of this Service can be moved."""
+        """Why the selector of this Service cannot be switched."""
         spec = body["spec"]
         if spec.get("type") == "ExternalName":
             message = f"Service {self.service} is of type ExternalName, so it has no pods; name another Service"
@@ -90,5 +90,5 @@ class SwitchSpec(Kind):
 
 
 def shown(labels: Mapping[str, str]) -> str:
-    """Labels as messages name them."""
+    """Labels as messages show them."""
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))

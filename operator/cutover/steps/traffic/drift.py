@@ -29,7 +29,9 @@ async def removed_by_others(context: StepContext, ref: Ref, ours: list[Change]) 
         not ours
         or context.reapply
         or not removed(await context.targets.view(ref))
-        or not (one := removed(await context.cluster.get(ref)))  # a stream may be behind; no plan pauses without a read
+        or not (
+            one := removed(await context.cluster.get(ref))
+        )  # a stream may be behind; nobody is blamed without a read; no plan pauses without a read
     ):
         return None
     message = f"somebody has removed {readable(one.path)} from {ref}, which this plan had set"
@@ -73,7 +75,7 @@ async def detect(context: StepContext, ref: Ref, to: Destination, wanted: list[P
     kept = kept or context.applied
     body = await context.targets.view(ref)
     weights, lowered, raised = _compare(context, wanted, body, kept=kept)
-    if lowered:  # a stream may be behind; no plan pauses without a read
+    if lowered:  # a stream may be behind; nobody is blamed without a read; no plan pauses without a read
         body = await context.cluster.get(ref)
         weights, lowered, raised = _compare(context, wanted, body, kept=kept)
     stop = None

@@ -38,7 +38,7 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
             told += step.http_route.conflicts(body, await context.cluster.list(HTTP_ROUTES, context.namespace), found)
         problems += [Problem(place, message, warning=True) for message in told]
     except NotFound:
-        pass  # said by preflight for every target
+        pass  # preflight reports it for every target
     except PlanError as error:
         problems.extend(error.problems)
     try:
@@ -88,7 +88,7 @@ async def _tried(
         after = await context.cluster.try_out(ref, in_order(writes), context.targets.owner.account)
     except (Rejected, Denied) as refused:
         if await may_not_patch(context, ref, refused):
-            return []  # said by preflight with all other rights
+            return []  # preflight reports it with all other rights
         return [Problem(place, f"the server refuses the change of {ref}: {refused}")]
     kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
@@ -92,19 +93,16 @@ class TrafficSpec(Kind):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> TrafficSpec:
-        for before, after in zip(self.weights, self.weights[1:], strict=False):
+        for before, after in pairwise(self.weights):
             if after <= before:
                 raise ValueError(
                     f"weights must ascend, and {after} comes after {before}; sort them and remove duplicates"
                 )
         if self.from_ == self.to:
             raise ValueError(f"from and to are both {self.to}; name two different destinations")
-        given = [one for one in (self.virtual_service, self.http_route) if one is not None]
-        if len(given) != 1:
-            found = "both; keep one" if given else "none; add one"
-            raise ValueError(f"exactly one of virtualService and httpRoute must be given, and it has {found}")
-        if twice := self.where.duplicate():
-            raise ValueError(twice)
+        self._one_object()
+        if duplicate := self.where.duplicate():
+            raise ValueError(duplicate)
         if self.asks_for_http and not self.where.only_http():
             raise ValueError("only http routes support headers and mirrors; move tcp and tls into a step of their own")
         if self.http_route and (subset := self.from_.subset or self.to.subset):
@@ -112,6 +110,12 @@ class TrafficSpec(Kind):
         if self.http_route and (message := no_prefix(self.match)):
             raise ValueError(message)
         return self
+
+    def _one_object(self) -> None:
+        given = [one for one in (self.virtual_service, self.http_route) if one is not None]
+        if len(given) != 1:
+            found = "both; keep one" if given else "none; add one"
+            raise ValueError(f"exactly one of virtualService and httpRoute must be given, and it has {found}")
 
     @property
     def asks_for_http(self) -> bool:
