@@ -1,4 +1,4 @@
-"""The gates: one file a source of measurements, a line each in `SOURCES`; `verdict.py` judges what they see."""
+"""The gates: one file per source of measurements, one line per source in `SOURCES`; `verdict.py` judges what they measure."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Limits(Model):
 
 
 class Ratio(_Limits):
-    """What the number, divided by its baseline, must keep."""
+    """Bounds of the number divided by its baseline."""
 
     model_config = ConfigDict(json_schema_extra=validations(_SOME_LIMIT, _IN_ORDER))
 
@@ -86,12 +86,13 @@ class Ratio(_Limits):
 
 
 class Bounds(_Limits):
-    """What a number must keep."""
+    """Bounds of a number."""
 
     model_config = ConfigDict(json_schema_extra=validations(_SOME_BOUND, _RATIO_ALONE, _IN_ORDER))
 
     ratio: Ratio | None = Field(
-        default=None, description="Bounds of the number divided by its baseline, instead of those of the number."
+        default=None,
+        description="Bounds of the number divided by its baseline, instead of bounds of the number itself.",
     )
 
     @model_validator(mode="after")
@@ -104,7 +105,7 @@ class Bounds(_Limits):
 
 
 class _GateFields(Model):
-    """A check that a stage must pass, or, as a guard, that the whole plan must keep."""
+    """A check that a stage must pass, or, as a guard, one that must not fail while the plan runs."""
 
     model_config = ConfigDict(json_schema_extra=validations(_ONE_SOURCE, *_BOUNDED, *_COMPARED))
 
@@ -118,19 +119,19 @@ class _GateFields(Model):
         default=1,
         ge=1,
         le=1000,
-        description="Failing samples that fail the gate: within one stage for a gate, consecutive ones for a guard.",
+        description="Failing samples that fail the gate: in total within one stage for a gate, consecutive for a guard.",
     )
     no_data: NoData = Field(default=NoData.WAIT, description="What a sample without a usable number means.")
-    pass_: Bounds | None = Field(default=None, alias="pass", description="What the number must keep.")
+    pass_: Bounds | None = Field(default=None, alias="pass", description="Bounds of the number.")
 
     @property
     def source(self) -> Source:
-        """The one source that is set; `plan/` has made sure that there is one."""
+        """The one source that is set; `plan/` has checked that there is exactly one."""
         found: Source = next(source for kind in SOURCES if (source := getattr(self, kind.key)) is not None)
         return found
 
     def rule(self, *, guard: bool = False) -> Rule:
-        """The gate as the judge knows it."""
+        """The gate as `verdict.py` knows it."""
         source, given = self.source, self.pass_ or Bounds.model_construct()
         bounds = given.ratio or given
         return Rule(

@@ -1,4 +1,4 @@
-"""What every source of measurements is. A source returns a number and judges nothing; `verdict.py` judges."""
+"""The contract of a source of measurements. A source returns a number and judges nothing; `verdict.py` judges."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cutover.targets.claims import Owner
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A measurement under way.
+    """A measurement in progress.
 
     Attributes:
-        token: tells the source which one it is, when it is asked again.
-        after: seconds until it is asked again, unless it has ended before.
-        note: what it waits for.
+        token: identifies the measurement when the source is asked again.
+        after: seconds until the source is asked again, unless the measurement ends before.
+        note: what it waits for, for people.
     """
 
     token: str
@@ -33,12 +33,12 @@ class GateContext:
     """What a source may use.
 
     Attributes:
-        workload: what the step rolls out, when it does; readiness measures it unless the gate names another.
+        workload: what the step rolls out, if anything; readiness measures it unless the gate names another.
         interval: of the gate.
-        owner: the plan, for what a source makes.
-        moment: names what is judged, such as ``shift/1/0``: step, attempt, stage; of guards ``/guards``.
+        owner: the plan, for objects that a source creates.
+        moment: what is judged, such as ``shift/1/0``: step, attempt, stage; for guards ``/guards``.
         gate: its name.
-        pending: the measurement under way.
+        pending: the measurement in progress.
     """
 
     cluster: Cluster
@@ -59,11 +59,11 @@ class Source(Model):
 
     Attributes:
         key: the key in a gate.
-        live: measured in every turn from what is streamed, not only once an interval.
+        live: measured in every turn from streamed objects, not only once per interval.
         patient: a number out of bounds is a reason to wait, not a failure, unless the gate is a guard.
-        needs_bounds: the gate must say `pass`.
-        has_baseline: it can measure a baseline too, so that `pass` may bound the ratio to it.
-        shortest: the least interval.
+        needs_bounds: the gate must have `pass`.
+        has_baseline: it can also measure a baseline, so that `pass` may bound the ratio to it.
+        shortest: the minimum interval.
     """
 
     key: ClassVar[str]
@@ -75,33 +75,33 @@ class Source(Model):
     shortest: ClassVar[timedelta] = timedelta(milliseconds=100)
 
     def minimum(self) -> float | None:
-        """A lower bound that the source itself brings."""
+        """The lower bound of the source itself, if it has one."""
         return None
 
     def maximum(self) -> float | None:
-        """An upper bound that the source itself brings."""
+        """The upper bound of the source itself, if it has one."""
         return None
 
     def makes(self) -> tuple[Resource, ...]:
-        """Kinds of objects that it makes and deletes, as the plan's account."""
+        """Kinds of objects that it creates and deletes, as the plan's account."""
         return ()
 
     def pod_accounts(self, account: str) -> frozenset[str]:
-        """Service accounts that it gives to pods, beside the plan's `account`, which must be allowed to use them."""
+        """Service accounts, other than the plan's `account`, that its pods run under. The plan's account must be allowed to use them."""
         del account
         return frozenset()
 
     async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
-        """What is missing or in the way before the first step."""
+        """What is missing or conflicts before the first step."""
         del cluster, owner, place
         return []
 
     def sustain(self) -> timedelta:
-        """How long it must pass without a break."""
+        """How long it must pass without interruption."""
         return timedelta()
 
     def settle(self) -> timedelta:
-        """How long after the stage took effect a first sample would still look at the time before it."""
+        """How long after the stage took effect a sample would still include the time before it."""
         return timedelta()
 
     def needs_workload(self) -> bool:
@@ -109,26 +109,26 @@ class Source(Model):
         return False
 
     def provider(self) -> str:
-        """The administrator's provider it names; empty for none."""
+        """The administrator's provider that it names; empty for none."""
         return ""
 
     def queries(self) -> tuple[str, ...]:
-        """What it asks that provider, for people, a line each."""
+        """Its queries to that provider, one per line, for people."""
         return ()
 
     def baseline_query(self) -> str:
-        """What gives the baseline; empty for none."""
+        """The query of the baseline; empty for none."""
         return ""
 
     async def measure(self, context: GateContext) -> Measurement | Pending:
-        """Take one sample, or begin to. Trouble outside is a measurement without a value, with a note."""
+        """Take one sample, or start one. An outside problem is a measurement without a value, with a note."""
         raise NotImplementedError
 
     def ended(self, context: GateContext, pending: Pending) -> bool:
-        """Whether it is worth asking again before its time, by what is streamed."""
+        """Whether a streamed object shows that it has ended, so that it is asked before its time."""
         del context, pending
         return False
 
     async def cancel(self, context: GateContext, pending: Pending) -> None:
-        """What was begun for a measurement is not wanted any more."""
+        """Clean up a measurement that is not needed any more."""
         del context, pending

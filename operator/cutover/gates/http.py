@@ -1,4 +1,4 @@
-"""Measures with any server that answers with JSON: one number, picked by JSONPath."""
+"""Measures with any server that returns JSON: one number, selected by JSONPath."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TYPES: Final = {bool: "true or false", str: "a string", list: "a list", dict: "
 
 
 class Http(Source):
-    """One number that a server answers with, picked from its JSON. Several values, none, or what is no number are no number."""
+    """One number from the JSON of a server. Several values, none, or anything but a number counts as no data."""
 
     key: ClassVar[str] = "http"
 
@@ -32,7 +32,7 @@ class Http(Source):
     path: str = Field(
         default="",
         max_length=1024,
-        description="Path below the provider's address, such as /status; in it only characters that need no quoting.",
+        description="Path below the provider's address, such as /status; only characters that need no quoting.",
     )
     query: Mapping[str, Annotated[str, Field(max_length=1024)]] = Field(
         default_factory=dict, max_length=32, description="Query parameters, each with its value."
@@ -73,7 +73,7 @@ class Http(Source):
         return Measurement(sample.value, context.clock.now(), sample.note)
 
     def pick(self, document: Json) -> Sample:
-        """The one number in an answer."""
+        """The one number in a response."""
         found = find(self.json_path, document, 2)
         if not found:
             return Sample(None, "the JSONPath finds nothing in the response")

@@ -1,4 +1,4 @@
-"""Measures with a Job: the exit code of a check that runs in the cluster, made anew for each sample."""
+"""Measures with a Job: the exit code of a check that runs in the cluster, a new Job for each sample."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _NEVER: Final = (
     "use Never, with backoffLimit beside the template"
 )
 _LOOK: Final = 5.0
-"""Seconds between looks at a Job that runs; how it ends is streamed."""
+"""Seconds between looks at a running Job; its end is streamed."""
 
 
 class Job(Source):
-    """The exit code of a Job, which passes with 0. One at a time: the next is made an interval after the end of the last.
+    """The exit code of a Job, which passes with 0. One at a time: the next is created an interval after the end of the last.
 
-    The next takes the place of the last, whose logs are kept until then. The Job only looks, so it may be made, lost or stopped at any time without harm; the plan owns it from the beginning.
+    The next replaces the last, whose logs are kept until then. The Job only reads, so it may be created, lost or stopped at any time without harm; the plan owns it from the start.
     """
 
     key: ClassVar[str] = "job"
@@ -45,19 +45,20 @@ class Job(Source):
     )
     backoff_limit: BackoffLimit = 0
     timeout: Duration = Field(
-        default=timedelta(minutes=5), description="A Job that takes longer is stopped and gives no number. Default 5m."
+        default=timedelta(minutes=5),
+        description="A Job that takes longer is stopped and counts as no data. Default 5m.",
     )
 
     @field_validator("template")
     @classmethod
     def _tells_its_exit_code(cls, template: Json) -> Json:
-        """At its backoff limit Kubernetes deletes a pod that it restarts in place, and the exit code with it."""
+        """At the backoff limit Kubernetes deletes a pod that restarts in place, and its exit code with it."""
         if template["spec"]["template"]["spec"].get("restartPolicy", "Never") != "Never":
             raise ValueError(_NEVER)
         return template
 
     def maximum(self) -> float:
-        """Only 0 is good."""
+        """Only 0 passes."""
         return 0.0
 
     def makes(self) -> tuple[Resource, ...]:
@@ -65,16 +66,16 @@ class Job(Source):
         return (JOBS,)
 
     def pod_accounts(self, account: str) -> frozenset[str]:
-        """The account that the template names."""
+        """The service account that the template names."""
         return frozenset({account_of(self.template, account)}) - {account}
 
     async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
-        """The server takes the Job."""
+        """The server accepts the Job."""
         name = jobs.name_of("gate", owner.uid, owner.run, place)
         return await jobs.dry_run_problems(cluster, f"{place}.job.template", self._body(owner, name, {}), owner)
 
     async def measure(self, context: GateContext) -> Measurement | Pending:
-        """Make a Job when none is under way, else look how it ends."""
+        """Create a Job when none is in progress, otherwise report how it ends."""
         now, owner = context.clock.now(), context.owner
         if owner is None:
             return Measurement(None, now, "there is no run to create a Job for")
@@ -95,7 +96,7 @@ class Job(Source):
         return body is not None and jobs.state_of(body).finished
 
     async def cancel(self, context: GateContext, pending: Pending) -> None:
-        """Take the Job away."""
+        """Delete the Job."""
         owner = context.owner
         body = context.cluster.seen(Ref(JOBS, context.namespace, pending.token)) if pending.token else None
         if owner is not None and body is not None:
@@ -115,7 +116,7 @@ class Job(Source):
         return await self._begin(context, owner, known, gate)
 
     async def _begin(self, context: GateContext, owner: Owner, known: Sequence[Json], gate: str) -> Pending:
-        """Go on with the Job of a process that died, or make one; older ones have been counted, or are of no use."""
+        """Continue with the Job of a process that died, or create one; older ones were counted or are not needed."""
         last = 0
         moment = jobs.name_of("at", context.moment)
         for body in known:

@@ -1,4 +1,4 @@
-"""Measures with Prometheus: one number from an instant query, or its ratio to that of a second one."""
+"""Measures with Prometheus: one number from an instant query, or its ratio to the number of a second query."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEAST_LOOKBACK: Final = timedelta(minutes=1)
 
 
 class Prometheus(Source):
-    """One number from an instant query. NaN, infinity, several series, an empty or a stale answer are no number."""
+    """One number from an instant query. NaN, infinity, several series, an empty or a stale response count as no data."""
 
     key: ClassVar[str] = "prometheus"
     has_baseline: ClassVar[bool] = True
@@ -36,11 +36,11 @@ class Prometheus(Source):
     baseline: str = Field(
         default="",
         max_length=4096,
-        description="PromQL of what the number is compared with, such as that of the old version; pass.ratio then bounds the ratio of both, seen at the same instant.",
+        description="PromQL of the number to compare with, such as that of the old version; pass.ratio then bounds the ratio of both, taken at the same instant.",
     )
     window: Duration = Field(
         default=timedelta(minutes=1),
-        description="What $(window) stands for. The first sample is taken only when a window has passed since the stage took effect.",
+        description="The value of $(window). The first sample is taken only when this time has passed since the stage took effect.",
     )
 
     @field_validator("query", "baseline")
@@ -65,11 +65,11 @@ class Prometheus(Source):
         return self.baseline
 
     def settle(self) -> timedelta:
-        """A query over a window still sees the time before the stage until the window has passed."""
+        """A query over a window includes the time before the stage until the window has passed."""
         return self.window if "$(window)" in self.query + self.baseline else timedelta()
 
     async def measure(self, context: GateContext) -> Measurement:
-        """Ask the provider once, or for both numbers, the second at the instant that the server took for the first."""
+        """Query the provider once, or for both numbers, the second at the instant that the server used for the first."""
         seen = await self._ask(context, self.query)
         if seen.value is None or not self.baseline:
             return Measurement(seen.value, context.clock.now(), seen.note)
@@ -96,5 +96,5 @@ def compare(value: float, base: Sample, now: datetime) -> Measurement:
 
 
 def escape(text: str) -> str:
-    """Text as it may stand inside a PromQL string. Names of Kubernetes hold none of these; this costs nothing."""
+    """Text escaped for a PromQL string. Names in Kubernetes contain none of these characters; it costs nothing."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,4 +1,4 @@
-"""Measures how many of a workload's pods are ready, in percent of those it wants."""
+"""Measures how many of a workload's pods are ready, in percent of the wanted ones."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Readiness(Source):
     for_: Duration = Field(
         default=timedelta(),
         alias="for",
-        description="How long without a break. A pod with a container restarted within this time counts as not ready.",
+        description="How long without interruption. A pod with a container that restarted within this time counts as not ready.",
     )
     workload: Workload | None = Field(
-        default=None, description="The workload; left out, the one that the step rolls out."
+        default=None, description="The workload. Default: the one that the step rolls out."
     )
 
     def minimum(self) -> float:
-        """The percentage asked for."""
+        """The percentage of the gate."""
         return float(self.percent)
 
     def sustain(self) -> timedelta:
@@ -58,11 +58,11 @@ class Readiness(Source):
         return self.for_
 
     def needs_workload(self) -> bool:
-        """Without a workload of its own it measures the step's."""
+        """Without a workload of its own it measures the step's workload."""
         return self.workload is None
 
     async def measure(self, context: GateContext) -> Measurement:
-        """Read the streamed workload; its pods only when restarts matter."""
+        """Read the streamed workload; its pods only when restarts count."""
         ref = context.workload
         if self.workload:
             ref = Ref(self.workload.resource, context.namespace, self.workload.name)
@@ -88,6 +88,6 @@ class Readiness(Source):
         return Measurement(value, now, message)
 
     async def _restarted(self, context: GateContext, ref: Ref, body: Json) -> int:
-        """Pods that are ready again after a restart within `for`; a number without memory, so a crash loses nothing."""
+        """Pods that are ready again after a restart within `for`; computed without memory, so a crash loses nothing."""
         pods = await context.cluster.list(PODS, ref.namespace, selector(body))
         return restarted_since(owned(pods, ref, body), context.clock.now() - self.for_)

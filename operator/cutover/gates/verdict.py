@@ -1,4 +1,4 @@
-"""Judges measurements. Pure: a number and what was seen before give a verdict; nothing else knows thresholds or missing data."""
+"""Judges measurements. Pure: a number and the tally so far give a verdict; nothing else knows thresholds or missing data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from cutover.status.status import GateStatus, Verdict
 
 FRESH: Final = timedelta(seconds=15)
-"""A sample counts for twice the gate's interval, and for so long at least: a slow server must not pass for a good one."""
+"""A sample is valid for twice the gate's interval, and for at least this long: a slow server must not pass with an old sample."""
 
 
 class NoData(StrEnum):
@@ -23,12 +23,12 @@ class NoData(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What a gate asks for.
+    """What a gate requires.
 
     Attributes:
         passes_needed: consecutive passing samples.
         fails_allowed: failing samples that fail the gate: counted over a whole stage for a gate, consecutive for a guard.
-        sustain: how long it must have passed without a break.
+        sustain: how long it must have passed without interruption.
         patient: a sample out of bounds is not a failure, only a reason to wait (readiness: pods that are not ready yet).
         compared: the number is the ratio to a baseline.
     """
@@ -48,7 +48,7 @@ class Rule:
 
     @property
     def bound(self) -> str:
-        """As people read it: ``>= 1 and <= 300``."""
+        """As messages show it: ``>= 1 and <= 300``."""
         parts = [f">= {_number(self.minimum)}"] if self.minimum is not None else []
         if self.maximum is not None:
             parts.append(f"<= {_number(self.maximum)}")
@@ -57,11 +57,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A number seen at a time.
+    """A number measured at a time.
 
     Attributes:
         value: None when there was none, and `note` says why.
-        of: what it was made from, shown beside it.
+        of: the numbers it was computed from, shown beside it.
     """
 
     value: float | None
@@ -72,7 +72,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a gate has seen within one stage (a guard: within one run). Lives in memory and starts again after a crash."""
+    """What a gate has counted within one stage (a guard: within one run). Kept in memory; starts again after a crash."""
 
     passes: int = 0
     fails: int = 0
@@ -82,7 +82,7 @@ class Tally:
 
 
 def within(rule: Rule, value: float) -> bool:
-    """Whether a number keeps the bounds."""
+    """Whether a number is within the bounds."""
     return (rule.minimum is None or value >= rule.minimum) and (rule.maximum is None or value <= rule.maximum)
 
 
@@ -101,10 +101,10 @@ def observe(rule: Rule, tally: Tally, seen: Measurement) -> Tally:
 
 
 def judge(rule: Rule, tally: Tally, now: datetime) -> GateStatus:
-    """What the gate says now, with the numbers behind it."""
+    """The gate's verdict now, with the numbers behind it."""
     seen = tally.last
     value = "" if seen is None or seen.value is None else _number(seen.value)
-    verdict, message = _say(rule, tally, now, value)
+    verdict, message = _verdict(rule, tally, now, value)
     return GateStatus(
         name=rule.name,
         verdict=verdict,
@@ -119,7 +119,7 @@ def judge(rule: Rule, tally: Tally, now: datetime) -> GateStatus:
     )
 
 
-def _say(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, str]:
+def _verdict(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdict, str]:
     seen = tally.last
     shown = f"{value}{rule.unit} ({seen.of})" if seen and seen.of else f"{value}{rule.unit}"
     if tally.failed:

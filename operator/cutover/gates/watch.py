@@ -1,7 +1,7 @@
-"""Takes the samples of the gates in hand, beside the turns, and keeps their tallies. One object a plan, in memory only.
+"""Takes the samples of the current gates, beside the turns, and keeps their tallies. One object per plan, in memory only.
 
-Nothing here blocks: a source that must ask the outside is asked in a task of its own, and the plan is woken when the
-answer is there. A slow or dead server therefore never delays an abort.
+Nothing here blocks: a source that must ask the outside runs in a task of its own, and the plan is woken when the
+response is there. A slow or dead server therefore never delays an abort.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Watch:
 
     Args:
         spawn: runs a measurement beside the turn.
-        wake: called when a measurement is there.
+        wake: called when a measurement is complete.
     """
 
     def __init__(self, spawn: Spawn, wake: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class Watch:
         self._watched: list[_Watched] = []
 
     def turn_to(self, key: object, gates: Sequence[Any], since: datetime, *, guard: bool = False) -> None:
-        """Watch these gates; with a key not seen before everything counts anew, from `since` on."""
+        """Watch these gates; with a new key all tallies start again, from `since` on."""
         if key == self._key:
             return
         self.stop()
@@ -61,14 +61,14 @@ class Watch:
         ]
 
     def stop(self) -> None:
-        """Watch nothing; answers still under way are thrown away, and what was begun for them is given up."""
+        """Watch nothing; responses in progress are discarded, and measurements that were started are cancelled."""
         for watched in self._watched:
             if watched.pending is not None and not watched.asking:
                 self._spawn(self._cancel(watched, watched.pending))
         self._key, self._watched = None, []
 
     async def look(self, context: GateContext) -> tuple[GateStatus, ...]:
-        """Start what is due, and say what each gate says now."""
+        """Start the samples that are due, and return the status of each gate."""
         now = context.clock.now()
         for watched in self._watched:
             if now < watched.first:
@@ -80,10 +80,10 @@ class Watch:
                 watched.asking = True
                 watched.next = now + watched.rule.interval
                 self._spawn(self._ask(watched, near))
-        return tuple(_says(watched, now) for watched in self._watched)
+        return tuple(_status_of(watched, now) for watched in self._watched)
 
     def next_look(self, now: datetime) -> timedelta | None:
-        """When something is due again; None when only an event or an answer under way can change anything."""
+        """When something is due again; None when only an event or a response in progress can change anything."""
         due = [
             moment
             for watched in self._watched
@@ -97,13 +97,13 @@ class Watch:
         if now < watched.first:
             return watched.first
         since, sustain = watched.tally.since, watched.rule.sustain
-        held = since + sustain if since is not None and sustain and now < since + sustain else None
+        sustained = since + sustain if since is not None and sustain and now < since + sustain else None
         if watched.gate.source.live and not watched.rule.guard and watched.rule.passes_needed <= watched.tally.passes:
-            return held
-        return min(watched.next, held) if held else watched.next
+            return sustained
+        return min(watched.next, sustained) if sustained else watched.next
 
     async def _look_live(self, watched: _Watched, context: GateContext, now: datetime) -> None:
-        """A live source costs nothing to look at, so every turn sees it; but it is counted once an interval, or on a change."""
+        """A live source costs nothing to read, so every turn does; but it is counted once per interval, or on a change."""
         seen: Measurement = await watched.gate.source.measure(context)
         trial = observe(watched.rule, watched.tally, seen)
         turned = (trial.passes > 0) != (watched.tally.passes > 0)
@@ -122,7 +122,7 @@ class Watch:
             return
         try:
             seen = await watched.gate.source.measure(context)
-        except Exception:  # noqa: BLE001 -- a fault of ours in a source must show as missing data, never as silence
+        except Exception:  # noqa: BLE001 -- a bug in a source must show as missing data, never as silence
             seen = Measurement(None, context.clock.now(), "the measurement failed unexpectedly")
         finally:
             watched.asking = False
@@ -134,14 +134,14 @@ class Watch:
             self._count(watched, context, seen)
 
     def _count(self, watched: _Watched, context: GateContext, seen: Measurement) -> None:
-        if watched.pending:  # it has taken its time; the next one begins an interval after its end
+        if watched.pending:  # it was pending; the next one starts an interval after its end
             watched.pending, watched.next = None, context.clock.now() + watched.rule.interval
         watched.tally = observe(watched.rule, watched.tally, seen)
         self._wake()
 
     async def _cancel(self, watched: _Watched, pending: Pending) -> None:
         if watched.context is not None:
-            with contextlib.suppress(OutsideError):  # what is left is taken away at the end of the run
+            with contextlib.suppress(OutsideError):  # what is left is deleted at the end of the run
                 await watched.gate.source.cancel(watched.context, pending)
 
 
@@ -149,7 +149,7 @@ def _ended(watched: _Watched, context: GateContext) -> bool:
     return watched.pending is not None and bool(watched.gate.source.ended(context, watched.pending))
 
 
-def _says(watched: _Watched, now: datetime) -> GateStatus:
+def _status_of(watched: _Watched, now: datetime) -> GateStatus:
     status = judge(watched.rule, watched.tally, now)
     waits = watched.pending and status.verdict is Verdict.WAIT
     return replace(status, message=watched.pending.note) if watched.pending and waits else status

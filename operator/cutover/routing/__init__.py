@@ -1,1 +1,1 @@
-"""Objects that split traffic: VirtualService and HTTPRoute, told alike, and the shift of a shift between two destinations."""
+"""Objects that split traffic, VirtualService and HTTPRoute, behind one contract, and the stages of a shift between two destinations."""

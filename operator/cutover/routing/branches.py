@@ -1,7 +1,7 @@
-"""What people write of that which the `traffic` kind puts beside the weights for a while: headers, mirrors, cookies. Pure.
+"""The fields of a plan for what the `traffic` kind sets beside the weights: headers, mirrors, cookies. Pure.
 
-How an object spells it is the business of `virtual_services.py` and `http_routes.py`: fields with the value that they get, so
-that `targets/` writes, compares and restores them as any other field.
+`virtual_services.py` and `http_routes.py` turn them into fields of an object with their values, so
+that `targets/` writes, compares and restores them like any other field.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CookieName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$", 
 
 
 class HeaderValue(Model):
-    """What a header must say: exactly one of the three, as in Istio's StringMatch."""
+    """The value of a header: exactly one of the three, as in Istio's StringMatch."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
@@ -34,8 +34,8 @@ class HeaderValue(Model):
     )
 
     exact: HeaderText | None = Field(default=None, description="The whole value.")
-    prefix: HeaderText | None = Field(default=None, description="How the value begins.")
-    regex: HeaderText | None = Field(default=None, description="An RE2 expression that the whole value fulfils.")
+    prefix: HeaderText | None = Field(default=None, description="The beginning of the value.")
+    regex: HeaderText | None = Field(default=None, description="An RE2 expression that matches the whole value.")
 
     @model_validator(mode="after")
     def _one(self) -> HeaderValue:
@@ -47,10 +47,10 @@ class HeaderValue(Model):
 
 
 class Match(Model):
-    """Requests that go to the new version before any weight does: those in which all these headers are right."""
+    """Requests that go to the new version before any weight does: those that match all these headers."""
 
     headers: dict[str, HeaderValue] = Field(
-        min_length=1, max_length=8, description="Headers by their names, in lower case, and what each must say."
+        min_length=1, max_length=8, description="Headers by name, in lower case, with the value that each must have."
     )
 
     @field_validator("headers", mode="before")
@@ -65,18 +65,18 @@ class Match(Model):
 
 
 class Mirror(Model):
-    """A copy of requests goes to the new version as well, and what it answers is thrown away."""
+    """Copies of requests go to the new version too; its responses are discarded."""
 
-    percent: int = Field(default=100, ge=1, le=100, description="Percent of the requests. Default 100.")
-    dwell: Duration = Field(default=timedelta(), description="How long, before the first weight.")
+    percent: int = Field(default=100, ge=1, le=100, description="Percent of the requests to mirror. Default 100.")
+    dwell: Duration = Field(default=timedelta(), description="How long to mirror before the first weight.")
 
 
 class Stickiness(Model):
-    """A visitor stays on the version that answered first: its answer sets a cookie, and the cookie decides from then on."""
+    """A visitor stays on the version that answered first: its response sets a cookie, and the cookie decides from then on."""
 
-    cookie: CookieName = Field(description="Name of the cookie. Its value is another one for each run and step.")
+    cookie: CookieName = Field(description="Name of the cookie. Its value differs for each run and step.")
     max_age: Duration = Field(
-        default=timedelta(days=1), description="How long a visitor stays at most; 1s at least. Default 24h."
+        default=timedelta(days=1), description="How long a visitor stays on a version; at least 1s. Default 24h."
     )
 
     @field_validator("max_age")
@@ -87,7 +87,7 @@ class Stickiness(Model):
         return given
 
     def sets(self, value: str) -> str:
-        """The header that sets it, for all paths of the host."""
+        """The header value that sets it, for all paths of the host."""
         return f"{self.cookie}={value}; Path=/; Max-Age={int(self.max_age.total_seconds())}; HttpOnly; SameSite=Lax"
 
     def match(self, value: str) -> Match:

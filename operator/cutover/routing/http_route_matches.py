@@ -12,7 +12,7 @@ ANY_PATH: Final = {"type": "PathPrefix", "value": "/"}
 
 
 def as_header(name: str, value: HeaderValue) -> Json:
-    """A header of a plan as a rule spells it."""
+    """A header of a plan as a rule writes it."""
     if value.regex is not None:
         return {"type": "RegularExpression", "name": name, "value": value.regex}
     return {"type": "Exact", "name": name, "value": value.exact}
@@ -24,12 +24,12 @@ def criterion(header: Json) -> tuple[str, str]:
 
 
 def criteria(match: Match) -> dict[str, tuple[str, str]]:
-    """The headers of a match of a plan, as a rule asks for them."""
+    """The headers of a match of a plan, in comparable form."""
     return {name: criterion(as_header(name, value)) for name, value in match.headers.items()}
 
 
 def normalized(match: Json) -> dict[str, Json]:
-    """A match in a form in which two that ask for the same are the same."""
+    """A match in comparable form: two that require the same are equal."""
     return {
         "path": {**ANY_PATH, **(match.get("path") or {})},
         "method": match.get("method"),
@@ -44,7 +44,7 @@ def matches_of(route: Route) -> list[dict[str, Json]]:
 
 
 def loses(other: Route, route: Route, match: Match, *, above: bool) -> bool:
-    """Whether a header rule made of one rule is more specific than another rule to which that one gives way."""
+    """Whether a header rule made from one rule takes requests from another rule that wins against that rule."""
     added = criteria(match)
     return any(
         _meets(ours, theirs) and _outranks(theirs, plain, above=above) and not _outranks(theirs, ours, above=above)
@@ -55,7 +55,7 @@ def loses(other: Route, route: Route, match: Match, *, above: bool) -> bool:
 
 
 def _meets(one: Json, other: Json) -> bool:
-    """Whether a request may be both; they are only compared where their paths are the same."""
+    """Whether a request can match both; they are only compared where their paths are equal."""
     return (
         one["path"] == other["path"]
         and one["method"] == other["method"]
@@ -66,22 +66,22 @@ def _meets(one: Json, other: Json) -> bool:
 
 
 def _alike(one: tuple[str, str] | None, other: tuple[str, str]) -> bool:
-    """Whether one value may fulfil both; what an expression says nobody can tell."""
+    """Whether one value can match both; an expression may match any value."""
     return one is None or one == other or "RegularExpression" in (one[0], other[0])
 
 
 def _outranks(one: Json, other: Json, *, above: bool) -> bool:
-    """Whether a match takes a request before another of the same path and method: more headers, more parameters, then the order."""
+    """Whether a match wins against another with the same path and method: more headers, more parameters, then the order."""
     ranks = [(len(match["headers"]), len(match["query"])) for match in (one, other)]
     return ranks[0] > ranks[1] or (ranks[0] == ranks[1] and above)
 
 
 def show_rule(rule: Json) -> str:
-    """A rule without a name, as messages name it: by what it matches."""
+    """A rule without a name, as messages show it: by its matches."""
     return ", ".join(show_match(normalized(match)) for match in rule.get("matches") or [{}])
 
 
 def show_match(match: Json) -> str:
-    """A comparable match, as messages name it."""
+    """A comparable match, as messages show it."""
     parts = [match["method"], match["path"]["value"], *(f"with {name}" for name in match["headers"])]
     return " ".join(part for part in parts if part)

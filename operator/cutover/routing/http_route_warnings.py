@@ -1,4 +1,4 @@
-"""Where the rules of an HTTPRoute do something else than people may think. Pure; told before the first step, and stops nothing."""
+"""Where the rules of an HTTPRoute do not do what people may expect. Pure; reported before the first step, and never an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def warnings(body: Json, everything: list[Route], chosen: Iterable[Pair], match:
     Args:
         body: the HTTPRoute.
         everything: its rules.
-        chosen: the pairs that are meant.
+        chosen: the pairs to shift.
         match: the headers of requests that will have rules of their own.
     """
     yield from unserved(body)
@@ -56,7 +56,7 @@ def _losing_rules(route: Route, everything: list[Route], above: list[Route], mat
 
 
 def conflicts(body: Json, others: Iterable[tuple[Json, list[Route]]], chosen: Iterable[Pair]) -> Iterator[str]:
-    """Rules of other HTTPRoutes for the same host at the same parent: of two that match alike the older route has it."""
+    """Rules of other HTTPRoutes for the same host at the same parent: of two equal matches the older route wins."""
     ours = list(chosen)
     for other, rules in others:
         shared = _hosts(body) & _hosts(other)
@@ -72,17 +72,17 @@ def conflicts(body: Json, others: Iterable[tuple[Json, list[Route]]], chosen: It
 
 
 def _age(body: Json) -> tuple[str, str]:
-    """By which the gateways order routes that match alike."""
+    """The order in which gateways prefer routes with equal matches."""
     return body["metadata"].get("creationTimestamp", ""), body["metadata"]["name"]
 
 
 def _hosts(body: Json) -> set[str]:
-    """Only the very same ones are rivals: of two that overlap the more specific one wins. None named are all, as ``""``."""
+    """Only equal hosts conflict: of two that overlap the more specific one wins. None listed means all, as ``""``."""
     return {name.lower() for name in body["spec"].get("hostnames") or ("",)}
 
 
 def _meet_at_a_parent(one: Json, other: Json) -> bool:
-    """Whether both are attached to one listener: often one redirects at that of http, and the other serves that of https."""
+    """Whether both are attached to one listener: often one redirects at the http listener, and the other serves the https one."""
     return any(
         mine[0] == theirs[0]
         and all(not (here and there) or here == there for here, there in zip(mine[1], theirs[1], strict=True))
@@ -92,7 +92,7 @@ def _meet_at_a_parent(one: Json, other: Json) -> bool:
 
 
 def _parents(body: Json) -> Iterator[tuple[tuple[str, ...], tuple[Json, Json]]]:
-    """The objects it is attached to, each with the listener, by name and port; one that is left out is any."""
+    """The parents it is attached to, each with the listener, by name and port; None is any."""
     own = body["metadata"]["namespace"]
     for one in body["spec"].get("parentRefs") or ():
         whole = one.get("kind", "Gateway"), one.get("namespace", own), one["name"]

@@ -1,7 +1,7 @@
-"""How an HTTPRoute of the Gateway API spells its routes, and what stands beside their weights for a while. Pure.
+"""The rules of an HTTPRoute of the Gateway API, and the temporary fields beside their weights. Pure.
 
-Its definition fills in what is left out (a weight of 1, the path ``/``, the kind Service), so whatever is put there says all of
-it: else it would not be what was written when it is read back. A rule's name is never written: older releases know none.
+Its CRD sets defaults (a weight of 1, the path ``/``, the kind Service), so everything that is written here is complete:
+otherwise it would differ from what was written when it is read back. A rule's name is never written: older releases have none.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from cutover.routing.routing import Routing, not_there, sets_cookie_already, tak
 from cutover.schema.model import Name
 
 _MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
-"""What the definition allows: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
+"""Limits of the CRD: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
 _SET_COOKIE: Final = "Set-Cookie"
 _ANSWERS, _ANSWERS_FIELD = "ResponseHeaderModifier", "responseHeaderModifier"
 _REFERENCE: Final = ("group", "kind", "name", "namespace", "port")
 
 
 class HttpRoute(Routing):
-    """An HTTPRoute of the plan's namespace, and which of its rules; none named: the only one with both destinations."""
+    """An HTTPRoute of the plan's namespace, and the rules to shift; none named: the only one with both destinations."""
 
     resource: ClassVar[Resource] = HTTP_ROUTES
     field: ClassVar[str] = "httpRoute"
@@ -46,7 +46,7 @@ class HttpRoute(Routing):
 
     @classmethod
     def routes_of(cls, body: Json) -> Iterator[Route]:
-        """All its rules, in the order in which they stand there; which of them a request takes, the most specific match says."""
+        """All its rules, in their order; a request goes to the rule with the most specific match."""
         for rule in body["spec"].get("rules") or ():
             name = rule.get("name")
             at: Path = ("spec", "rules", {"name": name} if name else {"matches": rule.get("matches")})
@@ -55,13 +55,13 @@ class HttpRoute(Routing):
             yield Route(at, rule, name or show_rule(rule), frozenset({name} if name else ()), destinations)
 
     def duplicate(self) -> str:
-        """What is named more than once; empty when nothing is."""
+        """Which name is listed twice; empty when none is."""
         doubles = (name for name in self.rules if self.rules.count(name) > 1)
         name = next(doubles, "")
         return f"rule {name} stands in httpRoute.rules more than once; keep one" if name else ""
 
     def named(self, routes: list[Route], where: str) -> tuple[list[Route], list[Problem]] | None:
-        """The rules that are named, and what is wrong with that; None when none is."""
+        """The named rules, and what is wrong with the names; None when the step names none."""
         if not self.rules:
             return None
         chosen, problems = [], []
@@ -78,7 +78,7 @@ class HttpRoute(Routing):
         return chosen, problems
 
     def which(self, routes: Iterable[Route]) -> str:
-        """How to say which of these rules is meant; rules have names since Gateway API 1.4."""
+        """How a plan can say which of these rules to shift; rules have names since Gateway API 1.4."""
         if all(route.names for route in routes):
             return "say which to shift"
         return "name the rules and say which to shift, or create one HTTPRoute per rule"
@@ -91,19 +91,19 @@ class HttpRoute(Routing):
         return http_route_warnings.warnings(body, list(self.routes_of(body)), chosen, match)
 
     def conflicts(self, body: Json, others: Iterable[Json], chosen: Iterable[Pair]) -> Iterator[str]:
-        """Rules of other HTTPRoutes for the same host at the same parent: of two that match alike the older route has it."""
+        """Rules of other HTTPRoutes for the same host at the same parent: of two equal matches the older route wins."""
         return http_route_warnings.conflicts(body, ((other, list(self.routes_of(other))) for other in others), chosen)
 
     def refusals(self, body: Json) -> list[str]:
-        """What each gateway says against it, of whatever generation."""
+        """What each gateway reports against it, for any generation."""
         return [one.what for one in refusals(body)]
 
     def refused(self, body: Json, before: Container[str]) -> str:
-        """A gateway that takes no part of it goes on with what it had, or answers nothing."""
+        """A gateway that refuses it continues with what it had, or serves nothing."""
         return refused(body, before)
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
-        """What is written of it, as jq paths; header rules are known by the headers that they match."""
+        """The fields that are written, as jq paths; header rules are identified by the headers that they match."""
         del body
         found = [".spec.rules[].backendRefs[].weight"]
         found += [".spec.rules[].filters"] if mirrors else []
@@ -114,14 +114,14 @@ class HttpRoute(Routing):
         return found
 
     def header_route(self, body: Json, pair: Pair, wanted: HeaderRoute, place: str) -> tuple[Path, Json]:
-        """It is known by all that it matches, and takes its requests because that is more specific."""
+        """It is identified by its matches, and takes its requests because they are more specific."""
         found, problems = list[Json](), list[Problem]()
         for own in pair.route.body.get("matches") or [{"path": ANY_PATH}]:
             for one in wanted.match:
                 joined, clashes = _joined(own, one, pair.route)
                 found.append(joined)
                 problems += [Problem(place, message) for message in clashes]
-        *list_of_rules, itself = pair.route.at
+        *list_of_rules, itself = pair.route.path
         path = (*list_of_rules, {"matches": found, ABOVE: itself})
         if not problems and not not_there(body, path):
             message = f"HTTPRoute {self.name} already has a rule that matches what rule {pair.route} matches and these headers"
@@ -132,7 +132,7 @@ class HttpRoute(Routing):
         return path, {**rule, "matches": found, "backendRefs": [{**wanted.destination.entry, "weight": 1}]}
 
     def cookie(self, route: Route, destination: WeightedDestination, sets: str, place: str) -> tuple[Path, Json]:
-        """A filter of the reference, or one more header in the one that is there: it may stand there only once."""
+        """A filter of the reference, or one more header in the existing filter: only one of them is allowed."""
         if _takes_cookies_away(route):
             raise PlanError(Problem(place, takes_cookies_away(self.word, route)))
         filters = list(destination.entry.get("filters") or ())
@@ -143,28 +143,28 @@ class HttpRoute(Routing):
                 raise PlanError(Problem(place, sets_cookie_already(destination.host)))
         added = [*(message.get("add") or ()), {"name": _SET_COOKIE, "value": sets}]
         filters[at : at + 1] = [{"type": _ANSWERS, _ANSWERS_FIELD: {**message, "add": added}}]
-        return (*destination.at[:-1], "filters"), filters
+        return (*destination.weight_path[:-1], "filters"), filters
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
-        """One more filter beside those that are there. Releases before 1.3 know no percent, so all of them are none."""
+        """One more filter beside the existing ones. Releases before 1.3 have no percent, so 100 percent is written as none."""
         reference = _reference(pair)
         share = {"percent": percent} if percent < 100 else {}  # noqa: PLR2004 -- all of them
         ours = {"type": "RequestMirror", "requestMirror": {"backendRef": reference, **share}}
-        return [((*pair.route.at, "filters"), [*(pair.route.body.get("filters") or ()), ours])]
+        return [((*pair.route.path, "filters"), [*(pair.route.body.get("filters") or ()), ours])]
 
     def leftovers(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Leftover]:
-        """Mirrors to the new side; header rules have no names by which they could be told."""
+        """Mirrors to the new side; header rules have no names by which they could be recognized."""
         del body
         for pair in chosen:
             there = pair.route.body.get("filters") or []
             others = [one for one in there if (one.get("requestMirror") or {}).get("backendRef") != _reference(pair)]
             if others != there:
                 message = f"rule {pair.route} of HTTPRoute {self.name} mirrors requests to {pair.new.host} already"
-                fields = (((*pair.route.at, "filters"), others or ABSENT),)
+                fields = (((*pair.route.path, "filters"), others or ABSENT),)
                 yield Leftover(f"{message}, as an abandoned plan may have left it", fields, mirrors=True)
 
     def over_limit(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
-        """Why there is no room for what is to be put there; empty when there is."""
+        """Which limit the temporary fields would exceed; empty when they fit."""
         given = list(fields)
         added = [value for path, value in given if isinstance(path[-1], Mapping)]
         filters = [len(value) for path, value in given if path[-1] == "filters"]
@@ -184,7 +184,7 @@ class HttpRoute(Routing):
 
 
 def _joined(own: Json, match: Match, route: Route) -> tuple[Json, list[str]]:
-    """A match of a rule with further headers; sentences where it asks for another value of the same header."""
+    """A match of a rule with further headers; messages where it requires another value of the same header."""
     there = {header["name"].lower(): header for header in own.get("headers") or ()}
     asked = {name: as_header(name, value) for name, value in match.headers.items()}
     clashes = [
@@ -197,7 +197,7 @@ def _joined(own: Json, match: Match, route: Route) -> tuple[Json, list[str]]:
 
 
 def _takes_cookies_away(route: Route) -> bool:
-    """Whether a rule sets or removes the header of all its answers that sets cookies."""
+    """Whether a rule sets or removes the Set-Cookie header of all its responses."""
     for whole in (one[_ANSWERS_FIELD] for one in route.body.get("filters") or () if one["type"] == _ANSWERS):
         names = [*(header["name"] for header in whole.get("set") or ()), *(whole.get("remove") or ())]
         if _SET_COOKIE.lower() in {name.lower() for name in names}:
@@ -206,17 +206,17 @@ def _takes_cookies_away(route: Route) -> bool:
 
 
 def _reference(pair: Pair) -> Json:
-    """The new side, as a mirror names it."""
+    """The new side, as a mirror refers to it."""
     return {key: pair.new.entry[key] for key in _REFERENCE if key in pair.new.entry}
 
 
 def no_subset(subset: str) -> str:
-    """What is said of a subset."""
+    """The message for a subset."""
     return f"Gateway API has no subsets, and it names {subset}; create a Service for each version, and name that"
 
 
 def no_prefix(matches: Iterable[Match]) -> str:
-    """What is said of a header that is matched by its beginning, which Gateway API cannot; empty when none is."""
+    """The message for a header that is matched by a prefix, which Gateway API cannot; empty when none is."""
     for match in matches:
         for name, value in match.headers.items():
             if value.prefix is not None:
@@ -226,7 +226,7 @@ def no_prefix(matches: Iterable[Match]) -> str:
 
 
 def _destination(at: Path, entry: Json, entries: Iterable[Json]) -> WeightedDestination:
-    """Its weight stands beside exactly this reference. A port may be missing where it is no Service, and a namespace always."""
+    """Its weight belongs to exactly this reference. The port may be absent for anything but a Service, the namespace always."""
     members = {key: entry[key] for key in _REFERENCE if key in entry}
     if sum(members.items() <= other.items() for other in entries) > 1:
         members = {"namespace": None, **members}

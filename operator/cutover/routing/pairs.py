@@ -12,17 +12,17 @@ from cutover.routing.routing import Routing
 
 
 def pairs(body: Json, routing: Routing, old: Destination, new: Destination, place: str) -> list[Pair]:
-    """Where the weights of both sides stand now.
+    """Where the weights of both sides are in the object.
 
     Args:
         body: the object as it is.
-        routing: which of its routes are meant.
-        old: the side that gives traffic away.
-        new: the side that gets it.
-        place: of the step's fields, for problems.
+        routing: the object's kind and the routes of it to shift.
+        old: the side that loses traffic.
+        new: the side that gets traffic.
+        place: path of the step's fields, for problems.
 
     Raises:
-        PlanError: with all that is not there.
+        PlanError: with everything that is missing.
     """
     namespace, where = body["metadata"]["namespace"], f"{place}.{routing.field}"
     whole = f"{routing.resource.kind} {routing.name}"
@@ -30,14 +30,14 @@ def pairs(body: Json, routing: Routing, old: Destination, new: Destination, plac
     chosen, problems = _chosen(routes, routing, where, lambda route: _has(route, old, new, namespace))
     if problems and not any(
         _has(route, old, new, namespace) for route in routes
-    ):  # those that hand on say where to look
+    ):  # routes that delegate say where the destinations are
         chosen += [route for route in routes if route not in chosen and routing.elsewhere(route, namespace)]
     found = []
     for route in chosen:
         if message := routing.elsewhere(route, namespace):
             problems.append(Problem(where, f"{routing.word} {route} of {whole} {message}"))
             continue
-        if find(body, route.at) is None:
+        if find(body, route.path) is None:
             message = f"{whole} has another {routing.word} that cannot be distinguished from {routing.word} {route}"
             why = "it has the same name, or no name and the same match"
             problems.append(Problem(where, f"{message}: {why}; give each a name of its own, or remove one"))
@@ -54,7 +54,7 @@ def pairs(body: Json, routing: Routing, old: Destination, new: Destination, plac
 def _ends_of(
     route: Route, routing: Routing, sides: Mapping[str, Destination], place: str, namespace: str
 ) -> tuple[list[WeightedDestination], list[Problem]]:
-    """The destinations of a route that the two sides name, each exactly once; what is wrong with that."""
+    """The destinations of a route that the two sides name, and a problem for each that is not there exactly once."""
     ends, problems = list[WeightedDestination](), list[Problem]()
     for field, side in sides.items():
         matching = [destination for destination in route.destinations if _is(destination, side, namespace)]
@@ -70,7 +70,7 @@ def _ends_of(
 def _chosen(
     routes: list[Route], routing: Routing, where: str, fits: Callable[[Route], bool]
 ) -> tuple[list[Route], list[Problem]]:
-    """The routes that are meant; and what is wrong with that."""
+    """The routes to shift, and what is wrong with that choice."""
     if (named := routing.named(routes, where)) is not None:
         return named
     fitting = routes if len(routes) == 1 else list(filter(fits, routes))

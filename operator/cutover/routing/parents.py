@@ -1,7 +1,7 @@
-"""What the parents of an HTTPRoute (gateways, Services of a mesh) say of it in its status. Pure.
+"""What the parents of an HTTPRoute (gateways, Services of a mesh) report in its status. Pure.
 
-Each controller writes its conditions for each parent when it gets to it, with the generation that it has looked at; some write
-none. So silence and what was said of an older generation are no answer.
+Each controller writes conditions for each parent in its own time, with the generation that it observed; some write
+none. So a missing condition, or one for an older generation, is not an answer.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from cutover.field_path import Json
 
 _ACCEPTED: Final = "Accepted"
 _BAD: Final = {(_ACCEPTED, "False"), ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")}
-"""Who finds it partially invalid serves a part of it, or goes on with what it had before."""
+"""A controller that reports PartiallyInvalid serves a part of it, or continues with what it had before."""
 _LONGEST: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One condition that speaks against it.
+    """One condition against it.
 
     Attributes:
-        who: the parent and its controller, as messages name them.
+        who: the parent and its controller, as messages show them.
         condition: its type.
-        message: all of it, as a sentence.
-        current: it is of the generation that the object has, not of what may be mended by now.
+        message: the condition as a sentence.
+        current: it is for the current generation, not for one that may be fixed by now.
     """
 
     who: str
@@ -36,12 +36,12 @@ class Refusal:
 
     @property
     def what(self) -> str:
-        """By which it is known again, whatever is said of why."""
+        """What identifies it, without the reason, which may change."""
         return _what(self.who, self.condition)
 
 
 def refusals(body: Json) -> Iterator[Refusal]:
-    """All that is said against it, of whatever generation."""
+    """Everything that is reported against it, for any generation."""
     name, generation = body["metadata"]["name"], body["metadata"].get("generation", 0)
     for parent in _heard(body):
         for condition in parent.get("conditions") or ():
@@ -53,7 +53,7 @@ def refusals(body: Json) -> Iterator[Refusal]:
 
 
 def unserved(body: Json) -> Iterator[str]:
-    """What stands against it before anything is written."""
+    """What is reported against it before anything is written."""
     if not _heard(body):
         name = body["metadata"]["name"]
         yield f"no gateway serves HTTPRoute {name} (status.parents is empty), so its weights have no effect; fix its parentRefs"
@@ -61,9 +61,9 @@ def unserved(body: Json) -> Iterator[str]:
 
 
 def refused(body: Json, before: Container[str]) -> str:
-    """What is said against what stands there now and was not before; empty when nothing is.
+    """What is reported against it now and was not before; empty when nothing is.
 
-    Of a parent that had not accepted it before nothing is asked: it has never carried this traffic.
+    A parent that had not accepted it before is not considered: it has never carried this traffic.
     """
     fresh = (
         one.message
@@ -82,7 +82,7 @@ def _what(who: str, condition: str) -> str:
 
 
 def _who(parent: Json) -> str:
-    """One object may be a parent by each of its listeners, and each may be looked after by several controllers."""
+    """One object may be a parent once per listener, and each may have several controllers."""
     ref = parent.get("parentRef") or {}
     namespace = f"{ref['namespace']}/" if ref.get("namespace") else ""
     listener = "".join(

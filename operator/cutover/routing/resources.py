@@ -1,6 +1,6 @@
-"""All objects that split traffic, and what they give to whom.
+"""All objects that split traffic, and the weight that each gives to which destination.
 
-Reads only. Used by `deploy` before it takes pods away, by the survey, and where weights are watched.
+Read-only. Used by `deploy` before it reduces replicas, by preflight, and where weights are watched.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ ROUTINGS: Final[Mapping[Resource, type[Routing]]] = {one.resource: one for one i
 
 
 def destinations(resource: Resource, body: Json) -> Iterator[tuple[WeightedDestination, int]]:
-    """Every destination of an object that splits traffic, with the weight that it is given."""
+    """Every destination of an object that splits traffic, with its effective weight."""
     routing = ROUTINGS[resource]
     for route in routing.routes_of(body):
         yield from routing.effective_weights(route)
 
 
 async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[Ref, int]:
-    """Weight that pods with these labels are given, by the object; those that give none are left out."""
+    """Weight that each object gives to pods with these labels; objects that give none are left out."""
     found: dict[Ref, int] = {}
     reached: dict[tuple[str, str | None], bool] = {}
 

@@ -1,4 +1,4 @@
-"""Routes as the `traffic` kind sees them, whatever object they stand in: destinations with weights, pairs of them. Pure values."""
+"""Routes as the `traffic` kind sees them, the same for every object that has routes: destinations with weights, and pairs of them. Values only."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Destination(Model):
-    """A destination that stands in the route already, as Istio reads it."""
+    """A destination that the route already has, as Istio reads it."""
 
     host: Name = Field(description="Host; a short name is a Service of the plan's namespace.")
     subset: Label | None = Field(default=None, description="Subset, as a DestinationRule defines it.")
-    port: Port | None = Field(default=None, description="Port; left out, any.")
+    port: Port | None = Field(default=None, description="Port. Default: any.")
 
     def __str__(self) -> str:
         """As messages name it: ``shop-v2``, ``shop subset v2``."""
@@ -29,20 +29,20 @@ class Destination(Model):
 
 @dataclass(frozen=True, slots=True)
 class WeightedDestination:
-    """One destination of a route, as it stands there.
+    """One destination of a route, with its weight.
 
     Attributes:
-        host: as it is written; empty for what is no Service and never ours to shift.
-        weight: the weight it has.
-        at: where that weight stands.
-        entry: what is said of it beside the weight.
+        host: as written in the route; empty for anything but a Service, which is never shifted.
+        weight: its weight.
+        weight_path: path of that weight in the object.
+        entry: the destination as written, without its weight.
     """
 
     host: str
     subset: str | None
     port: int | None
     weight: int
-    at: Path
+    weight_path: Path
     entry: Json
 
 
@@ -51,15 +51,15 @@ class Route:
     """One route of an object.
 
     Attributes:
-        at: where it stands. It is told from the others by its name, or where it has none by all that it matches.
-        body: what it says.
-        called: how messages name it.
-        names: what a plan may call it by.
+        path: its path in the object. It is identified by its name, or if it has none by all that it matches.
+        body: the route as written.
+        called: its name in messages.
+        names: the names by which a plan may refer to it.
         destinations: its destinations.
-        http: whether it is one of http; only those know headers and mirrors.
+        http: whether it is an http route; only those support headers and mirrors.
     """
 
-    at: Path
+    path: Path
     body: Json
     called: str
     names: frozenset[str | int]
@@ -81,18 +81,18 @@ class Pair:
 
     @property
     def total(self) -> int:
-        """What both have together."""
+        """The weight of both in total."""
         return self.old.weight + self.new.weight
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderRoute:
-    """A route to be put right above that of a pair, for some of the requests that that one takes.
+    """A route to add directly above the route of a pair, for some of the requests that the latter takes.
 
     Attributes:
-        name: what tells it from others: the step's name, and what it is for.
-        destination: where all these requests go.
-        match: what they have.
+        name: what distinguishes it from others: the step's name and its purpose.
+        destination: where all its requests go.
+        match: the headers of these requests.
     """
 
     name: str
@@ -102,12 +102,12 @@ class HeaderRoute:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What an abandoned plan must have left, by the look of it.
+    """Something that an abandoned plan seems to have left in the object.
 
     Attributes:
-        message: what stands there.
-        fields: where, each with what is there without it.
-        mirrors: it is a mirror to the new side, which a step that mirrors itself would take for the user's.
+        message: what was found.
+        fields: its fields, each with the value to restore.
+        mirrors: it is a mirror to the new side, which a step with a mirror of its own would take for the user's.
     """
 
     message: str
@@ -116,5 +116,5 @@ class Leftover:
 
 
 def number(weight: Json) -> int:
-    """A weight that is left out is 0 beside other destinations of a VirtualService; an HTTPRoute always says it."""
+    """A weight as a number. An absent one is 0 beside other destinations of a VirtualService; an HTTPRoute always has one."""
     return 0 if weight is ABSENT else int(weight)

@@ -11,12 +11,12 @@ ANY_PATH: Final = {"prefix": "/"}
 
 
 def criteria(match: Match) -> dict[str, Json]:
-    """The headers of a match, as a route asks for them."""
+    """The headers of a match, as a route writes them."""
     return {name: value.model_dump(exclude_none=True) for name, value in match.headers.items()}
 
 
 def takes_all(route: Json) -> bool:
-    """Whether a route matches whatever comes."""
+    """Whether a route matches every request."""
     return not route.get("match") or any(
         not entry.keys() - {"name", "uri"} and entry.get("uri", ANY_PATH) == ANY_PATH for entry in route["match"]
     )

@@ -1,4 +1,4 @@
-"""Where the routes of a VirtualService do something else than people may think. Pure; told before the first step, and stops nothing."""
+"""Where the routes of a VirtualService do not do what people may expect. Pure; reported before the first step, and never an error."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def warnings(
     subsets: Container[tuple[str, str]],
     match: tuple[Match, ...],
 ) -> Iterator[str]:
-    """Where Istio takes the routes of these pairs for something else than people may think.
+    """Where Istio does not do with the routes of these pairs what people may expect.
 
     Args:
         body: the VirtualService.
         everything: its routes.
-        chosen: the pairs that are meant.
-        subsets: host and name of each that the namespace defines.
+        chosen: the pairs to shift.
+        subsets: host and name of each subset that the namespace defines.
         match: the headers of requests that will have routes of their own.
     """
     namespace = body["metadata"]["namespace"]
     for route in (pair.route for pair in chosen):
         yield from _own_matches(route, match)
         above = everything[: everything.index(route)]
-        if taker := next((one for one in above if one.at[1] == route.at[1] and takes_all(one.body)), None):
+        if taker := next((one for one in above if one.path[1] == route.path[1] and takes_all(one.body)), None):
             yield f"route {taker} stands above route {route} and matches every request, so {route} gets none; move it below"
         yield from _of_weights(route, subsets, namespace)
 

@@ -1,4 +1,4 @@
-"""How a VirtualService of Istio spells its routes, and what stands beside their weights for a while. Pure."""
+"""The routes of an Istio VirtualService, and the temporary fields beside their weights. Pure."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from cutover.routing.virtual_service_warnings import WHOLE
 from cutover.schema.model import Name
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
-"""Its lists of routes."""
+"""The fields that list its routes."""
 _OWN: Final = "cutover-"
-"""How the names of header routes begin."""
+"""The prefix of the names of header routes."""
 _HEADER_ROUTES: Final = f'.spec.http[] | select((.name // "") | startswith("{_OWN}"))'
 _MIRROR_FIELDS: Final = (".spec.http[].mirror", ".spec.http[].mirrorPercentage", ".spec.http[].mirrors")
 _SET_COOKIE: Final = "set-cookie"
@@ -32,7 +32,7 @@ SniHost = Annotated[
 
 
 class VirtualService(Routing):
-    """A VirtualService of the plan's namespace, and which of its routes; none named: the only one with both destinations."""
+    """A VirtualService of the plan's namespace, and the routes to shift; none named: the only one with both destinations."""
 
     resource: ClassVar[Resource] = VIRTUAL_SERVICES
     field: ClassVar[str] = "virtualService"
@@ -41,10 +41,12 @@ class VirtualService(Routing):
     name: Name = Field(description="Name of the VirtualService.")
     routes: tuple[RouteName, ...] = Field(default=(), max_length=16, description="Names of its http routes.")
     tcp: tuple[Port, ...] = Field(
-        default=(), max_length=16, description="Its tcp routes, which have no names, by a port that they match."
+        default=(), max_length=16, description="Its tcp routes, which have no names, each by a port that it matches."
     )
     tls: tuple[SniHost, ...] = Field(
-        default=(), max_length=16, description="Its tls routes, which have no names, by an SNI host that they match."
+        default=(),
+        max_length=16,
+        description="Its tls routes, which have no names, each by an SNI host that it matches.",
     )
 
     @classmethod
@@ -60,12 +62,12 @@ class VirtualService(Routing):
 
     @classmethod
     def effective_weights(cls, route: Route) -> Iterator[tuple[WeightedDestination, int]]:
-        """One that stands alone has all of it, whatever its weight (Istio API, HTTPRouteDestination.weight)."""
+        """A single destination gets everything, regardless of its weight (Istio API, HTTPRouteDestination.weight)."""
         for destination in route.destinations:
             yield destination, WHOLE if len(route.destinations) == 1 else destination.weight
 
     def duplicate(self) -> str:
-        """What is named more than once; empty when nothing is."""
+        """Which name is listed twice; empty when none is."""
         for field, what, named in (
             ("routes", "route", self.routes),
             ("tcp", "port", self.tcp),
@@ -81,13 +83,13 @@ class VirtualService(Routing):
         return not (self.tcp or self.tls)
 
     def named(self, routes: list[Route], where: str) -> tuple[list[Route], list[Problem]] | None:
-        """The routes that are named, and what is wrong with that; None when none is."""
+        """The named routes, and what is wrong with the names; None when the step names none."""
         if not (self.routes or self.tcp or self.tls):
             return None
         chosen: dict[int, Route] = {}
         problems = []
         for field, protocol, name in self._names_given():
-            there = {at: route for at, route in enumerate(routes) if route.at[1] == protocol}
+            there = {at: route for at, route in enumerate(routes) if route.path[1] == protocol}
             found = [at for at, route in there.items() if name in route.names]
             if len(found) == 1:
                 chosen[found[0]] = there[found[0]]  # once, though two ports or hosts may both lead to it
@@ -121,11 +123,11 @@ class VirtualService(Routing):
     def warnings(
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
     ) -> Iterator[str]:
-        """Where Istio takes the routes of these pairs for something else than people may think."""
+        """Where Istio does not do with the routes of these pairs what people may expect."""
         return virtual_service_warnings.warnings(body, list(self.routes_of(body)), chosen, subsets, match)
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
-        """What is written of it, as jq paths; where no route is named, of every protocol that it has routes of."""
+        """The fields that are written, as jq paths; where no route is named, for every protocol that has routes."""
         named = {"http": self.routes, "tcp": self.tcp, "tls": self.tls}
         protocols = [one for one in PROTOCOLS if (named[one] if any(named.values()) else body["spec"].get(one))]
         found = [f".spec.{protocol}[].route[].weight" for protocol in protocols]
@@ -134,14 +136,14 @@ class VirtualService(Routing):
         return [*found, _HEADER_ROUTES] if match or sticks else found
 
     def header_route(self, body: Json, pair: Pair, wanted: HeaderRoute, place: str) -> tuple[Path, Json]:
-        """It is known by its name. What routes further up take they still take."""
+        """It is identified by its name. Routes above it still take their requests first."""
         found, problems = list[Json](), list[Problem]()
         whole: list[Json] = [{}]
         for own in pair.route.body.get("match") or whole:
             for one in wanted.match:
                 problems += [Problem(place, message) for message in _clashes(own, one, pair.route)]
                 found.append({**own, "headers": {**(own.get("headers") or {}), **criteria(one)}})
-        *list_of_routes, itself = pair.route.at
+        *list_of_routes, itself = pair.route.path
         named = pair.route.body.get("name")
         name = f"{_OWN}{wanted.name}{f'-{named}' if named else ''}"
         path = (*list_of_routes, {"name": name, ABOVE: itself})
@@ -153,7 +155,7 @@ class VirtualService(Routing):
         return path, {**pair.route.body, "name": name, "match": found, "route": [dict(wanted.destination.entry)]}
 
     def cookie(self, route: Route, destination: WeightedDestination, sets: str, place: str) -> tuple[Path, Json]:
-        """One more header of the answers; what else is said of headers there stays."""
+        """One more header of the responses; other headers there stay."""
         whole = (route.body.get("headers") or {}).get("response") or {}
         if _SET_COOKIE in {name.lower() for way in ("set", "remove") for name in whole.get(way) or ()}:
             raise PlanError(Problem(place, takes_cookies_away(self.word, route)))
@@ -163,21 +165,21 @@ class VirtualService(Routing):
             if any(name.lower() == _SET_COOKIE for name in answers.get(way) or ()):
                 raise PlanError(Problem(place, sets_cookie_already(destination.host)))
         added = {**(answers.get("add") or {}), _SET_COOKIE: sets}
-        return (*destination.at[:-1], "headers"), {**headers, "response": {**answers, "add": added}}
+        return (*destination.weight_path[:-1], "headers"), {**headers, "response": {**answers, "add": added}}
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
-        """A mirror that the route has is replaced meanwhile; those of a list stay beside ours."""
+        """An existing mirror of the route is replaced until it is restored; those of a list stay beside ours."""
         destination, share = pair.new.entry["destination"], {"value": percent}
         if others := pair.route.body.get("mirrors"):
-            return [((*pair.route.at, "mirrors"), [*others, {"destination": destination, "percentage": share}])]
-        return [((*pair.route.at, "mirror"), destination), ((*pair.route.at, "mirrorPercentage"), share)]
+            return [((*pair.route.path, "mirrors"), [*others, {"destination": destination, "percentage": share}])]
+        return [((*pair.route.path, "mirror"), destination), ((*pair.route.path, "mirrorPercentage"), share)]
 
     def leftovers(self, body: Json, chosen: Iterable[Pair]) -> Iterator[Leftover]:
-        """Header routes, known by their names, and mirrors to the new side."""
+        """Header routes, recognized by their names, and mirrors to the new side."""
         for route in self.routes_of(body):
             if route.http and str(route).startswith(_OWN):
                 message = f"route {route} of VirtualService {self.name} looks like one that an abandoned plan has left"
-                yield Leftover(message, ((route.at, ABSENT),))
+                yield Leftover(message, ((route.path, ABSENT),))
         for pair in chosen:
             if fields := tuple(_without_mirror(pair)):
                 message = (
@@ -187,7 +189,7 @@ class VirtualService(Routing):
 
 
 def _clashes(own: Json, match: Match, route: Route) -> Iterator[str]:
-    """Why no request can both be taken by a match of a route and have these headers."""
+    """Why no request can both match a route and have these headers."""
     asked, there, without = criteria(match), own.get("headers") or {}, own.get("withoutHeaders") or {}
     for key in sorted(asked.keys() & there.keys()):
         if asked[key] != there[key]:
@@ -200,18 +202,18 @@ def _clashes(own: Json, match: Match, route: Route) -> Iterator[str]:
 
 
 def _without_mirror(pair: Pair) -> Iterator[tuple[Path, Json]]:
-    """The fields of a route that mirror to the new side, and what they are without that."""
+    """The fields of a route that mirror to the new side, each with its value without the mirror."""
     destination, body = pair.new.entry["destination"], pair.route.body
     if body.get("mirror") == destination:
-        yield from (((*pair.route.at, key), ABSENT) for key in ("mirror", "mirrorPercentage") if key in body)
+        yield from (((*pair.route.path, key), ABSENT) for key in ("mirror", "mirrorPercentage") if key in body)
     there = body.get("mirrors") or []
     others = [one for one in there if one.get("destination") != destination]
     if others != there:
-        yield (*pair.route.at, "mirrors"), others or ABSENT
+        yield (*pair.route.path, "mirrors"), others or ABSENT
 
 
 def _destination(at: Path, entry: Json) -> WeightedDestination:
-    """Its weight stands beside exactly this destination, absent members included."""
+    """Its weight belongs to exactly this destination, absent members included."""
     destination = entry.get("destination") or {}
     exactly = {"host": destination.get("host"), "subset": destination.get("subset"), "port": destination.get("port")}
     weight = (*at, "route", {"destination": exactly}, "weight")
@@ -228,7 +230,7 @@ def _destination(at: Path, entry: Json) -> WeightedDestination:
 
 
 def _called(protocol: str, route: Json, names: Iterable[str | int]) -> str:
-    """As messages name it: ``primary``, ``(unnamed)``, ``tcp port 5432``, ``tls db.example``."""
+    """Its name in messages: ``primary``, ``(unnamed)``, ``tcp port 5432``, ``tls db.example``."""
     if protocol == "http":
         return route.get("name") or "(unnamed)"
     known = sorted(map(str, names))
@@ -236,14 +238,14 @@ def _called(protocol: str, route: Json, names: Iterable[str | int]) -> str:
 
 
 def _names(protocol: str, route: Json) -> set[Json]:
-    """What a plan may call it by."""
+    """The names by which a plan may refer to it."""
     if protocol == "http":
         return {route["name"]} if route.get("name") else set()
     return {one for entry in route.get("match") or () for one in _told_by(protocol, entry)}
 
 
 def _told_by(protocol: Segment, entry: Json) -> list[Json]:
-    """What one entry of a match is known by: its port (tcp), or its SNI hosts (tls)."""
+    """The names of one entry of a match: its port (tcp), or its SNI hosts (tls)."""
     if protocol == "tls":
         return list(entry.get("sniHosts") or ())
     return [entry["port"]] if "port" in entry else []

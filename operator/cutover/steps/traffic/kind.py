@@ -140,7 +140,7 @@ class Traffic(TrafficSpec):
         return Done(message=self.where.refused(body, ()))
 
     async def refused(self, context: StepContext) -> Failed | None:
-        """A gateway may say only long after the write that it goes on with what it had before."""
+        """A gateway may report only long after the write that it continues with what it had before."""
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
@@ -161,15 +161,15 @@ class Traffic(TrafficSpec):
         return await sides.endpoints(context, self.from_, self.to)
 
     async def _snapshot(self, context: StepContext, prefetched: _Prefetched | None) -> Snapshot:
-        """The fields as they are, and what stood behind the two sides at the run's start."""
+        """The fields as they are, and what the two sides resolved to at the start of the run."""
         ref, endpoints = self.ref(context), await self._endpoints(context)
         if self.asks_for_http and (kept := await context.targets.saved(ref)):
-            return kept  # taken just before a crash: what is to be put there may stand there already
+            return kept  # taken just before a crash: the temporary fields may be set already
         body = (prefetched and prefetched.body) or await context.cluster.get(ref)
         found = self.pairs(context, body)
         weights = [
-            (destination.at, None) for pair in found for destination in (pair.old, pair.new)
-        ]  # worked out stage by stage
+            (destination.weight_path, None) for pair in found for destination in (pair.old, pair.new)
+        ]  # computed stage by stage
         fields = temporary_fields(self, context, body, found)
         paths, ours = zip(*weights, *(field[1:] for field in fields), strict=True)
         facts = {"from": asdict(endpoints.old), "to": asdict(endpoints.new), "fromReady": endpoints.old_ready}

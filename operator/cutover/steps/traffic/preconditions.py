@@ -19,18 +19,17 @@ from cutover.targets.foreign import restore_command
 
 
 async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
-    """The routes and both destinations are there, hold traffic, and resolve to Services."""
+    """The routes and both destinations exist, have weight, and resolve to Services."""
     problems: list[Problem] = []
     place = f"{context.place}.traffic"
     try:
         body = await context.cluster.get(step.ref(context))
         found = step.pairs(context, body)
-        free = context.targets.unclaimed_by_others(
-            body
-        )  # else it waits for a plan that goes on, and that takes away what is its own
+        # otherwise it waits for another plan, which removes its own fields
+        free = context.targets.unclaimed_by_others(body)
         fields = temporary_fields(step, context, body, found) if free else []
-        problems += [*await _tried(step, context, body, fields), *_too_few(step, context, found)]
-        problems += _left(step, context, body, found) if free else ()
+        problems += [*await _not_kept(step, context, body, fields), *_weight_problems(step, context, found)]
+        problems += _leftovers(step, context, body, found) if free else ()
         known = await subsets(context.cluster, context.namespace)
         match = (*step.match, *([step.stickiness.match("")] if step.stickiness else ()))
         told = [*step.where.warnings(body, found, known, match)]
@@ -49,16 +48,16 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
     return problems
 
 
-def _left(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]) -> Iterator[Problem]:
-    """What an abandoned plan has left, with the command that takes it away; where we mirror too, a mirror would stay for ever."""
+def _leftovers(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]) -> Iterator[Problem]:
+    """What an abandoned plan has left, with the command that removes it. An error where the step mirrors too: that mirror would stay."""
     for left in step.where.leftovers(body, found):
         fields = [(at, was) for path, was in left.fields if (at := find(body, path)) is not None]
         message = f"{left.message}; remove it: {restore_command(step.ref(context), *fields)}"
         yield Problem(f"{context.place}.traffic", message, warning=not (left.mirrors and step.mirror))
 
 
-def _too_few(step: TrafficSpec, context: StepContext, found: list[Pair]) -> list[Problem]:
-    """Weights that cannot express what is asked."""
+def _weight_problems(step: TrafficSpec, context: StepContext, found: list[Pair]) -> list[Problem]:
+    """Weights of the object that cannot express the weights of the step."""
     problems = []
     for pair in found:
         both = f"{step.from_} and {step.to}"
@@ -72,12 +71,12 @@ def _too_few(step: TrafficSpec, context: StepContext, found: list[Pair]) -> list
     return problems
 
 
-async def _tried(
+async def _not_kept(
     step: TrafficSpec, context: StepContext, body: Json, fields: list[tuple[Role, Path, Json]]
 ) -> list[Problem]:
-    """Whether the server takes what is put beside the weights, and keeps all of it: a definition that is older drops some.
+    """Whether the server accepts the temporary fields and keeps all of them: an older CRD prunes some.
 
-    Istio's keep what we write since their first version, and are not asked.
+    Istio's CRDs keep what is written here since their first version, and are not asked.
     """
     if not fields or not step.where.pruned_because:
         return []

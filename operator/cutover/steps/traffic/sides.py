@@ -1,4 +1,4 @@
-"""The two sides of a shift: what stands behind each, and whether it is ready for its share of the traffic.
+"""The two sides of a shift: what each resolves to, and whether it is ready for its share of the traffic.
 
 Reads only. Used by the kind `traffic`.
 """
@@ -19,7 +19,7 @@ from cutover.targets.snapshots import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What stands behind the two sides, and how many ready endpoints the old one had at the run's start."""
+    """What the two sides resolve to, and how many ready endpoints the old one had at the start of the run."""
 
     old: Side
     new: Side
@@ -27,12 +27,12 @@ class Endpoints:
 
 
 def forget(context: StepContext) -> None:
-    """What the sides are is to be prefetched up anew."""
+    """Forget the sides, so that they are resolved again."""
     context.memo.pop(_memo(context), None)
 
 
 async def endpoints(context: StepContext, old: Destination, new: Destination) -> Endpoints:
-    """What the sides are, remembered since the run's start; a process that took over looks again. Raises PlanError."""
+    """The sides, remembered from the start of the run; a new process resolves them again. Raises PlanError."""
     known = context.memo.get(_memo(context))
     if isinstance(known, Endpoints):
         return known
@@ -56,12 +56,12 @@ def _memo(context: StepContext) -> str:
 
 
 async def count(context: StepContext, side: dict[str, Any]) -> int:
-    """Ready endpoints of a side as a snapshot remembers it."""
+    """Ready endpoints of a side as the snapshot has it."""
     return (await count_ready(context.cluster, context.namespace, Side(**side)))[0]
 
 
 async def short_of_old(context: StepContext, snapshot: Snapshot, old: Destination, ready: int | None) -> str:
-    """What the old side lacks to take back what it had; empty when nothing is lacking."""
+    """What the old side lacks to take its former share; empty when it is ready."""
     share = max(pair.old_share for pair in pairs_of(snapshot))
     if not share:
         return ""
@@ -72,7 +72,7 @@ async def short_of_old(context: StepContext, snapshot: Snapshot, old: Destinatio
 async def short(context: StepContext, snapshot: Snapshot, of: tuple[str, Destination], ready: int, share: float) -> str:
     """What a side lacks to take a share of the traffic; empty when it is ready for it."""
     which, side = of
-    exact = round(share * snapshot.facts["fromReady"], 6)  # 0.55 * 100 is a little more than 55
+    exact = round(share * snapshot.facts["fromReady"], 6)  # 0.55 * 100 is slightly more than 55 as a float
     needed = max(1, math.ceil(exact))
     if ready >= needed:
         return ""

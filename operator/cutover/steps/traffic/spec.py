@@ -62,15 +62,15 @@ class TrafficSpec(Kind):
     enforced: ClassVar[bool] = True
 
     virtual_service: VirtualService | None = Field(
-        default=None, description="Where the weights stand, with Istio's own API. Exactly one of this and httpRoute."
+        default=None, description="The object with the weights, in Istio's own API. Exactly one of this and httpRoute."
     )
-    http_route: HttpRoute | None = Field(default=None, description="Where the weights stand, with the Gateway API.")
-    from_: Destination = Field(alias="from", description="The destination that gives traffic away.")
-    to: Destination = Field(description="The destination that gets it.")
+    http_route: HttpRoute | None = Field(default=None, description="The object with the weights, in the Gateway API.")
+    from_: Destination = Field(alias="from", description="The destination that loses traffic.")
+    to: Destination = Field(description="The destination that gets traffic.")
     weights: tuple[Weight, ...] = Field(
         min_length=1,
         max_length=32,
-        description="Percent for `to` of what the pair holds at the start, ascending. A weight it has already is skipped.",
+        description="Percent for `to` of the weight that both have in total at the start, ascending. A weight that `to` has already is skipped.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     match: tuple[Match, ...] = Field(
@@ -83,13 +83,13 @@ class TrafficSpec(Kind):
     )
     stickiness: Stickiness | None = Field(
         default=None,
-        description="Visitors stay on the version that answered first, from the first weight until the end.",
+        description="Visitors stay on the version that answered first, from the first weight until the end of the step.",
     )
     dwell: Duration = Field(
         default=timedelta(),
-        description="How long it stays at each weight, and before the first one with `match` alone.",
+        description="How long the step stays at each weight, and before the first one with `match` alone.",
     )
-    settle: Duration = Field(default=timedelta(), description="How long after each write nothing is judged.")
+    settle: Duration = Field(default=timedelta(), description="How long after each write gates are not evaluated.")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> TrafficSpec:
@@ -119,34 +119,34 @@ class TrafficSpec(Kind):
 
     @property
     def asks_for_http(self) -> bool:
-        """Whether it sets anything beside the weights, which only http routes can carry."""
+        """Whether it has temporary fields, which only http routes support."""
         return bool(self.match or self.mirror or self.stickiness)
 
     @property
     def where(self) -> Routing:
-        """The object in which the weights stand."""
-        return self.virtual_service or self.http_route  # type: ignore[return-value]  # one of them, as the model says
+        """The object that has the weights."""
+        return self.virtual_service or self.http_route  # type: ignore[return-value]  # the validator requires exactly one
 
     def stages(self) -> tuple[StageRule, ...]:
-        """One a weight; before them the mirror and the header routes, after them the end of these."""
+        """One per weight; before them the mirror and the header routes, after them the removal of the header routes."""
         return tuple(stage.rule for stage in self.shift().stages())
 
     def touches(self) -> tuple[Target, ...]:
-        """The object in which the weights stand."""
+        """The object that has the weights."""
         return (Target(self.where.resource, self.where.name),)
 
     def fields(self, target: Target, body: Json) -> list[str]:
-        """The weights, and what stands beside them for a while."""
+        """The weights and the temporary fields."""
         del target
         mirrors, sticks = self.mirror is not None, self.stickiness is not None
         return self.where.fields(body, self.match, mirrors=mirrors, sticks=sticks)
 
     def restores(self, snapshot: Snapshot) -> list[Change]:
-        """Both weights of each route, and what stood beside them for a while."""
+        """Both weights of each route, and the temporary fields."""
         return self.shift().restores(snapshot)
 
     def ref(self, context: StepContext) -> Ref:
-        """The object in which the weights stand, by its full address."""
+        """The object that has the weights, by its full address."""
         return self.touches()[0].ref(context.namespace)
 
     def shift(self) -> Shift:

@@ -1,4 +1,4 @@
-"""What a `traffic` step sets beside the weights for a while: mirrors, header routes, cookies. Reads nothing."""
+"""The temporary fields of a `traffic` step, set beside the weights for some stages: mirrors, header routes, cookies. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cutover.steps.traffic.spec import TrafficSpec
 def temporary_fields(
     step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]
 ) -> list[tuple[Role, Path, Json]]:
-    """The fields that are set beside the weights for a while, each with its value. Raises PlanError.
+    """The temporary fields, each with its role and value. Raises PlanError.
 
-    Of routes that come in one write the last stands highest: the headers of a match go before a cookie.
+    Of routes added in one write the last one ends up on top, so the order matters: the headers of a match win over a cookie.
     """
     place, where = f"{context.place}.traffic", step.where
     if step.asks_for_http and (other := next((pair.route for pair in found if not pair.route.http), None)):
@@ -34,9 +34,9 @@ def temporary_fields(
 
 
 def _stickiness(step: TrafficSpec, context: StepContext, body: Json, pair: Pair) -> list[tuple[Role, Path, Json]]:
-    """For each side the cookie that its answers set, and the route of those who bring it.
+    """For each side the cookie that its responses set, and the route of visitors who bring it.
 
-    The value is of this run and step alone: a cookie of any other means nothing.
+    The value is unique to this run and step, so that a cookie of another one has no effect.
     """
     fields, place = list[tuple[Role, Path, Json]](), f"{context.place}.traffic.stickiness"
     owner, name = context.targets.owner, context.targets.step
