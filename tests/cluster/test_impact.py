@@ -131,7 +131,7 @@ def test_the_command_line_says_all_that_stands_around(shop: Shop, cluster: AnyCl
         "  VirtualServices: shop (weight 100)",
         "  HorizontalPodAutoscalers: scaler (2 to 9)",
         "  Services: shop-v1, shop-v2",
-        "Deployment shop-v9: not there",
+        "Deployment shop-v9: does not exist",
         "  step roll: Deployment shop-v2: 0 pods, then 3, at most 3 in between",
         "  step old: Deployment shop-v1: 3 pods, then 3, at most 4 in between",
         "GitOpsDriftRisk: Argo CD application site owns Deployment shop-v2 and writes back what git says; ",

@@ -593,7 +593,7 @@ async def test_a_config_map_that_only_a_later_step_reads_is_missed_before_the_fi
     problems, _ = await look(
         cluster, before, f"{{name: later, deploy: {{workload: {{name: shop-v2}}, patch: {patch}}}}}"
     )
-    way_out = "so its pods would not start; create that first, or mark the reference optional"
+    way_out = "so its pods would not start; create it first, or mark the reference optional"
     assert problems == ([f"steps[later].deploy: {says}, {way_out}"] if says else [])
 
 

@@ -16,7 +16,7 @@ from cutover.testing import MemoryCluster
 from support.fakes.deploy_step import V2_2, claimed, do, status, step, work
 from support.fakes.shop import V2
 
-_START = "so its pods would not start; create that first, or mark the reference optional"
+_START = "so its pods would not start; create it first, or mark the reference optional"
 
 
 @pytest.fixture

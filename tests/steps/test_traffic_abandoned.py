@@ -203,7 +203,7 @@ async def test_a_mirror_of_an_http_route_is_not_taken_for_the_users_either() -> 
     await run.turn()
     assert await run.run() is Phase.REFUSED
     assert (
-        "of HTTPRoute shop mirrors requests to shop-v2 already, as an abandoned plan may have left it"
+        "of HTTPRoute shop mirrors requests to shop-v2 already; an abandoned plan may have left that"
         in run.status.message
     )
     refused = run.status.message

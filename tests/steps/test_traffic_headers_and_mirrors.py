@@ -430,9 +430,9 @@ async def test_what_would_surprise_is_told_and_stands_in_nobodys_way() -> None:
     assert started.warning
     assert started.message == (
         "run 1 begins; nothing is missing, but note: "
-        "steps[shift].traffic: route all stands above route primary and matches every request, so primary gets none; "
+        "steps[shift].traffic: route all comes before route primary and matches every request, so primary gets none; "
         "move it below; "
-        "steps[shift].traffic: the weights of route primary add up to 110, and Istio takes each as its share of that sum, "
+        "steps[shift].traffic: the weights of route primary add up to 110, and Istio reads each as its share of that sum, "
         "not as percent; make them add up to 100; "
         "steps[shift].traffic: no DestinationRule of namespace shop defines subset gone of host shop-v1, "
         "to which route primary gives weight: those requests fail; define it"

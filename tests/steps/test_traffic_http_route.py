@@ -374,7 +374,7 @@ async def test_rules_that_take_from_another_are_told() -> None:
 
     run = Simulation(spec("match: [{headers: {canary: {exact: 'true'}, beta: {exact: 'on'}}}]"), put=put_with(change))
     assert await told(run) == [
-        "steps[shift].traffic: rule /x stands above rule /, /x and matches /x as well, so /, /x gets none of these requests; move it below",
+        "steps[shift].traffic: rule /x comes before rule /, /x and matches /x as well, so /, /x gets none of these requests; move it below",
         (
             "rule /x loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
             "let rule /x match one more header if it should keep them"

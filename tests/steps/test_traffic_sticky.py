@@ -327,7 +327,7 @@ async def test_a_route_that_stands_there_already_is_refused() -> None:
 
     run = Simulation(spec(), put=put)
     assert await run.run() is Phase.REFUSED, run.status
-    assert f"stickiness: VirtualService shop has a route {STAYS[1]} already" in run.status.message
+    assert f"stickiness: VirtualService shop already has a route {STAYS[1]}" in run.status.message
 
 
 def test_only_http_knows_cookies() -> None:

@@ -38,7 +38,7 @@ class Http(Source):
         default_factory=dict, max_length=32, description="Query parameters, each with its value."
     )
     json_path: str = Field(
-        min_length=1, max_length=LONGEST, description="Where in the response the number stands, such as $.latency.p99."
+        min_length=1, max_length=LONGEST, description="Where the number is in the response, such as $.latency.p99."
     )
 
     @field_validator("path")

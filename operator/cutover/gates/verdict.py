@@ -150,8 +150,8 @@ def _not_long_enough(rule: Rule, tally: Tally, now: datetime) -> str:
     if not rule.guard and tally.passes < rule.passes_needed:
         return f"{tally.passes} of {rule.passes_needed} passing samples in a row"
     if rule.sustain and tally.since is not None and now - tally.since < rule.sustain:
-        left = rule.sustain - (now - tally.since)
-        return f"passes, and must keep passing for {left.total_seconds():.0f}s"
+        remaining = rule.sustain - (now - tally.since)
+        return f"passes, and must keep passing for {remaining.total_seconds():.0f}s"
     return ""
 
 

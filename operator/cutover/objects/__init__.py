@@ -1,1 +1,1 @@
-"""What is known of the Kubernetes objects around a migration: workloads, pods, endpoints, who owns and who limits them."""
+"""Knowledge of the Kubernetes objects around a migration: workloads, pods, endpoints, Jobs, quotas, GitOps tools."""

@@ -1,6 +1,6 @@
-"""What a ConfigMap is to others: which workloads read it and how, what they lack, what hinders a new value. Pure.
+"""How workloads read a ConfigMap: which keys, what is missing, and why a new value would not be accepted. Pure.
 
-Used by the kinds `flags` and `deploy`; what is written and when is their business.
+Used by the kinds `flags` and `deploy`, which decide what to write and when.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Final
 from cutover.field_path import Json
 
 LARGEST: Final = 1_048_576
-"""Bytes of all values of a ConfigMap together, for the API server."""
-CREATE_FIRST: Final = "so its pods would not start; create that first, or mark the reference optional"
-"""What is said of pods that lack one."""
+"""Maximum size in bytes of all values of a ConfigMap in total."""
+CREATE_FIRST: Final = "so its pods would not start; create it first, or mark the reference optional"
+"""The end of a message about pods that need a ConfigMap or key that does not exist."""
 _CONTAINERS: Final = ("initContainers", "containers")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One place at which a pod reads a ConfigMap.
+    """One reference of a pod to a ConfigMap.
 
     Attributes:
         name: of the ConfigMap.
-        keys: those that it reads; empty for all that are there.
+        keys: the keys that it reads; empty for all keys.
         optional: the pod starts without them too.
         where: such as ``env DUAL_WRITE of container app``.
     """
@@ -36,7 +36,7 @@ class Reference:
     where: str
 
     def lacks(self, body: Json | None) -> str:
-        """What it needs of this ConfigMap (None: there is none) and does not find; empty when it finds all."""
+        """What it needs of this ConfigMap (None: it does not exist) and does not find; empty when nothing is missing."""
         if self.optional:
             return ""
         if body is None:
@@ -48,7 +48,7 @@ class Reference:
 
 
 def references(pod: Json) -> Iterator[Reference]:
-    """All places at which a pod of this spec reads a ConfigMap."""
+    """All references of a pod of this spec to ConfigMaps."""
     for container in (item for part in _CONTAINERS for item in pod.get(part) or ()):
         yield from _of_container(container)
     for volume in pod.get("volumes") or ():
@@ -85,7 +85,7 @@ def reads(workload: Json, name: str, keys: Mapping[str, str]) -> str:
 
 
 def value_problems(body: Json, values: Mapping[str, str]) -> dict[str, str]:
-    """Why the API server would not take these values: sentences with the way out, by key; by "" what is wrong with all."""
+    """Why the API server would refuse these values: messages with the fix, by key; under "" what concerns the whole ConfigMap."""
     name, data, binary = body["metadata"]["name"], body.get("data") or {}, body.get("binaryData") or {}
     if body.get("immutable"):
         way_out = "recreate it without immutable, or let a deploy step point its readers to another one"

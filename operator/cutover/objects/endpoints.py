@@ -1,7 +1,7 @@
-"""How many ready endpoints a destination has, counted as Istio counts them: the pods of the Service and its WorkloadEntries.
+"""How many ready endpoints a destination has, counted as Istio counts them: pods of the Service and WorkloadEntries.
 
-Reads only. Used by the `traffic` kind before it raises a weight and by its preflight, by `routings.py`, and by `switch`, which
-knows no mesh and counts pods alone.
+Read-only. Used by the `traffic` kind before it raises a weight and by its preconditions, by `routing/resources.py`, and by `switch`, which
+has no mesh and counts pods only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cutover.ports import (
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _BY_SELECTOR: Final = "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io"
-"""On slices that follow the Service's selector; somebody may have made others by hand beside them."""
+"""On slices that follow the Service's selector; others may have been created by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Side:
     Attributes:
         service: name of the Service behind the host.
         selector: labels of its pods, those of the subset included.
-        subset: whether it is a part of the Service only, so that its slices count too much.
+        subset: whether it is only a part of the Service, so that counting its slices would count too many.
     """
 
     service: str
@@ -58,7 +58,7 @@ def service_of(host: str, namespace: str) -> str:
 
 
 async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | None) -> Side | str:
-    """What stands behind a destination, or a sentence that says what is missing."""
+    """What a destination resolves to, or a message that says what is missing."""
     name = service_of(host, namespace)
     if not name:
         return (
@@ -80,7 +80,7 @@ async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | Non
 
 
 async def subsets(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dict[str, str]]:
-    """The subsets that the namespace defines, by host and name, with their labels; of two definitions the first counts."""
+    """The subsets that the namespace defines, by host and name, with their labels; the first of two definitions counts."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for rule in await cluster.list(DESTINATION_RULES, namespace):
         for known in rule["spec"].get("subsets") or ():
@@ -90,9 +90,9 @@ async def subsets(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dic
 
 
 async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[int, ...]:
-    """Ready endpoints of each side, by two reads for all of them: slices (pods, where a subset is asked) and WorkloadEntries."""
+    """Ready endpoints of each side, by two reads for all of them: slices (pods where there is a subset) and WorkloadEntries."""
     entries = cluster.list(WORKLOAD_ENTRIES, namespace, fresh=False)
-    by_pods = any(side.subset for side in sides)  # slices know nothing of subsets
+    by_pods = any(side.subset for side in sides)  # slices do not tell subsets apart
     counting = _count_pods(cluster, namespace, sides) if by_pods else _count_endpoints(cluster, namespace, sides)
     counts, known = await asyncio.gather(counting, entries)
     return tuple(count + _entries(known, side.selector) for count, side in zip(counts, sides, strict=True))
@@ -112,14 +112,14 @@ async def _count_endpoints(cluster: Cluster, namespace: str, sides: Sequence[Sid
 
 
 async def pods_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> Sequence[Json]:
-    """Pods that a Service would choose by these labels."""
+    """Pods that a Service would select by these labels."""
     return await cluster.list(PODS, namespace, _selector(labels.items()), fresh=False)
 
 
 def ready_by_port(service: Json, pods: Sequence[Json]) -> dict[str, int]:
-    """How many of the pods are ready, and, for each port that the Service calls by name, how many of these have it.
+    """How many of the pods are ready, and, for each named target port of the Service, how many of these have it.
 
-    All ready ones stand under the empty name. A pod without a port gets no traffic there, and goes on with the others.
+    The total is under the empty name. A pod without a port gets no traffic at that port, but does at the others.
     """
     ready = [_ports_of(pod) for pod in pods if pod_ready(pod)]
     targets = (port.get("targetPort") for port in service["spec"].get("ports") or ())
@@ -135,18 +135,18 @@ def _ports_of(pod: Json) -> set[str]:
 
 
 async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
-    """The uids of the pods that the EndpointSlices of a Service's selector name as ready."""
+    """The uids of the ready pods in the EndpointSlices that follow a Service's selector."""
     labels = f"{_SERVICE_LABEL}={service},{_BY_SELECTOR}"
     return _ready_endpoints(await cluster.list(ENDPOINT_SLICES, namespace, labels), service)
 
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
-    """Pods that the workloads behind a destination ask for."""
+    """Pods that the workloads behind a destination should have."""
     return sum(Rollout.of(body, resource).wanted for resource, body in await _workloads(cluster, namespace, side))
 
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
-    """The workloads whose pods stand behind these destinations."""
+    """The workloads whose pods are behind these destinations."""
     found = await _workloads(cluster, namespace, *sides)
     return [Ref(resource, namespace, body["metadata"]["name"]) for resource, body in found]
 
@@ -163,7 +163,7 @@ async def _workloads(cluster: Cluster, namespace: str, *sides: Side) -> list[tup
 
 
 def _ready_endpoints(slices: Sequence[Json], service: str) -> set[str]:
-    """By pod, because a Service of two address families has a slice for each."""
+    """By pod, because a Service with two address families has a slice for each."""
     return {
         (endpoint.get("targetRef") or {}).get("uid") or endpoint["addresses"][0]
         for part in slices
@@ -182,5 +182,5 @@ def _entries(entries: Sequence[Json], selector: Mapping[str, str]) -> int:
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether pods with these labels are chosen, as a Service chooses them."""
+    """Whether a selector selects pods with these labels, as a Service selects them."""
     return all(labels.get(key) == value for key, value in selector.items())

@@ -1,6 +1,6 @@
-"""Which tool keeps an object as it stands in git, by the marks it leaves, and how it is told to leave some fields alone. Pure.
+"""Which tool keeps an object in sync with git, by the labels and annotations it sets, and how to make it ignore fields. Pure.
 
-Used by `preflight/impact.py` for every target of a plan, and by the `flags` kind, which names who puts a value back.
+Used by `preflight/` for every target of a plan, and by the `flags` kind, which names who reverted a value.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Ref
 
 
 class Tool(StrEnum):
-    """What writes an object back to what stands elsewhere."""
+    """A tool that restores an object to the state in git or a release."""
 
     ARGO_CD = "Argo CD"
     FLUX = "Flux"
     HELM = "Helm"
 
 
-_MARKS: Final = (
+_MANAGER_KEYS: Final = (
     (Tool.ARGO_CD, "application", "argocd.argoproj.io/instance", ""),
     (Tool.FLUX, "Kustomization", "kustomize.toolkit.fluxcd.io/name", "kustomize.toolkit.fluxcd.io/namespace"),
     (Tool.FLUX, "HelmRelease", "helm.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/namespace"),
 )
 _TRACKING: Final = "argocd.argoproj.io/tracking-id"
 _BY_LABEL: Final = "app.kubernetes.io/instance"
-"""How Argo CD before 3.0 marks what it keeps. Charts set it too, so it counts only where Argo CD has written the object."""
+"""The label of Argo CD before 3.0. Charts set it too, so it counts only where Argo CD has written the object."""
 _ARGO_WRITERS: Final = ("argocd-controller", "argocd-application-controller")
 _LEAVES: Final = {
     "Kustomization": ("kustomize.toolkit.fluxcd.io/reconcile", "disabled"),
     "HelmRelease": ("helm.toolkit.fluxcd.io/driftDetection", "disabled"),
 }
-"""By what annotation Flux is told to leave one object as it is."""
+"""The annotation that makes Flux ignore one object."""
 _ONLY_ONCE: Final = ("kustomize.toolkit.fluxcd.io/ssa", ("IfNotPresent", "Ignore"))
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Manager:
-    """What keeps an object.
+    """What keeps an object in sync.
 
     Attributes:
-        kind: as the tool calls it: application, Kustomization, HelmRelease, release.
-        namespace: of that; empty where the marks do not tell.
+        kind: in the words of the tool: application, Kustomization, HelmRelease, release.
+        namespace: of the manager; empty where its labels do not tell.
     """
 
     tool: Tool
@@ -56,19 +56,19 @@ class Manager:
     namespace: str = ""
 
     def __str__(self) -> str:
-        """As messages name it: ``Argo CD (application shop)``."""
+        """As messages show it: ``Argo CD (application shop)``."""
         return f"{self.tool} ({self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name})"
 
 
 def manager_of(body: Json) -> Manager | None:
-    """What keeps an object as it stands elsewhere; None when nothing has left a mark."""
+    """What keeps an object in sync; None when no tool has marked it."""
     labels, annotations = _labels(body), _annotations(body)
     if application := _tracked(body, annotations.get(_TRACKING, "")):
         return Manager(Tool.ARGO_CD, "application", application)
-    for tool, kind, name, namespace in _MARKS:
-        for marks in (labels, annotations):
-            if name in marks:
-                return Manager(tool, kind, marks[name], marks.get(namespace, ""))
+    for tool, kind, name, namespace in _MANAGER_KEYS:
+        for entries in (labels, annotations):
+            if name in entries:
+                return Manager(tool, kind, entries[name], entries.get(namespace, ""))
     writers = {entry.get("manager") for entry in body["metadata"].get("managedFields") or ()}
     if _BY_LABEL in labels and not writers.isdisjoint(_ARGO_WRITERS):
         return Manager(Tool.ARGO_CD, "application", labels[_BY_LABEL])
@@ -77,9 +77,9 @@ def manager_of(body: Json) -> Manager | None:
     return None
 
 
-def _tracked(body: Json, mark: str) -> str:
-    """The application of ``shop:apps/Deployment:prod/web``; empty when it was copied from another object, as Argo CD has it."""
-    application, _, rest = mark.partition(":")
+def _tracked(body: Json, tracking_id: str) -> str:
+    """The application of ``shop:apps/Deployment:prod/web``; empty when the annotation was copied from another object, as in Argo CD."""
+    application, _, rest = tracking_id.partition(":")
     kind, _, name = rest.partition(":")
     kind = kind.partition("/")[2]
     metadata = body["metadata"]
@@ -88,9 +88,9 @@ def _tracked(body: Json, mark: str) -> str:
 
 
 def drifts(body: Json) -> Manager | None:
-    """Who will write an object back while a plan changes it; None when nobody does, or has been told not to.
+    """Who will revert an object while a plan changes it; None when nobody will, or the tool is told to ignore it.
 
-    Helm by itself writes only when somebody runs it.
+    Helm writes only when somebody runs it.
     """
     owner, annotations = manager_of(body), _annotations(body)
     if owner is None or owner.tool is Tool.HELM:
@@ -104,11 +104,11 @@ def drifts(body: Json) -> Manager | None:
 
 
 def way_out(owner: Manager, fields: Mapping[Ref, Sequence[str]]) -> str:
-    """How a tool is told to leave what a plan writes alone: one sentence, and word for word what to write.
+    """How to make a tool ignore the fields that a plan writes: one sentence, and the YAML to add.
 
     Args:
-        owner: what keeps these objects.
-        fields: of each object what is written, as jq paths.
+        owner: what keeps these objects in sync.
+        fields: for each object the fields that are written, as jq paths.
     """
     objects = ", ".join(map(str, fields))
     if owner.tool is Tool.ARGO_CD:

@@ -1,4 +1,4 @@
-"""Templates of Jobs as people write them: what may stand in one, what it runs and as whom. Pure; used by the kind and the gate `job`.
+"""Templates of Jobs as people write them: their rules, their images and their service account. Pure; used by the kind and the gate `job`.
 
 Most of a template is left to the dry run of the server.
 """
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from cutover.field_path import Json, deeper_than
 
 _LONGEST: Final = 16_384
-"""Characters of a template as JSON."""
+"""Maximum characters of a template as JSON."""
 _DEEPEST: Final = 32
 _OURS: Final = "cutover.dev/"
 _SPEC_ONLY: Final = "{key} is not part of a template; keep metadata and spec, as in the jobTemplate of a CronJob"
@@ -29,7 +29,7 @@ _NOT_IN_SPEC: Final = {
 
 
 def spec_problem(template: Json) -> str:
-    """What is wrong with a template, as a sentence; empty when nothing is. Most is left to the server's dry run."""
+    """What is wrong with a template, as a message; empty when nothing is. Most is left to the server's dry run."""
     if deeper_than(_DEEPEST, template):
         return f"it is nested more than {_DEEPEST} levels deep, which no Job is; fix it"
     if (length := len(json.dumps(template))) > _LONGEST:
@@ -108,7 +108,7 @@ Template = Annotated[
 """A Job without a name, as the jobTemplate of a CronJob: `metadata` (labels, annotations) and `spec`."""
 BackoffLimit = Annotated[
     int,
-    Field(ge=0, le=100, description="How many failed pods of one Job are replaced before it has failed. Default 0."),
+    Field(ge=0, le=100, description="How many failed pods of one Job are replaced before the Job fails. Default 0."),
 ]
 
 
@@ -118,7 +118,7 @@ def account_of(template: Json, default: str) -> str:
 
 
 def images_of(template: Json) -> str:
-    """What it runs, for people."""
+    """The images it runs, for people."""
     return ", ".join(
         str(item.get("image", item.get("name"))) for item in template["spec"]["template"]["spec"]["containers"]
     )

@@ -1,6 +1,6 @@
-"""Jobs made from a template of the plan: the manifest, what became of it, in words of our own.
+"""Jobs created from a template of the plan: the manifest, its state, and what happens to Jobs at the end of a run.
 
-Used by the kind and the gate of that name, and by `engine/commands.py` at the end of a run. No text that a pod or a server wrote
+Used by the kind and the gate `job`, and by `engine/` at the end of a run. No text that a pod or a server wrote
 goes into a message: exit codes, reasons (one word, as Kubernetes spells them) and names of objects only.
 """
 
@@ -20,18 +20,18 @@ from cutover.targets.claims import Owner
 from cutover.targets.snapshots import RUN_LABEL, former, write_over
 
 STARTED_LABEL: Final = "cutover.dev/started"
-"""``false`` until the Job may run, then ``true`` for ever; ``never`` when it was stopped before."""
+"""``false`` until the Job may run, then ``true`` forever; ``never`` when it was stopped before."""
 GATE_LABEL: Final = "cutover.dev/gate"
 """On a Job of a gate: which gate of the plan."""
 _LEAD: Final = 45
-"""Characters of a step's name in that of a Job."""
+"""Characters of a step's name in the name of a Job."""
 
 
 def name_of(lead: str, *key: object) -> str:
-    """The name of the Job of one try, the same whenever it is asked for.
+    """The name of the Job of one attempt, derived from the key, so that every process gets the same.
 
-    The pods carry it as a label, and those of an Indexed Job have it with their index as host name: 63 characters at most,
-    of which up to 7 are left for a million completions.
+    Pods carry it as a label, and pods of an Indexed Job have it with their index as host name: 63 characters at most,
+    of which up to 7 are reserved for a million completions.
     """
     digest = hashlib.sha256("/".join(map(str, key)).encode()).hexdigest()[:10]
     return f"{lead[:_LEAD].rstrip('-')}-{digest}"
@@ -40,7 +40,7 @@ def name_of(lead: str, *key: object) -> str:
 def manifest(template: Json, name: str, owner: Owner, backoff_limit: int, labels: Mapping[str, str]) -> Json:
     """The Job of a template, claimed by the plan.
 
-    Without an account of its own a pod runs under that of the plan, and then without its token, unless the template asks
+    Without an account of its own a pod runs under the plan's account, and then without its token, unless the template asks
     for it: a tool that somebody else wrote must not get the rights of a migration by default.
     """
     body = copy.deepcopy(template)
@@ -50,7 +50,7 @@ def manifest(template: Json, name: str, owner: Owner, backoff_limit: int, labels
     if not pod.get("serviceAccountName"):
         pod["serviceAccountName"] = owner.account
         pod.setdefault("automountServiceAccountToken", False)
-    marks = {PLAN_LABEL: owner.uid, MADE_LABEL: owner.uid, RUN_LABEL: str(owner.run), FENCE_LABEL: str(owner.fence)}
+    ours = {PLAN_LABEL: owner.uid, MADE_LABEL: owner.uid, RUN_LABEL: str(owner.run), FENCE_LABEL: str(owner.fence)}
     return {
         "apiVersion": JOBS.api_version,
         "kind": JOBS.kind,
@@ -58,14 +58,14 @@ def manifest(template: Json, name: str, owner: Owner, backoff_limit: int, labels
             **metadata,
             "name": name,
             "namespace": owner.namespace,
-            "labels": {**(metadata.get("labels") or {}), **marks, **labels},
+            "labels": {**(metadata.get("labels") or {}), **ours, **labels},
         },
         "spec": {**spec, "backoffLimit": backoff_limit},
     }
 
 
 async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owner) -> list[Problem]:
-    """What the server says to a Job by a dry run, before anything is touched."""
+    """Why the server would refuse a Job, by a dry run before the first step."""
     try:
         would_be = await cluster.create(JOBS, owner.namespace, body, owner.account, dry_run=True)
     except (Rejected, Denied) as no:
@@ -73,26 +73,26 @@ async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owne
             return []  # preflight reports it with all other rights
         return [Problem(place, f"the server refuses the Job: {str(no).rpartition('strict decoding error: ')[2]}")]
     except NotFound:
-        return []  # the namespace is going
+        return []  # the namespace is being deleted
     if "ttlSecondsAfterFinished" in would_be["spec"]:
         message = "something in the cluster adds ttlSecondsAfterFinished to it, and Kubernetes would delete it too soon"
         return [Problem(place, f"{message}; exempt the Jobs with the label {MADE_LABEL} from that")]
     return []
 
 
-# --- what became of one -------------------------------------------------------------------------------------------------
+# --- state of a Job -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A Job as it stands.
+    """The state of a Job.
 
     Attributes:
-        failed: why it has failed, as one word; empty when it has not.
-        ending: it has succeeded or failed, and its last pods go.
+        failed: why it has failed, as one word; empty when it has not failed.
+        ending: it has succeeded or failed, and its last pods are terminating.
         stopped: the Job controller has seen that it is suspended, and has deleted its pods.
         acknowledged: the Job controller has seen that it may run.
-        started: our label: it has been let run.
+        started: our label `STARTED_LABEL`: whether it may run.
     """
 
     name: str
@@ -121,7 +121,7 @@ class State:
 
 
 def state_of(body: Json) -> State:
-    """Read a Job."""
+    """Read the state of a Job."""
     metadata, spec, status = body["metadata"], body["spec"], body.get("status") or {}
     on = {entry["type"]: entry for entry in status.get("conditions") or () if entry.get("status") == "True"}
     suspended, labels = bool(spec.get("suspend")), metadata.get("labels") or {}
@@ -143,12 +143,12 @@ def state_of(body: Json) -> State:
 
 
 def logs(namespace: str, name: str) -> str:
-    """The command that shows what it wrote."""
+    """The command that shows its logs."""
     return f"kubectl logs -n {namespace} job/{name} --all-containers"
 
 
 async def read(cluster: Cluster, ref: Ref) -> Json | None:
-    """A Job as it is now; None when there is none."""
+    """A Job as it is now; None when it does not exist."""
     try:
         return await cluster.get(ref)
     except NotFound:
@@ -159,16 +159,16 @@ async def read(cluster: Cluster, ref: Ref) -> Json | None:
 
 
 def owner_reference(owner: Owner) -> Json:
-    """The plan as owner: what it owns goes when it goes."""
+    """The plan as owner: what it owns is deleted with it."""
     return {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": owner.plan.name, "uid": owner.uid}
 
 
 async def release(cluster: Cluster, owner: Owner, *, abandoned: bool) -> None:
-    """At the end the plan owns its Jobs and claims them no more; they stay for their logs, and to keep their names taken.
+    """At the end of a run the plan owns its Jobs and no longer claims them; they stay for their logs, and so that their names stay taken.
 
-    While it is active they have no owner: a deletion in the foreground would take them away first. A Job that still runs
-    when its plan is abandoned is nobody's from now on, so that nothing ends it but itself. A gate's Job that still runs is of no
-    use. Twice is harmless.
+    While the plan is active they have no owner: a foreground deletion would delete them first. A Job that still runs
+    when its plan is abandoned has no owner from then on, so that nothing but itself ends it. A gate's Job that still runs is not
+    needed and is deleted. Twice is harmless.
     """
     for body in await _of_run(cluster, owner):
         metadata, state = body["metadata"], state_of(body)
@@ -186,14 +186,14 @@ async def release(cluster: Cluster, owner: Owner, *, abandoned: bool) -> None:
 
 
 async def reopen(cluster: Cluster, owner: Owner) -> None:
-    """A run that had ended is active once more: its Jobs have no owner again. Twice is harmless."""
+    """A run that had ended is active again: remove the owner from its Jobs. Twice is harmless."""
     for body in await _of_run(cluster, owner):
         if GATE_LABEL not in body["metadata"]["labels"]:
             await _patch(cluster, owner, body, [], [])
 
 
 async def delete_former(cluster: Cluster, owner: Owner) -> None:
-    """Delete the Jobs of the runs before this one; if one of them still runs, somebody has abandoned it so, and all are left."""
+    """Delete the Jobs of earlier runs; if one of them still runs, its plan was abandoned with it, and all are left."""
     picked = f"{MADE_LABEL}={owner.uid},{former(owner.run)}"
     states = map(state_of, await cluster.list(JOBS, owner.namespace, picked))
     if all(state.finished or state.suspended for state in states):
@@ -210,4 +210,6 @@ async def _patch(cluster: Cluster, owner: Owner, body: Json, operations: list[Op
         operations.append({"op": "add", "path": "/metadata/ownerReferences", "value": owners})
     if operations:
         ref = Ref(JOBS, owner.namespace, metadata["name"])
-        await write_over(cluster, ref, body, operations, owner.account)  # its controller writes it too
+        await write_over(
+            cluster, ref, body, operations, owner.account
+        )  # its controller writes it too, so the version of the object is not tested

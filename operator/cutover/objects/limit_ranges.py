@@ -23,7 +23,7 @@ def out_of_range(pod: Json, ranges: Sequence[Json]) -> Iterator[str]:
 
 
 def _part(whole: Amounts, part: str) -> Amounts:
-    """What ``requests.cpu`` and the like say of one part, by the plain name."""
+    """The amounts of one part, such as ``requests.cpu``, by their plain name."""
     lead = f"{part}."
     return {name.removeprefix(lead): amount for name, amount in whole.items() if name.startswith(lead)}
 

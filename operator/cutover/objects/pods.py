@@ -1,4 +1,4 @@
-"""Pods of Jobs, and of all others why they do not start: whether they still run, how they ended. No text that a pod or a registry wrote is told."""
+"""Pods of Jobs: whether they still run, how they ended; pods of any kind: why they do not start. No text from a pod or a registry is shown."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _STARTING: Final = ("ContainerCreating", "PodInitializing")
 
 
 def word(text: Any) -> str:
-    """A reason as Kubernetes spells them, or none: never free text."""
+    """A reason as Kubernetes writes them, or Unknown: never free text."""
     return text if isinstance(text, str) and _WORD.fullmatch(text) else "Unknown"
 
 
 async def pods_of(cluster: Cluster, namespace: str, name: str) -> Sequence[Json]:
-    """The pods of a Job, also when the Job itself is gone."""
+    """The pods of a Job, also when the Job itself was deleted."""
     return await cluster.list(PODS, namespace, f"batch.kubernetes.io/job-name={name}")
 
 
 def unfinished(pods: Sequence[Json]) -> list[str]:
-    """Names of those that may still do something."""
+    """Names of pods that may still do something."""
     return [
         pod["metadata"]["name"] for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
     ]
@@ -37,14 +37,14 @@ def unfinished(pods: Sequence[Json]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How the last container ended that did not end well; `code` is None when no container tells."""
+    """How the last failed container ended; `code` is None when no container reports one."""
 
     code: int | None
     message: str
 
 
 def exit_of(pods: Sequence[Json]) -> Exit:
-    """The exit code of a failed Job: that of the container which failed last. Sidecars are ended with their pod."""
+    """The exit code of a failed Job: that of the container that failed last. Sidecars end with their pod, so they do not count."""
     ends = [
         (str(ended.get("finishedAt", "")), int(ended["exitCode"]), status["name"], word(ended.get("reason")))
         for pod in pods
@@ -92,7 +92,7 @@ def _waits_for(pod: Json, namespace: str) -> str:
 
 
 def _not_started(waiting: Json, image: str) -> str:
-    """Why a container waits: the kubelet's reason, and the object or image that it lacks; empty when it only starts."""
+    """Why a container waits: the kubelet's reason, and the missing object or image; empty when it is only starting."""
     if not waiting or (reason := word(waiting.get("reason"))) in _STARTING:
         return ""
     what = _missing(str(waiting.get("message", ""))) or (f"image {image}" if "Image" in reason else "")
@@ -100,7 +100,7 @@ def _not_started(waiting: Json, image: str) -> str:
 
 
 def _missing(message: str) -> str:
-    """Which Secret or ConfigMap the kubelet did not find: names only, found by the form of its sentence."""
+    """Which Secret or ConfigMap the kubelet did not find: names only, matched by the form of its message."""
     found = _MISSING.search(message)
     if found is None:
         return ""

@@ -1,4 +1,4 @@
-"""Quantities of Kubernetes, and what one pod counts for once LimitRanges have filled in what it leaves out. Pure.
+"""Kubernetes quantities, and what one pod counts for after LimitRanges have set defaults. Pure.
 
 Used by `quotas.py` and `limit_ranges.py`. As the API server's own admission counts them (kube-apiserver 1.36:
 plugin/pkg/admission/limitranger, pkg/quota/v1/evaluator/core).
@@ -23,7 +23,7 @@ _BINARY: Final = {unit: Decimal(1024) ** power for power, unit in enumerate(("Ki
 COMPUTE: Final = ("cpu", "memory")
 _BYTES: Final = ("memory", "storage", "hugepages")
 _MOST: Final = Decimal(2**63 - 1)
-"""The server takes a larger quantity for this one; it also keeps all sums within what a Decimal reckons exactly."""
+"""The server reads a larger quantity as this one; it also keeps all sums exact in Decimal."""
 
 
 def quantity(text: str | float) -> Decimal:
@@ -36,7 +36,7 @@ def quantity(text: str | float) -> Decimal:
 
 
 def shown(name: str, amount: Decimal) -> str:
-    """A quantity of what is called so, for people: bytes in their largest whole unit, of all else the number."""
+    """A quantity of a named resource, for people: bytes in their largest whole unit, otherwise the number."""
     for unit, size in reversed(_BINARY.items()):
         if amount and amount % size == 0 and any(word in name for word in _BYTES):
             return f"{amount / size:f}{unit}"
@@ -44,7 +44,7 @@ def shown(name: str, amount: Decimal) -> str:
 
 
 def or_none(name: str, amount: Decimal | None) -> str:
-    """As `shown`, where there may be no quantity at all."""
+    """As `shown`, where there may be no quantity."""
     return "none" if amount is None else shown(name, amount)
 
 
@@ -69,10 +69,10 @@ def amounts(pod: Json, ranges: Sequence[Json]) -> Amounts:
 
 
 def resolved(container: Json, ranges: Sequence[Json]) -> dict[str, Amounts]:
-    """What a container asks for once the server has filled in what it leaves out."""
-    said = container.get("resources") or {}
-    limits = {name: quantity(text) for name, text in (said.get("limits") or {}).items()}
-    requests = limits | {name: quantity(text) for name, text in (said.get("requests") or {}).items()}
+    """What a container requests after the server has set defaults."""
+    given = container.get("resources") or {}
+    limits = {name: quantity(text) for name, text in (given.get("limits") or {}).items()}
+    requests = limits | {name: quantity(text) for name, text in (given.get("requests") or {}).items()}
     for item in items_of(ranges, "Container"):
         limits = {name: quantity(text) for name, text in (item.get("default") or {}).items()} | limits
         requests = {name: quantity(text) for name, text in (item.get("defaultRequest") or {}).items()} | requests
@@ -80,7 +80,7 @@ def resolved(container: Json, ranges: Sequence[Json]) -> dict[str, Amounts]:
 
 
 def items_of(ranges: Sequence[Json], kind: str) -> Iterator[Json]:
-    """What LimitRanges say of one kind of thing, such as `Container`."""
+    """The limits of LimitRanges for one type, such as `Container`."""
     for limit_range in ranges:
         yield from (item for item in limit_range["spec"].get("limits") or () if item["type"] == kind)
 

@@ -1,4 +1,4 @@
-"""Whether the ResourceQuotas and LimitRanges of a namespace let in the pods that a plan makes. Pure; used by `preflight/`.
+"""Whether the ResourceQuotas and LimitRanges of a namespace admit the pods that a plan creates. Pure; used by `preflight/`.
 
 What cannot be told from the template (scopes that depend on other things, overhead of a runtime class) is left to the server.
 """
@@ -15,32 +15,32 @@ from cutover.objects.limit_ranges import out_of_range
 from cutover.objects.quantities import COMPUTE, amounts, quantity, resolved, shown
 
 _MUST_SAY: Final = frozenset(f"{part}.{name}" for part in ("requests", "limits") for name in COMPUTE)
-"""What each container must say for itself once a quota counts it."""
+"""What each container must set once a quota counts it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """Pods of one workload as one step changes them.
+    """The pods of one workload before and after one step.
 
     Attributes:
-        before: the pod template's spec, and `now` how many of them there are.
-        after: the one of the new pods.
-        passes: through how many (new, old) pods the rollout must come, its end last.
-        wishes: to how many (new, old) it goes where there is room.
-        created: pods of the new template are made at all.
+        before: the pod spec now, of which there are `now` pods.
+        after: the pod spec of the new pods.
+        must_reach: the numbers of (new, old) pods that the rollout must go through, the final one last.
+        may_reach: the numbers of (new, old) pods that it goes to where quotas allow.
+        created: whether any pods of the new template are created.
     """
 
     before: Json
     after: Json
     now: int
-    passes: tuple[tuple[int, int], ...]
-    wishes: tuple[int, int]
+    must_reach: tuple[tuple[int, int], ...]
+    may_reach: tuple[int, int]
     created: bool
 
 
 @dataclass(slots=True)
 class Room:
-    """What the namespace lets in, and what earlier steps of the plan have taken of it.
+    """What the quotas of the namespace allow, and what earlier steps of the plan use of it.
 
     Attributes:
         quotas: its ResourceQuotas.
@@ -52,32 +52,32 @@ class Room:
     _taken: dict[tuple[str, str], Decimal] = field(default_factory=dict)
 
     def refuses(self, pods: Pods) -> list[str]:
-        """Why the server would not let these pods be made: a sentence each, with the figures; empty when it would."""
+        """Why the server would refuse these pods: one message each, with numbers; empty when it would not."""
         if not pods.created:
             return []
-        message = list(out_of_range(pods.after, self.ranges))
+        reasons = list(out_of_range(pods.after, self.ranges))
         for quota in self._that_count(pods.after):
-            message += self._unsaid(quota, pods.after)
-            message += self._short(quota, pods, pods.passes)
-        return message
+            reasons += self._unsaid(quota, pods.after)
+            reasons += self._short(quota, pods, pods.must_reach)
+        return reasons
 
     def delays(self, pods: Pods, state: tuple[int, int]) -> list[str]:
-        """What would not fit of a state that the rollout need not pass."""
+        """What would be refused of a state that the rollout does not have to reach."""
         quotas = self._that_count(pods.after) if pods.created else ()
         return [message for quota in quotas for message in self._short(quota, pods, (state,))]
 
     def take(self, pods: Pods) -> None:
-        """The step is done: what its pods hold counts for those after it."""
+        """Count what the pods of a step use for the steps after it."""
         for quota in self._that_count(pods.after):
             for name in quota["spec"].get("hard") or {}:
                 key = quota["metadata"]["name"], name
-                self._taken[key] = self._taken.get(key, Decimal()) + self._more(name, pods, pods.passes[-1])
+                self._taken[key] = self._taken.get(key, Decimal()) + self._more(name, pods, pods.must_reach[-1])
 
     def _that_count(self, pod: Json) -> list[Json]:
         return [quota for quota in self.quotas if _counts(quota, pod, self.ranges)]
 
     def _more(self, name: str, pods: Pods, state: tuple[int, int]) -> Decimal:
-        """What pods in this number hold beyond what they hold now."""
+        """What this number of pods uses beyond what they use now."""
         new, old = (amounts(pod, self.ranges).get(_figure(name), Decimal()) for pod in (pods.after, pods.before))
         return state[0] * new + (state[1] - pods.now) * old
 
@@ -109,7 +109,7 @@ class Room:
 
 
 def _counts(quota: Json, pod: Json, ranges: Sequence[Json]) -> bool:
-    """Whether a quota counts such pods; one whose scope cannot be told from the template does not, for us."""
+    """Whether a quota counts such pods; one whose scope cannot be told from the template is ignored."""
     spec = quota["spec"]
     rules = [{"scopeName": scope, "operator": "Exists"} for scope in spec.get("scopes") or ()]
     rules += (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
@@ -134,7 +134,7 @@ def _in_scope(rule: Json, pod: Json, ranges: Sequence[Json]) -> bool:
 
 
 def meets(rule: Json, has: str | None) -> bool:
-    """Whether a value, None where there is none, is as a requirement of a selector or a scope says."""
+    """Whether a value (None where there is none) meets a requirement of a selector or a scope."""
     values = rule.get("values") or ()
     return {
         "In": has in values,

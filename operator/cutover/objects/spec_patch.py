@@ -1,4 +1,4 @@
-"""The strategic merge patch that a `deploy` step makes of its images, replicas and `patch`. Pure; used by that kind alone."""
+"""The strategic merge patch of a `deploy` step: its images, replicas and `patch` joined. Pure; used by that kind only."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final
 from cutover.field_path import Json, deeper_than, names_of
 
 _LONGEST: Final = 16_384
-"""Characters of a patch as JSON."""
+"""Maximum characters of a patch as JSON."""
 _DEEPEST: Final = 32
-"""Mappings and lists inside each other; a pod template needs 12."""
+"""Maximum depth of mappings and lists; a pod template needs 12."""
 _SHOWN: Final = 60
-"""Characters of a value in a sentence."""
+"""Characters of a value in a message."""
 _LOST: Final = (
     "if it had a null, kubectl apply has removed it: delete a mapping with $patch: delete, "
     "or apply with kubectl apply --server-side"
@@ -34,7 +34,7 @@ _NOT_HERE: Final = {
 
 
 def spec_problem(patch: Json) -> str:
-    """What is wrong with a patch, as a sentence; empty when nothing is. Most is left to the server's dry run."""
+    """What is wrong with a patch, as a message; empty when nothing is. Most is left to the server's dry run."""
     for key in patch:
         if key in _NOT_HERE:
             return _NOT_HERE[key].format(key=key)
@@ -53,7 +53,7 @@ def spec_problem(patch: Json) -> str:
 
 
 def _wrong_metadata(patch: Json) -> str:
-    """A null is right: it takes away what is there, and the server says whether a pod can be without."""
+    """A null is valid: it removes the field, and the server checks whether a pod can be without."""
     node = patch.get("template", {}).get("metadata")
     parts = {"template.metadata": node}
     if isinstance(node, dict):
@@ -69,7 +69,7 @@ def _wrong_metadata(patch: Json) -> str:
 
 
 def _wrong_containers(pod: Json, at: str) -> str:
-    """The server merges containers by their names, and whoever reckons with the outcome tells them apart by those."""
+    """The server merges containers by their names, and this module finds them by name too."""
     for part in _PARTS:
         items = pod.get(part, [])
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -82,7 +82,7 @@ def _wrong_containers(pod: Json, at: str) -> str:
 
 def _wrong_container(item: Json, where: str) -> str:
     name = item.get("name")
-    if item.get(_DIRECTIVE) == "replace":  # an order to drop the live list, not a container
+    if item.get(_DIRECTIVE) == "replace":  # a directive to replace the whole list, not a container
         return ""
     if name is None or name == "":
         return f"{where} has no name in {_shown(item)}; containers are merged by name, so add the name of the container"
@@ -97,7 +97,7 @@ def _shown(value: Json) -> str:
 
 
 def _empty(patch: Json, at: str = "") -> Iterator[str]:
-    """Mappings without content, which change nothing; inside of lists they may be values, such as ``emptyDir: {}``."""
+    """Empty mappings, which change nothing; inside lists they may be values, such as ``emptyDir: {}``."""
     for key, value in patch.items():
         where = f"{at}.{key}" if at else key
         if value == {}:
@@ -107,13 +107,13 @@ def _empty(patch: Json, at: str = "") -> Iterator[str]:
 
 
 def images_in(patch: Json) -> set[str]:
-    """Names of the containers whose image a patch sets. For a patch in which nothing is `wrong`."""
+    """Names of the containers whose image a patch sets, for a patch without a `spec_problem`."""
     pod = patch.get("template", {}).get("spec", {})
     return {item["name"] for part in _PARTS for item in pod.get(part, ()) if "image" in item and "name" in item}
 
 
 def places(patch: Json, at: str = "") -> Iterator[str]:
-    """Where a patch says something, for people: mappings are followed, lists are not."""
+    """The fields that a patch sets, for people: mappings are followed, lists are not."""
     for key, value in patch.items():
         where = f"{at}.{key}" if at else key
         if isinstance(value, dict) and value:
@@ -123,7 +123,7 @@ def places(patch: Json, at: str = "") -> Iterator[str]:
 
 
 def expressions(patch: Json, at: str) -> Iterator[str]:
-    """Where a patch says something, as jq paths: named items of lists are followed too."""
+    """The fields that a patch sets, as jq paths: named items of lists are followed too."""
     if isinstance(patch, dict) and patch and _DIRECTIVE not in patch:
         for key, value in patch.items():
             if not (key == "name" and at.endswith(")")):
@@ -141,34 +141,34 @@ def at_key(at: str, key: str) -> str:
 
 
 def parts_of(live: Json) -> dict[str, str]:
-    """The containers of a live spec, each with the list in which it stands."""
+    """The containers of a live spec, each with the list that has it."""
     return {item["name"]: part for part in _PARTS for item in live["template"]["spec"].get(part) or ()}
 
 
 def joined(patch: Json, images: Mapping[str, str], replicas: int | None, live: Json) -> Json:
-    """All of it as one patch of the spec.
+    """Images, replicas and patch as one patch of the spec.
 
     Args:
-        patch: what the step says.
-        images: by container; each must be there, or it would be merged in as a new one.
-        replicas: None leaves them.
+        patch: the patch of the step.
+        images: by container; each must exist, or it would be merged in as a new container.
+        replicas: None leaves them unchanged.
         live: the spec as it is.
     """
-    wish: Json = copy.deepcopy(patch)
+    joint: Json = copy.deepcopy(patch)
     parts = parts_of(live)
     if replicas is not None:
-        wish["replicas"] = replicas
+        joint["replicas"] = replicas
     for name, image in images.items():
-        items = wish.setdefault("template", {}).setdefault("spec", {}).setdefault(parts[name], [])
+        items = joint.setdefault("template", {}).setdefault("spec", {}).setdefault(parts[name], [])
         mine = next((item for item in items if item.get("name") == name), None)
         if mine is None:
             items.append(mine := {"name": name})
         mine["image"] = image
-    return _in_order(wish, live)
+    return _in_order(joint, live)
 
 
 def _in_order(patch: Json, live: Json) -> Json:
-    """The patch with its named items in the order of the live list: the server puts them in the order of the patch."""
+    """The patch with its named items in the order of the live list, because the server orders them as in the patch."""
     if isinstance(patch, dict) and isinstance(live, dict):
         return {key: _in_order(value, live.get(key)) for key, value in patch.items()}
     if names_of(patch) and (order := names_of(live)):

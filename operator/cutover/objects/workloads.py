@@ -1,4 +1,4 @@
-"""Reads what workloads and their pods say of themselves. Pure; used by the kinds and the readiness gate."""
+"""Reads the status of workloads and their pods. Pure; used by the kinds and the readiness gate."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _COUNTS: Final[Mapping[Resource, tuple[str, str, str, str]]] = {
     STATEFUL_SETS: ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"),
     DAEMON_SETS: ("currentNumberScheduled", "updatedNumberScheduled", "numberReady", "numberAvailable"),
 }
-"""Where a status says its total, updated, ready and available pods."""
+"""Fields of a status with its total, updated, ready and available pods."""
 
 TEMPLATE_HASH: Final = "pod-template-hash"
-"""On the pods of a Deployment: which of its templates they are of."""
+"""On the pods of a Deployment: the hash of their template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How far a workload is.
+    """The progress of a rollout.
 
     Attributes:
-        wanted: pods asked for.
-        current: the controller has seen the newest generation; the other figures speak of it only then.
+        wanted: pods that the workload should have.
+        current: the controller has observed the newest generation; only then the other numbers are about it.
         total: pods of all templates.
         updated: pods of the newest template, `ready` and `available` of all templates.
-        kept: pods that stay with an older template because the spec says so (the partition of a StatefulSet).
+        kept: pods that stay with an older template by the spec (the partition of a StatefulSet).
         by_hand: pods change only when somebody deletes them (updateStrategy OnDelete).
         paused: nothing is rolled out until somebody resumes it.
-        deadline: seconds without progress after which the controller gives up.
-        given_up: the controller's reason to say that some rollout does not progress: this one or a former one.
-        revision: of the newest template, as its pods carry it in `controller-revision-hash`; empty where it is not told.
+        deadline: seconds without progress after which the controller reports a failure.
+        not_progressing: the controller's reason for reporting that a rollout does not progress: this one or a former one.
+        revision: of the newest template, as in the label `controller-revision-hash` of its pods; empty where unknown.
     """
 
     wanted: int
@@ -49,7 +49,7 @@ class Rollout:
     by_hand: bool = False
     paused: bool = False
     deadline: float = 600.0
-    given_up: str = ""
+    not_progressing: str = ""
     revision: str = ""
 
     @classmethod
@@ -60,10 +60,10 @@ class Rollout:
         strategy = spec.get("updateStrategy") or {}
         wanted = status.get("desiredNumberScheduled", 0) if resource == DAEMON_SETS else spec.get("replicas", 1)
         partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
-        given_up = ""
+        not_progressing = ""
         for condition in status.get("conditions") or ():
             if condition["type"] == "Progressing" and condition["status"] == "False":
-                given_up = condition.get("reason") or "Progressing is False"
+                not_progressing = condition.get("reason") or "Progressing is False"
         return cls(
             wanted=wanted,
             current=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 1),
@@ -75,13 +75,13 @@ class Rollout:
             by_hand=strategy.get("type") == "OnDelete",
             paused=bool(spec.get("paused")),
             deadline=spec.get("progressDeadlineSeconds", 600),
-            given_up=given_up,
+            not_progressing=not_progressing,
             revision=status.get("updateRevision", ""),
         )
 
     @property
     def complete(self) -> bool:
-        """Every wanted pod runs the template that the spec wants for it and is available, and no other pod is left.
+        """Every wanted pod runs the template that the spec has for it and is available, and no other pod exists.
 
         The rules of ``kubectl rollout status`` (kubectl's `polymorphichelpers/rollout_status.go`) for the three kinds, with
         `total` beside them. A StatefulSet with a partition is complete when the pods from the partition on are updated.
@@ -89,19 +89,19 @@ class Rollout:
         return self._steady and not self.outdated
 
     def as_before(self, total: int, available: int) -> bool:
-        """As `complete`, of a workload that had no more pods than these before its template was changed."""
+        """As `complete`, for a workload that had no more pods than these before its template was changed."""
         newer = self.total - self.updated - self.kept
         enough = self.available >= min(self.wanted, available)
         return self.current and newer <= 0 and min(self.wanted, total) <= self.total <= self.wanted and enough
 
     def stalled(self, elapsed: float) -> str:
-        """Why the controller has given up on this very rollout, which was begun so many seconds ago; empty when it has not.
+        """Why the controller reports that this rollout, started so many seconds ago, does not progress; empty when it does not.
 
-        It leaves what it said of a former rollout until the newest one gets on (Recreate: until the old pods are gone; back to a
-        template that it had before: until more pods are of it), under the newest generation too. What it says of this one it
-        cannot say before the deadline is over; and if the other still stands by then, this one has not got on either.
+        It keeps the report about a former rollout until the newest one progresses (Recreate: until the old pods are gone; back to a
+        template that it had before: until more pods have it), under the newest generation too. About this rollout it
+        cannot report before the deadline; and if the former report is still there by then, this rollout has not progressed either.
         """
-        return self.given_up if self.current and elapsed >= self.deadline else ""
+        return self.not_progressing if self.current and elapsed >= self.deadline else ""
 
     @property
     def at_rest(self) -> bool:
@@ -110,7 +110,7 @@ class Rollout:
 
     @property
     def outdated(self) -> int:
-        """Pods that must still get the newest template; 0 as long as the controller has not seen it."""
+        """Pods that must still get the newest template; 0 as long as the controller has not observed it."""
         return max(0, self.wanted - self.kept - self.updated) if self.current else 0
 
     @property
@@ -119,7 +119,7 @@ class Rollout:
 
     @property
     def ready_new(self) -> int:
-        """Ready pods of the template that is wanted for them, at least: while others are left they may be the ready ones."""
+        """The minimum number of ready pods with the right template: while other pods exist, those may be the ready ones."""
         if not self.current:
             return 0
         right = self.updated + min(self.kept, self.total - self.updated)
@@ -127,7 +127,7 @@ class Rollout:
 
     @property
     def reached(self) -> int:
-        """A measure of progress: pods of the newest template and available ones, whether or not they are the same."""
+        """A measure of progress: pods of the newest template plus available pods, the same ones or not."""
         return self.updated + self.available if self.current else 0
 
     @property
@@ -137,7 +137,7 @@ class Rollout:
 
 
 def scalers_of(ref: Ref, scalers: Iterable[Json]) -> list[Json]:
-    """HorizontalPodAutoscalers that steer a workload."""
+    """HorizontalPodAutoscalers that scale a workload."""
     targets = ((scaler, scaler["spec"]["scaleTargetRef"]) for scaler in scalers)
     return [
         scaler
@@ -163,12 +163,12 @@ def selector(body: Json) -> str:
 
 
 def paused(ref: Ref, so: str) -> str:
-    """A sentence: somebody has paused a Deployment, what follows, and the command that ends it."""
+    """The message: a Deployment is paused, what follows from that, and the command that resumes it."""
     return f"{ref} is paused (spec.paused: true), so {so}; run kubectl rollout resume deployment/{ref.name} -n {ref.namespace}"
 
 
 def pods_to_delete(ref: Ref, body: Json, rollout: Rollout) -> str:
-    """Which pods somebody has to delete before a workload is at its template again, and why: a sentence with the command."""
+    """Which pods somebody has to delete before a workload has its template again, and why: a message with the command."""
     left, chosen = rollout.outdated, selector(body)
     why = (
         "its updateStrategy is OnDelete"
@@ -188,7 +188,7 @@ def pods_to_delete(ref: Ref, body: Json, rollout: Rollout) -> str:
 
 
 def owned(pods: Iterable[Json], ref: Ref, body: Json) -> list[Json]:
-    """Those of the pods that the workload made: a CronJob or another Deployment may give its pods the same labels."""
+    """The pods that the workload created: a CronJob or another Deployment may give its pods the same labels."""
     return [pod for pod in pods if any(_owns(owner, pod, ref, body) for owner in _owners(pod))]
 
 
@@ -197,15 +197,15 @@ def _owners(pod: Json) -> list[Json]:
 
 
 def _owns(owner: Json, pod: Json, ref: Ref, body: Json) -> bool:
-    """Between a Deployment and its pods stands a ReplicaSet, whose name is made of both."""
+    """Between a Deployment and its pods is a ReplicaSet, whose name consists of both."""
     if ref.resource == DEPLOYMENTS:
-        mark = (pod["metadata"].get("labels") or {}).get(TEMPLATE_HASH)
-        return bool(owner["kind"] == "ReplicaSet" and owner["name"] == f"{ref.name}-{mark}")
+        template = (pod["metadata"].get("labels") or {}).get(TEMPLATE_HASH)
+        return bool(owner["kind"] == "ReplicaSet" and owner["name"] == f"{ref.name}-{template}")
     return bool(owner["uid"] == body["metadata"]["uid"])
 
 
 def restarted_since(pods: Sequence[Json], moment: datetime) -> int:
-    """How many of the ready pods have a container that was started again after this moment."""
+    """How many of the ready pods have a container that was restarted after this moment."""
     return sum(
         pod_ready(pod)
         and any(_started_again(status, moment) for status in pod.get("status", {}).get("containerStatuses", ()))
@@ -219,7 +219,7 @@ def _started_again(status: Json, moment: datetime) -> bool:
 
 
 def pod_ready(pod: Json) -> bool:
-    """Whether a pod counts as an endpoint: Ready, and not on its way out."""
+    """Whether a pod counts as an endpoint: Ready, and not terminating."""
     if pod["metadata"].get("deletionTimestamp"):
         return False
     conditions = pod.get("status", {}).get("conditions", ())
@@ -227,7 +227,7 @@ def pod_ready(pod: Json) -> bool:
 
 
 def fingerprint(pod: Json) -> str:
-    """The same as long as the same containers run in it; empty when one does not run: it will read what stands by then."""
+    """The same as long as the same containers run in it; empty when one does not run: it will read new values when it starts."""
     status = pod.get("status") or {}
     containers = status.get("containerStatuses") or ()
     if not containers or any("running" not in (container.get("state") or {}) for container in containers):
@@ -237,5 +237,5 @@ def fingerprint(pod: Json) -> str:
 
 
 def ending(pod: Json) -> bool:
-    """Whether it is on its way out."""
+    """Whether it is terminating."""
     return "deletionTimestamp" in pod["metadata"]

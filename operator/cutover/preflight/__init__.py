@@ -1,1 +1,1 @@
-"""All that must be there before the first step, and what a plan means for what else is there. Reads only."""
+"""What a plan needs before the first step, and its effect on everything around its targets. Read-only."""

@@ -1,6 +1,6 @@
-"""All that stands around the targets of a plan, for people: who owns them, what leads to them, what steers and guards their pods.
+"""The surroundings of the targets of a plan, for people: who manages them, what routes to them, what scales and protects their pods.
 
-Reads only, as whoever asks. Called by the command line; what preflight asks too is in `impact.py`.
+Read-only, with the rights of the caller. Called by the command line; what preflight needs too is in `impact.py`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from cutover.routing.resources import ROUTINGS, destinations
 
 @dataclass(frozen=True, slots=True)
 class TargetImpact:
-    """One target of a plan and what stands around it, each as people name it.
+    """One target of a plan and its surroundings, by their names.
 
     Attributes:
-        owner: what keeps it as it stands elsewhere; empty when nothing does.
-        fields: what the plan writes of it, as jq paths.
-        routes: by their kind, those that lead to it, with the weight they give.
-        plans: other plans that write it too, each with its phase.
+        owner: the tool that keeps it in sync; empty for none.
+        fields: the fields that the plan writes, as jq paths.
+        routes: routes to it by kind, with the weight that they give.
+        plans: other plans that write it, each with its phase.
     """
 
     target: str
@@ -57,7 +57,7 @@ class TargetImpact:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Pods of one workload before and after one step, and at most in between."""
+    """Pods of one workload before and after one step, and the maximum in between."""
 
     step: str
     workload: str
@@ -69,7 +69,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """All that a plan means for what else is there."""
+    """The effect of a plan on everything around its targets."""
 
     targets: tuple[TargetImpact, ...]
     missing: tuple[str, ...]
@@ -79,7 +79,7 @@ class Impact:
 
 
 async def survey(plan: Plan, name: str, reader: Reader, namespace: str) -> Impact:
-    """Look at everything around the targets of a plan of this name."""
+    """Read the surroundings of the targets of a plan with this name."""
     reader = cached(reader)
     bodies = await targets(plan, reader, namespace)
     found = await assess(plan, reader, namespace)
@@ -142,7 +142,7 @@ def _routes_to(services: Sequence[str], resource: Resource, routes: Sequence[Jso
 
 
 def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
-    """Plans of another name that write an object; one that cannot be read writes nothing."""
+    """Other plans that write an object; a plan that cannot be read is left out."""
     found = []
     for document in plans:
         called = document["metadata"]["name"]
@@ -159,13 +159,13 @@ def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
 
 def _capacity_of(change: RolloutChange, ranges: Sequence[Json]) -> Capacity:
     pods = change.pods
-    most = max(sum(state) for state in (*pods.passes, pods.wishes, (0, pods.now)))
+    most = max(sum(state) for state in (*pods.must_reach, pods.may_reach, (0, pods.now)))
     each = {what: shown(what, amount) for what, amount in sorted(amounts(pods.after, ranges).items()) if what != "pods"}
-    return Capacity(change.step, str(change.ref), pods.now, pods.passes[-1][0], most, each)
+    return Capacity(change.step, str(change.ref), pods.now, pods.must_reach[-1][0], most, each)
 
 
 def lines(found: Impact) -> Iterator[str]:
-    """Line by line, indented with two blanks a level."""
+    """Line by line, indented by two spaces per level."""
     for around in found.targets:
         yield f"{around.target}{f', owned by {around.owner}' if around.owner else ''}"
         for head, items in (
@@ -179,7 +179,7 @@ def lines(found: Impact) -> Iterator[str]:
             if items:
                 yield f"  {head}: {', '.join(items)}"
     for target in found.missing:
-        yield f"{target}: not there"
+        yield f"{target}: does not exist"
     if found.capacity:
         yield "capacity"
     for need in found.capacity:

@@ -1,7 +1,7 @@
-"""What a plan means for what else is there: who else writes its targets, whether its pods are let in, who stands around them.
+"""The effect of a plan on its surroundings: who else writes its targets, and whether its pods would be admitted.
 
-Reads only. `preflight.py` and `engine/commands.py` ask for it before the first step, `context.py` for people. What the
-asking account may not list is not said, and fails nothing.
+Read-only. Called by `preflight.py` before the first step and by `context.py` for people. What the
+account in use may not list is left out, and is not an error.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _DRIFT, _CAPACITY = RISKS
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was found: what stops the plan, and what people should know."""
+    """What was found: problems that stop the plan, and risks that people should know."""
 
     problems: tuple[Problem, ...] = ()
     risks: tuple[Risk, ...] = ()
 
 
 async def assess(plan: Plan, reader: Reader, namespace: str) -> Assessment:
-    """Whether the pods of a plan would be let in, and what may go wrong without stopping it."""
+    """Whether the pods of a plan would be admitted, and risks that do not stop it."""
     bodies = await targets(plan, reader, namespace)
     rollouts = list(rollout_changes(plan, bodies, namespace))
     if not rollouts:
@@ -55,7 +55,7 @@ async def assess(plan: Plan, reader: Reader, namespace: str) -> Assessment:
             slower = [] if found else [*_slower(change, room), *_scaled(change, room, scalers)]
             slower += _disrupted(change, budgets)
             room.take(change.pods)
-        except UNREADABLE:  # a value that only the server can judge must not keep the plan from saying the rest
+        except UNREADABLE:  # a value that only the server understands must not hide the other results
             continue
         problems += [Problem(change.place, f"pods of {change.ref} would be refused: {message}") for message in found]
         warnings += slower
@@ -67,9 +67,9 @@ async def assess(plan: Plan, reader: Reader, namespace: str) -> Assessment:
 
 
 async def _missing_config_maps(plan: Plan, rollouts: Sequence[RolloutChange], reader: Reader) -> list[Problem]:
-    """ConfigMaps that a later step of a workload makes its pods read, and that are not there.
+    """ConfigMaps that pods read after a later step of their workload, and that do not exist.
 
-    Of its first step the kind `deploy` tells that by what the server's dry run says.
+    For its first step the kind `deploy` checks that by a dry run of the server.
     """
     problems, names = list[Problem](), [step.name for step in plan.steps]
     for change in rollouts:
@@ -81,7 +81,7 @@ async def _missing_config_maps(plan: Plan, rollouts: Sequence[RolloutChange], re
 
 
 async def _missing_to(change: RolloutChange, earlier: Container[Ref], reader: Reader) -> list[Problem]:
-    """Of one step; what an earlier step writes may come yet."""
+    """For one step; an earlier step may still create its own targets."""
     problems = []
     for need in _new_needs(change):
         ref = Ref(CONFIG_MAPS, change.ref.namespace, need.name)
@@ -100,7 +100,7 @@ async def _lacks(need: Reference, ref: Ref, reader: Reader) -> str:
 
 
 def _new_needs(change: RolloutChange) -> list[Reference]:
-    """What pods read after a step and did not before."""
+    """What pods read after a step and did not read before."""
     if change.after.get("replicas") == 0:
         return []
     try:
@@ -114,7 +114,7 @@ def _new_needs(change: RolloutChange) -> list[Reference]:
 
 
 def fields(plan: Plan, bodies: Mapping[Ref, Json]) -> dict[Ref, list[str]]:
-    """Of every target the fields that the plan writes, as jq paths."""
+    """For every target the fields that the plan writes, as jq paths."""
     found: dict[Ref, list[str]] = {}
     known = {(ref.resource, ref.name): ref for ref in bodies}
     for step in plan.steps:
@@ -143,7 +143,7 @@ def _drift(plan: Plan, bodies: Mapping[Ref, Json]) -> Iterator[Risk]:
 
 
 def _slower(change: RolloutChange, room: Room) -> Iterator[str]:
-    for message in room.delays(change.pods, change.pods.wishes):
+    for message in room.delays(change.pods, change.pods.may_reach):
         yield f"not all surge pods of {change.ref} would be admitted, so its rollout takes longer: {message}"
 
 

@@ -1,4 +1,4 @@
-"""All that must be there before the first step, said at once. Reads only; called by `engine/commands.py`."""
+"""Everything that a plan needs before the first step, reported at once. Read-only; called by `engine/`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ R = TypeVar("R", bound=Reader)
 
 
 class _CachedReader:
-    """The API server as it is at one look: each object and each list is read once, however many ask."""
+    """A reader that reads each object and each list once, no matter how often it is asked."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -46,21 +46,21 @@ class _CachedReader:
 
 
 def cached(reader: R) -> R:
-    """The same API server, where each object is read once. Not for anybody who writes."""
+    """The same reader, but each object is read once. Not for anything that writes."""
     return cast("R", _CachedReader(reader))
 
 
 async def missing(
     plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, contexts: Sequence[StepContext]
 ) -> impact.Assessment:
-    """Everything that the plan needs and does not find, in the order of the plan, and what people should know beforehand.
+    """Everything that the plan needs and does not find, in the order of the plan, and risks that people should know in advance.
 
     Args:
-        plan: what is asked for.
+        plan: the plan.
         cluster: the API server.
         metrics: the providers.
         namespace: of the plan and all its targets.
-        contexts: what each step would get to work with, in order.
+        contexts: the context of each step, in order.
     """
     parts = asyncio.gather(
         account(cluster, namespace, plan.service_account_name),
@@ -76,9 +76,9 @@ async def missing(
 
 
 async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
-    """Whether the account that all writes are made as exists and may be used for it.
+    """Whether the account that all writes are made as exists and is allowed to run migrations.
 
-    Impersonation does not ask whether an account exists, so we do.
+    Impersonation does not check that an account exists, so this does.
     """
     try:
         body = await cluster.get(Ref(SERVICE_ACCOUNTS, namespace, name))
@@ -92,9 +92,9 @@ async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
 
 
 async def pod_accounts(cluster: Cluster, namespace: str, name: str, others: Iterable[str]) -> list[Problem]:
-    """Whether the accounts that pods are given are there, released for migrations, and for the plan's account to use.
+    """Whether the accounts of pods exist, are allowed to run migrations, and may be used by the plan's account.
 
-    The API server asks nobody when a pod names an account, so a plan could else get the rights of any in its namespace.
+    The API server does not check which account a pod names, so a plan could otherwise get the rights of any account in its namespace.
     """
     problems = []
     for other in sorted(others):
@@ -126,7 +126,7 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
 
 
 async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext]) -> list[Problem]:
-    """Whether the account may write all that the plan writes, for do and undo; what is missing as the Role to create."""
+    """Whether the account may write everything that the plan writes, for do and undo; missing rights as the Role to create."""
     name, namespace = plan.service_account_name, contexts[0].namespace
     refs = plan.targets(namespace)
     kinds, accounts = plan.makes(), plan.pod_accounts()
@@ -159,12 +159,12 @@ async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext])
 
 
 async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
-    """The accounts that pods are given; whether ours may use them is asked with its other rights."""
+    """The accounts of pods; whether the plan's account may use them is checked with its other rights."""
     return [problem for other in plan.pod_accounts() for problem in await account(cluster, namespace, other)]
 
 
 async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]:
-    """Workloads that gates name beside those that steps roll out, and what their sources need."""
+    """Workloads that gates name, in addition to those that steps roll out, and what their sources need."""
     problems, namespace = [], owner.namespace
     for place, gate in _gates(plan):
         problems += await gate.source.examine(cluster, owner, place)
@@ -181,7 +181,7 @@ async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]
 
 
 def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
-    """Providers that are not there, or that the operator cannot ask."""
+    """Providers that do not exist, or that the operator cannot use."""
     for place, gate in _gates(plan):
         name, kind = gate.source.provider(), gate.source.key
         if name and name not in (known := metrics.names(kind)):

@@ -1,4 +1,4 @@
-"""What preflight reads of the cluster, with the rights of whoever asks. Reads only."""
+"""What preflight reads of the cluster, with the rights of the caller. Read-only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cutover.ports import Ref, Resource
 
 
 class Reader(Protocol):
-    """What is needed of the API server; the port `Cluster` is one."""
+    """The part of the API server that preflight needs; the port `Cluster` has it."""
 
     async def get(self, ref: Ref) -> Json:
         """Read one object. Raises NotFound."""
@@ -23,7 +23,7 @@ class Reader(Protocol):
 
 
 async def targets(plan: Plan, reader: Reader, namespace: str) -> dict[Ref, Json]:
-    """Every target of the plan that is there, in the order of the plan."""
+    """Every existing target of the plan, in the order of the plan."""
     refs = plan.targets(namespace)
 
     async def found(ref: Ref) -> Json:
@@ -37,7 +37,7 @@ async def targets(plan: Plan, reader: Reader, namespace: str) -> dict[Ref, Json]
 
 
 async def permitted(reader: Reader, resource: Resource, namespace: str) -> Sequence[Json]:
-    """All objects of a kind; none where one may not list them."""
+    """All objects of a kind; none where the caller may not list them."""
     try:
         return await reader.list(resource, namespace, fresh=False)
     except Denied:

@@ -1,4 +1,4 @@
-"""Every workload that a plan changes, step by step: its spec before and after, and through how many pods its rollout goes. Pure."""
+"""Every workload that a plan changes, step by step: its spec before and after, and how many pods its rollout needs. Pure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, Arithme
 
 @dataclass(frozen=True, slots=True)
 class RolloutChange:
-    """One workload as one step changes it.
+    """The change of one workload by one step.
 
     Attributes:
-        step: name of the step, and `place` where it stands in the plan.
-        before: its spec before the step, and `after` the one it leaves.
-        pods: what that means for its pods.
-        least: how many of its pods the rollout leaves available, at least.
+        step: name of the step; `place` is its path in the plan.
+        before: the spec before the step; `after` is the spec after it.
+        pods: the effect on its pods.
+        least: how many of its pods stay available during the rollout, at least.
     """
 
     step: str
@@ -38,7 +38,7 @@ class RolloutChange:
 
 
 def rollout_changes(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> Iterator[RolloutChange]:
-    """Every workload that a step changes, each step beginning with what those before it leave."""
+    """Every change of a workload by a step; each step starts from the result of the steps before it."""
     specs = {ref: body["spec"] for ref, body in bodies.items() if ref.resource in WORKLOADS}
     counts = {ref: Rollout.of(bodies[ref], ref.resource).total for ref in specs}
     for step in plan.steps:
@@ -48,28 +48,28 @@ def rollout_changes(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> I
                 continue
             try:
                 change = _change_of(step, target, ref, bodies[ref] | {"spec": specs[ref]}, counts[ref])
-            except UNREADABLE:  # the server's own dry run says what is wrong with such a patch
+            except UNREADABLE:  # the server's dry run reports what is wrong with such a patch
                 continue
             if change is not None:
                 yield change
-                specs[ref], counts[ref] = change.after, sum(change.pods.passes[-1])
+                specs[ref], counts[ref] = change.after, sum(change.pods.must_reach[-1])
 
 
 def _change_of(step: Any, target: Any, ref: Ref, body: Json, now: int) -> RolloutChange | None:
-    """What one step does to a workload; None when it does nothing. Raises `UNREADABLE` for a spec that is none."""
+    """The change of a workload by one step; None when there is none. Raises `UNREADABLE` for an invalid spec."""
     before = body["spec"]
     after = step.kind.predicted_spec(target, before)
     if after == before:
         return None
     rollout = Rollout.of(body | {"spec": after}, ref.resource)
-    pods, least = _passes(ref.resource, before, after, now, rollout)
+    pods, least = _stages_of(ref.resource, before, after, now, rollout)
     amounts(pods.after, ())
     _legible(after["template"])
     return RolloutChange(step.name, f"steps[{step.name}].{step.kind.key}", ref, before, after, pods, least)
 
 
 def _legible(template: Json) -> None:
-    """Raise one of `UNREADABLE` for a template that is no pod's: a null may have taken away what every pod has."""
+    """Raise one of `UNREADABLE` for an invalid pod template: a null may have removed what every pod has."""
     pod, metadata = template["spec"], template["metadata"]
     for part in ("labels", "annotations"):
         (metadata.get(part) or {}).items()
@@ -78,10 +78,10 @@ def _legible(template: Json) -> None:
         names_of(inits)[0]
 
 
-def _passes(resource: Resource, before: Json, after: Json, now: int, rollout: Rollout) -> tuple[Pods, int]:
-    """Through how many pods a rollout goes, and how many it leaves available, as the controllers do it.
+def _stages_of(resource: Resource, before: Json, after: Json, now: int, rollout: Rollout) -> tuple[Pods, int]:
+    """How many pods a rollout creates on its way, and how many stay available, as the controllers do it.
 
-    They take away what is no longer wanted before they make anything new.
+    They remove pods that are not wanted any more before they create new ones.
     """
     wanted, kept = rollout.wanted, rollout.kept
     old, new = before["template"]["spec"], after["template"]["spec"]
@@ -89,15 +89,15 @@ def _passes(resource: Resource, before: Json, after: Json, now: int, rollout: Ro
         return Pods(old, new, now, ((wanted, 0),), (wanted, 0), created=wanted > now), min(now, wanted)
     surge, unavailable = _bounds(resource, after, wanted)
     fresh, left = wanted - kept, min(now, wanted)
-    passes = [(fresh, kept)]
-    if not unavailable and left:  # one new pod at least must be there before the first old one goes
-        passes = [(1, left), (wanted, 1), (wanted, 0)]
-    pods = Pods(old, new, now, tuple(passes), (fresh, kept + min(surge, now)), created=fresh > 0)
+    must_reach = [(fresh, kept)]
+    if not unavailable and left:  # at least one new pod must exist before the first old one is removed
+        must_reach = [(1, left), (wanted, 1), (wanted, 0)]
+    pods = Pods(old, new, now, tuple(must_reach), (fresh, kept + min(surge, now)), created=fresh > 0)
     return pods, max(0, min(now, wanted) - unavailable)
 
 
 def _bounds(resource: Resource, spec: Json, wanted: int) -> tuple[int, int]:
-    """How many pods a rollout makes beyond those wanted, and how many of those may be missing."""
+    """How many pods a rollout creates beyond the wanted ones, and how many of those may be unavailable."""
     strategy = spec.get("strategy" if resource == DEPLOYMENTS else "updateStrategy") or {}
     kind, change = strategy.get("type", "RollingUpdate"), strategy.get("rollingUpdate") or {}
     if kind == "Recreate":

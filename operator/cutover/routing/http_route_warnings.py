@@ -10,7 +10,7 @@ from cutover.routing.branches import Match
 from cutover.routing.http_route_matches import criteria, loses, matches_of, show_match
 from cutover.routing.parents import unserved
 from cutover.routing.routes import Pair, Route
-from cutover.routing.routing import matches_itself
+from cutover.routing.routing import header_matched_already
 
 
 def warnings(body: Json, everything: list[Route], chosen: Iterable[Pair], match: tuple[Match, ...]) -> Iterator[str]:
@@ -38,12 +38,12 @@ def _own_warnings(route: Route, above: list[Route], match: tuple[Match, ...]) ->
     for own in matches_of(route):
         if taker := next((one for one in above if own in matches_of(one)), None):
             yield (
-                f"rule {taker} stands above rule {route} and matches {show_match(own)} as well, "
+                f"rule {taker} comes before rule {route} and matches {show_match(own)} as well, "
                 f"so {route} gets none of these requests; move it below"
             )
     for one in match:
         if any(criteria(one).items() <= own["headers"].items() for own in matches_of(route)):
-            yield matches_itself("rule", route, one)
+            yield header_matched_already("rule", route, one)
 
 
 def _losing_rules(route: Route, everything: list[Route], above: list[Route], match: tuple[Match, ...]) -> Iterator[str]:

@@ -21,13 +21,13 @@ from cutover.routing.branches import Match
 from cutover.routing.http_route_matches import ANY_PATH, as_header, criterion, show_rule
 from cutover.routing.parents import refusals, refused
 from cutover.routing.routes import HeaderRoute, Leftover, Pair, Route, WeightedDestination
-from cutover.routing.routing import Routing, not_there, sets_cookie_already, takes_cookies_away
+from cutover.routing.routing import Routing, cookie_set_already, cookies_removed, not_there
 from cutover.schema.model import Name
 
-_MOST_RULES, _MOST_MATCHES, _MOST_OF_ALL, _MOST_HEADERS, _MOST_FILTERS = 16, 64, 128, 16, 16
+_MAX_RULES, _MAX_MATCHES, _MAX_ALL_MATCHES, _MAX_HEADERS, _MAX_FILTERS = 16, 64, 128, 16, 16
 """Limits of the CRD: rules, matches of a rule, matches of all rules, headers of a match, filters of a rule."""
 _SET_COOKIE: Final = "Set-Cookie"
-_ANSWERS, _ANSWERS_FIELD = "ResponseHeaderModifier", "responseHeaderModifier"
+_RESPONSE_FILTER, _RESPONSE_HEADERS = "ResponseHeaderModifier", "responseHeaderModifier"
 _REFERENCE: Final = ("group", "kind", "name", "namespace", "port")
 
 
@@ -56,9 +56,9 @@ class HttpRoute(Routing):
 
     def duplicate(self) -> str:
         """Which name is listed twice; empty when none is."""
-        doubles = (name for name in self.rules if self.rules.count(name) > 1)
-        name = next(doubles, "")
-        return f"rule {name} stands in httpRoute.rules more than once; keep one" if name else ""
+        twice = (name for name in self.rules if self.rules.count(name) > 1)
+        name = next(twice, "")
+        return f"rule {name} is listed twice in httpRoute.rules; keep one" if name else ""
 
     def named(self, routes: list[Route], where: str) -> tuple[list[Route], list[Problem]] | None:
         """The named rules, and what is wrong with the names; None when the step names none."""
@@ -133,16 +133,16 @@ class HttpRoute(Routing):
 
     def cookie(self, route: Route, destination: WeightedDestination, sets: str, place: str) -> tuple[Path, Json]:
         """A filter of the reference, or one more header in the existing filter: only one of them is allowed."""
-        if _takes_cookies_away(route):
-            raise PlanError(Problem(place, takes_cookies_away(self.word, route)))
+        if _removes_cookies(route):
+            raise PlanError(Problem(place, cookies_removed(self.word, route)))
         filters = list(destination.entry.get("filters") or ())
-        at = next((at for at, one in enumerate(filters) if one["type"] == _ANSWERS), len(filters))
-        message = filters[at][_ANSWERS_FIELD] if at < len(filters) else {}
+        at = next((at for at, one in enumerate(filters) if one["type"] == _RESPONSE_FILTER), len(filters))
+        existing = filters[at][_RESPONSE_HEADERS] if at < len(filters) else {}
         for way in ("add", "set"):
-            if any(header["name"].lower() == _SET_COOKIE.lower() for header in message.get(way) or ()):
-                raise PlanError(Problem(place, sets_cookie_already(destination.host)))
-        added = [*(message.get("add") or ()), {"name": _SET_COOKIE, "value": sets}]
-        filters[at : at + 1] = [{"type": _ANSWERS, _ANSWERS_FIELD: {**message, "add": added}}]
+            if any(header["name"].lower() == _SET_COOKIE.lower() for header in existing.get(way) or ()):
+                raise PlanError(Problem(place, cookie_set_already(destination.host)))
+        added = [*(existing.get("add") or ()), {"name": _SET_COOKIE, "value": sets}]
+        filters[at : at + 1] = [{"type": _RESPONSE_FILTER, _RESPONSE_HEADERS: {**existing, "add": added}}]
         return (*destination.weight_path[:-1], "filters"), filters
 
     def mirror(self, pair: Pair, percent: int) -> list[tuple[Path, Json]]:
@@ -161,7 +161,7 @@ class HttpRoute(Routing):
             if others != there:
                 message = f"rule {pair.route} of HTTPRoute {self.name} mirrors requests to {pair.new.host} already"
                 fields = (((*pair.route.path, "filters"), others or ABSENT),)
-                yield Leftover(f"{message}, as an abandoned plan may have left it", fields, mirrors=True)
+                yield Leftover(f"{message}; an abandoned plan may have left that", fields, mirrors=True)
 
     def over_limit(self, body: Json, fields: Iterable[tuple[Path, Json]]) -> str:
         """Which limit the temporary fields would exceed; empty when they fit."""
@@ -172,11 +172,11 @@ class HttpRoute(Routing):
         counts = [len(rule.get("matches") or [{}]) for rule in rules]
         headers = [len(match.get("headers") or ()) for rule in added for match in rule["matches"]]
         for what, count, most in (
-            ("rules", len(rules), _MOST_RULES),
-            ("matches in one rule", max(counts[len(counts) - len(added) :], default=0), _MOST_MATCHES),
-            ("matches in all rules", sum(counts), _MOST_OF_ALL),
-            ("headers in one match", max(headers, default=0), _MOST_HEADERS),
-            ("filters in one rule", max(filters, default=0), _MOST_FILTERS),
+            ("rules", len(rules), _MAX_RULES),
+            ("matches in one rule", max(counts[len(counts) - len(added) :], default=0), _MAX_MATCHES),
+            ("matches in all rules", sum(counts), _MAX_ALL_MATCHES),
+            ("headers in one match", max(headers, default=0), _MAX_HEADERS),
+            ("filters in one rule", max(filters, default=0), _MAX_FILTERS),
         ):
             if count > most:
                 return f"HTTPRoute {self.name} would have {count} {what}, and the maximum is {most}; split it into two HTTPRoutes"
@@ -196,9 +196,9 @@ def _joined(own: Json, match: Match, route: Route) -> tuple[Json, list[str]]:
     return {**own, "headers": [*there.values(), *added]}, clashes
 
 
-def _takes_cookies_away(route: Route) -> bool:
+def _removes_cookies(route: Route) -> bool:
     """Whether a rule sets or removes the Set-Cookie header of all its responses."""
-    for whole in (one[_ANSWERS_FIELD] for one in route.body.get("filters") or () if one["type"] == _ANSWERS):
+    for whole in (one[_RESPONSE_HEADERS] for one in route.body.get("filters") or () if one["type"] == _RESPONSE_FILTER):
         names = [*(header["name"] for header in whole.get("set") or ()), *(whole.get("remove") or ())]
         if _SET_COOKIE.lower() in {name.lower() for name in names}:
             return True

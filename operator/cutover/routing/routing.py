@@ -135,12 +135,12 @@ def not_there(body: Json, path: Path) -> bool:
     return (found := find(body, path)) is not None and found.value is ABSENT
 
 
-def sets_cookie_already(host: str) -> str:
+def cookie_set_already(host: str) -> str:
     """The message where the responses of a destination already set a cookie."""
     return f"responses of {host} already get a header Set-Cookie there; let the application set that cookie itself"
 
 
-def takes_cookies_away(word: str, route: Route) -> str:
+def cookies_removed(word: str, route: Route) -> str:
     """The message where a route sets or removes the header of all its responses, which happens after what a destination adds."""
     message = (
         f"{word} {route} sets or removes header Set-Cookie of all its responses, so no visitor would get the cookie"
@@ -148,7 +148,7 @@ def takes_cookies_away(word: str, route: Route) -> str:
     return f"{message}; remove that, or remove stickiness"
 
 
-def matches_itself(word: str, route: Route, match: Match) -> str:
+def header_matched_already(word: str, route: Route, match: Match) -> str:
     """The message where a route itself matches only requests that a header route should take from it."""
     message = f"{word} {route} matches header {' and '.join(match.headers)} itself, as match does, so all requests that it takes for that header"
     return f"{message} go to the new version before the first weight; use another header to let the weights decide"

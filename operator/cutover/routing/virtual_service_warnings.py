@@ -9,7 +9,7 @@ from cutover.field_path import Json
 from cutover.objects.endpoints import full_host, service_of
 from cutover.routing.branches import Match
 from cutover.routing.routes import Pair, Route
-from cutover.routing.routing import matches_itself
+from cutover.routing.routing import header_matched_already
 from cutover.routing.virtual_service_matches import criteria, takes_all
 
 WHOLE: Final = 100
@@ -37,7 +37,7 @@ def warnings(
         yield from _own_matches(route, match)
         above = everything[: everything.index(route)]
         if taker := next((one for one in above if one.path[1] == route.path[1] and takes_all(one.body)), None):
-            yield f"route {taker} stands above route {route} and matches every request, so {route} gets none; move it below"
+            yield f"route {taker} comes before route {route} and matches every request, so {route} gets none; move it below"
         yield from _of_weights(route, subsets, namespace)
 
 
@@ -45,14 +45,14 @@ def _own_matches(route: Route, match: tuple[Match, ...]) -> Iterator[str]:
     own = [entry.get("headers") or {} for entry in route.body.get("match") or ()]
     for one in match:
         if any(criteria(one).items() <= headers.items() for headers in own):
-            yield matches_itself("route", route, one)
+            yield header_matched_already("route", route, one)
 
 
 def _of_weights(route: Route, subsets: Container[tuple[str, str]], namespace: str) -> Iterator[str]:
     total = sum(destination.weight for destination in route.destinations)
     if total != WHOLE:
         yield (
-            f"the weights of route {route} add up to {total}, and Istio takes each as its share of that sum, "
+            f"the weights of route {route} add up to {total}, and Istio reads each as its share of that sum, "
             f"not as percent; make them add up to {WHOLE}"
         )
     for destination in (destination for destination in route.destinations if destination.weight):

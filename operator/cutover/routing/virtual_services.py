@@ -13,7 +13,7 @@ from cutover.ports import VIRTUAL_SERVICES, Resource
 from cutover.routing import virtual_service_warnings
 from cutover.routing.branches import Match
 from cutover.routing.routes import HeaderRoute, Leftover, Pair, Port, Route, WeightedDestination, number
-from cutover.routing.routing import Routing, not_there, sets_cookie_already, takes_cookies_away
+from cutover.routing.routing import Routing, cookie_set_already, cookies_removed, not_there
 from cutover.routing.virtual_service_matches import criteria
 from cutover.routing.virtual_service_warnings import WHOLE
 from cutover.schema.model import Name
@@ -75,7 +75,7 @@ class VirtualService(Routing):
         ):
             for one in named:
                 if named.count(one) > 1:
-                    return f"{what} {one} stands in virtualService.{field} more than once; keep one"
+                    return f"{what} {one} is listed twice in virtualService.{field}; keep one"
         return ""
 
     def only_http(self) -> bool:
@@ -148,7 +148,7 @@ class VirtualService(Routing):
         name = f"{_OWN}{wanted.name}{f'-{named}' if named else ''}"
         path = (*list_of_routes, {"name": name, ABOVE: itself})
         if not problems and not not_there(body, path):
-            message = f"VirtualService {self.name} has a route {name} already, which an abandoned plan may have left"
+            message = f"VirtualService {self.name} already has a route {name}, which an abandoned plan may have left"
             problems.append(Problem(place, f"{message}; remove it, or rename the step"))
         if problems:
             raise PlanError(*dict.fromkeys(problems))
@@ -158,12 +158,12 @@ class VirtualService(Routing):
         """One more header of the responses; other headers there stay."""
         whole = (route.body.get("headers") or {}).get("response") or {}
         if _SET_COOKIE in {name.lower() for way in ("set", "remove") for name in whole.get(way) or ()}:
-            raise PlanError(Problem(place, takes_cookies_away(self.word, route)))
+            raise PlanError(Problem(place, cookies_removed(self.word, route)))
         headers = destination.entry.get("headers") or {}
         answers = headers.get("response") or {}
         for way in ("add", "set"):
             if any(name.lower() == _SET_COOKIE for name in answers.get(way) or ()):
-                raise PlanError(Problem(place, sets_cookie_already(destination.host)))
+                raise PlanError(Problem(place, cookie_set_already(destination.host)))
         added = {**(answers.get("add") or {}), _SET_COOKIE: sets}
         return (*destination.weight_path[:-1], "headers"), {**headers, "response": {**answers, "add": added}}
 
@@ -185,7 +185,7 @@ class VirtualService(Routing):
                 message = (
                     f"route {pair.route} of VirtualService {self.name} mirrors requests to {pair.new.host} already"
                 )
-                yield Leftover(f"{message}, as an abandoned plan may have left it", fields, mirrors=True)
+                yield Leftover(f"{message}; an abandoned plan may have left that", fields, mirrors=True)
 
 
 def _clashes(own: Json, match: Match, route: Route) -> Iterator[str]:

@@ -81,6 +81,6 @@ class Notify(Kind):
 
 
 def _key(context: StepContext, verb: str) -> tuple[str | int, ...]:
-    """Not kept in `memo`, which is lost when the plan is changed while it is saved: a message cannot be prefetched for."""
+    """Not kept in `memo`, which is lost when the plan is changed while it is saved: a message cannot be read back."""
     owner = context.targets.owner
     return owner.uid, owner.run, context.targets.step, context.attempt, verb

@@ -72,7 +72,7 @@ class FlagsSpec(Kind):
         for field, named in (("reload", self.reload), ("leave", self.leave)):
             names = [_named(workload) for workload in named]
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{twice[0]} stands in {field} more than once; keep one")
+                raise ValueError(f"{twice[0]} is listed twice in {field}; keep one")
         if both := sorted(_named(workload) for workload in set(self.reload) & set(self.leave)):
             raise ValueError(f"{both[0]} is listed in reload and in leave; keep one")
         return self
@@ -85,8 +85,8 @@ class FlagsSpec(Kind):
 
     def purposes(self) -> frozenset[Purpose]:
         """Another configuration; the value of a key named after maintenance tells whether maintenance starts or ends."""
-        said = {_MAINTENANCE.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
-        return frozenset({Purpose.CONFIGURES, *(purpose for purpose in said if purpose)})
+        found = {_MAINTENANCE.get(value.lower()) for key, value in self.set_.items() if "maintenance" in key.lower()}
+        return frozenset({Purpose.CONFIGURES, *(purpose for purpose in found if purpose)})
 
     def touches(self) -> tuple[Target, ...]:
         """The ConfigMap, then the workloads."""
