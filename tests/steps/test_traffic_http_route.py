@@ -13,7 +13,7 @@ from cutover.ports import DEPLOYMENTS, HTTP_ROUTES, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import Crash, MemoryCluster
-from support.fakes.shop import RULES, SOAK, http_route, plan, shop_with_an_http_route
+from support.fakes.shop import RULES, http_route, plan, shop_with_an_http_route
 from support.fakes.simulation import Simulation
 
 HEADER = "{headers: {canary: {exact: 'true'}}}"
@@ -84,15 +84,6 @@ async def told(run: Simulation) -> list[str]:
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-async def test_every_weight_in_its_turn_and_back_at_once() -> None:
-    run = Simulation(spec(after=SOAK), put=shop_with_an_http_route)
-    seen = written(run)
-    assert await run.run() is Phase.ROLLED_BACK
-    assert seen == [[100, 0], [90, 10], [50, 50], [0, 100], [100, 0]]
-    assert run.specs() == run.specs_before()
-    assert run.leftovers() == []
-
-
 async def test_weights_are_shares_of_what_the_pair_holds_and_a_weight_that_is_left_out_is_one() -> None:
     def change(body: Any) -> None:
         first, second = body["spec"]["rules"][-1]["backendRefs"]
@@ -147,16 +138,6 @@ async def test_a_rule_that_matches_something_else_by_now_is_a_foreign_change() -
     assert run.status.failure is not None
     assert run.status.failure.reason == "ForeignChange"
     assert "HTTPRoute shop no longer has spec.rules[matches=" in run.status.failure.message
-
-
-async def test_who_lowers_a_weight_wishes_to_stop() -> None:
-    run = Simulation(spec("dwell: 1m"), put=shop_with_an_http_route)
-    await run.until(lambda: weights(run) == [50, 50])
-    await run.turn()
-    edit(run, lambda body: [entry.update(weight=at) for at, entry in enumerate(body["rules"][-1]["backendRefs"])])
-    await run.until(lambda: run.phase is Phase.PAUSED)
-    assert run.status.reason == "LoweredByHand"
-    assert "somebody has lowered shop-v2 to weight 1 in HTTPRoute shop, where this plan has 50" in run.status.message
 
 
 async def test_replicas_wait_for_the_weight_that_an_http_route_gives() -> None:
@@ -239,31 +220,6 @@ async def test_a_crash_right_after_the_last_filter_that_there_is_room_for() -> N
     assert await run.run() is Phase.SUCCEEDED, run.status
     assert run.crashes == 1
     assert len(rules(run)[-1]["filters"]) == 15
-
-
-async def test_who_takes_the_header_rule_away_wishes_to_stop_and_resume_puts_it_back() -> None:
-    run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=shop_with_an_http_route)
-    await run.until(lambda: weights(run) == [90, 10])
-    await run.turn()
-    edit(run, lambda body: body["rules"].pop(1))
-    await run.until(lambda: run.phase is Phase.PAUSED)
-    assert run.status.reason == "TakenAway"
-    run.request(RequestVerb.RESUME)
-    await run.until(lambda: len(rules(run)) == 3)
-    assert await run.run() is Phase.SUCCEEDED
-    assert len(rules(run)) == 2
-
-
-async def test_a_changed_header_rule_is_left_and_the_traffic_goes_back_all_the_same() -> None:
-    run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=shop_with_an_http_route)
-    await run.until(lambda: weights(run) == [90, 10])
-    edit(run, lambda body: body["rules"][1].update(timeouts={"request": "3s"}))
-    await run.until(lambda: run.phase is Phase.STUCK)
-    assert weights(run) == [100, 0]
-    assert run.status.reason == "ForeignChange"
-    edit(run, lambda body: body["rules"].pop(1))
-    assert await run.run() is Phase.ROLLED_BACK
-    assert run.specs() == run.specs_before()
 
 
 # --- what is told, and what is refused --------------------------------------------------------------------------------
