@@ -15,8 +15,8 @@ from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.plan.contradictions import contradictions
 from cutover.plan.spec import Plan
-from cutover.schema.problems import problems_of
 from cutover.schema.model import Name
+from cutover.schema.problems import problems_of
 
 _NAME: Final = TypeAdapter[str](Name)
 
