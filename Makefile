@@ -5,6 +5,9 @@ UV ?= $(shell command -v uv || echo .tools/bin/uv)
 RUN = $(UV) run --quiet
 HARNESS = PYTHONPATH=tests $(RUN) python -m harness
 SIDE_BY_SIDE = -n auto --dist worksteal
+# Cluster tests mostly wait: so many workers, each with a cluster of its own (2 GB), and a file of tests at a time.
+CLUSTERS ?= 3
+ON_CLUSTERS = -n $(CLUSTERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-fast test-long test-kind coverage check format crd tools cluster cluster-down bench clean
 
@@ -26,14 +29,15 @@ test: .venv ## all tests but the long campaigns: linters, types, unit, real clus
 	@$(MAKE) --no-print-directory check-code
 	@$(HARNESS) tools >/dev/null # here, where people see the progress, and no test's time limit runs
 	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster and not long" $(PYTEST)
-	@$(RUN) pytest -m "cluster and not long" $(PYTEST)
+	@$(RUN) pytest $(ON_CLUSTERS) -m "cluster and not long" $(PYTEST)
 
 test-fast: .venv ## the tests that need neither a cluster nor patience
 	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster and not long and not exhaustive" $(PYTEST)
 
 test-long: .venv ## everything, long campaigns included
 	@$(HARNESS) tools >/dev/null
-	@$(RUN) pytest -m "" $(PYTEST)
+	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster" $(PYTEST)
+	@$(RUN) pytest $(ON_CLUSTERS) -m "cluster" $(PYTEST)
 
 test-kind: .venv ## the tests of plans on kind in Docker, with the operator that its chart installs
 	@$(HARNESS) kind >/dev/null # says at once when Docker is missing
