@@ -11,10 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import alone
-import many
-import size
-from ground import ground
+import many_plans
+import memory
+import one_plan
+from environment import environment
 
 from harness.cluster import ROOT
 
@@ -36,14 +36,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if "alone" in parts or "many" in parts:
-            with ground(folder / "speed") as (cluster, _, answers):
-                text, bare = alone.measure(cluster, answers)
+            with environment(folder / "speed") as (cluster, _, prometheus):
+                text, bare = one_plan.measure(cluster, prometheus)
                 _write("alone", text)
                 if "many" in parts:
-                    _write("many", many.measure(cluster, numbers, bare))
+                    _write("many", many_plans.measure(cluster, numbers, bare))
         if "size" in parts:
-            with ground(folder / "size") as (cluster, operator, _):
-                _write("size", size.measure(cluster, operator))
+            with environment(folder / "size") as (cluster, operator, _):
+                _write("size", memory.measure(cluster, operator))
     return 0
 
 

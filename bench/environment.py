@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from answers import Answers
+from prometheus_stub import PrometheusStub
 
 from harness.cluster import ROOT, Cluster
 from harness.process import until
@@ -18,9 +18,9 @@ from support.cluster.shop import Operator
 
 
 @contextmanager
-def ground(folder: Path) -> Iterator[tuple[Cluster, Operator, Answers]]:
+def environment(folder: Path) -> Iterator[tuple[Cluster, Operator, PrometheusStub]]:
     """A fresh cluster, an operator that runs, and the stand-in for Prometheus that it asks."""
-    cluster, answers = Cluster(folder / "cluster"), Answers()
+    cluster, answers = Cluster(folder / "cluster"), PrometheusStub()
     try:
         cluster.start(("mesh",))
         cluster.mesh.processes["istiod"].stop()  # its webhook is none of our time

@@ -9,8 +9,8 @@ import itertools
 import threading
 import time
 
-from answers import Answers
-from ground import machine, median, percentile, table
+from environment import machine, median, percentile, table
+from prometheus_stub import PrometheusStub
 
 from cutover.status.status import Phase
 from harness.api import Api
@@ -80,7 +80,7 @@ def bare_loop(shop: Shop) -> list[float]:
     return taken[5:]
 
 
-def measure(cluster: Cluster, answers: Answers) -> tuple[str, float]:
+def measure(cluster: Cluster, answers: PrometheusStub) -> tuple[str, float]:
     """The table, and the seconds that a status and a weight take the bare loop (median)."""
     spans: dict[str, list[float]] = {"available": [], "next": [], "back": [], "bare": []}
     for number in range(PLANS):
@@ -101,7 +101,7 @@ def measure(cluster: Cluster, answers: Answers) -> tuple[str, float]:
     return f"{table(head, rows)}\nOne plan at a time, {PLANS} plans, three simulated pods each; {machine()}.\n", bare
 
 
-def _one(cluster: Cluster, answers: Answers, number: int, spans: dict[str, list[float]]) -> None:
+def _one(cluster: Cluster, answers: PrometheusStub, number: int, spans: dict[str, list[float]]) -> None:
     name = f"bench-{number}"
     cluster.control_plane.make_namespace(name)
     shop = Shop(cluster.api, name)

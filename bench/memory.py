@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from crowd import Crowd, side_by_side
-from ground import table
+from environment import table
+from shops import Shops, side_by_side
 
 from cutover.plan.parsing import hash_of
 from cutover.status.status import Phase
@@ -27,7 +27,7 @@ def measure(cluster: Cluster, operator: Operator) -> str:
     for number in RUN:
         print_progress(f"memory with {number} plans")
         if number > made:
-            crowd = Crowd(cluster, f"size-{number}", number - made)
+            crowd = Shops(cluster, f"size-{number}", number - made)
             crowd.make()
             crowd.migrate(deadline=900)
             made = number

@@ -8,7 +8,7 @@ import time
 from support.fakes.http_server import HttpServer, RequestHandler
 
 
-class Answers(HttpServer):
+class PrometheusStub(HttpServer):
     """A stand-in for Prometheus that answers with one number and remembers when it first gave a bad one."""
 
     def __init__(self) -> None:

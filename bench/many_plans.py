@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from crowd import Crowd
-from ground import median, percentile, table
+from environment import median, percentile, table
+from shops import Shops
 
 from harness.cluster import Cluster
 from harness.tools import print_progress
@@ -35,16 +35,16 @@ def measure(cluster: Cluster, numbers: Sequence[int], bare: float) -> str:
     """
     rows = []
     for number in numbers:
-        for what, act in (("applied", Crowd.migrate), ("approved", Crowd.let_go)):
+        for what, act in (("applied", Shops.migrate), ("approved", Shops.let_go)):
             print_progress(f"{number} plans {what} at once")
-            crowd = Crowd(cluster, f"{what}-{number}", number)
+            crowd = Shops(cluster, f"{what}-{number}", number)
             crowd.make()
             act(crowd, deadline=600)
             rows.append(_row(f"{number} {what}", crowd, number * bare))
     return f"{table(_HEAD, rows)}\n{_LEGEND}\n"
 
 
-def _row(what: str, crowd: Crowd, alone: float) -> tuple[str, ...]:
+def _row(what: str, crowd: Shops, alone: float) -> tuple[str, ...]:
     written = {name: seen[1:] for name, seen in crowd.weights.items()}  # the first is how it was before
     first = [written[name][0][1] - crowd.ready[name] for name in crowd.names]
     nexts = [after[1] - before[1] for seen in written.values() for before, after in itertools.pairwise(seen)]

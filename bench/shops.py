@@ -26,7 +26,7 @@ steps:
 ASK = "  - {name: ok, approve: {message: go}}"
 
 
-class Crowd:
+class Shops:
     """Some shops, each with a pod of the old version and a plan to come.
 
     Attributes:
