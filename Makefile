@@ -11,7 +11,7 @@ ON_CLUSTERS = -n $(CLUSTERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-fast test-long test-kind coverage check format crd tools cluster cluster-down bench clean
 
-help: ## this text
+help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .tools/bin/uv:
@@ -27,20 +27,20 @@ demo: .venv ## two migrations of a small shop under load, on a real cluster, wit
 
 test: .venv ## all tests but the long campaigns: linters, types, unit, real cluster
 	@$(MAKE) --no-print-directory check-code
-	@$(HARNESS) tools >/dev/null # here, where people see the progress, and no test's time limit runs
+	@$(HARNESS) tools >/dev/null # here, where people see the progress and no time limit of a test runs
 	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster and not long" $(PYTEST)
 	@$(RUN) pytest $(ON_CLUSTERS) -m "cluster and not long" $(PYTEST)
 
-test-fast: .venv ## the tests that need neither a cluster nor patience
+test-fast: .venv ## the tests that need no cluster and a minute or two
 	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster and not long and not exhaustive" $(PYTEST)
 
-test-long: .venv ## everything, long campaigns included
+test-long: .venv ## everything, the long campaigns as a whole
 	@$(HARNESS) tools >/dev/null
 	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster" $(PYTEST)
 	@$(RUN) pytest $(ON_CLUSTERS) -m "cluster" $(PYTEST)
 
 test-kind: .venv ## the tests of plans on kind in Docker, with the operator that its chart installs
-	@$(HARNESS) kind >/dev/null # says at once when Docker is missing
+	@$(HARNESS) kind >/dev/null # fails at once when Docker is missing
 	@$(RUN) pytest --cluster=kind -m "cluster and not long" -o timeout_func_only=true $(PYTEST) # the first test waits for images
 
 coverage: .venv ## how much of the code the tests without a cluster reach
@@ -56,21 +56,21 @@ check-code: .venv
 	@$(RUN) lint-imports --no-cache
 	@$(RUN) cutover crd | diff -u crds/migrationplans.yaml - || (echo "the CRD file is stale: run make crd" >&2; exit 1)
 
-format: .venv ## put the code in its form
+format: .venv ## format the code
 	@$(RUN) ruff check --fix --quiet .
 	@$(RUN) ruff format --quiet .
 
-crd: .venv ## make crds/ from the models
+crd: .venv ## generate crds/ from the models
 	@$(RUN) cutover crd > crds/migrationplans.yaml
 	@cp crds/migrationplans.yaml charts/cutover/crds/
 
 tools: .venv ## get the programs of the local cluster (once; minutes the first time)
 	@$(HARNESS) tools
 
-cluster: .venv ## bring a local cluster up and leave it running
+cluster: .venv ## start a local cluster and leave it running
 	@$(HARNESS) up
 
-cluster-down: .venv ## end it and leave nothing
+cluster-down: .venv ## stop it and remove its data
 	@$(HARNESS) down
 
 bench: .venv ## the figures of docs/performance.md
