@@ -54,6 +54,7 @@ check-code: .venv
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-cache
+	@$(RUN) complexipy operator --max-complexity-allowed 15 --failed
 	@$(RUN) cutover crd | diff -u crds/migrationplans.yaml - || (echo "the CRD file is stale: run make crd" >&2; exit 1)
 
 format: .venv ## format the code

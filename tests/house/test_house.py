@@ -57,11 +57,12 @@ def test_the_crd_files_are_fresh_and_small() -> None:
 
 
 def test_files_and_functions_are_short() -> None:
+    """Bytes and not lines: a file that is too long is split at a seam, and not squeezed. `make check-code` limits complexity."""
     lengths = []
     for file in SOURCES:
         text = file.read_text()
         lengths.append(text.count("\n"))
-        assert lengths[-1] <= 410, file
+        assert len(text.encode()) <= 14_000, file
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{file}:{node.name}"
