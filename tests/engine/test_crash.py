@@ -1,6 +1,6 @@
 """The process dies at its n-th call of a port, before and after the effect, or gets no answer to it, for every n: the end is the same.
 
-`make test` takes a sample: at each call one of the four things happens; which one is drawn, by CUTOVER_SEED (1 if it is not
+`make test` takes a sample: at each call one of the four things happens; which one is drawn, by SEED (1 if it is not
 set). In `make test-long` all four happen at each.
 """
 
@@ -30,7 +30,7 @@ def picked(story: str, way: str, calls: int, *, whole: bool, ways: tuple[str, ..
     """At which calls this happens: at all, or at those that are drawn for it among the ways."""
     if whole:
         return range(1, calls + 1)
-    drawn = random.Random(f"{os.environ.get('CUTOVER_SEED', '1')} {story}").sample(ways, len(ways))  # noqa: S311
+    drawn = random.Random(f"{os.environ.get('SEED', '1')} {story}").sample(ways, len(ways))  # noqa: S311
     return range(1 + drawn.index(way), calls + 1, len(ways))
 
 
