@@ -44,7 +44,7 @@ async def _act(context: CommandContext, command: Command, prefetched: Any) -> Ou
             return await claiming.release(context)
         case Verb.SWEEP:
             owner = context.targets().owner
-            await snapshots.drop_kept(context.cluster, context.ref, owner.uid, owner.run)
+            await snapshots.drop_expired(context.cluster, context.ref, owner.uid, owner.run)
             return Done()
         case Verb.ENFORCE:
             return await enforce(context)

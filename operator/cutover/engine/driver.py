@@ -186,7 +186,7 @@ class Driver:
         )
         return min((after for after in soon if after is not None), default=None)
 
-    # --- the plan as the API server has it ------------------------------------------------------------------------------
+    # --- the plan as the API server has it ----------------------------------------------------------------------------
 
     async def _ensure_finalizer(self, ref: Ref, body: Json, cache: PlanCache) -> Json:
         """Add our finalizer to an active plan that was written without it, as `kubectl replace` does."""

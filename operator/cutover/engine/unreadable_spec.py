@@ -93,7 +93,7 @@ async def _carry_out(cluster: Cluster, ref: Ref, body: Json, status: Status, com
             case Verb.RELEASE:
                 await _release(cluster, owner)
             case Verb.SWEEP:
-                await snapshots.drop_kept(cluster, ref, owner.uid, owner.run)
+                await snapshots.drop_expired(cluster, ref, owner.uid, owner.run)
             case Verb.REMOVE_FINALIZER:
                 await set_finalizer(cluster, ref, body, wanted=False)
             case _:

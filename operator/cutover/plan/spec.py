@@ -60,7 +60,7 @@ class _StepFields(Model):
         description="Further attempts when the step itself fails, each after the last one is undone. A failed gate is never retried.",
     )
     on_failure: OnFailure | None = Field(
-        default=None, description="What a failure of this step leads to. Left out: what the plan says."
+        default=None, description="What a failure of this step leads to. Left out: as for the plan."
     )
     irreversible: bool = Field(
         default=False, description="Once this step is done it cannot be undone: a rollback stops after it."

@@ -37,11 +37,11 @@ def _undo_in_progress(draft: Draft) -> int:
 
 def _next(draft: Draft) -> Turn:
     """The undo to be done now; it is announced first, and saved, if it was not yet."""
-    steps, last = draft.status.steps, _point_of_no_return(draft)
+    steps, limit = draft.status.steps, _point_of_no_return(draft)
     left = _remaining(draft)
     if not left:
         _no_longer_stuck(draft)
-        return _stop_at_point_of_no_return(draft, last) if last >= 0 else release(draft, "everything is undone")
+        return _stop_at_point_of_no_return(draft, limit) if limit >= 0 else release(draft, "everything is undone")
     at = _next_undo(draft, left[0])
     if steps[at].state is not StepState.UNDOING or at != _undo_in_progress(draft):
         return _announce_undo(draft, at)
@@ -142,9 +142,9 @@ def _no_longer_stuck(draft: Draft) -> None:
         draft.plan_event(PlanEvent.GET_UNSTUCK, failure.reason if failure else Reason.PROGRESSING)
 
 
-def _stop_at_point_of_no_return(draft: Draft, last: int) -> Turn:
+def _stop_at_point_of_no_return(draft: Draft, limit: int) -> Turn:
     """Everything after the point of no return is undone; what comes before it stays."""
-    name = draft.rules.steps[last].name
+    name = draft.rules.steps[limit].name
     if draft.inputs.deleting:
         return abandon(draft, Reason.DELETED, f"step {name} is done and cannot be undone")
     failure = draft.status.failure

@@ -129,7 +129,7 @@ def _release_abandoned(draft: Draft) -> Turn:
             return draft.remove_finalizer()
 
 
-# --- a rollback after a success -----------------------------------------------------------------------------------------
+# --- a rollback after a success ---------------------------------------------------------------------------------------
 
 
 def _roll_back(draft: Draft) -> Turn:

@@ -214,7 +214,7 @@ def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
     return draft.turn(None, opens_at - draft.now)
 
 
-# --- another attempt ----------------------------------------------------------------------------------------------------
+# --- another attempt --------------------------------------------------------------------------------------------------
 
 
 def retry(draft: Draft) -> Turn:

@@ -72,7 +72,7 @@ def gates_skipped(status: Status) -> bool:
     return status.current is not None and status.current.gates_skipped
 
 
-# --- whether a request is accepted ---------------------------------------------------------------------------------------------
+# --- whether a request is accepted ------------------------------------------------------------------------------------
 
 
 def _refusal(draft: Draft, request: Request) -> str:
@@ -206,7 +206,7 @@ _WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
 }
 
 
-# --- pause and resume -----------------------------------------------------------------------------------------------------
+# --- pause and resume -------------------------------------------------------------------------------------------------
 
 
 def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:

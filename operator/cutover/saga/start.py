@@ -17,7 +17,7 @@ from cutover.status.requests import Answer, RequestRecord, RequestVerb
 from cutover.status.status import ACTIVE, ENDED, PastRun, Phase, Run, Status, StepStatus
 
 _HISTORY = 5
-"""Earlier runs that are kept in the status."""
+"""Earlier runs in the status."""
 
 
 def take_spec(draft: Draft) -> None:

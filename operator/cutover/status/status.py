@@ -52,7 +52,7 @@ class StepState(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a gate says now: Pass, Fail, or Wait."""
+    """The verdict of a gate: Pass, Fail, or Wait for more samples."""
 
     PASS = "Pass"  # noqa: S105 -- a verdict, not a password
     FAIL = "Fail"
@@ -124,7 +124,7 @@ class GateStatus:
 
     Attributes:
         name: Name of the gate or guard.
-        verdict: What it says now.
+        verdict: Its verdict now.
         value: The last number. Empty when there is none yet.
         bound: What the number is compared with, such as <= 0.5.
         passes: Consecutive passing samples so far.
@@ -132,7 +132,7 @@ class GateStatus:
         fails: Failing samples counted towards failureThreshold.
         guard: It is a guard of the plan, not a gate of the step.
         compared: The value is the ratio to a baseline; the message has both numbers.
-        message: Why it says so, or what is missing.
+        message: Why this is the verdict, or what is missing.
     """
 
     __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS

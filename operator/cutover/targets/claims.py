@@ -21,7 +21,7 @@ PLAN_AT: Final = f"/metadata/labels/{escape(PLAN_LABEL)}"
 FENCE_AT: Final = f"/metadata/labels/{escape(FENCE_LABEL)}"
 _APPLIED_AT: Final = f"/metadata/labels/{escape(APPLIED_LABEL)}"
 TRIES: Final = 4
-"""How often a write that lost a race against another writer is computed again, before the command gives up for now."""
+"""How often a write that lost a race against another writer is computed again in one command."""
 
 
 class Busy(Exception):

@@ -10,7 +10,7 @@ from cutover.field_path import ABSENT, Change, Found, Json, Operation, in_order,
 from cutover.ports import FENCE_LABEL, Ref
 
 _LONGEST: Final = 160
-"""Characters of one value in a message and in a command; for longer ones the message says `kubectl edit`."""
+"""Characters of one value in a message and in a command; longer ones are left to `kubectl edit`."""
 
 
 def foreign_value(ref: Ref, change: Change, found: Found) -> str:
@@ -24,7 +24,7 @@ def foreign_value(ref: Ref, change: Change, found: Found) -> str:
 
 
 def field_gone(ref: Ref, change: Change) -> str:
-    """The list item or map that held the field is gone."""
+    """The list item or map with the field is gone."""
     return (
         f"{ref} no longer has {readable(change.path)}; it was {_shown(change.was)} before. To restore it: {_edit(ref)}"
     )

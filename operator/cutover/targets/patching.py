@@ -72,7 +72,7 @@ def apply(body: Json, operation: Operation) -> None:
                     raise Rejected(f"the test of {operation['path']} failed")
             case "add" if isinstance(node, list):
                 if not 0 <= key <= len(node):
-                    raise Rejected(f"there is no place {operation['path']}")
+                    raise Rejected(f"the position {operation['path']} is out of range")
                 node.insert(key, copy.deepcopy(operation["value"]))
             case "replace" if isinstance(node, list):
                 node[key] = copy.deepcopy(operation["value"])
@@ -81,7 +81,7 @@ def apply(body: Json, operation: Operation) -> None:
             case "remove":
                 del node[key]
     except (KeyError, IndexError, TypeError) as missing:
-        raise Rejected(f"there is no {operation['path']}") from missing
+        raise Rejected(f"the path {operation['path']} does not exist") from missing
 
 
 def tidy(body: Json) -> None:

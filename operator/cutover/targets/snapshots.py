@@ -106,7 +106,7 @@ async def drop_former(cluster: Cluster, namespace: str, uid: str, run: int) -> N
     await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{former(run)}")
 
 
-async def drop_kept(cluster: Cluster, plan: Ref, uid: str, run: int) -> None:
+async def drop_expired(cluster: Cluster, plan: Ref, uid: str, run: int) -> None:
     """Delete the snapshots of this run and of earlier ones once `spec.keepSnapshots` is over.
 
     Raises:

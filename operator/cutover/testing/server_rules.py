@@ -57,7 +57,7 @@ def apply_defaults(resource: Resource, body: Json) -> None:
 
 
 def content(body: Json) -> tuple[Json, Json]:
-    """What makes up an object besides its metadata and status."""
+    """An object without its metadata and status."""
     return body.get("spec"), body.get("data")
 
 
@@ -67,6 +67,6 @@ def _number(labels: Json) -> int:
 
 
 def _sums(ref: Ref, body: Json) -> list[int]:
-    """The sum of the weights of each route with several destinations; a single one gets all traffic, whatever its weight."""
+    """The sum of the weights of each route with several destinations; a single one gets all traffic regardless of its weight."""
     routes = ROUTINGS[ref.resource].routes_of(body)
     return [sum(aim.weight for aim in route.destinations) for route in routes if len(route.destinations) > 1]
