@@ -67,7 +67,7 @@ async def fetch(providers: Providers, path: str = "/status", query: Mapping[str,
     return await providers.fetch("status", path, query or {}, pick)
 
 
-class RunTally:
+class SeenRequest:
     """A handler that keeps what it was asked, and answers so."""
 
     def __init__(self, answer: Any = GOOD) -> None:
@@ -87,7 +87,7 @@ class RunTally:
 
 
 async def test_a_rotated_token_is_the_one_that_is_sent(tmp_path: Path) -> None:
-    token, seen = tmp_path / "token", RunTally()
+    token, seen = tmp_path / "token", SeenRequest()
     token.write_text("first\n")
     async with serving(seen.handle) as url, asking(url, bearerTokenFile=str(token)) as providers:
         assert (await ask(providers)).value == 7.0
@@ -99,7 +99,7 @@ async def test_a_rotated_token_is_the_one_that_is_sent(tmp_path: Path) -> None:
 async def test_user_and_password_and_headers(tmp_path: Path) -> None:
     for name, text in (("user", "alice"), ("password", "pass word:ü\n"), ("key", "k1")):
         (tmp_path / name).write_text(text)
-    seen = RunTally({"n": 1})
+    seen = SeenRequest({"n": 1})
     fields = {
         "basic": {"usernameFile": str(tmp_path / "user"), "passwordFile": str(tmp_path / "password")},
         "headers": {"X-Scope-OrgID": "shop"},
@@ -114,7 +114,7 @@ async def test_user_and_password_and_headers(tmp_path: Path) -> None:
 
 
 async def test_a_token_that_is_gone_is_said_without_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    token, seen = tmp_path / "token", RunTally()
+    token, seen = tmp_path / "token", SeenRequest()
     token.write_text(SECRET)
     async with serving(seen.handle) as url, asking(url, bearerTokenFile=str(token)) as providers:
         token.write_text(f"{SECRET}\n{SECRET}")
@@ -130,7 +130,7 @@ async def test_a_file_that_is_mended_is_used_and_the_log_says_both_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "cutover")
-    token, seen = tmp_path / "token", RunTally()
+    token, seen = tmp_path / "token", SeenRequest()
     async with serving(seen.handle) as url, asking(url, bearerTokenFile=str(token)) as providers:
         for _ in range(3):
             assert not providers.usable("default")
@@ -172,7 +172,7 @@ async def test_both_sides_show_certificates_and_new_ones_are_taken(tmp_path: Pat
     as_client(tmp_path, untrusted, "stranger.example")
     tls = {"caFile": "ca.crt", "certFile": "tls.crt", "keyFile": "tls.key"}
     fields = {"tls": {key: str(tmp_path / file) for key, file in tls.items()}}
-    async with serving(RunTally().handle, as_server(servers, clients)) as url, asking(url, **fields) as providers:
+    async with serving(SeenRequest().handle, as_server(servers, clients)) as url, asking(url, **fields) as providers:
         assert (await ask(providers)).note == "cannot reach Prometheus", "a stranger's certificate"
         as_client(tmp_path, clients, "cutover.example")
         assert (await ask(providers)).value == 7.0
@@ -184,7 +184,10 @@ async def test_without_a_certificate_it_is_not_let_in(tmp_path: Path) -> None:
     servers = trustme.CA()
     servers.cert_pem.write_to_path(tmp_path / "ca.crt")
     fields = {"tls": {"caFile": str(tmp_path / "ca.crt")}}
-    async with serving(RunTally().handle, as_server(servers, trustme.CA())) as url, asking(url, **fields) as providers:
+    async with (
+        serving(SeenRequest().handle, as_server(servers, trustme.CA())) as url,
+        asking(url, **fields) as providers,
+    ):
         assert (await ask(providers)).note == "cannot reach Prometheus"
 
 
@@ -195,7 +198,7 @@ async def test_an_untrusted_server_gets_no_credentials(tmp_path: Path, trusts_an
     fields: dict[str, Any] = {"bearerTokenFile": str(tmp_path / "token")}
     if trusts_another:
         fields["tls"] = {"caFile": str(tmp_path / "ca.crt")}
-    seen = RunTally()
+    seen = SeenRequest()
     async with serving(seen.handle, as_server(trustme.CA())) as url, asking(url, **fields) as providers:
         assert (await ask(providers)).note == "cannot establish a TLS connection to Prometheus"
     assert seen.headers == []
@@ -203,7 +206,7 @@ async def test_an_untrusted_server_gets_no_credentials(tmp_path: Path, trusts_an
 
 async def test_a_redirect_is_not_followed_and_takes_no_token_along(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(SECRET)
-    elsewhere = RunTally({"n": 1})
+    elsewhere = SeenRequest({"n": 1})
 
     async def redirect(_: web.Request) -> web.StreamResponse:
         raise web.HTTPTemporaryRedirect(f"{other}/status")
@@ -313,7 +316,7 @@ async def test_too_large_is_said_and_not_read_to_its_end(compressed: bool) -> No
 
 
 async def test_a_large_answer_is_read_beside_the_loop() -> None:
-    async with serving(RunTally({"filler": "x" * 500_000, "n": 3}).handle) as url, asking(url) as providers:
+    async with serving(SeenRequest({"filler": "x" * 500_000, "n": 3}).handle) as url, asking(url) as providers:
         assert (await fetch(providers)).value == 3.0
 
 
@@ -382,7 +385,7 @@ async def test_nobody_there() -> None:
 
 
 async def test_path_and_query_are_joined_to_the_address() -> None:
-    seen = RunTally({"n": 1})
+    seen = SeenRequest({"n": 1})
     gate = Http.model_validate(
         {"provider": "status", "path": "/v1/a:b@c", "query": {"q": "a b&c=d#é/../", "e": ""}, "jsonPath": "$.n"}
     )
@@ -393,7 +396,7 @@ async def test_path_and_query_are_joined_to_the_address() -> None:
 
 
 async def test_what_prometheus_is_asked() -> None:
-    seen = RunTally()
+    seen = SeenRequest()
     async with serving(seen.handle) as url, asking(f"{url}/prom", timeout=2.5) as providers:
         sample = await ask(providers)
         await providers.query("default", "up", 2_000_000, sample.at)

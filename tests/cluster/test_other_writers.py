@@ -24,7 +24,7 @@ from cutover.ports import PLAN_LABEL
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.process import NotReady, until
-from support.cluster.observer import RunTally, Witness
+from support.cluster.observer import Observed, Witness
 from support.cluster.shop import Shop
 from support.cluster.testbed import Testbed, side_by_side
 from support.faults.other_writer import OtherWriter
@@ -78,7 +78,7 @@ class Split(Case):
 # --- what follows -------------------------------------------------------------------------------------------------------
 
 
-def plan_is(phase: Phase, reason: str = "", *says: str, failure: str = "") -> RunTally:
+def plan_is(phase: Phase, reason: str = "", *says: str, failure: str = "") -> Observed:
     """The plan is seen in a phase, for a reason, with words in its message; or with a failure for a reason."""
 
     def seen(kind: str, _: str, body: Any) -> bool:
@@ -121,7 +121,7 @@ class Row:
 
     name: str
     act: Callable[[OtherWriter], None]
-    follows: RunTally | None
+    follows: Observed | None
     then: Callable[[OtherWriter], None] = lambda who: who.shop.request(RequestVerb.ABORT)
     left: Callable[[Objects], None] = lambda _: None
     begin: type[Case] = Split

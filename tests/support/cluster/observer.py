@@ -95,7 +95,7 @@ class Observer(_Watching):
         return {name: list(values) for name, values in self.values[namespace].items()}
 
 
-RunTally = Callable[[str, str, Any], bool]
+Observed = Callable[[str, str, Any], bool]
 """Whether an event (kind, type, object) is the one that is waited for."""
 
 
@@ -112,7 +112,7 @@ class Witness(_Watching):
             self._events[body["metadata"]["namespace"]].append((time.monotonic(), kind, event, body))
             self._news.notify_all()
 
-    def when(self, namespace: str, what: str, seen: RunTally, after: int, deadline: float = 30.0) -> float:
+    def when(self, namespace: str, what: str, seen: Observed, after: int, deadline: float = 30.0) -> float:
         """The time of the first such event whose object is newer than a resourceVersion. Raises AssertionError at the deadline."""
         found: list[float] = []
 
