@@ -57,11 +57,8 @@ class Plans:
             raise ValueError(str(error)) from None
         except (yaml.YAMLError, ValueError) as error:
             raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-        except (
-            TypeError,
-            AttributeError,
-            KeyError,
-        ):  # raised by the official package when the document has another shape
+        # What the official package raises when the document has another shape.
+        except (TypeError, AttributeError, KeyError):
             raise ValueError(f"{file} is not a kubeconfig") from None
         settings.retries = False  # each retry would print a warning; people can run the command again
         logging.getLogger("urllib3").setLevel(logging.ERROR)

@@ -69,9 +69,8 @@ class Driver:
         Raises:
             Unavailable: the API server gave no answer; try again later.
         """
-        while uids := self._deleted.get(
-            ref
-        ):  # nothing else deletes snapshots that the plan did not own, or were orphaned
+        # Nothing else deletes snapshots that the plan did not own, or that were orphaned.
+        while uids := self._deleted.get(ref):
             await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
             uids.pop()
         if ref in self._unsure:
@@ -123,9 +122,8 @@ class Driver:
             if outcome is None:
                 return self._next_look(cache, turn, plan)
             body = self._current_body(ref, cache)  # the command may have written the plan itself
-            if (
-                body["metadata"]["generation"] != rules.generation
-            ):  # otherwise a run could begin and freeze another spec
+            # Otherwise a run could begin and freeze another spec than the one these rules are of.
+            if body["metadata"]["generation"] != rules.generation:
                 return timedelta()
             last, context = turn.command, self._context(ref, body, cache, plan)
             turn = await self._advance(context, cache, rules, (last, outcome))

@@ -126,9 +126,8 @@ class PlanCaches:
         return cache
 
     def _take_saved(self, ref: Ref, cache: PlanCache, read: Status) -> None:
-        if durable_part(read) != durable_part(
-            cache.saved
-        ):  # another process has saved it, or this one has just started
+        # Another process has saved it, or this one has just started.
+        if durable_part(read) != durable_part(cache.saved):
             if cache.version:
                 self.notice_other_process(ref, read, cache)
             cache.status, cache.fenced_run = read, 0  # the fence must rise before this process acts

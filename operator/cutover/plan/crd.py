@@ -127,9 +127,8 @@ def _inline(node: Json, known: Json) -> Any:
         made["description"] = " ".join(made["description"].split())
     if "properties" in made:
         made["properties"] = {name: _inline(part, known) for name, part in made["properties"].items()}
-    if isinstance(
-        node.get("additionalProperties"), dict
-    ):  # a map; of a model it only says that there are no other fields
+    # A map. Of a model it only says that there are no other fields.
+    if isinstance(node.get("additionalProperties"), dict):
         made["additionalProperties"] = _inline(node["additionalProperties"], known)
     if "items" in made:
         made["items"] = _inline(made["items"], known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cutover.field_path import Json
 from cutover.routing.branches import Match
@@ -55,14 +55,16 @@ def _losing_rules(route: Route, everything: list[Route], above: list[Route], mat
             )
 
 
-def conflicts(body: Json, others: Iterable[tuple[Json, list[Route]]], chosen: Iterable[Pair]) -> Iterator[str]:
+def conflicts(
+    body: Json, others: Iterable[Json], chosen: Iterable[Pair], rules_of: Callable[[Json], Iterable[Route]]
+) -> Iterator[str]:
     """Rules of other HTTPRoutes for the same host at the same parent: of two equal matches the older route wins."""
     ours = list(chosen)
-    for other, rules in others:
+    for other in others:
         shared = _hosts(body) & _hosts(other)
         if not shared or not _meet_at_a_parent(body, other) or _age(other) >= _age(body):
             continue
-        for rule, pair in itertools.product(rules, ours):
+        for rule, pair in itertools.product(rules_of(other), ours):
             for match in (one for one in matches_of(pair.route) if one in matches_of(rule)):
                 yield (
                     f"rule {rule} of HTTPRoute {other['metadata']['name']} matches {show_match(match)} of host "

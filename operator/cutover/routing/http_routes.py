@@ -92,7 +92,7 @@ class HttpRoute(Routing):
 
     def conflicts(self, body: Json, others: Iterable[Json], chosen: Iterable[Pair]) -> Iterator[str]:
         """Rules of other HTTPRoutes for the same host at the same parent: of two equal matches the older route wins."""
-        return http_route_warnings.conflicts(body, ((other, list(self.routes_of(other))) for other in others), chosen)
+        return http_route_warnings.conflicts(body, others, chosen, self.routes_of)
 
     def refusals(self, body: Json) -> list[str]:
         """What each gateway reports against it, for any generation."""

@@ -28,9 +28,8 @@ def pairs(body: Json, routing: Routing, old: Destination, new: Destination, plac
     whole = f"{routing.resource.kind} {routing.name}"
     routes = list(routing.routes_of(body))
     chosen, problems = _chosen(routes, routing, where, lambda route: _has(route, old, new, namespace))
-    if problems and not any(
-        _has(route, old, new, namespace) for route in routes
-    ):  # routes that delegate say where the destinations are
+    # Where no route has both destinations, routes that delegate say where they are.
+    if problems and not any(_has(route, old, new, namespace) for route in routes):
         chosen += [route for route in routes if route not in chosen and routing.elsewhere(route, namespace)]
     found = []
     for route in chosen:

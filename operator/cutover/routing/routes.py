@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from cutover.routing.branches import Match
 from cutover.schema.model import Label, Model, Name
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+WHOLE: Final = 100
+"""Percent: all of what a route or a pair has, and what the weights of a route should add up to."""
 
 
 class Destination(Model):

@@ -13,7 +13,7 @@ from typing import Final
 
 from cutover.field_path import Change, Json, Path, find
 from cutover.routing.branches import Mirror
-from cutover.routing.routes import number
+from cutover.routing.routes import WHOLE, number
 from cutover.saga.turn import StageRule
 from cutover.schema.model import show_duration
 from cutover.targets.snapshots import Snapshot
@@ -22,7 +22,6 @@ ROLES: Final = "roles"
 """Key among the facts of a snapshot: the role of each temporary field. Snapshots of older releases lack it."""
 REFUSED: Final = "refused"
 """Key among the facts of a snapshot: what gateways reported against the object before the step wrote anything."""
-_ALL: Final = 100
 
 
 class Role(StrEnum):
@@ -139,15 +138,15 @@ class Shift:
         if always:
             stages.append(Stage(self._rule(f"header route to {self.to}", self.dwell), roles=frozenset(always)))
         for reached, weight in enumerate(self.weights, 1):
-            keeps = {Role.KEEPS_NEW, *([Role.KEEPS_OLD] if weight < _ALL else [])} if self.sticky else set[Role]()
+            keeps = {Role.KEEPS_NEW, *([Role.KEEPS_OLD] if weight < WHOLE else [])} if self.sticky else set[Role]()
             rule = self._rule(f"weight {weight}", self.dwell, weight)
-            stages.append(Stage(rule, reached, weight / _ALL, frozenset(always | keeps)))
+            stages.append(Stage(rule, reached, weight / WHOLE, frozenset(always | keeps)))
         if self.matched or self.sticky:
             removal = f"remove the header route to {self.to}" if self.matched else ""
             release = "stop keeping visitors on their side" if self.sticky else ""
             intent = " and ".join(filter(None, (removal, release)))
             rule = StageRule(intent, weight=self.weights[-1], cleanup=True)
-            stages.append(Stage(rule, len(self.weights), self.weights[-1] / _ALL, last=True))
+            stages.append(Stage(rule, len(self.weights), self.weights[-1] / WHOLE, last=True))
         return stages
 
     def _rule(self, what: str, dwell: timedelta, weight: int | None = None) -> StageRule:
@@ -182,7 +181,7 @@ class Shift:
             if share == last:
                 as_much = f"as much as weight {before}" if share else "nothing"
                 return f"weight {weight} of that would be {share}, which is {as_much}"
-            if share == total and weight < _ALL:
+            if share == total and weight < WHOLE:
                 return f"weight {weight} of that would be {share}, which is all of it"
             last, before = share, weight
         return ""

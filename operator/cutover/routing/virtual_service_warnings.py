@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from typing import Final
 
 from cutover.field_path import Json
 from cutover.objects.endpoints import full_host, service_of
 from cutover.routing.branches import Match
-from cutover.routing.routes import Pair, Route
+from cutover.routing.routes import WHOLE, Pair, Route
 from cutover.routing.routing import header_matched_already
 from cutover.routing.virtual_service_matches import criteria, takes_all
-
-WHOLE: Final = 100
-"""Percent: what the weights of a route should add up to."""
 
 
 def warnings(

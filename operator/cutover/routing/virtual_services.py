@@ -12,10 +12,9 @@ from cutover.field_path import ABOVE, ABSENT, Json, Path, Segment
 from cutover.ports import VIRTUAL_SERVICES, Resource
 from cutover.routing import virtual_service_warnings
 from cutover.routing.branches import Match
-from cutover.routing.routes import HeaderRoute, Leftover, Pair, Port, Route, WeightedDestination, number
+from cutover.routing.routes import WHOLE, HeaderRoute, Leftover, Pair, Port, Route, WeightedDestination, number
 from cutover.routing.routing import Routing, cookie_set_already, cookies_removed, not_there
 from cutover.routing.virtual_service_matches import criteria
-from cutover.routing.virtual_service_warnings import WHOLE
 from cutover.schema.model import Name
 
 PROTOCOLS: Final = ("http", "tcp", "tls")

@@ -250,9 +250,8 @@ def _undo_attempt(draft: Draft, at: int) -> Turn:
     rule, step = draft.rules.steps[at], draft.status.steps[at]
     if not rule.undoes:
         return start(draft, at)
-    if (
-        step.state is not StepState.UNDOING
-    ):  # Undoing: paused because that undo failed; it begins again with its full time
+    # Undoing means: paused because that undo failed. It begins again then, with its full time.
+    if step.state is not StepState.UNDOING:
         draft.step_event(at, StepEvent.UNDO, step.message)
     draft.raise_fence()
     intent = f"undo attempt {step.attempt}, to try again"

@@ -55,9 +55,8 @@ class Notify(Kind):
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Post the message, then report its delivery."""
         del stage, prefetched
-        if (
-            context.applied and context.messenger.delivery(_key(context, "do")) is None
-        ):  # an earlier process has done it
+        # An earlier process has posted it.
+        if context.applied and context.messenger.delivery(_key(context, "do")) is None:
             return Done()
         delivery = self._post(context, "do")
         if not delivery.over:
