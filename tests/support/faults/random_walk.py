@@ -125,7 +125,7 @@ class Walk:
         return str(self.world.cluster.objects[V2]["spec"]["template"]["spec"]["containers"][1]["image"])
 
     def taken(self) -> list[Ref]:
-        """Snapshots of this run that its saved status knows of; one that died before it could say so takes it again."""
+        """Snapshots of this run that its saved status knows of; one that died before it was saved takes it again."""
         names = {step.name for step in self.status.steps if step.snapshot_taken}
         return [
             ref
