@@ -14,7 +14,7 @@ import pytest
 
 from harness.__main__ import down, status, up
 from harness.cluster import ROOT, Cluster
-from harness.process import Process, started_at, stop_pid
+from harness.process import Process, started_at, stop_pid, until
 from harness.state import attach, exclusively, read_state, running, write_state
 
 
@@ -99,6 +99,38 @@ def test_up_says_which_part_is_gone(
     state = read_state()
     assert state is not None
     assert running(state) == ["etcd"]
+
+
+_NOWHERE = """
+apiVersion: v1
+kind: Config
+current-context: it
+clusters: [{name: it, cluster: {server: "https://127.0.0.1:1", insecure-skip-tls-verify: true}}]
+users: [{name: it, user: {token: secret}}]
+contexts: [{name: it, context: {cluster: it, user: it}}]
+"""
+_FORKS = """
+import sys, time
+from pathlib import Path
+from support.cluster.forked_operator import ForkedOperator
+folder = Path(sys.argv[1])
+operator = ForkedOperator(["--port", "0"], folder / "kubeconfig", folder / "log")
+operator.start()
+print(operator.pid, flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_test_run_that_is_killed_leaves_no_operator(tmp_path: Path) -> None:
+    """Also one that would live on, because it waits for an API server that is not there."""
+    (tmp_path / "kubeconfig").write_text(_NOWHERE)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    with subprocess.Popen([sys.executable, "-c", _FORKS, tmp_path], stdout=subprocess.PIPE, env=env) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        until("it asks for the API server", lambda: "127.0.0.1:1" in (tmp_path / "log").read_text())
+        run.kill()
+    until("the operator is gone", lambda: not started_at(pid))
 
 
 def test_one_command_at_a_time(

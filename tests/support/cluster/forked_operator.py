@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def _run(arguments: Sequence[str], env: Mapping[str, str], log: str) -> None:
     """Be the operator."""
     from cutover.app import main  # noqa: PLC0415 -- the server of forks has it already; whoever imports this file need not
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the server of forks ends with the test run
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the server of forks ends with the test run ...
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # ... unless we keep its end open
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
