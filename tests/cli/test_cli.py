@@ -68,9 +68,9 @@ def test_lint() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: [", "is not YAML"),
-        ("at: 2026-02-30T22:00:00Z", "is not YAML: day is out of range for month"),
-        ("kind: Pod", "no MigrationPlan found in these files"),
+        ("a: [", "- is not valid YAML at line 1, column 5: expected the node content, but found "),
+        ("at: 2026-02-30T22:00:00Z", "is not valid YAML: day is out of range for month"),
+        ("kind: Pod", "- contains no MigrationPlan (found: Pod)"),
     ],
 )
 def test_what_is_no_plan(text: str, says: str) -> None:
@@ -90,9 +90,14 @@ def test_the_plans_of_a_list() -> None:
         assert "-.items[3]: steps[deploy].gates[pods].readiness.for: 'five' is not valid" in done.stderr
         assert "-#2.items[3]: steps[deploy]" in done.stderr
         assert "2 errors" in done.stderr
-    for items in ([], None, "x", [{"kind": "List", "items": [plan]}]):
+    for items, found in (
+        ([], "nothing"),
+        (None, "nothing"),
+        ("x", "nothing"),
+        ([{"kind": "List", "items": [plan]}], "List"),
+    ):
         done = cutover("lint", "-", stdin=yaml.safe_dump({"kind": "List", "items": items}))
-        assert (done.returncode, done.stderr) == (64, "error: no MigrationPlan found in these files\n")
+        assert (done.returncode, done.stderr) == (64, f"error: - contains no MigrationPlan (found: {found})\n")
 
 
 @pytest.mark.parametrize("verb", ["status", "impact", "report"])
@@ -183,7 +188,7 @@ def test_what_a_document_lacks_is_said_at_once() -> None:
         for verb in ("lint", "explain"):
             done = cutover(verb, "-", stdin=text)
             assert done.returncode == 1
-            assert "metadata.name: is missing; give the plan a name" in done.stderr
+            assert "metadata.name: required field is missing" in done.stderr
             assert "'cutover.dev/v1' is not supported" in done.stderr
 
 
@@ -191,7 +196,7 @@ def test_impact_of_a_document_without_metadata_is_one_sentence(tmp_path: Path) -
     away = config(tmp_path, "https://127.0.0.1:1", "token")
     text = GOOD.replace("metadata: {name: good}", "metadata: good")
     done = cutover("impact", "-", stdin=text, kubeconfig=away)
-    assert (done.returncode, done.stderr) == (1, "error: -: metadata.name: is missing; give the plan a name\n")
+    assert (done.returncode, done.stderr) == (1, "error: -: metadata.name: required field is missing\n")
 
 
 def test_a_generated_name_will_do() -> None:
@@ -256,6 +261,7 @@ def test_no_kubeconfig(tmp_path: Path) -> None:
         done = cutover("status", kubeconfig=kubeconfig)
         assert done.returncode == 64
         assert "no usable kubeconfig" in done.stderr
+        assert "; set KUBECONFIG or pass --context" in done.stderr
 
 
 def test_bad_settings(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_all_that_is_missing_is_said_at_once(shop: Shop) -> None:
         "steps[mesh].traffic.to: subset green of host shop-v2 is in no DestinationRule of namespace",
         "steps[pods].gates[ready].readiness.workload: there is no Deployment shop-v8",
         "guards[budget].prometheus.provider: there is no provider other of kind prometheus; the administrator has configured: default, down, hasty",
-        "ServiceAccount nobody may not patch Deployment shop-v9, Deployment shop-v2, VirtualService shop, VirtualService other; apply this:",
+        "ServiceAccount nobody is not allowed to patch Deployment shop-v9, Deployment shop-v2, VirtualService shop or VirtualService other; to grant it, apply:",
     )
 
 
@@ -110,8 +110,8 @@ def test_the_role_that_is_asked_for_is_all_that_was_missing(shop: Shop) -> None:
     binding = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{shop.namespace}/rolebindings/migrator"
     shop.api.delete(binding)
     shop.apply(f"startDeadline: 1m\nsteps:{DEPLOY}{SHIFT}")
-    status = shop.until(lambda s: s.phase is Phase.PENDING and "apply this:" in s.message)
-    for manifest in yaml.safe_load_all(status.message.partition("apply this:\n")[2]):
+    status = shop.until(lambda s: s.phase is Phase.PENDING and "to grant it, apply:" in s.message)
+    for manifest in yaml.safe_load_all(status.message.partition("to grant it, apply:\n")[2]):
         shop.api.apply(manifest)
     assert shop.until_ended().phase is Phase.SUCCEEDED
 

@@ -341,7 +341,8 @@ def test_a_patch_nested_without_end_harms_no_other_plan(shop: Shop, operator: An
     status = shop.until_ended("deep-100")
     assert status.phase is Phase.REFUSED
     assert (
-        status.message == "steps[a].deploy.patch: it is nested more than 32 levels deep, which no workload is; fix it"
+        status.message
+        == "steps[a].deploy.patch: it is nested more than 32 levels deep, the maximum for a workload; check its indentation"
     )
     shop.apply("steps: [{name: rest, wait: {for: 100ms}}]", "other")
     assert shop.until_ended("other").phase is Phase.SUCCEEDED

@@ -178,9 +178,7 @@ def test_a_token_that_is_not_there_keeps_only_the_plan_that_needs_it_and_counts_
     gate = GATE.replace("provider: status", "provider: late")
     store.apply(f"steps:\n  - {{name: soak, check: {{}}, gates: [{gate}]}}")
     status = store.until(lambda status: status.phase is Phase.PENDING and bool(status.message))
-    says = (
-        "the operator's credentials for provider late cannot be used; its log tells the administrator which file to fix"
-    )
+    says = "the operator cannot use its credentials for provider late; the operator's log names the file to fix"
     assert status.message == f"steps[soak].gates[errors].http.provider: {says}"
     assert f"providers.late.http.bearerTokenFile: {late} cannot be read" in other.log.read_text()
     late.write_text(page.token.read_text())

@@ -46,7 +46,7 @@ def test_a_quota_that_would_refuse_the_pods_is_said_with_its_figures(shop: Shop)
     status = shop.until(lambda s: s.phase is Phase.PENDING and "ResourceQuota" in s.message)
     assert status.message == (
         "steps[scale].deploy: pods of Deployment shop-v2 would be refused: "
-        "ResourceQuota compute: pods wanted 3 more, used 3, hard 5; raise it, or request less"
+        "ResourceQuota compute: needs 3 more pods, 3 of 5 used; raise the quota or request less"
     )
     assert shop.objects() == before
     put_quota(shop, pods=6)
@@ -62,7 +62,7 @@ def test_a_limit_range_that_would_refuse_the_pods(shop: Shop) -> None:
     shop.apply(
         f"startDeadline: 1s\nsteps: [{{name: big, deploy: {{workload: {{name: shop-v1}}, patch: {patch}}}}}]",
     )
-    shop.refuses(before, "LimitRange range: container app may have a limit of memory of at most 1Gi, and has 2Gi")
+    shop.refuses(before, "LimitRange range: container app has memory limit 2Gi, which must be at most 1Gi")
 
 
 def test_the_marks_of_argo_cd_make_a_condition_and_stop_nothing(shop: Shop) -> None:
@@ -135,7 +135,7 @@ def test_the_command_line_says_all_that_stands_around(shop: Shop, cluster: AnyCl
         "  step roll: Deployment shop-v2: 0 pods, then 3, at most 3 in between",
         "  step old: Deployment shop-v1: 3 pods, then 3, at most 4 in between",
         "GitOpsDriftRisk: Argo CD application site owns Deployment shop-v2 and writes back what git says; ",
-        "pods wanted 3 more, used 3, hard 5",
+        "needs 3 more pods, 3 of 5 used",
     ):
         assert line in done.stdout, done.stdout
     assert "other plans: other (" in done.stdout

@@ -175,10 +175,10 @@ def test_all_that_is_wrong_is_said_beforehand(tool: MigrationTool) -> None:
     wrong["template"]["spec"]["complesions"] = 2
     wrong["undo"]["spec"]["template"]["spec"]["containers"][0].pop("name")
     apply(tool, schema(good), {"name": "wrong", "job": wrong}, startDeadline="1m")
-    status = tool.shop.until(lambda s: "apply this:" in s.message)
-    says = "ServiceAccount migrator may not create, patch, delete Jobs, nor use ServiceAccount tool; apply this:"
+    status = tool.shop.until(lambda s: "to grant it, apply:" in s.message)
+    says = "ServiceAccount migrator is not allowed to create, patch or delete Jobs or to use ServiceAccount tool; to grant it, apply:"
     assert says in status.message
-    for manifest in yaml.safe_load_all(status.message.partition("apply this:\n")[2]):
+    for manifest in yaml.safe_load_all(status.message.partition("to grant it, apply:\n")[2]):
         tool.api.apply(manifest)
     wrong_field = 'steps[wrong].job.template: the server refuses the Job: unknown field "spec.complesions"'
     status = tool.shop.until(lambda s: wrong_field in s.message)  # the new rights are not there at once

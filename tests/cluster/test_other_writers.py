@@ -139,7 +139,7 @@ def _nothing(_: OtherWriter) -> None:
     """All that is done is done throughout, or leads to the end by itself."""
 
 
-_LOWERED = plan_is(Phase.PAUSED, "LoweredByHand", "somebody has lowered shop-v2 to weight ")
+_LOWERED = plan_is(Phase.PAUSED, "LoweredByHand", "another writer has lowered shop-v2 to weight ")
 _STUCK = partial(plan_is, Phase.STUCK, "ForeignChange")
 WEIGHTS = (
     Row("lowered, resumed", lambda who: who.weights(90, 10), _LOWERED, lowered_stays),

@@ -39,7 +39,7 @@ async def test_weights_of_a_done_step_that_are_lowered_hold_the_plan() -> None:
         set_weights(run, 100 - lowered, lowered)
         await run.turn()
         assert held_for(run, "LoweredByHand")
-        assert f"somebody has lowered shop-v2 to weight {lowered}" in run.status.message
+        assert f"another writer has lowered shop-v2 to weight {lowered}" in run.status.message
         for _ in range(3):
             await run.turn()
         assert weights(run) == [100 - lowered, lowered], "it is not fought"

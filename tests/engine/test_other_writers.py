@@ -87,7 +87,7 @@ async def test_a_weight_lowered_by_hand_holds_and_is_not_fought(lowered: int) ->
     await run.turn()
     assert held_for(run, "LoweredByHand")
     assert (
-        f"somebody has lowered shop-v2 to weight {lowered} in VirtualService shop, where this plan has 50"
+        f"another writer has lowered shop-v2 to weight {lowered} in VirtualService shop, where this plan has 50"
         in run.status.message
     )
     for _ in range(3):

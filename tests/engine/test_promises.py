@@ -50,8 +50,8 @@ async def test_no_command_waits_for_what_it_has_begun(story: Story, monkeypatch:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.key)
-def test_each_kind_says_why_it_may_be_done_twice(kind: type[Kind]) -> None:
-    assert "twice is harmless" in " ".join((kind.__doc__ or "").split()).lower()
+def test_each_kind_says_why_it_is_idempotent(kind: type[Kind]) -> None:
+    assert "idempotent" in " ".join((kind.__doc__ or "").split()).lower()
 
 
 async def test_a_turn_whose_save_conflicts_does_nothing() -> None:

@@ -151,7 +151,7 @@ async def test_a_provider_that_cannot_be_asked_keeps_the_plan_pending_until_it_c
     run = Simulation(plan(SOAK), put=shop)
     run.metrics.unusable.add("default")
     await run.until(lambda: bool(run.status.message))
-    says = "the operator's credentials for provider default cannot be used; its log tells the administrator which file to fix"
+    says = "the operator cannot use its credentials for provider default; the operator's log names the file to fix"
     assert (run.phase, run.status.reason) == (Phase.PENDING, "Preflight")
     assert run.status.message == f"steps[soak].gates[errors].http.provider: {says}"
     assert run.specs() == run.specs_before()

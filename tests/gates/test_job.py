@@ -190,7 +190,7 @@ async def test_without_the_right_there_is_no_number() -> None:
     asking.cluster.denied.add(("create", Ref(JOBS, "shop", "")))
     seen = await asking.ask()
     assert isinstance(seen, Measurement)
-    assert (seen.value, seen.note) == (None, "ServiceAccount migrator may not create or delete this Job")
+    assert (seen.value, seen.note) == (None, "ServiceAccount migrator is not allowed to create or delete this Job")
 
 
 async def test_what_the_server_refuses_gives_no_number() -> None:

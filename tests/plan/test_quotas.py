@@ -69,9 +69,9 @@ def test_what_is_short_is_said_as_people_count_it() -> None:
     limits["containers"][0]["resources"]["limits"]["cpu"] = "1"  # type: ignore[index]
     says = room.refuses(Pods({}, limits, 0, ((1, 0),), (1, 0), created=True))
     assert says == [
-        "LimitRange r: container a must have cpu of at least 2, and has 1; change one of them",
-        "ResourceQuota q: pods wanted 1 more, used 1024, hard 1024; raise it, or request less",
-        "ResourceQuota q: limits.memory wanted 3Ki more, used 0, hard 2Ki; raise it, or request less",
+        "LimitRange r: container a has cpu 1, which must be at least 2; change one of them",
+        "ResourceQuota q: needs 1 more pods, 1024 of 1024 used; raise the quota or request less",
+        "ResourceQuota q: needs 3Ki more limits.memory, 0 of 2Ki used; raise the quota or request less",
     ]
 
 

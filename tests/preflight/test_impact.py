@@ -283,7 +283,7 @@ async def test_replicas_that_a_quota_refuses(cluster: MemoryCluster) -> None:
     problems, _ = await look(cluster, SCALE)
     refused = "steps[scale].deploy: pods of Deployment shop-v2 would be refused"
     assert problems == [
-        f"{refused}: ResourceQuota compute: pods wanted 3 more, used 2, hard 4; raise it, or request less"
+        f"{refused}: ResourceQuota compute: needs 3 more pods, 2 of 4 used; raise the quota or request less"
     ]
     quota(cluster, {"pods": "5"}, {"pods": "2"})
     assert await look(cluster, SCALE) == ([], {})
@@ -295,8 +295,8 @@ async def test_what_pods_ask_for_is_counted_in_all_units(cluster: MemoryCluster)
     quota(cluster, hard, {"requests.cpu": "500m", "limits.memory": "1Gi", "memory": "1e9"})
     problems, _ = await look(cluster, SCALE)
     assert [problem.partition("ResourceQuota ")[2].partition(";")[0] for problem in problems] == [
-        "compute: limits.memory wanted 3Gi more, used 1Gi, hard 3Gi",
-        "compute: memory wanted 3Gi more, used 1000000000, hard 3Gi",
+        "compute: needs 3Gi more limits.memory, 1Gi of 3Gi used",
+        "compute: needs 3Gi more memory, 1000000000 of 3Gi used",
     ]
 
 
@@ -322,7 +322,7 @@ async def test_pods_of_max_surge(
     assert bool(problems) == refused
     assert ("CapacityRisk" in risks) == slower
     if refused:
-        assert "pods wanted 1 more, used 3, hard 3" in problems[0]
+        assert "needs 1 more pods, 3 of 3 used" in problems[0]
     if slower:
         assert "not all surge pods of Deployment shop-v1 would be admitted" in risks["CapacityRisk"]
 
@@ -333,7 +333,7 @@ async def test_pods_that_ask_for_more_than_the_old_ones(cluster: MemoryCluster) 
     quota(cluster, {"limits.cpu": "5", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
     problems, _ = await look(cluster, bigger)
     assert [problem.partition("ResourceQuota ")[2] for problem in problems] == [
-        "compute: limits.cpu wanted 3 more, used 3, hard 5; raise it, or request less"
+        "compute: needs 3 more limits.cpu, 3 of 5 used; raise the quota or request less"
     ]
     quota(cluster, {"limits.cpu": "6", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
     assert await look(cluster, bigger) == ([], {})
@@ -346,7 +346,7 @@ async def test_a_partition_changes_only_the_pods_above_it(cluster: MemoryCluster
     assert await look(cluster, bigger) == ([], {})
     quota(cluster, {"limits.cpu": "3", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
     problems, _ = await look(cluster, bigger)
-    assert "limits.cpu wanted 1 more, used 3, hard 3" in problems[0]
+    assert "needs 1 more limits.cpu, 3 of 3 used" in problems[0]
 
 
 async def test_recreate_lets_all_old_pods_go_first(cluster: MemoryCluster) -> None:
@@ -368,7 +368,7 @@ async def test_steps_take_from_each_other(cluster: MemoryCluster) -> None:
     problems, _ = await look(cluster, SCALE, more)
     (problem,) = problems
     assert problem.startswith("steps[more].deploy: pods of StatefulSet store would be refused: ResourceQuota compute: ")
-    assert problem.endswith("pods wanted 2 more, used 5, by earlier steps 3, hard 9; raise it, or request less")
+    assert problem.endswith("needs 2 more pods, 5 of 9 used, earlier steps take 3; raise the quota or request less")
     less = "{name: less, deploy: {workload: {name: shop-v1}, replicas: 0}}"
     assert await look(cluster, less, SCALE, more) == ([], {})
 
@@ -410,17 +410,17 @@ def ranges(cluster: MemoryCluster, *limits: Json) -> None:
 @pytest.mark.parametrize(
     ("limit", "says"),
     [
-        ({"type": "Container", "max": {"cpu": "500m"}}, "container app may have a limit of cpu of at most 500m, and has 1"),
-        ({"type": "Container", "max": {"memory": "1Gi"}}, "container app may have a limit of memory of at most 1Gi, and has none"),
+        ({"type": "Container", "max": {"cpu": "500m"}}, "container app has cpu limit 1, which must be at most 500m"),
+        ({"type": "Container", "max": {"memory": "1Gi"}}, "container app has memory limit none, which must be at most 1Gi"),
         ({"type": "Container", "max": {"memory": "1Gi"}, "default": {"memory": "1Gi"}}, ""),
-        ({"type": "Container", "min": {"cpu": "2"}}, "container app must have cpu of at least 2, and has 500m"),
+        ({"type": "Container", "min": {"cpu": "2"}}, "container app has cpu 500m, which must be at least 2"),
         ({"type": "Container", "min": {"cpu": "500m"}}, ""),
-        ({"type": "Container", "min": {"memory": "1Gi"}}, "container app must have memory of at least 1Gi, and has none"),
+        ({"type": "Container", "min": {"memory": "1Gi"}}, "container app has memory none, which must be at least 1Gi"),
         ({"type": "Container", "min": {"memory": "1Gi"}, "defaultRequest": {"cpu": "2", "memory": "1Gi"}}, ""),
-        ({"type": "Container", "maxLimitRequestRatio": {"cpu": "1"}}, "of container app the limit of cpu may be at most 1 times its request, and they are 1 and 500m"),
+        ({"type": "Container", "maxLimitRequestRatio": {"cpu": "1"}}, "container app has cpu limit 1 and request 500m, and the limit must be at most 1 times the request"),
         ({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}}, ""),
-        ({"type": "Container", "maxLimitRequestRatio": {"memory": "2"}}, "of container app the limit of memory may be at most 2 times its request, and they are none and none"),
-        ({"type": "Pod", "max": {"cpu": "1"}}, "its pod may have a limit of cpu of at most 1, and has 2"),
+        ({"type": "Container", "maxLimitRequestRatio": {"memory": "2"}}, "container app has memory limit none and request none, and the limit must be at most 2 times the request"),
+        ({"type": "Pod", "max": {"cpu": "1"}}, "its pod has cpu limit 2, which must be at most 1"),
         ({"type": "PersistentVolumeClaim", "max": {"storage": "1"}}, ""),
     ],
 )  # fmt: skip
@@ -454,7 +454,7 @@ async def test_what_may_not_be_listed_is_not_said(resource: Resource) -> None:
 async def test_a_plan_is_refused_before_anything_is_touched_and_goes_on_when_there_is_room() -> None:
     run = Simulation(plan(f"startDeadline: 1m\nsteps: [{SCALE}]"), put=shop)
     quota(run.cluster, {"pods": "4"}, {"pods": "2"})
-    await run.until(lambda: "pods wanted 3 more, used 2, hard 4" in run.status.message)
+    await run.until(lambda: "needs 3 more pods, 2 of 4 used" in run.status.message)
     assert run.phase is Phase.PENDING
     assert run.cluster.effects == []
     quota(run.cluster, {"pods": "5"}, {"pods": "2"})
@@ -504,7 +504,7 @@ async def test_an_autoscaler_that_may_ask_for_more_than_there_is_room_for(cluste
     problems, risks = await look(cluster, ROLL.replace("shop-v2", "shop-v1"))
     assert problems == []
     assert "HorizontalPodAutoscaler scaler may request 10 pods of Deployment shop-v1" in risks["CapacityRisk"]
-    assert "pods wanted 7 more, used 3, hard 8" in risks["CapacityRisk"]
+    assert "needs 7 more pods, 3 of 8 used" in risks["CapacityRisk"]
 
 
 async def test_a_service_and_routes_have_no_pods(cluster: MemoryCluster) -> None:

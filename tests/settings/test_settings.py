@@ -68,7 +68,7 @@ def logged(settings: Settings, files: Path, caplog: pytest.LogCaptureFixture) ->
 
 URL = "https://prometheus.monitoring:9090"
 SIMPLE: list[tuple[dict[str, Any], str]] = [
-    ({}, "url: is missing; add it"),
+    ({}, "url: required field is missing"),
     ({"url": "prometheus:9090"}, "url: the value is not valid: write a URL such as https://prometheus.monitoring:9090"),
     ({"url": f"https://alice:{SECRET}@x"}, "url: the URL contains a user or a password; put them into files and name the files in basic"),
     ({"url": f"https://x/?token={SECRET}"}, "url: the URL contains ? or #; end it before that, the query comes from the plan"),
@@ -83,7 +83,7 @@ SIMPLE: list[tuple[dict[str, Any], str]] = [
     ({"url": URL, "bearerTokenFile": SECRET}, "bearerTokenFile: is not an absolute path; give the file that contains the value, such as /etc/cutover-files/login/token"),
     ({"url": URL, "bearerTokenFile": 12345}, "bearerTokenFile: the value is not a string; put it in quotes"),
     ({"url": URL, "basic": f"alice:{SECRET}"}, "basic: the value is not a mapping; put its fields below it, indented"),
-    ({"url": URL, "basic": {"usernameFile": "/x"}}, "basic.passwordFile: is missing; add it"),
+    ({"url": URL, "basic": {"usernameFile": "/x"}}, "basic.passwordFile: required field is missing"),
     ({"url": URL, "headers": f"X-Key: {SECRET}"}, "headers: the value is not a mapping; put its fields below it, indented"),
     ({"url": URL, "headers": {"X-Key": f"{SECRET}\n"}}, "headers.X-Key: is not a valid header value; give a string of printable ASCII characters"),
     ({"url": URL, "headers": {f"X {SECRET}": "1"}}, "headers: a header name contains characters that are not allowed; use letters, digits and -"),
@@ -166,11 +166,11 @@ def test_all_that_is_of_no_use_is_said_at_once(tmp_path: Path, files: Path, capl
         ),
         (
             f"providers: {{Default: {{http: {{url: {URL}}}}}}}",
-            "providers.Default.[key]: the value is not a valid name; use lower case letters, digits and -, at most 63",
+            "providers.Default.[key]: the value is not a valid name; use lower case letters, digits and -, up to 63 characters",
         ),
-        (f"providers:\n  x: [{SECRET}\n", "FILE is not valid YAML at line 3; fix it"),
+        (f"providers:\n  x: [{SECRET}\n", "FILE is not valid YAML at line 3, column 1"),
         (f"{SECRET}\n", "FILE is not a mapping; write `providers:` and the providers below it"),
-        ("\0", "FILE is not valid YAML; fix it"),
+        ("\0", "FILE is not valid YAML: it must be printable UTF-8 text"),
     ],
 )
 def test_the_file_as_a_whole(text: str, says: str, tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ async def test_one_that_vanished_is_never_made_again(again: bool) -> None:  # no
         bench.cluster.put(JOBS, body)
     before = bench.writes()
     outcome = await bench.do()
-    says = f"Job {ref.name} is gone, and how it ended is unknown; it is not created again"
+    says = f"Job {ref.name} was deleted, and how it ended is unknown; if the plan pauses, retry runs the step again with a new Job"
     assert outcome == Failed("JobVanished", says)
     assert bench.writes() == before
 
@@ -262,7 +262,7 @@ async def test_it_is_not_let_run_a_second_time() -> None:
     before = bench.writes()
     outcome = await bench.do()
     assert isinstance(outcome, Again)
-    assert "was suspended by somebody; to continue: kubectl patch job -n shop" in outcome.message
+    assert "was suspended by another writer; to continue: kubectl patch job -n shop" in outcome.message
     assert 'labels":{"cutover.dev/started":"true"}},"spec":{"suspend":false}}' in outcome.message
     assert bench.writes() == before
     del bench.job()["metadata"]["labels"][STARTED_LABEL]
@@ -574,8 +574,8 @@ async def test_the_rights_it_takes_word_for_word() -> None:
         cluster.denied |= {(verb, Ref(JOBS, "shop", "")) for verb in ("create", "delete")}
 
     says = await _pending(migrating("tool:up"), deny)
-    assert "ServiceAccount migrator may not create, delete Jobs; apply this:" in says
-    role = next(yaml.safe_load_all(says.partition("apply this:\n")[2]))
+    assert "ServiceAccount migrator is not allowed to create or delete Jobs; to grant it, apply:" in says
+    role = next(yaml.safe_load_all(says.partition("to grant it, apply:\n")[2]))
     assert role["rules"] == [{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "patch", "delete"]}]
 
 
@@ -593,8 +593,8 @@ async def test_which_accounts_a_template_may_name() -> None:
         cluster.denied.add(("use", Ref(SERVICE_ACCOUNTS, "shop", "admin")))
 
     says = await _pending(_named("admin"), released)
-    assert "ServiceAccount migrator may not use ServiceAccount admin; apply this:" in says
-    role = next(yaml.safe_load_all(says.partition("apply this:\n")[2]))
+    assert "ServiceAccount migrator is not allowed to use ServiceAccount admin; to grant it, apply:" in says
+    role = next(yaml.safe_load_all(says.partition("to grant it, apply:\n")[2]))
     rule = {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["admin"], "verbs": ["use"]}
     assert role["rules"] == [rule]
 
@@ -607,7 +607,10 @@ async def test_an_account_that_is_taken_back_in_between_is_not_used() -> None:
     run.request(RequestVerb.APPROVE, "ok")
     await run.until(lambda: run.phase is Phase.STUCK)
     assert run.status.failure is not None
-    assert run.status.failure.message == "ServiceAccount migrator may not use ServiceAccount tool"
+    assert (
+        run.status.failure.message
+        == "ServiceAccount migrator is not allowed to use ServiceAccount tool; grant verb use on serviceaccounts/tool"
+    )
     assert run.jobs() == {}
     run.cluster.denied.clear()
     assert await run.run() is Phase.ROLLED_BACK

@@ -204,7 +204,7 @@ async def test_set_back_by_hand_is_a_wish_to_stop(cluster: MemoryCluster) -> Non
     outcome = await do(cluster, applied=True)
     assert isinstance(outcome, Pause)
     assert outcome.reason == "SwitchedBack"
-    assert "somebody has set the selector of Service front back to app=shop-v1" in outcome.message
+    assert "another writer has set the selector of Service front back to app=shop-v1" in outcome.message
     assert selector(cluster) == {"app": "shop-v1"}
     assert await TURN.do(replace(work(cluster, applied=True), reapply=True), 0, None) == Done()
     assert selector(cluster) == {"app": "shop-v2"}, "a person has resumed it"

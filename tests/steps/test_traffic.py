@@ -118,7 +118,7 @@ async def test_no_weight_for_what_is_not_ready() -> None:
     assert [entry["weight"] for entry in routes(run.cluster)] == [100, 0]
     status = run.driver._caches._caches[run.plan].status
     assert status.current is not None
-    assert "shop-v2 has 0 ready endpoints, and needs 1" in status.current.message
+    assert "shop-v2 has 0 ready endpoints and needs 1" in status.current.message
 
 
 async def test_all_that_its_workload_wants_is_enough() -> None:
@@ -138,7 +138,7 @@ async def test_no_endpoint_more_is_asked_for_than_the_share(share: float, old: i
     of = ("to", Destination(host="shop-v2"))
     assert await short(work, Snapshot("uid-b", (), facts), of, needed, share) == ""
     says = await short(work, Snapshot("uid-b", (), facts), of, needed - 1, share)
-    assert says == f"shop-v2 has {needed - 1} ready endpoints, and needs {needed}"
+    assert says == f"shop-v2 has {needed - 1} ready endpoint{'' if needed == 2 else 's'} and needs {needed}"
 
 
 async def test_traffic_does_not_go_back_to_what_is_not_ready() -> None:
@@ -190,7 +190,7 @@ steps:
     assert await run.run() is Phase.ROLLED_BACK
     assert run.status.failure is not None
     assert run.status.failure.stage == "2/2"
-    assert "shop subset v2 has 1 ready endpoints, and needs 2" in run.status.failure.message
+    assert "shop subset v2 has 1 ready endpoint and needs 2" in run.status.failure.message
 
 
 async def test_a_foreign_change_is_not_written_over() -> None:

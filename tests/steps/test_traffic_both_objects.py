@@ -120,7 +120,7 @@ async def test_a_lowered_weight_is_a_request_to_stop(routed: Routed) -> None:
     )
     await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "LoweredByHand"
-    assert f"somebody has lowered shop-v2 to weight 1 in {routed}, where this plan has 50" in run.status.message
+    assert f"another writer has lowered shop-v2 to weight 1 in {routed}, where this plan has 50" in run.status.message
 
 
 async def test_a_removed_header_route_is_a_request_to_stop_and_resume_sets_it_again(routed: Routed) -> None:
@@ -132,7 +132,7 @@ async def test_a_removed_header_route_is_a_request_to_stop_and_resume_sets_it_ag
     routed.edit(run, lambda routes: routes.pop(routed.header))
     await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
-    assert f"somebody has removed {routed.header_path}" in run.status.message
+    assert f"another writer has removed {routed.header_path}" in run.status.message
     assert f" from {routed}, which this plan had set" in run.status.message
     assert len(routed.routes(run)) == len(before)
     run.request(RequestVerb.RESUME)

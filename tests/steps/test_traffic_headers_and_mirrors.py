@@ -223,7 +223,7 @@ async def test_one_endpoint_is_needed_for_it() -> None:
         await run.turn()
     current = run.driver._caches._caches[run.plan].status.current
     assert current is not None
-    assert current.message == "header route to shop-v2 waits: shop-v2 has 0 ready endpoints, and needs 1"
+    assert current.message == "header route to shop-v2 waits: shop-v2 has 0 ready endpoints and needs 1"
     assert names(run) == ["primary"]
 
 
@@ -311,7 +311,7 @@ async def test_a_mirror_waits_for_as_many_endpoints_as_its_share_needs(percent: 
     current = run.driver._caches._caches[run.plan].status.current
     assert current is not None
     if needed:
-        says = f"mirror {percent}% to shop-v2 waits: shop-v2 has 1 ready endpoints, and needs {needed}"
+        says = f"mirror {percent}% to shop-v2 waits: shop-v2 has 1 ready endpoint and needs {needed}"
         assert current.message == says
 
 

@@ -496,7 +496,10 @@ async def test_what_the_server_says_against_it_is_said_before() -> None:
     run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
     run.cluster.denied.add(("patch", RULES))
     assert await run.run() is Phase.REFUSED
-    assert "serviceAccountName: ServiceAccount migrator may not patch HTTPRoute shop; apply this:" in run.status.message
+    assert (
+        "serviceAccountName: ServiceAccount migrator is not allowed to patch HTTPRoute shop; to grant it, apply:"
+        in run.status.message
+    )
     assert "steps[shift]" not in run.status.message
 
 

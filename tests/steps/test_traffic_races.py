@@ -136,7 +136,7 @@ async def test_an_undo_that_gives_no_weight_back_waits_for_no_endpoints() -> Non
     await run.until(lambda: run.phase is Phase.ROLLED_BACK)
 
 
-@pytest.mark.parametrize(("was", "short"), [(0, ""), (1, "shop-v1 has 0 ready endpoints, and needs 1")])
+@pytest.mark.parametrize(("was", "short"), [(0, ""), (1, "shop-v1 has 0 ready endpoints and needs 1")])
 async def test_a_side_that_had_nothing_needs_nothing_to_get_it_back(was: int, short: str) -> None:
     weights = ((("from", "weight"), was), (("to", "weight"), 100 - was))
     side = Side("shop-v1", {"app": "shop-v1"}, subset=False)
@@ -227,7 +227,7 @@ async def announced(stage: str, more: str = "") -> Simulation:
 
 
 async def lowered_at_the_end(more: str = "", lowered: int = 0) -> Simulation:
-    """A plan that is paused in its last stage, as somebody has lowered the weight there."""
+    """A plan that is paused in its last stage, as another writer has lowered the weight there."""
     run = await announced("4/4", more)
     weigh(run, 1, 100 - lowered, lowered)
     await run.until(lambda: run.phase is Phase.PAUSED)

@@ -185,7 +185,7 @@ async def test_who_takes_its_route_away_wishes_to_stop_and_resume_puts_it_back()
     run.cluster.put(VIRTUAL_SERVICES, body)
     await run.until(lambda: run.phase is Phase.PAUSED)
     assert run.status.reason == "TakenAway"
-    assert "somebody has removed spec.http[name=cutover-shift-stays-to-primary] from" in run.status.message
+    assert "another writer has removed spec.http[name=cutover-shift-stays-to-primary] from" in run.status.message
     run.request(RequestVerb.RESUME)
     await run.until(lambda: names(run)[0] == STAYS[0])
     assert await run.run() is Phase.SUCCEEDED

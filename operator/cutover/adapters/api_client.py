@@ -61,7 +61,7 @@ class ApiClient:
         await self._transport.close()
 
     async def _error(self, asked: Request, response: Response, answer: Json) -> OutsideError:
-        """What an answer that is not a success means; somebody in between may have given it, or a server that is not ready."""
+        """What an answer that is not a success means; a proxy may have given it, or a server that is not ready."""
         status, where = response.status, f"{asked.method} {asked.path}"
         own = _is_a(answer, "Status")
         if not own and (status != 404 or await self._serves(asked.path)):  # noqa: PLR2004

@@ -70,7 +70,7 @@ class Transport(Protocol):
         """Get fresh credentials, unless another request has done so since this login."""
 
     def lines(self, request: Request) -> AsyncGenerator[bytes, None]:
-        """The lines of an answer that goes on; ends without an error when contact is lost."""
+        """The lines of an answer that continues; ends without an error when contact is lost."""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -127,7 +127,7 @@ class HttpTransport:
             raise Unavailable(f"{request.method} {request.path}: {type(error).__name__}") from error
 
     async def lines(self, request: Request) -> AsyncGenerator[bytes, None]:
-        """The lines of an answer that goes on; of the usual limits of time only that of connecting applies."""
+        """The lines of an answer that continues; of the usual limits of time only that of connecting applies."""
         session, timeout = self._session or await self._open(self._login), aiohttp.ClientTimeout(sock_connect=5)
         url = self._server + request.path
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):

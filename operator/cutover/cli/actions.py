@@ -41,7 +41,8 @@ def _request(verb: str, name: str, where: tuple[str | None, str | None], step: s
             return
         time.sleep(0.1)
     err.print(
-        f"{verb} requested for plan {name}, but the operator did not answer within {ANSWER_TIMEOUT:g}s; is it running?"
+        f"{verb} requested for plan {name}, but the operator did not answer within {ANSWER_TIMEOUT:g}s; "
+        "the request stays recorded and may still be applied. Check that the operator is running."
     )
     raise typer.Exit(TIMED_OUT)
 

@@ -56,7 +56,7 @@ Namespace = Annotated[
 ]
 Context = Annotated[str | None, typer.Option(help="Kubeconfig context to use.")]
 Name = Annotated[str, typer.Argument(help="Name of the plan.")]
-Stopped = Annotated[  # off by default: people fix the problem and want to see the plan continue
+Stopped = Annotated[  # off by default: users fix the problem and want to see the plan continue
     bool,
     typer.Option("--until-stopped", help="Also exit when the plan is Paused or Stuck, with code 3."),
 ]
@@ -88,7 +88,7 @@ def plans_of(context: str | None, namespace: str | None) -> Plans:
     try:
         return Plans(context, namespace)
     except ValueError as error:
-        fail(f"no usable kubeconfig: {error}", USAGE)
+        fail(f"no usable kubeconfig: {error}; set KUBECONFIG or pass --context", USAGE)
 
 
 def status_of(document: Json) -> Status:

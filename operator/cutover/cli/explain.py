@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cutover.plan.rights import rules
+from cutover.plan.permissions import rules
 from cutover.plan.spec import Plan
 from cutover.schema.model import show_duration
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 import yaml
@@ -18,41 +18,54 @@ from cutover.errors import PlanError, Problem
 if TYPE_CHECKING:
     from cutover.field_path import Json
 
+PLAN: Final = "MigrationPlan"
+
 
 def read(files: list[Path]) -> list[tuple[str, Json]]:
     """All plans in the files, each with its place."""
-    found = [plan for file in files for plan in _read(file)]
+    documents = [document for file in files for document in _read(file)]
+    found = [(where, document) for where, document in documents if _kind_of(document) == PLAN]
     if not found:
-        fail("no MigrationPlan found in these files", USAGE)
+        kinds = ", ".join(dict.fromkeys(_kind_of(document) for _, document in documents)) or "nothing"
+        verb = "contain" if len(files) > 1 else "contains"
+        fail(f"{', '.join(map(str, files))} {verb} no {PLAN} (found: {kinds})", USAGE)
     return found
 
 
+def _kind_of(document: object) -> str:
+    kind = document.get("kind") if isinstance(document, dict) else None
+    return kind if isinstance(kind, str) else "no kind"
+
+
 def _read(file: Path) -> list[tuple[str, Json]]:
+    """Everything in a file, each document or item of a list with its place."""
     found = []
     try:
         text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
         for number, document in enumerate(yaml.safe_load_all(text), 1):
             where = f"{file}#{number}" if number > 1 else str(file)
-            found += [(f"{where}{item}", plan) for item, plan in _plans_in(document)]
+            found += [(f"{where}{at}", item) for at, item in _items_of(document)]
     except OSError as error:
         fail(f"{file}: {error.strerror}", USAGE)
     except UnicodeDecodeError as error:
         fail(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}", USAGE)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        fail(f"{file} is not valid YAML{where}: {error.problem}", USAGE)
     except (yaml.YAMLError, ValueError) as error:  # an impossible date, such as 2026-02-30, is a bare ValueError
         problem = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
-        fail(f"{file} is not YAML: {problem}", USAGE)
+        fail(f"{file} is not valid YAML: {problem}", USAGE)
     return found
 
 
-def _plans_in(document: object) -> Iterator[tuple[str, Json]]:
-    """The plan, or the plans of a list as kubectl prints it, each with its place in the document."""
-    items = [("", document)]
-    if isinstance(document, dict) and document.get("kind") in ("List", "MigrationPlanList"):
+def _items_of(document: Json) -> Iterator[tuple[str, Json]]:
+    """The document, or the items of a list as kubectl prints it, each with its place in the document."""
+    if isinstance(document, dict) and document.get("kind") in ("List", f"{PLAN}List"):
         inside = document.get("items")
-        items = [(f".items[{at}]", item) for at, item in enumerate(inside if isinstance(inside, list) else ())]
-    for where, item in items:
-        if isinstance(item, dict) and item.get("kind") == "MigrationPlan":
-            yield where, item
+        yield from ((f".items[{at}]", item) for at, item in enumerate(inside if isinstance(inside, list) else ()))
+    elif document is not None:
+        yield "", document
 
 
 def parsed(document: Json) -> Any:
@@ -66,9 +79,9 @@ def parsed(document: Json) -> Any:
             Problem("apiVersion", f"{document.get('apiVersion')!r} is not supported; use {PLANS.api_version}")
         )
     if not name_of(document):
-        problems.append(Problem("metadata.name", "is missing; give the plan a name"))
+        problems.append(Problem("metadata.name", "required field is missing"))
     if not isinstance(document.get("spec"), dict):
-        problems.append(Problem("spec", "is missing; add it"))
+        problems.append(Problem("spec", "required field is missing"))
     elif document.get("apiVersion") == PLANS.api_version:
         try:
             plan = parse(document["spec"])
@@ -86,6 +99,13 @@ def name_of(document: Json) -> str:
     return name if isinstance(name, str) else ""
 
 
+def _print_problems(where: str, error: PlanError) -> int:
+    """One line per problem; how many there are."""
+    for problem in error.problems:
+        err.print(f"[bold]{escape(where)}[/]: {escape(str(problem))}")
+    return len(error.problems)
+
+
 @app.command(rich_help_panel=CHECK)
 def lint(files: Files) -> None:
     """Validate plans offline and report every error."""
@@ -94,9 +114,7 @@ def lint(files: Files) -> None:
         try:
             parsed(document)
         except PlanError as error:
-            count += len(error.problems)
-            for problem in error.problems:
-                err.print(f"[bold]{escape(where)}[/]: {escape(str(problem))}")
+            count += _print_problems(where, error)
     if count:
         err.print(f"[red]{count} error{'s' if count > 1 else ''}[/]")
         raise typer.Exit(1)
@@ -107,7 +125,7 @@ def lint(files: Files) -> None:
 def explain(files: Files) -> None:
     """Show what plans would do, offline.
 
-    Prints the steps with their stages, writes and gates, the rollback order, the rights that the account needs, and a checklist.
+    Prints the steps with their stages, writes and gates, the rollback order, the permissions that the service account needs, and a checklist.
     """
     from cutover.cli.explain import explain as lines
     from cutover.report.checklist import checklist
@@ -117,7 +135,8 @@ def explain(files: Files) -> None:
         try:
             plan = parsed(document)
         except PlanError as error:
-            fail(f"{where}: {error}")
+            _print_problems(where, error)
+            raise typer.Exit(1) from None
         out.print(f"[bold]{escape(name_of(document))}[/]")
         for line in lines(plan):
             out.print(escape(line))

@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -60,7 +61,7 @@ class Plans:
         # What the official package raises when the document has another shape.
         except (TypeError, AttributeError, KeyError):
             raise ValueError(f"{file} is not a kubeconfig") from None
-        settings.retries = False  # each retry would print a warning; people can run the command again
+        settings.retries = False  # each retry would print a warning; the user can run the command again
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._client: Any = client.ApiClient(settings)
         self._api: Any = client.CustomObjectsApi(self._client)
@@ -174,9 +175,8 @@ class Plans:
         except client.ApiException as error:
             raise self._error(error, name) from None
         except HTTPError as error:
-            why = str(error).partition(": ")[2] or str(error)
             raise Unavailable(
-                f"cannot reach the API server {self._client.configuration.host}: {why}; is it running, and is this the "
+                f"cannot reach the API server {self._client.configuration.host}: {_cause(error)}; is it running, and is this the "
                 "right cluster (KUBECONFIG, --context)?"
             ) from None
 
@@ -199,8 +199,16 @@ class Plans:
                     f"the API server did not accept your credentials: {message}; log in again, or use another --context"
                 )
             case 403:
-                return Denied(f"you are not allowed to do this: {message}; ask an administrator for the right")
+                return Denied(f"you are not allowed to do this: {message}; ask an administrator for the permission")
         return OutsideError(f"the API server answered: {message}")
+
+
+def _cause(error: Exception) -> str:
+    """Why there is no connection, without the classes and addresses that urllib3 puts before it."""
+    text = str(error)
+    if system := re.search(r"\[Errno -?\d+\] ([^'\")]+)", text):
+        return system[1].lower()
+    return text.partition(": ")[2] or text
 
 
 class Objects:

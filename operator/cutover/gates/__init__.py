@@ -114,14 +114,19 @@ class _GateFields(Model):
     initial_delay: Duration = Field(
         default=timedelta(), description="How long after the stage took effect the first sample is taken."
     )
-    success_threshold: int = Field(default=1, ge=1, le=1000, description="Consecutive passing samples needed.")
+    success_threshold: int = Field(
+        default=1, ge=1, le=1000, description="Number of consecutive passing samples needed to pass."
+    )
     failure_threshold: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="Failing samples that fail the gate: in total within one stage for a gate, consecutive for a guard.",
+        description="Number of failing samples after which it fails: for a gate, total within a stage; for a guard, consecutive.",
     )
-    no_data: NoData = Field(default=NoData.WAIT, description="What a sample without a usable number means.")
+    no_data: NoData = Field(
+        default=NoData.WAIT,
+        description="What a sample without a usable number means: Wait neither passes nor fails; Pass and Fail count it as such. Default Wait.",
+    )
     pass_: Bounds | None = Field(default=None, alias="pass", description="Bounds of the number.")
 
     @property

@@ -31,9 +31,9 @@ _LOOK: Final = 5.0
 
 
 class Job(Source):
-    """The exit code of a Job, which passes with 0. One at a time: the next is created an interval after the end of the last.
+    """The exit code of a Job; 0 passes. Runs one Job at a time, each starting one interval after the previous one ends and replacing it.
 
-    The next replaces the last, whose logs are kept until then. The Job only reads, so it may be created, lost or stopped at any time without harm; the plan owns it from the start.
+    The logs of the previous one are kept until then. The Job only reads, so it may be created, lost or stopped at any time without harm; the plan owns it from the start.
     """
 
     key: ClassVar[str] = "job"
@@ -84,7 +84,7 @@ class Job(Source):
         except Conflict:
             return Pending("", _LOOK, "another process creates the Job")
         except Denied:
-            return Measurement(None, now, f"ServiceAccount {owner.account} may not create or delete this Job")
+            return Measurement(None, now, f"ServiceAccount {owner.account} is not allowed to create or delete this Job")
         except Rejected:
             return Measurement(None, now, "the server refuses the Job")
         except OutsideError:

@@ -90,7 +90,7 @@ def _tracked(body: Json, tracking_id: str) -> str:
 def drifts(body: Json) -> Manager | None:
     """Who will revert an object while a plan changes it; None when nobody will, or the tool is told to ignore it.
 
-    Helm writes only when somebody runs it.
+    Helm writes only when it is run.
     """
     owner, annotations = manager_of(body), _annotations(body)
     if owner is None or owner.tool is Tool.HELM:

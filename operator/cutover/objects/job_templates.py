@@ -1,4 +1,4 @@
-"""Templates of Jobs as people write them: their rules, their images and their service account. Pure; used by the kind and the gate `job`.
+"""Templates of Jobs as they stand in a plan: their rules, their images and their service account. Pure; used by the kind and the gate `job`.
 
 Most of a template is left to the dry run of the server.
 """
@@ -31,7 +31,7 @@ _NOT_IN_SPEC: Final = {
 def spec_problem(template: Json) -> str:
     """What is wrong with a template, as a message; empty when nothing is. Most is left to the server's dry run."""
     if deeper_than(_DEEPEST, template):
-        return f"it is nested more than {_DEEPEST} levels deep, which no Job is; fix it"
+        return f"it is nested more than {_DEEPEST} levels deep, the maximum for a Job; check its indentation"
     if (length := len(json.dumps(template))) > _LONGEST:
         return f"it has {length} characters, and the maximum is {_LONGEST}; put scripts into a ConfigMap or the image"
     if "spec" not in template:
@@ -56,7 +56,7 @@ def _mistakes(template: Json) -> Iterator[tuple[str, str]]:
     pods = spec.get("template")
     pod = pods.get("spec") if isinstance(pods, dict) else None
     if not isinstance(pod, dict):
-        yield "spec.template.spec", "there is no pod to run; add it, with containers"
+        yield "spec.template.spec", "is missing; add a pod spec with containers"
         return
     yield from _of_pod(pod)
 
@@ -118,7 +118,7 @@ def account_of(template: Json, default: str) -> str:
 
 
 def images_of(template: Json) -> str:
-    """The images it runs, for people."""
+    """The images it runs, as text."""
     return ", ".join(
         str(item.get("image", item.get("name"))) for item in template["spec"]["template"]["spec"]["containers"]
     )

@@ -41,7 +41,7 @@ def manifest(template: Json, name: str, owner: Owner, backoff_limit: int, labels
     """The Job of a template, claimed by the plan.
 
     Without an account of its own a pod runs under the plan's account, and then without its token, unless the template asks
-    for it: a tool that somebody else wrote must not get the rights of a migration by default.
+    for it: a tool of another author must not get the permissions of a migration by default.
     """
     body = copy.deepcopy(template)
     metadata, spec = body.get("metadata") or {}, body["spec"]
@@ -70,7 +70,7 @@ async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owne
         would_be = await cluster.create(JOBS, owner.namespace, body, owner.account, dry_run=True)
     except (Rejected, Denied) as no:
         if isinstance(no, Denied) and not await cluster.may(owner.account, owner.namespace, "create", JOBS, ""):
-            return []  # preflight reports it with all other rights
+            return []  # preflight reports it with all other permissions
         return [Problem(place, f"the server refuses the Job: {str(no).rpartition('strict decoding error: ')[2]}")]
     except NotFound:
         return []  # the namespace is being deleted
@@ -168,7 +168,7 @@ async def release(cluster: Cluster, owner: Owner, *, abandoned: bool) -> None:
 
     While the plan is active they have no owner: a foreground deletion would delete them first. A Job that still runs
     when its plan is abandoned has no owner from then on, so that nothing but itself ends it. A gate's Job that still runs is not
-    needed and is deleted. Twice is harmless.
+    needed and is deleted. Idempotent.
     """
     for body in await _of_run(cluster, owner):
         metadata, state = body["metadata"], state_of(body)
@@ -186,7 +186,7 @@ async def release(cluster: Cluster, owner: Owner, *, abandoned: bool) -> None:
 
 
 async def reopen(cluster: Cluster, owner: Owner) -> None:
-    """A run that had ended is active again: remove the owner from its Jobs. Twice is harmless."""
+    """A run that had ended is active again: remove the owner from its Jobs. Idempotent."""
     for body in await _of_run(cluster, owner):
         if GATE_LABEL not in body["metadata"]["labels"]:
             await _patch(cluster, owner, body, [], [])

@@ -34,13 +34,13 @@ def _out_of(where: str, who: str, asked: Mapping[str, Amounts], item: Json) -> I
     for name, text in (item.get("max") or {}).items():
         most, has = quantity(text), limits.get(name)
         if has is None or has > most:
-            yield f"{where}: {who} may have a limit of {name} of at most {text}, and has {or_none(name, has)}; change one of them"
+            yield f"{where}: {who} has {name} limit {or_none(name, has)}, which must be at most {text}; change one of them"
     for name, text in (item.get("maxLimitRequestRatio") or {}).items():
         request, limit = requests.get(name), limits.get(name)
         if not request or limit is None or limit / request > quantity(text):
             yield (
-                f"{where}: of {who} the limit of {name} may be at most {text} times its request, "
-                f"and they are {or_none(name, limit)} and {or_none(name, request)}; change one of them"
+                f"{where}: {who} has {name} limit {or_none(name, limit)} and request {or_none(name, request)}, "
+                f"and the limit must be at most {text} times the request; change one of them"
             )
 
 
@@ -51,4 +51,4 @@ def _below(where: str, who: str, asked: Mapping[str, Amounts], item: Json) -> It
         has = requests.get(name)
         if has is None or has < least or limits.get(name, least) < least:
             has = has if has is None or has < least else limits[name]
-            yield f"{where}: {who} must have {name} of at least {text}, and has {or_none(name, has)}; change one of them"
+            yield f"{where}: {who} has {name} {or_none(name, has)}, which must be at least {text}; change one of them"

@@ -36,7 +36,7 @@ def quantity(text: str | float) -> Decimal:
 
 
 def shown(name: str, amount: Decimal) -> str:
-    """A quantity of a named resource, for people: bytes in their largest whole unit, otherwise the number."""
+    """A quantity of a named resource, as text: bytes in their largest whole unit, otherwise the number."""
     for unit, size in reversed(_BINARY.items()):
         if amount and amount % size == 0 and any(word in name for word in _BYTES):
             return f"{amount / size:f}{unit}"

@@ -92,8 +92,11 @@ class Room:
             )
             wanted = max(self._more(name, pods, state) for state in states)
             if used + taken + wanted > quantity(hard):
-                before = f", by earlier steps {shown(name, taken)}" if taken else ""
-                yield f"ResourceQuota {called}: {name} wanted {shown(name, wanted)} more, used {shown(name, used)}{before}, hard {shown(name, quantity(hard))}; raise it, or request less"
+                before = f", earlier steps take {shown(name, taken)}" if taken else ""
+                yield (
+                    f"ResourceQuota {called}: needs {shown(name, wanted)} more {name}, {shown(name, used)} of "
+                    f"{shown(name, quantity(hard))} used{before}; raise the quota or request less"
+                )
 
     def _unsaid(self, quota: Json, pod: Json) -> Iterator[str]:
         counted = {_figure(name) for name in quota["spec"].get("hard") or {}} & _MUST_SAY

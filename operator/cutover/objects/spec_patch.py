@@ -39,7 +39,7 @@ def spec_problem(patch: Json) -> str:
         if key in _NOT_HERE:
             return _NOT_HERE[key].format(key=key)
     if deeper_than(_DEEPEST, patch):
-        return f"it is nested more than {_DEEPEST} levels deep, which no workload is; fix it"
+        return f"it is nested more than {_DEEPEST} levels deep, the maximum for a workload; check its indentation"
     if (length := len(json.dumps(patch))) > _LONGEST:
         return f"it has {length} characters, and the maximum is {_LONGEST}; split the step"
     node, at = patch, ""
@@ -87,7 +87,7 @@ def _wrong_container(item: Json, where: str) -> str:
     if name is None or name == "":
         return f"{where} has no name in {_shown(item)}; containers are merged by name, so add the name of the container"
     if not isinstance(name, str):
-        return f"{where}.name is {_shown(name)}, and a name is a string; put it in quotes, or fix it"
+        return f"{where}.name is {_shown(name)}, and a name must be a string; put it in quotes or correct it"
     return ""
 
 
@@ -113,7 +113,7 @@ def images_in(patch: Json) -> set[str]:
 
 
 def places(patch: Json, at: str = "") -> Iterator[str]:
-    """The fields that a patch sets, for people: mappings are followed, lists are not."""
+    """The fields that a patch sets, as text: mappings are followed, lists are not."""
     for key, value in patch.items():
         where = f"{at}.{key}" if at else key
         if isinstance(value, dict) and value:

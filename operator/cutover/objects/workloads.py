@@ -32,8 +32,8 @@ class Rollout:
         total: pods of all templates.
         updated: pods of the newest template, `ready` and `available` of all templates.
         kept: pods that stay with an older template by the spec (the partition of a StatefulSet).
-        by_hand: pods change only when somebody deletes them (updateStrategy OnDelete).
-        paused: nothing is rolled out until somebody resumes it.
+        by_hand: pods change only when a user deletes them (updateStrategy OnDelete).
+        paused: nothing is rolled out until it is resumed.
         deadline: seconds without progress after which the controller reports a failure.
         not_progressing: the controller's reason for reporting that a rollout does not progress: this one or a former one.
         revision: of the newest template, as in the label `controller-revision-hash` of its pods; empty where unknown.
@@ -105,7 +105,7 @@ class Rollout:
 
     @property
     def at_rest(self) -> bool:
-        """Nothing more happens by itself: it is complete, or every pod is available and OnDelete leaves the rest to people."""
+        """Nothing more happens by itself: it is complete, or every pod is available and OnDelete leaves the rest to users."""
         return self.complete or (self.by_hand and self._steady)
 
     @property
@@ -168,7 +168,7 @@ def paused(ref: Ref, so: str) -> str:
 
 
 def pods_to_delete(ref: Ref, body: Json, rollout: Rollout) -> str:
-    """Which pods somebody has to delete before a workload has its template again, and why: a message with the command."""
+    """Which pods a user has to delete before a workload has its template again, and why: a message with the command."""
     left, chosen = rollout.outdated, selector(body)
     why = (
         "its updateStrategy is OnDelete"

@@ -1,1 +1,1 @@
-"""The spec of a MigrationPlan and what follows from it alone: rules of the saga, windows, rights, the CRD. Pure."""
+"""The spec of a MigrationPlan and what follows from it alone: rules of the saga, windows, permissions, the CRD. Pure."""

@@ -41,8 +41,9 @@ def _of_notifications(plan: Plan) -> Iterator[Problem]:
 def _of_step(place: str, step: Any) -> Iterator[Problem]:
     given = [key for key in KIND_KEYS if getattr(step, key) is not None]
     if len(given) != 1:
-        found = f"it has {' and '.join(given)}; split it into {len(given)} steps" if given else "it has none; add one"
-        yield Problem(place, f"a step has exactly one of {', '.join(KIND_KEYS)}, and {found}")
+        keys = ", ".join(KIND_KEYS)
+        found = f"{' and '.join(given)}; split it into {len(given)} steps" if given else f"none; add one of {keys}"
+        yield Problem(place, f"a step must have exactly one kind, and this one has {found}")
         return
     yield from _duplicates(f"{place}.gates", "gate", [gate.name for gate in step.gates])
     if step.kind.needs_gates and not step.gates:
@@ -58,7 +59,7 @@ def _repeated(names: list[str]) -> set[str]:
 
 def _duplicates(where: str, what: str, names: list[str]) -> Iterator[Problem]:
     for name in sorted(_repeated(names)):
-        yield Problem(where, f"{names.count(name)} {what}s are named {name}; give each a name of its own")
+        yield Problem(where, f"{names.count(name)} {what}s are named {name}; {what} names must be unique")
 
 
 def _of_undo(place: str, step: Any) -> Iterator[Problem]:
@@ -74,8 +75,8 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
     keys = [source.key for source in SOURCES]
     given = [key for key in keys if getattr(gate, key) is not None]
     if len(given) != 1:
-        found = f"it has {' and '.join(given)}; split it" if given else "it has none; add one"
-        yield Problem(place, f"a gate has exactly one of {', '.join(keys)}, and {found}")
+        found = f"{' and '.join(given)}; split it" if given else f"none; add one of {', '.join(keys)}"
+        yield Problem(place, f"a gate must have exactly one source, and this one has {found}")
         return
     source = gate.source
     yield from _of_bounds(place, gate)
@@ -84,7 +85,7 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
         yield Problem(f"{place}.interval", f"{show_duration(gate.interval)} is too short; use {least} or more")
     if source.needs_workload() and (step is None or step.kind.rolls_out() is None):
         why = "a guard belongs to no step" if step is None else f"a {step.kind.key} step rolls out none"
-        yield Problem(f"{place}.{source.key}.workload", f"it does not say whose pods, and {why}; name a workload")
+        yield Problem(f"{place}.{source.key}.workload", f"no workload is given, and {why}; set {source.key}.workload")
     if step is not None:
         yield from _of_time_to_pass(place, gate, step)
 
@@ -126,7 +127,7 @@ def _of_bounds(place: str, gate: Any) -> Iterator[Problem]:
         yield Problem(f"{place}.pass.ratio", f"there is no baseline to compare with; {hint}")
     elif given is not None and given.ratio is None and source.baseline_query():
         yield Problem(
-            f"{place}.{source.key}.baseline", "pass bounds no ratio to it; write pass.ratio, or remove baseline"
+            f"{place}.{source.key}.baseline", "baseline is set but pass has no ratio; add pass.ratio or remove baseline"
         )
 
 

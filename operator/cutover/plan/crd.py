@@ -21,16 +21,27 @@ from cutover.status.status import ACTIVE, Status
 
 _DROPPED: Final = frozenset({"title", "additionalProperties", "default", "$defs", "discriminator"})
 _COLUMNS: Final = (
-    {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
+    {"name": "Phase", "type": "string", "jsonPath": ".status.phase", "description": "Phase of the plan."},
     {"name": "Step", "type": "string", "jsonPath": ".status.progress", "description": "The current step out of all."},
     {
         "name": "Weight",
         "type": "integer",
         "jsonPath": ".status.current.weight",
-        "description": "Percent of the traffic at the new side.",
+        "description": "Percent of traffic on the new version.",
     },
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
+    {
+        "name": "Age",
+        "type": "date",
+        "jsonPath": ".metadata.creationTimestamp",
+        "description": "Time since the plan was created.",
+    },
+    {
+        "name": "Message",
+        "type": "string",
+        "jsonPath": ".status.message",
+        "priority": 1,
+        "description": "What the plan is doing or waiting for, or how it ended.",
+    },
 )
 
 

@@ -48,10 +48,10 @@ class _StepFields(Model):
     model_config = ConfigDict(json_schema_extra=validations(_ONE_KIND, *_GATES_NEEDED, *_WAY_BACK))
 
     name: Label = Field(description="Name of the step, unique in the plan.")
-    description: Text = Field(default="", description="Shown to people.")
+    description: Text = Field(default="", description="Free text, shown in status and reports.")
     timeout: Duration | None = Field(
         default=None,
-        description="How long one stage may take beyond its dwell. Default 30m (approve: none); 0s is none.",
+        description="Maximum duration of one stage, not counting its dwell. Default 30m (approve, notify: no limit); 0s means no limit.",
     )
     retries: int = Field(
         default=0,
@@ -60,7 +60,8 @@ class _StepFields(Model):
         description="Further attempts when the step itself fails, each after the last one is undone. A failed gate is never retried.",
     )
     on_failure: OnFailure | None = Field(
-        default=None, description="What a failure of this step leads to. Left out: as for the plan."
+        default=None,
+        description="What happens when this step fails: Rollback undoes everything; Pause stops and lets a user decide. Default: spec.onFailure.",
     )
     irreversible: bool = Field(
         default=False, description="Once this step is done it cannot be undone: a rollback stops after it."
@@ -118,25 +119,25 @@ class Plan(Model):
     """The spec of a plan."""
 
     service_account_name: Name = Field(
-        description="Every write to a target is made as this account of the plan's namespace. It must carry the label "
+        description="ServiceAccount in the plan's namespace that all writes to targets are made as. It must have the label "
         'cutover.dev/migrator: "true".'
     )
     start_deadline: Duration = Field(
         default=timedelta(minutes=2),
-        description="How long something the plan needs may be missing before the plan is Refused. Default 2m.",
+        description="How long to wait for missing prerequisites before the plan is Refused. Default 2m.",
     )
-    timeout: Duration | None = Field(
-        default=None, description="Time spent Running after which the plan fails. Left out: none."
-    )
+    timeout: Duration | None = Field(default=None, description="Maximum time in phase Running. Default: no limit.")
     on_failure: OnFailure = Field(
-        default=OnFailure.ROLLBACK, description="Rollback undoes everything; Pause stops and lets a person decide."
+        default=OnFailure.ROLLBACK,
+        description="What happens when a step or a guard fails: Rollback undoes everything; Pause stops and lets a user decide. Default Rollback.",
     )
     deletion_policy: DeletionPolicy = Field(
         default=DeletionPolicy.ROLLBACK,
-        description="What deleting the active plan does: Rollback undoes everything first, Orphan leaves all as it is.",
+        description="What deleting an active plan does: Rollback undoes everything first; Orphan leaves everything as it is. Default Rollback.",
     )
     window: Window | None = Field(
-        default=None, description="When stages may begin, once. A stage that has begun goes on; a rollback never waits."
+        default=None,
+        description="When stages may begin, once. A stage that has begun continues; a rollback never waits.",
     )
     windows: tuple[Recurring, ...] = Field(
         default=(), max_length=16, description="When stages may begin, every week; one open window is enough."
@@ -149,15 +150,16 @@ class Plan(Model):
     )
     keep_snapshots: Duration = Field(
         default=timedelta(hours=24),
-        description="How long after a success a rollback can be requested. Default 24h; 0s: not at all.",
+        description="How long after a success a rollback can be requested. Default 24h; 0s means not at all.",
     )
     suspend: bool = Field(
-        default=False, description="Starts no new stage. The only field that an active plan may change."
+        default=False,
+        description="If true, no new stage starts. The only spec field that can change while the plan is active.",
     )
     guards: tuple[Gate, ...] = Field(
         default=(),
         max_length=16,
-        description="Checks evaluated throughout the run; when one fails, the plan is rolled back.",
+        description="Checks evaluated throughout the run. When one fails, the plan follows onFailure.",
         json_schema_extra=_LIST_MAP,
     )
     steps: tuple[Step, ...] = Field(

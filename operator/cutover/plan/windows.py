@@ -31,7 +31,7 @@ _AHEAD: Final = 14
 
 
 class Day(StrEnum):
-    """A day of the week, the first as `datetime.date.weekday` counts."""
+    """A day of the week."""
 
     MON = "Mon"
     TUE = "Tue"

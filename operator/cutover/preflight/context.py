@@ -1,6 +1,6 @@
-"""The surroundings of the targets of a plan, for people: who manages them, what routes to them, what scales and protects their pods.
+"""The surroundings of the targets of a plan, for its users: who manages them, what routes to them, what scales and protects their pods.
 
-Read-only, with the rights of the caller. Called by the command line; what preflight needs too is in `impact.py`.
+Read-only, with the permissions of the caller. Called by the command line; what preflight needs too is in `impact.py`.
 """
 
 from __future__ import annotations

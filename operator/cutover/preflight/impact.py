@@ -1,6 +1,6 @@
 """The effect of a plan on its surroundings: who else writes its targets, and whether its pods would be admitted.
 
-Read-only. Called by `preflight.py` before the first step and by `context.py` for people. What the
+Read-only. Called by `preflight.py` before the first step and by `context.py` for users. What the
 account in use may not list is left out, and is not an error.
 """
 
@@ -29,7 +29,7 @@ _DRIFT, _CAPACITY = RISKS
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was found: problems that stop the plan, and risks that people should know."""
+    """What was found: problems that stop the plan, and risks that users should know."""
 
     problems: tuple[Problem, ...] = ()
     risks: tuple[Risk, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from cutover.errors import NotFound, NotInstalled, Problem
 from cutover.field_path import Json
-from cutover.plan import rights
+from cutover.plan import permissions
 from cutover.plan.spec import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
 from cutover.preflight import impact
@@ -53,7 +53,7 @@ def cached(reader: R) -> R:
 async def missing(
     plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, contexts: Sequence[StepContext]
 ) -> impact.Assessment:
-    """Everything that the plan needs and does not find, in the order of the plan, and risks that people should know in advance.
+    """Everything that the plan needs and does not find, in the order of the plan, and risks that users should know in advance.
 
     Args:
         plan: the plan.
@@ -67,7 +67,7 @@ async def missing(
         *(_of_step(step, cluster, context) for step, context in zip(plan.steps, contexts, strict=True)),
         _of_gates(plan, cluster, contexts[0].targets.owner),
         _accounts(plan, cluster, namespace),
-        _rights(plan, cluster, contexts),
+        _permissions(plan, cluster, contexts),
     )
     found, assessment = await asyncio.gather(parts, impact.assess(plan, cluster, namespace))
     unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, contexts[0].messenger))
@@ -94,13 +94,14 @@ async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
 async def pod_accounts(cluster: Cluster, namespace: str, name: str, others: Iterable[str]) -> list[Problem]:
     """Whether the accounts of pods exist, are allowed to run migrations, and may be used by the plan's account.
 
-    The API server does not check which account a pod names, so a plan could otherwise get the rights of any account in its namespace.
+    The API server does not check which account a pod names, so a plan could otherwise get the permissions of any account in its namespace.
     """
     problems = []
     for other in sorted(others):
         found = await account(cluster, namespace, other)
         if not found and not await cluster.may(name, namespace, "use", SERVICE_ACCOUNTS, other):
-            found = [Problem("serviceAccountName", f"ServiceAccount {name} may not use ServiceAccount {other}")]
+            message = f"ServiceAccount {name} is not allowed to use ServiceAccount {other}; grant verb use on serviceaccounts/{other}"
+            found = [Problem("serviceAccountName", message)]
         problems += found
     return problems
 
@@ -125,8 +126,8 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     return []
 
 
-async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext]) -> list[Problem]:
-    """Whether the account may write everything that the plan writes, for do and undo; missing rights as the Role to create."""
+async def _permissions(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext]) -> list[Problem]:
+    """Whether the account may write everything that the plan writes, for do and undo; missing permissions as the Role to create."""
     name, namespace = plan.service_account_name, contexts[0].namespace
     refs = plan.targets(namespace)
     kinds, accounts = plan.makes(), plan.pod_accounts()
@@ -135,7 +136,7 @@ async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext])
         asked = (cluster.may(name, namespace, verb, resource, of) for verb, resource, of in wanted)
         return [at for at, may in enumerate(await asyncio.gather(*asked)) if not may]
 
-    making = [(verb, resource, "") for resource in kinds for verb in rights.MAKING]
+    making = [(verb, resource, "") for resource in kinds for verb in permissions.MAKING]
     patches, made, lent = await asyncio.gather(
         denied([("patch", ref.resource, ref.name) for ref in refs]),
         denied(making),
@@ -143,23 +144,26 @@ async def _rights(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext])
     )
     no_patch, no_use = [refs[at] for at in patches], [accounts[at] for at in lent]
     no_make = list(dict.fromkeys(making[at][1] for at in made))
-    denied_rights = [
-        *([f"patch {', '.join(map(str, no_patch))}"] if no_patch else []),
-        *(f"{', '.join(making[at][0] for at in made if making[at][1] == kind)} {kind.kind}s" for kind in no_make),
-        *([f"use ServiceAccount {', '.join(no_use)}"] if no_use else []),
+    missing = [
+        *([f"patch {_either(map(str, no_patch))}"] if no_patch else []),
+        *(f"{_either(making[at][0] for at in made if making[at][1] == kind)} {kind.kind}s" for kind in no_make),
+        *([f"use ServiceAccount {_either(no_use)}"] if no_use else []),
     ]
-    if not denied_rights:
+    if not missing:
         return []
-    role = rights.role(name, namespace, rights.rules(rights.of(no_patch), no_make, no_use))
-    return [
-        Problem(
-            "serviceAccountName", f"ServiceAccount {name} may not {', nor '.join(denied_rights)}; apply this:\n{role}"
-        )
-    ]
+    role = permissions.role(name, namespace, permissions.rules(permissions.of(no_patch), no_make, no_use))
+    message = f"ServiceAccount {name} is not allowed to {' or to '.join(missing)}; to grant it, apply:\n{role}"
+    return [Problem("serviceAccountName", message)]
+
+
+def _either(words: Iterable[str]) -> str:
+    """Such as ``create, patch or delete``."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
-    """The accounts of pods; whether the plan's account may use them is checked with its other rights."""
+    """The accounts of pods; whether the plan's account may use them is checked with its other permissions."""
     return [problem for other in plan.pod_accounts() for problem in await account(cluster, namespace, other)]
 
 
@@ -188,8 +192,10 @@ def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:
             message = f"there is no provider {name} of kind {kind}; the administrator has configured: {', '.join(known) or 'none'}"
             yield Problem(f"{place}.{kind}.provider", message)
         elif name and not metrics.usable(name):
-            message = f"the operator's credentials for provider {name} cannot be used"
-            yield Problem(f"{place}.{kind}.provider", f"{message}; its log tells the administrator which file to fix")
+            message = (
+                f"the operator cannot use its credentials for provider {name}; the operator's log names the file to fix"
+            )
+            yield Problem(f"{place}.{kind}.provider", message)
 
 
 def _unknown_receivers(plan: Plan, messenger: Messenger) -> Iterable[Problem]:

@@ -1,4 +1,4 @@
-"""What preflight reads of the cluster, with the rights of the caller. Read-only."""
+"""What preflight reads of the cluster, with the permissions of the caller. Read-only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the rules of an HTTPRoute do not do what people may expect. Pure; reported before the first step, and never an error."""
+"""Where the rules of an HTTPRoute do not do what users may expect. Pure; reported before the first step, and never an error."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _reference(pair: Pair) -> Json:
 
 def no_subset(subset: str) -> str:
     """The message for a subset."""
-    return f"Gateway API has no subsets, and it names {subset}; create a Service for each version, and name that"
+    return f"subset {subset}: Gateway API has no subsets; create one Service per version and use its name as host"
 
 
 def no_prefix(matches: Iterable[Match]) -> str:

@@ -68,7 +68,7 @@ class Routing(Model):
     def warnings(
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
     ) -> Iterator[str]:
-        """Where these routes do not do what people may expect.
+        """Where these routes do not do what users may expect.
 
         Args:
             body: the object.

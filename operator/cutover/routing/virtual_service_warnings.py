@@ -1,4 +1,4 @@
-"""Where the routes of a VirtualService do not do what people may expect. Pure; reported before the first step, and never an error."""
+"""Where the routes of a VirtualService do not do what users may expect. Pure; reported before the first step, and never an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def warnings(
     subsets: Container[tuple[str, str]],
     match: tuple[Match, ...],
 ) -> Iterator[str]:
-    """Where Istio does not do with the routes of these pairs what people may expect.
+    """Where Istio does not do with the routes of these pairs what users may expect.
 
     Args:
         body: the VirtualService.

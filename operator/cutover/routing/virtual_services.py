@@ -122,7 +122,7 @@ class VirtualService(Routing):
     def warnings(
         self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
     ) -> Iterator[str]:
-        """Where Istio does not do with the routes of these pairs what people may expect."""
+        """Where Istio does not do with the routes of these pairs what users may expect."""
         return virtual_service_warnings.warnings(body, list(self.routes_of(body)), chosen, subsets, match)
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:

@@ -45,7 +45,7 @@ class Leadership(Protocol):
     """What app.py needs of the Lease.
 
     Attributes:
-        problem: why the Lease could not be read or written last time, for people; empty when it could.
+        problem: why the Lease could not be read or written last time, as text; empty when it could.
     """
 
     problem: str
@@ -120,7 +120,7 @@ class Lease:
         log.info("this process holds the Lease", extra={"lease": str(self._ref), "identity": self._me})
 
     async def _until_free(self) -> None:
-        """Return when nobody holds it, or its holder has not renewed it for its lease duration.
+        """Return when no process holds it, or its holder has not renewed it for its lease duration.
 
         Time is measured by the local clock, from when a change of the object was seen: `renewTime` comes from another clock.
         """
@@ -177,7 +177,7 @@ class Lease:
                     # Not acquired again here: another process may have been active in between, and what this one caches would be stale.
                     if _holder(self._known) != self._me:
                         raise Lost(
-                            f"lost {self._ref}: it belongs to {_holder(self._known) or 'nobody'} now, not to {self._me}"
+                            f"lost {self._ref}: it belongs to {_holder(self._known) or 'no process'} now, not to {self._me}"
                         )
                 await self._write()
                 pause = max(0.0, sent + every - loop.time())
@@ -281,5 +281,5 @@ def _spec(body: Json | None) -> Json:
 
 
 def _holder(body: Json | None) -> str:
-    """Name of the holder; empty for nobody."""
+    """Name of the holder; empty for none."""
     return str(_spec(body).get("holderIdentity") or "")

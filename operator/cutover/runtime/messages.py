@@ -1,4 +1,4 @@
-"""Sends messages to people in the background: one queue per provider, a few attempts per message. The port `Messenger`.
+"""Sends messages in the background: one queue per provider, a few attempts per message. The port `Messenger`.
 
 A provider has one thread at most, so one that hangs delays only its own messages. Called by app.py; notify steps and notifier.py post here.
 """

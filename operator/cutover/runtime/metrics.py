@@ -82,7 +82,7 @@ class Metrics:
         )
         self._messages = Counter(
             "cutover_messages_total",
-            "Messages to people, by result: delivered or dropped.",
+            "Messages, by result: delivered or dropped.",
             ["provider", "result"],
             registry=registry,
         )

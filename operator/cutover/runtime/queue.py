@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the first retry, and at most."""
 _RESYNC: Final = timedelta(minutes=10)
-"""How often an active plan is looked at without any event."""
+"""How often an active plan is checked without any event."""
 
 
 def resync_at_latest(after: timedelta | None) -> timedelta:

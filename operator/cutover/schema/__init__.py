@@ -1,1 +1,1 @@
-"""Base types of everything people write: the base model, field types, validation errors as sentences, JSONPath. Knows no kind."""
+"""Base types of plans and settings: the base model, field types, validation errors as sentences, JSONPath. Knows no kind."""

@@ -37,7 +37,7 @@ _ENVIRONMENT: Final = JSONPathEnvironment(strict=True)
 
 
 def check(text: str) -> None:
-    """Raises ValueError, with a sentence for people, when it is not a JSONPath or could be slow."""
+    """Raises ValueError, with a sentence for the author, when it is not a JSONPath or could be slow."""
     _compiled(text)
 
 

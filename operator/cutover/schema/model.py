@@ -1,4 +1,4 @@
-"""The base of everything people write in plans and settings, and the types of their fields.
+"""The base of plans and settings, and the types of their fields.
 
 The CRD, the docs and the checks are generated from these models, so each bound is defined once. Used by `plan/`, `settings/`, kinds
 and gates.
@@ -33,7 +33,7 @@ class Model(BaseModel):
 
 
 def parse_duration(value: object) -> timedelta:
-    """Read ``90s``, ``1h30m`` or ``500ms``. Raises ValueError with a sentence for people."""
+    """Read ``90s``, ``1h30m`` or ``500ms``. Raises ValueError with a sentence for the author."""
     if isinstance(value, timedelta):
         return value
     if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN, value):

@@ -1,4 +1,4 @@
-"""Turns pydantic's validation errors into problems for people: the field, its value, what is wrong, and how to fix it. Pure.
+"""Turns pydantic's validation errors into problems for the author: the field, its value, what is wrong, and how to fix it. Pure.
 
 Called when a plan or the settings are parsed. Messages for one field's own rules are made by its validator, not here.
 """
@@ -16,11 +16,11 @@ from cutover.errors import Problem
 from cutover.field_path import Json
 
 _PATTERNS: Final = {
-    r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use lower case letters, digits and -, at most 63",
-    r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$": "use a valid object name: lower case letters, digits, - and ., at most 253",
+    r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use lower case letters, digits and -, up to 63 characters",
+    r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$": "use a valid object name: lower case letters, digits, - and ., up to 253 characters",
     r"^\S+$": "remove the whitespace",
-    r"^[A-Za-z0-9_-]{1,64}$": "use letters, digits, - and _, at most 64",
-    r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use a valid label value: letters, digits, -, _ and ., at most 63",
+    r"^[A-Za-z0-9_-]{1,64}$": "use letters, digits, - and _, up to 64 characters",
+    r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use a valid label value: letters, digits, -, _ and ., up to 63 characters",
     r"^[A-Za-z0-9_+/-]+$": "use a time zone of the IANA database, such as Europe/Berlin or UTC",
     r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$": "use a host in lower case, such as db.example or *.example, or * for all",
 }
@@ -28,13 +28,13 @@ _NOT_A_LIST: Final = "{given} is not a list; begin each item with a dash"
 _NOT_AN_INTEGER: Final = "{given} is not a whole number; write one without quotes"
 _NOT_A_MAPPING: Final = "{given} is not a mapping; put its fields below it, indented"
 _MESSAGES: Final[Mapping[str, str]] = {
-    "missing": "is missing; add it",
+    "missing": "required field is missing",
     "greater_than": "{given} is too small; it must be above {gt}",
     "greater_than_equal": "{given} is too small; the minimum is {ge}",
     "less_than_equal": "{given} is too large; the maximum is {le}",
-    "too_short": "is empty; give at least {min_length}",
-    "string_too_short": "is empty; give at least {min_length} character",
-    "too_long": "has {actual_length} items; the maximum is {max_length}, so split it",
+    "too_short": "must have at least {min_length} item",
+    "string_too_short": "must have at least {min_length} character",
+    "too_long": "has {actual_length} items; the maximum is {max_length}",
     "string_too_long": "is too long; the maximum is {max_length} characters",
     "enum": "{given} is not supported; use {expected}",
     "literal_error": "{given} is not supported; use {expected}",
@@ -67,7 +67,7 @@ def problems_of(error: ValidationError, spec: Json, model: type[BaseModel], hidd
 
 
 def _place(location: Sequence[int | str], spec: Json) -> str:
-    """A location as people know it: items of a list by their name when they have one."""
+    """A location as the author knows it: items of a list by their name when they have one."""
     text, node = "", spec
     for part in location:
         if isinstance(part, int):
@@ -94,6 +94,8 @@ def _message(entry: Any, location: Sequence[int | str], model: type[BaseModel], 
         return f"{given} is not valid: {message}" if message.startswith("write ") else message
     if kind == "string_pattern_mismatch":
         return f"{given} is not a valid name; {_PATTERNS.get(context['pattern'], context['pattern'])}"
+    if kind == "string_type" and isinstance(entry["input"], (dict, list)):
+        return f"must be a string, not a {'mapping' if isinstance(entry['input'], dict) else 'list'}"
     template = _MESSAGES.get(kind)
     if template is None:
         return f"{given} is not valid: {entry['msg']}"

@@ -80,7 +80,7 @@ class Provider(Model):
 
 
 class NotifyProvider(Model):
-    """Where messages to people are sent. The URLs contain credentials, so they are in a file and nowhere else."""
+    """Where messages are sent. The URLs contain credentials, so they are in a file and nowhere else."""
 
     url_file: Path = Field(description="File with one apprise URL per line (a mounted Secret); # begins a comment.")
     timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds to wait for one attempt.")
@@ -154,11 +154,12 @@ def _document(path: Path | None) -> dict[str, Json]:
         return {}
     try:
         document = yaml.safe_load(path.read_text()) or {}
-    except yaml.MarkedYAMLError as error:  # its own text quotes the line
-        where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise PlanError(Problem("", f"{path} is not valid YAML{where}; fix it")) from None
+    except yaml.MarkedYAMLError as error:  # its text may quote a value, and the values here are not to be shown
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise PlanError(Problem("", f"{path} is not valid YAML{where}")) from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise PlanError(Problem("", f"{path} is not valid YAML; fix it")) from None
+        raise PlanError(Problem("", f"{path} is not valid YAML: it must be printable UTF-8 text")) from None
     if not isinstance(document, dict):
         raise PlanError(Problem("", f"{path} is not a mapping; write `providers:` and the providers below it"))
     return document

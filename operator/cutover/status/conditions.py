@@ -1,4 +1,4 @@
-"""Derives what people and tools see of a status: conditions as kstatus reads them, progress, one message. Pure.
+"""Derives what users and tools see of a status: conditions as kstatus reads them, progress, one message. Pure.
 
 kstatus (sigs.k8s.io/cli-utils, pkg/kstatus): an observedGeneration behind the generation is InProgress, Stalled=True is Failed,
 Reconciling=True is InProgress, Ready=True is Current. Called by the driver before every save.

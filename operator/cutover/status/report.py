@@ -1,4 +1,4 @@
-"""The part of `.status` that says whether a run was a success: counts while it goes on, the report at its end.
+"""The part of `.status` that says whether a run was a success: counts during the run, the report at its end.
 
 Plain frozen values, as in `status.py`. Counted by `saga/tally.py`, reported by `engine/criteria.py`.
 """
@@ -40,7 +40,7 @@ class RunTally:
         gates_failed: How often a gate has failed.
         guarded_stages: Stages at whose end every guard passed.
         failed_guard: Message of the last guard that failed.
-        steps_done: Steps that were done, at most, before the end or the rollback.
+        steps_done: Highest number of steps done in this run.
         pauses: How often the plan was paused. Guards are not evaluated while it is, unless traffic is split.
         comparisons: Last results of gates that compare with a baseline, as many as are kept. Those that failed are kept
             first, then the latest.
@@ -82,8 +82,8 @@ class Criterion:
     """One line of the report.
 
     Attributes:
-        criterion: What a migration is measured by.
-        result: Whether it was met, or not measured.
+        criterion: Name of the success criterion.
+        result: Met, NotMet or NotMeasured.
         evidence: What was seen. Where nothing was, how to have it measured.
     """
 

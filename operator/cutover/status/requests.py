@@ -1,4 +1,4 @@
-"""Requests of people to a plan: one annotation per verb, `request.cutover.dev/abort: "token=7f3a by=alice"`.
+"""Requests of users to a plan: one annotation per verb, `request.cutover.dev/abort: "token=7f3a by=alice"`.
 
 Pure: reads annotations, writes the text of one, and what the status records of it. The saga decides what is accepted.
 """
@@ -18,7 +18,7 @@ PREFIX = "request.cutover.dev/"
 
 
 class RequestVerb(StrEnum):
-    """What a person can request, the strongest first: of two that come together the first one counts."""
+    """What a user can request, the strongest first: of two that come together the first one counts."""
 
     ABORT = "abort"  # roll everything back
     ROLLBACK = "rollback"  # the same, and also for a plan that has Succeeded
@@ -63,7 +63,8 @@ class RequestRecord:
     Attributes:
         verb: What was requested, such as approve or abort.
         token: Token of the request. A request with the same token is not handled again.
-        answer: Whether it was accepted. Ignored means that it was there before this spec was first seen.
+        answer: Accepted: it was carried out. Rejected: it was not possible, and the message says why. Ignored: it was there
+            before this spec was first seen.
         at: When it was answered.
         run: Number of the run in which it was answered.
         by: Who requested it, as the request says.

@@ -21,7 +21,7 @@ from cutover.status.spelling import AS_KUBERNETES_SPELLS
 
 
 class Phase(StrEnum):
-    """Where a plan is, for people. Machines read the conditions."""
+    """The phase of a plan, for users. Machines read the conditions."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -70,8 +70,7 @@ class Run:
         started_at: When its spec was first seen, or examined again. The start deadline counts from here.
         fence: For the operator itself: number on every write to a target. It rises before each attempt and each undo, and
             whenever another operator process takes over, so that late writes of the former one fail.
-        running_seconds: Seconds spent Running, without the present stretch that began at runningSince. Comparison with
-            spec.timeout.
+        running_seconds: Seconds spent Running, excluding the time since runningSince. Compared with spec.timeout.
         running_since: When the plan last became Running. Absent while it is not.
         paused_at: When the clocks of the run stopped. Absent while they run.
         finished_at: When the run ended.
@@ -124,7 +123,7 @@ class GateStatus:
 
     Attributes:
         name: Name of the gate or guard.
-        verdict: Its verdict now.
+        verdict: Its verdict now. Pass: it passes. Fail: it has failed. Wait: more samples are needed.
         value: The last number. Empty when there is none yet.
         bound: What the number is compared with, such as <= 0.5.
         passes: Consecutive passing samples so far.
@@ -161,13 +160,13 @@ class Current:
         applied_at: When this stage was first seen in effect. Its dwell counts from here. A crash of the operator may lose it;
             then the dwell starts again.
         ready: Ready pods out of those wanted, such as 2/3.
-        undo_progress: For the operator itself: how far the undo has come at most, in a measure of its kind.
-        progressed_at: For the operator itself: when the undo came that far. A deleted plan is not kept for an undo that makes
+        undo_progress: For the operator itself: highest progress of the undo, in units defined by the kind.
+        progressed_at: For the operator itself: when that progress was reached. A deleted plan is not kept for an undo that makes
             no progress.
-        digest: Digest of what a person is asked to approve. An approval that names another one is rejected.
+        digest: Digest of what a user is asked to approve. An approval that names another one is rejected.
         reapply: For the operator itself: the stage was paused and is applied again, even if another writer has changed its target.
         not_started: The stage is announced and waits for the window of the plan.
-        approved: A person has approved the stage.
+        approved: A user has approved the stage.
         gates_skipped: On request, the gates of the step are treated as passed.
         message: What the stage waits for.
         gates: What the gates of the step and the guards of the plan have seen in this stage.
@@ -199,7 +198,8 @@ class StepStatus:
     Attributes:
         name: Name of the step.
         kind: Its kind, such as deploy or traffic.
-        state: Where it is. Doing means that it may have been done.
+        state: Where it is. Pending: not started. Doing: started; it may have been done. Waiting: waiting for an approval or a window.
+            Done: completed. Undoing: being undone. Undone: undone. Failed: the attempt is over.
         attempt: Number of the attempt, counted from 1. 0 before the first.
         snapshot_taken: The snapshots of the step exist, so it may have written to its targets.
         made: For the operator itself: what this attempt has created, such as the uid of a Job. It is saved before that can
@@ -238,7 +238,7 @@ class PastRun:
         started_at: When it began.
         finished_at: When it ended.
         steps_digest: Digest of what its steps did. Runs with the same digest did the same steps.
-        steps_done: Steps that were done, at most, before it ended or was rolled back.
+        steps_done: Highest number of steps done in that run.
     """
 
     __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
@@ -258,7 +258,7 @@ class Condition:
 
     Attributes:
         type: Type of the condition, such as Succeeded, Ready, Reconciling or Stalled.
-        status: Whether it is so, or Unknown.
+        status: Whether the condition is true, false or unknown.
         reason: Why, in CamelCase.
         message: Why, in a sentence.
         last_transition_time: When the status of this condition last changed.
@@ -289,7 +289,10 @@ class Status:
 
     Attributes:
         observed_generation: Generation of the plan that this status is about. -1 until the operator has seen the plan.
-        phase: Where the plan is, for people. Machines read the conditions.
+        phase: Where the plan is, for users; machines read the conditions. Pending: checking what it needs, or waiting to start.
+            Running: doing its steps. Waiting: waiting for an approval or a window. RollingBack: undoing steps, last first.
+            Paused: stopped until a user acts. Stuck: an undo cannot continue. Succeeded: all steps are done. RolledBack:
+            everything was undone. Refused: nothing was changed. Abandoned: ended on request, as it was.
         reason: Why it is in this phase, in CamelCase.
         message: What the plan does or waits for, or how it ended, in a sentence.
         progress: The current step out of all, such as 3/7.

@@ -1,4 +1,4 @@
-"""The kind `approve`: waits for a person."""
+"""The kind `approve`: waits for an approval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from cutover.steps.kind import Kind, StepContext
 
 
 class Approve(Kind):
-    """Waits for a person's `approve` request. It changes nothing, so twice is harmless; the request is kept in the status."""
+    """Waits for the approval of a user (request approve).
+
+    Idempotent, because it changes nothing: the approval is kept in the status.
+    """
 
     key: ClassVar[str] = "approve"
     undoes: ClassVar[bool] = False
@@ -19,7 +22,7 @@ class Approve(Kind):
     bounded: ClassVar[bool] = False
 
     message: Annotated[str, Field(min_length=1, max_length=400)] = Field(
-        description="What is approved, shown to the person."
+        description="What is approved, shown to the approver."
     )
 
     def stages(self) -> tuple[StageRule, ...]:
@@ -27,6 +30,6 @@ class Approve(Kind):
         return (StageRule(f"approval: {self.message}", needs_approval=True),)
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Report whether somebody has approved."""
+        """Report whether the stage is approved."""
         del stage, prefetched
         return Done() if context.approved else Wait("AwaitingApproval", self.message)

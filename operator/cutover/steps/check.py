@@ -13,7 +13,10 @@ from cutover.steps.kind import Kind, Purpose, StepContext
 
 
 class Check(Kind):
-    """Evaluates the gates of the step for a while (soak). It changes nothing, so twice is harmless."""
+    """Evaluates the gates of the step for some time (soak).
+
+    Idempotent, because it changes nothing.
+    """
 
     key: ClassVar[str] = "check"
     undoes: ClassVar[bool] = False

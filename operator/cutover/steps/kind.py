@@ -20,7 +20,7 @@ from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
 
 _SELDOMEST: Final = 2.0
-"""Seconds between two looks at what is not streamed, at most."""
+"""Maximum seconds between two checks of what is not streamed."""
 
 
 class Purpose(StrEnum):
@@ -29,7 +29,7 @@ class Purpose(StrEnum):
     CONFIGURES = "changes the version or configuration of the application"
     CHANGES_DATA = "runs a script that may change data"
     VERIFIES = "changes nothing and verifies something"
-    NOTIFIES = "notifies people"
+    NOTIFIES = "notifies users"
     STARTS_MAINTENANCE = "starts maintenance mode"
     ENDS_MAINTENANCE = "ends maintenance mode"
     RETIRES_OLD_VERSION = "removes the old version"
@@ -55,10 +55,10 @@ class StepContext:
         place: where the step stands in the plan, such as ``steps[shift]``.
         now: the time, UTC.
         elapsed: seconds since the stage (or the undo) was announced, or since the undo last made progress.
-        applied: the stage has been seen in effect before, so a difference now is somebody else's change, and may be on purpose.
-        reapply: a person has requested that the stage is applied again over the values that are there now.
+        applied: the stage has been seen in effect before, so a difference now is another writer's change, and may be on purpose.
+        reapply: a user has requested that the stage is applied again over the values that are there now.
         memo: what the kind remembers of this run; lost in a crash, so it holds only what can be read again.
-        approved: a person has approved the current stage.
+        approved: a user has approved the current stage.
         earlier: targets of earlier steps of the plan; they may have changed by the time this step starts.
         attempt: the number of the attempt.
         made: what an earlier command of this attempt asked to save (`Again.made`).
@@ -80,20 +80,26 @@ class StepContext:
     messenger: Messenger = field(kw_only=True)
 
     def next_look(self, soonest: float = 0.05) -> float:
-        """Seconds until the next look at what is not streamed: the longer it takes, the less often, to spare the API server."""
+        """Seconds until the next check of what is not streamed: the longer it takes, the less often, to spare the API server."""
         return min(_SELDOMEST, max(soonest, self.elapsed / 4))
 
 
 class Kind(Model):
-    """One kind of step: the fields people write under its key, and what it does.
+    """One kind of step: the fields under its key in a plan, and what it does.
 
     The driver saves in the status what it is about to do and only then calls `do` or `undo`. Both return at once: the first
     call starts, later calls report progress. Both may be called any number of times, after any crash; the docstring of each
-    kind says why twice is harmless. They may raise what `targets/` and the ports raise; the driver turns it into an outcome.
+    kind says why it is idempotent. They may raise what `targets/` and the ports raise; the driver turns it into an outcome.
 
-    A minimal kind has a `key`, its fields, `stages`, `do`; one that writes adds `touches`, `fields`, `restores` and `undo`, takes
-    a snapshot before its first write (`context.targets.snapshot`), and writes with `context.targets.change` only. `deploy` is the
-    one to copy for anything that sets fields of an object; `wait` is the shortest.
+    Which members a kind defines (they are grouped so below):
+
+    * Always: `key`, the fields of the step, `stages` and `do`. A kind that changes nothing sets `undoes` to False.
+    * When it writes a target: also `touches`, `fields`, `restores` and `undo`, and `examine` for what it needs besides its targets.
+      `do` takes a snapshot before the first write (`context.targets.snapshot`) and writes only with `context.targets.change`.
+    * When it creates objects: also `makes` and `undo`, and `pod_accounts` when these are pods or Jobs.
+    * Optional: everything else. `forward` follows from `restores` and is not overridden.
+
+    `deploy` is the one to copy for anything that sets fields of an object; `wait` is the shortest.
 
     Attributes:
         key: the key of the kind in a step.
@@ -101,7 +107,7 @@ class Kind(Model):
         passable: an earlier step that `undoes_early` may be undone before this one.
         undoes_early: its undo helps users by itself, so it is done before its turn where that is safe (traffic).
         enforced: its effect is enforced while the plan is paused, and after the step until the end of the run.
-        bounded: a stage may time out; false where only a person can end it.
+        bounded: a stage may time out; false where only a user or an outside event can end it.
         needs_gates: the step has no meaning without a gate.
         undo_rule: a CEL rule on the step with its message: the step can be undone, or says `irreversible`.
     """
@@ -115,34 +121,26 @@ class Kind(Model):
     needs_gates: ClassVar[bool] = False
     undo_rule: ClassVar[tuple[str, str] | None] = None
 
+    # --- always -------------------------------------------------------------------------------------------------------
+
     def stages(self) -> tuple[StageRule, ...]:
         """The stages, from the spec alone; at least one. Most kinds have one."""
         raise NotImplementedError
 
-    def purposes(self) -> frozenset[Purpose]:
-        """What the step is for."""
-        return frozenset()
+    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+        """Start a stage, or report its progress. `prefetched` is None when `prefetch` did not run or failed."""
+        raise NotImplementedError
+
+    # --- when it writes a target --------------------------------------------------------------------------------------
 
     def touches(self) -> tuple[Target, ...]:
         """The objects that it writes. All are claimed before the first step of the plan."""
         return ()
 
-    def makes(self) -> tuple[Resource, ...]:
-        """Kinds of objects that it creates, changes and deletes, as the plan's account."""
-        return ()
-
-    def pod_accounts(self, account: str) -> frozenset[str]:
-        """Service accounts, other than the plan's `account`, that its pods run under. The plan's account must be allowed to use them."""
-        del account
-        return frozenset()
-
-    def irreversible_reason(self) -> str:
-        """Why it cannot be undone, and what to write; empty when it can. Otherwise the step must say `irreversible`."""
-        return ""
-
-    def rolls_out(self) -> Target | None:
-        """The workload that it rolls out; readiness gates measure it."""
-        return None
+    def fields(self, target: Target, body: Json) -> list[str]:
+        """The fields of a target that it writes, as jq paths, for users and GitOps tools; `body` is the target as it is."""
+        del target, body
+        return []
 
     def restores(self, snapshot: Snapshot) -> list[Change]:
         """Each field that it writes, back to the snapshot: from every value that it may have set, in the order it sets them."""
@@ -153,44 +151,60 @@ class Kind(Model):
         """The same fields forward: to the last value that the step sets."""
         return [change.forward() for change in self.restores(snapshot)]
 
-    def fields(self, target: Target, body: Json) -> list[str]:
-        """The fields of a target that it writes, as jq paths, for people and GitOps tools; `body` is the target as it is."""
-        del target, body
+    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
+        """Undo the whole step, from any stage that it reached. Only a kind with `undoes` False leaves this out."""
+        del context, prefetched
+        return Done()
+
+    async def examine(self, context: StepContext) -> list[Problem]:
+        """What is missing or conflicts before the first step. Existence of its targets and permissions on them are checked for it."""
+        del context
         return []
+
+    # --- when it creates objects --------------------------------------------------------------------------------------
+
+    def makes(self) -> tuple[Resource, ...]:
+        """Kinds of objects that it creates, changes and deletes, as the plan's account."""
+        return ()
+
+    def pod_accounts(self, account: str) -> frozenset[str]:
+        """Service accounts, other than the plan's `account`, that its pods run under. The plan's account must be allowed to use them."""
+        del account
+        return frozenset()
+
+    # --- optional -----------------------------------------------------------------------------------------------------
+
+    def purposes(self) -> frozenset[Purpose]:
+        """What the step is for."""
+        return frozenset()
+
+    def irreversible_reason(self) -> str:
+        """Why it cannot be undone, and what to write; empty when it can. Otherwise the step must say `irreversible`."""
+        return ""
+
+    def rolls_out(self) -> Target | None:
+        """The workload that it rolls out; readiness gates measure it."""
+        return None
 
     def predicted_spec(self, target: Target, spec: Json) -> Json:
         """What the spec of a workload it touches will be after the step, as far as that is known without asking the server."""
         del target
         return spec
 
-    async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
-        """The workloads that its undo relies on, when it could be carried out now; otherwise None."""
-        del context
-        return None
-
-    async def examine(self, context: StepContext) -> list[Problem]:
-        """What is missing or conflicts before the first step. Existence of its targets and rights on them are checked for it."""
-        del context
-        return []
-
     async def prefetch(self, context: StepContext, stage: int) -> Any:
         """Read what `do` needs, while the status is being saved; that saves a round trip. It must not write: nothing is announced yet."""
         del context, stage
-
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
-        """Start a stage, or report its progress. `prefetched` is None when `prefetch` did not run or failed."""
-        raise NotImplementedError
-
-    async def refused(self, context: StepContext) -> Failed | None:
-        """Whether the controller that serves its target refuses what it wrote; asked of a done step that is `enforced`."""
-        del context
-        return None
 
     async def prefetch_undo(self, context: StepContext) -> Any:
         """As `prefetch`, for `undo`."""
         del context
 
-    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
-        """Undo the whole step, from any stage that it reached."""
-        del context, prefetched
-        return Done()
+    async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
+        """The workloads that its undo relies on, when it could be carried out now; otherwise None."""
+        del context
+        return None
+
+    async def refused(self, context: StepContext) -> Failed | None:
+        """Whether the controller that serves its target refuses what it wrote; asked of a done step that is `enforced`."""
+        del context
+        return None

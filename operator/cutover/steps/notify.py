@@ -22,8 +22,8 @@ Said = Annotated[str, Field(min_length=1, max_length=400)]
 class Notify(Kind):
     """Posts a message to a provider, and another one on rollback.
 
-    It changes nothing in the cluster. A process posts it once per attempt, however often it reads the plan again. Twice is
-    harmless in that a message may arrive twice: once from each process that does the step, and where a receiver accepted it and its
+    It changes nothing in the cluster. A process posts it once per attempt, however often it reads the plan again. It is
+    idempotent but for the receiver, where a message may arrive twice: once from each process that does the step, and where a receiver accepted it and its
     answer was lost. A receiver that accepts nothing never fails the step.
     """
 
@@ -36,7 +36,7 @@ class Notify(Kind):
     undo_: Said | None = Field(
         default=None,
         alias="undo",
-        description="The message when the step is undone. Default: undone, and the message.",
+        description='The message when the step is undone. Default: "undone: " followed by message.',
     )
 
     def stages(self) -> tuple[StageRule, ...]:
@@ -44,7 +44,7 @@ class Notify(Kind):
         return (StageRule(f"tell {self.provider}: {self.message}"[:512]),)
 
     def purposes(self) -> frozenset[Purpose]:
-        """It notifies people."""
+        """It notifies users."""
         return frozenset({Purpose.NOTIFIES})
 
     async def examine(self, context: StepContext) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Somebody else writes the fields of a step: how often that is repaired before the plan pauses and names who it is."""
+"""Another writer changes the fields of a step: how often that is repaired before the plan pauses and names the writer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cutover.saga.turn import Pause
 from cutover.steps.kind import StepContext
 
 _MOST_REPAIRS: Final = 5
-"""So many changes of somebody else are repaired within a minute; then a person must decide."""
+"""So many changes of another writer are repaired within a minute; then a user must decide."""
 
 
 def note_written(context: StepContext) -> None:
-    """This process has set the fields of the step, so a different value from now on is somebody else's."""
+    """This process has set the fields of the step, so a different value from now on is another writer's."""
     context.memo[f"{context.place}.set"] = True
 
 
@@ -26,27 +26,27 @@ def forget_written(context: StepContext) -> None:
 
 
 async def repaired_too_often(context: StepContext, ref: Ref, changes: Sequence[Change]) -> bool:
-    """Whether somebody keeps setting the fields, and the limit of repairs is reached. Called before each write."""
+    """Whether another writer keeps setting the fields, and the limit of repairs is reached. Called before each write."""
     if f"{context.place}.set" not in context.memo or stand(await context.targets.view(ref), changes):
         return False
     return count_repair(context)
 
 
 def count_repair(context: StepContext) -> bool:
-    """Count a repair of somebody else's change; True when there were too many within the last minute."""
+    """Count a repair of another writer's change; True when there were too many within the last minute."""
     memo = f"{context.place}.repairs"
     recent: list[datetime] = [at for at in context.memo.pop(memo, ()) if context.now - at < timedelta(minutes=1)]
-    if len(recent) >= _MOST_REPAIRS:  # a person decides now; after that the count starts from zero
+    if len(recent) >= _MOST_REPAIRS:  # a user decides now; after that the count starts from zero
         return True
     context.memo[memo] = [*recent, context.now]
     return False
 
 
 async def foreign_writer(context: StepContext, ref: Ref, what: str) -> Pause:
-    """Nobody wins against a writer that does not stop: pause, and name its field manager."""
+    """Repairs do not help against a writer that does not stop: pause, and name its field manager."""
     managed = (await context.cluster.get(ref))["metadata"].get("managedFields") or ()
     others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
     last = max(others, key=lambda entry: entry.get("time", ""), default=None)
-    who = f"field manager {last['manager']}" if last else "somebody"
+    who = f"field manager {last['manager']}" if last else "another writer"
     message = f"{who} has changed {what} of {ref} more than {_MOST_REPAIRS} times in a minute"
     return Pause("ForeignWriter", f"{message}; make it leave them alone, then resume")

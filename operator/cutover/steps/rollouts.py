@@ -14,7 +14,7 @@ from cutover.steps.kind import StepContext
 from cutover.targets.snapshots import Snapshot
 
 _UNDO_LIMIT: Final = 60.0
-"""Seconds that an undo waits before it is Stuck, which tells people to look."""
+"""Seconds that an undo waits before it is Stuck, which asks for attention."""
 UNDO_LIMIT_WITH_PODS: Final = 600.0
 """The same where pods must start or stop: as long as the default progress deadline of a Deployment."""
 _LONG_FOR_A_POD: Final = 15.0
@@ -22,12 +22,12 @@ _LONG_FOR_A_POD: Final = 15.0
 
 
 def old_side_not_ready(context: StepContext, message: str) -> Outcome:
-    """Traffic cannot go back yet: look again, and become Stuck after a while."""
+    """Traffic cannot go back yet: check again, and become Stuck after a while."""
     return Again(context.next_look(), message) if context.elapsed < _UNDO_LIMIT else Wait("OldSideNotReady", message)
 
 
 def stuck_after(context: StepContext, again: Again, limit: float = UNDO_LIMIT_WITH_PODS) -> Outcome:
-    """Wait for what should happen by itself; after `limit` seconds the undo is Stuck, so that somebody looks."""
+    """Wait for what should happen by itself; after `limit` seconds the undo is Stuck, which asks for attention."""
     return again if context.elapsed < limit else Wait("NotBackYet", again.message)
 
 
@@ -77,7 +77,7 @@ async def _why_not_started(context: StepContext, ref: Ref, body: Json) -> str:
 
 
 def blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Pause | Failed | None:
-    """A rollout that does not progress by itself. Pausing it is a request to stop: nothing is undone, and a person decides."""
+    """A rollout that does not progress by itself. Pausing it is a request to stop: nothing is undone, and a user decides."""
     if rollout.paused:
         message = paused(ref, "its rollout does not progress")
         return Pause("DeploymentPaused", f"{message}, then resume the plan; abort rolls everything back")

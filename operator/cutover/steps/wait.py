@@ -13,7 +13,10 @@ from cutover.steps.kind import Kind, StepContext
 
 
 class Delay(Kind):
-    """Lets time pass. It changes nothing, so twice is harmless."""
+    """Lets time pass.
+
+    Idempotent, because it changes nothing.
+    """
 
     key: ClassVar[str] = "wait"
     undoes: ClassVar[bool] = False
@@ -21,7 +24,7 @@ class Delay(Kind):
 
     for_: Duration = Field(
         alias="for",
-        description="How long.",
+        description="How long to wait.",
         json_schema_extra=validations(
             ("duration(self) > duration('0s')", "waiting for 0s does nothing; give a duration or remove the step")
         ),

@@ -83,7 +83,9 @@ class Claims:
             await self.still_ours()
             if await self._write_labels(ref, body, self.claim_operations(body)):
                 return
-        raise Conflict(f"{ref} changed at each of {TRIES} tries to claim it")
+        raise Conflict(
+            f"{ref} changed at each of {TRIES} attempts to claim it; retrying, find out what keeps changing it"
+        )
 
     async def still_ours(self) -> None:
         """Ask the API server whether this run is still active and driven by this process.
@@ -166,7 +168,9 @@ class Claims:
                     return
             except NotFound:
                 return
-        raise Conflict(f"{ref} changed at each of {TRIES} tries to release it")
+        raise Conflict(
+            f"{ref} changed at each of {TRIES} attempts to release it; retrying, find out what keeps changing it"
+        )
 
     async def _active_plan(self, namespace: str, uid: str) -> str:
         """The name of the active plan with this uid, asked of the API server; empty when there is none: the claim is void."""

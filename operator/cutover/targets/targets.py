@@ -127,7 +127,9 @@ class Targets(Claims):
                 body = await self.cluster.get(ref)
                 if await self._operations(ref, uid, body, changes) == before:
                     raise Rejected(f"the server refuses {ref}: {refused}") from rejected
-        raise Conflict(f"{ref} changed at each of {TRIES} tries to write it: {refused}")
+        raise Conflict(
+            f"{ref} changed at each of {TRIES} attempts to write it ({refused}); retrying, find out what keeps changing it"
+        )
 
     async def confirm(self, ref: Ref, uid: str, changes: Sequence[Change]) -> Json:
         """Read the object back, check that every field has its value, and return it.

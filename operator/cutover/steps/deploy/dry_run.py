@@ -37,7 +37,7 @@ class Foreseen:
 async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
     """Ask the server what would change. Raises PlanError for a container that does not exist.
 
-    The dry run names the version it is compared with; otherwise somebody else's change could be taken for ours.
+    The dry run names the version it is compared with; otherwise another writer's change could be taken for ours.
     """
     ref = step.rolls_out().ref(context.namespace)
     account, body = context.targets.owner.account, await context.targets.view(ref)

@@ -37,13 +37,13 @@ class Deploy(DeploySpec):
     """Rolls out a workload.
 
     Changes: the images and replicas named here, and what `patch` changes. Which fields these are, a dry run of the server
-    tells before the first write, and the snapshot has each with its old value and ours. Twice is harmless, because each
+    tells before the first write, and the snapshot has each with its old value and ours. Idempotent, because each
     field is set to a value and a field that has it is not written; after a crash the snapshot that exists is the one
     that counts. Undo restores the values from the snapshot and waits for the old pods.
     """
 
     async def examine(self, context: StepContext) -> list[Problem]:
-        """Nothing else manages the replicas, the server accepts the change, and nobody has paused the rollout."""
+        """Nothing else manages the replicas, the server accepts the change, and the rollout is not paused."""
         return await preconditions.examine(self, context)
 
     async def prefetch(self, context: StepContext, stage: int) -> Any:
@@ -63,7 +63,7 @@ class Deploy(DeploySpec):
             return await foreign_writer(context, ref, "the fields of this step")
         body = await context.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
-        note_written(context)  # after the write: from here on another value is somebody else's
+        note_written(context)  # after the write: from here on another value is another writer's
         if rollout.at_rest:
             return Done(ready=rollout.text)
         outcome, why = blocked(context, ref, rollout), await why_pods_wait(context, ref, body)

@@ -17,7 +17,7 @@ from cutover.targets.snapshots import too_large
 
 
 async def examine(step: DeploySpec, context: StepContext) -> list[Problem]:
-    """Nothing else manages the replicas, the server accepts the change, and nobody has paused the rollout.
+    """Nothing else manages the replicas, the server accepts the change, and the rollout is not paused.
 
     Only the first step of a workload is tried by a dry run: a later one starts from what that one leaves.
     """

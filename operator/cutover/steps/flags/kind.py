@@ -48,7 +48,7 @@ from cutover.targets.snapshots import Snapshot
 class Flags(FlagsSpec):
     """Sets keys of a ConfigMap and restarts the workloads that read it.
 
-    Changes: the keys named here, then one annotation of each workload's pod template. Twice is harmless, because each field is
+    Changes: the keys named here, then one annotation of each workload's pod template. Idempotent, because each field is
     set to a value kept in the snapshots, all of which are taken before the first write. Undo restores the old values
     (a key that did not exist is removed), then the annotation, and waits for the old pods.
     """
@@ -115,7 +115,7 @@ class Flags(FlagsSpec):
         body = await context.cluster.get(flags)  # a stream may be behind; nobody is blamed without a read
         if not (lost := self._reverted_keys(body, taken[flags])):
             return ""
-        who, what = manager_of(body) or "somebody", f"{', '.join(lost)} of {flags}"
+        who, what = manager_of(body) or "another writer", f"{', '.join(lost)} of {flags}"
         return f"{who} has reverted {what} while pods restarted; stop it from reverting that, or change it there"
 
     def _reverted_keys(self, body: Json, snapshot: Snapshot) -> list[str]:
@@ -143,7 +143,7 @@ class Flags(FlagsSpec):
         outcome = await self._undo_progress(context, taken, bodies)
         if not isinstance(outcome, Done):
             return stuck_after(context, outcome) if isinstance(outcome, Again) else outcome
-        # Only when every pod is back: fields are read back last, so that a late change of somebody else is seen.
+        # Only when every pod is back: fields are read back last, so that a late change of another writer is seen.
         for ref in (ref for ref in refs if ref not in gone):
             await context.targets.confirm(ref, taken[ref].uid, self.restores(taken[ref]))
         return replace(outcome, message=f"skipped: {'; '.join(gone.values())}") if gone else outcome
@@ -180,7 +180,7 @@ class Flags(FlagsSpec):
         return any((found := find(body, change.path)) and found.value == change.to for change in changes)
 
     async def _late_restart(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> list[Change]:
-        """A restart that never began although our values were in place: without the annotation nobody would look for such pods later."""
+        """A restart that never began although our values were in place: without the annotation such pods would not be found later."""
         begun = restarted_by(await context.targets.view(ref)) != snapshot.values[0][1]
         return [] if begun else self.forward(snapshot)
 

@@ -50,7 +50,7 @@ async def _examine_restart(context: StepContext, ref: Ref, where: str) -> list[P
     if spec.get("paused"):
         message = paused(ref, "nothing would restart")
     elif strategy.get("type") == "OnDelete":
-        message = f"pods of {ref} change only when somebody deletes them (updateStrategy OnDelete); use RollingUpdate"
+        message = f"pods of {ref} change only when a user deletes them (updateStrategy OnDelete); use RollingUpdate"
     elif kept := (strategy.get("rollingUpdate") or {}).get("partition", 0):
         message = (
             f"{ref} has partition {kept}, so its first {kept} pods would keep the old values; set the partition to 0"
@@ -63,7 +63,7 @@ async def _examine_restart(context: StepContext, ref: Ref, where: str) -> list[P
 
 
 async def unlisted_readers(step: FlagsSpec, context: StepContext) -> list[Problem]:
-    """Workloads that read one of the keys and are not named: without them nobody could tell that every pod has the new value."""
+    """Workloads that read one of the keys and are not named: without them it could not be told whether every pod has the new value."""
     named = {(workload.resource, workload.name) for workload in (*step.reload, *step.leave)}
     listed = await asyncio.gather(*(context.cluster.list(resource, context.namespace) for resource in WORKLOADS))
     problems = []

@@ -18,7 +18,7 @@ RESTARTED_BY: Final[Path] = ("spec", "template", "metadata", "annotations", REST
 _LOOK_AGAIN: Final = 30.0
 """Seconds; the workloads are streamed, so this only makes up for a lost event."""
 _SOONEST: Final = 0.1
-"""Seconds between two looks at terminating pods, at least."""
+"""Minimum seconds between two checks of terminating pods."""
 
 
 async def progress(

@@ -1,6 +1,6 @@
 """The kind `job`, in a folder because it outgrew a file: `spec.py` has its fields, `kind.py` what it does and undoes.
 
-Only `Job` and the label that people set are for the outside.
+Only `Job` and the label that users set are for the outside.
 """
 
 from cutover.steps.job.kind import SETTLED_LABEL, Job

@@ -16,7 +16,7 @@ from cutover.steps.rollouts import stuck_after
 from cutover.targets.fields import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"
-"""A person sets it to ``true`` on the Job of a step: what it did has been undone by hand."""
+"""A user sets it to ``true`` on the Job of a step: what it did has been undone by hand."""
 _LOOK_AGAIN: Final = 30.0
 """Seconds; Jobs are streamed, so this only makes up for a lost event."""
 _SOON: Final = 2.0
@@ -31,7 +31,7 @@ class Job(JobSpec):
     """Runs a Job, and an undo Job on rollback.
 
     A Job is created suspended, under a name derived from (plan uid, run, step, attempt, do or undo). Its uid is saved
-    with the step, and only then it is started, by a patch that works only once. So twice is harmless: a name is
+    with the step, and only then it is started, by a patch that works only once. So it is idempotent: a name is
     taken once, a late creation creates nothing that runs, and a Job that was deleted is known to be lost and is not created
     again. An undo first takes the name of a forward Job that does not exist, suspends one that does, and waits until its
     pods are gone.
@@ -77,7 +77,7 @@ class Job(JobSpec):
         if not uid:
             await context.targets.change(ref, state.uid, ())  # a process that was suspended in the meantime ends here
             return Again(0.0, f"Job {name} is created", made=before + _short_uid(body))
-        # The label changes in the same write as suspend and never back, so a Job that somebody suspends is not started again.
+        # The label changes in the same write as suspend and never back, so a Job that a user suspends is not started again.
         if state.started == "false" and not state.finished:
             changes = [
                 Change(_SUSPEND, to=False, was=True, ours=False),
@@ -98,7 +98,9 @@ class Job(JobSpec):
         """A Job whose uid was saved and that does not exist any more."""
         if context.applied and not before:
             return Done()  # it was seen to succeed before it was deleted
-        return Failed("JobVanished", f"Job {name} is gone, and how it ended is unknown; it is not created again")
+        # A new attempt has a new Job. Backward there is none: a user has to look at what the undo Job has done.
+        again = "" if before else "; if the plan pauses, retry runs the step again with a new Job"
+        return Failed("JobVanished", f"Job {name} was deleted, and how it ended is unknown{again}")
 
     async def _running(self, context: StepContext, state: State) -> Outcome:
         lead = f"Job {state.name}"
@@ -110,7 +112,7 @@ class Job(JobSpec):
             patch = f'{{"metadata":{{"labels":{{"{STARTED_LABEL}":"true"}}}},"spec":{{"suspend":false}}}}'
             command = f"kubectl patch job -n {context.namespace} {state.name} -p '{patch}'"
             why = (
-                "was suspended by somebody"
+                "was suspended by another writer"
                 if state.started == "true"
                 else f"is suspended and has lost its label {STARTED_LABEL}"
             )
@@ -200,7 +202,7 @@ class Job(JobSpec):
         return None if state.stopped else Again(_SOON, f"the undo waits until {lead} is stopped")
 
     async def _ask_people(self, context: StepContext, reason: str, message: str) -> Outcome:
-        """Wait until a person has undone by hand what nobody knows, and confirms it by a label on the Job."""
+        """Wait until a user has undone by hand what is unknown here, and confirms it by a label on the Job."""
         metadata = (await self._forward(context))["metadata"]
         if (metadata.get("labels") or {}).get(SETTLED_LABEL) == "true":
             return Done(message="undone by hand")
@@ -210,7 +212,7 @@ class Job(JobSpec):
     # --- pieces -------------------------------------------------------------------------------------------------------
 
     async def _make(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
-        """Take the name with a Job that does not run. Conflict means that another process was faster: look again."""
+        """Take the name with a Job that does not run. Conflict means that another process was faster: read again."""
         body = self.manifest(context, name, template, started)
         return await context.cluster.create(JOBS, context.namespace, body, context.targets.owner.account)
 

@@ -15,8 +15,10 @@ from cutover.saga.turn import StageRule
 from cutover.schema.model import validations
 from cutover.steps.kind import Kind, Purpose, StepContext
 
-_BOTH: Final = "it has undo, and changesNothing says that there is nothing to undo; keep one"
-_NO_WAY_BACK: Final = "it does not say how it is undone: add undo, or changesNothing: true (for a test), or irreversible: true on the step"
+_BOTH: Final = "undo and changesNothing exclude each other; keep one"
+_NO_WAY_BACK: Final = (
+    "no undo is defined; add undo, changesNothing: true (for tests), or irreversible: true on the step"
+)
 _HAS_WAY_BACK: Final = (
     "!has(self.job) || has(self.job.undo) || (has(self.job.changesNothing) && self.job.changesNothing) "
     "|| (has(self.irreversible) && self.irreversible)"
@@ -40,7 +42,7 @@ class JobSpec(Kind):
         description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec."
     )
     undo_: Template | None = Field(
-        default=None, alias="undo", description="The Job that undoes what `template` did, in whole or in part."
+        default=None, alias="undo", description="The Job that undoes what the template did, in whole or in part."
     )
     changes_nothing: bool = Field(
         default=False, description="The Job only reads (a smoke test), so there is nothing to undo."

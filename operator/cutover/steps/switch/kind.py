@@ -25,8 +25,8 @@ class Switch(SwitchSpec):
 
     Changes: the selector of the Service, in one write, as one field: labels named here get their values, the others stay.
     It is switched only when as many pods are ready on the new side as on the old one, and done when the Service's
-    EndpointSlices have pods of the new side only. Twice is harmless, because the selector is set to a value kept in the
-    snapshot. Undo restores the selector, once the old side is ready. Somebody who sets it back by hand asks the plan
+    EndpointSlices have pods of the new side only. Idempotent, because the selector is set to a value kept in the
+    snapshot. Undo restores the selector, once the old side is ready. A user who sets it back asks the plan
     to stop, so that is not repaired.
     """
 
@@ -67,7 +67,7 @@ class Switch(SwitchSpec):
         live = _live(await context.targets.view(ref))
         if live != change.to:
             if live == change.was and context.applied and not context.reapply and await self._set_back(context, change):
-                message = f"somebody has set the selector of {ref} back to {shown(live)}"
+                message = f"another writer has set the selector of {ref} back to {shown(live)}"
                 return Pause("SwitchedBack", f"{message}; resume moves it again, abort rolls everything back")
             if short := await self._short(context, change.to, snapshot.facts["ready"]):
                 return Again(

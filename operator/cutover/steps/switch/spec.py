@@ -51,7 +51,7 @@ class SwitchSpec(Kind):
                 )
         for key in given if isinstance(given, Mapping) else ():
             if not _KEY.fullmatch(str(key)):
-                words = "letters, digits, -, _ and ., at most 63, after a domain and a slash if it has one"
+                words = "letters, digits, -, _ and ., up to 63 characters, after a domain and a slash if it has one"
                 raise ValueError(f"{key!r} is not a valid label key; use {words}")
         return given
 

@@ -20,7 +20,7 @@ from cutover.targets.snapshots import Snapshot
 
 
 async def removed_by_others(context: StepContext, ref: Ref, ours: list[Change]) -> Pause | None:
-    """Whether somebody has removed a temporary field that this step had set, which is a request to stop."""
+    """Whether another writer has removed a temporary field that this step had set, which is a request to stop."""
 
     def removed(body: Json) -> Change | None:
         return next((one for one in ours if (at := find(body, one.path)) and at.value == one.was), None)
@@ -34,7 +34,7 @@ async def removed_by_others(context: StepContext, ref: Ref, ours: list[Change]) 
         )  # a stream may be behind; nobody is blamed without a read; no plan pauses without a read
     ):
         return None
-    message = f"somebody has removed {readable(one.path)} from {ref}, which this plan had set"
+    message = f"another writer has removed {readable(one.path)} from {ref}, which this plan had set"
     return Pause("TakenAway", f"{message}; resume sets it again, abort rolls everything back")
 
 
@@ -45,7 +45,7 @@ class Drift:
     Attributes:
         body: the object that was compared.
         weights: the wanted weights, each to be written only over the value in `body`.
-        stop: somebody lowered the new side, or does not stop changing weights.
+        stop: another writer lowered the new side, or does not stop changing weights.
     """
 
     body: Json
@@ -53,7 +53,7 @@ class Drift:
     stop: Pause | None = None
 
     async def outdated(self, context: StepContext, ref: Ref) -> bool:
-        """Whether somebody has set a weight since the comparison, so that another one is needed before the write."""
+        """Whether another writer has set a weight since the comparison, so that another one is needed before the write."""
         now = await context.cluster.get(ref)
         return now["metadata"]["uid"] == self.body["metadata"]["uid"] and any(
             (found := find(now, one.path)) is not None and found.value not in one.expects
@@ -70,7 +70,7 @@ async def detect(context: StepContext, ref: Ref, to: Destination, wanted: list[P
         ref: the object.
         to: the new side, for messages.
         wanted: the weights of the stage.
-        kept: the stage before wants the same weights, so that lower ones can only be somebody else's.
+        kept: the stage before wants the same weights, so that lower ones can only be another writer's.
     """
     kept = kept or context.applied
     body = await context.targets.view(ref)
@@ -80,7 +80,9 @@ async def detect(context: StepContext, ref: Ref, to: Destination, wanted: list[P
         weights, lowered, raised = _compare(context, wanted, body, kept=kept)
     stop = None
     if lowered:
-        message = f"somebody has lowered {to} to weight {lowered.now} in {ref}, where this plan has {lowered.goal}"
+        message = (
+            f"another writer has lowered {to} to weight {lowered.now} in {ref}, where this plan has {lowered.goal}"
+        )
         stop = Pause("LoweredByHand", f"{message}; resume raises it again, abort rolls everything back")
     elif raised and count_repair(context):
         stop = await foreign_writer(context, ref, "the weights")
@@ -98,7 +100,7 @@ class _Lowered:
 def _compare(
     context: StepContext, wanted: list[PairChange], body: Json, *, kept: bool
 ) -> tuple[list[PairChange], _Lowered | None, bool]:
-    """The changes based on the values in `body`; the first pair that somebody has lowered; whether somebody has raised one."""
+    """The changes based on the values in `body`; the first pair that another writer has lowered; whether another writer has raised one."""
     weights, any_raised = list[PairChange](), False
     for pair in wanted:
         old, new = find(body, pair.old.path), find(body, pair.new.path)
@@ -113,13 +115,13 @@ def _compare(
 
 
 def _moved(context: StepContext, pair: PairChange, old: int, new: int, *, kept: bool) -> tuple[_Lowered | None, bool]:
-    """Whether somebody has lowered the new side of a pair, or raised it above what the stage wants."""
+    """Whether another writer has lowered the new side of a pair, or raised it above what the stage wants."""
     goal = number(pair.new.to)
     if new == goal and old == number(pair.old.to):
         return None, False
     if new >= goal:
         return None, True
-    # Below the goal it must have the weight that it had before this stage; a person may have asked for the stage again.
+    # Below the goal it must have the weight that it had before this stage; a user may have requested the stage again.
     before = goal if kept else number(pair.new.previous[-1] if pair.new.previous else pair.new.was)
     return (None if context.reapply or new == before else _Lowered(new, goal)), False
 
@@ -142,7 +144,7 @@ async def raises_new_side(
 def not_served(where: Routing, body: Json, snapshot: Snapshot, restores: list[Change]) -> Failed | None:
     """Whether the object is as this plan wrote it, and a gateway refuses it that did not refuse it before.
 
-    Nobody is waited for: some gateways never report anything, and a later report is read at the next look.
+    It waits for no gateway: some never report anything, and a later report is read at the next check.
     """
     before = snapshot.facts.get(REFUSED)  # snapshots of an older release lack it
     if before is None or stand(body, restores) or not (message := where.refused(body, before)):

@@ -41,9 +41,9 @@ class Traffic(TrafficSpec):
     Before the first weight, where asked for: a mirror, which the next stage removes, so that no request reaches the new
     version twice; and header routes, which the last stage removes. With the first weight: a cookie for each side and routes
     for visitors who bring it, for the old side until it has no weight left, for the new side until the last stage.
-    Twice is harmless, because each field is set to a value computed from the snapshot. Undo restores all of it in one
-    write, once the old side is ready to take the traffic. Somebody who lowers the weight of `to`, or removes a temporary
-    field, asks the plan to stop, so that is not repaired; a weight that somebody raises is.
+    Idempotent, because each field is set to a value computed from the snapshot. Undo restores all of it in one
+    write, once the old side is ready to take the traffic. A user who lowers the weight of `to`, or removes a temporary
+    field, asks the plan to stop, so that is not repaired; a weight that another writer raises is.
     """
 
     async def examine(self, context: StepContext) -> list[Problem]:
@@ -86,13 +86,13 @@ class Traffic(TrafficSpec):
         # Only what stands in the object can be refused, so the gateways are asked after the write.
         if refused := drift.not_served(self.where, body, snapshot, self.restores(snapshot)):
             return refused
-        repeated = context.reapply or context.applied  # of the last stage only after a person has resumed it
+        repeated = context.reapply or context.applied  # of the last stage only after a user has resumed it
         return Done(skip=(here.last and not repeated) or (here.weights > 0 and not found.weights))
 
     async def _write(
         self, context: StepContext, snapshot: Snapshot, found: drift.Drift, temporary: list[Change]
     ) -> Json | Again:
-        """Weights and temporary fields in one write. The object; Again when somebody set a weight in between."""
+        """Weights and temporary fields in one write. The object; Again when another writer set a weight in between."""
         if not found.weights and not temporary:
             return found.body
         ref = self.ref(context)
@@ -100,7 +100,7 @@ class Traffic(TrafficSpec):
             return await context.targets.change(ref, snapshot.uid, [*flat(found.weights), *temporary], found.body)
         except Foreign:
             if await found.outdated(context, ref):
-                return Again(context.next_look(), f"somebody set the weight of {self.to} in {ref} just now")
+                return Again(context.next_look(), f"another writer set the weight of {self.to} in {ref} just now")
             raise
 
     async def prefetch_undo(self, context: StepContext) -> Any:
@@ -109,7 +109,7 @@ class Traffic(TrafficSpec):
         return None if snapshot is None else await sides.count(context, snapshot.facts["from"])
 
     async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
-        """Restore everything in one write. A weight that somebody else set is restored too, because it is traffic."""
+        """Restore everything in one write. A weight that another writer set is restored too, because it is traffic."""
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
@@ -127,7 +127,7 @@ class Traffic(TrafficSpec):
         try:
             await context.targets.change(ref, snapshot.uid, [*weights, *temporary], body)
         except Foreign:
-            # Somebody changed a field. Weights are read again and restored; so are the temporary fields that are still ours.
+            # Another writer changed a field. Weights are read again and restored; so are the temporary fields that are still ours.
             # One that is not must keep neither the traffic nor the rest from going back: it is reported after the write.
             body = await context.cluster.get(ref)
             ours = [one for one in temporary if (found := find(body, one.path)) and found.value in one.expects]

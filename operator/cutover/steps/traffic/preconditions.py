@@ -87,7 +87,7 @@ async def _not_kept(
         after = await context.cluster.try_out(ref, in_order(writes), context.targets.owner.account)
     except (Rejected, Denied) as refused:
         if await may_not_patch(context, ref, refused):
-            return []  # preflight reports it with all other rights
+            return []  # preflight reports it with all other permissions
         return [Problem(place, f"the server refuses the change of {ref}: {refused}")]
     kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
     return (

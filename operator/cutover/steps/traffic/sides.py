@@ -79,4 +79,5 @@ async def short(context: StepContext, snapshot: Snapshot, of: tuple[str, Destina
     asked = await wanted(context.cluster, context.namespace, Side(**snapshot.facts[which]))
     if 0 < asked <= ready:
         return ""
-    return f"{side} has {ready} ready endpoints, and needs {needed if not asked else min(needed, asked)}"
+    endpoints = "ready endpoint" if ready == 1 else "ready endpoints"
+    return f"{side} has {ready} {endpoints} and needs {needed if not asked else min(needed, asked)}"

@@ -36,7 +36,7 @@ class TrafficSpec(Kind):
             ),
             (
                 ("!has(self.httpRoute) || !has(self.from.subset) && !has(self.to.subset)"),
-                "Gateway API has no subsets; create a Service for each version, and name that",
+                "Gateway API has no subsets; create one Service per version and use its name as host",
             ),
             (
                 (
@@ -70,7 +70,7 @@ class TrafficSpec(Kind):
     weights: tuple[Weight, ...] = Field(
         min_length=1,
         max_length=32,
-        description="Percent for `to` of the weight that both have in total at the start, ascending. A weight that `to` has already is skipped.",
+        description="Percent of traffic on the new version (to), ascending: a share of the total weight that from and to have at the start. A weight that is already reached is skipped.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     match: tuple[Match, ...] = Field(
@@ -87,7 +87,7 @@ class TrafficSpec(Kind):
     )
     dwell: Duration = Field(
         default=timedelta(),
-        description="How long the step stays at each weight, and before the first one with `match` alone.",
+        description="How long the step stays at each weight, and at the header routes (match) before the first weight.",
     )
     settle: Duration = Field(default=timedelta(), description="How long after each write gates are not evaluated.")
 

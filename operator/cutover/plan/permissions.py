@@ -1,4 +1,4 @@
-"""The rights that a plan's account needs, as the manifests to create. Pure; used by preflight and `explain`."""
+"""The permissions that a plan's account needs, as the manifests to create. Pure; used by preflight and `explain`."""
 
 from __future__ import annotations
 
