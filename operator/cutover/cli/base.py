@@ -88,7 +88,7 @@ def plans_of(context: str | None, namespace: str | None) -> Plans:
     try:
         return Plans(context, namespace)
     except ValueError as error:
-        fail(f"no usable kubeconfig: {error}; set KUBECONFIG or pass --context", USAGE)
+        fail(f"no usable kubeconfig: {str(error).rstrip('.')}; set KUBECONFIG or pass --context", USAGE)
 
 
 def status_of(document: Json) -> Status:
