@@ -117,7 +117,7 @@ async def test_what_it_refused_just_before_it_was_ready_is_asked_again(answers: 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 409, 422])
 @pytest.mark.parametrize("body", ["<html>no</html>", OF_A_PROXY, ["no"]])
-async def test_one_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Answers], code: int, body: Any) -> None:
+async def test_one_of_a_proxy_is_not_an_answer(answers: tuple[Kubernetes, Answers], code: int, body: Any) -> None:
     """Also where it is JSON, as of Rancher and of gateways: an object that is not gone would be passed over in an undo."""
     cluster, known = answers
     known.update({path(DEPLOYMENT): (code, body), "/apis/apps/v1": (200, APPS), "/apis": (200, GROUPS)})
@@ -125,7 +125,7 @@ async def test_one_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Ans
 
 
 @pytest.mark.parametrize("body", ["<html>yes</html>", {"status": "ok"}, ["yes"]])
-async def test_a_success_of_somebody_in_between_is_none(answers: tuple[Kubernetes, Answers], body: Any) -> None:
+async def test_a_success_answered_by_a_proxy_is_not_a_success(answers: tuple[Kubernetes, Answers], body: Any) -> None:
     """A list without items would say that there is no plan that owns a claim, and no endpoint that is ready."""
     cluster, known = answers
     known[PLANS.path("shop")] = (200, body)

@@ -126,7 +126,7 @@ async def test_a_token_that_is_gone_is_said_without_its_place(tmp_path: Path, ca
     assert SECRET not in str(vars(record))
 
 
-async def test_a_file_that_is_mended_is_used_and_the_log_says_both_once(
+async def test_a_file_that_is_fixed_is_used_and_the_log_says_both_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "cutover")

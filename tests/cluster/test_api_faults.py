@@ -118,7 +118,7 @@ def _somewhere(testbed: Testbed, story: Story, baseline: Baseline, name: str, nu
     return until_met(attempt, lambda told: f": {MISSED} after" not in told)
 
 
-def test_some_requests_meet_trouble(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+def test_some_requests_meet_a_fault(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     chosen = random.Random(SEED)  # noqa: S311 -- repeatable on purpose
     runs = []
     for name, story in itertools.product(ON_REQUESTS, (CANARY, FAILING)):
@@ -130,7 +130,7 @@ def test_some_requests_meet_trouble(testbed: Testbed, baseline: dict[str, Baseli
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [name for name in ON_REQUESTS if name != "hang"])
-def test_every_request_meets_trouble(name: str, testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+def test_every_request_meets_a_fault(name: str, testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     cases = [
         (
             story,

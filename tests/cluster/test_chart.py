@@ -52,7 +52,7 @@ def test_lint() -> None:
     assert "1 chart(s) linted, 0 chart(s) failed" in helm("lint", "--strict", CHART)
 
 
-def test_its_rights_are_the_rules_that_the_tests_run_with() -> None:
+def test_its_permissions_are_the_rules_that_the_tests_run_with() -> None:
     files = Path(CHART) / "files"
     rendered = render()
     assert rendered["ClusterRole", "cutover"]["rules"] == yaml.safe_load((files / "rules.yaml").read_text())
@@ -108,7 +108,7 @@ def test_impersonation_can_be_narrowed() -> None:
     assert [rule["resourceNames"] for rule in rules if "impersonate" in rule["verbs"]] == [["checkout-migrator"]]
 
 
-def test_namespaces_narrow_the_rights() -> None:
+def test_namespaces_narrow_the_permissions() -> None:
     rendered = render("namespaces={shop,till}")
     assert ("ClusterRoleBinding", "cutover") not in rendered
     assert rendered["RoleBinding", "cutover"]["metadata"]["namespace"] in ("shop", "till")

@@ -74,7 +74,7 @@ _APPROVE_AND_SCALE = """{name: ok, approve: {message: go}}
   - {name: scale, deploy: {workload: {name: shop-v2}, replicas: 1}}"""
 
 
-def test_account_and_rights(testbed: Testbed) -> None:
+def test_account_and_permissions(testbed: Testbed) -> None:
     cases: list[Callable[[], str]] = [
         partial(_stuck_then_healed, testbed, _account, "AccountUnusable", "there is no ServiceAccount migrator"),
         partial(_stuck_then_healed, testbed, Shop.take_rights, "Denied", "cannot patch"),

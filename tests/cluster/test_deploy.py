@@ -195,7 +195,7 @@ steps:
 @pytest.mark.parametrize(
     ("kind", "name", "container_name", "count"), [("StatefulSet", "store", "db", 3), ("DaemonSet", "agent", "agent", 2)]
 )
-def test_on_delete_leaves_the_pods_to_people(shop: Shop, kind: str, name: str, container_name: str, count: int) -> None:
+def test_on_delete_leaves_the_pods_to_a_user(shop: Shop, kind: str, name: str, container_name: str, count: int) -> None:
     """Done when written; a readiness gate waits for the pods, and so does the rollback."""
     put(shop, ON_DELETE)
     before = shop.objects()
@@ -234,7 +234,7 @@ def delete(shop: Shop, labels: str) -> None:
 
 
 @pytest.mark.long
-def test_a_pod_that_never_gets_ready_holds_a_stateful_set_back(shop: Shop) -> None:
+def test_a_pod_that_never_gets_ready_blocks_a_stateful_set(shop: Shop) -> None:
     """Kubernetes waits for the broken pod even when the template is right again; the plan says whom to delete."""
     put(shop)
     before = shop.objects()
@@ -358,7 +358,7 @@ def raw(shop: Shop, text: str) -> None:
     connection.close()
 
 
-def test_what_somebody_else_set_is_left_and_the_command_that_settles_it_works(shop: Shop) -> None:
+def test_what_another_writer_set_is_left_and_the_command_that_settles_it_works(shop: Shop) -> None:
     before = shop.objects()
     shop.apply(f"steps:{DEPLOY}{ASK}")
     shop.until_phase(Phase.WAITING)

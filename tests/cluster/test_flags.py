@@ -132,7 +132,7 @@ def test_the_step_ends_only_when_every_process_answers_with_its_value(shop: Shop
 
 
 @pytest.mark.local("kills, pauses or starts operators that are processes")
-def test_the_operator_dies_in_the_middle_of_the_restart_and_of_the_way_back(
+def test_the_operator_dies_in_the_middle_of_the_restart_and_of_the_rollback(
     shop: Shop, flag_servers: FlagServers, operator: Operator, cluster: Cluster
 ) -> None:
     before, mark = shop.objects(), cluster.audit.mark()
@@ -208,7 +208,7 @@ def test_a_value_that_pods_cannot_live_with_leaves_the_old_ones_running(shop: Sh
 
 
 @pytest.mark.local("its pods are processes of the local node")
-def test_a_pod_of_the_old_template_that_came_meanwhile_is_replaced_on_the_way_back(
+def test_a_pod_of_the_old_template_that_appeared_since_is_replaced_on_rollback(
     shop: Shop, flag_servers: FlagServers
 ) -> None:
     """It has the old template and our value. To take the mark off would leave it there."""

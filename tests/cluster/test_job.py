@@ -152,7 +152,7 @@ def test_a_missing_secret_is_said_and_waited_for(tool: MigrationTool) -> None:
     assert tool.done() == ["there"]
 
 
-def test_an_undo_that_fails_waits_for_a_person(tool: MigrationTool) -> None:
+def test_an_undo_that_fails_waits_for_a_user(tool: MigrationTool) -> None:
     apply(tool, schema(tool.job("exit 1", "exit 4")))
     status = tool.shop.until_phase(Phase.STUCK)
     assert "exited with code 4" in status.message
@@ -164,7 +164,7 @@ def test_an_undo_that_fails_waits_for_a_person(tool: MigrationTool) -> None:
     assert tool.left() == []
 
 
-def test_all_that_is_wrong_is_said_beforehand(tool: MigrationTool) -> None:
+def test_every_error_is_reported_before_the_first_step(tool: MigrationTool) -> None:
     """Fields that the server does not know, its validation, the account of the pods, and the Role word for word."""
     tool.api.delete(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{tool.shop.namespace}/rolebindings/jobs")
     accounts = f"/api/v1/namespaces/{tool.shop.namespace}/serviceaccounts"
@@ -211,7 +211,7 @@ def test_a_gate_runs_its_job_again_and_again(tool: MigrationTool) -> None:
     assert tool.left() == []
 
 
-def test_a_gate_that_fails_turns_the_plan_back(tool: MigrationTool) -> None:
+def test_a_gate_that_fails_rolls_the_plan_back(tool: MigrationTool) -> None:
     gate = {"name": "smoke", "interval": "1s", "job": {"template": tool.template("echo look >> LEDGER; exit 7")}}
     apply(tool, schema(tool.job()), {"name": "soak", "check": {}, "gates": [gate]})
     status = tool.shop.until_ended()

@@ -53,7 +53,7 @@ def test_a_version_that_never_gets_ready_times_out_and_goes(shop: Shop) -> None:
     assert shop.objects() == before
 
 
-def test_people_hold_resume_approve_and_abort(shop: Shop) -> None:
+def test_users_pause_resume_approve_and_abort(shop: Shop) -> None:
     before = shop.objects()
     shop.apply(f"""
 steps:{DEPLOY}
@@ -81,7 +81,7 @@ steps:{DEPLOY}
     assert shop.leftovers() == []
 
 
-def test_suspend_stops_and_goes_on(shop: Shop) -> None:
+def test_suspend_stops_and_continues(shop: Shop) -> None:
     path = shop.apply(f"suspend: true\nsteps:{DEPLOY}")
     status = shop.until(lambda s: s.phase is Phase.PENDING and s.reason == "Suspended")
     assert status.current is None
@@ -116,7 +116,7 @@ def test_two_plans_over_one_target_go_one_after_the_other(shop: Shop) -> None:
     assert shop.until_ended("second", deadline=45).phase is Phase.SUCCEEDED
 
 
-def test_the_plan_timeout_counts_and_turns_back(shop: Shop) -> None:
+def test_the_plan_timeout_counts_and_rolls_back(shop: Shop) -> None:
     before = shop.objects()
     shop.apply(
         f"timeout: 2s\nsteps:{DEPLOY}{SHIFT}\n    gates: [{{name: never, prometheus: {{query: nothing_at_all}}, pass: {{max: '1'}}}}]\n"
@@ -127,7 +127,7 @@ def test_the_plan_timeout_counts_and_turns_back(shop: Shop) -> None:
     assert shop.objects() == before
 
 
-def test_a_guard_turns_the_plan_back_in_another_step(shop: Shop, gauges: object) -> None:
+def test_a_guard_rolls_the_plan_back_in_another_step(shop: Shop, gauges: object) -> None:
     before = shop.objects()
     name = f'budget{{ns="{shop.namespace}"}}'
     gauges.lines[name] = 0.1  # type: ignore[attr-defined]

@@ -116,7 +116,7 @@ def test_nobody_signs_with_another_name(people: People) -> None:
             ask(people.editor, "abort", by)
 
 
-def test_what_somebody_else_asked_for_is_left_alone(people: People) -> None:
+def test_what_another_writer_requested_is_left_alone(people: People) -> None:
     ask(people.admin, "approve")
     people.editor.api.patch(f"{people.editor.plans}/plan", {"metadata": {"annotations": {"team": "shop"}}})
     people.editor.api.patch(f"{people.editor.plans}/plan", {"metadata": {"annotations": {f"{PREFIX}approve": None}}})

@@ -209,7 +209,7 @@ def _behaviour(word: str | None) -> Any:
     return {"spec": {"strategy": strategy, "template": {"metadata": {"annotations": annotations}}}}
 
 
-def test_what_somebody_else_does_to_the_service(shop: Shop) -> None:
+def test_what_another_writer_does_to_the_service(shop: Shop) -> None:
     """Another selector is left and told, with the command that settles it; a new label or port is kept."""
     put(shop)
     before = shop.objects()

@@ -40,7 +40,7 @@ def marked(walk: Walk) -> list[str]:
     ]
 
 
-def test_a_dwell_goes_on_when_another_process_takes_over(begin: Begin) -> None:
+def test_a_dwell_continues_when_another_process_takes_over(begin: Begin) -> None:
     """Each of the two has its turn again and again, and neither lives to see the end of a minute."""
     walk = begin("canary", processes=2)
     walk.run(walk.several(200, until=lambda: walk.over))
@@ -106,7 +106,7 @@ def test_an_answer_is_taken_for_no_other_command(begin: Begin) -> None:
     assert {V2.name, ROUTES.name} <= set(marked(walk))
 
 
-def test_one_target_that_may_not_be_let_go_of_keeps_no_other(begin: Begin) -> None:
+def test_one_target_that_may_not_be_released_keeps_no_other(begin: Begin) -> None:
     walk = begin("canary")
     walk.run(walk.several(30, until=lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [90, 10]))
     walk.ask(RequestVerb.ABANDON)

@@ -47,7 +47,7 @@ def finalizer_written(ref: Ref, run: Simulation, operations: Sequence[Operation]
 
 
 @pytest.mark.parametrize("error", [Denied("no"), Unavailable("away")])
-async def test_a_finalizer_that_does_not_come_off_is_tried_again_in_peace(error: Exception) -> None:
+async def test_a_finalizer_that_cannot_be_removed_is_retried_at_intervals(error: Exception) -> None:
     run, tries, patch = Simulation(plan(DEPLOY), put=shop), [], None
     patch = run.cluster.patch
 
@@ -128,7 +128,7 @@ async def test_an_abandoned_run_takes_the_mark_of_an_earlier_one_away() -> None:
     assert run.cluster.objects[V2]["spec"]["replicas"] == 5
 
 
-async def test_a_spec_that_is_readable_again_goes_on() -> None:
+async def test_a_plan_whose_spec_is_readable_again_continues() -> None:
     """A CRD with a new default changes what is read of a plan, and not its generation, nor is there an event."""
     run = Simulation(plan(APPROVE), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
@@ -168,7 +168,7 @@ async def test_an_unreadable_spec_can_be_left(ending: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["unreadable", "another"])
-async def test_one_that_is_left_without_its_spec_lets_go_though_the_process_dies(spec: str) -> None:
+async def test_one_abandoned_without_its_spec_is_released_though_the_process_dies(spec: str) -> None:
     """After the status that says so; the next process must not begin another run before."""
     run = Simulation(plan(APPROVE), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
@@ -197,7 +197,7 @@ def _of_run(body: Any) -> str:
     return str(body["metadata"]["labels"]["cutover.dev/run"])
 
 
-async def test_retry_after_a_timeout_gets_all_of_the_time_anew() -> None:
+async def test_retry_after_a_timeout_gets_all_of_the_time_again() -> None:
     spec = "timeout: 2m" + DEPLOY.replace("replicas: 3}", "replicas: 3}, irreversible: true")
     spec += '  - {name: soak, check: {}, gates: [{name: errors, interval: 5s, prometheus: {query: e}, pass: {max: "0.5"}, failureThreshold: 100}]}\n'
     run = Simulation(plan(spec), put=shop)
@@ -250,7 +250,7 @@ async def test_resume_while_suspended_is_not_lost() -> None:
     assert await run.run() is Phase.SUCCEEDED
 
 
-async def test_a_server_that_wants_peace_is_not_asked_again_at_once() -> None:
+async def test_a_server_that_asks_to_wait_is_not_asked_again_at_once() -> None:
     """A save that it did not answer may have taken effect; the next turn reads the plan first."""
     run = Simulation(plan(APPROVE), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
@@ -309,7 +309,7 @@ async def test_claims_of_a_try_that_died_do_not_stay() -> None:
     assert PLAN_LABEL not in (run.cluster.objects[V2]["metadata"].get("labels") or {})
 
 
-async def test_a_claim_with_a_fence_of_somebody_else_is_given_up() -> None:
+async def test_a_claim_with_a_fence_of_another_writer_is_released() -> None:
     """The process dies between its claim and the next save."""
     run = Simulation(plan(DEPLOY), put=shop)
 
@@ -345,7 +345,7 @@ async def test_a_claim_still_under_way_is_late_when_the_run_ends_while_it_claims
     assert run.leftovers() == []
 
 
-async def test_one_that_is_deleted_while_it_claims_goes_though_it_may_not_let_go() -> None:
+async def test_one_that_is_deleted_while_it_claims_goes_though_it_may_not_release() -> None:
     run = Simulation(plan(DEPLOY), put=shop)
     patch, delete_all, held = run.cluster.patch, run.cluster.delete_all, list[Ref]()
 
@@ -379,7 +379,7 @@ def without_finalizers(body: Any) -> None:
 
 
 @pytest.mark.parametrize("readable", [True, False])
-async def test_an_active_plan_that_was_replaced_is_bound_again(readable: bool) -> None:  # noqa: FBT001
+async def test_an_active_plan_that_was_replaced_gets_its_finalizer_again(readable: bool) -> None:  # noqa: FBT001
     """Before anything else is saved or done; then its deletion takes all back, as ever."""
     run = Simulation(plan(CANARY), put=shop)
     await at_weight_10(run)

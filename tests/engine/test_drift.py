@@ -33,7 +33,7 @@ async def asked() -> Simulation:
     return run
 
 
-async def test_weights_of_a_done_step_that_are_lowered_hold_the_plan() -> None:
+async def test_weights_of_a_done_step_that_are_lowered_pause_the_plan() -> None:
     run = await asked()
     for lowered in (0, 10):  # after a resume once more
         set_weights(run, 100 - lowered, lowered)
@@ -103,7 +103,7 @@ async def test_an_unchanged_weight_of_a_done_step_costs_nothing() -> None:
     assert run.switch.calls == before
 
 
-async def test_weights_of_a_done_step_are_kept_while_a_person_holds_the_plan() -> None:
+async def test_weights_of_a_done_step_are_kept_while_a_user_pauses_the_plan() -> None:
     run = await asked()
     run.request(RequestVerb.PAUSE)
     await run.turn()
@@ -163,7 +163,7 @@ async def test_what_a_later_step_has_taken_over_stays_where_its_snapshot_is_lost
     assert held_for(run, "SnapshotLost")
 
 
-async def test_weights_are_kept_while_a_stage_that_waits_for_its_window_is_held() -> None:
+async def test_weights_are_kept_while_a_stage_that_waits_for_its_window_is_paused() -> None:
     spec = 'windows: [{from: "12:00", to: "12:01"}]' + SHIFT.replace("dwell: 10m", "dwell: 2m")
     run = Simulation(plan(spec), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
@@ -193,7 +193,7 @@ async def held_by_a_gate() -> Simulation:
     return run
 
 
-async def test_weights_are_kept_while_a_failed_gate_holds_the_plan() -> None:
+async def test_weights_are_kept_while_a_failed_gate_pauses_the_plan() -> None:
     run = await held_by_a_gate()
     set_weights(run, 20, 80)
     await run.turn()
@@ -206,7 +206,7 @@ async def test_weights_are_kept_while_a_failed_gate_holds_the_plan() -> None:
 
 
 @pytest.mark.parametrize("reason", ["LoweredByHand", "ForeignWriter"])
-async def test_held_because_of_somebody_else_nothing_is_written(reason: str) -> None:
+async def test_paused_because_of_another_writer_nothing_is_written(reason: str) -> None:
     run = await shifted()
     if reason == "LoweredByHand":
         set_weights(run, 70, 30)
@@ -221,7 +221,7 @@ async def test_held_because_of_somebody_else_nothing_is_written(reason: str) -> 
     assert weights(run) == [5, 95]
 
 
-async def test_a_guard_takes_the_traffic_back_also_where_the_step_holds_for_its_own_failure() -> None:
+async def test_a_guard_rolls_the_traffic_back_also_where_the_step_is_paused_for_its_own_failure() -> None:
     """The guard is the plan's, and the plan says Rollback."""
     guard = 'guards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]\n'
     run = await shifted(guard + GATED)

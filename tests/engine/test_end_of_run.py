@@ -45,7 +45,7 @@ def refuse(
 
 @pytest.mark.parametrize("error", [Denied("a webhook says no"), Unavailable("away")])
 @pytest.mark.parametrize("readable", [True, False])
-async def test_an_abandoned_plan_whose_finalizer_does_not_come_off_is_tried_again_in_peace(
+async def test_an_abandoned_plan_whose_finalizer_cannot_be_removed_is_retried_at_intervals(
     error: OutsideError,
     readable: bool,  # noqa: FBT001
 ) -> None:
@@ -71,7 +71,7 @@ def marks_off(operation: Operation) -> bool:
 
 
 @pytest.mark.parametrize("how", ["rolled back", "abandoned"])
-async def test_a_deletion_has_an_end_where_no_answer_ever_comes_to_letting_go(how: str) -> None:
+async def test_a_deletion_ends_where_no_answer_ever_comes_to_the_release(how: str) -> None:
     """As where the admission webhook of a target's kind is down: the server says 500 to each write of it."""
     run = await asked()
     refuse(run, Unavailable("failed calling webhook"), V2, marks_off)
@@ -137,7 +137,7 @@ async def test_a_process_that_slept_sweeps_no_snapshot_of_a_run_that_is_rolled_b
 
 
 @pytest.mark.parametrize("ending", ["Abandoned", "RolledBack"])
-async def test_a_job_that_changes_while_it_is_let_go_of_is_let_go_of_all_the_same(ending: str) -> None:
+async def test_a_job_that_changes_while_it_is_released_is_still_released(ending: str) -> None:
     """Its controller counts a pod between our look and our write."""
     run = Simulation(plan(migrating("tool:hangs")), put=shop)
     await run.until(lambda: any((body.get("status") or {}).get("active") for body in run.cluster.objects.values()))

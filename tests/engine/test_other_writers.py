@@ -81,7 +81,7 @@ async def shifted(spec: str = SHIFT, weight: int = 50) -> Simulation:
 
 
 @pytest.mark.parametrize("lowered", [0, 10, 37])
-async def test_a_weight_lowered_by_hand_holds_and_is_not_fought(lowered: int) -> None:
+async def test_a_weight_lowered_by_hand_pauses_and_is_not_fought(lowered: int) -> None:
     run = await shifted()
     set_weights(run, 100 - lowered, lowered)
     await run.turn()
@@ -115,7 +115,7 @@ async def test_weights_that_no_longer_add_up_are_put_right() -> None:
     assert weights(run) == [50, 50]
 
 
-async def test_somebody_who_raises_again_and_again_holds_the_plan_by_name() -> None:
+async def test_a_writer_that_raises_again_and_again_pauses_the_plan_and_is_named() -> None:
     run = await shifted()
     for _ in range(5):
         set_weights(run, 20, 80)
@@ -130,7 +130,7 @@ async def test_somebody_who_raises_again_and_again_holds_the_plan_by_name() -> N
     )
 
 
-async def test_weights_are_kept_while_a_person_holds_the_plan() -> None:
+async def test_weights_are_kept_while_a_user_pauses_the_plan() -> None:
     run = await shifted()
     run.request(RequestVerb.PAUSE)
     await run.turn()
@@ -143,7 +143,7 @@ async def test_weights_are_kept_while_a_person_holds_the_plan() -> None:
     assert held_for(run, "LoweredByHand")
 
 
-async def test_a_guard_that_fails_while_held_takes_the_traffic_back() -> None:
+async def test_a_guard_that_fails_while_paused_rolls_the_traffic_back() -> None:
     guard = 'guards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]\n'
     run = await shifted(guard + SHIFT)
     run.request(RequestVerb.PAUSE)
@@ -154,7 +154,7 @@ async def test_a_guard_that_fails_while_held_takes_the_traffic_back() -> None:
     assert run.status.failure.reason == "GuardFailed"
 
 
-async def test_under_hold_on_failure_a_held_plan_stays_held_whatever_its_guards_say() -> None:
+async def test_under_pause_on_failure_a_paused_plan_stays_paused_no_matter_what_its_guards_say() -> None:
     guard = 'onFailure: Pause\nguards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]\n'
     run = await shifted(guard + SHIFT)
     run.metrics.answer = lambda _: Sample(0.9)
@@ -178,7 +178,7 @@ async def test_labels_that_were_taken_off_are_set_again(ref: Ref) -> None:
     assert await run.run() is Phase.SUCCEEDED
 
 
-async def test_an_object_written_anew_with_other_values_holds_the_plan() -> None:
+async def test_an_object_overwritten_with_other_values_pauses_the_plan() -> None:
     run = await shifted()
 
     def rewrite(body: Any) -> None:
@@ -194,7 +194,7 @@ async def test_an_object_written_anew_with_other_values_holds_the_plan() -> None
     assert await run.run() is Phase.SUCCEEDED
 
 
-async def test_a_fence_that_somebody_else_wrote_holds_the_plan_and_an_abort_gets_through() -> None:
+async def test_a_fence_of_another_writer_pauses_the_plan_and_an_abort_gets_through() -> None:
     run = await shifted()
     for ref in (V2, ROUTES):
         edit(run, ref, lambda body: body["metadata"]["labels"].update({FENCE_LABEL: "1000000000"}))
@@ -212,7 +212,7 @@ async def test_a_fence_that_somebody_else_wrote_holds_the_plan_and_an_abort_gets
     assert run.specs() == run.specs_before()
 
 
-async def test_while_unwinding_a_lost_claim_is_stuck_until_it_is_mended() -> None:
+async def test_while_rolling_back_a_lost_claim_is_stuck_until_it_is_fixed() -> None:
     run = await shifted()
 
     def rewrite(body: Any) -> None:
@@ -228,7 +228,7 @@ async def test_while_unwinding_a_lost_claim_is_stuck_until_it_is_mended() -> Non
     assert await run.run() is Phase.ROLLED_BACK
 
 
-async def test_stuck_says_the_present_trouble() -> None:
+async def test_stuck_says_the_present_problem() -> None:
     run = await shifted()
     edit(run, V2, lambda body: body["spec"].update(replicas=9))
     run.request(RequestVerb.ABORT)
@@ -240,7 +240,7 @@ async def test_stuck_says_the_present_trouble() -> None:
     assert "8" in run.status.message
 
 
-async def test_a_target_that_is_deleted_turns_the_plan_back_and_its_undo_is_passed_over() -> None:
+async def test_a_target_that_is_deleted_rolls_the_plan_back_and_its_undo_is_skipped() -> None:
     run = await shifted()
     run.cluster.delete(V2)
     assert await run.run() is Phase.ROLLED_BACK
@@ -250,7 +250,7 @@ async def test_a_target_that_is_deleted_turns_the_plan_back_and_its_undo_is_pass
     assert weights(run) == [100, 0]
 
 
-async def test_a_target_made_anew_is_not_touched_by_the_undo() -> None:
+async def test_a_recreated_target_is_not_touched_by_the_undo() -> None:
     run = await shifted()
     body = copy.deepcopy(run.cluster.objects[V2])
     run.cluster.delete(V2)
@@ -379,7 +379,7 @@ steps:
 """
 
 
-async def test_unwinding_stops_after_what_cannot_be_undone() -> None:
+async def test_a_rollback_stops_after_an_irreversible_step() -> None:
     run = Simulation(plan(WALL), put=shop)
     run.metrics.answer = lambda _: Sample(0.9)
     await run.until(lambda: run.phase is Phase.PAUSED)
@@ -456,7 +456,7 @@ async def test_snapshots_get_old() -> None:
     assert run.phase is Phase.SUCCEEDED
 
 
-async def test_a_plan_made_anew_is_not_run_again() -> None:
+async def test_a_recreated_plan_is_not_run_again() -> None:
     run = await succeeded()
     writes = len(run.cluster.effects)
     del run.cluster.objects[run.plan]
@@ -512,7 +512,7 @@ async def test_a_field_that_the_crd_fills_in_begins_no_new_run() -> None:
     assert run.status.requests[-1].message.startswith("after an upgrade of the CRD the spec is no longer ")
 
 
-async def test_what_was_refused_is_examined_anew_as_it_is_read_now() -> None:
+async def test_what_was_refused_is_examined_again_as_it_is_read_now() -> None:
     run = Simulation(plan(f"startDeadline: 0s\n{QUICK}"), put=shop)
     missing = run.cluster.objects.pop(V2)
     assert await run.run() is Phase.REFUSED
@@ -547,7 +547,7 @@ async def held_by_a_gate() -> Simulation:
     return run
 
 
-async def test_a_held_failure_can_be_tried_again() -> None:
+async def test_a_paused_failure_can_be_retried() -> None:
     run = await held_by_a_gate()
     run.request(RequestVerb.RESUME)
     await run.turn()
@@ -566,7 +566,7 @@ async def test_the_gates_of_a_step_can_be_skipped() -> None:
     assert run.status.steps[1].attempt == 1
 
 
-async def test_a_held_failure_can_be_taken_back() -> None:
+async def test_a_paused_failure_can_be_rolled_back() -> None:
     run = await held_by_a_gate()
     run.request(RequestVerb.ABORT)
     assert await run.run() is Phase.ROLLED_BACK
@@ -585,7 +585,7 @@ async def test_an_empty_request_is_no_request() -> None:
     assert run.status.requests == ()
 
 
-async def test_a_hold_while_the_targets_are_claimed_holds() -> None:
+async def test_a_pause_while_the_targets_are_claimed_pauses() -> None:
     run = Simulation(plan(SHIFT), put=shop)
 
     def told(_: str, ref: Ref, __: Any) -> None:

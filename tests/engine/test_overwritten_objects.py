@@ -43,7 +43,7 @@ async def test_a_target_that_changes_while_it_is_claimed_again_is_read_again() -
     assert await run.run() is Phase.ROLLED_BACK
 
 
-async def test_a_rollout_that_is_taken_back_again_and_again_holds_by_name() -> None:
+async def test_a_rollout_that_is_reverted_again_and_again_pauses_and_names_the_writer() -> None:
     """As the self-heal of Argo CD does it: nobody wins, and each round makes and ends pods."""
     run = Simulation(plan(DEPLOY), put=shop)
     run.cluster.rollouts = False

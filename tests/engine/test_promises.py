@@ -116,7 +116,7 @@ async def test_a_stage_costs_one_event_and_a_save_when_a_verdict_changed_every_t
     assert [notice.reason for notice in run.recorder.notices].count("StageStarted") == 1
 
 
-async def test_guards_are_judged_while_a_person_is_waited_for() -> None:
+async def test_guards_are_evaluated_while_an_approval_is_awaited() -> None:
     guard = 'guards: [{name: budget, interval: 5s, prometheus: {query: burn}, pass: {max: "0.5"}}]'
     run = Simulation(plan(f"{guard}{APPROVE}"), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)

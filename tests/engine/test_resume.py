@@ -13,7 +13,7 @@ from support.fakes.shop import ROUTES, plan, shop
 from support.fakes.simulation import Simulation
 
 
-async def test_a_weight_lowered_again_after_a_resume_holds_again() -> None:
+async def test_a_weight_lowered_again_after_a_resume_pauses_again() -> None:
     """To bring the stage about once more was allowed once, not for as long as it lasts."""
     run = await shifted()
     for lowered in (10, 20):
@@ -25,7 +25,7 @@ async def test_a_weight_lowered_again_after_a_resume_holds_again() -> None:
         assert run.phase is Phase.RUNNING
 
 
-async def test_somebody_who_raises_gets_tries_after_a_resume() -> None:
+async def test_a_writer_that_raises_gets_tries_again_after_a_resume() -> None:
     run = await shifted()
     for tries in (5, 4):  # what the resume itself puts back counts too
         for _ in range(tries):
@@ -114,7 +114,7 @@ async def test_who_ends_the_suspension_alone_does_not_put_back_what_was_taken_aw
     assert names(run) == ["primary"]
 
 
-async def test_a_weight_lowered_while_suspended_is_raised_by_a_resume_and_not_before_the_plan_goes_on() -> None:
+async def test_a_weight_lowered_while_suspended_is_raised_by_a_resume_and_not_before_the_plan_continues() -> None:
     run = await shifted()
     suspend(run, on=True)
     await run.until(lambda: held_for(run, "Suspended"))

@@ -140,7 +140,7 @@ async def _held(run: Simulation) -> None:
 
 
 @pytest.mark.parametrize("place", [_stuck, _claiming, _releasing, _reclaiming, _held])
-async def test_a_deleted_plan_whose_spec_cannot_be_read_is_given_up_after_ten_minutes(
+async def test_a_deleted_plan_whose_spec_cannot_be_read_is_abandoned_after_ten_minutes(
     place: Callable[[Simulation], Awaitable[None]],
 ) -> None:
     run = Simulation(plan(DEPLOY_AND_ASK), put=shop)

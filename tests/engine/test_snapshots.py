@@ -31,7 +31,7 @@ def snapshots(run: Simulation) -> list[str]:
     return [ref.name for ref in run.cluster.objects if ref.resource == SNAPSHOTS]
 
 
-async def test_a_plan_that_may_not_let_go_of_its_targets_keeps_no_snapshot() -> None:
+async def test_a_plan_that_may_not_release_its_targets_keeps_no_snapshot() -> None:
     run = Simulation(plan(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)
     assert snapshots(run)
@@ -125,7 +125,7 @@ SHIFT = f"{DEPLOY}  - {{name: shift, traffic: {{virtualService: {{name: shop}}, 
 
 
 @pytest.mark.parametrize("step", ["deploy", "shift"])
-async def test_one_that_is_lost_in_mid_step_is_not_taken_anew(step: str) -> None:
+async def test_one_that_is_lost_in_mid_step_is_not_taken_again(step: str) -> None:
     """It would be of what the step has made, and the rollback would pretend. Put back, the plan goes on."""
     run = Simulation(plan(SHIFT), put=shop)
     run.cluster.rollouts = step != "deploy"
@@ -260,7 +260,7 @@ async def test_who_slept_at_the_end_gives_nothing_to_a_plan_that_is_rolled_back(
     assert run.leftovers() == []
 
 
-async def test_one_that_is_written_meanwhile_is_given_at_once_all_the_same() -> None:
+async def test_one_that_is_being_written_is_still_returned_at_once() -> None:
     run = Simulation(plan(DEPLOY), put=shop)
     patch, tries = run.cluster.patch, list[timedelta]()
     begun = run.clock.now()

@@ -34,7 +34,7 @@ async def test_a_spec_changed_before_the_answer_to_the_finalizer_is_the_one_that
     assert run.cluster.objects[V2]["spec"]["replicas"] == 4
 
 
-async def test_a_plan_made_anew_in_the_middle_of_a_turn_is_not_left_alone() -> None:
+async def test_a_plan_recreated_in_the_middle_of_a_turn_is_not_missed() -> None:
     """No other process has it, though we have not saved what stands there."""
     run = Simulation(plan(DEPLOY_AND_ASK), put=shop)
     may, begun = run.cluster.may, run.clock.now()

@@ -114,7 +114,7 @@ async def test_it_passes_and_says_so() -> None:
     assert await run.run() is Phase.SUCCEEDED
 
 
-async def test_a_failing_number_turns_the_plan_back() -> None:
+async def test_a_failing_number_rolls_the_plan_back() -> None:
     run = Simulation(plan(SOAK), put=shop)
     run.metrics.document = lambda _: {"errors": 0.75}
     assert await run.run() is Phase.ROLLED_BACK
@@ -142,7 +142,7 @@ async def test_an_unknown_provider_is_missing_before_the_first_step() -> None:
     assert run.status.message == says
 
 
-def test_people_see_what_is_asked() -> None:
+def test_the_description_has_the_query() -> None:
     lines = list(explain(parse(plan(SOAK)["spec"])))
     assert "       queries default: GET /status?minutes=5, $.errors" in lines
 

@@ -89,7 +89,7 @@ async def test_one_at_a_time() -> None:
     assert len(asking.jobs()) == 1
 
 
-async def test_a_new_process_goes_on_with_the_job_that_runs() -> None:
+async def test_a_new_process_continues_with_the_job_that_runs() -> None:
     asking = Asking(source("smoke:hangs"))
     first = await asking.ask()
     asking.pending = None
@@ -233,7 +233,7 @@ def _of_gates(run: Simulation) -> list[Any]:
     return [body for ref, body in run.cluster.objects.items() if ref.resource == JOBS]
 
 
-async def test_a_failing_check_turns_the_plan_back() -> None:
+async def test_a_failing_check_rolls_the_plan_back() -> None:
     run = Simulation(plan(SOAK.format(template=template("smoke:exit-3"))), put=shop)
     assert await run.run() is Phase.ROLLED_BACK
     assert run.status.failure is not None
@@ -283,7 +283,7 @@ async def test_a_template_that_the_server_refuses_is_said_before_the_first_step(
     assert says in run.status.message
 
 
-async def test_people_see_what_the_gate_waits_for() -> None:
+async def test_the_status_shows_what_the_gate_waits_for() -> None:
     run = Simulation(plan(SOAK.format(template=template("smoke:hangs"))), put=shop)
 
     def told() -> bool:

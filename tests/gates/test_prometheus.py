@@ -141,7 +141,7 @@ def test_the_first_sample_waits_until_the_window_is_of_this_stage(query: str, ba
 
 
 @pytest.mark.parametrize("field", ["query", "baseline"])
-def test_a_placeholder_that_is_none_is_refused(field: str) -> None:
+def test_an_unknown_placeholder_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=r"\$\(windw\) is not a placeholder"):
         Prometheus.model_validate({"query": "up", field: "rate(x[$(windw)])"})
 
@@ -203,7 +203,7 @@ async def test_a_baseline_of_nothing_is_never_a_pass() -> None:
     assert run.status.phase is Phase.RUNNING
 
 
-def test_people_see_both_queries() -> None:
+def test_the_description_has_both_queries() -> None:
     lines = list(explain(parse(plan(SOAK)["spec"])))
     assert [line.strip() for line in lines if "queries" in line] == [
         "queries default: new",

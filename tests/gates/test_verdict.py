@@ -79,7 +79,7 @@ def test_a_sample_that_is_too_old_passes_nothing(interval: int, old: int, *, gua
     assert (late.verdict, late.message) == (Verdict.WAIT, f"the last sample is {old + 1}s old")
 
 
-def test_a_gate_without_hold_passes_even_when_the_clock_is_a_hair_behind() -> None:
+def test_a_gate_without_a_for_passes_even_when_the_clock_is_slightly_behind() -> None:
     """The time of a turn is read before its samples are taken."""
     tally = observe(RULE, Tally(), Measurement(0.1, NOW + timedelta(microseconds=5)))
     assert judge(RULE, tally, NOW).verdict is Verdict.PASS

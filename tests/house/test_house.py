@@ -100,7 +100,7 @@ def test_every_plan_that_is_shown_is_good(where: str, body: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=[file.stem for file in EXAMPLES])
-def test_every_example_says_what_is_there_before_and_gives_the_rights_it_needs(file: Path) -> None:
+def test_every_example_says_what_must_exist_and_grants_the_permissions_it_needs(file: Path) -> None:
     assert f"\n# Before: before/{file.name}\n" in file.read_text()
     lines = list(explain(parse(yaml.safe_load(file.read_text())["spec"])))
     needed = [yaml.safe_load(line)[0] for line in lines[lines.index("rights the account needs:") + 1 :]]

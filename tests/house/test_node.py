@@ -19,7 +19,7 @@ def test_two_nodes_at_once_share_no_address() -> None:
         second.close()
 
 
-def test_addresses_begin_anew_when_all_were_given() -> None:
+def test_addresses_start_again_when_all_were_used() -> None:
     addresses = Addresses()
     first = next(addresses)
     given = [next(addresses) for _ in range(250 * 250)]

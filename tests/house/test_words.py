@@ -224,7 +224,7 @@ def test_what_is_right_is_not(said: str) -> None:
     assert list(hits(Text(ROOT / "README.md", 1, said))) == []
 
 
-def test_everything_that_people_read_is_looked_at(tmp_path: Path) -> None:
+def test_everything_that_users_read_is_checked(tmp_path: Path) -> None:
     read = {text.file.relative_to(ROOT).parts[0] for text in [*code(), *documents()]}
     assert read >= {
         "operator",

@@ -59,7 +59,7 @@ def test_only_bytes_have_binary_units(name: str, amount: str, says: str) -> None
     assert shown(name, quantity(amount)) == says
 
 
-def test_what_is_short_is_said_as_people_count_it() -> None:
+def test_what_is_short_is_counted_as_users_count_it() -> None:
     hard = {"pods": "1024", "limits.memory": "2Ki"}
     quota = {"metadata": {"name": "q"}, "spec": {"hard": hard}, "status": {"hard": hard, "used": {"pods": "1024"}}}
     limits = {"containers": [{"name": "a", "resources": {"limits": {"memory": "3Ki"}}}]}
@@ -108,7 +108,7 @@ def test_what_the_server_goes_by_is_the_figure_in_the_status() -> None:
     assert Room([given]).refuses(pods(POD, (2, 0)))
 
 
-def test_a_step_that_is_done_holds_what_its_rollout_ends_with() -> None:
+def test_a_done_step_counts_the_pods_its_rollout_ends_with() -> None:
     room = Room([quota({"pods": "5"}, {})])
     room.take(pods(POD, (4, 0), (2, 0)))
     assert room.refuses(pods(POD, (3, 0))) == []
@@ -135,7 +135,7 @@ def test_who_must_say_what_it_asks_for(pod: Json, *, refused: bool) -> None:
 
 
 @pytest.mark.parametrize(("bound", "cpu"), [({"max": {"cpu": "1"}}, "2"), ({"min": {"cpu": "2"}}, "1")])
-def test_a_limit_range_holds_for_init_containers_too(bound: Json, cpu: str) -> None:
+def test_a_limit_range_applies_to_init_containers_too(bound: Json, cpu: str) -> None:
     limits = {"limits": {"cpu": cpu}}
     pod = {"containers": [{"name": "a", "resources": limits}], "initContainers": [{"name": "b", "resources": limits}]}
     ranges = [{"metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", **bound}]}}]

@@ -349,7 +349,7 @@ async def test_a_partition_changes_only_the_pods_above_it(cluster: MemoryCluster
     assert "needs 1 more limits.cpu, 3 of 3 used" in problems[0]
 
 
-async def test_recreate_lets_all_old_pods_go_first(cluster: MemoryCluster) -> None:
+async def test_recreate_removes_all_old_pods_first(cluster: MemoryCluster) -> None:
     cluster.objects[V1]["spec"]["strategy"] = {"type": "Recreate"}
     quota(cluster, {"pods": "3"}, {"pods": "3"})
     assert await look(cluster, ROLL.replace("shop-v2", "shop-v1")) == ([], {})
@@ -451,7 +451,7 @@ async def test_what_may_not_be_listed_is_not_said(resource: Resource) -> None:
     assert await run.run() is Phase.SUCCEEDED
 
 
-async def test_a_plan_is_refused_before_anything_is_touched_and_goes_on_when_there_is_room() -> None:
+async def test_a_plan_is_refused_before_anything_is_changed_and_continues_when_there_is_room() -> None:
     run = Simulation(plan(f"startDeadline: 1m\nsteps: [{SCALE}]"), put=shop)
     quota(run.cluster, {"pods": "4"}, {"pods": "2"})
     await run.until(lambda: "needs 3 more pods, 2 of 4 used" in run.status.message)
@@ -480,7 +480,9 @@ def budget(cluster: MemoryCluster, selector: Json, **status: int) -> None:
         ({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}, False),
     ],
 )
-async def test_a_disruption_budget_that_lets_nobody_go(cluster: MemoryCluster, selector: Json, *, counts: bool) -> None:
+async def test_a_disruption_budget_that_lets_no_pod_be_evicted(
+    cluster: MemoryCluster, selector: Json, *, counts: bool
+) -> None:
     budget(cluster, selector, desiredHealthy=2, currentHealthy=2, expectedPods=2, disruptionsAllowed=0)
     strategy(cluster, V1, 1, 0)
     problems, risks = await look(cluster, ROLL.replace("shop-v2", "shop-v1"))

@@ -129,7 +129,7 @@ def test_a_step_whose_gates_were_not_judged_proves_nothing(phase: Phase) -> None
     assert items["Backup all affected data"] == (State.PROVEN, "step backup"), "it has no gates"
 
 
-def test_a_guard_that_was_never_judged_has_watched_nothing() -> None:
+def test_a_guard_that_was_never_evaluated_proves_nothing() -> None:
     items = found(FULL, replace(a_status(a_plan(FULL), Phase.SUCCEEDED), tally=None))
     says = "guard errors was not evaluated: no step had anything to do"
     assert items["Monitor error rates"] == (State.MISSING, says)

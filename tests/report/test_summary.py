@@ -178,7 +178,7 @@ def test_a_long_plan_fits_a_terminal(width: int) -> None:
     assert len([line for line in shown.splitlines() if "█" in line]) == 64
 
 
-def test_a_plan_that_goes_on_is_not_judged() -> None:
+def test_a_plan_that_continues_is_not_judged() -> None:
     body = a_plan(phase=Phase.RUNNING)
     del body["status"]["run"]["finishedAt"], body["status"]["steps"][2]["finishedAt"]
     summary = summarize(body, (), NOW + timedelta(minutes=10))

@@ -186,7 +186,7 @@ async def test_what_is_written() -> None:
     assert api.body["spec"]["acquireTime"] <= api.body["spec"]["renewTime"]
 
 
-async def test_one_that_is_renewed_is_left_alone_whatever_its_clock_says() -> None:
+async def test_one_that_is_renewed_is_left_alone_no_matter_what_its_clock_says() -> None:
     api = Api()
     mine = lease(api)
     async with renewed(api, "other"), running(mine.acquire()) as acquiring:
@@ -216,7 +216,7 @@ async def test_of_two_at_once_one_gets_it() -> None:
     assert [one.held for one in both] == [api.holder == "a", api.holder == "b"]
 
 
-async def test_a_standby_that_was_out_of_contact_gives_the_holder_its_time_again() -> None:
+async def test_a_standby_that_was_out_of_contact_gives_the_holder_its_full_time_again() -> None:
     """Nobody can renew while the API server is away, so silence then says nothing of the holder."""
     api = Api()
     mine = lease(api)
@@ -232,7 +232,7 @@ async def test_a_standby_that_was_out_of_contact_gives_the_holder_its_time_again
     assert mine.problem == ""
 
 
-async def test_missing_rights_are_said() -> None:
+async def test_missing_permissions_are_reported() -> None:
     api = Api()
     api.problem = Denied('leases "cutover" is forbidden')
     mine = lease(api)
@@ -275,7 +275,7 @@ async def test_one_that_is_deleted_is_lost() -> None:
         await waited(mine.keep_renewed())
 
 
-async def test_somebody_writes_another_field_of_it() -> None:
+async def test_another_writer_changes_another_field_of_it() -> None:
     api = Api()
     mine = lease(api)
     await mine.acquire()

@@ -40,7 +40,7 @@ async def test_a_key_is_in_it_once() -> None:
     assert seen == ["a"]
 
 
-async def test_what_comes_meanwhile_is_not_lost_and_never_runs_twice_at_once() -> None:
+async def test_what_is_added_during_a_turn_is_not_lost_and_never_runs_twice_at_once() -> None:
     now, most, turns = 0, 0, 0
     go = asyncio.Event()
 
@@ -61,7 +61,7 @@ async def test_what_comes_meanwhile_is_not_lost_and_never_runs_twice_at_once() -
     assert (most, turns) == (1, 2)
 
 
-async def test_timers_and_their_soonest_wish() -> None:
+async def test_timers_and_their_soonest_time() -> None:
     seen: list[float] = []
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -135,7 +135,7 @@ async def test_it_comes_back_no_sooner_than_the_server_wants() -> None:
     assert seen[1] - seen[0] >= 1.2
 
 
-async def test_its_own_wish_to_be_looked_at_again() -> None:
+async def test_its_own_request_to_be_checked_again() -> None:
     turns = 0
 
     async def turn(_: str) -> timedelta | None:

@@ -48,7 +48,7 @@ def looked(walk: Walk, minutes: float, ready: str, deleted_at: datetime | None) 
     return walk.is_(Phase.ROLLING_BACK)
 
 
-def test_an_undo_that_gets_on_slowly_is_not_given_up() -> None:
+def test_an_undo_that_progresses_slowly_is_not_abandoned() -> None:
     walk = Walk().to("deploy")
     walk.go(deleted_at=walk.now)
     begin = walk.now
@@ -78,7 +78,7 @@ def test_an_undo_under_way_for_long_gets_its_ten_minutes_from_the_deletion() -> 
     assert not looked(walk, 0.1, "1/3", deleted)
 
 
-def test_after_an_outage_it_is_looked_at_before_it_is_given_up() -> None:
+def test_after_an_outage_it_is_checked_before_it_is_abandoned() -> None:
     walk = Walk().to("deploy")
     begin = walk.now
     walk.go(deleted_at=begin)

@@ -26,7 +26,7 @@ def with_deploy(**changes: object) -> Rules:
 
 
 @pytest.mark.parametrize("irreversible", [False, True])
-def test_a_held_plan_past_it_stays_held_whatever_its_guards_say(*, irreversible: bool) -> None:
+def test_a_paused_plan_past_it_stays_paused_no_matter_what_its_guards_say(*, irreversible: bool) -> None:
     walk = Walk(with_deploy(irreversible=irreversible)).to("shift")
     walk.go(Done())
     walk.go(requests=(Request(RequestVerb.PAUSE, "1"),))

@@ -46,7 +46,7 @@ def test_the_saga_awaits_nothing_and_reads_no_clock() -> None:
     [Done(), Again(5.0, "1/3 pods are ready"), Failed("Rejected", "no"), Wait("AwaitingApproval", "go?")],
     ids=["it is done", "it is not ready", "another attempt is left", "a person is asked"],
 )
-def test_what_turns_back_is_judged_before_the_step_in_hand(
+def test_what_rolls_back_is_judged_before_the_current_step(
     what: dict[str, object], reason: str, answer: Outcome
 ) -> None:
     walk = Walk(replace(RULES, steps=(replace(DEPLOY, retries=1), SHIFT, LOOK))).to("deploy")
@@ -57,7 +57,7 @@ def test_what_turns_back_is_judged_before_the_step_in_hand(
 
 
 @pytest.mark.parametrize("stopped", [{"suspended": True}, {"requests": (PAUSE,)}], ids=["suspended", "held"])
-def test_while_the_plan_is_stopped_guards_are_judged_if_the_traffic_is_split(stopped: dict[str, object]) -> None:
+def test_while_the_plan_is_paused_guards_are_evaluated_if_the_traffic_is_split(stopped: dict[str, object]) -> None:
     fails = (gate(Verdict.FAIL, guard=True),)
     for split in (False, True):
         walk = Walk().to("shift" if split else "deploy")
@@ -109,7 +109,7 @@ def test_an_attempt_is_undone_before_the_next_one() -> None:
     assert (walk.status.phase, walk.status.steps[0].attempt) == (Phase.ROLLING_BACK, 2), "there is no third one"
 
 
-def test_an_attempt_that_could_not_be_undone_is_undone_anew_on_request() -> None:
+def test_an_attempt_that_could_not_be_undone_is_undone_again_on_request() -> None:
     """Under a higher fence, and with all of its time: the undo of a kind says that it took too long by when it began."""
     walk = Walk(replace(RULES, steps=(replace(DEPLOY, retries=1), SHIFT, LOOK))).to("deploy")
     walk.go(Failed("JobFailed", "exit 1"))
@@ -125,7 +125,7 @@ def test_an_attempt_that_could_not_be_undone_is_undone_anew_on_request() -> None
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_guards_after_the_point_of_no_return_hold(held: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+def test_guards_after_the_point_of_no_return_pause(held: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     walk = Walk(replace(RULES, steps=(replace(DEPLOY, irreversible=True), SHIFT, LOOK))).to("shift")
     walk.go(Done())
     if held:
@@ -135,7 +135,7 @@ def test_guards_after_the_point_of_no_return_hold(held: bool) -> None:  # noqa: 
     assert walk.states == "Done Doing Pending"
 
 
-def test_guards_are_not_judged_while_unwinding() -> None:
+def test_guards_are_not_evaluated_while_rolling_back() -> None:
     walk = Walk().to("shift", 1)
     walk.go(gates=(gate(Verdict.FAIL),))
     failed = walk.status.failure
@@ -189,7 +189,7 @@ def test_one_step_done_and_the_next_one_begun_is_one_save() -> None:
     assert walk.states == "Done Doing Pending"
 
 
-def test_an_undo_that_cannot_go_on_keeps_all_earlier_ones_waiting() -> None:
+def test_an_undo_that_cannot_continue_keeps_all_earlier_ones_waiting() -> None:
     """Only one whose object is gone is passed over; its kind says that it is done."""
     for outcome in (Wait("AccountUnusable", "no"), Failed("Rejected", "no")):
         walk = Walk().to("shift")

@@ -105,7 +105,7 @@ def looked_after() -> Walk:
     return walk
 
 
-def test_what_a_done_step_has_left_and_is_lost_turns_the_plan_back() -> None:
+def test_what_a_done_step_has_left_and_is_lost_rolls_the_plan_back() -> None:
     walk = looked_after()
     assert walk.go(Failed("TargetGone", "shop-v2 is gone")) == "undo shift"
     assert walk.status.failure is not None
@@ -122,7 +122,7 @@ def test_what_a_done_step_has_left_is_looked_at_again_in_its_time() -> None:
 
 
 @pytest.mark.parametrize("answer", [Done(), Again(7.0, "something is put back")])
-def test_a_guard_is_judged_also_while_done_steps_are_looked_after(answer: Outcome) -> None:
+def test_a_guard_is_evaluated_also_while_done_steps_are_enforced(answer: Outcome) -> None:
     walk = looked_after()
     assert walk.go(answer, guards=(gate(Verdict.FAIL, guard=True),)) == "undo shift"
     assert walk.status.failure is not None
@@ -256,7 +256,7 @@ def test_again_says_when() -> None:
         ({"outcome": Failed("Rejected", "no")}, "Rejected"),
     ],
 )
-def test_what_turns_back(inputs: dict[str, object], reason: str) -> None:
+def test_what_rolls_back(inputs: dict[str, object], reason: str) -> None:
     walk = Walk().to("shift", 1)
     assert walk.go(**inputs) == "undo shift"  # type: ignore[arg-type]
     assert walk.status.failure.reason == reason  # type: ignore[union-attr]
@@ -288,7 +288,7 @@ def test_the_plan_timeout_counts_running_only() -> None:
     assert walk.status.failure.reason == "StageTimedOut"  # type: ignore[union-attr]
 
 
-def test_an_undo_that_cannot_go_on_is_stuck_and_comes_loose() -> None:
+def test_an_undo_that_cannot_continue_is_stuck_and_recovers() -> None:
     walk = Walk().to("shift")
     walk.go(gates=(gate(Verdict.FAIL),))
     assert walk.go(Wait("ForeignChange", "weight is 7")) == ""
@@ -307,7 +307,7 @@ def test_abort_is_judged_before_everything() -> None:
     assert answers == {"abort": Answer.ACCEPTED, "pause": Answer.REJECTED}
 
 
-def test_no_abort_once_it_lets_go() -> None:
+def test_no_abort_once_it_releases() -> None:
     walk = Walk().to("look")
     assert walk.go(Done()) == "release"
     assert walk.go(requests=(Request(RequestVerb.ABORT, "1"),)) == "release"
@@ -334,7 +334,7 @@ def test_requests_that_were_there_before_are_ignored() -> None:
     assert walk.status.requests[0].answer is Answer.IGNORED
 
 
-def test_hold_while_pending_holds_without_a_deadline() -> None:
+def test_pause_while_pending_pauses_without_a_deadline() -> None:
     walk = Walk()
     walk.go()
     hold = Request(RequestVerb.PAUSE, "1")
@@ -414,7 +414,7 @@ def test_a_target_that_gets_busy_while_it_is_claimed_sends_the_plan_back() -> No
     assert walk.turn.look_again == timedelta(seconds=30)
 
 
-def test_hold_stops_the_dwell() -> None:
+def test_pause_stops_the_dwell() -> None:
     walk = Walk().to("shift")
     walk.go(Done())
     walk.now += timedelta(seconds=30)
@@ -450,7 +450,7 @@ def test_what_is_missing_is_refused_after_the_deadline() -> None:
     assert walk.status.message == "no Deployment shop"
 
 
-def test_an_unreadable_spec_holds_and_goes_on() -> None:
+def test_an_unreadable_spec_pauses_and_continues() -> None:
     walk = Walk().to("shift")
     walk.status = unreadable(walk.status, "the CRD is older", Inputs(), walk.now).status
     assert (walk.status.phase, walk.status.reason) == (Phase.PAUSED, "UnreadableSpec")
@@ -458,7 +458,7 @@ def test_an_unreadable_spec_holds_and_goes_on() -> None:
 
 
 @pytest.mark.parametrize("why", ["failed", "held"])
-def test_a_held_plan_says_besides_that_its_spec_cannot_be_read(why: str) -> None:
+def test_a_paused_plan_also_says_that_its_spec_cannot_be_read(why: str) -> None:
     walk = Walk().to("shift")
     if why == "held":
         walk.go(requests=(Request(RequestVerb.PAUSE, "1"),))

@@ -77,7 +77,7 @@ def test_a_step_is_judged_when_each_gate_passed_where_it_was_looked_at_last(
     assert walk.status.steps[1].gates_passed is judged
 
 
-def test_a_new_attempt_is_judged_anew() -> None:
+def test_a_new_attempt_is_judged_again() -> None:
     steps = tuple(replace(step, state=StepState.PENDING, gates_passed=True) for step in Walk().to("shift").status.steps)
     draft = Draft(RULES, Status(steps=steps), Inputs(), NOW)
     draft.step_event(1, StepEvent.START)
@@ -154,7 +154,7 @@ def test_what_has_failed_is_kept(guard: bool) -> None:  # noqa: FBT001 -- a para
     assert seen(walk).gates_failed == (0 if guard else 1)
 
 
-def test_each_time_it_is_held_counts_for_whatever_cause() -> None:
+def test_each_pause_counts_no_matter_its_cause() -> None:
     walk = Walk().to("shift")
     walk.go(suspended=True)
     assert seen(walk).pauses == 1

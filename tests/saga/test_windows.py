@@ -162,7 +162,7 @@ def test_a_step_is_announced_and_waits() -> None:
     assert not walk.status.current.not_started
 
 
-def test_held_and_resumed_it_still_waits() -> None:
+def test_paused_and_resumed_it_still_waits() -> None:
     walk = begun()
     walk.go(Done())
     walk.now += timedelta(minutes=1)
@@ -208,7 +208,7 @@ def test_a_stage_that_only_cleans_up_waits_for_no_window(outside: Opening) -> No
     assert walk.status.steps[2].state is not StepState.PENDING, "the step is done, and it is the next one that waits"
 
 
-def test_one_that_waited_already_goes_on() -> None:
+def test_one_that_waited_already_continues() -> None:
     """As another version of this program has saved it."""
     walk = Walk().to("shift")
     walk.go(Done())
@@ -222,7 +222,7 @@ def test_one_that_waited_already_goes_on() -> None:
     assert (walk.status.phase, walk.status.steps[1].state) == (Phase.RUNNING, StepState.DOING)
 
 
-def test_held_and_announced_what_only_cleans_up_is_not_done_until_the_plan_goes_on() -> None:
+def test_paused_and_announced_what_only_cleans_up_is_not_done_until_the_plan_continues() -> None:
     walk = Walk(CLEANING).to("shift", 1)
     assert walk.go(Done(), opening=OVER) == "do shift 2"
     assert walk.go(opening=OVER, suspended=True) == ""
@@ -253,7 +253,7 @@ def test_who_stops_a_plan_keeps_what_only_the_next_stage_takes_away(
     assert walk.go(Done(), opening=OVER) == "do shift 2"
 
 
-def test_an_unwinding_never_waits() -> None:
+def test_a_rollback_never_waits() -> None:
     walk = begun()
     assert walk.go(deleted_at=NOW, opening=OVER).startswith("undo")
     assert walk.turn.command is not None

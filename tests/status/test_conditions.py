@@ -82,7 +82,7 @@ def test_succeeded_is_unknown_while_active(phase: Phase) -> None:
     assert value == ended.get(phase, "Unknown")
 
 
-def test_held_by_a_person_is_suspended() -> None:
+def test_paused_by_a_user_is_suspended() -> None:
     ready = next(c for c in a_status(Phase.PAUSED, "PausedByPerson").conditions if c.type == "Ready")
     assert (ready.status, ready.reason) == ("False", "Suspended")
 

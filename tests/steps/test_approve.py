@@ -41,7 +41,7 @@ def test_its_stage_shows_what_is_approved() -> None:
     assert (stage.intent, stage.needs_approval, stage.dwell) == ("approval: numbers fine?", True, timedelta())
 
 
-async def test_a_hold_and_a_resume_after_days_end_it_neither() -> None:
+async def test_a_pause_and_a_resume_after_days_do_not_end_it() -> None:
     """Resumed, the plan is Running for a moment: no timeout of a stage counts the days that a person took."""
     run = Simulation(plan(TWO), put=shop)
     await run.until(lambda: run.phase is Phase.WAITING)

@@ -232,7 +232,7 @@ async def test_a_stateful_set_that_does_not_come_back_says_so_after_a_while(clus
     assert isinstance(await undo(cluster, STORE_2, elapsed=61), Again), "it is only slow"
 
 
-async def test_a_deployment_that_gives_up(cluster: MemoryCluster) -> None:
+async def test_a_deployment_whose_rollout_stalls(cluster: MemoryCluster) -> None:
     await do(cluster, SCALE)
     condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
     status(cluster, V2, replicas=3, updatedReplicas=3, conditions=[condition])
@@ -327,7 +327,9 @@ async def test_an_undo_reads_back(cluster: MemoryCluster) -> None:
         (None, "no longer has spec.template.spec.containers[name=db].env[name=MODE].value; it was old before. To restore it: kubectl edit statefulset store -n shop"),
     ],
 )  # fmt: skip
-async def test_what_somebody_else_did_is_said(cluster: MemoryCluster, spoil: dict[str, str] | None, says: str) -> None:
+async def test_what_another_writer_did_is_reported(
+    cluster: MemoryCluster, spoil: dict[str, str] | None, says: str
+) -> None:
     text = "{workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, env: [{name: MODE, value: new}]}]}}}}"
     await do(cluster, text)
     env = pod(cluster, STORE)["containers"][0]["env"]

@@ -234,7 +234,7 @@ def test_the_resources_are_told_apart() -> None:
 _RESUME = "is paused (spec.paused: true), so {so}; run kubectl rollout resume deployment/shop-v2 -n shop"
 
 
-async def test_a_pause_in_the_middle_holds_and_names_who_ends_it(cluster: MemoryCluster) -> None:
+async def test_a_deployment_paused_in_the_middle_pauses_the_plan_and_names_who_ends_it(cluster: MemoryCluster) -> None:
     """Who pauses the rollout wishes to stop, so nothing is undone; complete all the same, it is done."""
     await do(cluster, SCALE)
     cluster.objects[V2]["spec"]["paused"] = True
@@ -246,7 +246,7 @@ async def test_a_pause_in_the_middle_holds_and_names_who_ends_it(cluster: Memory
     assert isinstance(await do(cluster, SCALE), Done)
 
 
-async def test_a_pause_on_the_way_back_waits_and_names_who_ends_it(cluster: MemoryCluster) -> None:
+async def test_a_deployment_paused_during_the_rollback_waits_and_names_who_ends_it(cluster: MemoryCluster) -> None:
     cluster.objects[V2]["spec"]["replicas"] = 2
     await do(cluster, V2_2)
     cluster.objects[V2]["spec"]["paused"] = True

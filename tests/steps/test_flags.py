@@ -159,7 +159,7 @@ async def test_a_third_value_is_left(cluster: MemoryCluster) -> None:
         await do(cluster)
 
 
-async def test_a_restart_by_hand_meanwhile_hinders_nothing(cluster: MemoryCluster) -> None:
+async def test_a_restart_by_hand_during_the_step_hinders_nothing(cluster: MemoryCluster) -> None:
     await do(cluster)
     body = copy.deepcopy(cluster.objects[V1])
     body["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
@@ -300,7 +300,7 @@ async def test_what_is_gone_hinders_nothing_else(cluster: MemoryCluster, gone: R
     assert f"skipped: {gone} not found" in outcome.message
 
 
-async def test_a_workload_made_anew_is_passed_over(cluster: MemoryCluster) -> None:
+async def test_a_recreated_workload_is_skipped(cluster: MemoryCluster) -> None:
     await do(cluster)
     settle(cluster)
     body = copy.deepcopy(cluster.objects[V1])
@@ -312,7 +312,7 @@ async def test_a_workload_made_anew_is_passed_over(cluster: MemoryCluster) -> No
     assert data(cluster) == BEFORE
 
 
-async def test_a_stateful_set_that_hangs_is_left_to_people() -> None:
+async def test_a_stateful_set_that_hangs_is_left_to_a_user() -> None:
     cluster = claimed()
     cluster.objects[STORE]["metadata"]["labels"] = dict(cluster.objects[V1]["metadata"]["labels"])
     step = Flags.model_validate(
@@ -517,7 +517,7 @@ def test_one_workload_is_what_readiness_measures() -> None:
     assert both.rolls_out() is None
 
 
-def test_values_that_are_long_or_strange_are_not_shown() -> None:
+def test_values_that_are_long_or_unprintable_are_not_shown() -> None:
     step = Flags.model_validate({"configMap": "f", "set": {"a": "b", "c": "line\nline", "d": "x" * 41}})
     assert step.stages()[0].intent == "set a=b, c=(9 characters), d=(41 characters) in ConfigMap f"
 

@@ -418,7 +418,7 @@ async def test_one_that_is_ending_is_waited_for(condition: str) -> None:
     assert bench.writes() == before
 
 
-async def test_one_that_somebody_let_run_counts_as_begun() -> None:
+async def test_one_that_a_user_resumed_counts_as_begun() -> None:
     bench = Bench(HANGS)
     await bench.do()
     body = copy.deepcopy(bench.job())
@@ -450,7 +450,7 @@ async def test_a_job_that_changes_nothing_is_only_stopped() -> None:
     assert len(bench.jobs()) == 1
 
 
-async def test_an_undo_that_fails_is_left_to_people() -> None:
+async def test_an_undo_that_fails_is_left_to_a_user() -> None:
     bench = Bench(FAILS)
     await bench.to_the_end("do")
     outcome = await bench.back()
@@ -463,7 +463,7 @@ async def test_an_undo_that_fails_is_left_to_people() -> None:
     assert await bench.undo() == Done(message="undone by hand")
 
 
-async def test_an_undo_that_vanished_is_left_to_people() -> None:
+async def test_an_undo_that_vanished_is_left_to_a_user() -> None:
     bench = Bench(f"{{template: {template('tool:up')}, undo: {template('tool:hangs')}}}")
     await bench.to_the_end("do")
     assert isinstance(await bench.back(), Again)
@@ -475,7 +475,7 @@ async def test_an_undo_that_vanished_is_left_to_people() -> None:
     assert await bench.undo(applied=True) == outcome, "that its step was in effect says nothing of how its undo ended"
 
 
-async def test_without_undo_what_has_begun_is_left_to_people() -> None:
+async def test_without_undo_what_has_begun_is_left_to_a_user() -> None:
     bench = Bench(ONE_WAY)
     await bench.to_the_end("do")
     outcome = await bench.back()
@@ -569,7 +569,7 @@ def _named(account: str) -> str:
     return f"steps: [{{name: look, job: {job}}}]"
 
 
-async def test_the_rights_it_takes_word_for_word() -> None:
+async def test_the_permissions_it_needs_word_for_word() -> None:
     def deny(cluster: MemoryCluster) -> None:
         cluster.denied |= {(verb, Ref(JOBS, "shop", "")) for verb in ("create", "delete")}
 
@@ -630,7 +630,7 @@ async def test_a_job_that_takes_too_long_is_stopped_and_undone() -> None:
     assert run.leftovers() == []
 
 
-async def test_an_irreversible_job_stops_the_way_back() -> None:
+async def test_an_irreversible_job_stops_the_rollback() -> None:
     spec = f"""
 steps:
   - {{name: schema, irreversible: true, job: {{template: {template("tool:up")}}}}}
@@ -646,7 +646,7 @@ steps:
     assert [step.state for step in run.status.steps] == [StepState.DONE, StepState.UNDONE]
 
 
-async def test_stuck_goes_on_when_a_person_has_settled_it() -> None:
+async def test_stuck_continues_when_a_user_has_settled_it() -> None:
     run = Simulation(plan(f"steps: [{{name: schema, job: {FAILS}}}]"), put=shop)
     await run.until(lambda: run.phase is Phase.STUCK)
     ref = next(ref for ref in run.cluster.objects if ref.resource == JOBS and "-undo-" not in ref.name)

@@ -63,7 +63,7 @@ async def test_it_waits_until_the_message_is_there_and_posts_it_once(desk: Desk)
     assert desk.messenger.posted == [("chat", Message(title, "v2 is there"))]
 
 
-async def test_one_that_nobody_took_is_said_and_the_plan_goes_on(desk: Desk) -> None:
+async def test_one_that_no_receiver_accepted_is_reported_and_the_plan_continues(desk: Desk) -> None:
     desk.messenger.failure = "no answer within 10s"
     for applied in (False, True):
         outcome = await TELL.do(desk.work(applied=applied), 0, None)
@@ -204,7 +204,7 @@ async def test_no_answer_to_any_call_tells_no_step_twice(name: str, expected: li
         ], at
 
 
-async def test_nobody_takes_anything_and_the_plan_ends_as_ever() -> None:
+async def test_no_receiver_accepts_anything_and_the_plan_ends_as_usual() -> None:
     run = Simulation(plan(NOTIFIED), put=shop)
     run.messenger.failure = "no answer within 10s"
     assert await run.run() is Phase.SUCCEEDED
@@ -212,7 +212,7 @@ async def test_nobody_takes_anything_and_the_plan_ends_as_ever() -> None:
     assert lines["after"] == (StepState.DONE, "not delivered to chat: no answer within 10s")
 
 
-async def test_a_person_is_waited_for_and_phases_that_are_not_named_are_not_told() -> None:
+async def test_an_approval_is_awaited_and_phases_that_are_not_named_are_not_sent() -> None:
     text = """
 notifications: [{provider: chat, phases: [Waiting, Paused, Abandoned]}]
 steps: [{name: ok, approve: {message: "go on?"}}]
@@ -229,7 +229,7 @@ steps: [{name: ok, approve: {message: "go on?"}}]
     assert "go on?" in run.messenger.posted[0][1].text
 
 
-async def test_an_unknown_provider_is_one_sentence_beforehand() -> None:
+async def test_an_unknown_provider_is_one_sentence_before_the_first_step() -> None:
     text = """
 notifications: [{provider: pager, phases: [Refused]}, {provider: chat, phases: [Refused]}]
 steps: [{name: tell, notify: {provider: mail, message: hello}}]

@@ -198,7 +198,7 @@ async def test_what_is_there_already_is_passed_over(cluster: MemoryCluster) -> N
     assert selector(cluster) == {"app": "shop-v2"}
 
 
-async def test_set_back_by_hand_is_a_wish_to_stop(cluster: MemoryCluster) -> None:
+async def test_set_back_by_hand_is_a_request_to_stop(cluster: MemoryCluster) -> None:
     await do(cluster)
     change(cluster, selector={"app": "shop-v1"})
     outcome = await do(cluster, applied=True)
@@ -210,7 +210,7 @@ async def test_set_back_by_hand_is_a_wish_to_stop(cluster: MemoryCluster) -> Non
     assert selector(cluster) == {"app": "shop-v2"}, "a person has resumed it"
 
 
-async def test_a_stream_that_is_behind_is_nobodys_wish_to_stop(cluster: MemoryCluster) -> None:
+async def test_a_stream_that_is_behind_is_not_a_request_to_stop(cluster: MemoryCluster) -> None:
     old, seen = copy.deepcopy(cluster.objects[FRONT]), cluster.seen
     await do(cluster)
     cluster.seen = lambda ref: old if ref == FRONT else seen(ref)  # type: ignore[method-assign]
@@ -218,7 +218,7 @@ async def test_a_stream_that_is_behind_is_nobodys_wish_to_stop(cluster: MemoryCl
     assert selector(cluster) == {"app": "shop-v2"}
 
 
-async def test_another_selector_of_somebody_else_is_left(cluster: MemoryCluster) -> None:
+async def test_another_selector_of_another_writer_is_left(cluster: MemoryCluster) -> None:
     await do(cluster)
     change(cluster, selector={"app": "shop-v3"})
     for act in (do, undo):
@@ -274,7 +274,7 @@ async def test_where_it_never_moved_the_old_side_is_not_asked_for_more(cluster: 
     assert await undo(cluster) == Done(ready="1")
 
 
-async def test_all_that_the_old_side_is_asked_for_is_enough_on_the_way_back(cluster: MemoryCluster) -> None:
+async def test_all_that_the_old_side_is_asked_for_is_enough_on_rollback(cluster: MemoryCluster) -> None:
     await do(cluster)
     scale(cluster, V1, 1)
     await undo(cluster)
@@ -311,7 +311,7 @@ async def test_its_undo_is_ahead_when_the_old_side_is_ready(cluster: MemoryClust
     assert await TURN.early_undo(work(cluster)) is None
 
 
-def test_the_way_back_is_the_snapshot() -> None:
+def test_the_undo_is_the_snapshot() -> None:
     snapshot = Snapshot("uid", ((("spec", "selector"), {"app": "a"}),), {}, ({"app": "b"},))
     (mark,) = TURN.restores(snapshot)
     assert (mark.to, mark.expects) == ({"app": "a"}, ({"app": "a"}, {"app": "b"}))

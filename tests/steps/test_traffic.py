@@ -70,7 +70,7 @@ async def test_every_weight_in_its_turn() -> None:
     assert seen == [[90, 10], [50, 50], [0, 100]]
 
 
-async def test_the_pair_shares_what_it_held_and_others_keep_theirs() -> None:
+async def test_the_pair_shares_what_it_had_and_others_keep_theirs() -> None:
     entries = [
         {"destination": {"host": "shop-v1.shop.svc.cluster.local"}, "weight": 60},
         {"destination": {"host": "other"}, "weight": 37},

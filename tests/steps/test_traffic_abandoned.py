@@ -91,7 +91,7 @@ async def test_the_command_takes_no_other_route_away() -> None:
 
 
 @pytest.mark.parametrize("more", [MATCH, MIRROR])
-async def test_a_process_that_dies_while_it_lets_go_says_it_all_the_same(more: str) -> None:
+async def test_a_process_that_dies_during_the_release_still_reports_it(more: str) -> None:
     run = Simulation(spec(more), put=shop)
     await run.until(
         lambda: run.status.current is not None and run.status.current.applied_at is not None and beside(run)
@@ -111,7 +111,7 @@ async def test_nothing_is_said_where_only_weights_stay() -> None:
     assert [notice for notice in run.recorder.notices if notice.reason == "Left"] == []
 
 
-async def test_what_somebody_else_has_put_in_its_place_is_not_ours_to_take_away() -> None:
+async def test_what_another_writer_has_put_in_its_place_is_not_ours_to_remove() -> None:
     run = Simulation(spec(MIRROR), put=shop)
     await run.until(lambda: "mirror" in primary(run))
     edit(run, lambda body: body["http"][0].update(mirror={"host": "theirs"}))
@@ -160,7 +160,7 @@ async def test_a_mirror_that_was_left_is_not_taken_for_the_users(put: Callable[[
     assert "mirror" not in primary(run)
 
 
-async def test_a_plan_that_mirrors_nothing_itself_is_told_and_goes_on() -> None:
+async def test_a_plan_that_mirrors_nothing_itself_is_told_and_continues() -> None:
     run = await abandoned(MIRROR)
     await next_plan(run, "dwell: 1m")
     assert await run.run() is Phase.SUCCEEDED, run.status
@@ -168,7 +168,7 @@ async def test_a_plan_that_mirrors_nothing_itself_is_told_and_goes_on() -> None:
     assert "mirror" in primary(run)
 
 
-async def test_a_mirror_to_somebody_else_is_the_users() -> None:
+async def test_a_mirror_to_another_destination_is_the_users() -> None:
     put = put_with(lambda body: body["http"][0].update(mirror={"host": "recorder"}, mirrors=[THEIRS]))
     run = Simulation(spec(MIRROR), put=put)
     assert await run.run() is Phase.SUCCEEDED
@@ -176,7 +176,7 @@ async def test_a_mirror_to_somebody_else_is_the_users() -> None:
 
 
 @pytest.mark.parametrize("more", [MATCH, MIRROR])
-async def test_what_a_plan_that_goes_on_has_put_there_is_not_called_left(more: str) -> None:
+async def test_what_an_active_plan_has_put_there_is_not_called_residue(more: str) -> None:
     """The next one waits for it, and has no deadline meanwhile."""
     run = await abandoned(more)
     other = run.cluster.put(PLANS, {"metadata": {"name": "other"}, "spec": plan("steps: []")["spec"]})

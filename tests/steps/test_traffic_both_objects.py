@@ -102,7 +102,7 @@ def routed(request: pytest.FixtureRequest) -> Routed:
     return found
 
 
-async def test_every_weight_in_its_turn_and_back_at_once(routed: Routed) -> None:
+async def test_every_weight_in_order_and_back_at_once(routed: Routed) -> None:
     run = routed.start(after=SOAK)
     seen = routed.written(run)
     assert await run.run() is Phase.ROLLED_BACK

@@ -315,7 +315,7 @@ async def test_a_mirror_waits_for_as_many_endpoints_as_its_share_needs(percent: 
         assert current.message == says
 
 
-async def test_who_takes_the_mirror_away_wishes_to_stop() -> None:
+async def test_removing_the_mirror_is_a_request_to_stop() -> None:
     run = Simulation(spec("mirror: {percent: 10, dwell: 1m}"), put=shop)
     await run.until(lambda: "mirror" in primary(run))
     await run.turn()

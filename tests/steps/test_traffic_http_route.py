@@ -84,7 +84,7 @@ async def told(run: Simulation) -> list[str]:
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-async def test_weights_are_shares_of_what_the_pair_holds_and_a_weight_that_is_left_out_is_one() -> None:
+async def test_weights_are_shares_of_what_the_pair_has_and_a_weight_that_is_left_out_is_one() -> None:
     def change(body: Any) -> None:
         first, second = body["spec"]["rules"][-1]["backendRefs"]
         first["weight"], second["weight"] = 750, 250

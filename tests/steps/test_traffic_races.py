@@ -145,7 +145,7 @@ async def test_a_side_that_had_nothing_needs_nothing_to_get_it_back(was: int, sh
     assert await sides.short_of_old(here, snapshot, Destination(host="shop-v1"), 0) == short
 
 
-async def test_one_header_route_that_somebody_changed_keeps_no_other() -> None:
+async def test_one_header_route_that_another_writer_changed_keeps_no_other() -> None:
     body = spec(f"match: [{HEADER}], dwell: 1m", service="{name: shop, routes: [primary, api]}")
     run = Simulation(body, put=shop_of_many_routes)
     await run.until(lambda: share(run) == 10)
@@ -177,7 +177,7 @@ async def test_a_weight_raised_before_the_first_one_is_put_back_at_once(more: st
 
 
 @pytest.mark.parametrize("more", ["mirror: {percent: 100, dwell: 1h}", f"match: [{HEADER}], dwell: 1h"])
-async def test_a_weight_lowered_before_the_first_one_is_a_wish_to_stop(more: str) -> None:
+async def test_a_weight_lowered_before_the_first_one_is_a_request_to_stop(more: str) -> None:
     some = put_with(lambda body: [e.update(weight=w) for e, w in zip(body["http"][0]["route"], (80, 20), strict=True)])
     run = Simulation(spec(more, weights="[50, 100]"), put=some)
     await run.until(lambda: "mirror" in primary(run) or OURS in names(run))
@@ -235,7 +235,7 @@ async def lowered_at_the_end(more: str = "", lowered: int = 0) -> Simulation:
     return run
 
 
-async def test_lowered_at_the_end_to_what_it_had_before_the_last_weight_it_is_a_wish_to_stop_too() -> None:
+async def test_lowered_at_the_end_to_what_it_had_before_the_last_weight_it_is_a_request_to_stop_too() -> None:
     """The last stage raises nothing, so nothing that is less can be the weight that it begins with."""
     run = await lowered_at_the_end(lowered=10)
     assert share(run) == 10
@@ -243,7 +243,7 @@ async def test_lowered_at_the_end_to_what_it_had_before_the_last_weight_it_is_a_
 
 
 @pytest.mark.parametrize("stage", ["2/4", "3/4"], ids=["in effect", "announced"])
-async def test_who_takes_the_header_route_away_in_a_stage_or_between_two_wishes_to_stop(stage: str) -> None:
+async def test_removing_the_header_route_in_a_stage_or_between_two_is_a_request_to_stop(stage: str) -> None:
     run = await announced(stage)
     weight = share(run)
     edit(run, lambda body: body["http"].pop(0))
@@ -263,7 +263,7 @@ async def test_what_the_last_stage_takes_away_anybody_may_take_away_before_it() 
 
 
 @pytest.mark.parametrize("stage", ["2/4", "3/4"], ids=["in effect", "announced"])
-async def test_a_view_from_before_the_header_route_holds_nobody(stage: str) -> None:
+async def test_a_view_from_before_the_header_route_pauses_no_plan(stage: str) -> None:
     """A stream may be behind: what another process has put there since is not missed in it."""
     old: list[Any] = []
     run = Simulation(spec(f"match: [{HEADER}], dwell: 1m"), put=shop, crowded=True)
@@ -306,7 +306,7 @@ async def test_resuming_the_last_stage_asks_the_gates() -> None:
 
 @pytest.mark.parametrize("lowered", [0, 10, 20], ids=["to what it was", "to one of ours", "to another"])
 @pytest.mark.parametrize("replaced", [False, True], ids=["", "the whole object replaced"])
-async def test_a_weight_lowered_just_before_a_write_is_a_wish_to_stop(*, lowered: int, replaced: bool) -> None:
+async def test_a_weight_lowered_just_before_a_write_is_a_request_to_stop(*, lowered: int, replaced: bool) -> None:
     """Also to what this plan had found or set there, and by somebody who writes the object without our labels."""
     run = Simulation(spec("dwell: 1m", weights="[10, 50, 80]"), put=shop)
     await run.until(lambda: share(run) == 50)
@@ -351,7 +351,7 @@ async def test_what_a_weight_is_compared_with_is_no_older_than_what_it_is_writte
 
 
 @pytest.mark.parametrize("deleted", [True, False])
-async def test_a_weight_that_somebody_sets_just_before_it_is_taken_back_is_taken_back_too(deleted: bool) -> None:  # noqa: FBT001
+async def test_a_weight_set_by_another_writer_just_before_the_undo_is_undone_too(deleted: bool) -> None:  # noqa: FBT001
     """It is traffic that counts; and a deletion would leave it there."""
     run = Simulation(spec("dwell: 10m", weights="[10, 50]"), put=shop)
     await run.until(lambda: share(run) == 50)

@@ -176,7 +176,7 @@ async def test_a_step_that_had_nothing_to_write_is_not_refused() -> None:
     assert await run.run() is Phase.SUCCEEDED, run.status
 
 
-async def test_the_way_back_says_what_is_refused_and_is_not_held_up_by_it() -> None:
+async def test_the_rollback_says_what_is_refused_and_is_not_delayed_by_it() -> None:
     run = await at_half()
     told: list[str] = []
 

@@ -176,7 +176,7 @@ async def test_several_routes_keep_a_visitor_on_the_same_side() -> None:
     assert await run.run() is Phase.SUCCEEDED
 
 
-async def test_who_takes_its_route_away_wishes_to_stop_and_resume_puts_it_back() -> None:
+async def test_removing_its_route_is_a_request_to_stop_and_resume_puts_it_back() -> None:
     run = Simulation(spec(), put=shop)
     await until_share(run, 10)
     await run.turn()
@@ -192,7 +192,7 @@ async def test_who_takes_its_route_away_wishes_to_stop_and_resume_puts_it_back()
     assert names(run) == ["primary"]
 
 
-async def test_a_cookie_that_somebody_changed_is_left_and_the_rest_goes_back() -> None:
+async def test_a_cookie_that_another_writer_changed_is_left_and_the_rest_goes_back() -> None:
     run = Simulation(spec(), put=shop)
     await until_share(run, 10)
     body = copy.deepcopy(run.cluster.objects[ROUTES])
@@ -340,7 +340,7 @@ def test_only_http_knows_cookies() -> None:
     [("virtualService: {name: shop}", shop, ROUTES), (RULE, shop_with_an_http_route, RULES)],
     ids=["VirtualService", "HTTPRoute"],
 )
-async def test_argo_cd_is_told_all_that_differs_meanwhile(
+async def test_argo_cd_is_told_all_that_differs_during_the_run(
     where: str, put: Callable[[MemoryCluster], None], ref: Ref
 ) -> None:
     """It deletes what these expressions name from what git says and from what is there, one by one, and compares the rest."""

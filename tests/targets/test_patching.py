@@ -103,7 +103,7 @@ def test_a_key_of_a_map_that_is_not_there_is_written_with_it() -> None:
     assert find(body, ("spec", "data", "KEY")) is None, "only one level is made"
 
 
-def test_a_name_that_asks_for_absence_holds_only_for_the_version_that_was_read() -> None:
+def test_a_name_that_asks_for_absence_is_valid_only_for_the_version_that_was_read() -> None:
     """A patch cannot test that a member is absent, so the position would be all that tells such an item."""
     same = {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
     for path in (WEIGHT, ("spec", "http", {"name": None}, "route", {"destination": {"subset": None}}, "weight")):

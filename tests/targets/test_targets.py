@@ -118,7 +118,7 @@ async def test_a_process_that_slept_claims_nothing(cluster: MemoryCluster, now: 
     assert cluster.objects[V2] == before
 
 
-async def test_a_change_carries_the_fence_and_twice_is_once(cluster: MemoryCluster) -> None:
+async def test_a_change_carries_the_fence_and_is_idempotent(cluster: MemoryCluster) -> None:
     await targets(cluster).claim(V2)
     now = targets(cluster, 2)
     await now.change(V2, uid(cluster), [change(3)])
@@ -138,7 +138,7 @@ async def test_the_write_of_a_process_that_was_overtaken_has_no_effect(cluster: 
     assert cluster.objects[V2]["spec"]["replicas"] == 0
 
 
-async def test_a_fence_that_somebody_else_wrote_is_a_lost_claim_and_not_another_process(cluster: MemoryCluster) -> None:
+async def test_a_fence_of_another_writer_is_a_lost_claim_and_not_another_process(cluster: MemoryCluster) -> None:
     """The plan is still in our hands, so reading it again would bring the same, for ever."""
     mine = targets(cluster, 2)
     await mine.claim(V2)
@@ -201,7 +201,7 @@ async def test_a_lost_fence_is_set_again(cluster: MemoryCluster, marks: dict[str
     assert cluster.objects[V2]["metadata"]["labels"][FENCE_LABEL] == "1"
 
 
-async def test_a_process_that_slept_writes_nothing_where_somebody_took_the_fence_off(cluster: MemoryCluster) -> None:
+async def test_a_process_that_slept_writes_nothing_where_the_fence_was_removed(cluster: MemoryCluster) -> None:
     """The number would have told that it is late; without it the plan is asked."""
     late = targets(cluster, 2)
     await late.claim(V2)
