@@ -128,7 +128,7 @@ def test_an_answer_is_taken_for_no_other_command(testbed: Testbed, baseline: dic
         assert ended.differs_from(baseline[CANARY.name].end) == []
 
 
-def test_a_stale_view_is_no_snapshot(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
+def test_a_stale_view_is_not_a_snapshot(testbed: Testbed, baseline: dict[str, Baseline]) -> None:
     """The second process takes over while its stream of VirtualServices is behind by the weights of the first."""
     with testbed.site(BACK_AND_FORTH.name) as site:
         first, second = site.runner, site.add_operator()
