@@ -225,7 +225,7 @@ async def test_what_every_write_says_of_itself() -> None:
     assert json.loads(transport.asked[-1].body or b"")["metadata"]["resourceVersion"] == "7"
 
 
-def test_an_end_that_is_told_late_takes_nothing_from_the_successor() -> None:
+def test_an_end_that_is_reported_late_takes_nothing_from_the_successor() -> None:
     """Kopf has a worker for each object: the end of a plan may be told after the beginning of the one that replaced it."""
     cluster, plan = Kubernetes(Recording({})), Ref(PLANS, "shop", "plan")
 

@@ -113,7 +113,9 @@ async def test_user_and_password_and_headers(tmp_path: Path) -> None:
     assert headers["Accept"] == "application/json"
 
 
-async def test_a_token_that_is_gone_is_said_without_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_token_that_is_gone_is_reported_without_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     token, seen = tmp_path / "token", SeenRequest()
     token.write_text(SECRET)
     async with serving(seen.handle) as url, asking(url, bearerTokenFile=str(token)) as providers:
@@ -297,7 +299,7 @@ async def test_an_answer_that_comes_in_drops_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
-async def test_too_large_is_said_and_not_read_to_its_end(compressed: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+async def test_too_large_is_reported_and_not_read_to_its_end(compressed: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     async def endless(request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse()
         if compressed:
@@ -355,7 +357,7 @@ async def test_another_code(code: int, says: str) -> None:
     ],
     ids=["empty", "HTML", "NaN", "infinite", "deep", "long", "no text"],
 )
-async def test_what_is_not_json_is_no_number(text: str) -> None:
+async def test_what_is_not_json_gives_no_number(text: str) -> None:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(body=text.encode("latin-1"), content_type="application/json")
 

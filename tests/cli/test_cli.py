@@ -73,7 +73,7 @@ def test_lint() -> None:
         ("kind: Pod", "- contains no MigrationPlan (found: Pod)"),
     ],
 )
-def test_what_is_no_plan(text: str, says: str) -> None:
+def test_what_is_not_a_plan(text: str, says: str) -> None:
     done = cutover("lint", "-", stdin=text)
     assert done.returncode == 64
     assert says in done.stderr
@@ -182,7 +182,7 @@ def test_the_wrong_version() -> None:
     assert "'cutover.dev/v1' is not supported; use cutover.dev/v1alpha1" in done.stderr
 
 
-def test_what_a_document_lacks_is_said_at_once() -> None:
+def test_what_a_document_lacks_is_reported_at_once() -> None:
     for name in ("", "metadata: {}\n", "metadata: [x]\n", "metadata: {name: 5}\n"):
         text = GOOD.replace("metadata: {name: good}\n", name).replace("v1alpha1", "v1")
         for verb in ("lint", "explain"):
@@ -205,7 +205,7 @@ def test_a_generated_name_will_do() -> None:
     assert cutover("explain", "-", stdin=text).stdout.startswith("good-\n")
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_bytes(b"kind: \xff")
     done = cutover("lint", str(tmp_path / "plan.yaml"))
     assert done.returncode == 64

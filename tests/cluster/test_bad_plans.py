@@ -86,7 +86,7 @@ steps:
 """
 
 
-def test_all_that_is_missing_is_said_at_once(shop: Shop) -> None:
+def test_all_that_is_missing_is_reported_at_once(shop: Shop) -> None:
     before = shop.objects()
     shop.apply(MISSING)
     shop.refuses(

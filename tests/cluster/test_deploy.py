@@ -264,7 +264,7 @@ steps:
 """
 
 
-def test_bad_patches_are_told_before_anything_is_touched(shop: Shop) -> None:
+def test_bad_patches_are_reported_before_anything_is_changed(shop: Shop) -> None:
     put(shop)
     before = shop.objects()
     shop.apply(BAD)
@@ -284,7 +284,7 @@ def test_bad_patches_are_told_before_anything_is_touched(shop: Shop) -> None:
     assert shop.leftovers() == []
 
 
-def test_what_admission_refuses_is_told_too(shop: Shop) -> None:
+def test_what_admission_refuses_is_reported_too(shop: Shop) -> None:
     kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": shop.namespace}}
     here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": shop.namespace}}}
     rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}

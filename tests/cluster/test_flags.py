@@ -384,7 +384,7 @@ def test_a_config_map_that_vanishes_fails_the_plan_and_the_rest_comes_back(shop:
     assert shop.leftovers() == []
 
 
-def test_what_is_in_the_way_is_said_before_anything_is_touched(shop: Shop) -> None:
+def test_what_is_in_the_way_is_reported_before_anything_is_changed(shop: Shop) -> None:
     put(shop)
     for name, content in (
         ("fixed", {"immutable": True, "data": {"A": "1"}}),

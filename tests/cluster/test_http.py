@@ -84,7 +84,7 @@ def test_a_good_number_lets_it_through_and_a_rotated_token_works(store: Shop, pa
     assert store.leftovers() == []
 
 
-def test_a_bad_number_takes_everything_back_and_nothing_secret_is_said(
+def test_a_bad_number_rolls_everything_back_and_no_secret_is_shown(
     store: Shop, page: JsonServer, other: Operator
 ) -> None:
     before = store.objects()

@@ -36,7 +36,7 @@ steps:
 """
 
 
-def test_what_the_gateways_say_is_told(checkout: Checkout) -> None:
+def test_what_the_gateways_say_is_reported(checkout: Checkout) -> None:
     """A backend that is not there is not ours to judge: the gateway reports it. A parent that is not there reports nothing."""
     shop = checkout.shop
     spec = shop.api.get(checkout.path)["spec"]

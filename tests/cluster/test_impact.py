@@ -36,7 +36,7 @@ def put_quota(shop: Shop, pods: int) -> None:
     until("the quota is counted", counted)
 
 
-def test_a_quota_that_would_refuse_the_pods_is_said_with_its_figures(shop: Shop) -> None:
+def test_a_quota_that_would_refuse_the_pods_is_reported_with_its_figures(shop: Shop) -> None:
     """What is foretold is what the server does: of these pods it takes as many as there is room for, and no more."""
     limits = {"metadata": {"name": "range", "namespace": shop.namespace}, "spec": {"limits": [yaml.safe_load(_LIMITS)]}}
     shop.api.apply({"apiVersion": "v1", "kind": "LimitRange", **limits})

@@ -139,7 +139,7 @@ def test_it_is_stopped_at_any_moment_of_its_beginning(tool: MigrationTool) -> No
     assert tool.left() == []
 
 
-def test_a_missing_secret_is_said_and_waited_for(tool: MigrationTool) -> None:
+def test_a_missing_secret_is_reported_and_waited_for(tool: MigrationTool) -> None:
     url = {"name": "URL", "valueFrom": {"secretKeyRef": {"name": "db", "key": "url"}}}
     job = {"template": tool.template("echo $URL >> LEDGER", env=[url]), "changesNothing": True}
     apply(tool, schema(job))

@@ -63,7 +63,7 @@ def test_no_usable_number_is_never_a_pass(shop: Shop, gauges: object) -> None:
     shop.api.delete(f"{shop.plans}/plan")
 
 
-def test_no_usable_number_fails_when_it_is_told_to(shop: Shop) -> None:
+def test_no_usable_number_fails_when_no_data_means_fail(shop: Shop) -> None:
     for name, problem in PROBLEMS.items():
         shop.apply(_plan({name: problem}, noData="Fail"), name)
     for name, (_, _, note) in PROBLEMS.items():
@@ -73,7 +73,7 @@ def test_no_usable_number_fails_when_it_is_told_to(shop: Shop) -> None:
         assert status.failure.message == f"gate {name}: {note}"
 
 
-def test_a_slow_one_is_said(shop: Shop, cluster: AnyCluster) -> None:
+def test_a_slow_one_is_reported(shop: Shop, cluster: AnyCluster) -> None:
     shop.apply(_plan({"slow": ("hasty", "vector(0)", "")}, successThreshold=1000))
     shop.until(lambda s: "passing samples in a row" in _gate(s, "slow")[1], deadline=20)  # it takes half a second
     cluster.prometheus.signal(signal.SIGSTOP)
@@ -85,7 +85,7 @@ def test_a_slow_one_is_said(shop: Shop, cluster: AnyCluster) -> None:
     shop.api.delete(f"{shop.plans}/plan")
 
 
-def test_a_stale_series_is_no_number(shop: Shop, gauges: object) -> None:
+def test_a_stale_series_is_not_a_number(shop: Shop, gauges: object) -> None:
     name = f'stale{{ns="{shop.namespace}"}}'
     gauges.lines[name] = 1.0  # type: ignore[attr-defined]
     query = f'stale{{ns="{shop.namespace}"}}'
@@ -103,7 +103,7 @@ def _compared(query: str, baseline: str, **fields: object) -> dict[str, object]:
     return {"steps": [{"name": "soak", "check": {}, "gates": [gate]}]}
 
 
-def test_a_ratio_shows_both_values_and_a_baseline_of_nothing_is_no_pass(shop: Shop) -> None:
+def test_a_ratio_shows_both_values_and_a_baseline_of_nothing_is_not_a_pass(shop: Shop) -> None:
     shop.apply(_compared("vector(360)", "vector(300)"), "over")
     shop.apply(_compared("vector(1)", "vector(0)", noData="Fail"), "zero")
     shop.apply(_compared("vector(1)", "no_such_series", noData="Fail"), "empty")

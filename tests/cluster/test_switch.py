@@ -230,7 +230,7 @@ def test_what_another_writer_does_to_the_service(shop: Shop) -> None:
     assert shop.objects() == before
 
 
-def test_what_is_in_the_way_is_said_before_anything_is_touched(shop: Shop) -> None:
+def test_what_is_in_the_way_is_reported_before_anything_is_changed(shop: Shop) -> None:
     put(
         shop,
         FRONT

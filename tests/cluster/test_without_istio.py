@@ -56,7 +56,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     cluster.stop()
 
 
-def test_a_kind_that_is_not_installed_is_said_by_name(bare: Bare) -> None:
+def test_a_kind_that_is_not_installed_is_reported_by_name(bare: Bare) -> None:
     for name, step, says in (
         ("mesh", SHIFT, "VirtualService (networking.istio.io/v1)"),
         ("rules", RULES, "HTTPRoute (gateway.networking.k8s.io/v1)"),

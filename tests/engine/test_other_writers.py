@@ -573,7 +573,7 @@ async def test_a_paused_failure_can_be_rolled_back() -> None:
     assert run.specs() == run.specs_before()
 
 
-async def test_an_empty_request_is_no_request() -> None:
+async def test_an_empty_request_is_not_a_request() -> None:
     run = await shifted()
     edit(
         run,

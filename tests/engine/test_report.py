@@ -77,7 +77,7 @@ async def test_an_end_that_is_there_is_not_judged_later() -> None:
     assert run.status.report == ()
 
 
-async def test_what_was_seen_is_told() -> None:
+async def test_what_was_seen_is_reported() -> None:
     run = start()
     await run.run()
     told = lines(run)

@@ -68,7 +68,7 @@ def test_documents_are_written_as_go_writes_them() -> None:
 
 
 @pytest.mark.parametrize("value", ["x", "<", "é", '"'])
-def test_what_is_too_large_is_told_by_the_bytes_that_are_written(value: str) -> None:
+def test_what_is_too_large_is_reported_by_the_bytes_that_are_written(value: str) -> None:
     each = len(as_go_writes(value).encode()) - 2
     count = LARGEST // each
     small: tuple[Path, Json, Json] = (("data", "small"), ABSENT, "")

@@ -63,7 +63,7 @@ def test_one_number_or_a_note(json_path: str, document: Any, value: float | None
         "$[" + "?(" * 200, "$[?" + "!" * 40 + "@.a]",
     ],
 )  # fmt: skip
-def test_what_is_no_json_path_or_costs_too_much_is_refused(json_path: str) -> None:
+def test_what_is_not_a_json_path_or_costs_too_much_is_refused(json_path: str) -> None:
     with pytest.raises(ValueError, match=r"JSONPath|at least 1|at most 512"):
         gate(json_path)
 

@@ -117,7 +117,7 @@ async def test_one_that_is_being_deleted_is_not_waited_for() -> None:
     assert seen.token != ref.name
 
 
-async def test_another_process_that_is_faster_is_no_sample() -> None:
+async def test_another_process_that_is_faster_gives_no_sample() -> None:
     asking = Asking(source("smoke:hangs"))
     await asking.ask()
     (ref,) = (ref for ref in asking.cluster.objects if ref.resource == JOBS)
@@ -185,7 +185,7 @@ async def test_one_that_vanished_gives_no_number() -> None:
     assert (seen.value, seen.note) == (None, f"Job {name} is gone, and how it ended is unknown")
 
 
-async def test_without_the_right_there_is_no_number() -> None:
+async def test_without_the_permission_there_is_no_number() -> None:
     asking = Asking(source())
     asking.cluster.denied.add(("create", Ref(JOBS, "shop", "")))
     seen = await asking.ask()
@@ -270,7 +270,7 @@ async def test_an_account_that_its_template_names_must_be_there() -> None:
     assert "there is no ServiceAccount tester in namespace shop; create it" in run.status.message
 
 
-async def test_a_template_that_the_server_refuses_is_said_before_the_first_step() -> None:
+async def test_a_template_that_the_server_refuses_is_reported_before_the_first_step() -> None:
     run = Simulation(plan(SOAK.format(template=template("smoke:1"))), put=shop)
 
     def no(ref: Ref, _: Any) -> None:

@@ -61,7 +61,7 @@ def test_verdict(given: Rule, values: list[float | None], verdict: Verdict) -> N
     assert seen(given, *values)[0] is verdict
 
 
-def test_the_reason_is_said() -> None:
+def test_the_reason_is_reported() -> None:
     assert seen(RULE, 0.9) == (Verdict.FAIL, "0.9 is not <= 0.5")
     assert seen(rule(fails_allowed=2), 0.9, 0.8) == (Verdict.FAIL, "0.8 is not <= 0.5, 2 times")
     assert seen(RULE, None) == (Verdict.WAIT, "no answer")

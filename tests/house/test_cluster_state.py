@@ -44,7 +44,7 @@ def leave(home: Path, *pids: tuple[str, int, int]) -> dict[str, Any]:
     return state
 
 
-def test_the_start_tells_processes_of_one_number_apart(sleeper: subprocess.Popen[bytes]) -> None:
+def test_the_start_distinguishes_processes_of_one_number(sleeper: subprocess.Popen[bytes]) -> None:
     begun = started_at(sleeper.pid)
     assert begun > 0
     assert not stop_pid(sleeper.pid, begun + 1)

@@ -56,7 +56,7 @@ def test_each_sentence_is_its_own() -> None:
     assert len({case["lint"] for case in CASES}) == len(CASES)
 
 
-def test_what_yaml_has_read_otherwise_is_said() -> None:
+def test_what_yaml_has_read_otherwise_is_reported() -> None:
     """A key that YAML 1.1 takes for true, and a number that is none; neither gets as far as the API server."""
     spec = copy.deepcopy(GOOD)
     spec["steps"][0]["traffic"] |= yaml.safe_load("{on: 1, weights: [.nan, 100]}")

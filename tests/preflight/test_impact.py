@@ -236,7 +236,7 @@ async def test_the_condition_of_a_plan() -> None:
     assert [found.type for found in run.status.conditions] == ["Succeeded", "Ready", "Reconciling", "Stalled"]
 
 
-async def test_what_was_found_for_one_spec_is_not_said_of_the_next_that_is_refused() -> None:
+async def test_what_was_found_for_one_spec_is_not_reported_of_the_next_that_is_refused() -> None:
     run = Simulation(plan(f"steps: [{ROLL}]"), put=shop)
     mark(run.cluster, V2, ARGO)
     assert await run.run() is Phase.SUCCEEDED
@@ -444,7 +444,7 @@ async def test_fewer_pods_ask_nobody(cluster: MemoryCluster) -> None:
 
 
 @pytest.mark.parametrize("resource", [RESOURCE_QUOTAS, LIMIT_RANGES, DISRUPTION_BUDGETS])
-async def test_what_may_not_be_listed_is_not_said(resource: Resource) -> None:
+async def test_what_may_not_be_listed_is_not_reported(resource: Resource) -> None:
     run = Simulation(plan(f"steps: [{SCALE}]"), put=shop)
     quota(run.cluster, {"pods": "10"}, {"pods": "2"})
     run.cluster.denied = {("list", Ref(resource, "shop", ""))}
@@ -531,7 +531,7 @@ async def test_a_service_and_routes_have_no_pods(cluster: MemoryCluster) -> None
         "{strategy: fast, template: {metadata: {annotations: {a: b}}}}",
     ],
 )
-async def test_what_is_no_pod_is_left_to_the_server_to_refuse(cluster: MemoryCluster, patch: str) -> None:
+async def test_what_is_not_a_pod_is_left_to_the_server_to_refuse(cluster: MemoryCluster, patch: str) -> None:
     quota(cluster, {"pods": "0", "requests.cpu": "0"}, {})
     ranges(cluster, {"type": "Container", "max": {"cpu": "1"}})
     problems, _ = await look(cluster, f"{{name: bad, deploy: {{workload: {{name: shop-v1}}, patch: {patch}}}}}", SCALE)

@@ -79,7 +79,7 @@ async def test_only_those_that_did_not_take_it_are_tried_again(chat: Receiver, t
     assert chat.came == [("t", "m")]
 
 
-async def test_one_that_never_answers_delays_nobody_else(chat: Receiver, tmp_path: Path) -> None:
+async def test_one_that_never_answers_delays_no_other(chat: Receiver, tmp_path: Path) -> None:
     with receiver() as silent:
         silent.code = 0
         files = {"silent": written(tmp_path / "silent", silent.url), "chat": written(tmp_path / "chat", chat.url)}

@@ -34,7 +34,7 @@ async def test_an_event() -> None:
 
 
 @pytest.mark.parametrize("refused_by", ["shop", "all"])
-async def test_what_a_namespace_that_goes_does_not_take_is_said_of_it(refused_by: str) -> None:
+async def test_what_a_terminating_namespace_does_not_take_is_reported_of_it(refused_by: str) -> None:
     sent: list[Any] = []
 
     async def send(namespace: str, event: Any) -> None:

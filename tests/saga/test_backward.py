@@ -59,7 +59,7 @@ def test_an_undo_that_progresses_slowly_is_not_abandoned() -> None:
     assert "made no progress" in walk.status.message
 
 
-def test_a_pod_that_gets_ready_again_and_again_is_no_progress() -> None:
+def test_a_pod_that_gets_ready_again_and_again_is_not_progress() -> None:
     walk = Walk().to("deploy")
     begin = walk.now
     walk.go(deleted_at=begin)

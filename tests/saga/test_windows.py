@@ -112,7 +112,7 @@ def test_outside_nothing_is_claimed() -> None:
     assert walk.go(Done()) == "claim"
 
 
-def test_what_is_missing_is_said_outside_too() -> None:
+def test_what_is_missing_is_reported_outside_too() -> None:
     walk = Walk()
     walk.go(opening=CLOSED)
     walk.go(Again(None, "no such Deployment"), opening=CLOSED)

@@ -142,7 +142,9 @@ def test_a_file_stops_no_start_and_the_log_has_one_sentence_for_it(
     assert SECRET not in str([vars(record) for record in caplog.records])
 
 
-def test_all_that_is_of_no_use_is_said_at_once(tmp_path: Path, files: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_that_is_of_no_use_is_reported_at_once(
+    tmp_path: Path, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server = {
         "url": URL,
         "basic": {"usernameFile": "FILES/nowhere", "passwordFile": "FILES/empty"},

@@ -43,7 +43,7 @@ async def test_a_gate_that_fails_in_the_middle_takes_everything_back() -> None:
     assert run.leftovers() == []
 
 
-async def test_no_data_at_its_end_is_no_pass() -> None:
+async def test_no_data_at_its_end_is_not_a_pass() -> None:
     run = Simulation(plan(SOAK), put=shop)
     run.metrics.answer = lambda _: Sample(None, note="no data")
     begun = run.clock.now()

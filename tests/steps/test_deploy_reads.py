@@ -75,7 +75,7 @@ async def test_what_its_pods_read_must_be_there(cluster: MemoryCluster, text: st
         patched("envFrom: [{configMapRef: {name: gone}}]", replicas=0),
     ],
 )
-async def test_what_is_there_or_need_not_be_is_no_problem(cluster: MemoryCluster, text: str) -> None:
+async def test_what_exists_or_need_not_is_not_a_problem(cluster: MemoryCluster, text: str) -> None:
     assert await step(text).examine(work(cluster)) == []
 
 
@@ -99,7 +99,7 @@ def _waiting(name: str, owner: str, message: str) -> dict[str, Any]:
     return body
 
 
-async def test_a_secret_that_is_not_there_is_told_by_the_kubelets_reason(cluster: MemoryCluster) -> None:
+async def test_a_secret_that_is_not_there_is_reported_by_the_kubelets_reason(cluster: MemoryCluster) -> None:
     """Once it takes long, and of the workload's own pods."""
     cluster.objects[V2]["spec"]["replicas"] = 2
     cluster.put(PODS, _waiting("stranger", "other-77", 'secret "other" not found'))
@@ -114,7 +114,7 @@ async def test_a_secret_that_is_not_there_is_told_by_the_kubelets_reason(cluster
     )
 
 
-async def test_a_rollout_that_gave_up_says_what_its_pods_wait_for(cluster: MemoryCluster) -> None:
+async def test_a_stalled_rollout_says_what_its_pods_wait_for(cluster: MemoryCluster) -> None:
     await do(cluster, V2_2)
     cluster.put(PODS, _waiting("shop-v2-77-x", "shop-v2-77", 'secret "token" not found'))
     gave_up = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}

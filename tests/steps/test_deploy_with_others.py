@@ -59,7 +59,7 @@ async def test_replicas_stay_while_there_is_weight_that_was_not(cluster: MemoryC
     assert cluster.objects[V2]["spec"]["replicas"] == 0
 
 
-async def test_weight_that_was_there_before_is_no_reason(cluster: MemoryCluster) -> None:
+async def test_weight_that_was_there_before_is_not_a_reason(cluster: MemoryCluster) -> None:
     weigh(cluster, 75, 25)
     await do(cluster, SCALE)
     weigh(cluster, 80, 20)
@@ -139,12 +139,12 @@ async def test_a_change_too_large_to_be_kept(cluster: MemoryCluster) -> None:
     assert sentence.endswith("stores at most 1500000; change fewer fields in one step")
 
 
-async def test_a_missing_right_is_said_by_preflight(cluster: MemoryCluster) -> None:
+async def test_a_missing_permission_is_reported_by_preflight(cluster: MemoryCluster) -> None:
     cluster.denied = {("patch", STORE)}
     assert await examine(cluster, STORE_2) == []
 
 
-async def test_a_missing_workload_is_said_by_preflight(cluster: MemoryCluster) -> None:
+async def test_a_missing_workload_is_reported_by_preflight(cluster: MemoryCluster) -> None:
     assert await examine(cluster, "{workload: {kind: StatefulSet, name: gone}, replicas: 1}") == []
 
 
@@ -224,7 +224,7 @@ steps: [{name: a, check: {}, gates: [{name: g, readiness: {workload: {kind: Daem
     assert "there is no DaemonSet store in namespace shop" in run.status.message
 
 
-def test_the_resources_are_told_apart() -> None:
+def test_the_resources_are_distinguished() -> None:
     kinds = {kind: step(f"{{workload: {{kind: {kind}, name: x}}, patch: {{a: 1}}}}").rolls_out().resource for kind in ("Deployment", "StatefulSet", "DaemonSet")}  # fmt: skip
     assert kinds == {"Deployment": DEPLOYMENTS, "StatefulSet": STATEFUL_SETS, "DaemonSet": DAEMON_SETS}
 
@@ -291,7 +291,7 @@ async def test_the_end_of_a_pause_is_taken_back_last(cluster: MemoryCluster) -> 
     assert isinstance(await undo(cluster, text), Done)
 
 
-async def test_what_waited_for_the_end_of_a_pause_is_told(cluster: MemoryCluster) -> None:
+async def test_what_waited_for_the_end_of_a_pause_is_reported(cluster: MemoryCluster) -> None:
     cluster.objects[V2]["spec"] |= {"paused": True, "replicas": 2}
     text = "{workload: {name: shop-v2}, patch: {paused: null}}"
     react(cluster)

@@ -159,7 +159,7 @@ async def test_a_third_value_is_left(cluster: MemoryCluster) -> None:
         await do(cluster)
 
 
-async def test_a_restart_by_hand_during_the_step_hinders_nothing(cluster: MemoryCluster) -> None:
+async def test_a_restart_by_hand_during_the_step_blocks_nothing(cluster: MemoryCluster) -> None:
     await do(cluster)
     body = copy.deepcopy(cluster.objects[V1])
     body["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
@@ -260,7 +260,7 @@ async def test_a_pod_of_the_old_template_that_started_with_our_values_is_replace
     assert await undo(cluster) == Done(ready="3/3")
 
 
-async def test_one_that_is_on_its_way_out_anyway_is_no_reason(cluster: MemoryCluster) -> None:
+async def test_one_that_terminates_anyway_is_not_a_reason(cluster: MemoryCluster) -> None:
     await do(cluster)
     cluster.objects[pods(cluster)[1]]["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
     cluster.objects[pods(cluster)[1]]["status"]["containerStatuses"][0]["restartCount"] = 1
@@ -268,7 +268,7 @@ async def test_one_that_is_on_its_way_out_anyway_is_no_reason(cluster: MemoryClu
     assert mark(cluster) is ABSENT
 
 
-async def test_a_restart_that_was_never_begun_is_no_way_to_miss_such_a_pod(cluster: MemoryCluster) -> None:
+async def test_such_a_pod_is_not_missed_when_the_restart_never_began(cluster: MemoryCluster) -> None:
     """The process died between the values and the restart, and a pod started in between."""
     template = copy.deepcopy(cluster.objects[V1]["spec"]["template"])
     await do(cluster)
@@ -285,7 +285,7 @@ async def test_an_undo_of_nothing_writes_no_value(cluster: MemoryCluster) -> Non
 
 
 @pytest.mark.parametrize("gone", [FLAGS, V1])
-async def test_what_is_gone_hinders_nothing_else(cluster: MemoryCluster, gone: Ref) -> None:
+async def test_what_is_gone_blocks_nothing_else(cluster: MemoryCluster, gone: Ref) -> None:
     await do(cluster)
     settle(cluster)
     cluster.delete(gone)
@@ -402,7 +402,7 @@ async def refused(reload: str = ALL, **changed: dict[str, Any]) -> str:
         ("[{name: shop-v1}, {name: shop-v2}, {name: shop-v9}]", {}, "there is no Deployment shop-v9 in namespace shop"),
     ],
 )
-async def test_what_is_in_the_way_is_said_before_the_first_step(reload: str, changed: Any, says: str) -> None:
+async def test_what_is_in_the_way_is_reported_before_the_first_step(reload: str, changed: Any, says: str) -> None:
     assert says in await refused(reload, **changed)
 
 
@@ -412,7 +412,7 @@ async def test_a_config_map_that_is_not_there() -> None:
     assert "steps[flip].flags: there is no ConfigMap other in namespace shop; create it" in run.status.message
 
 
-async def test_what_the_server_refuses_is_said_in_its_words() -> None:
+async def test_what_the_server_refuses_is_reported_in_its_words() -> None:
     def refuse(ref: Ref, body: Json) -> None:
         del body
         if ref in (FLAGS, V2):
@@ -503,7 +503,7 @@ def test_who_reads_a_key(body: Json, how: str) -> None:
     assert reads(body, "flags", {"DUAL_WRITE": "true"}) == how
 
 
-def test_what_hinders_is_counted_as_the_server_counts() -> None:
+def test_bytes_are_counted_as_the_server_counts_them() -> None:
     body = {"metadata": {"name": "flags"}, "data": {"a": "x" * 1_048_570, "b": "old"}, "binaryData": {"c": "YWJj"}}
     assert value_problems(body, {"b": "new"}) == {}
     assert "would hold 1048578 bytes" in value_problems(body, {"b": "newer"})[""]  # 5 instead of 3, and 3 of c
@@ -522,7 +522,7 @@ def test_values_that_are_long_or_unprintable_are_not_shown() -> None:
     assert step.stages()[0].intent == "set a=b, c=(9 characters), d=(41 characters) in ConfigMap f"
 
 
-async def test_a_snapshot_that_was_not_taken_hinders_no_undo() -> None:
+async def test_a_snapshot_that_was_not_taken_blocks_no_undo() -> None:
     """The process could take the ConfigMap's, not the Deployment's: nothing was written, so nothing is missing."""
     run = Simulation(plan(SPEC.replace("RELOAD", ALL)), put=shop)
     create = run.cluster.create

@@ -22,7 +22,7 @@ CANARY = {"kind": "ReplicaSet", "name": "canary-1", "uid": "uid-canary-1", "cont
 
 
 @pytest.mark.parametrize("stranger", [NIGHTLY, CANARY, None])
-async def test_a_pod_of_another_owner_hinders_neither_direction(stranger: Json) -> None:
+async def test_a_pod_of_another_owner_blocks_neither_direction(stranger: Json) -> None:
     cluster = claimed()
     other = copy.deepcopy(cluster.objects[pods(cluster)[0]])
     await do(cluster)

@@ -195,7 +195,7 @@ async def test_a_failure_says_the_exit_code_and_no_word_of_the_pod() -> None:
     )
 
 
-async def test_a_reason_that_is_no_word_is_not_told() -> None:
+async def test_a_reason_that_is_not_a_word_is_not_shown() -> None:
     bench = Bench(HANGS)
     await bench.to_the_end("do")
     failed = {"type": "Failed", "status": "True", "reason": "see http://evil.example/?password=s3cret"}
@@ -531,7 +531,7 @@ async def test_the_server_is_asked_for_both_jobs() -> None:
     assert bench.jobs() == []
 
 
-async def test_a_policy_that_takes_no_such_job_is_told_and_a_right_that_lacks_is_not_told_twice() -> None:
+async def test_a_policy_that_admits_no_such_job_is_reported_and_a_missing_permission_is_not_reported_twice() -> None:
     def no(_: Ref, __: Any) -> None:
         raise Denied("admission webhook says no")
 

@@ -119,7 +119,7 @@ BACKWARD = [
 
 
 @pytest.mark.parametrize(("name", "expected"), [("notified", FORWARD), ("notified-fails", BACKWARD)])
-async def test_what_is_told_in_order(name: str, expected: list[str]) -> None:
+async def test_what_is_reported_in_order(name: str, expected: list[str]) -> None:
     run = Simulation(plan(NOTIFIED), put=shop)
     await play(story(name), run)
     assert told(run) == expected
@@ -244,7 +244,7 @@ steps: [{name: tell, notify: {provider: mail, message: hello}}]
     ]
 
 
-async def test_a_plan_that_cannot_be_read_is_told_where_its_notifications_can() -> None:
+async def test_a_plan_that_cannot_be_read_still_sends_the_notifications_that_can() -> None:
     body = plan("steps: [{name: a, wait: {for: 0s}}]\nnotifications: [{provider: chat, phases: [Refused]}]")
     run = Simulation(body, put=shop)
     assert await run.run() is Phase.REFUSED

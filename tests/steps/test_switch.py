@@ -282,7 +282,7 @@ async def test_all_that_the_old_side_is_asked_for_is_enough_on_rollback(cluster:
     assert await undo(cluster) == Done(ready="1")
 
 
-async def test_pods_that_have_traffic_before_the_switch_are_told(cluster: MemoryCluster) -> None:
+async def test_pods_that_have_traffic_before_the_switch_are_reported(cluster: MemoryCluster) -> None:
     """The old pods and the new ones share a label, and the Service asks for no other."""
     widened = Switch(service="front", selector={"app": "shop-v1", "side": "green"})
     body = copy.deepcopy(cluster.objects[V2])
@@ -339,7 +339,7 @@ async def test_it_waits_for_the_new_side_and_times_out(cluster: MemoryCluster) -
         ({}, "{colour: green}", "no workload in namespace shop creates pods with app=shop-v1, colour=green; create it"),
     ],
 )
-async def test_what_is_in_the_way_is_said_before_the_first_step(service: Json, labels: str, says: str) -> None:
+async def test_what_is_in_the_way_is_reported_before_the_first_step(service: Json, labels: str, says: str) -> None:
     def put(cluster: MemoryCluster) -> None:
         shop(cluster)
         change(cluster, **service)
@@ -437,7 +437,7 @@ async def test_back_to_a_side_that_was_no_better(cluster: MemoryCluster, left: i
     assert await undo(cluster) == Done(ready=str(left))
 
 
-async def test_endpoints_that_do_not_follow_back_are_told_after_a_while(cluster: MemoryCluster) -> None:
+async def test_endpoints_that_do_not_follow_back_are_reported_after_a_while(cluster: MemoryCluster) -> None:
     await do(cluster)
     name_endpoints(cluster)
     assert isinstance(await undo(cluster, 599), Again)

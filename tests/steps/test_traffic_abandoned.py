@@ -105,7 +105,7 @@ async def test_a_process_that_dies_during_the_release_still_reports_it(more: str
     assert "set only for a while" in run.status.message
 
 
-async def test_nothing_is_said_where_only_weights_stay() -> None:
+async def test_nothing_is_reported_where_only_weights_stay() -> None:
     run = await abandoned("dwell: 1m")
     assert run.status.message == "abandoned on request; not undone: deploy, shift"
     assert [notice for notice in run.recorder.notices if notice.reason == "Left"] == []

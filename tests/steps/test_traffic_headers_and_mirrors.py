@@ -384,7 +384,7 @@ async def test_each_pair_is_shifted_in_the_same_write() -> None:
 # --- what is wrong is said before anything is touched -------------------------------------------------------------------
 
 
-async def test_what_would_surprise_is_told_and_stands_in_nobodys_way() -> None:
+async def test_what_would_surprise_is_reported_and_blocks_no_plan() -> None:
     def change(body: Any) -> None:
         body["http"][0]["route"] += [
             {"destination": {"host": "shop-v1", "subset": "gone"}, "weight": 5},

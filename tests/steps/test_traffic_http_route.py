@@ -96,7 +96,7 @@ async def test_weights_are_shares_of_what_the_pair_has_and_a_weight_that_is_left
     assert seen == [[1, 750, 250], [1, 700, 300], [1, 0, 1000]]
 
 
-async def test_what_is_no_service_of_the_namespace_is_left_alone() -> None:
+async def test_what_is_not_a_service_of_the_namespace_is_left_alone() -> None:
     theirs = [
         {"name": "shop-v1", "namespace": "other", "port": 80, "weight": 7},
         {"name": "shop-v2", "group": "inference.networking.k8s.io", "kind": "InferencePool", "weight": 9},
@@ -225,7 +225,7 @@ async def test_a_crash_right_after_the_last_filter_that_there_is_room_for() -> N
 # --- what is told, and what is refused --------------------------------------------------------------------------------
 
 
-async def test_what_the_gateways_say_against_it_is_told() -> None:
+async def test_what_the_gateways_say_against_it_is_reported() -> None:
     def change(body: Any) -> None:
         body["status"]["parents"].append({
             "parentRef": {"name": "inner"},
@@ -242,7 +242,7 @@ async def test_what_the_gateways_say_against_it_is_told() -> None:
     assert "no gateway serves HTTPRoute shop (status.parents is empty)" in alone
 
 
-async def test_a_gateway_that_serves_a_part_of_it_is_told_and_what_was_said_of_an_older_spec_is_not() -> None:
+async def test_a_gateway_that_serves_a_part_of_it_is_reported_and_what_was_said_of_an_older_spec_is_not() -> None:
     """Who serves a part may go on with what it had, and then no weight that is written moves anything."""
 
     def change(body: Any) -> None:
@@ -257,7 +257,7 @@ async def test_a_gateway_that_serves_a_part_of_it_is_told_and_what_was_said_of_a
     ]
 
 
-async def test_sessions_that_stay_where_they_are_are_told() -> None:
+async def test_sessions_that_stay_where_they_are_are_reported() -> None:
     run = Simulation(spec(), put=put_with(lambda body: body["spec"]["rules"][-1].update(sessionPersistence={})))
     assert await told(run) == [
         (
@@ -306,7 +306,7 @@ TAKES = (
         (lambda spec: spec["rules"][0].update(matches=[{"path": {"value": "/else"}}]), {}, False),
     ],
 )  # fmt: skip
-async def test_an_older_http_route_that_takes_all_of_it_is_told(
+async def test_an_older_http_route_that_takes_all_of_it_is_reported(
     change: Callable[[Any], object],
     metadata: dict[str, str],
     takes: bool,  # noqa: FBT001 -- a parameter
@@ -315,7 +315,7 @@ async def test_an_older_http_route_that_takes_all_of_it_is_told(
     assert found == ([TAKES] if takes else [""])
 
 
-async def test_rules_that_take_from_another_are_told() -> None:
+async def test_rules_that_take_from_another_are_reported() -> None:
     def change(body: Any) -> None:
         two = [{"name": "tenant", "value": "a"}, {"name": "canary", "value": "true"}]
         other = {"backendRefs": [{"name": "help", "port": 80}]}
@@ -483,7 +483,7 @@ async def test_a_definition_that_drops_the_percent_is_seen_before() -> None:
     )
 
 
-async def test_what_the_server_says_against_it_is_said_before() -> None:
+async def test_what_the_server_says_against_it_is_reported_before() -> None:
     def refuse(ref: Ref, body: Any) -> None:
         if ref == RULES and len(body["spec"]["rules"]) > 2:
             raise Denied("policy no-more-rules says no")

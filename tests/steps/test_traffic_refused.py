@@ -91,7 +91,7 @@ async def test_what_a_gateway_refuses_is_taken_back(said: tuple[str, str], *, st
     assert run.leftovers() == []
 
 
-async def test_what_was_said_of_an_older_generation_is_no_answer_and_nobody_is_waited_for() -> None:
+async def test_a_condition_of_an_older_generation_does_not_count_and_is_not_waited_for() -> None:
     run = await at_half()
     say(run, parent(generation(run) - 1, REFUSED))
     assert await run.run() is Phase.SUCCEEDED, run.status

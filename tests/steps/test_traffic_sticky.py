@@ -145,7 +145,7 @@ async def test_an_abort_frees_everybody_in_one_write() -> None:
     assert run.leftovers() == []
 
 
-async def test_what_else_is_said_of_headers_there_stays() -> None:
+async def test_other_header_operations_there_stay() -> None:
     theirs = {"request": {"set": {"version": "2"}}, "response": {"add": {"x-version": "2"}, "remove": ["server"]}}
     run = Simulation(
         spec(after=SOAK), put=put_with(lambda route: route["route"][1].update(headers=copy.deepcopy(theirs)))
@@ -256,7 +256,7 @@ async def test_a_filter_that_may_stand_there_only_once_gets_one_header_more() ->
     assert rules(run)[-1]["backendRefs"][1]["filters"] == [theirs]
 
 
-async def test_rules_that_lose_to_a_cookie_are_told() -> None:
+async def test_rules_that_lose_to_a_cookie_are_reported() -> None:
     def put(cluster: MemoryCluster) -> None:
         shop_with_an_http_route(cluster)
         body = http_route()

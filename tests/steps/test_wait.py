@@ -37,6 +37,6 @@ async def test_a_process_that_takes_over_waits_for_the_rest_only() -> None:
     assert run.clock.now() - begun < timedelta(minutes=5, seconds=2)
 
 
-def test_its_stage_is_told_with_its_time() -> None:
+def test_its_stage_is_reported_with_its_time() -> None:
     (stage,) = parse(plan(FIVE)["spec"]).steps[0].kind.stages()
     assert (stage.intent, stage.dwell) == ("wait for 5m", timedelta(minutes=5))

@@ -173,7 +173,7 @@ async def test_a_late_write_of_the_same_attempt_fails_on_the_value(cluster: Memo
     assert cluster.objects[V2]["spec"]["replicas"] == 5
 
 
-async def test_a_foreign_value_is_left_and_said(cluster: MemoryCluster) -> None:
+async def test_a_foreign_value_is_left_and_reported(cluster: MemoryCluster) -> None:
     await targets(cluster).claim(V2)
     cluster.objects[V2]["spec"]["replicas"] = 7
     with pytest.raises(Foreign) as foreign:
@@ -212,7 +212,7 @@ async def test_a_process_that_slept_writes_nothing_where_the_fence_was_removed(c
     assert cluster.objects[V2]["spec"]["replicas"] == 0
 
 
-async def test_a_lost_claim_beside_another_change_is_said(cluster: MemoryCluster) -> None:
+async def test_a_lost_claim_beside_another_change_is_reported(cluster: MemoryCluster) -> None:
     body = copy.deepcopy(cluster.objects[V2])
     body["spec"]["replicas"] = 7
     cluster.put(DEPLOYMENTS, body)
@@ -231,7 +231,7 @@ async def test_another_object_of_the_same_name_is_not_ours(cluster: MemoryCluste
     assert foreign.value.reason == "TargetReplaced"
 
 
-async def test_a_refused_object_is_told_from_a_lost_race() -> None:
+async def test_a_refused_object_is_distinguished_from_a_lost_race() -> None:
     class Strict(MemoryCluster):
         async def patch(self, ref: Ref, operations: Any, account: str = "") -> Any:
             if any(op.get("value") == -1 for op in operations):

@@ -61,7 +61,7 @@ steps:
 APPROVED = """
 steps:
   - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 1}, gates: [{name: pods, readiness: {percent: 100, for: 10s}}]}
-  - {name: pause, wait: {for: 30s}}
+  - {name: soak, wait: {for: 30s}}
   - {name: ok, approve: {message: "numbers look right?"}}
   - name: shift
     traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [30]}
