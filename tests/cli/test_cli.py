@@ -242,7 +242,7 @@ def test_explain() -> None:
 def test_explain_says_who_is_told() -> None:
     text = cutover("explain", "examples/maintenance-mode.yaml").stdout
     assert (
-        "  throughout: notifies chat on Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused\n" in text
+        "  notifies chat on Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused\n" in text
     )
     assert "     stage: tell chat: The checkout goes into maintenance now.\n" in text
 
@@ -252,7 +252,7 @@ def test_explain_says_what_a_gate_asks() -> None:
         "readiness: {for: 5s}", 'prometheus: {provider: main, query: "up\\n  or vector(1)"}, pass: {max: "1"}'
     )
     done = cutover("explain", "-", stdin=one)
-    assert "1 step, every write" in done.stdout, done.stderr
+    assert "1 step; all writes" in done.stdout, done.stderr
     assert "gate pods: prometheus <= 1\n       queries main: up or vector(1)\n" in done.stdout
 
 
@@ -401,7 +401,7 @@ def test_what_a_run_proved(shop: Shop, cluster: AnyCluster, tmp_path: Path) -> N
         "Performance kept or improved: step shift gate slow: 0.5 (2 against a baseline of 4) is <= 1",
         "No unexpected downtime: guard errors passed at the end of 6 stages and never failed in between",
         "Completed within the window: the first step started ",
-        "Run pre-migration validation: nothing was missing when run 1 began",
+        "Run pre-migration validation: all prerequisites were met when run 1 started",
     ):
         assert line in done.stdout
     file = tmp_path / "report.html"

@@ -72,7 +72,7 @@ class Row:
     policy: str = "Rollback"
     stays: bool = False
     told: str = "RolledBack"
-    message: str = "everything is as it was before"
+    message: str = "all changes were undone"
     before: str = ""
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ ROWS = (
     Row(Pending, told=""),
     Row(Refused, told=""),
     Row(Claiming),
-    _stays(Claiming, "nothing was left to undo"),
+    _stays(Claiming, "no changes to undo"),
     Row(RollingOut),
     _stays(RollingOut, "not undone: deploy"),
     Row(DwellingLong),
@@ -103,8 +103,8 @@ ROWS = (
     _stays(PausedPastNoReturn, "not undone: deploy"),
     Row(RollingBack),
     Row(RollingBack, "Orphan"),  # what has begun to be taken back is taken back
-    _stays(Stuck, "step old cannot be undone (ForeignChange: ", "Rollback"),
-    _stays(Stuck, "step old cannot be undone (ForeignChange: "),
+    _stays(Stuck, "undo of step old is stuck (ForeignChange: ", "Rollback"),
+    _stays(Stuck, "undo of step old is stuck (ForeignChange: "),
     Row(Releasing, stays=True, told="Succeeded", message="all 2 steps are done"),
     Row(Releasing, "Orphan", stays=True, told="Succeeded", message="all 2 steps are done"),
     Row(Reclaiming, before="Succeeded"),
@@ -208,7 +208,7 @@ def _with_its_namespace(testbed: Testbed) -> str:
             return [event["note"] for event in found if event["reason"] in ("Abandoned", "RolledBack")] or None
 
         notes = until("an event about the Namespace is there", told, deadline=10)
-        says = any(words in notes[0] for words in ("not undone: ", "rolled back because "))
+        says = any(words in notes[0] for words in ("not undone: ", "rolled back: "))
         return "" if says and len(notes) == 1 else f"namespace: events {notes}"
 
 

@@ -95,7 +95,7 @@ def test_a_bad_number_rolls_everything_back_and_no_secret_is_shown(
     status = store.until_ended()
     assert status.phase is Phase.ROLLED_BACK
     assert status.failure is not None
-    assert status.failure.message == "gate errors: 0.75 is not <= 0.5"
+    assert status.failure.message == "gate errors failed: 0.75, must be <= 0.5"
     assert store.objects() == before
     assert store.leftovers() == []
     _nothing_secret(store, other)
@@ -154,7 +154,7 @@ def test_the_example(store: Shop, page: JsonServer, failed: int) -> None:
     assert status.phase is (Phase.ROLLED_BACK if failed else Phase.SUCCEEDED)
     if failed:
         assert status.failure is not None
-        assert status.failure.message == "gate payments: 1 is not <= 0"
+        assert status.failure.message == "gate payments failed: 1, must be <= 0"
         assert store.objects() == before
     else:
         assert store.weights() == [0, 100]

@@ -217,7 +217,7 @@ def test_a_gate_that_fails_rolls_the_plan_back(tool: MigrationTool) -> None:
     status = tool.shop.until_ended()
     assert status.phase is Phase.ROLLED_BACK
     assert status.failure is not None
-    assert status.failure.message.startswith("gate smoke: 7 is not <= 0; Job smoke-")
+    assert status.failure.message.startswith("gate smoke failed: 7, must be <= 0; Job smoke-")
     assert tool.done() == ["up", "look", "down"]
     assert tool.left() == []
 

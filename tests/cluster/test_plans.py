@@ -33,7 +33,7 @@ steps:{DEPLOY}{SHIFT}    gates: [{{name: errors, interval: 500ms, prometheus: {{
     assert status.failure is not None
     assert status.failure.reason == "GateFailed"
     assert status.failure.step == "shift"
-    assert "0.9 is not <= 0.5" in status.failure.message
+    assert "0.9, must be <= 0.5" in status.failure.message
     assert shop.objects() == before
     assert shop.leftovers() == []
 

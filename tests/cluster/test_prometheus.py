@@ -108,14 +108,14 @@ def test_a_ratio_shows_both_values_and_a_baseline_of_nothing_is_not_a_pass(shop:
     shop.apply(_compared("vector(1)", "vector(0)", noData="Fail"), "zero")
     shop.apply(_compared("vector(1)", "no_such_series", noData="Fail"), "empty")
     for name, says in {
-        "over": "1.2 (360 against a baseline of 300) is not <= 1.1",
+        "over": "1.2 (360 against a baseline of 300), must be <= 1.1",
         "zero": "the baseline is 0; a ratio needs one above 0",
         "empty": "the baseline: the query returns no series: there is no data, or it is stale",
     }.items():
         status = shop.until_ended(name)
         assert status.phase is Phase.ROLLED_BACK
         assert status.failure is not None
-        assert status.failure.message == f"gate ratio: {says}"
+        assert status.failure.message == f"gate ratio failed: {says}"
 
 
 def test_both_sides_of_a_ratio_are_of_one_instant(shop: Shop) -> None:

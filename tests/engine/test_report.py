@@ -100,7 +100,7 @@ async def test_what_was_seen_is_reported() -> None:
 async def test_a_failed_guard_is_downtime() -> None:
     run = start(burn=0.9)
     assert await run.run() is Phase.ROLLED_BACK
-    assert lines(run)[SuccessCriterion.DOWNTIME] == (Result.NOT_MET, "guard budget: 0.9 is not <= 0.5")
+    assert lines(run)[SuccessCriterion.DOWNTIME] == (Result.NOT_MET, "guard budget failed: 0.9, must be <= 0.5")
 
 
 async def test_a_comparison_that_failed_is_kept_when_it_is_skipped() -> None:
@@ -113,7 +113,7 @@ async def test_a_comparison_that_failed_is_kept_when_it_is_skipped() -> None:
     assert "2 gates skipped on request of alice" in told[SuccessCriterion.VALIDATIONS][1]
     assert told[SuccessCriterion.PERFORMANCE] == (
         Result.NOT_MET,
-        "step shift gate latency: 2 (0.8 against a baseline of 0.4) is not <= 1.1",
+        "step shift gate latency: 2 (0.8 against a baseline of 0.4), must be <= 1.1",
     )
     assert told[SuccessCriterion.DOWNTIME][0] is Result.NOT_MEASURED
     assert "the plan was paused once" in told[SuccessCriterion.DOWNTIME][1]

@@ -119,7 +119,7 @@ async def test_a_failing_number_rolls_the_plan_back() -> None:
     run.metrics.document = lambda _: {"errors": 0.75}
     assert await run.run() is Phase.ROLLED_BACK
     assert run.status.failure is not None
-    assert run.status.failure.message == "gate errors: 0.75 is not <= 0.5"
+    assert run.status.failure.message == "gate errors failed: 0.75, must be <= 0.5"
 
 
 async def test_no_number_is_waited_for() -> None:

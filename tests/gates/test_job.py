@@ -237,7 +237,7 @@ async def test_a_failing_check_rolls_the_plan_back() -> None:
     run = Simulation(plan(SOAK.format(template=template("smoke:exit-3"))), put=shop)
     assert await run.run() is Phase.ROLLED_BACK
     assert run.status.failure is not None
-    assert run.status.failure.message.startswith("gate smoke: 3 is not <= 0; Job smoke-")
+    assert run.status.failure.message.startswith("gate smoke failed: 3, must be <= 0; Job smoke-")
     assert len(_of_gates(run)) == 1, "its logs are kept"
     assert run.leftovers() == []
 

@@ -194,7 +194,7 @@ async def test_a_ratio_fails_and_shows_both_values_and_the_bound() -> None:
     run = answering(360, 300)
     assert await run.run() is Phase.ROLLED_BACK
     assert run.status.failure is not None
-    assert run.status.failure.message == "gate latency: 1.2 (360 against a baseline of 300) is not <= 1.1"
+    assert run.status.failure.message == "gate latency failed: 1.2 (360 against a baseline of 300), must be <= 1.1"
 
 
 async def test_a_baseline_of_nothing_is_never_a_pass() -> None:

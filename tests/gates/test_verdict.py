@@ -62,8 +62,8 @@ def test_verdict(given: Rule, values: list[float | None], verdict: Verdict) -> N
 
 
 def test_the_reason_is_reported() -> None:
-    assert seen(RULE, 0.9) == (Verdict.FAIL, "0.9 is not <= 0.5")
-    assert seen(rule(fails_allowed=2), 0.9, 0.8) == (Verdict.FAIL, "0.8 is not <= 0.5, 2 times")
+    assert seen(RULE, 0.9) == (Verdict.FAIL, "0.9, must be <= 0.5")
+    assert seen(rule(fails_allowed=2), 0.9, 0.8) == (Verdict.FAIL, "0.8, must be <= 0.5; 2 samples failed (failureThreshold 2)")
     assert seen(RULE, None) == (Verdict.WAIT, "no answer")
     assert seen(rule(passes_needed=3), 0.1) == (Verdict.WAIT, "1 of 3 passing samples in a row")
 
@@ -76,7 +76,7 @@ def test_a_sample_that_is_too_old_passes_nothing(interval: int, old: int, *, gua
     tally = observe(given, Tally(), Measurement(value, NOW))
     assert judge(given, tally, NOW + timedelta(seconds=old)).verdict is Verdict.PASS
     late = judge(given, tally, NOW + timedelta(seconds=old + 1))
-    assert (late.verdict, late.message) == (Verdict.WAIT, f"the last sample is {old + 1}s old")
+    assert (late.verdict, late.message) == (Verdict.WAIT, f"the last sample is older than {old}s and is not counted")
 
 
 def test_a_gate_without_a_for_passes_even_when_the_clock_is_slightly_behind() -> None:

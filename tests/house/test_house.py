@@ -103,7 +103,7 @@ def test_every_plan_that_is_shown_is_good(where: str, body: dict[str, Any]) -> N
 def test_every_example_says_what_must_exist_and_grants_the_permissions_it_needs(file: Path) -> None:
     assert f"\n# Before: before/{file.name}\n" in file.read_text()
     lines = list(explain(parse(yaml.safe_load(file.read_text())["spec"])))
-    needed = [yaml.safe_load(line)[0] for line in lines[lines.index("rights the account needs:") + 1 :]]
+    needed = [yaml.safe_load(line)[0] for line in lines[lines.index("permissions the service account needs:") + 1 :]]
     before = yaml.safe_load_all((file.parent / "before" / file.name).read_text())
     assert next(body["rules"] for body in before if body["kind"] == "Role") == needed
 

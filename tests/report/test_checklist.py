@@ -76,7 +76,7 @@ PLANNED = {
     "Verify data consistency": "step smoke",
     "Remove maintenance mode": "step open",
     "Schedule cleanup tasks": "step retire",
-    "Monitor error rates": "guard errors, throughout",
+    "Monitor error rates": "guard errors, during the whole run",
     "Check performance metrics": "step deploy",
 }
 ALREADY = {
@@ -111,7 +111,7 @@ def test_steps_that_are_done_prove_it() -> None:
     items = found(FULL, a_status(a_plan(FULL), Phase.SUCCEEDED))
     for line, proof in (PLANNED | ALREADY).items():
         assert items[line] == (State.PROVEN, proof)
-    says = "nothing was missing when run 3 began, 2026-01-01 22:30 UTC"
+    says = "all prerequisites were met when run 3 started, 2026-01-01 22:30 UTC"
     assert items["Run pre-migration validation"] == (State.PROVEN, says)
     for line in NEVER:
         assert items[line][0] is State.MISSING
@@ -152,14 +152,14 @@ def test_what_is_still_to_come_is_planned() -> None:
     assert items["Smoke test critical paths"] == (State.PLANNED, "step smoke is Pending")
     assert items["Schedule cleanup tasks"] == (State.PLANNED, "step retire is Doing")
     assert items["Enable maintenance mode"][0] is State.PROVEN
-    assert items["Monitor error rates"] == (State.PLANNED, "guard errors, throughout")
+    assert items["Monitor error rates"] == (State.PLANNED, "guard errors, during the whole run")
 
 
 def test_a_bare_plan_misses_all_of_it_and_says_what_would_do() -> None:
     items = found(BARE, a_status(a_plan(BARE), Phase.SUCCEEDED))
     missing = {line for line, (state, _) in items.items() if state is State.MISSING}
     assert missing == items.keys() - {"Run pre-migration validation"}
-    assert items["Prepare rollback scripts"][1] == "a rollback stops at step shift (irreversible)"
+    assert items["Prepare rollback scripts"][1] == "a rollback stops at step shift, which is irreversible"
     assert items["Remove maintenance mode"][1] == "no step turns it on"
     assert all(proof for _, proof in items.values())
 

@@ -27,7 +27,7 @@ JOB = '{name: schema, job: {template: {spec: {template: {spec: {containers: [{na
 TEST = '{name: smoke, job: {changesNothing: true, template: {spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}}}'
 RATIO = "{name: soak, check: {for: 1m}, gates: [{name: slow, prometheus: {query: a, baseline: b}, pass: {ratio: {max: '1'}}}]}"
 GUARD = "guards: [{name: errors, prometheus: {query: a}, pass: {max: '1'}}]"
-FAILED = Failure(step="deploy", stage="1/1", reason="GateFailed", message="gate pods: 0 is not >= 100%")
+FAILED = Failure(step="deploy", stage="1/1", reason="GateFailed", message="gate pods failed: 0, must be >= 100%")
 ABORTED = Failure(step="deploy", stage="1/1", reason="Aborted", message="aborted by bob")
 ON_REQUEST = Failure(reason="RollbackRequested", message="rolled back on request of bob")
 
@@ -152,7 +152,7 @@ CASES = [
     Case(
         SuccessCriterion.VALIDATIONS,
         Result.NOT_MET,
-        "step deploy 1/1: gate pods: 0 is not",
+        "step deploy 1/1: gate pods failed: 0, must be",
         (GATED,),
         end=back(FAILED, PASSED),
     ),
@@ -307,9 +307,9 @@ CASES = [
     Case(
         SuccessCriterion.DOWNTIME,
         Result.NOT_MET,
-        "guard errors: 9",
+        "guard errors failed: 9",
         more=GUARD,
-        end={"tally": RunTally(failed_guard="guard errors: 9")},
+        end={"tally": RunTally(failed_guard="guard errors failed: 9")},
     ),
     Case(
         SuccessCriterion.DOWNTIME,
@@ -318,7 +318,7 @@ CASES = [
         more=GUARD,
         end=back(ABORTED, RunTally(guarded_stages=2)),
     ),
-    Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "what depends on Deployment shop is not known here"),
+    Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "what depends on Deployment shop cannot be checked"),
     Case(SuccessCriterion.DEPENDENCIES, Result.NOT_MEASURED, "no step writes an object", (TEST,)),
 ]
 

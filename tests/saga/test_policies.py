@@ -58,7 +58,7 @@ def test_a_success_past_the_point_of_no_return_is_not_rolled_back(*, irreversibl
     said = walk.go(requests=(Request(RequestVerb.ROLLBACK, "1"),))
     record = walk.status.requests[-1]
     if irreversible:
-        assert (record.answer, record.message) == (Answer.REJECTED, "step deploy is done and cannot be undone")
+        assert (record.answer, record.message) == (Answer.REJECTED, "step deploy is done and is irreversible")
         assert walk.is_(Phase.SUCCEEDED)
     else:
         assert (record.answer, said) == (Answer.ACCEPTED, "reclaim")

@@ -90,7 +90,7 @@ class Walk:
 
 
 def gate(verdict: Verdict, *, guard: bool = False) -> GateStatus:
-    return GateStatus(name="errors", verdict=verdict, message="0.9 is not <= 0.5", guard=guard)
+    return GateStatus(name="errors", verdict=verdict, message="0.9, must be <= 0.5", guard=guard)
 
 
 # --- what done steps have left, and is looked after ---------------------------------------------------------------------
@@ -467,7 +467,7 @@ def test_a_paused_plan_also_says_that_its_spec_cannot_be_read(why: str) -> None:
     held = walk.status
     for _ in range(2):
         walk.status = unreadable(walk.status, "the CRD is older", Inputs(), walk.now).status
-    assert walk.status.message == f"{held.message}; and the plan cannot go on with this spec: the CRD is older"
+    assert walk.status.message == f"{held.message}; and the plan cannot continue with this spec: the CRD is older"
     assert (walk.status.phase, walk.status.reason) == (held.phase, held.reason)
     walk.go()
     assert walk.status.message == held.message
@@ -477,7 +477,7 @@ def test_what_is_asked_of_a_plan_whose_spec_cannot_be_read_is_answered_later() -
     walk, abort = Walk().to("shift"), (Request(RequestVerb.ABORT, "1"),)
     for _ in range(2):
         walk.status = unreadable(walk.status, "the CRD is older", Inputs(requests=abort), walk.now).status
-    assert walk.status.message == "the CRD is older; abort will be answered as soon as the plan can go on with its spec"
+    assert walk.status.message == "the CRD is older; abort will be answered as soon as the plan can continue with its spec"
     assert walk.go(requests=abort) == "undo shift"
 
 

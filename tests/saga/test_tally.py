@@ -118,7 +118,7 @@ def test_of_comparisons_the_last_word_counts_and_the_latest_are_kept() -> None:
 
 def test_a_comparison_that_failed_is_not_pushed_out_by_those_that_passed() -> None:
     walk = Walk().to("shift")
-    slow = replace(PASS, name="slow", compared=True, message="9 is not <= 0.5")
+    slow = replace(PASS, name="slow", compared=True, message="9, must be <= 0.5")
     walk.go(gates=(replace(slow, verdict=Verdict.FAIL),))
     many = [replace(PASS, name=f"gate-{at}", compared=True) for at in range(REMEMBERED)]
     _record_comparisons(draft := Draft(RULES, walk.status, Inputs(), walk.now), many)
@@ -145,12 +145,12 @@ def test_a_comparison_that_was_skipped_has_not_passed_because_it_did_in_an_earli
 @pytest.mark.parametrize("guard", [False, True])
 def test_what_has_failed_is_kept(guard: bool) -> None:  # noqa: FBT001 -- a parameter of the test
     walk = Walk().to("shift")
-    failed = replace(PASS, verdict=Verdict.FAIL, compared=True, guard=guard, message="9 is not <= 0.5")
+    failed = replace(PASS, verdict=Verdict.FAIL, compared=True, guard=guard, message="9, must be <= 0.5")
     walk.go(gates=() if guard else (failed,), guards=(failed,) if guard else ())
     assert walk.status.failure is not None
     (kept,) = seen(walk).comparisons
-    assert (kept.step, kept.passed, kept.message) == ("" if guard else "shift", False, "9 is not <= 0.5")
-    assert seen(walk).failed_guard == ("guard errors: 9 is not <= 0.5" if guard else "")
+    assert (kept.step, kept.passed, kept.message) == ("" if guard else "shift", False, "9, must be <= 0.5")
+    assert seen(walk).failed_guard == ("guard errors failed: 9, must be <= 0.5" if guard else "")
     assert seen(walk).gates_failed == (0 if guard else 1)
 
 

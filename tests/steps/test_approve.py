@@ -38,7 +38,7 @@ async def test_each_approval_is_of_one_step_and_survives_the_process() -> None:
 
 def test_its_stage_shows_what_is_approved() -> None:
     (stage,) = parse(plan(TWO)["spec"]).steps[0].kind.stages()
-    assert (stage.intent, stage.needs_approval, stage.dwell) == ("approval: numbers fine?", True, timedelta())
+    assert (stage.intent, stage.needs_approval, stage.dwell) == ('approval "numbers fine?"', True, timedelta())
 
 
 async def test_a_pause_and_a_resume_after_days_do_not_end_it() -> None:

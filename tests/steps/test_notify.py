@@ -126,7 +126,7 @@ async def test_what_is_reported_in_order(name: str, expected: list[str]) -> None
     last = run.messenger.posted[-1][1]
     assert last.title == f"MigrationPlan shop/shop-v2: {run.phase}"
     if run.phase is Phase.ROLLED_BACK:
-        assert "gate errors: 0.9 is not <= 0.5" in last.text
+        assert "gate errors failed: 0.9, must be <= 0.5" in last.text
         assert last.tone is Tone.FAILURE
     else:
         assert last.tone is Tone.SUCCESS

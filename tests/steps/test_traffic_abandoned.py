@@ -172,7 +172,7 @@ async def test_a_mirror_to_another_destination_is_the_users() -> None:
     put = put_with(lambda body: body["http"][0].update(mirror={"host": "recorder"}, mirrors=[THEIRS]))
     run = Simulation(spec(MIRROR), put=put)
     assert await run.run() is Phase.SUCCEEDED
-    assert of_started(run) == "run 1 begins; nothing is missing"
+    assert of_started(run) == "run 1 started; all prerequisites are met"
 
 
 @pytest.mark.parametrize("more", [MATCH, MIRROR])

@@ -400,7 +400,7 @@ async def test_what_would_surprise_is_reported_and_blocks_no_plan() -> None:
     started = next(notice for notice in run.recorder.notices if notice.reason == "Started")
     assert started.warning
     assert started.message == (
-        "run 1 begins; nothing is missing, but note: "
+        "run 1 started; warnings: "
         "steps[shift].traffic: route all comes before route primary and matches every request, so primary gets none; "
         "move it below; "
         "steps[shift].traffic: the weights of route primary add up to 110, and Istio reads each as its share of that sum, "

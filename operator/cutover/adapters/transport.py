@@ -124,7 +124,7 @@ class HttpTransport:
             async with session.request(request.method, self._server + request.path, **content) as response:
                 return Response(response.status, response.headers, await response.read(), login)
         except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:  # RuntimeError: closed while in use
-            raise Unavailable(f"{request.method} {request.path}: {type(error).__name__}") from error
+            raise Unavailable(f"{request.method} {request.path}: {_cause(error)}") from error
 
     async def lines(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The lines of an answer that continues; of the usual limits of time only that of connecting applies."""
@@ -141,3 +141,21 @@ class HttpTransport:
             if session is not None:
                 await session.close()
         self._session = self._former = None
+
+
+def _cause(error: Exception) -> str:
+    """Why no answer came, in plain words; the order matters, for these errors are kinds of each other."""
+    match getattr(error, "os_error", error), error:
+        case TimeoutError(), _:
+            return "timed out"
+        case ConnectionRefusedError(), _:
+            return "connection refused"
+        case _, aiohttp.ClientSSLError():
+            return "the TLS connection failed"
+        case _, aiohttp.ClientConnectorDNSError():
+            return "its host name cannot be resolved"
+        case _, aiohttp.ClientConnectorError():
+            return "cannot connect"
+        case _, aiohttp.ServerDisconnectedError() | OSError():
+            return "connection lost"
+    return type(error).__name__

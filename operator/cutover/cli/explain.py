@@ -1,4 +1,4 @@
-"""Describes a plan before it runs: steps, stages, gates, every write, the rollback order, the rights it needs. Pure; for `cutover explain`."""
+"""Describes a plan before it runs: steps, stages, gates, every write, the rollback order, the permissions it needs. Pure; for `cutover explain`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cutover.schema.model import show_duration
 
 def explain(plan: Plan) -> Iterator[str]:
     """Line by line, indented by level."""
-    yield f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}, every write as ServiceAccount {plan.service_account_name}"
+    yield f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}; all writes are made as ServiceAccount {plan.service_account_name}"
     for guard in plan.guards:
-        yield from _gate("  throughout: guard", guard)
+        yield from _gate("  guard", guard, " (whole run)")
     for notification in plan.notifications:
-        yield f"  throughout: notifies {notification.provider} on {', '.join(notification.phases)}"
+        yield f"  notifies {notification.provider} on {', '.join(notification.phases)}"
     for number, step in enumerate(plan.steps, 1):
         kind, rule = step.kind, step.rule()
         yield f"{number}. {step.name} ({kind.key}){f': {step.description}' if step.description else ''}"
@@ -36,7 +36,7 @@ def explain(plan: Plan) -> Iterator[str]:
         )
     back = [step.name for step in reversed(plan.steps) if step.kind.undoes]
     yield f"rollback order: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
-    yield "rights the account needs:"
+    yield "permissions the service account needs:"
     yield from (f"  {line}" for line in _rights(plan))
 
 
@@ -50,12 +50,12 @@ def _flow(rule: dict[str, list[str]]) -> str:
     return yaml.safe_dump(rule, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
-def _gate(lead: str, gate: Any) -> Iterator[str]:
+def _gate(lead: str, gate: Any, scope: str = "") -> Iterator[str]:
     rule, source = gate.rule(), gate.source
-    parts = [f"{lead} {rule.name}: {source.key} {rule.bound}"]
+    parts = [f"{lead} {rule.name}{scope}: {source.key} {rule.bound}"]
     if rule.sustain:
         parts.append(f"for {show_duration(rule.sustain)}")
     if rule.passes_needed > 1:
-        parts.append(f"{rule.passes_needed} times in a row, every {show_duration(rule.interval)}")
+        parts.append(f"{rule.passes_needed} consecutive samples, every {show_duration(rule.interval)}")
     yield ", ".join(parts)
     yield from (f"       queries {source.provider()}: {' '.join(question.split())}" for question in source.queries())

@@ -28,7 +28,7 @@ from cutover.targets.finalizer import set_finalizer
 async def examine(context: CommandContext) -> Outcome:
     """Find everything that is missing; when nothing is, add the finalizer."""
     look = replace(context, cluster=preflight.cached(context.cluster))
-    # First: a spec that has been applied already needs no account and no rights any more.
+    # First: a spec that has been applied already needs no account and no permissions any more.
     if await _already_applied(context, look.cluster):
         return Done(skip=True)
     contexts = [look.step_context(at) for at in range(len(context.plan.steps))]
@@ -37,10 +37,10 @@ async def examine(context: CommandContext) -> Outcome:
         return Again(None, "; ".join(map(str, problems)))
     for ref in context.all_targets():
         if owner := await look.targets().claimed_by(ref):
-            return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; this one starts when that has ended")
+            return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; waiting for it to end")
     # The finalizer comes before the first claim: a deletion from here on must release what was claimed.
     await set_finalizer(context.cluster, context.ref, context.body, wanted=True)
-    note = f"nothing is missing, but note: {'; '.join(map(str, found.problems))}" if found.problems else ""
+    note = f"warnings: {'; '.join(map(str, found.problems))}" if found.problems else ""
     return Done(message=note, risks=found.risks)
 
 
@@ -140,7 +140,7 @@ async def _changed_since_success(context: CommandContext) -> str:
 async def release(context: CommandContext) -> Outcome:
     """After a success leave its label and keep the snapshots for a while; after anything else delete them.
 
-    Each part is harmless twice, and after a crash the whole command comes again. The snapshots are deleted last: what an
+    Each part is idempotent, because after a crash the whole command is carried out again. The snapshots are deleted last: what an
     abandoned plan leaves behind is known only from them.
     """
     abandoned, succeeded = context.status.phase is Phase.ABANDONED, _has_succeeded(context)

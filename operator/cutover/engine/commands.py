@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 async def carry_out(context: CommandContext, command: Command, prefetched: Any) -> Outcome:
-    """Carry out a command, or look how far it is. Raises Superseded when another process drives the plan, and nothing else."""
+    """Carry out a command, or check its progress. Raises Superseded when another process drives the plan, and nothing else."""
     try:
         return await _act(context, command, prefetched)
     except (OutsideError, PlanError, Foreign, Broken) as error:

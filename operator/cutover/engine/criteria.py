@@ -237,11 +237,11 @@ def _dependencies(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
     names = dict.fromkeys(f"{to.resource.kind} {to.name}" for step in plan.steps for to in step.kind.touches())
     if not names:
-        return Result.NOT_MEASURED, "no step writes an object; what depends on its Jobs is not known here"
+        return Result.NOT_MEASURED, "no step writes an object; what depends on its Jobs cannot be checked"
     drift = next((risk.message for risk in status.conditions if risk.type == RISKS[0]), "")
     also = f"; {RISKS[0]}: {drift.splitlines()[0]}" if drift else ""
     advice = "kubectl cutover impact lists the Services, routes, autoscalers and plans around them"
-    return Result.NOT_MEASURED, f"what depends on {', '.join(names)} is not known here; {advice}{also}"
+    return Result.NOT_MEASURED, f"what depends on {', '.join(names)} cannot be checked; {advice}{also}"
 
 
 def _gates(count: int) -> str:

@@ -58,7 +58,7 @@ async def target_problem(context: CommandContext) -> Failed | Pause | None:
 async def enforce(context: CommandContext) -> Outcome:
     """Restore what done steps have set, by carrying out their last stage again, as long as that was in effect.
 
-    Harmless twice, as that stage is. A step is left out once a later one has taken a snapshot of one of its fields: from
+    Idempotent, as that stage is. A step is left out once a later one has taken a snapshot of one of its fields: from
     then on that field belongs to the later step. Where that snapshot is lost, any of them may.
     """
     for at, step in enumerate(context.status.steps):

@@ -64,7 +64,7 @@ class Driver:
         """One turn.
 
         Returns:
-            When to look again if nothing happens before; None: only an event can bring news.
+            When to take the next turn if nothing happens before; None: only an event can bring news.
 
         Raises:
             Unavailable: the API server gave no answer; try again later.

@@ -31,7 +31,7 @@ def outcome_of(command: Command, error: OutsideError | PlanError | Foreign | Bro
         case Conflict():
             return Again(_SOON, str(error))
         case Unavailable():
-            return Again(max(_LATER, error.retry_after), f"no answer: {error}")
+            return Again(max(_LATER, error.retry_after), f"the API server is unavailable: {error}")
     return Again(_LATER, f"internal error: {error}")
 
 

@@ -69,7 +69,7 @@ class PlanCache:
         return self.spec[1:]
 
     def spec_problem(self, name: str, spec: Json, *, has_finalizer: bool) -> str:
-        """Why a plan that is active, or abandoned and not released yet, cannot go on with this spec; empty when it can."""
+        """Why a plan that is active, or abandoned and not released yet, cannot continue with this spec; empty when it can."""
         plan, spec_hash = self.read_spec(name, spec)
         phase = self.status.phase
         if phase not in ACTIVE and not (phase is Phase.ABANDONED and has_finalizer):
@@ -152,7 +152,7 @@ class PlanCaches:
 
 
 def visible_part(status: Status, plan: Plan) -> object:
-    """What is worth a save of its own, because people look at it.
+    """What is worth a save of its own, because it is shown.
 
     Verdicts and why a number is missing, ready pods, what the plan waits for, and when a long dwell began.
     """

@@ -1,7 +1,7 @@
 """Saves the status of a plan and publishes the events of a turn. Called by the driver, and where a plan has no readable spec.
 
 What matters is saved at once. What a crash may lose (samples, messages of waiting) is saved along with the next thing that
-matters, or when what people look at has changed, at most every ten seconds.
+matters, or when what is shown has changed, at most every ten seconds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Saver:
         """Save a status at the version that was read; no request when it is saved already.
 
         Raises:
-            Conflict: somebody else has written the plan since.
+            Conflict: another writer has written the plan since.
         """
         now = self._clock.now()
         shown = present(status, now)
@@ -53,12 +53,12 @@ class Saver:
             cache.run, cache.run_cache = shown.run.number, RunCache()
 
     async def save_lazily(self, ref: Ref, cache: PlanCache, plan: Plan) -> None:
-        """Save what people look at when it has changed, but not often."""
+        """Save what is shown when it has changed, but not often."""
         if self._visible_change(cache, plan) and (cache.saved_at is None or self._clock.now() - cache.saved_at >= LAZY):
             await self.save(ref, cache, cache.status)
 
     def next_lazy_save(self, cache: PlanCache, plan: Plan, now: datetime) -> timedelta | None:
-        """When what people look at should be saved; None when it has not changed."""
+        """When what is shown should be saved; None when it has not changed."""
         if cache.saved_at is None or not self._visible_change(cache, plan):
             return None
         return max(cache.saved_at + LAZY - now, timedelta(seconds=1))

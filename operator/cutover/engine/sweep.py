@@ -1,6 +1,6 @@
 """Deletes snapshots and Jobs that nothing else deletes. Called by `app.py` when a process starts to work.
 
-There are two kinds of them: those of a plan that is gone without having ended, because somebody removed our finalizer, and
+There are two kinds of them: those of a plan that is gone without having ended, because our finalizer was removed by hand, and
 snapshots that a process wrote late, after another one had ended the run and deleted its own. A new object has no fence that
 makes a late write fail. It does no harm, and the process that wrote it deletes it, unless it died.
 """

@@ -55,7 +55,7 @@ class PlanWithoutSpec:
             outcome: what is wrong with the spec, as the outcome of the examination of a plan that has not begun.
 
         Returns:
-            When to look again if nothing happens before.
+            When to take the next turn if nothing happens before.
         """
         last_command: Verb | None = None
         while True:

@@ -20,7 +20,7 @@ class Pending:
     Attributes:
         token: identifies the measurement when the source is asked again.
         after: seconds until the source is asked again, unless the measurement ends before.
-        note: what it waits for, for people.
+        note: what it waits for, as shown.
     """
 
     token: str
@@ -55,7 +55,7 @@ class GateContext:
 
 
 class Source(Model):
-    """One source of measurements: the fields people write under its key, and how it measures.
+    """One source of measurements: the fields under its key, and how it measures.
 
     Attributes:
         key: the key in a gate.
@@ -113,7 +113,7 @@ class Source(Model):
         return ""
 
     def queries(self) -> tuple[str, ...]:
-        """Its queries to that provider, one per line, for people."""
+        """Its queries to that provider, one per line, as shown."""
         return ()
 
     def baseline_query(self) -> str:

@@ -84,7 +84,7 @@ class Readiness(Source):
         value = 100.0 * max(0, ready) / rollout.wanted
         message = f"{max(0, ready)} of {rollout.wanted} pods of {ref} are ready"
         if rollout.by_hand and not rollout.complete:
-            message += "; its updateStrategy is OnDelete, so a pod gets the new template when somebody deletes it"
+            message += "; its updateStrategy is OnDelete, so a pod gets the new template only when it is deleted"
         return Measurement(value, now, message)
 
     async def _restarted(self, context: GateContext, ref: Ref, body: Json) -> int:

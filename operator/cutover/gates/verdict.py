@@ -126,12 +126,12 @@ def _verdict(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdi
         return Verdict.FAIL, _why_failed(rule, tally, shown)
     if seen is None:
         return Verdict.WAIT, "no sample yet"
-    if now - seen.at > max(2 * rule.interval, FRESH):
-        return Verdict.WAIT, f"the last sample is {(now - seen.at).total_seconds():.0f}s old"
+    if now - seen.at > (valid := max(2 * rule.interval, FRESH)):
+        return Verdict.WAIT, f"the last sample is older than {valid.total_seconds():.0f}s and is not counted"
     if seen.value is None and rule.no_data is NoData.WAIT:
         return Verdict.WAIT, seen.note
     if tally.passes == 0:
-        return Verdict.WAIT, seen.note or f"{shown} is not {rule.bound}"
+        return Verdict.WAIT, seen.note or f"{shown}, must be {rule.bound}"
     if waits := _not_long_enough(rule, tally, now):
         return Verdict.WAIT, waits
     return Verdict.PASS, seen.note if seen.value is None else f"{shown} is {rule.bound}"
@@ -139,10 +139,10 @@ def _verdict(rule: Rule, tally: Tally, now: datetime, value: str) -> tuple[Verdi
 
 def _why_failed(rule: Rule, tally: Tally, shown: str) -> str:
     seen = tally.last
-    note, number = seen.note if seen else "", f"{shown} is not {rule.bound}"
+    note, number = seen.note if seen else "", f"{shown}, must be {rule.bound}"
     what = note if seen and seen.value is None else f"{number}; {note}" if note else number
-    times = f", {tally.fails} times" if tally.fails > 1 else ""
-    return f"{what}{times}"
+    samples = f"; {tally.fails} samples failed (failureThreshold {rule.fails_allowed})" if tally.fails > 1 else ""
+    return f"{what}{samples}"
 
 
 def _not_long_enough(rule: Rule, tally: Tally, now: datetime) -> str:
@@ -151,7 +151,7 @@ def _not_long_enough(rule: Rule, tally: Tally, now: datetime) -> str:
         return f"{tally.passes} of {rule.passes_needed} passing samples in a row"
     if rule.sustain and tally.since is not None and now - tally.since < rule.sustain:
         remaining = rule.sustain - (now - tally.since)
-        return f"passes, and must keep passing for {remaining.total_seconds():.0f}s"
+        return f"passing; must hold for another {remaining.total_seconds():.0f}s"
     return ""
 
 

@@ -45,6 +45,6 @@ def message_of(plan: Json, phase: Phase) -> Message:
     text = status.get("message") or status.get("reason") or ""
     why = (status.get("failure") or {}).get("message", "")
     if why and why not in text:
-        text = f"{text}; because {why}"
+        text = f"{text}; cause: {why}"
     name = f"{metadata['namespace']}/{metadata['name']}"
     return Message(f"MigrationPlan {name}: {phase}", text[:_LONGEST], _TONES.get(phase, Tone.INFO))

@@ -115,7 +115,7 @@ class _Evidence:
             return State.MISSING, f"{names} was not evaluated to the end: the plan is {phase}"
         if phase is Phase.SUCCEEDED and not (self.status.tally and self.status.tally.guarded_stages):
             return State.MISSING, f"{names} was not evaluated: no step had anything to do"
-        proof = f"{names}, throughout{f'; {steps_named(steps)}' if steps else ''}"
+        proof = f"{names}, during the whole run{f'; {steps_named(steps)}' if steps else ''}"
         return State.PROVEN if phase is Phase.SUCCEEDED else State.PLANNED, proof
 
 
@@ -134,18 +134,19 @@ def checklist(plan: Plan, status: Status | None = None) -> tuple[Line, ...]:
 
 def _backup(evidence: _Evidence) -> _Finding:
     return evidence.named(
-        "backup", "no step copies data: add a Job named backup first; of objects, snapshots keep each changed field"
+        "backup", "no step backs up data; add a job step named backup (snapshots cover only the changed fields of objects)"
     )
 
 
 def _staging(evidence: _Evidence) -> _Finding:
     del evidence
-    return State.MISSING, "not known here: apply the same plan in a staging namespace first"
+    return State.MISSING, "cannot be verified; apply the same plan in a staging namespace first"
 
 
 def _rollback(evidence: _Evidence) -> _Finding:
     if walls := [step.name for step in evidence.plan.steps if step.irreversible]:
-        return State.MISSING, f"a rollback stops at {steps_named(walls)} (irreversible)"
+        which = "which is irreversible" if len(walls) == 1 else "which are irreversible"
+        return State.MISSING, f"a rollback stops at {steps_named(walls)}, {which}"
     back = [step.name for step in reversed(evidence.plan.steps) if step.kind.undoes]
     rehearsed = any(
         line.criterion is SuccessCriterion.ROLLBACK and line.result is Result.MET for line in evidence.status.report
@@ -175,7 +176,7 @@ def _notified(evidence: _Evidence) -> _Finding:
 def _documented(evidence: _Evidence) -> _Finding:
     bare = [step.name for step in evidence.plan.steps if not step.description]
     if bare:
-        return State.MISSING, f"no description: {steps_named(bare)}; documents elsewhere are not known here"
+        return State.MISSING, f"steps without a description: {', '.join(bare)} (external documents cannot be checked)"
     return State.PROVEN, "each step has a description"
 
 
@@ -204,10 +205,10 @@ def _closed(evidence: _Evidence) -> _Finding:
 def _preflight(evidence: _Evidence) -> _Finding:
     run, status = evidence.status.run, evidence.status
     if evidence.started and run is not None:
-        return State.PROVEN, f"nothing was missing when run {run.number} began, {moment(run.started_at)}"
+        return State.PROVEN, f"all prerequisites were met when run {run.number} started, {moment(run.started_at)}"
     if status.phase is Phase.REFUSED:
         return State.MISSING, status.message
-    return State.PLANNED, "objects, rights, routes and capacity are checked before the first step"
+    return State.PLANNED, "objects, permissions, routes and capacity are checked before the first step"
 
 
 def _scripts(evidence: _Evidence) -> _Finding:
@@ -249,7 +250,7 @@ def _smoked(evidence: _Evidence) -> _Finding:
 
 def _errors(evidence: _Evidence) -> _Finding:
     return evidence.measured(
-        r"error|fail|5\.\.|5xx", "no guard or gate measures errors; add a guard, which is evaluated throughout"
+        r"error|fail|5\.\.|5xx", "no guard or gate measures errors; add a guard, which is evaluated during the whole run"
     )
 
 
@@ -276,7 +277,7 @@ def _opened(evidence: _Evidence) -> _Finding:
 
 def _lessons(evidence: _Evidence) -> _Finding:
     del evidence
-    return State.MISSING, "up to people; kubectl cutover report --html saves the evidence"
+    return State.MISSING, "manual; kubectl cutover report --html saves the evidence"
 
 
 def _cleanup(evidence: _Evidence) -> _Finding:

@@ -139,7 +139,7 @@ def to_document(summary: PlanSummary) -> Json:
 
 
 def human_duration(span: timedelta) -> str:
-    """A duration for people, in two units at most."""
+    """A duration as it is shown, in two units at most."""
     seconds = span.total_seconds()
     if seconds < 60:  # noqa: PLR2004 -- a minute
         return f"{seconds:.1f}s"

@@ -143,7 +143,7 @@ class Shift:
             stages.append(Stage(rule, reached, weight / WHOLE, frozenset(always | keeps)))
         if self.matched or self.sticky:
             removal = f"remove the header route to {self.to}" if self.matched else ""
-            release = "stop keeping visitors on their side" if self.sticky else ""
+            release = "remove session stickiness" if self.sticky else ""
             intent = " and ".join(filter(None, (removal, release)))
             rule = StageRule(intent, weight=self.weights[-1], cleanup=True)
             stages.append(Stage(rule, len(self.weights), self.weights[-1] / WHOLE, last=True))

@@ -1,7 +1,7 @@
 """The saga: what may happen to a plan, and what is done next. Pure, and the first file to read.
 
 `advance` takes the rules of a plan, its status, what came in, and the time; it returns the new status, at most one
-command, when to look again, and the events for people. It knows no kind, no clock, no I/O. The two tables of `tables.py`
+command, when the next turn is due, and the events to publish. It knows no kind, no clock, no I/O. The two tables of `tables.py`
 hold every legal transition; a pair that is not in them is refused by name and changes nothing.
 
 The driver saves the returned status *before* it carries out the command. So a command is always one that the saved status

@@ -1,6 +1,6 @@
 """Rolling back: steps that may have changed something are undone, the last one first. Called by `advance`.
 
-Traffic is undone ahead of its turn where that is safe: it brings users relief, and later steps may take long to undo.
+Traffic is undone ahead of its turn where that is safe: users benefit at once, and later steps may take long to undo.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cutover.saga.tables import TOUCHED, PlanEvent, StepEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
-from cutover.status.status import Current, Phase, StepState, cause_of
+from cutover.status.status import Current, Phase, StepState
 
 
 def backward(draft: Draft, verb: RequestVerb | None = None) -> Turn:
@@ -41,7 +41,7 @@ def _next(draft: Draft) -> Turn:
     left = _remaining(draft)
     if not left:
         _no_longer_stuck(draft)
-        return _stop_at_point_of_no_return(draft, limit) if limit >= 0 else release(draft, "everything is undone")
+        return _stop_at_point_of_no_return(draft, limit) if limit >= 0 else release(draft, "all changes were undone")
     at = _next_undo(draft, left[0])
     if steps[at].state is not StepState.UNDOING or at != _undo_in_progress(draft):
         return _announce_undo(draft, at)
@@ -90,7 +90,7 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
         case Done(message=message):
             _no_longer_stuck(draft)
             draft.step_event(at, StepEvent.UNDONE, message)
-            draft.notice("StepUndone", f"step {step.name} is undone{f': {message}' if message else ''}")
+            draft.notice("StepUndone", f"undid step {step.name}{f': {message}' if message else ''}")
             draft.set(current=None)
             return _next(draft)
         case Again(after=after, message=message, ready=ready, reached=reached):
@@ -108,15 +108,12 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
             | Pause(reason=reason, message=message)
         ):
             if draft.inputs.deleting:
-                return abandon(draft, Reason.DELETED, f"step {step.name} cannot be undone ({reason}: {message})")
+                return abandon(draft, Reason.DELETED, f"undo of step {step.name} is stuck ({reason}: {message})")
+            stuck = f"undo of step {step.name} is stuck: {message}; retried every minute"
             if draft.status.phase is Phase.ROLLING_BACK:
-                draft.plan_event(PlanEvent.GET_STUCK, reason, f"step {step.name} cannot be undone: {message}")
-                draft.notice("Stuck", f"step {step.name} cannot be undone: {message}", warning=True)
-            draft.set(
-                reason=reason,
-                message=f"step {step.name} cannot be undone: {message}",
-                current=replace(draft.current, message=message),
-            )
+                draft.plan_event(PlanEvent.GET_STUCK, reason, stuck)
+                draft.notice("Stuck", stuck, warning=True)
+            draft.set(reason=reason, message=stuck, current=replace(draft.current, message=message))
             return draft.turn(None, STUCK_EVERY)
     return draft.turn()
 
@@ -146,10 +143,10 @@ def _stop_at_point_of_no_return(draft: Draft, limit: int) -> Turn:
     """Everything after the point of no return is undone; what comes before it stays."""
     name = draft.rules.steps[limit].name
     if draft.inputs.deleting:
-        return abandon(draft, Reason.DELETED, f"step {name} is done and cannot be undone")
+        return abandon(draft, Reason.DELETED, f"step {name} is done and is irreversible")
     failure = draft.status.failure
-    why = f"; rolled back {cause_of(failure)}" if failure else ""
-    message = f"everything after step {name} is undone, and step {name} cannot be{why}; retry goes on, abandon releases the targets"
+    why = f"; cause: {failure.message}" if failure else ""
+    message = f"the rollback stopped at step {name}, which is irreversible{why}; retry continues, abandon releases the targets"
     draft.set(current=None)
     draft.plan_event(PlanEvent.STOP_ROLLBACK, Reason.NO_RETURN, message)
     draft.set_run(paused_at=draft.now)

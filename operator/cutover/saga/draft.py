@@ -34,7 +34,7 @@ class Draft:
     """The draft of a turn. It lives only inside one call of `advance`.
 
     Attributes:
-        look_again: times after which the plan is looked at again; the soonest counts.
+        look_again: times after which the next turn is due; the soonest counts.
         phase_before: the phase in which the turn began.
         finalizer_outcome: the outcome of removing the finalizer, when that was the last command.
         enforce_outcome: the outcome of enforcing what done steps have set, when that was the last command.
@@ -170,7 +170,7 @@ class Draft:
                 return self.turn(None, STUCK_EVERY, *look_again)
 
     def turn(self, command: Command | None = None, *look_again: timedelta | None) -> Turn:
-        """Close the turn; the plan is looked at again after the shortest of all times named."""
+        """Close the turn; the next turn is due after the shortest of all times named."""
         soon = [*self.look_again, *(after for after in look_again if after is not None)]
         return Turn(self.status, command, max(min(soon), timedelta()) if soon else None, tuple(self.notices))
 
@@ -204,7 +204,7 @@ def seconds(after: float | None) -> timedelta | None:
 
 
 def duration(span: timedelta) -> str:
-    """A duration for people, in its largest whole unit."""
+    """A duration as it is shown, in its largest whole unit."""
     seconds = int(span.total_seconds())
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds and seconds % size == 0:
@@ -213,10 +213,10 @@ def duration(span: timedelta) -> str:
 
 
 def moment(when: datetime) -> str:
-    """A moment for people, by the minute."""
+    """A moment as it is shown, by the minute."""
     return when.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def clock(when: datetime) -> str:
-    """A time of day for people."""
+    """A time of day as it is shown."""
     return when.strftime("%H:%M:%S UTC")

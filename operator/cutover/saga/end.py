@@ -54,13 +54,14 @@ def _time_left(draft: Draft) -> timedelta | None:
 def _finish(draft: Draft) -> Turn:
     failure = draft.status.failure
     if failure is None:
-        message = f"all {len(draft.status.steps)} steps are done"
+        count = len(draft.status.steps)
+        message = f"all {count} steps are done" if count > 1 else "the step is done"
         draft.plan_event(PlanEvent.FINISH, Reason.COMPLETED, message)
         if draft.rules.keep_snapshots and any(rule.undoes for rule in draft.rules.steps):
             draft.set_run(keep_until=draft.now + draft.rules.keep_snapshots)
         draft.notice("Succeeded", message)
     else:
-        message = f"everything is as it was before; rolled back {cause_of(failure)}"
+        message = f"rolled back{cause_of(failure)}; all changes were undone"
         draft.plan_event(PlanEvent.FINISH, failure.reason, message)
         draft.notice("RolledBack", message, warning=True)
     return draft.remove_finalizer()
@@ -76,7 +77,7 @@ def mark_abandoned(draft: Draft, reason: Reason, why: str) -> None:
     """The plan is abandoned from here on; an event lists what was not undone."""
     undoes = {rule.name: rule.undoes for rule in draft.rules.steps}  # empty when the spec cannot be read
     not_undone = [step.name for step in draft.status.steps if step.state in TOUCHED and undoes.get(step.name, True)]
-    message = f"{why}; not undone: {', '.join(not_undone)}" if not_undone else f"{why}; nothing was left to undo"
+    message = f"{why}; not undone: {', '.join(not_undone)}" if not_undone else f"{why}; no changes to undo"
     draft.plan_event(PlanEvent.ABANDON, reason, message)
     draft.set_run(paused_at=None)
     draft.notice("Abandoned", message, warning=True, on_namespace=draft.inputs.terminating)
@@ -84,7 +85,7 @@ def mark_abandoned(draft: Draft, reason: Reason, why: str) -> None:
 
 
 def ended(draft: Draft, verb: RequestVerb | None) -> Turn:
-    """After the end: the finalizer is removed, snapshots expire, a person may still request a rollback."""
+    """After the end: the finalizer is removed, snapshots expire, a user may still request a rollback."""
     phase, keep = draft.status.phase, draft.run.keep_until
     if verb is RequestVerb.ROLLBACK:
         return _roll_back(draft)
@@ -93,7 +94,7 @@ def ended(draft: Draft, verb: RequestVerb | None) -> Turn:
         and draft.finalizer_outcome is None
         and (draft.inputs.has_finalizer or draft.phase_before is not Phase.ABANDONED)
     ):
-        return _release_abandoned(draft)  # once at least, also where somebody has removed our finalizer
+        return _release_abandoned(draft)  # once at least, also where our finalizer was removed by hand
     if draft.inputs.has_finalizer:
         return draft.remove_finalizer()
     if keep is not None and not draft.inputs.deleting:
@@ -136,7 +137,7 @@ def _roll_back(draft: Draft) -> Turn:
     by = next((record.by for record in draft.status.requests if record.verb == RequestVerb.ROLLBACK), "")
     why = f"rolled back on request{f' of {by}' if by else ''}"
     draft.plan_event(
-        PlanEvent.ROLL_BACK_SUCCESS, Reason.RECLAIMING, "checking whether everything is as the run left it"
+        PlanEvent.ROLL_BACK_SUCCESS, Reason.RECLAIMING, "checking that the targets are unchanged since the run"
     )
     draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why), report=())
     draft.raise_fence()
@@ -155,7 +156,7 @@ def reclaiming(draft: Draft, verb: RequestVerb | None) -> Turn:
             draft.set(reason=str(Reason.ROLLBACK), message="")
             draft.set_run(keep_until=None)
             draft.inputs = replace(draft.inputs, outcome=None)
-            draft.notice("RollingBack", "everything is as the run left it; rolling back")
+            draft.notice("RollingBack", "the targets are unchanged since the run; rolling back")
             return draft.turn(None, seconds(0.0))
         case Again(after=after, message=message):
             left = _time_left(draft)

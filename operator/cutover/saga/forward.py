@@ -18,7 +18,7 @@ from cutover.status.status import Current, Phase, StepState, Verdict
 
 
 def forward(draft: Draft) -> Turn:
-    """The current stage: do it, look how far it is, evaluate its gates."""
+    """The current stage: do it, check its progress, evaluate its gates."""
     at, stage = position(draft.status), stage_of(draft.status)
     # First, so that whatever this turn leads to saves it too.
     draft.record_made(at)
@@ -85,7 +85,7 @@ def _attempt_failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
 def paused(draft: Draft) -> Turn:
     """Nothing moves on, but what is enforced stays so, as weights in effect.
 
-    Not where the plan is paused because another writer acts on them: then a person decides.
+    Not where the plan is paused because another writer acts on them: then a user decides.
     """
     status = draft.status
     on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED)
@@ -114,7 +114,7 @@ def _enforce_current(draft: Draft) -> Turn:
 
 
 def _continue(draft: Draft, at: int) -> None:
-    """The step no longer waits for a person, or for a window that is open now."""
+    """The step no longer waits for an approval, or for a window that is open now."""
     waited_outside = draft.status.reason == Reason.OUTSIDE
     if waited_outside and not _may_begin(draft, at, stage_of(draft.status) + (not draft.current.not_started)):
         return
@@ -141,7 +141,7 @@ def _judge_stage(draft: Draft, done: Done) -> Turn:
     rest = applied + max(rule.dwell, rule.settle) - draft.now
     if not done.skip:
         if rest > timedelta():
-            draft.set(current=replace(draft.current, message=f"stays until {clock(draft.now + rest)}"))
+            draft.set(current=replace(draft.current, message=f"dwelling until {clock(draft.now + rest)}"))
             return draft.turn(None, rest)
         checks = draft.inputs.guards if gates_skipped(draft.status) else gates
         waiting = next((gate for gate in checks if gate.verdict is not Verdict.PASS), None)
@@ -189,7 +189,7 @@ def _announce(draft: Draft, at: int, stage: int) -> Turn:
     )
     if draft.current.not_started:
         return _wait_for_window(draft, at, stage)
-    draft.notice("StageStarted", f"step {rule.name} {place}: {intent.intent}")
+    draft.notice("StageStarted", f"step {rule.name}, stage {place}: {intent.intent}")
     return draft.turn(Command(Verb.DO, at, stage))
 
 
@@ -201,11 +201,11 @@ def _may_begin(draft: Draft, at: int, stage: int) -> bool:
 def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
     """The stage may not begin now. What is in effect stays so, and its gates are evaluated all the same."""
     rule, opens_at = draft.rules.steps[at], draft.inputs.opening.opens_at
-    what = rule.stages[stage].intent
+    what = f"stage {stage + 1}/{len(rule.stages)} ({rule.stages[stage].intent})"
     if opens_at is None:
-        fail(draft, Reason.WINDOW_OVER, f"no window is left in which it could begin: {what}", rule.on_failure)
+        fail(draft, Reason.WINDOW_OVER, f"no window remains for {what}", rule.on_failure)
         return draft.turn() if draft.status.phase is Phase.PAUSED else backward(draft)
-    message = f"{what} waits for the window, which opens {moment(opens_at)}"
+    message = f"{what} waits for the window, which opens at {moment(opens_at)}"
     if draft.status.phase is Phase.RUNNING:
         draft.step_event(at, StepEvent.WAIT, message)
         draft.plan_event(PlanEvent.WAIT, Reason.OUTSIDE, f"step {rule.name}: {message}")
@@ -254,7 +254,7 @@ def _undo_attempt(draft: Draft, at: int) -> Turn:
     if step.state is not StepState.UNDOING:
         draft.step_event(at, StepEvent.UNDO, step.message)
     draft.raise_fence()
-    intent = f"undo attempt {step.attempt}, to try again"
+    intent = f"undoing attempt {step.attempt} before retrying"
     draft.set(current=Current(step=rule.name, intent=intent, started_at=draft.now))
     return draft.turn(Command(Verb.UNDO, at))
 
@@ -277,5 +277,5 @@ def _undo_before_retry(draft: Draft, at: int) -> Turn:
             | Pause(reason=reason, message=message)
         ):
             name = draft.current.step
-            pause(draft, reason, f"the last attempt of step {name} cannot be undone: {message}", warning=True)
+            pause(draft, reason, f"undo of the last attempt of step {name} failed: {message}", warning=True)
             return draft.turn()

@@ -1,4 +1,4 @@
-"""Requests of people: whether one is accepted now, what is recorded, and how a plan is paused and resumed.
+"""User requests: whether one is accepted now, what is recorded, and how a plan is paused and resumed.
 
 Called by `advance` before anything else is decided, so that an abort is never too late by a turn.
 """
@@ -19,6 +19,7 @@ from cutover.status.status import ENDED, Phase, Status, StepState
 
 _STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "gates_skipped"}
 """Verbs that are saved with the current stage, so that no later request undoes them; of all others one is done in a turn."""
+_BEING_DELETED: Final = "the plan is being deleted; create it again to start a new run"
 
 
 def digest_of(rules: Rules, number: int, step: str) -> str:
@@ -81,29 +82,29 @@ def _refusal(draft: Draft, request: Request) -> str:
     if status.phase in ENDED:
         return _after_the_end(draft, request.verb)
     if status.reason == Reason.RELEASING:
-        return "the run is over and is only releasing its targets"
+        return "the run has ended and is releasing its targets"
     return _WHILE_ACTIVE[request.verb](draft, request)
 
 
 def _after_the_end(draft: Draft, verb: RequestVerb) -> str:
     status = draft.status
     if status.phase is Phase.REFUSED and verb is RequestVerb.RETRY:
-        return "the plan is being deleted" if draft.inputs.deleting else ""
+        return _BEING_DELETED if draft.inputs.deleting else ""
     if status.phase is Phase.SUCCEEDED and verb is RequestVerb.ROLLBACK:
         return _refuse_rollback_of_success(draft)
-    return f"the run has ended ({status.phase})"
+    return f"the run has ended ({status.phase}); apply a changed spec to start a new run"
 
 
 def _refuse_rollback_of_success(draft: Draft) -> str:
     status = draft.status
     if draft.inputs.deleting:
-        return "the plan is being deleted"
+        return _BEING_DELETED
     if not draft.rules.steps:
         return "the spec cannot be read, so how to undo its steps is not known; fix the spec first"
     if draft.run.spec_hash != draft.rules.spec_hash:
         return "after an upgrade of the CRD the spec is no longer the one of this run"
     if status.point_of_no_return:
-        return f"step {status.point_of_no_return} is done and cannot be undone"
+        return f"step {status.point_of_no_return} is done and is irreversible"
     keep = draft.run.keep_until
     if keep is None or keep <= draft.now:
         return "the snapshots of this run are no longer kept (spec.keepSnapshots)"
@@ -115,14 +116,14 @@ def _refuse_rollback(draft: Draft, request: Request) -> str:
     if status.phase in (Phase.ROLLING_BACK, Phase.STUCK):
         return "the plan is rolling back already"
     if status.phase is Phase.PENDING and request.verb is RequestVerb.ROLLBACK:
-        return "nothing has begun yet; abort stops the plan"
+        return "no step has started yet; abort stops the plan"
     if status.reason == Reason.NO_RETURN:
-        return f"step {status.point_of_no_return} is done and cannot be undone; retry goes on, abandon releases the targets"
+        return f"step {status.point_of_no_return} is done and is irreversible; retry continues, abandon releases the targets"
     return ""
 
 
 def _refuse_abandon(draft: Draft, _: Request) -> str:
-    return "nothing has begun yet; abort stops the plan" if draft.status.phase is Phase.PENDING else ""
+    return "no step has started yet; abort stops the plan" if draft.status.phase is Phase.PENDING else ""
 
 
 def failed_step(status: Status) -> int:
@@ -160,7 +161,7 @@ def _refuse_resume(draft: Draft, _: Request) -> str:
         return f"only a paused plan can be resumed, and this one is {status.phase}"
     at = failed_step(status)
     if at >= 0:
-        return f"step {status.steps[at].name} has failed; retry repeats it, skip treats its gates as passed, abort rolls everything back"
+        return f"step {status.steps[at].name} has failed; retry runs it again, skip treats its gates as passed, abort rolls back"
     return ""
 
 
@@ -173,7 +174,7 @@ def _refuse_skip(draft: Draft, request: Request) -> str:
         return f"it must name the current step; write step={current.step}"
     failed = status.steps[position(status)].state is StepState.FAILED
     if failed and (status.failure is None or status.failure.reason != Reason.GATE_FAILED):
-        return f"step {current.step} failed itself, not one of its gates; retry repeats it"
+        return f"step {current.step} failed itself, not one of its gates; retry runs it again"
     return ""
 
 
@@ -210,19 +211,19 @@ _WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
 
 
 def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
-    """Stop on purpose, or go on; nothing is undone."""
+    """Stop on purpose, or continue; nothing is undone."""
     status, suspended = draft.status, draft.inputs.suspended
     if status.phase is not Phase.PAUSED:
         if verb is RequestVerb.PAUSE:
-            pause(draft, Reason.PAUSED_BY_PERSON, "paused by a person; resume to go on, abort to roll everything back")
+            pause(draft, Reason.PAUSED_BY_PERSON, _paused_by(draft))
         elif suspended:
-            pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
+            pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to continue")
         return
     if verb is RequestVerb.PAUSE:
-        draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused by a person; resume to go on")
+        draft.set(reason=str(Reason.PAUSED_BY_PERSON), message=_paused_by(draft))
     elif verb is RequestVerb.RESUME and suspended:
         resume(draft)
-        pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to go on")
+        pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to continue")
     elif (
         verb is RequestVerb.RESUME
         or (status.reason == Reason.SUSPENDED and not suspended)
@@ -230,6 +231,11 @@ def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
         or (status.reason == Reason.GATE_FAILED and gates_skipped(status))
     ):
         resume(draft)
+
+
+def _paused_by(draft: Draft) -> str:
+    by = next((record.by for record in draft.status.requests if record.verb == RequestVerb.PAUSE), "")
+    return f"paused {f'by {by}' if by else 'on request'}; resume continues, abort rolls back"
 
 
 def pause(draft: Draft, reason: Reason | str, message: str, *, warning: bool = False) -> None:
@@ -251,7 +257,7 @@ def resume(draft: Draft) -> None:
         if on_purpose:
             applied = current.applied_at + stopped if current.applied_at else None
             started = current.started_at + stopped
-        else:  # somebody may have changed the target since: the stage is applied and its gates are evaluated again
+        else:  # another writer may have changed the target since: the stage is applied and its gates are evaluated again
             applied, started = None, draft.now
         reapply = current.reapply or not on_purpose
         draft.set(current=replace(current, started_at=started, applied_at=applied, reapply=reapply, message=""))
@@ -264,4 +270,4 @@ def resume(draft: Draft) -> None:
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING if current is not None else Reason.CLAIMING)
     draft.set_run(paused_at=None)
-    draft.notice("Resumed", "the plan goes on")
+    draft.notice("Resumed", "the plan continues")

@@ -23,7 +23,7 @@ _HISTORY = 5
 def take_spec(draft: Draft) -> None:
     """A spec that was not seen before begins a new run, unless one is active. Requests that are there already are ignored.
 
-    Where a run has ended and the generation is unchanged, nobody has written another spec: an upgraded CRD may add or drop
+    Where a run has ended and the generation is unchanged, no new spec was written: an upgraded CRD may add or drop
     a field of the same one, and that must not run a plan again.
     """
     status, rules = draft.status, draft.rules
@@ -47,7 +47,7 @@ def take_spec(draft: Draft) -> None:
                 run=run.number,
                 by=request.by,
                 step=request.step,
-                message="it was there before this spec was first seen",
+                message="it was requested before this spec was first seen",
             )
             for request in draft.inputs.requests
         )
@@ -120,7 +120,7 @@ def pending(draft: Draft, verb: RequestVerb | None) -> Turn:
         draft.notice(why, "stopped before anything was changed")
         return ended(draft, None)
     if verb is RequestVerb.PAUSE:
-        draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused before the first step; resume to go on")
+        draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused before the first step; resume to continue")
     elif reason == Reason.PAUSED_BY_PERSON and verb is RequestVerb.RESUME:
         _restart_preflight(draft)
     if draft.status.reason != Reason.PAUSED_BY_PERSON:
@@ -157,7 +157,7 @@ def _preflight(draft: Draft) -> Turn:
             # Before the claims: they carry the new number, so that writes of an earlier run fail from here on.
             draft.raise_fence()
             draft.notice(
-                "Started", f"run {draft.run.number} begins; {note or 'nothing is missing'}", warning=bool(note)
+                "Started", f"run {draft.run.number} started; {note or 'all prerequisites are met'}", warning=bool(note)
             )
             return draft.turn(Command(Verb.CLAIM))
         case Again(after=None, message=message):
@@ -182,14 +182,14 @@ def _examine(draft: Draft) -> Turn:
 
 
 def _wait_for_first_window(draft: Draft) -> Turn:
-    """Nothing is missing, and the window is closed: nothing is claimed until it opens, and the spec may still be changed."""
+    """All prerequisites are met, and the window is closed: nothing is claimed until it opens, and the spec may still be changed."""
     opens_at = draft.inputs.opening.opens_at
     if opens_at is None:
-        message = "no window is left in which it could begin; add another one"
+        message = "no window remains in which the plan could start; change spec.window or spec.windows"
         draft.plan_event(PlanEvent.REFUSE, Reason.WINDOW_OVER, message)
         draft.notice("Refused", message, warning=True)
         return ended(draft, None)
-    message = f"nothing is missing; it begins when its window opens, {moment(opens_at)}"
+    message = f"ready; starts when the window opens at {moment(opens_at)}"
     if draft.status.reason != Reason.OUTSIDE:
         draft.notice(Reason.OUTSIDE, message)
     draft.set(reason=str(Reason.OUTSIDE), message=message)

@@ -6,6 +6,7 @@ Checked by `advance` in every turn, before the current step. `fail` says what a 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from cutover.saga.draft import Draft, duration, position, stage_of
 from cutover.saga.end import mark_abandoned
@@ -17,11 +18,14 @@ from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Failure, Phase, Status, StepState, Verdict
 
+_FROM_USERS: Final = (Reason.ABORTED, Reason.DELETED)
+"""Reasons that are no failure of the step that was current."""
+
 
 def check_stop_conditions(draft: Draft, verb: RequestVerb | None) -> None:
     """Roll back, pause or abandon the plan if it has to stop; the first cause in this order counts.
 
-    What people did comes first: after a deletion or an abort no failure matters any more, and nothing may pause the plan.
+    What users requested comes first: after a deletion or an abort no failure matters any more, and nothing may pause the plan.
     """
     inputs = draft.inputs
     if inputs.deleting:
@@ -43,12 +47,12 @@ def _check_failures(draft: Draft) -> None:
     guard = next((guard for guard in inputs.guards if guard.verdict is Verdict.FAIL), None)
     if guard is not None:
         policy = OnFailure.PAUSE if draft.status.point_of_no_return else rules.on_failure
-        return fail(draft, Reason.GUARD_FAILED, f"guard {guard.name}: {guard.message}", policy, of_step=False)
+        return fail(draft, Reason.GUARD_FAILED, f"guard {guard.name} failed: {guard.message}", policy, of_step=False)
     at = position(draft.status)
     if at >= 0 and not gates_skipped(draft.status):
         gate = next((gate for gate in inputs.gates if gate.verdict is Verdict.FAIL), None)
         if gate is not None:
-            return fail(draft, Reason.GATE_FAILED, f"gate {gate.name}: {gate.message}", rules.steps[at].on_failure)
+            return fail(draft, Reason.GATE_FAILED, f"gate {gate.name} failed: {gate.message}", rules.steps[at].on_failure)
     match inputs.target_problem:
         case Failed(reason=reason, message=message):
             return fail(draft, reason, message, rules.on_failure)
@@ -63,7 +67,7 @@ def _check_guards_while_paused(draft: Draft) -> None:
         return
     guard = next((guard for guard in draft.inputs.guards if guard.verdict is Verdict.FAIL), None)
     if guard is not None:
-        fail(draft, Reason.GUARD_FAILED, f"guard {guard.name}: {guard.message}", of_step=False)
+        fail(draft, Reason.GUARD_FAILED, f"guard {guard.name} failed: {guard.message}", of_step=False)
 
 
 def traffic_is_split(draft: Draft) -> bool:
@@ -82,7 +86,7 @@ def _check_timeouts(draft: Draft) -> None:
     if run.running_since is not None and rules.timeout is not None:
         left = rules.timeout - timedelta(seconds=run.running_seconds) - (draft.now - run.running_since)
         if left <= timedelta():
-            message = f"the plan was Running for longer than its timeout of {duration(rules.timeout)}"
+            message = f"the plan exceeded spec.timeout ({duration(rules.timeout)} of Running time)"
             return fail(draft, Reason.TIMED_OUT, message, rules.on_failure, of_step=False)
         draft.look_again.append(left)
     deadline = _stage_deadline(draft)
@@ -94,8 +98,8 @@ def _check_timeouts(draft: Draft) -> None:
     current, rule = draft.current, rules.steps[position(draft.status)]
     waited_for = current.message or next((g.message for g in current.gates if g.verdict is not Verdict.PASS), "")
     message = (
-        f"stage {current.stage} ({current.intent}) took longer than its timeout of {duration(rule.timeout or timedelta())}"
-        f"{f'; last seen: {waited_for}' if waited_for else ''}"
+        f"stage {current.stage} ({current.intent}) exceeded the step's timeout of {duration(rule.timeout or timedelta())}"
+        f"{f'; last status: {waited_for}' if waited_for else ''}"
     )
     return fail(draft, Reason.STAGE_TIMED_OUT, message, rule.on_failure)
 
@@ -125,7 +129,7 @@ def fail(
         draft: the turn.
         reason: CamelCase.
         message: for people.
-        policy: whether everything is undone or a person decides.
+        policy: whether everything is undone or a user decides.
         of_step: the current step has failed, not only the plan; when paused, it can then be retried but not resumed.
     """
     where = draft.status.current
@@ -142,10 +146,12 @@ def fail(
         return
     draft.plan_event(PlanEvent.ROLL_BACK, reason, message)
     draft.set_run(paused_at=None)
-    draft.notice(str(reason), f"{named}{message}; rolling back", warning=True)
+    at_step = f" at step {step}" if step else ""
+    what = f"{message}{at_step}" if reason in _FROM_USERS else f"{named}{message}"
+    draft.notice(str(reason), f"{what}; rolling back", warning=True)
 
 
 def _ways_out(status: Status, at: int) -> str:
     if at >= 0 and status.steps[at].state is StepState.FAILED:
-        return "retry repeats the step, skip treats its gates as passed, abort rolls everything back"
-    return "resume goes on, abort rolls everything back"
+        return "retry runs the step again, skip treats its gates as passed, abort rolls back"
+    return "resume continues, abort rolls back"

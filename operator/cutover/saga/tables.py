@@ -13,17 +13,17 @@ class PlanEvent(StrEnum):
     """What can happen to a plan as a whole. The texts complete "a plan that is Paused cannot ..."."""
 
     SEEN = "be seen"  # for the first time, or with a new spec after the end of a run
-    BEGIN = "begin"  # nothing is missing
+    BEGIN = "begin"  # all prerequisites are met
     BUSY = "wait for a busy target"  # another plan has claimed one
     REFUSE = "be refused"
-    WAIT = "wait"  # a step waits for a person or for a window
+    WAIT = "wait"  # a step waits for an approval or for a window
     CONTINUE = "continue"  # the step no longer waits
     PAUSE = "pause"
     RESUME = "resume"
     ROLL_BACK = "start rolling back"
-    GET_STUCK = "get stuck"  # an undo cannot go on
-    GET_UNSTUCK = "go on rolling back"
-    STOP_ROLLBACK = "stop rolling back"  # at a step that cannot be undone
+    GET_STUCK = "get stuck"  # an undo cannot continue
+    GET_UNSTUCK = "continue rolling back"
+    STOP_ROLLBACK = "stop rolling back"  # at a step that is irreversible
     FINISH = "finish"
     ABANDON = "be abandoned"
     FIND_APPLIED = "find itself applied"  # its targets carry the label of this spec

@@ -19,11 +19,11 @@ class StageRule:
     """One stage of a step.
 
     Attributes:
-        intent: what it does, for people, opaque here, at most 512 bytes.
+        intent: what it does, as shown, opaque here, at most 512 bytes.
         dwell: how long it must stay in effect before the next one.
         settle: how long after it took effect no gate is evaluated yet.
-        weight: percent of the new side, for people; None for most kinds.
-        needs_approval: a person approves it, so the status shows the digest of what is approved.
+        weight: percent of the new side, as shown; None for most kinds.
+        needs_approval: a user approves it, so the status shows the digest of what is approved.
         cleanup: it only removes what earlier stages have added for a while, so it never waits for a window.
     """
 
@@ -97,7 +97,7 @@ class Done:
     """The command is finished. With `skip` there was nothing to do, so no gate is evaluated either.
 
     Attributes:
-        risks: found by preflight: what people should know and what does not stop the plan.
+        risks: found by preflight: what users should know and what does not stop the plan.
     """
 
     skip: bool = False
@@ -108,7 +108,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not finished; look again after so many seconds, or when an event comes. None: only an event can change it.
+    """Not finished; check again after so many seconds, or when an event comes. None: only an event can change it.
 
     Attributes:
         made: what it has created, saved with the step before the command is issued again; empty leaves what is saved.
@@ -124,7 +124,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Only a person or something outside the plan can move it."""
+    """Only a user or something outside the plan can move it."""
 
     reason: str
     message: str
@@ -140,7 +140,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Another writer acts on the targets: pause the plan, undo nothing, let a person decide."""
+    """Another writer acts on the targets: pause the plan, undo nothing, let a user decide."""
 
     reason: str
     message: str
@@ -174,7 +174,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An event of the plan, for people.
+    """An event of the plan, to be published.
 
     Attributes:
         reason: CamelCase.
@@ -215,7 +215,7 @@ class Inputs:
         requests: the request annotations on the plan.
         new_process: this process has not acted on this run before, so the fence must rise before it does.
         has_finalizer: our finalizer is on the plan.
-        deleted_at: when somebody deleted the plan; None when nobody has.
+        deleted_at: when the plan was deleted; None when it was not.
         terminating: the namespace is being deleted.
         opening: whether the window of the plan is open.
         ready_to_undo: positions of steps that may be undone ahead of their turn now.
@@ -244,7 +244,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The result: a status to save, then at most one command; when to look again if no event comes (None: never)."""
+    """The result: a status to save, then at most one command; when the next turn is due if no event comes (None: never)."""
 
     status: Status
     command: Command | None = None

@@ -1,4 +1,4 @@
-"""An active plan whose spec cannot be read, or is not the one its run began with: pause, undo nothing, go on when it can.
+"""An active plan whose spec cannot be read, or is not the one its run began with: pause, undo nothing, continue when it can.
 
 Rare, and apart from `advance`, because no rule of the plan is known here. Called by `engine/unreadable_spec.py`.
 """
@@ -18,16 +18,16 @@ from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import ENDED, Phase, Status
 
-_AND_THE_SPEC: Final = "; and the plan cannot go on with this spec: "
+_AND_THE_SPEC: Final = "; and the plan cannot continue with this spec: "
 
 
 def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> Turn:
     """One turn of a plan without its spec.
 
     Such a plan is never rolled back, because how to undo its steps is defined in that spec. It can be abandoned on request. A
-    deletion abandons it too: at once when the namespace goes, otherwise after a while in which somebody may fix the spec.
+    deletion abandons it too: at once when the namespace goes, otherwise after a while in which the spec may be fixed.
     One that was abandoned comes here until its claims are released. Other requests keep waiting, and the message says so: an
-    abort must not be lost, because the plan goes on by itself once the spec can be read.
+    abort must not be lost, because the plan continues by itself once the spec can be read.
     """
     no_rules = Rules(steps=(), generation=status.observed_generation, spec_hash="", start_deadline=timedelta())
     only_abandon = tuple(request for request in inputs.requests if request.verb is RequestVerb.ABANDON)
@@ -37,7 +37,7 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
         return ended(draft, None)
     if answer_requests(draft) is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
-    later = f"; {', '.join(waiting)} will be answered as soon as the plan can go on with its spec" if waiting else ""
+    later = f"; {', '.join(waiting)} will be answered as soon as the plan can continue with its spec" if waiting else ""
     _pause(draft, message + later)
     if inputs.deleted_at is None:
         return draft.turn(None, STUCK_EVERY)
@@ -51,7 +51,7 @@ def _pause(draft: Draft, why: str) -> None:
     status = draft.status
     event = {Phase.RUNNING: PlanEvent.PAUSE, Phase.WAITING: PlanEvent.PAUSE, Phase.ROLLING_BACK: PlanEvent.GET_STUCK}
     if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING, Reason.UNREADABLE):
-        # Paused for this already, or between the steps: there the reason says with what the plan goes on, so it must stay.
+        # Paused for this already, or between the steps: there the reason says with what the plan continues, so it must stay.
         draft.set(message=why)
     elif status.phase in event:
         draft.plan_event(event[status.phase], Reason.UNREADABLE, why)

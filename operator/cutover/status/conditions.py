@@ -40,7 +40,7 @@ def _message(status: Status) -> str:
     stage = f" {current.stage}" if current.stage else ""
     parts = [f"step {current.step}{stage}: {current.intent}", _waits_for(current)]
     if status.phase is Phase.ROLLING_BACK and status.failure is not None:
-        parts.append(f"rolling back {cause_of(status.failure)}")
+        parts.append(f"rolling back{cause_of(status.failure)}")
     return "; ".join(part for part in parts if part)
 
 

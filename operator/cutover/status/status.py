@@ -112,9 +112,9 @@ class Failure:
 
 
 def cause_of(failure: Failure) -> str:
-    """The failure as the end of a sentence: "rolled back because gate errors ...", or "rolled back on request of alice"."""
-    on_request = failure.message.removeprefix("rolled back ")
-    return on_request if failure.reason == Reason.ROLLBACK else f"because {failure.message}"
+    """What follows "rolled back" or "rolling back": ": gate errors failed ...", or " on request of alice"."""
+    on_request = failure.message.removeprefix("rolled back")
+    return on_request if failure.reason == Reason.ROLLBACK else f": {failure.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ class Approve(Kind):
 
     def stages(self) -> tuple[StageRule, ...]:
         """One: the approval."""
-        return (StageRule(f"approval: {self.message}", needs_approval=True),)
+        return (StageRule(f'approval "{self.message}"', needs_approval=True),)
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Report whether the stage is approved."""

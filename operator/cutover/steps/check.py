@@ -32,7 +32,7 @@ class Check(Kind):
     def stages(self) -> tuple[StageRule, ...]:
         """One: the evaluation of the gates."""
         span = f" for {show_duration(self.for_)}" if self.for_ else ""
-        return (StageRule(f"watch the gates{span}", self.for_),)
+        return (StageRule(f"evaluate the gates{span}", self.for_),)
 
     def purposes(self) -> frozenset[Purpose]:
         """Its gates verify something."""

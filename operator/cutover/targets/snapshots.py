@@ -127,7 +127,7 @@ async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:
 async def give(
     cluster: Cluster, plan: Ref, marks: Mapping[str, str], *, owned: bool, still_ours: Callable[[], Awaitable[None]]
 ) -> None:
-    """Make the plan the owner of the snapshots of its run after the end, so that they are deleted with it. Harmless twice.
+    """Make the plan the owner of the snapshots of its run after the end, so that they are deleted with it. Idempotent.
 
     While the plan is active they have no owner: a foreground deletion of the plan would delete them before the rollback.
 

@@ -140,7 +140,7 @@ class Targets(Claims):
         """
         if await self._operations(ref, uid, body := await self.cluster.get(ref), changes):
             raise Rejected(
-                f"{ref} does not keep what was written to it; find out which controller or person sets it back"
+                f"{ref} does not keep what was written to it; find out which other writer sets it back"
             )
         return body
 
