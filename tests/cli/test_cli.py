@@ -241,9 +241,7 @@ def test_explain() -> None:
 
 def test_explain_says_who_is_told() -> None:
     text = cutover("explain", "examples/maintenance-mode.yaml").stdout
-    assert (
-        "  notifies chat on Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused\n" in text
-    )
+    assert "  notifies chat on Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused\n" in text
     assert "     stage: tell chat: The checkout goes into maintenance now.\n" in text
 
 

@@ -70,7 +70,7 @@ def test_no_usable_number_fails_when_no_data_means_fail(shop: Shop) -> None:
         status = shop.until_ended(name)
         assert status.phase is Phase.ROLLED_BACK
         assert status.failure is not None
-        assert status.failure.message == f"gate {name}: {note}"
+        assert status.failure.message == f"gate {name} failed: {note}"
 
 
 def test_a_slow_one_is_reported(shop: Shop, cluster: AnyCluster) -> None:

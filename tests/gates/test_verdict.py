@@ -63,7 +63,10 @@ def test_verdict(given: Rule, values: list[float | None], verdict: Verdict) -> N
 
 def test_the_reason_is_reported() -> None:
     assert seen(RULE, 0.9) == (Verdict.FAIL, "0.9, must be <= 0.5")
-    assert seen(rule(fails_allowed=2), 0.9, 0.8) == (Verdict.FAIL, "0.8, must be <= 0.5; 2 samples failed (failureThreshold 2)")
+    assert seen(rule(fails_allowed=2), 0.9, 0.8) == (
+        Verdict.FAIL,
+        "0.8, must be <= 0.5; 2 samples failed (failureThreshold 2)",
+    )
     assert seen(RULE, None) == (Verdict.WAIT, "no answer")
     assert seen(rule(passes_needed=3), 0.1) == (Verdict.WAIT, "1 of 3 passing samples in a row")
 

@@ -477,7 +477,9 @@ def test_what_is_asked_of_a_plan_whose_spec_cannot_be_read_is_answered_later() -
     walk, abort = Walk().to("shift"), (Request(RequestVerb.ABORT, "1"),)
     for _ in range(2):
         walk.status = unreadable(walk.status, "the CRD is older", Inputs(requests=abort), walk.now).status
-    assert walk.status.message == "the CRD is older; abort will be answered as soon as the plan can continue with its spec"
+    assert (
+        walk.status.message == "the CRD is older; abort will be answered as soon as the plan can continue with its spec"
+    )
     assert walk.go(requests=abort) == "undo shift"
 
 

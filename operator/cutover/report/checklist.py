@@ -134,7 +134,8 @@ def checklist(plan: Plan, status: Status | None = None) -> tuple[Line, ...]:
 
 def _backup(evidence: _Evidence) -> _Finding:
     return evidence.named(
-        "backup", "no step backs up data; add a job step named backup (snapshots cover only the changed fields of objects)"
+        "backup",
+        "no step backs up data; add a job step named backup (snapshots cover only the changed fields of objects)",
     )
 
 
@@ -250,7 +251,8 @@ def _smoked(evidence: _Evidence) -> _Finding:
 
 def _errors(evidence: _Evidence) -> _Finding:
     return evidence.measured(
-        r"error|fail|5\.\.|5xx", "no guard or gate measures errors; add a guard, which is evaluated during the whole run"
+        r"error|fail|5\.\.|5xx",
+        "no guard or gate measures errors; add a guard, which is evaluated during the whole run",
     )
 
 

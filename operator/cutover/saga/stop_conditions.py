@@ -52,7 +52,9 @@ def _check_failures(draft: Draft) -> None:
     if at >= 0 and not gates_skipped(draft.status):
         gate = next((gate for gate in inputs.gates if gate.verdict is Verdict.FAIL), None)
         if gate is not None:
-            return fail(draft, Reason.GATE_FAILED, f"gate {gate.name} failed: {gate.message}", rules.steps[at].on_failure)
+            return fail(
+                draft, Reason.GATE_FAILED, f"gate {gate.name} failed: {gate.message}", rules.steps[at].on_failure
+            )
     match inputs.target_problem:
         case Failed(reason=reason, message=message):
             return fail(draft, reason, message, rules.on_failure)

@@ -139,9 +139,7 @@ class Targets(Claims):
             Foreign, Superseded, NotFound, Unavailable: as for `change`.
         """
         if await self._operations(ref, uid, body := await self.cluster.get(ref), changes):
-            raise Rejected(
-                f"{ref} does not keep what was written to it; find out which other writer sets it back"
-            )
+            raise Rejected(f"{ref} does not keep what was written to it; find out which other writer sets it back")
         return body
 
     async def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
