@@ -414,7 +414,7 @@ steps:
     shop.refuses(
         before,
         f"steps[gone].flags: there is no ConfigMap other in namespace {shop.namespace}; create it, or fix the name",
-        "steps[fixed].flags.configMap: ConfigMap fixed is immutable, so none of its keys can be set; delete it",
+        "steps[fixed].flags.configMap: ConfigMap fixed is immutable, so none of its keys can be set; recreate it",
         "steps[binary].flags.set.A: key A is in binaryData of ConfigMap binary",
         "steps[large].flags.configMap: ConfigMap large would hold 1048577 bytes, and the maximum is 1048576",
         "steps[paused].flags.reload[shop-v2]: Deployment shop-v2 is paused (spec.paused: true)",

@@ -86,7 +86,7 @@ steps:
     (ignored,) = yaml.safe_load(drift.message.partition("\n")[2])["spec"]["ignoreDifferences"]
     assert ignored["jqPathExpressions"] == ['.spec.template.spec.containers[] | select(.name == "app") | .image']
     hindered = condition(status, "CapacityRisk")
-    assert "PodDisruptionBudget keep allows no pod of Deployment shop-v1 be evicted now" in hindered.message
+    assert "PodDisruptionBudget keep allows no pod of Deployment shop-v1 to be evicted now" in hindered.message
 
 
 PLAN = """

@@ -156,7 +156,7 @@ def test_an_undo_that_fails_waits_for_a_user(tool: MigrationTool) -> None:
     apply(tool, schema(tool.job("exit 1", "exit 4")))
     status = tool.shop.until_phase(Phase.STUCK)
     assert "exited with code 4" in status.message
-    command = status.message.rpartition("then say so: ")[2].split()
+    command = status.message.rpartition("then confirm: ")[2].split()
     assert command[:3] == ["kubectl", "label", "job"]
     key, value = command[-1].split("=")
     tool.api.patch(f"{tool.jobs_path}/{command[-2]}", {"metadata": {"labels": {key: value}}})

@@ -92,7 +92,7 @@ def test_a_stale_series_is_not_a_number(shop: Shop, gauges: object) -> None:
     shop.apply(_plan({"stale": ("default", query, "")}, successThreshold=1000))
     shop.until(lambda s: "passing samples in a row" in _gate(s, "stale")[1], deadline=20)
     del gauges.lines[name]  # type: ignore[attr-defined]
-    status = shop.until(lambda s: "no series: nothing is there, or it is stale" in _gate(s, "stale")[1], deadline=30)
+    status = shop.until(lambda s: "no series: there is no data, or it is stale" in _gate(s, "stale")[1], deadline=30)
     assert status.phase is Phase.RUNNING
     shop.api.delete(f"{shop.plans}/plan")
 

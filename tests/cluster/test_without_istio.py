@@ -71,7 +71,7 @@ def test_an_http_route_is_all_that_is_needed(bare: Bare) -> None:
     """Its definition comes while the plan waits for it. No gateway serves it here, which is told and stops nothing."""
     shop = bare.shop
     shop.apply(f"startDeadline: 5m\nsteps:{DEPLOY}{RULES}", "later")
-    shop.until(lambda s: s.phase is Phase.PENDING and "does not know the kind HTTPRoute" in s.message, "later")
+    shop.until(lambda s: s.phase is Phase.PENDING and "the cluster has no kind HTTPRoute" in s.message, "later")
     install(shop.api, *gateway_crds())
     shop.api.apply(yaml.safe_load(ROUTE.replace("NAMESPACE", shop.namespace)))
     assert shop.until_ended("later", deadline=90).phase is Phase.SUCCEEDED

@@ -10,7 +10,8 @@ import yaml
 
 from cutover.plan.parsing import parse
 from cutover.plan.spec import Plan
-from cutover.report.checklist import State, checklist, lines
+from cutover.report.checklist import checklist, lines
+from cutover.report.evidence import State
 from cutover.status.report import Criterion, Result, RunTally, SuccessCriterion
 from cutover.status.status import Phase, Run, Status, StepState, StepStatus
 

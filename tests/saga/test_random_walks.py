@@ -26,8 +26,9 @@ from cutover.saga.turn import (
     Verb,
     Wait,
 )
+from cutover.status.durable import durable_part
 from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import ENDED, GateStatus, Phase, Status, StepState, Verdict, durable_part
+from cutover.status.status import ENDED, GateStatus, Phase, Status, StepState, Verdict
 from saga.test_saga import RULES
 
 pytestmark = pytest.mark.exhaustive

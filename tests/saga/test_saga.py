@@ -26,8 +26,9 @@ from cutover.saga.turn import (
     Wait,
 )
 from cutover.saga.unreadable_spec import unreadable
+from cutover.status.durable import durable_part
 from cutover.status.requests import Answer, Request, RequestVerb
-from cutover.status.status import ACTIVE, ENDED, GateStatus, Phase, Status, StepState, Verdict, durable_part
+from cutover.status.status import ACTIVE, ENDED, GateStatus, Phase, Status, StepState, Verdict
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 RULES = Rules(

@@ -29,7 +29,8 @@ from cutover.ports import Ports, Ref
 from cutover.saga import advance
 from cutover.saga.turn import Command, Failed, Outcome, Rules, Turn, Verb
 from cutover.saga.unreadable_spec import unreadable
-from cutover.status.status import ENDED, needs_no_snapshots
+from cutover.status.durable import needs_no_snapshots
+from cutover.status.status import ENDED
 from cutover.targets import snapshots
 from cutover.targets.finalizer import has_finalizer, needs_finalizer, set_finalizer
 

@@ -21,7 +21,8 @@ from cutover.plan.status_document import read_status
 from cutover.ports import Clock, Ref
 from cutover.saga.draft import stage_of
 from cutover.status.conditions import present
-from cutover.status.status import ACTIVE, Phase, Status, durable_part
+from cutover.status.durable import durable_part
+from cutover.status.status import ACTIVE, Phase, Status
 
 LONG_DWELL: Final = timedelta(seconds=30)
 """From this dwell on, the time it counts from is worth a save of its own."""

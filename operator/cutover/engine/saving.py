@@ -17,7 +17,8 @@ from cutover.plan.status_document import write_status
 from cutover.ports import Ports, Ref
 from cutover.saga.turn import Turn
 from cutover.status.conditions import present
-from cutover.status.status import Status, durable_part
+from cutover.status.durable import durable_part
+from cutover.status.status import Status
 
 LAZY: Final = timedelta(seconds=10)
 """How often at most what a crash may lose is saved for its own sake."""

@@ -16,7 +16,7 @@ from typing import Final
 from cutover.errors import Denied, NotFound, OutsideError
 from cutover.field_path import Json
 from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
-from cutover.status.status import needs_no_snapshots
+from cutover.status.durable import needs_no_snapshots
 from cutover.targets.snapshots import RUN_LABEL, drop, drop_all
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cutover.report.checklist import State
+from cutover.report.evidence import State
 from cutover.report.html import Html, style, tag
 from cutover.report.summary import TITLES, Bar, PlanSummary, human_duration
 from cutover.saga.draft import clock, moment

@@ -11,7 +11,8 @@ from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.plan.parsing import hash_of, parse
 from cutover.plan.status_document import read_status, write_status
-from cutover.report.checklist import Line, checklist
+from cutover.report.checklist import checklist
+from cutover.report.evidence import Line
 from cutover.status.report import SuccessCriterion
 from cutover.status.status import ENDED, Status, StepStatus
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
-from cutover.report.checklist import State
+from cutover.report.evidence import State
 from cutover.report.screen import MARKS, PHASES
 from cutover.report.summary import TITLES, Bar, PlanSummary, human_duration
 from cutover.report.texts import Text

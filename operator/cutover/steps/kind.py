@@ -94,7 +94,7 @@ class Kind(Model):
     Which members a kind defines (they are grouped so below):
 
     * Always: `key`, the fields of the step, `stages` and `do`. A kind that changes nothing sets `undoes` to False.
-    * When it writes a target: also `touches`, `fields`, `restores` and `undo`, and `examine` for what it needs besides its targets.
+    * When it writes a target: also `touches`, `fields`, `restores` and `undo`, and `examine` for what it needs beyond its targets.
       `do` takes a snapshot before the first write (`context.targets.snapshot`) and writes only with `context.targets.change`.
     * When it creates objects: also `makes` and `undo`, and `pod_accounts` when these are pods or Jobs.
     * Optional: everything else. `forward` follows from `restores` and is not overridden.

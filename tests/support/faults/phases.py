@@ -59,7 +59,9 @@ class Pending(Case):
         self._label(None)
 
     def enter(self) -> None:
-        self.shop.until(lambda status: status.phase is Phase.PENDING and "not released" in status.message)
+        self.shop.until(
+            lambda status: status.phase is Phase.PENDING and "is not allowed to run migrations" in status.message
+        )
 
     def free(self) -> None:
         self._label("true")
