@@ -419,7 +419,7 @@ steps:
         "steps[large].flags.configMap: ConfigMap large would hold 1048577 bytes, and the maximum is 1048576",
         "steps[paused].flags.reload[shop-v2]: Deployment shop-v2 is paused (spec.paused: true)",
         "steps[stays].flags.reload[store]: StatefulSet store has partition 1, so its first 1 pods would keep the old values",
-        "steps[stays].flags.reload[agent]: pods of DaemonSet agent change only when somebody deletes them",
+        "steps[stays].flags.reload[agent]: pods of DaemonSet agent change only when a user deletes them",
         "steps[left-out].flags.reload: StatefulSet store reads ConfigMap flags (files of volume flags); add it to reload",
         "steps[left-out].flags.reload: DaemonSet agent reads ConfigMap flags (envFrom of container agent); add it to reload",
     )

@@ -359,7 +359,7 @@ async def undo_order(workload: str) -> list[str]:
     run.metrics.answer = lambda _: Sample(0.9)
     assert await run.run() is Phase.ROLLED_BACK
     assert run.specs() == run.specs_before()
-    return [notice.message.split()[1] for notice in run.recorder.notices if notice.reason == "StepUndone"]
+    return [notice.message.split()[-1] for notice in run.recorder.notices if notice.reason == "StepUndone"]
 
 
 async def test_traffic_goes_back_ahead_of_what_it_does_not_rest_on() -> None:

@@ -46,9 +46,9 @@ async def test_where_others_wait_a_turn_writes_one_weight() -> None:
             run.clock.pass_time(after)
     assert [weight for weight, before in zip(weights[1:], weights, strict=False) if weight != before] == [10, 50, 100]
     assert [notice.message for notice in run.recorder.notices if notice.reason == "StageStarted"] == [
-        "step deploy 1/1: roll out app=shop:2, replicas 3",
-        "step shift 1/3: weight 10",
-        "step shift 2/3: weight 50",
-        "step shift 3/3: weight 100",
+        "step deploy, stage 1/1: roll out app=shop:2, replicas 3",
+        "step shift, stage 1/3: weight 10",
+        "step shift, stage 2/3: weight 50",
+        "step shift, stage 3/3: weight 100",
     ]
     assert run.leftovers() == []

@@ -271,7 +271,7 @@ async def test_one_that_is_deleted_is_lost() -> None:
     mine = lease(api)
     await mine.acquire()
     api.body = None
-    with pytest.raises(Lost, match="it belongs to nobody now"):
+    with pytest.raises(Lost, match="it belongs to no process now"):
         await waited(mine.keep_renewed())
 
 

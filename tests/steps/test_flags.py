@@ -126,7 +126,7 @@ async def test_a_restart_that_does_not_progress_fails(cluster: MemoryCluster) ->
 @pytest.mark.parametrize(
     ("marks", "who"),
     [
-        ({}, "somebody"),
+        ({}, "another writer"),
         (
             {"annotations": {"argocd.argoproj.io/tracking-id": "site:/ConfigMap:shop/flags"}},
             "Argo CD (application site)",
@@ -387,7 +387,7 @@ async def refused(reload: str = ALL, **changed: dict[str, Any]) -> str:
         (
             "[{name: shop-v1}, {name: shop-v2}, {kind: StatefulSet, name: store}]",
             {"store": {"updateStrategy": {"type": "OnDelete"}}},
-            "pods of StatefulSet store change only when somebody deletes them",
+            "pods of StatefulSet store change only when a user deletes them",
         ),
         (
             "[{name: shop-v1}, {name: shop-v2}, {kind: StatefulSet, name: store}]",

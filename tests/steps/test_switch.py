@@ -367,7 +367,7 @@ async def test_its_undo_comes_first_where_it_does_not_rest_on_the_others(
     run = Simulation(plan(text.replace("\n\n", "\n")), put=shop)
     run.metrics.answer = lambda _: Sample(0.9)
     assert await run.run() is Phase.ROLLED_BACK
-    assert [notice.message.split()[1] for notice in run.recorder.notices if notice.reason == "StepUndone"] == order
+    assert [notice.message.split()[-1] for notice in run.recorder.notices if notice.reason == "StepUndone"] == order
     assert run.specs() == run.specs_before()
 
 

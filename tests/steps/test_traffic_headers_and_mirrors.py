@@ -420,7 +420,7 @@ async def test_a_header_that_the_route_asks_for_itself_is_told(match: str, tells
     )
     assert await run.run() is Phase.SUCCEEDED, run.status
     started = next(notice for notice in run.recorder.notices if notice.reason == "Started")
-    assert started.message.partition("but note: ")[2] == tells * (
+    assert started.message.partition("warnings: ")[2] == tells * (
         "steps[shift].traffic: route primary matches header canary itself, as match does, "
         "so all requests that it takes for that header go to the new version before the first weight; "
         "use another header to let the weights decide"

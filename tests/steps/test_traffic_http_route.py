@@ -78,7 +78,7 @@ async def told(run: Simulation) -> list[str]:
     """What is minded when the run begins."""
     assert await run.run() is Phase.SUCCEEDED, run.status
     (started,) = (notice for notice in run.recorder.notices if notice.reason == "Started")
-    return started.message.partition("but note: ")[2].split("; steps[shift].traffic: ")
+    return started.message.partition("warnings: ")[2].split("; steps[shift].traffic: ")
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def fail(
     Args:
         draft: the turn.
         reason: CamelCase.
-        message: for people.
+        message: what happened, in a sentence.
         policy: whether everything is undone or a user decides.
         of_step: the current step has failed, not only the plan; when paused, it can then be retried but not resumed.
     """
