@@ -14,7 +14,8 @@ from cutover.errors import Rejected
 from cutover.ports import FINALIZER, JOBS, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from cutover.steps import KINDS, Kind
+from cutover.steps import KINDS
+from cutover.steps.kind import Kind
 from engine.test_corner_cases import APPROVE, DEPLOY
 from engine.test_other_writers import shifted, weights
 from support.fakes.shop import CANARY, V2, plan, shop

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cutover.cli.explain import explain
-from cutover.gates import GateContext
+from cutover.gates.base import GateContext
 from cutover.gates.http import Http
 from cutover.plan.parsing import parse
 from cutover.ports import Sample

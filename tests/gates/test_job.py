@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from cutover.errors import Rejected
-from cutover.gates import GateContext
-from cutover.gates.base import Pending
+from cutover.gates.base import GateContext, Pending
 from cutover.gates.job import Job
 from cutover.gates.verdict import Measurement
 from cutover.objects.jobs import GATE_LABEL

@@ -9,7 +9,7 @@ import pytest
 
 from cutover.adapters.prometheus import read
 from cutover.cli.explain import explain
-from cutover.gates import GateContext
+from cutover.gates.base import GateContext
 from cutover.gates.prometheus import Prometheus, compare
 from cutover.gates.verdict import Measurement
 from cutover.plan.parsing import parse

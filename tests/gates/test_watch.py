@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from cutover.gates import Gate, GateContext
+from cutover.gates import Gate
+from cutover.gates.base import GateContext
 from cutover.gates.watch import Watch
 from cutover.ports import Sample
 from cutover.testing import MemoryCluster, MemoryMetrics, Spawner

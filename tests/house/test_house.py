@@ -17,6 +17,7 @@ import yaml
 from cutover.cli.explain import explain
 from cutover.plan import crd
 from cutover.plan.parsing import parse
+from cutover.steps import KINDS
 from harness.cluster import ROOT
 from support.plans.simulated import APPROVED
 
@@ -153,6 +154,15 @@ def test_only_one_file_knows_kopf() -> None:
         )
         assert contract["source_modules"] == ["cutover"]
         assert contract["ignore_imports"] == [f"cutover.{home.removesuffix('.py').replace('/', '.')} -> {package}"]
+
+
+def test_every_kind_is_kept_apart_from_the_others() -> None:
+    """The contract in pyproject.toml names the kinds one by one; a new one that is not added would not be looked at."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (named,) = (contract["modules"] for contract in contracts if contract["name"] == "Kinds do not know each other")
+    homes = {".".join(kind.__module__.split(".")[:3]) for kind in KINDS}
+    assert set(named) == homes
+    assert len(homes) == len(KINDS)
 
 
 def test_only_one_file_makes_text_for_a_terminal_of_what_comes_from_outside() -> None:

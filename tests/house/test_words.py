@@ -64,6 +64,7 @@ RETIRED: dict[str, str] = {
 ALLOWED: dict[str, str] = {
     "there is no": "of what does not exist",
     "lease held": "the metric cutover_lease_held: a Lease is held",
+    r"--bind-address|^bind$": "a server binds an address",
     r"https?://\S+": "an address is what it is",
 }
 """Phrases in which a retired word is right all the same, each with its reason."""
@@ -174,8 +175,8 @@ _MODELS = _models()
 
 
 def code() -> Iterator[Text]:
-    """Messages and help of the operator, the command line and the demo."""
-    for file in [*_code("operator"), *_code("demo")]:
+    """Messages and help of the operator, the command line, the demo, the bench and the local cluster."""
+    for file in [*_code("operator"), *_code("demo"), *_code("bench"), *_code("tests/harness")]:
         yield from _strings(file)
 
 
@@ -183,7 +184,7 @@ def documents() -> Iterator[Text]:
     """Whatever else is read: pages, examples, the chart, the CRD, the traces."""
     for file in _files(
         "*.md", "docs/**/*.md", "examples/**/*.yaml", "demo/*.yaml", "crds/*.yaml", "charts/cutover/*",
-        "charts/cutover/files/*", "charts/cutover/templates/*", "tests/engine/traces/*.txt", ".github/**/*",
+        "charts/cutover/files/*", "charts/cutover/templates/*", "tests/engine/traces/*.txt", ".github/**/*", "Makefile", "Dockerfile",
     ):  # fmt: skip
         yield Text(file, 1, file.read_text())
 

@@ -22,8 +22,8 @@ from cutover.ports import (
     Ref,
     Resource,
 )
-from cutover.preflight.context import survey
-from cutover.preflight.impact import assess, fields
+from cutover.preflight.assessment import assess, fields
+from cutover.preflight.impact import impact_of
 from cutover.status.conditions import present
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -604,5 +604,5 @@ async def test_hosts_that_are_no_services_of_the_namespace_are_not_among_the_ser
     cluster.objects[ROUTES]["spec"]["http"].insert(0, elsewhere)
     spec = yaml.safe_load(f"serviceAccountName: migrator\nsteps: [{SHIFT}]")
     spec["steps"][0]["traffic"]["virtualService"]["routes"] = ["primary"]
-    (around,) = (await survey(parse(spec), "plan", cluster, "shop")).targets
+    (around,) = (await impact_of(parse(spec), "plan", cluster, "shop")).targets
     assert around.services == ("shop-v1", "shop-v2")

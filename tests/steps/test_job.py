@@ -16,8 +16,8 @@ from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, 
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
-from cutover.steps import StepContext
 from cutover.steps.job import SETTLED_LABEL, Job
+from cutover.steps.kind import StepContext
 from cutover.targets.claims import Owner
 from cutover.targets.targets import Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger, run_jobs

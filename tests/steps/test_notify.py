@@ -12,7 +12,7 @@ from cutover.ports import Delivery, Message, Ref, Tone
 from cutover.saga.turn import Again, Done
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
-from cutover.steps import StepContext
+from cutover.steps.kind import StepContext
 from cutover.steps.notify import Notify
 from cutover.targets.claims import Owner
 from cutover.targets.targets import Targets

@@ -13,7 +13,7 @@ from cutover.field_path import Json
 from cutover.ports import DEPLOYMENTS, ENDPOINT_SLICES, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, SERVICES, Ref, Sample
 from cutover.saga.turn import Again, Done, Outcome, Pause, Wait
 from cutover.status.status import Phase
-from cutover.steps import StepContext
+from cutover.steps.kind import StepContext
 from cutover.steps.switch import Switch
 from cutover.targets.claims import Owner
 from cutover.targets.fields import Foreign

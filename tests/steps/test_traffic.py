@@ -12,7 +12,7 @@ from cutover.objects.endpoints import Side
 from cutover.ports import DESTINATION_RULES, ENDPOINT_SLICES, PODS, SERVICES, VIRTUAL_SERVICES, Ref
 from cutover.routing.routes import Destination
 from cutover.status.status import Phase
-from cutover.steps import StepContext
+from cutover.steps.kind import StepContext
 from cutover.steps.traffic.sides import short
 from cutover.targets.claims import Owner
 from cutover.targets.snapshots import Snapshot

@@ -1,4 +1,4 @@
-"""How the API server is reached: credentials, and a session that logs in with them. Used by `kubernetes.py`, and by `app.py` for Kopf."""
+"""How the API server is reached: credentials, and a session that logs in with them. Used by `transport.py`, and by `app.py` for Kopf."""
 
 from __future__ import annotations
 

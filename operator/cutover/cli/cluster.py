@@ -94,7 +94,7 @@ def impact(
     from dataclasses import asdict
 
     from cutover.cli.kubeconfig import Objects
-    from cutover.preflight.context import lines, survey
+    from cutover.preflight.impact import impact_of, lines
 
     check_output(output, "text", "json")
     document = None
@@ -109,7 +109,7 @@ def impact(
         spec = parsed(document)
     except PlanError as error:
         fail(f"{plan}: {error}")
-    found = asyncio.run(survey(spec, name_of(document), Objects(plans), plans.namespace))
+    found = asyncio.run(impact_of(spec, name_of(document), Objects(plans), plans.namespace))
     if output == "json":
         sys.stdout.write(as_json(asdict(found)))
         return

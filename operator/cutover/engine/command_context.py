@@ -11,12 +11,12 @@ from typing import Any
 
 from cutover.errors import Broken
 from cutover.field_path import Json
-from cutover.gates import GateContext
+from cutover.gates.base import GateContext
 from cutover.plan.spec import Plan
 from cutover.ports import Clock, Cluster, Messenger, Metrics, Ref
 from cutover.saga.turn import Verb
 from cutover.status.status import Status
-from cutover.steps import StepContext
+from cutover.steps.kind import StepContext
 from cutover.targets.claims import Owner
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets

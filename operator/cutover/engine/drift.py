@@ -14,8 +14,7 @@ from cutover.ports import PLAN_LABEL, Ref
 from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import Done, Failed, Outcome, Pause
 from cutover.status.status import StepState
-from cutover.steps import StepContext
-from cutover.steps.kind import Kind
+from cutover.steps.kind import Kind, StepContext
 from cutover.targets.fields import Foreign
 
 

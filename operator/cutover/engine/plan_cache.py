@@ -1,6 +1,6 @@
 """What a process keeps of its plans between turns, and how it notices that another process drives one of them.
 
-Losing any of it costs requests and samples, never correctness. Used by the driver and `saving.py`.
+Losing any of it costs requests and samples, never correctness. Used inside `engine/` only.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 
 from pydantic import ConfigDict, Field, create_model, model_validator
 
-from cutover.gates.base import GateContext, Source
+from cutover.gates.base import Source
 from cutover.gates.http import Http
 from cutover.gates.job import Job
 from cutover.gates.prometheus import Prometheus
@@ -15,7 +15,7 @@ from cutover.gates.readiness import Readiness
 from cutover.gates.verdict import NoData, Rule
 from cutover.schema.model import Decimal, Duration, Label, Model, validations
 
-__all__ = ["SOURCES", "Bounds", "Gate", "GateContext", "Source"]
+__all__ = ["SOURCES", "Bounds", "Gate"]
 
 SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus, Http, Job)
 

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cutover.errors import OutsideError
-from cutover.gates import Gate, GateContext
-from cutover.gates.base import Pending
+from cutover.gates import Gate
+from cutover.gates.base import GateContext, Pending
 from cutover.gates.verdict import Measurement, Rule, Tally, judge, observe
 from cutover.status.status import GateStatus, Verdict
 

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 from pydantic import ConfigDict, Field, create_model
 
-from cutover.gates import Gate, Source
+from cutover.gates import Gate
+from cutover.gates.base import Source
 from cutover.plan.notifications import Notification
 from cutover.plan.windows import Recurring, Window, opening
 from cutover.ports import Ref, Resource
 from cutover.saga.turn import DeletionPolicy, OnFailure, Opening, Rules, StepRule
 from cutover.schema.model import Duration, Label, Model, Name, Text, validations
-from cutover.steps import KINDS, Kind
+from cutover.steps import KINDS
+from cutover.steps.kind import Kind
 
 DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
 KIND_KEYS: Final = tuple(kind.key for kind in KINDS)

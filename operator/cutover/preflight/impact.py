@@ -1,193 +1,194 @@
-"""The effect of a plan on its surroundings: who else writes its targets, and whether its pods would be admitted.
+"""The surroundings of the targets of a plan, for its users: who manages them, what routes to them, what scales and protects their pods.
 
-Read-only. Called by `preflight.py` before the first step and by `context.py` for users. What the
-account in use may not list is left out, and is not an error.
+Read-only, with the permissions of the caller. Called by the command line; what preflight needs too is in `assessment.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from cutover.errors import Denied, NotFound, Problem
+from cutover.errors import PlanError
 from cutover.field_path import Json
-from cutover.objects.config_maps import CREATE_FIRST, Reference, references
-from cutover.objects.endpoints import selects
-from cutover.objects.gitops import Manager, Tool, drifts, way_out
-from cutover.objects.quotas import Room, meets
+from cutover.objects.endpoints import selects, service_of
+from cutover.objects.gitops import manager_of
+from cutover.objects.quantities import amounts, shown
 from cutover.objects.workloads import scalers_of
+from cutover.plan.parsing import parse
 from cutover.plan.spec import Plan
-from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DISRUPTION_BUDGETS, LIMIT_RANGES, RESOURCE_QUOTAS, Ref
+from cutover.ports import (
+    AUTOSCALERS,
+    DISRUPTION_BUDGETS,
+    LIMIT_RANGES,
+    PLANS,
+    SERVICES,
+    WORKLOADS,
+    Ref,
+    Resource,
+)
+from cutover.preflight.assessment import assess, budgets_of, fields, labels_of
+from cutover.preflight.preflight import cached
 from cutover.preflight.reader import Reader, permitted, targets
-from cutover.preflight.rollouts import UNREADABLE, RolloutChange, rollout_changes
-from cutover.status.status import RISKS, Risk
-
-_DRIFT, _CAPACITY = RISKS
+from cutover.preflight.rollouts import RolloutChange, rollout_changes
+from cutover.routing.resources import ROUTINGS, destinations
 
 
 @dataclass(frozen=True, slots=True)
-class Assessment:
-    """What was found: problems that stop the plan, and risks that users should know."""
+class TargetImpact:
+    """One target of a plan and its surroundings, by their names.
 
-    problems: tuple[Problem, ...] = ()
-    risks: tuple[Risk, ...] = ()
-
-
-async def assess(plan: Plan, reader: Reader, namespace: str) -> Assessment:
-    """Whether the pods of a plan would be admitted, and risks that do not stop it."""
-    bodies = await targets(plan, reader, namespace)
-    rollouts = list(rollout_changes(plan, bodies, namespace))
-    if not rollouts:
-        return Assessment(risks=tuple(_drift(plan, bodies)))
-    quotas, ranges, budgets, scalers = await asyncio.gather(
-        *(
-            permitted(reader, kind, namespace)
-            for kind in (RESOURCE_QUOTAS, LIMIT_RANGES, DISRUPTION_BUDGETS, AUTOSCALERS)
-        )
-    )
-    problems, warnings = list[Problem](), list[str]()
-    room = Room(quotas, ranges)
-    for change in rollouts:
-        try:
-            found = room.refuses(change.pods)
-            slower = [] if found else [*_slower(change, room), *_scaled(change, room, scalers)]
-            slower += _disrupted(change, budgets)
-            room.take(change.pods)
-        except UNREADABLE:  # a value that only the server understands must not hide the other results
-            continue
-        problems += [Problem(change.place, f"pods of {change.ref} would be refused: {message}") for message in found]
-        warnings += slower
-    problems += await _missing_config_maps(plan, rollouts, reader)
-    risks = [*_drift(plan, bodies)]
-    if warnings:
-        risks.append(Risk(_CAPACITY, "RolloutHindered", "; ".join(dict.fromkeys(warnings))))
-    return Assessment(tuple(problems), tuple(risks))
-
-
-async def _missing_config_maps(plan: Plan, rollouts: Sequence[RolloutChange], reader: Reader) -> list[Problem]:
-    """ConfigMaps that pods read after a later step of their workload, and that do not exist.
-
-    For its first step the kind `deploy` checks that by a dry run of the server.
+    Attributes:
+        owner: the tool that keeps it in sync; empty for none.
+        fields: the fields that the plan writes, as jq paths.
+        routes: routes to it by kind, with the weight that they give.
+        plans: other plans that write it, each with its phase.
     """
-    problems, names = list[Problem](), [step.name for step in plan.steps]
-    for change in rollouts:
-        at, namespace = names.index(change.step), change.ref.namespace
-        earlier = {target.ref(namespace) for step in plan.steps[:at] for target in step.kind.touches()}
-        if change.ref in earlier:
-            problems += await _missing_to(change, earlier, reader)
-    return problems
+
+    target: str
+    owner: str = ""
+    fields: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    routes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    autoscalers: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()
+    plans: tuple[str, ...] = ()
 
 
-async def _missing_to(change: RolloutChange, earlier: Container[Ref], reader: Reader) -> list[Problem]:
-    """For one step; an earlier step may still create its own targets."""
-    problems = []
-    for need in _new_needs(change):
-        ref = Ref(CONFIG_MAPS, change.ref.namespace, need.name)
-        if ref not in earlier and (message := await _lacks(need, ref, reader)):
-            problems.append(Problem(change.place, f"{message}, {CREATE_FIRST}"))
-    return problems
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Pods of one workload before and after one step, and the maximum in between."""
+
+    step: str
+    workload: str
+    before: int
+    after: int
+    most: int
+    each: Mapping[str, str]
 
 
-async def _lacks(need: Reference, ref: Ref, reader: Reader) -> str:
-    try:
-        return need.lacks(await reader.get(ref))
-    except NotFound:
-        return need.lacks(None)
-    except Denied:
-        return ""
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """The effect of a plan on everything around its targets."""
+
+    targets: tuple[TargetImpact, ...]
+    missing: tuple[str, ...]
+    capacity: tuple[Capacity, ...]
+    problems: tuple[str, ...]
+    risks: Mapping[str, str]
 
 
-def _new_needs(change: RolloutChange) -> list[Reference]:
-    """What pods read after a step and did not read before."""
-    if change.after.get("replicas") == 0:
-        return []
-    try:
-        had, has = (list(references(spec["template"]["spec"])) for spec in (change.before, change.after))
-    except UNREADABLE:
-        return []
-    return [one for one in has if one not in had]
-
-
-# --- who else writes ----------------------------------------------------------------------------------------------------
-
-
-def fields(plan: Plan, bodies: Mapping[Ref, Json]) -> dict[Ref, list[str]]:
-    """For every target the fields that the plan writes, as jq paths."""
-    found: dict[Ref, list[str]] = {}
-    known = {(ref.resource, ref.name): ref for ref in bodies}
-    for step in plan.steps:
-        for target in step.kind.touches():
-            if ref := known.get((target.resource, target.name)):
-                found.setdefault(ref, []).extend(step.kind.fields(target, bodies[ref]))
-    return {ref: list(dict.fromkeys(paths)) for ref, paths in found.items()}
-
-
-def _drift(plan: Plan, bodies: Mapping[Ref, Json]) -> Iterator[Risk]:
+async def impact_of(plan: Plan, name: str, reader: Reader, namespace: str) -> Impact:
+    """Read the surroundings of the targets of a plan with this name."""
+    reader = cached(reader)
+    bodies = await targets(plan, reader, namespace)
+    found = await assess(plan, reader, namespace)
+    kinds = (SERVICES, *ROUTINGS, AUTOSCALERS, DISRUPTION_BUDGETS, PLANS, LIMIT_RANGES)
+    listed = dict(
+        zip(kinds, await asyncio.gather(*(permitted(reader, kind, namespace) for kind in kinds)), strict=True)
+    )
     written = fields(plan, bodies)
-    owned: dict[Manager, dict[Ref, list[str]]] = {}
-    for ref, body in bodies.items():
-        if owner := drifts(body):
-            owned.setdefault(owner, {})[ref] = written[ref]
-    if not owned:
-        return
-    tools = {owner.tool for owner in owned}
-    reason = (
-        {Tool.ARGO_CD: "OwnedByArgoCD", Tool.FLUX: "OwnedByFlux"}[tools.pop()] if len(tools) == 1 else "OwnedBySeveral"
+    return Impact(
+        targets=tuple(
+            _impact_on(ref, body, written[ref], listed, _others(ref, name, listed[PLANS]))
+            for ref, body in bodies.items()
+        ),
+        missing=tuple(str(ref) for ref in plan.targets(namespace) if ref not in bodies),
+        capacity=tuple(
+            _capacity_of(change, listed[LIMIT_RANGES]) for change in rollout_changes(plan, bodies, namespace)
+        ),
+        problems=tuple(map(str, found.problems)),
+        risks={risk.type: risk.message for risk in found.risks},
     )
-    yield Risk(_DRIFT, reason, "\n".join(way_out(owner, refs) for owner, refs in owned.items()))
 
 
-# --- whether pods are let in --------------------------------------------------------------------------------------------
-
-
-def _slower(change: RolloutChange, room: Room) -> Iterator[str]:
-    for message in room.delays(change.pods, change.pods.may_reach):
-        yield f"not all surge pods of {change.ref} would be admitted, so its rollout takes longer: {message}"
-
-
-def _scaled(change: RolloutChange, room: Room, scalers: Sequence[Json]) -> Iterator[str]:
-    for scaler in scalers_of(change.ref, scalers):
-        most = scaler["spec"]["maxReplicas"]
-        for message in room.delays(change.pods, (most, 0)):
-            name = scaler["metadata"]["name"]
-            yield f"HorizontalPodAutoscaler {name} may request {most} pods of {change.ref}, and they would be refused: {message}"
-
-
-def _disrupted(change: RolloutChange, budgets: Sequence[Json]) -> Iterator[str]:
-    if change.before["template"] == change.after["template"]:
-        return
-    for budget in budgets_of(change.before, budgets):
-        name, status = budget["metadata"]["name"], budget.get("status") or {}
-        desired, healthy = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
-        if change.pods.now and change.least < desired <= healthy:
-            yield (
-                f"PodDisruptionBudget {name} wants {desired} healthy pods, and the rollout of {change.ref} may leave "
-                f"{change.least}: rollouts do not respect it; lower its maxUnavailable"
-            )
-        elif status.get("expectedPods") and not status.get("disruptionsAllowed", 0):
-            yield (
-                f"PodDisruptionBudget {name} allows no pod of {change.ref} to be evicted now ({healthy} healthy, {desired} wanted), "
-                "so draining a node waits"
-            )
-
-
-def budgets_of(spec: Json, budgets: Sequence[Json]) -> list[Json]:
-    """PodDisruptionBudgets that count the pods of a workload's spec."""
-    labels = labels_of(spec)
-    return [budget for budget in budgets if _selected(budget["spec"].get("selector"), labels)]
-
-
-def labels_of(spec: Json) -> Mapping[str, str]:
-    """Labels of the pods of a workload's spec."""
-    labels: Mapping[str, str] = (spec["template"].get("metadata") or {}).get("labels") or {}
-    return labels
-
-
-def _selected(selector: Any, labels: Mapping[str, str]) -> bool:
-    """As policy/v1 reads it: an empty selector selects all pods, a missing one none."""
-    return selector is not None and (
-        selects(selector.get("matchLabels") or {}, labels)
-        and all(meets(rule, labels.get(rule["key"])) for rule in selector.get("matchExpressions") or ())
+def _impact_on(
+    ref: Ref, body: Json, written: Sequence[str], listed: Mapping[Resource, Sequence[Json]], plans: tuple[str, ...]
+) -> TargetImpact:
+    services, budgets = list[str](), list[str]()
+    if ref.resource in WORKLOADS:
+        labels = labels_of(body["spec"])
+        services = [
+            service["metadata"]["name"]
+            for service in listed[SERVICES]
+            if service["spec"].get("selector") and selects(service["spec"]["selector"], labels)
+        ]
+        budgets = [budget["metadata"]["name"] for budget in budgets_of(body["spec"], listed[DISRUPTION_BUDGETS])]
+    elif ref.resource in ROUTINGS:
+        found = (service_of(destination.host, ref.namespace) for destination, _ in destinations(ref.resource, body))
+        services = list(dict.fromkeys(filter(None, found)))
+    behind = [ref.name] if ref.resource == SERVICES else services if ref.resource in WORKLOADS else []
+    return TargetImpact(
+        target=str(ref),
+        owner=str(manager_of(body) or ""),
+        fields=tuple(written),
+        services=tuple(services),
+        routes={kind.kind: tuple(_routes_to(behind, kind, listed[kind], ref.namespace)) for kind in ROUTINGS},
+        autoscalers=tuple(
+            f"{scaler['metadata']['name']} ({scaler['spec'].get('minReplicas', 1)} to {scaler['spec']['maxReplicas']})"
+            for scaler in scalers_of(ref, listed[AUTOSCALERS])
+        ),
+        budgets=tuple(budgets),
+        plans=plans,
     )
+
+
+def _routes_to(services: Sequence[str], resource: Resource, routes: Sequence[Json], namespace: str) -> Iterator[str]:
+    for body in routes:
+        given = destinations(resource, body)
+        weights = [weight for destination, weight in given if service_of(destination.host, namespace) in services]
+        if weights:
+            yield f"{body['metadata']['name']} (weight {', '.join(map(str, weights))})"
+
+
+def _others(ref: Ref, name: str, plans: Sequence[Json]) -> tuple[str, ...]:
+    """Other plans that write an object; a plan that cannot be read is left out."""
+    found = []
+    for document in plans:
+        called = document["metadata"]["name"]
+        if called == name:
+            continue
+        try:
+            other = parse(document["spec"])
+        except PlanError:
+            continue
+        if ref in other.targets(ref.namespace):
+            found.append(f"{called} ({(document.get('status') or {}).get('phase', 'not seen yet')})")
+    return tuple(found)
+
+
+def _capacity_of(change: RolloutChange, ranges: Sequence[Json]) -> Capacity:
+    pods = change.pods
+    most = max(sum(state) for state in (*pods.must_reach, pods.may_reach, (0, pods.now)))
+    each = {what: shown(what, amount) for what, amount in sorted(amounts(pods.after, ranges).items()) if what != "pods"}
+    return Capacity(change.step, str(change.ref), pods.now, pods.must_reach[-1][0], most, each)
+
+
+def lines(found: Impact) -> Iterator[str]:
+    """Line by line, indented by two spaces per level."""
+    for around in found.targets:
+        yield f"{around.target}{f', owned by {around.owner}' if around.owner else ''}"
+        for head, items in (
+            ("writes", around.fields),
+            ("Services", around.services),
+            *((f"{kind}s", items) for kind, items in around.routes.items()),
+            ("HorizontalPodAutoscalers", around.autoscalers),
+            ("PodDisruptionBudgets", around.budgets),
+            ("other plans", around.plans),
+        ):
+            if items:
+                yield f"  {head}: {', '.join(items)}"
+    for target in found.missing:
+        yield f"{target}: does not exist"
+    if found.capacity:
+        yield "capacity"
+    for need in found.capacity:
+        each = ", ".join(f"{what} {amount}" for what, amount in need.each.items())
+        pods = f"{need.before} pods, then {need.after}, at most {need.most} in between"
+        yield f"  step {need.step}: {need.workload}: {pods}{f'; each: {each}' if each else ''}"
+    for problem in found.problems:
+        yield f"would be refused: {problem}"
+    for risk, message in found.risks.items():
+        first, *rest = message.splitlines()
+        yield f"{risk}: {first}"
+        yield from (f"  {line}" for line in rest)

@@ -12,10 +12,10 @@ from cutover.field_path import Json
 from cutover.plan import permissions
 from cutover.plan.spec import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
-from cutover.preflight import impact
+from cutover.preflight import assessment
 from cutover.preflight.reader import Reader
-from cutover.steps import StepContext
-from cutover.steps.preconditions import unknown_provider
+from cutover.steps.kind import StepContext
+from cutover.steps.shared.preconditions import unknown_provider
 from cutover.targets.claims import Owner
 
 R = TypeVar("R", bound=Reader)
@@ -52,7 +52,7 @@ def cached(reader: R) -> R:
 
 async def missing(
     plan: Plan, cluster: Cluster, metrics: Metrics, namespace: str, contexts: Sequence[StepContext]
-) -> impact.Assessment:
+) -> assessment.Assessment:
     """Everything that the plan needs and does not find, in the order of the plan, and risks that users should know in advance.
 
     Args:
@@ -69,10 +69,10 @@ async def missing(
         _accounts(plan, cluster, namespace),
         _permissions(plan, cluster, contexts),
     )
-    found, assessment = await asyncio.gather(parts, impact.assess(plan, cluster, namespace))
+    found, assessed = await asyncio.gather(parts, assessment.assess(plan, cluster, namespace))
     unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, contexts[0].messenger))
-    problems = (problem for part in (*found, assessment.problems, *unknown) for problem in part)
-    return impact.Assessment(tuple(dict.fromkeys(problems)), assessment.risks)
+    problems = (problem for part in (*found, assessed.problems, *unknown) for problem in part)
+    return assessment.Assessment(tuple(dict.fromkeys(problems)), assessed.risks)
 
 
 async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:

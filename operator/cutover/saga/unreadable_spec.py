@@ -1,6 +1,6 @@
 """An active plan whose spec cannot be read, or is not the one its run began with: pause, undo nothing, continue when it can.
 
-Rare, and apart from `advance`, because no rule of the plan is known here. Called by `engine/unreadable_spec.py`.
+Rare, and apart from `advance`, because no rule of the plan is known here. Called by the driver.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Limits the length of each text in a status, so that the whole stays below 64 KiB for any plan. Pure.
 
 Sizes are bytes in JSON, where one character may take up to six. Fields that the saga depends on (names, states, attempts, tokens, what
-was created) have limits of their own and are never cut here: only texts for users are. Called by conditions.py and the engine.
+was created) have limits of their own and are never cut here: only texts for users are. Called by `conditions.py` and at the start of a run.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ To add a kind: subclass `Kind` (`kind.py` says what it must answer) in a file of
 "Kinds do not know each other" in `pyproject.toml`, then a test file, a page in `docs/kinds/` and an example; run `make crd`. A kind
 that outgrows a file becomes a folder: `spec.py` (its fields), `preconditions.py` (before the first step), `kind.py` (do and undo).
 
-Shared by kinds: `preconditions.py` (dry runs), `rollouts.py` (progress of workloads), `other_writers.py` (repairs and their limit).
+What kinds share is in `shared/`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from cutover.steps.check import Check
 from cutover.steps.deploy import Deploy
 from cutover.steps.flags import Flags
 from cutover.steps.job import Job
-from cutover.steps.kind import Kind, StepContext, Target
+from cutover.steps.kind import Kind
 from cutover.steps.notify import Notify
 from cutover.steps.switch import Switch
 from cutover.steps.traffic import Traffic
 from cutover.steps.wait import Delay
 
-__all__ = ["KINDS", "Kind", "StepContext", "Target"]
+__all__ = ["KINDS"]
 
 KINDS: Final[tuple[type[Kind], ...]] = (Deploy, Traffic, Switch, Flags, Job, Check, Delay, Approve, Notify)

@@ -11,7 +11,7 @@ from cutover.ports import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.schema.model import Label
 from cutover.steps.kind import Kind, Purpose, StepContext
-from cutover.steps.preconditions import unknown_provider
+from cutover.steps.shared.preconditions import unknown_provider
 
 _PATIENCE: Final = 30.0
 """Seconds after which the plan continues, whether the message was delivered or not."""

@@ -1,6 +1,6 @@
 """Compares the fields of an object with what a plan knows of them, and turns changes into the operations of a patch.
 
-Pure. Each field must have a value of the snapshot or one of ours; any other is `Foreign`. Called by `claims.py` and `targets.py`.
+Pure. Each field must have a value of the snapshot or one of ours; any other is `Foreign`. Called by all that writes or checks fields of targets.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import yaml
 
 from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, Ref
 from cutover.saga.turn import Outcome
-from cutover.steps import StepContext
 from cutover.steps.deploy import Deploy
+from cutover.steps.kind import StepContext
 from cutover.targets.claims import Owner
 from cutover.targets.targets import Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger

@@ -8,9 +8,9 @@ from typing import Any
 from cutover.field_path import ABSENT, Json
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, PODS, Ref
 from cutover.saga.turn import Outcome
-from cutover.steps import StepContext
 from cutover.steps.flags import Flags
 from cutover.steps.flags.restart import RESTART
+from cutover.steps.kind import StepContext
 from cutover.targets.claims import Owner
 from cutover.targets.targets import Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger

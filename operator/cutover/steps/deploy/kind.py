@@ -15,8 +15,8 @@ from cutover.steps.deploy import preconditions
 from cutover.steps.deploy.dry_run import Foreseen, foresee
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext
-from cutover.steps.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
-from cutover.steps.rollouts import (
+from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
+from cutover.steps.shared.rollouts import (
     blocked,
     needs_manual_deletion,
     pod_counts,

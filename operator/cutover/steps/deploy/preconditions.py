@@ -12,7 +12,7 @@ from cutover.ports import AUTOSCALERS, CONFIG_MAPS, Ref
 from cutover.steps.deploy.dry_run import foresee
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext, Target
-from cutover.steps.preconditions import may_not_patch
+from cutover.steps.shared.preconditions import may_not_patch
 from cutover.targets.snapshots import too_large
 
 

@@ -39,8 +39,8 @@ from cutover.steps.flags.restart import (
 )
 from cutover.steps.flags.spec import FlagsSpec
 from cutover.steps.kind import StepContext
-from cutover.steps.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
-from cutover.steps.rollouts import blocked, pod_counts, restored, stuck_after
+from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
+from cutover.steps.shared.rollouts import blocked, pod_counts, restored, stuck_after
 from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import Snapshot
 

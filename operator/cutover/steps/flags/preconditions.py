@@ -12,7 +12,7 @@ from cutover.ports import WORKLOADS, Ref
 from cutover.steps.flags.restart import RESTART, restart_id
 from cutover.steps.flags.spec import FlagsSpec
 from cutover.steps.kind import StepContext
-from cutover.steps.preconditions import dry_run_problem
+from cutover.steps.shared.preconditions import dry_run_problem
 from cutover.targets.snapshots import too_large
 
 

@@ -10,7 +10,7 @@ from cutover.objects.workloads import Rollout, owned, selector
 from cutover.ports import PODS, Ref
 from cutover.saga.turn import Again, Done, Wait
 from cutover.steps.kind import StepContext
-from cutover.steps.rollouts import needs_manual_deletion, undo_blocked, why_pods_wait
+from cutover.steps.shared.rollouts import needs_manual_deletion, undo_blocked, why_pods_wait
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""

@@ -12,7 +12,7 @@ from cutover.ports import JOBS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.steps.job.spec import JobSpec
 from cutover.steps.kind import StepContext
-from cutover.steps.rollouts import stuck_after
+from cutover.steps.shared.rollouts import stuck_after
 from cutover.targets.fields import Foreign
 
 SETTLED_LABEL: Final = "cutover.dev/settled"

@@ -11,9 +11,9 @@ from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by
 from cutover.ports import WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Outcome, Pause
 from cutover.steps.kind import StepContext
-from cutover.steps.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
-from cutover.steps.preconditions import dry_run_problem
-from cutover.steps.rollouts import old_side_not_ready, stuck_after
+from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
+from cutover.steps.shared.preconditions import dry_run_problem
+from cutover.steps.shared.rollouts import old_side_not_ready, stuck_after
 from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
 

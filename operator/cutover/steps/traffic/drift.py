@@ -15,7 +15,7 @@ from cutover.routing.routing import Routing
 from cutover.routing.shift import REFUSED, PairChange
 from cutover.saga.turn import Failed, Pause
 from cutover.steps.kind import StepContext
-from cutover.steps.other_writers import count_repair, foreign_writer
+from cutover.steps.shared.other_writers import count_repair, foreign_writer
 from cutover.targets.snapshots import Snapshot
 
 

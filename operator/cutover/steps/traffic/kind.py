@@ -13,7 +13,7 @@ from cutover.ports import Ref
 from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
 from cutover.saga.turn import Again, Done, Failed, Outcome
 from cutover.steps.kind import StepContext
-from cutover.steps.rollouts import old_side_not_ready
+from cutover.steps.shared.rollouts import old_side_not_ready
 from cutover.steps.traffic import drift, preconditions, sides
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields

@@ -11,7 +11,7 @@ from cutover.ports import HTTP_ROUTES
 from cutover.routing.routes import Pair
 from cutover.routing.shift import Role
 from cutover.steps.kind import StepContext
-from cutover.steps.preconditions import may_not_patch
+from cutover.steps.shared.preconditions import may_not_patch
 from cutover.steps.traffic import sides
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
