@@ -411,7 +411,7 @@ def test_what_a_run_proved(shop: Shop, cluster: AnyCluster, tmp_path: Path) -> N
     assert results["ZeroDataLoss"] == results["RollbackRehearsed"] == "NotMeasured"
     assert "Succeeded" in [event["reason"] for event in found["events"]]
     assert "All validations passed" in file.read_text()
-    assert "step shift 4/4: weight 100" in file.read_text()
+    assert "step shift, stage 4/4: weight 100" in file.read_text()
     shop.request(RequestVerb.ROLLBACK)
     shop.until(lambda status: status.phase is Phase.ROLLED_BACK)
     back = report()
@@ -438,7 +438,7 @@ def test_a_long_message_on_a_narrow_terminal(shop: Shop, cluster: AnyCluster) ->
     os.close(here)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
     assert max(map(len, lines)) <= 60, lines
-    words = [word.strip("?") for line in lines for word in line.split()]
+    words = [word.strip('?"') for line in lines for word in line.split()]
     assert words.count("departments") == 2, lines
     assert words.count("visitors") == 2, lines
 

@@ -61,7 +61,7 @@ steps:{DEPLOY}
 {SHIFT}      dwell: 10m
 """)
     status = shop.until_phase(Phase.WAITING)
-    assert status.message.endswith("really?")
+    assert status.message.endswith('"really?"')
     shop.request(RequestVerb.PAUSE)
     assert shop.until_phase(Phase.PAUSED).reason == "PausedByPerson"
     shop.request(RequestVerb.RESUME)

@@ -109,7 +109,7 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
         ):
             if draft.inputs.deleting:
                 return abandon(draft, Reason.DELETED, f"undo of step {step.name} is stuck ({reason}: {message})")
-            stuck = f"undo of step {step.name} is stuck: {message}; retried every minute"
+            stuck = f"undo of step {step.name} is stuck, and retried every minute: {message}"
             if draft.status.phase is Phase.ROLLING_BACK:
                 draft.plan_event(PlanEvent.GET_STUCK, reason, stuck)
                 draft.notice("Stuck", stuck, warning=True)

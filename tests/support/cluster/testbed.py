@@ -232,7 +232,9 @@ class Site:
         ]
         plans = api.list(shop.plans)
         return found + [
-            f"a finalizer of {plan['metadata']['name']}" for plan in plans if FINALIZER in str(plan["metadata"])
+            f"a finalizer of {plan['metadata']['name']}"
+            for plan in plans
+            if FINALIZER in plan["metadata"].get("finalizers", ())
         ]
 
     def snapshots(self) -> list[str]:
