@@ -248,7 +248,8 @@ def _late_write(testbed: Testbed, story: Story, baseline: Baseline, number: int,
             other.process.kill()
             sleeper.process.signal(signal.SIGCONT)
             site.shop.apply(PROBE, "probe")
-            site.shop.until_phase(Phase.SUCCEEDED, "probe")  # so it is awake, and has been through its turns
+            probed = site.shop.until_ended("probe")  # so it is awake, and has been through its turns
+            assert probed.phase is Phase.SUCCEEDED
             problems = [f"at once: {told}" for told in at_once.differs_from(ended) if "snapshot" not in told]
             problems += [f"when awake: {told}" for told in site.end().differs_from(ended)]
             if not abort or ended.phase == Phase.SUCCEEDED:  # nothing was left to abort
