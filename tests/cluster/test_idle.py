@@ -7,6 +7,7 @@ import time
 import pytest
 
 from cutover.status.status import ENDED, Phase
+from harness.audit import Request
 from harness.cluster import Cluster
 from harness.process import until
 from support.cluster.shop import Shop
@@ -15,6 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.local("counts requests in the aud
 OPERATOR = "system:serviceaccount:cutover-system:cutover"
 FINISHED = "steps: [{name: tick, wait: {for: 10ms}}]"
 WAITING = "steps: [{name: ok, approve: {message: go}}]"
+QUIET = 2.0  # seconds
 
 
 def _phases(shop: Shop) -> list[str | None]:
@@ -27,26 +29,28 @@ def _idle(shop: Shop, cluster: Cluster, finished: int, waiting: int, seconds: fl
     for number in range(waiting):
         shop.apply(WAITING, f"waiting-{number}")
 
+    def requests_since(mark: int) -> list[Request]:
+        here = ("", shop.namespace)  # namespaces of tests before this one may still be going
+        made = cluster.audit.since(mark, user=OPERATOR)
+        return [request for request in made if request.resource != "leases" and request.namespace in here]
+
     def settled() -> bool:
         phases = _phases(shop)
-        return (
-            sum(phase in ENDED for phase in phases) == finished
-            and phases.count(Phase.WAITING) == waiting
-            and len(_events(shop)) >= 3 * finished + 3 * waiting
-        )
+        return sum(phase in ENDED for phase in phases) == finished and phases.count(Phase.WAITING) == waiting
 
-    until("all plans have ended or wait, and their events are sent", settled, deadline=60)
+    def quiet() -> bool:
+        # Events are sent behind the status, and how many there are depends on which looks coincide: so the requests
+        # are watched, not a number. One that comes at an interval passes here and is found in the longer wait below.
+        mark = cluster.audit.mark()
+        time.sleep(QUIET)
+        return not requests_since(mark)
+
+    until("all plans have ended or wait", settled, deadline=60)
+    until("their last events are sent", quiet, deadline=60)
     mark = cluster.audit.mark()
     time.sleep(seconds)  # in which nothing happens
-    requests = cluster.audit.since(mark, user=OPERATOR)
-    here = ("", shop.namespace)  # namespaces of tests before this one may still be going
-    assert [request for request in requests if request.resource != "leases" and request.namespace in here] == []
+    assert requests_since(mark) == []
     assert set(_phases(shop)) == {Phase.SUCCEEDED, Phase.WAITING}
-
-
-def _events(shop: Shop) -> list[object]:
-    found = shop.api.list(f"/apis/events.k8s.io/v1/namespaces/{shop.namespace}/events")
-    return [event for event in found if event["regarding"].get("kind") == "MigrationPlan"]
 
 
 def test_a_few_plans_that_rest(shop: Shop, cluster: Cluster) -> None:
