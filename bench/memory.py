@@ -8,7 +8,7 @@ from pathlib import Path
 from environment import table
 from shops import Shops, side_by_side
 
-from cutover.plan.parsing import hash_of
+from cutover.plan.parsing import hash_of, parse
 from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.process import until
@@ -65,7 +65,7 @@ def _copies(cluster: Cluster, number: int) -> None:
 
     def one(name: str) -> None:
         api.create(path, body | {"metadata": {"name": name, "namespace": namespace}})
-        run = real["status"]["run"] | {"specHash": hash_of(name, real["spec"])}
+        run = real["status"]["run"] | {"specHash": hash_of(name, real["spec"], parse(real["spec"]))}
         api.patch(f"{path}/{name}/status", {"status": real["status"] | {"run": run}})
 
     side_by_side(one, [f"copy-{at}" for at in range(number)])

@@ -270,15 +270,6 @@ def overlap(one: Path, other: Path) -> bool:
     return one[:shared] == other[:shared]
 
 
-def deeper_than(levels: int, node: Json) -> bool:
-    """Whether mappings and lists are nested deeper than this. It does not recurse, so that code called after it safely can."""
-    layer = [node]
-    for _ in range(levels):
-        parts = (item for item in layer if isinstance(item, dict | list))
-        layer = [child for item in parts for child in (item.values() if isinstance(item, dict) else item)]
-    return any(isinstance(item, dict | list) for item in layer)
-
-
 def names_of(items: Json) -> list[str]:
     """The names of the items of a list; empty when one has no name, shares it, or has a name that is not a string."""
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):

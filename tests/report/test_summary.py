@@ -50,7 +50,7 @@ def a_plan(
     run = Run(
         number=2,
         generation=1,
-        spec_hash=hash_of("plan", spec),
+        spec_hash=hash_of("plan", spec, parse(spec)),
         started_at=NOW,
         finished_at=NOW + timedelta(minutes=steps),
     )
@@ -172,7 +172,7 @@ def test_a_long_plan_fits_a_terminal(width: int) -> None:
     for at, step in enumerate(body["spec"]["steps"]):
         step["name"] = f"{'a-long-name-of-a-step-' * 2}{at}"
         body["status"]["steps"][at]["name"] = step["name"]
-    body["status"]["run"]["specHash"] = hash_of("plan", body["spec"])
+    body["status"]["run"]["specHash"] = hash_of("plan", body["spec"], parse(body["spec"]))
     shown = text(body, width=width)
     assert max(map(len, shown.splitlines())) <= width
     assert len([line for line in shown.splitlines() if "█" in line]) == 64
@@ -253,7 +253,7 @@ def test_a_spec_that_has_changed_since_is_not_compared_with_the_run() -> None:
 def test_a_spec_that_cannot_be_read() -> None:
     body = a_plan()
     body["spec"]["steps"] = []
-    body["status"]["run"]["specHash"] = hash_of("plan", body["spec"])
+    body["status"]["run"]["specHash"] = hash_of("plan", body["spec"], None)
     assert summarize(body, (), NOW).no_checklist.startswith("the spec cannot be read: steps: ")
 
 

@@ -20,8 +20,8 @@ from cutover.errors import Unavailable
 
 _CONNECTIONS: Final = 64
 _DEEPEST: Final = 20_000
-"""How deep Python may recurse. The API server takes objects nested 10,000 deep, below a plan's `patch` for one, and
-where Python ends at its default of 1,000, one such object would end the streams of all (tried on 3.11).
+"""How deep Python may recurse. The API server takes objects nested 10,000 deep where a definition keeps unknown fields (ours
+keeps none), and where Python ends at its default of 1,000, one such object would end the stream of all (tried on 3.11).
 """
 
 

@@ -61,12 +61,11 @@ class PlanCache:
     def read_spec(self, name: str, spec: Json) -> tuple[Plan | PlanError, str]:
         """The plan of a spec, or the errors in it, and its hash."""
         if self.spec is None or self.spec[0] != spec:  # an upgraded CRD changes it without a new generation
-            plan: Plan | PlanError
             try:
                 plan = parse(spec)
+                self.spec = (spec, plan, hash_of(name, spec, plan))
             except PlanError as error:
-                plan = error
-            self.spec = (spec, plan, hash_of(name, spec))
+                self.spec = (spec, error, hash_of(name, spec, None))
         return self.spec[1:]
 
     def spec_problem(self, name: str, spec: Json, *, has_finalizer: bool) -> str:

@@ -41,7 +41,8 @@ class Job(Source):
     shortest: ClassVar[timedelta] = timedelta(seconds=1)
 
     template: Template = Field(
-        description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec. It must change nothing."
+        description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec. YAML as text, "
+        "below `template: |`. It must change nothing."
     )
     backoff_limit: BackoffLimit = 0
     timeout: Duration = Field(

@@ -5,17 +5,14 @@ Most of a template is left to the dry run of the server.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
-from cutover.field_path import Json, deeper_than
+from cutover.field_path import Json
+from cutover.schema.yaml_text import YamlText
 
-_LONGEST: Final = 16_384
-"""Maximum characters of a template as JSON."""
-_DEEPEST: Final = 32
 _OURS: Final = "cutover.dev/"
 _SPEC_ONLY: Final = "{key} is not part of a template; keep metadata and spec, as in the jobTemplate of a CronJob"
 _NOT_IN_SPEC: Final = {
@@ -30,10 +27,6 @@ _NOT_IN_SPEC: Final = {
 
 def spec_problem(template: Json) -> str:
     """What is wrong with a template, as a message; empty when nothing is. Most is left to the server's dry run."""
-    if deeper_than(_DEEPEST, template):
-        return f"it is nested more than {_DEEPEST} levels deep, the maximum for a Job; check its indentation"
-    if (length := len(json.dumps(template))) > _LONGEST:
-        return f"it has {length} characters, and the maximum is {_LONGEST}; put scripts into a ConfigMap or the image"
     if "spec" not in template:
         return "it has no spec; write metadata and spec, as in the jobTemplate of a CronJob"
     if extra := sorted(template.keys() - {"metadata", "spec"}):
@@ -100,12 +93,8 @@ def _possible(template: dict[str, Any]) -> dict[str, Any]:
     return template
 
 
-Template = Annotated[
-    dict[str, Any],
-    AfterValidator(_possible),
-    Field(max_length=2, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
-]
-"""A Job without a name, as the jobTemplate of a CronJob: `metadata` (labels, annotations) and `spec`."""
+Template = Annotated[YamlText, AfterValidator(_possible)]
+"""A Job without a name, as the jobTemplate of a CronJob: `metadata` (labels, annotations) and `spec`, as text."""
 BackoffLimit = Annotated[
     int,
     Field(ge=0, le=100, description="How many failed pods of one Job are replaced before the Job fails. Default 0."),

@@ -8,18 +8,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cutover.field_path import Json, deeper_than, names_of
+from cutover.field_path import Json, names_of
 
-_LONGEST: Final = 16_384
-"""Maximum characters of a patch as JSON."""
-_DEEPEST: Final = 32
-"""Maximum depth of mappings and lists; a pod template needs 12."""
 _SHOWN: Final = 60
 """Characters of a value in a message."""
-_LOST: Final = (
-    "if it had a null, kubectl apply has removed it: delete a mapping with $patch: delete, "
-    "or apply with kubectl apply --server-side"
-)
 _DIRECTIVE: Final = "$patch"
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARTS: Final = ("containers", "initContainers")
@@ -38,10 +30,6 @@ def spec_problem(patch: Json) -> str:
     for key in patch:
         if key in _NOT_HERE:
             return _NOT_HERE[key].format(key=key)
-    if deeper_than(_DEEPEST, patch):
-        return f"it is nested more than {_DEEPEST} levels deep, the maximum for a workload; check its indentation"
-    if (length := len(json.dumps(patch))) > _LONGEST:
-        return f"it has {length} characters, and the maximum is {_LONGEST}; split the step"
     node, at = patch, ""
     for key in ("template", "spec"):
         node, at = node.get(key, {}), f"{at}.{key}" if at else key
@@ -49,7 +37,13 @@ def spec_problem(patch: Json) -> str:
             return f"{at} is not a mapping; put its fields below it, indented"
     if message := _wrong_metadata(patch) or _wrong_containers(node, at):
         return message
-    return next((f"{where} is empty; {_LOST}" for where in _empty(patch)), "")
+    return next(
+        (
+            f"{where} is empty, which changes nothing; write fields below it, or null to remove it"
+            for where in _empty(patch)
+        ),
+        "",
+    )
 
 
 def _wrong_metadata(patch: Json) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cutover.errors import PlanError
 from cutover.field_path import Json
@@ -40,8 +40,24 @@ def account_of(spec: Json) -> str:
         return ""
 
 
-def hash_of(name: str, spec: Json) -> str:
-    """The identity of a spec: sha256 over the plan's name and all of the spec but `suspend`, in hexadecimal digits."""
-    lasting = {key: value for key, value in spec.items() if key != "suspend"}
+def hash_of(name: str, spec: Json, plan: Plan | None) -> str:
+    """The identity of a spec: sha256 over the plan's name and all of the spec but `suspend`, in hexadecimal digits.
+
+    Args:
+        name: of the plan.
+        spec: as it is written. Defaults are not part of it, so that a new version of the operator does not change them.
+        plan: what was read of it, so that the formatting of texts does not count; None when it cannot be read.
+    """
+    lasting = {key: value for key, value in _meaning(spec, plan).items() if key != "suspend"}
     text = json.dumps([name, lasting], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _meaning(written: Json, read: object) -> Json:
+    """A part of a document with what its texts contain in place of each text that the models read as a mapping."""
+    if isinstance(read, BaseModel):
+        names = {field.alias or name: name for name, field in type(read).model_fields.items()}
+        return {key: _meaning(value, getattr(read, names[key])) for key, value in written.items()}
+    if isinstance(written, list) and isinstance(read, tuple):
+        return [_meaning(item, part) for item, part in zip(written, read, strict=True)]
+    return read if isinstance(written, str) and isinstance(read, dict) else written

@@ -105,13 +105,14 @@ def summarize(document: Json, events: Sequence[Json], now: datetime) -> PlanSumm
     status, metadata = read_status(document.get("status")), document["metadata"]
     lines, no_checklist = tuple[Line, ...](), ""
     run = status.run
-    if run is not None and run.spec_hash != hash_of(metadata["name"], document["spec"]):
-        no_checklist = "the spec has changed since this run"
-    else:
-        try:
-            lines = checklist(parse(document["spec"]), status)
-        except PlanError as error:
-            no_checklist = f"the spec cannot be read: {error}"
+    try:
+        plan = parse(document["spec"])
+        if run is not None and run.spec_hash != hash_of(metadata["name"], document["spec"], plan):
+            no_checklist = "the spec has changed since this run"
+        else:
+            lines = checklist(plan, status)
+    except PlanError as error:
+        no_checklist = f"the spec cannot be read: {error}"
     since = run.started_at if run else now
     recorded = sorted((event for event in map(_event, events) if event.at >= since), key=lambda event: event.at)
     return PlanSummary(metadata["name"], metadata["namespace"], status, lines, no_checklist, tuple(recorded), now)

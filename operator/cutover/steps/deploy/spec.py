@@ -12,6 +12,7 @@ from cutover.objects import spec_patch
 from cutover.ports import DAEMON_SETS
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Label, Model, validations
+from cutover.schema.yaml_text import YamlText
 from cutover.steps.kind import Kind, Purpose, Target
 from cutover.targets.patching import merge
 from cutover.targets.snapshots import Snapshot
@@ -52,11 +53,9 @@ class DeploySpec(Kind):
     replicas: int | None = Field(
         default=None, ge=0, le=100_000, description="Replicas to set. Default: unchanged. Not for a DaemonSet."
     )
-    patch: dict[str, Any] = Field(
+    patch: YamlText = Field(
         default_factory=dict,
-        max_length=64,
-        description="Strategic merge patch of the workload's spec, for everything else.",
-        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+        description="Strategic merge patch of the workload's spec, for everything else: YAML as text, below `patch: |`.",
     )
 
     @field_validator("patch")

@@ -39,10 +39,13 @@ class JobSpec(Kind):
         f"='step ' + self.name + ', job: {_NO_WAY_BACK}'",
     )
     template: Template = Field(
-        description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec."
+        description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec. YAML as text, "
+        "below `template: |`."
     )
     undo_: Template | None = Field(
-        default=None, alias="undo", description="The Job that undoes what the template did, in whole or in part."
+        default=None,
+        alias="undo",
+        description="The Job that undoes what the template did, in whole or in part: a template as well, below `undo: |`.",
     )
     changes_nothing: bool = Field(
         default=False, description="The Job only reads (a smoke test), so there is nothing to undo."
