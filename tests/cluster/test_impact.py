@@ -60,7 +60,7 @@ def test_a_limit_range_that_would_refuse_the_pods(shop: Shop) -> None:
     before = shop.objects()
     patch = "{template: {spec: {containers: [{name: app, resources: {limits: {memory: 2Gi}}}]}}}"
     shop.apply(
-        f"startDeadline: 1s\nsteps: [{{name: big, deploy: {{workload: {{name: shop-v1}}, patch: {patch}}}}}]",
+        f"startDeadline: 1s\nsteps: [{{name: big, deploy: {{workload: {{name: shop-v1}}, patch: '{patch}'}}}}]",
     )
     shop.refuses(before, "LimitRange range: container app has memory limit 2Gi, which must be at most 1Gi")
 

@@ -170,10 +170,10 @@ def test_every_error_is_reported_before_the_first_step(tool: MigrationTool) -> N
     accounts = f"/api/v1/namespaces/{tool.shop.namespace}/serviceaccounts"
     tool.api.create(accounts, {"metadata": {"name": "tool", "labels": {"cutover.dev/migrator": "true"}}})
     good = tool.job()
-    good["template"]["spec"]["template"]["spec"]["serviceAccountName"] = "tool"
+    good["template"] = good["template"].replace('"containers"', '"serviceAccountName": "tool", "containers"')
     wrong = tool.job()
-    wrong["template"]["spec"]["complesions"] = 2
-    wrong["undo"]["spec"]["template"]["spec"]["containers"][0].pop("name")
+    wrong["template"] = wrong["template"].replace('{"spec": {', '{"spec": {"complesions": 2, ', 1)
+    wrong["undo"] = wrong["undo"].replace('"name": "tool", ', "")
     apply(tool, schema(good), {"name": "wrong", "job": wrong}, startDeadline="1m")
     status = tool.shop.until(lambda s: "to grant it, apply:" in s.message)
     says = "ServiceAccount migrator is not allowed to create, patch or delete Jobs or to use ServiceAccount tool; to grant it, apply:"

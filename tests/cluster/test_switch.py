@@ -127,7 +127,7 @@ def test_the_blue_green_deployment_of_a_runbook_runs_as_it_stands(shop: Shop) ->
     shop.api.apply(base)
     before = shop.objects()
     spec = yaml.safe_load(SEED)["spec"]
-    deploy = {"workload": {"name": "app-deployment"}, "replicas": spec.pop("replicas"), "patch": spec}
+    deploy = {"workload": {"name": "app-deployment"}, "replicas": spec.pop("replicas"), "patch": json.dumps(spec)}
     steps = [
         {"name": "green", "deploy": deploy, "gates": [{"name": "pods", "readiness": {"percent": 100}}]},
         {"name": "turn", "switch": {"service": "front", "selector": {"app": "green"}}},

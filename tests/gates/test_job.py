@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from datetime import timedelta
 from typing import Any
 
@@ -214,8 +213,7 @@ async def test_the_plan_owns_it_from_the_beginning() -> None:
 
 
 def test_one_whose_pod_would_be_restarted_is_refused() -> None:
-    given = yaml.safe_load(template("smoke:1"))
-    given["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
+    given = yaml.safe_load(template("smoke:1")).replace("containers", "restartPolicy: OnFailure, containers")
     with pytest.raises(ValueError, match="with OnFailure Kubernetes deletes the pod of a failed Job"):
         Job.model_validate({"template": given})
 
@@ -262,9 +260,8 @@ async def test_what_runs_when_its_gate_is_skipped_is_taken_away() -> None:
 
 
 async def test_an_account_that_its_template_names_must_be_there() -> None:
-    given = yaml.safe_load(template("smoke:1"))
-    given["spec"]["template"]["spec"]["serviceAccountName"] = "tester"
-    run = Simulation(plan(SOAK.format(template=json.dumps(given))), put=shop)
+    given = template("smoke:1").replace("containers", "serviceAccountName: tester, containers")
+    run = Simulation(plan(SOAK.format(template=given)), put=shop)
     assert await run.run() is Phase.REFUSED
     assert "there is no ServiceAccount tester in namespace shop; create it" in run.status.message
 

@@ -183,7 +183,7 @@ PATHS = """
 workload: {kind: StatefulSet, name: store}
 replicas: 4
 images: [{container: db, image: "db:2"}]
-patch:
+patch: |
   template:
     metadata: {annotations: {example.org/config: "2"}}
     spec:
@@ -329,7 +329,7 @@ async def test_pods_of_max_surge(
 
 async def test_pods_that_ask_for_more_than_the_old_ones(cluster: MemoryCluster) -> None:
     """A StatefulSet replaces its pods one after the other; only the difference counts."""
-    bigger = "{name: store, deploy: {workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, resources: {limits: {cpu: '2'}}}]}}}}}"
+    bigger = "{name: store, deploy: {workload: {kind: StatefulSet, name: store}, patch: '{template: {spec: {containers: [{name: db, resources: {limits: {cpu: ''2''}}}]}}}'}}"
     quota(cluster, {"limits.cpu": "5", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
     problems, _ = await look(cluster, bigger)
     assert [problem.partition("ResourceQuota ")[2] for problem in problems] == [
@@ -340,7 +340,7 @@ async def test_pods_that_ask_for_more_than_the_old_ones(cluster: MemoryCluster) 
 
 
 async def test_a_partition_changes_only_the_pods_above_it(cluster: MemoryCluster) -> None:
-    bigger = "{name: store, deploy: {workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, resources: {limits: {cpu: '2'}}}]}}}}}"
+    bigger = "{name: store, deploy: {workload: {kind: StatefulSet, name: store}, patch: '{template: {spec: {containers: [{name: db, resources: {limits: {cpu: ''2''}}}]}}}'}}"
     cluster.objects[STORE]["spec"]["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}
     quota(cluster, {"limits.cpu": "4", "pods": "3"}, {"limits.cpu": "3", "pods": "3"})
     assert await look(cluster, bigger) == ([], {})
@@ -534,7 +534,9 @@ async def test_a_service_and_routes_have_no_pods(cluster: MemoryCluster) -> None
 async def test_what_is_not_a_pod_is_left_to_the_server_to_refuse(cluster: MemoryCluster, patch: str) -> None:
     quota(cluster, {"pods": "0", "requests.cpu": "0"}, {})
     ranges(cluster, {"type": "Container", "max": {"cpu": "1"}})
-    problems, _ = await look(cluster, f"{{name: bad, deploy: {{workload: {{name: shop-v1}}, patch: {patch}}}}}", SCALE)
+    problems, _ = await look(
+        cluster, f"{{name: bad, deploy: {{workload: {{name: shop-v1}}, patch: '{patch}'}}}}", SCALE
+    )
     assert all(problem.startswith("steps[scale]") for problem in problems)
     assert problems
 
@@ -561,7 +563,7 @@ async def test_no_value_of_a_patch_stops_the_reckoning(cluster: MemoryCluster, p
     budget(cluster, {"matchLabels": {"app": "shop-v1"}}, desiredHealthy=3, currentHealthy=3, expectedPods=3)
     aim = {"kind": "Deployment", "name": "shop-v1"}
     cluster.put(AUTOSCALERS, {"metadata": {"name": "scaler"}, "spec": {"scaleTargetRef": aim, "maxReplicas": 10}})
-    odd = f"{{name: odd, deploy: {{workload: {{name: shop-v1}}, patch: {patch}}}}}"
+    odd = f"{{name: odd, deploy: {{workload: {{name: shop-v1}}, patch: '{patch}'}}}}"
     problems, _ = await look(cluster, odd, ROLL.replace("shop-v2", "shop-v1"))
     assert [problem for problem in problems if problem.startswith("steps[roll]")]
 
@@ -591,9 +593,9 @@ async def test_a_config_map_that_only_a_later_step_reads_is_missed_before_the_fi
         {"name": "first", "image": "x", "envFrom": [{"configMapRef": {"name": "gone"}}]}
     ]
     item = container if container.startswith("{") else f"{{name: app, {container}}}"
-    patch = f"{{template: {{spec: {{containers: [{item}]}}}}}}"
+    patch = f"{{template: {{spec: {{containers: [{item}]}}}}}}".replace("'", "''")
     problems, _ = await look(
-        cluster, before, f"{{name: later, deploy: {{workload: {{name: shop-v2}}, patch: {patch}}}}}"
+        cluster, before, f"{{name: later, deploy: {{workload: {{name: shop-v2}}, patch: '{patch}'}}}}"
     )
     way_out = "so its pods would not start; create it first, or mark the reference optional"
     assert problems == ([f"steps[later].deploy: {says}, {way_out}"] if says else [])

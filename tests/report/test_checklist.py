@@ -16,7 +16,7 @@ from cutover.status.report import Criterion, Result, RunTally, SuccessCriterion
 from cutover.status.status import Phase, Run, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 22, 30, tzinfo=UTC)
-_POD = '{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}'
+_POD = """'{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}'"""
 
 
 def job(name: str, more: str) -> str:

@@ -23,8 +23,8 @@ DEPLOY = "{name: deploy, deploy: {workload: {name: shop}, replicas: 2}}"
 GATED = (
     "{name: deploy, deploy: {workload: {name: shop}, replicas: 2}, gates: [{name: pods, readiness: {percent: 100}}]}"
 )
-JOB = '{name: schema, job: {template: {spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}, undo: {spec: {template: {spec: {containers: [{name: a, image: "a:0"}]}}}}}}'
-TEST = '{name: smoke, job: {changesNothing: true, template: {spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}}}'
+JOB = """{name: schema, job: {template: '{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}', undo: '{spec: {template: {spec: {containers: [{name: a, image: "a:0"}]}}}}'}}"""
+TEST = """{name: smoke, job: {changesNothing: true, template: '{spec: {template: {spec: {containers: [{name: a, image: "a:1"}]}}}}'}}"""
 RATIO = "{name: soak, check: {for: 1m}, gates: [{name: slow, prometheus: {query: a, baseline: b}, pass: {ratio: {max: '1'}}}]}"
 GUARD = "guards: [{name: errors, prometheus: {query: a}, pass: {max: '1'}}]"
 FAILED = Failure(step="deploy", stage="1/1", reason="GateFailed", message="gate pods failed: 0, must be >= 100%")

@@ -85,7 +85,7 @@ async def test_the_snapshot_keeps_both_values_of_what_changes_and_nothing_else(c
     text = """
 workload: {kind: StatefulSet, name: store}
 replicas: 3
-patch: {template: {spec: {nodeSelector: null, containers: [{name: db, image: "db:1", env: [{name: MODE, value: new}]}]}}}
+patch: '{template: {spec: {nodeSelector: null, containers: [{name: db, image: "db:1", env: [{name: MODE, value: new}]}]}}}'
 """
     await do(cluster, text)
     kept = next(body for ref, body in cluster.objects.items() if ref.resource == SNAPSHOTS)["data"]["fields"]
@@ -330,7 +330,7 @@ async def test_an_undo_reads_back(cluster: MemoryCluster) -> None:
 async def test_what_another_writer_did_is_reported(
     cluster: MemoryCluster, spoil: dict[str, str] | None, says: str
 ) -> None:
-    text = "{workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, env: [{name: MODE, value: new}]}]}}}}"
+    text = "{workload: {kind: StatefulSet, name: store}, patch: '{template: {spec: {containers: [{name: db, env: [{name: MODE, value: new}]}]}}}'}"
     await do(cluster, text)
     env = pod(cluster, STORE)["containers"][0]["env"]
     env[0:1] = [] if spoil is None else [{"name": "MODE", **spoil}]
@@ -343,7 +343,7 @@ async def test_what_another_writer_did_is_reported(
 async def test_a_long_value_is_put_back_by_hand(cluster: MemoryCluster) -> None:
     args = [f"--option-{number}=value" for number in range(20)]
     pod(cluster, STORE)["containers"][0]["args"] = args
-    text = "{workload: {kind: StatefulSet, name: store}, patch: {template: {spec: {containers: [{name: db, args: [none]}]}}}}"
+    text = "{workload: {kind: StatefulSet, name: store}, patch: '{template: {spec: {containers: [{name: db, args: [none]}]}}}'}"
     await do(cluster, text)
     pod(cluster, STORE)["containers"][0]["args"] = ["other"]
     with pytest.raises(Foreign, match=r"To restore it: kubectl edit statefulset store -n shop$"):
@@ -351,7 +351,7 @@ async def test_a_long_value_is_put_back_by_hand(cluster: MemoryCluster) -> None:
 
 
 async def test_a_field_that_was_not_there_is_removed_by_the_command(cluster: MemoryCluster) -> None:
-    text = "{workload: {name: shop-v2}, patch: {minReadySeconds: 5}}"
+    text = "{workload: {name: shop-v2}, patch: '{minReadySeconds: 5}'}"
     await do(cluster, text)
     cluster.objects[V2]["spec"]["minReadySeconds"] = 9
     with pytest.raises(

@@ -30,7 +30,7 @@ def cluster() -> MemoryCluster:
 
 def patched(container: str = "", volume: str = "", replicas: int = 2) -> str:
     spec = f"containers: [{{name: app, {container}}}]" if container else f"volumes: [{volume}]"
-    return f"{{workload: {{name: shop-v2}}, replicas: {replicas}, patch: {{template: {{spec: {{{spec}}}}}}}}}"
+    return f"{{workload: {{name: shop-v2}}, replicas: {replicas}, patch: '{{template: {{spec: {{{spec}}}}}}}'}}"
 
 
 def env(source: str) -> str:

@@ -124,7 +124,7 @@ async def test_what_the_server_refuses(cluster: MemoryCluster) -> None:
     cluster.refuse = refuse
     writes = list(cluster.effects)
     assert await examine(cluster, STORE_2) == ['steps[roll].deploy: the server refuses it: unknown field "spec.x"']
-    assert await examine(cluster, "{workload: {kind: DaemonSet, name: agent}, patch: {minReadySeconds: 1}}") == [
+    assert await examine(cluster, "{workload: {kind: DaemonSet, name: agent}, patch: '{minReadySeconds: 1}'}") == [
         "steps[roll].deploy.patch: the server refuses it: exceeded quota: compute"
     ]
     assert cluster.effects == writes
@@ -132,7 +132,7 @@ async def test_what_the_server_refuses(cluster: MemoryCluster) -> None:
 
 async def test_a_change_too_large_to_be_kept(cluster: MemoryCluster) -> None:
     pod(cluster, V2)["containers"][0]["args"] = ["<" * 250_000]
-    text = "{workload: {name: shop-v2}, patch: {template: {spec: {containers: [{name: CONTAINER, args: [x]}]}}}}"
+    text = "{workload: {name: shop-v2}, patch: '{template: {spec: {containers: [{name: CONTAINER, args: [x]}]}}}'}"
     name = pod(cluster, V2)["containers"][0]["name"]
     (sentence,) = await examine(cluster, text.replace("CONTAINER", name))
     assert sentence.startswith("steps[roll].deploy.patch: the old and new values of Deployment shop-v2 take 1500")
@@ -152,9 +152,9 @@ async def test_a_paused_deployment_unless_the_step_ends_the_pause(cluster: Memor
     cluster.objects[V2]["spec"]["paused"] = True
     (sentence,) = await examine(cluster, SCALE)
     assert "Deployment shop-v2 is paused (spec.paused: true), so nothing would roll out" in sentence
-    assert await examine(cluster, "{workload: {name: shop-v2}, patch: {paused: null}}") == []
+    assert await examine(cluster, "{workload: {name: shop-v2}, patch: '{paused: null}'}") == []
     cluster.objects[V2]["spec"]["paused"] = False
-    assert await examine(cluster, "{workload: {name: shop-v2}, patch: {paused: true}}") != []
+    assert await examine(cluster, "{workload: {name: shop-v2}, patch: '{paused: true}'}") != []
 
 
 @pytest.mark.parametrize(("kind", "name"), [("Deployment", "shop-v2"), ("StatefulSet", "store")])
@@ -176,7 +176,7 @@ async def test_the_second_step_needs_what_the_first_adds() -> None:
     run = Simulation(
         plan("""
 steps:
-  - {name: add, deploy: {workload: {name: shop-v2}, replicas: 1, patch: {template: {spec: {containers: [{name: web, image: "web:1"}]}}}}}
+  - {name: add, deploy: {workload: {name: shop-v2}, replicas: 1, patch: '{template: {spec: {containers: [{name: web, image: "web:1"}]}}}'}}
   - {name: set, deploy: {workload: {name: shop-v2}, images: [{container: web, image: "web:2"}]}}
   - {name: soak, check: {}, gates: [{name: g, prometheus: {query: x}, pass: {min: "5"}}]}
 """),
@@ -191,7 +191,7 @@ async def test_a_success_whose_fields_lie_in_each_other_can_be_taken_back() -> N
     run = Simulation(
         plan("""
 steps:
-  - {name: add, deploy: {workload: {name: shop-v2}, patch: {template: {spec: {containers: [{name: web, image: "web:1"}]}}}}}
+  - {name: add, deploy: {workload: {name: shop-v2}, patch: '{template: {spec: {containers: [{name: web, image: "web:1"}]}}}'}}
   - {name: set, deploy: {workload: {name: shop-v2}, images: [{container: web, image: "web:2"}]}}
 """),
         put=shop,
@@ -225,7 +225,7 @@ steps: [{name: a, check: {}, gates: [{name: g, readiness: {workload: {kind: Daem
 
 
 def test_the_resources_are_distinguished() -> None:
-    kinds = {kind: step(f"{{workload: {{kind: {kind}, name: x}}, patch: {{a: 1}}}}").rolls_out().resource for kind in ("Deployment", "StatefulSet", "DaemonSet")}  # fmt: skip
+    kinds = {kind: step(f"{{workload: {{kind: {kind}, name: x}}, patch: '{{a: 1}}'}}").rolls_out().resource for kind in ("Deployment", "StatefulSet", "DaemonSet")}  # fmt: skip
     assert kinds == {"Deployment": DEPLOYMENTS, "StatefulSet": STATEFUL_SETS, "DaemonSet": DAEMON_SETS}
 
 
@@ -274,7 +274,7 @@ async def test_the_end_of_a_pause_is_taken_back_last(cluster: MemoryCluster) -> 
     cluster.objects[V2]["spec"] |= {"paused": True, "replicas": 2}
     react(cluster)
     before, pods = copy.deepcopy(cluster.objects[V2]["spec"]), _templates(cluster)
-    text = "{workload: {name: shop-v2}, images: [{container: app, image: 'shop:2'}], patch: {paused: null}}"
+    text = "{workload: {name: shop-v2}, images: [{container: app, image: 'shop:2'}], patch: '{paused: null}'}"
     await do(cluster, text)
     react(cluster)
     assert isinstance(await do(cluster, text), Done)
@@ -293,7 +293,7 @@ async def test_the_end_of_a_pause_is_taken_back_last(cluster: MemoryCluster) -> 
 
 async def test_what_waited_for_the_end_of_a_pause_is_reported(cluster: MemoryCluster) -> None:
     cluster.objects[V2]["spec"] |= {"paused": True, "replicas": 2}
-    text = "{workload: {name: shop-v2}, patch: {paused: null}}"
+    text = "{workload: {name: shop-v2}, patch: '{paused: null}'}"
     react(cluster)
     assert await examine(cluster, text) == []
     body = copy.deepcopy(cluster.objects[V2])

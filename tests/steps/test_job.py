@@ -131,8 +131,8 @@ async def test_a_second_do_changes_nothing() -> None:
 
 
 async def test_what_it_is_made_of() -> None:
-    bench = Bench("{changesNothing: true, backoffLimit: 2, template: {metadata: {labels: {team: db}}, spec: "
-                  "{parallelism: 2, template: {spec: {containers: [{name: t, image: x}]}}}}}")  # fmt: skip
+    bench = Bench("{changesNothing: true, backoffLimit: 2, template: '{metadata: {labels: {team: db}}, spec: "
+                  "{parallelism: 2, template: {spec: {containers: [{name: t, image: x}]}}}}'}")  # fmt: skip
     await bench.do()
     body = bench.job()
     pod = body["spec"]["template"]["spec"]
@@ -146,16 +146,16 @@ async def test_what_it_is_made_of() -> None:
 
 
 async def test_what_the_template_says_itself_stays() -> None:
-    bench = Bench("{changesNothing: true, template: {spec: {template: {spec: {restartPolicy: OnFailure, "
-                  "automountServiceAccountToken: true, containers: [{name: t, image: x}]}}}}}")  # fmt: skip
+    bench = Bench("{changesNothing: true, template: '{spec: {template: {spec: {restartPolicy: OnFailure, "
+                  "automountServiceAccountToken: true, containers: [{name: t, image: x}]}}}}'}")  # fmt: skip
     await bench.do()
     pod = bench.job()["spec"]["template"]["spec"]
     assert (pod["restartPolicy"], pod["automountServiceAccountToken"]) == ("OnFailure", True)
 
 
 async def test_an_account_that_is_named_keeps_its_token() -> None:
-    bench = Bench("{changesNothing: true, template: {spec: {template: {spec: {serviceAccountName: tool, "
-                  "containers: [{name: t, image: x}]}}}}}")  # fmt: skip
+    bench = Bench("{changesNothing: true, template: '{spec: {template: {spec: {serviceAccountName: tool, "
+                  "containers: [{name: t, image: x}]}}}}'}")  # fmt: skip
     await bench.do()
     pod = bench.job()["spec"]["template"]["spec"]
     assert pod["serviceAccountName"] == "tool"
@@ -565,7 +565,7 @@ async def _pending(spec: str, change: Any = None) -> str:
 
 def _named(account: str) -> str:
     pod = f"serviceAccountName: {account}, containers: [{{name: t, image: x}}]"
-    job = f"{{changesNothing: true, template: {{spec: {{template: {{spec: {{{pod}}}}}}}}}}}"
+    job = f"{{changesNothing: true, template: '{{spec: {{template: {{spec: {{{pod}}}}}}}}}'}}"
     return f"steps: [{{name: look, job: {job}}}]"
 
 

@@ -351,7 +351,7 @@ async def test_what_is_in_the_way_is_reported_before_the_first_step(service: Jso
 
 
 AFTER = """
-  - {name: after, deploy: {workload: {kind: KIND, name: NAME}, patch: {minReadySeconds: 1}}}
+  - {name: after, deploy: {workload: {kind: KIND, name: NAME}, patch: '{minReadySeconds: 1}'}}
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 5s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
 

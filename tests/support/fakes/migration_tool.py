@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ class MigrationTool:
         for manifest in yaml.safe_load_all(ROLE.replace("NAMESPACE", shop.namespace)):
             self.api.apply(manifest)
 
-    def template(self, script: str, **container: Any) -> dict[str, Any]:
-        """A Job of one shell script; LEDGER in it is the ledger."""
+    def template(self, script: str, **container: Any) -> str:
+        """A Job of one shell script, as text; LEDGER in it is the ledger."""
         command = ["sh", "-c", script.replace("LEDGER", str(self.ledger))]
         part = {"name": "tool", "image": "tool:1", "command": command, **container}
         pod = {**node.placement(), "terminationGracePeriodSeconds": 10, "containers": [part]}
-        return {"spec": {"template": {"spec": pod}}}
+        return json.dumps({"spec": {"template": {"spec": pod}}})
 
     def job(
         self, up: str = "echo up >> LEDGER", down: str | None = "echo down >> LEDGER", **rest: Any

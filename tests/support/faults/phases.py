@@ -17,7 +17,7 @@ _PAIR = "virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2
 _OLD = '\n  - {name: old, deploy: {workload: {name: shop-v1}, images: [{container: app, image: "shop:1b"}]}}'
 _ODD = """
   - name: odd
-    deploy: {workload: {name: shop-v2}, patch: {template: {metadata: {annotations: {odd: "<a & b> \\u00e9 \\u2028"}}}}}
+    deploy: {workload: {name: shop-v2}, patch: '{template: {metadata: {annotations: {odd: "<a & b> \\u00e9 \\u2028"}}}}'}
 """
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import yaml
 
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
@@ -70,19 +68,17 @@ steps:{_DEPLOY}
 """
 
 
-def _job(script: str) -> dict[str, Any]:
+def _job(script: str) -> str:
     container = {"name": "tool", "image": "tool:1", "command": ["sh", "-c", script]}
-    return {"spec": {"template": {"spec": {**placement(), "containers": [container]}}}}
+    return json.dumps({"spec": {"template": {"spec": {**placement(), "containers": [container]}}}})
 
 
-_JOB = yaml.safe_dump(
-    {"template": _job("echo up >> LEDGER"), "undo": _job("echo down >> LEDGER")}, default_flow_style=True
-)
+_JOB = json.dumps({"template": _job("echo up >> LEDGER"), "undo": _job("echo down >> LEDGER")})
 _EVERY_KIND = f"""
 steps:
   - {{name: flip, flags: {{configMap: flags, set: {{USE_NEW_SCHEMA: "true"}}, reload: [{{name: reader}}]}}}}
   - name: schema
-    job: {_JOB.replace(chr(10), " ")}{_DEPLOY}
+    job: {_JOB}{_DEPLOY}
   - {{name: front, switch: {{service: front, selector: {{app: shop-v2}}}}}}
   - name: shift
     traffic:

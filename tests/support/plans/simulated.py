@@ -82,7 +82,7 @@ steps:
       workload: {kind: StatefulSet, name: store}
       images: [{container: db, image: "db:2"}]
       replicas: 4
-      patch:
+      patch: |
         minReadySeconds: 5
         template:
           metadata: {annotations: {a: "1"}}
@@ -90,7 +90,7 @@ steps:
             nodeSelector: null
             containers: [{name: db, env: [{name: MODE, value: new}], resources: {limits: {memory: 1Gi}}}]
   - name: partition
-    deploy: {workload: {kind: StatefulSet, name: store}, patch: {updateStrategy: {rollingUpdate: {partition: 2}}}}
+    deploy: {workload: {kind: StatefulSet, name: store}, patch: '{updateStrategy: {rollingUpdate: {partition: 2}}}'}
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
 DAEMONS = """
@@ -99,7 +99,7 @@ steps:
     deploy:
       workload: {kind: DaemonSet, name: agent}
       images: [{container: agent, image: "agent:2"}]
-      patch: {template: {metadata: {annotations: {one: "1", two: "2", team: null}}}}
+      patch: '{template: {metadata: {annotations: {one: "1", two: "2", team: null}}}}'
     gates: [{name: pods, readiness: {percent: 100}}]
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
@@ -214,12 +214,12 @@ steps:
     gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
-_POD = "{template: {spec: {containers: [{name: tool, image: 'IMAGE'}]}}}"
+_TEMPLATE = """'{spec: {template: {spec: {containers: [{name: tool, image: "IMAGE"}]}}}}'"""
 
 
 def template(image: str) -> str:
-    """A Job of one container."""
-    return f"{{spec: {_POD.replace('IMAGE', image)}}}"
+    """A Job of one container, as text in YAML."""
+    return _TEMPLATE.replace("IMAGE", image)
 
 
 def migrating(image: str, undo: str = "tool:down", more: str = "") -> str:
