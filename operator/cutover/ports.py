@@ -11,7 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
+from cutover import names
+from cutover.errors import NotFound, Rejected
 from cutover.field_path import Json, Operation
+from cutover.names import EVERYTHING, ApiPath, Selector
 from cutover.saga.turn import Notice
 
 GROUP: Final = "cutover.dev"
@@ -41,10 +44,19 @@ class Resource:
         """As manifests spell it, such as ``apps/v1``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    def path(self, namespace: str) -> str:
-        """The URL path of its objects in a namespace; empty: in all of them."""
-        root = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
-        return f"{root}/namespaces/{namespace}/{self.plural}" if namespace else f"{root}/{self.plural}"
+    @property
+    def root(self) -> ApiPath:
+        """The URL path of its API version, where the server lists the kinds that it has."""
+        return names.path(*self._root)
+
+    @property
+    def _root(self) -> tuple[str, ...]:
+        return ("apis", self.group, self.version) if self.group else ("api", self.version)
+
+    def path(self, namespace: str, *below: str) -> ApiPath:
+        """The URL path of its objects in a namespace (empty: in all of them), or of what is below. Raises NotFound."""
+        inside = ("namespaces", namespace) if namespace else ()
+        return names.path(*self._root, *inside, self.plural, *below)
 
 
 PLANS: Final = Resource(GROUP, VERSION, "migrationplans", "MigrationPlan")
@@ -58,6 +70,8 @@ SERVICES: Final = Resource("", "v1", "services", "Service")
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
+ACCESS_REVIEWS: Final = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview")
 SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 RESOURCE_QUOTAS: Final = Resource("", "v1", "resourcequotas", "ResourceQuota")
@@ -88,6 +102,17 @@ class Ref:
         """As messages name it: ``Deployment checkout-v2``."""
         return f"{self.resource.kind} {self.name}"
 
+    def path(self, *subresource: str) -> ApiPath:
+        """The URL path of the object. Raises NotFound: none can have such a name."""
+        return self.resource.path(self.namespace, self.name, *subresource)
+
+    def written_at(self, *subresource: str) -> ApiPath:
+        """The same for a write. Raises Rejected: to a write NotFound would mean that the object was there and is gone."""
+        try:
+            return self.path(*subresource)
+        except NotFound as impossible:
+            raise Rejected(str(impossible)) from None
+
 
 class Cluster(Protocol):
     """The API server."""
@@ -98,13 +123,15 @@ class Cluster(Protocol):
     def seen(self, ref: Ref) -> Json | None:
         """The newest streamed body of a claimed object, never older than our own last write; None when it is not streamed."""
 
-    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+    async def list(
+        self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
+    ) -> Sequence[Json]:
         """All objects of a kind in a namespace, or in all of them; none where the kind is not installed (except plans).
 
         Args:
             resource: the kind.
             namespace: its namespace; empty for all.
-            labels: a label selector.
+            labels: which of them, of `names.matching`.
             fresh: what is read is not older than the call. Without it the server answers at once from its watch cache;
                 with it a list of a quiet kind takes up to 100 ms (kube-apiserver 1.36).
         """
@@ -153,7 +180,7 @@ class Cluster(Protocol):
     async def remove(self, ref: Ref, uid: str, account: str) -> None:
         """Delete one object with what it owns, as a service account, if it has this uid. Harmless when it is gone."""
 
-    async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
+    async def delete_all(self, resource: Resource, namespace: str, labels: Selector) -> None:
         """Delete every object of a kind that a label selector picks, as the operator."""
 
     async def save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:

@@ -74,7 +74,7 @@ ROOMS = {
     "adapters", "cli", "engine", "gates", "objects", "plan", "preflight", "report", "routing", "runtime", "saga", "schema",
     "settings", "status", "steps", "targets", "testing",
 }  # fmt: skip
-MODULES_AT_THE_ROOT = {"__init__.py", "app.py", "errors.py", "field_path.py", "ports.py", "py.typed"}
+MODULES_AT_THE_ROOT = {"__init__.py", "app.py", "errors.py", "field_path.py", "names.py", "ports.py", "py.typed"}
 
 
 def test_every_line_of_code_has_its_room() -> None:
@@ -136,6 +136,27 @@ def test_readme_has_no_blanks() -> None:
     prose = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
     prose = re.sub(r"`[^`]*`", "", prose)
     assert re.findall(r"\b[A-Z]+_[A-Z_]+\b", prose) == []
+
+
+def test_names_become_addresses_in_one_place() -> None:
+    """Whoever puts a name into a path or a selector by himself would let it lead to another object, or to another namespace.
+
+    The types of `names.py` refuse other text; here nobody makes one of them, and no text begins as a path of the API server does.
+    """
+    homes = {"names.py": ("ApiPath", "Selector", "metadata.name="), "adapters/prometheus.py": ("/api/v1/query",)}
+    found = []
+    for file in SOURCES:
+        name = str(file.relative_to(ROOT / "operator" / "cutover"))
+        for node in ast.walk(ast.parse(file.read_text())):
+            text = ""
+            if isinstance(node, ast.Constant) and re.match(r"/?(apis?|namespaces)/|metadata\.name=", str(node.value)):
+                text = str(node.value)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+                called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+                text = called if called in ("ApiPath", "Selector") else ""
+            if text and text not in homes.get(name, ()):
+                found.append(f"{name}:{node.lineno}: {text}")  # type: ignore[attr-defined]  # both kinds of node have one
+    assert found == []
 
 
 def test_only_one_file_knows_kopf() -> None:

@@ -11,9 +11,11 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
+from cutover import names
 from cutover.adapters.transport import Request, Response, Transport
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
 from cutover.field_path import Json, as_go_writes
+from cutover.names import ApiPath
 
 _LONGEST_TEXT: Final = 600
 _TOO_LARGE: Final = ("etcdserver: request is too large", "trying to send message larger than max")
@@ -29,7 +31,7 @@ class ApiClient:
     async def request(
         self,
         method: str,
-        path: str,
+        path: ApiPath,
         *,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
@@ -50,7 +52,7 @@ class ApiClient:
                 raise error
         raise Unavailable(f"{method} {path}: the API server does not take our credentials (401)")
 
-    async def events(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Json, None]:
+    async def events(self, path: ApiPath, params: Mapping[str, str]) -> AsyncGenerator[Json, None]:
         """The documents of a watch, one per line, until it ends; the end of one gives no reason."""
         async with contextlib.aclosing(self._transport.lines(Request("GET", path, params=params))) as lines:
             async for line in lines:
@@ -72,33 +74,30 @@ class ApiClient:
 
     async def _ready(self) -> bool:
         """Whether the API server does not say that it is not: one that starts refuses all until it has read who may do what."""
-        response = await self._transport.send(Request("GET", "/readyz"))
+        response = await self._transport.send(Request("GET", names.path("readyz")))
         return response.status < 500  # noqa: PLR2004
 
-    async def _serves(self, path: str) -> bool:
+    async def _serves(self, path: ApiPath) -> bool:
         """Whether the API server has the kind that is addressed, or does not say that it has not.
 
         A 404 that is not a Status comes where a kind is not installed, and also from a proxy or an API server that starts. To take
         that for an object that is gone would pass over what has to be undone. The core kinds are always there.
         """
-        if path.startswith("/api/"):
+        _, root, group, version, *below = path.split("/")
+        if root == "api":
             return True
-        parts = path.split("/")
-        version, below = "/".join(parts[:4]), parts[4:]
         plural = below[2] if below[0] == "namespaces" and len(below) > 2 else below[0]  # noqa: PLR2004 -- /namespaces/x/plural
-        response = await self._transport.send(Request("GET", version))
+        response = await self._transport.send(Request("GET", names.path("apis", group, version)))
         answer = _document(response.body)
         if response.status == 200 and _is_a(answer, "APIResourceList"):  # noqa: PLR2004
             return any(one["name"] == plural for one in answer["resources"])
-        answer = _document((await self._transport.send(Request("GET", "/apis"))).body)
+        answer = _document((await self._transport.send(Request("GET", names.path("apis")))).body)
         if not _is_a(answer, "APIGroupList"):
             return True
-        return version.removeprefix("/apis/") in [
-            of["groupVersion"] for group in answer["groups"] for of in group["versions"]
-        ]
+        return f"{group}/{version}" in [of["groupVersion"] for one in answer["groups"] for of in one["versions"]]
 
 
-def _request(method: str, path: str, headers: Mapping[str, str], params: Mapping[str, str], body: Json) -> Request:
+def _request(method: str, path: ApiPath, headers: Mapping[str, str], params: Mapping[str, str], body: Json) -> Request:
     if body is None:
         return Request(method, path, headers, params)
     return Request(method, path, {"Content-Type": "application/json", **headers}, params, as_go_writes(body).encode())

@@ -10,12 +10,14 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
+from cutover import names
 from cutover.adapters.api_client import ApiClient
 from cutover.adapters.object_cache import ObjectCache
 from cutover.adapters.transport import Transport
-from cutover.errors import Conflict, NotFound, Unavailable
+from cutover.errors import Conflict, Denied, NotFound, Unavailable
 from cutover.field_path import Json, Operation
-from cutover.ports import FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
+from cutover.names import EVERYTHING, Selector
+from cutover.ports import ACCESS_REVIEWS, EVENTS, FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
 
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
 _METADATA_ONLY: Final = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
@@ -60,7 +62,7 @@ class Kubernetes:
         Raises:
             NotFound: the kind is not installed, or the API server does not serve it yet.
         """
-        params = {} if resource == PLANS else {"labelSelector": PLAN_LABEL}
+        params = {} if resource == PLANS else {"labelSelector": names.matching({}, (PLAN_LABEL, "Exists", ()))}
         answer = await self._client.request("GET", resource.path(namespace), headers=_METADATA_ONLY, params=params)
         found = [body["metadata"] for body in answer.get("items") or []]
         return {Ref(resource, metadata["namespace"], metadata["name"]) for metadata in found}
@@ -70,17 +72,19 @@ class Kubernetes:
     async def get(self, ref: Ref) -> Json:
         """Read one object now."""
         try:
-            return self._cache.keep(ref, await self._client.request("GET", _path(ref)))
+            return self._cache.keep(ref, await self._client.request("GET", ref.path()))
         except NotFound:
             self._cache.drop(ref)
             raise
 
-    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+    async def list(
+        self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
+    ) -> Sequence[Json]:
         """All objects of a kind in a namespace, or in all; none when the kind is not installed.
 
         Plans always are: an API server that has just started may say for a moment that they are not.
         """
-        params = {"labelSelector": labels} if labels else {}
+        params: dict[str, str] = {"labelSelector": labels} if labels else {}
         if not fresh:
             params["resourceVersion"] = "0"
         try:
@@ -98,7 +102,7 @@ class Kubernetes:
         params = {"fieldManager": FIELD_MANAGER}
         try:
             body = await self._client.request(
-                "PATCH", _path(ref), headers=headers, params=params, body=list(operations)
+                "PATCH", ref.written_at(), headers=headers, params=params, body=list(operations)
             )
         except NotFound:
             self._cache.drop(ref)
@@ -108,13 +112,15 @@ class Kubernetes:
     async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
         """Ask what a JSON patch would make of an object; the answer is not remembered."""
         headers, params = _JSON_PATCH | _as(ref.namespace, account), {"fieldManager": FIELD_MANAGER, "dryRun": "All"}
-        return await self._client.request("PATCH", _path(ref), headers=headers, params=params, body=list(operations))
+        return await self._client.request(
+            "PATCH", ref.written_at(), headers=headers, params=params, body=list(operations)
+        )
 
     async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
         """Ask what a strategic merge patch would make of an object; the answer is not remembered."""
         headers = _STRATEGIC | _as(ref.namespace, account)
         params = {"fieldManager": FIELD_MANAGER, "dryRun": "All", "fieldValidation": "Strict"}
-        return await self._client.request("PATCH", _path(ref), headers=headers, params=params, body=patch)
+        return await self._client.request("PATCH", ref.written_at(), headers=headers, params=params, body=patch)
 
     async def create(
         self, resource: Resource, namespace: str, body: Json, account: str = "", *, dry_run: bool = False
@@ -135,25 +141,25 @@ class Kubernetes:
         """Delete one object; another of the same name is a Conflict, and stays."""
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         with contextlib.suppress(NotFound, Conflict):
-            await self._client.request("DELETE", _path(ref), headers=_as(ref.namespace, account), body=options)
+            await self._client.request("DELETE", ref.path(), headers=_as(ref.namespace, account), body=options)
 
     async def replace(self, ref: Ref, body: Json) -> Json:
         """Write a whole object as the operator, if it is still at the version that the body names. Raises Conflict."""
-        return await self._client.request("PUT", _path(ref), params={"fieldManager": FIELD_MANAGER}, body=body)
+        return await self._client.request("PUT", ref.written_at(), params={"fieldManager": FIELD_MANAGER}, body=body)
 
     async def watch(self, ref: Ref, version: str) -> AsyncGenerator[Json, None]:
         """Bodies of one object as it changes after a version.
 
         Ends without an error when the server ends the stream, contact is lost or the object is gone: read it again.
         """
-        params = {"watch": "true", "fieldSelector": f"metadata.name={ref.name}", "resourceVersion": version}
+        params = {"watch": "true", "fieldSelector": names.named(ref.name), "resourceVersion": version}
         async with contextlib.aclosing(self._client.events(ref.resource.path(ref.namespace), params)) as events:
             async for event in events:
                 if event.get("type") not in ("ADDED", "MODIFIED"):
                     return
                 yield event["object"]
 
-    async def delete_all(self, resource: Resource, namespace: str, labels: str) -> None:
+    async def delete_all(self, resource: Resource, namespace: str, labels: Selector) -> None:
         """Delete what a selector picks."""
         params = {"labelSelector": labels, "propagationPolicy": "Background"}
         await self._client.request("DELETE", resource.path(namespace), params=params)
@@ -173,7 +179,7 @@ class Kubernetes:
         }
         params = {"fieldManager": FIELD_MANAGER}
         return self._cache.keep(
-            ref, await self._client.request("PUT", f"{_path(ref)}/status", params=params, body=body), ours=True
+            ref, await self._client.request("PUT", ref.written_at("status"), params=params, body=body), ours=True
         )
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
@@ -188,16 +194,16 @@ class Kubernetes:
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
         user = _user(namespace, account)
         review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
+            "apiVersion": ACCESS_REVIEWS.api_version,
+            "kind": ACCESS_REVIEWS.kind,
             "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
         }
-        answer = await self._client.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+        answer = await self._client.request("POST", ACCESS_REVIEWS.path(""), body=review)
         return bool(answer.get("status", {}).get("allowed"))
 
     async def record(self, namespace: str, event: Json) -> None:
         """Create one event of events.k8s.io/v1."""
-        await self._client.request("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body=event)
+        await self._client.request("POST", EVENTS.path(namespace), body=event)
 
 
 def _user(namespace: str, account: str) -> str:
@@ -205,8 +211,6 @@ def _user(namespace: str, account: str) -> str:
 
 
 def _as(namespace: str, account: str) -> dict[str, str]:
+    if not names.is_name(account):
+        raise Denied(f"{account!r} cannot be the name of a ServiceAccount; use {names.NAME_RULE}")
     return {"Impersonate-User": _user(namespace, account)}
-
-
-def _path(ref: Ref) -> str:
-    return f"{ref.resource.path(ref.namespace)}/{ref.name}"

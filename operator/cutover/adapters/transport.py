@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import aiohttp
+from yarl import URL
 
 from cutover.adapters.connection import Credentials, connect
 from cutover.errors import Unavailable
+from cutover.names import ApiPath
 
 _CONNECTIONS: Final = 64
 _DEEPEST: Final = 20_000
@@ -30,13 +32,13 @@ class Request:
     """One request to the API server.
 
     Attributes:
-        path: from the root of the server, without the query.
+        path: from the root of the server, without the query; of `names.path`, so that no name in it leads elsewhere.
         params: the query.
         body: None sends none.
     """
 
     method: str
-    path: str
+    path: ApiPath
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
@@ -117,11 +119,11 @@ class HttpTransport:
         """Send one request. Raises Unavailable."""
         session = self._session or await self._open(self._login)
         login = self._login  # nothing is awaited in between: it is this session's
-        content: dict[str, Any] = {"headers": request.headers, "params": request.params}
+        content: dict[str, Any] = {"headers": request.headers, "allow_redirects": False}
         if request.body is not None:
             content["data"] = request.body
         try:
-            async with session.request(request.method, self._server + request.path, **content) as response:
+            async with session.request(request.method, self._url(request), **content) as response:
                 return Response(response.status, response.headers, await response.read(), login)
         except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:  # RuntimeError: closed while in use
             raise Unavailable(f"{request.method} {request.path}: {_cause(error)}") from error
@@ -129,11 +131,19 @@ class HttpTransport:
     async def lines(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The lines of an answer that continues; of the usual limits of time only that of connecting applies."""
         session, timeout = self._session or await self._open(self._login), aiohttp.ClientTimeout(sock_connect=5)
-        url = self._server + request.path
+        url = self._url(request)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with session.get(url, params=request.params, timeout=timeout) as response:
+            async with session.get(url, timeout=timeout, allow_redirects=False) as response:
                 async for line in response.content:
                     yield line
+
+    def _url(self, request: Request) -> URL:
+        """What goes over the wire, to the letter.
+
+        Of a text yarl would make another one: it decodes ``%2e%2e`` and then goes up by one segment. Nor is a redirect
+        followed: the API server sends none, and whoever else does would choose the path.
+        """
+        return URL(self._server + request.path, encoded=True).with_query(request.params)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from cutover.errors import Denied, NotFound, OutsideError, Unavailable
 from cutover.field_path import Json
+from cutover.names import EVERYTHING, ApiPath, Selector, named, possible
 from cutover.ports import PLANS, Ref, Resource
 
 _CONNECT, _ANSWER = 5.0, 30.0
@@ -70,7 +71,7 @@ class Plans:
         """One plan. Raises NotFound when none has this name."""
         with self._translated(name):
             return self._api.get_namespaced_custom_object(
-                *_COLLECTION, self.namespace, PLANS.plural, name, _request_timeout=(_CONNECT, _ANSWER)
+                *_COLLECTION, self.namespace, PLANS.plural, possible(name), _request_timeout=(_CONNECT, _ANSWER)
             )
 
     def list(self, *, everywhere: bool = False) -> list[Json]:
@@ -86,7 +87,7 @@ class Plans:
         body = {"metadata": {"annotations": dict(annotations)}}
         with self._translated(name):
             self._api.patch_namespaced_custom_object(
-                *_COLLECTION, self.namespace, PLANS.plural, name, body, _request_timeout=(_CONNECT, _ANSWER)
+                *_COLLECTION, self.namespace, PLANS.plural, possible(name), body, _request_timeout=(_CONNECT, _ANSWER)
             )
 
     def watch(self, name: str, seconds: Callable[[], float]) -> Iterator[Json | None]:
@@ -115,7 +116,7 @@ class Plans:
                 *_COLLECTION,
                 self.namespace,
                 PLANS.plural,
-                field_selector=f"metadata.name={name}",
+                field_selector=named(name),
                 timeout_seconds=seconds,
                 _request_timeout=(_CONNECT, seconds + _ANSWER),
             ):
@@ -152,7 +153,7 @@ class Plans:
             return ""
         return name
 
-    def read(self, path: str) -> Json:
+    def read(self, path: ApiPath) -> Json:
         """The object or list at a path. Raises NotFound."""
         with self._translated():
             try:
@@ -219,9 +220,11 @@ class Objects:
 
     async def get(self, ref: Ref) -> Json:
         """One object. Raises NotFound."""
-        return self._plans.read(f"{ref.resource.path(ref.namespace)}/{ref.name}")
+        return self._plans.read(ref.path())
 
-    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+    async def list(
+        self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
+    ) -> Sequence[Json]:
         """All objects of a kind in a namespace; none when the kind is not installed."""
         del labels, fresh
         try:

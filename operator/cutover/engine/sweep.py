@@ -15,6 +15,7 @@ from typing import Final
 
 from cutover.errors import Denied, NotFound, OutsideError
 from cutover.field_path import Json
+from cutover.names import matching
 from cutover.ports import JOBS, MADE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Cluster
 from cutover.status.durable import needs_no_snapshots
 from cutover.targets.snapshots import RUN_LABEL, drop, drop_all
@@ -52,8 +53,8 @@ async def sweep(cluster: Cluster, namespaces: Sequence[str]) -> int:
     swept: set[str] = set()
     for namespace in namespaces or ("",):
         # Plans last: one that is created in between has nothing among what was listed before.
-        jobs = await cluster.list(JOBS, namespace, MADE_LABEL)
-        stored = await cluster.list(SNAPSHOTS, namespace, PLAN_LABEL)
+        jobs = await cluster.list(JOBS, namespace, matching({}, (MADE_LABEL, "Exists", ())))
+        stored = await cluster.list(SNAPSHOTS, namespace, matching({}, (PLAN_LABEL, "Exists", ())))
         plans = {plan["metadata"]["uid"]: plan for plan in await cluster.list(PLANS, namespace)}
         swept |= await _sweep_snapshots(cluster, stored, plans)
         swept |= await _sweep_jobs(cluster, jobs, plans)
@@ -79,7 +80,7 @@ async def _sweep_jobs(cluster: Cluster, jobs: Sequence[Json], plans: Mapping[str
     gone = sorted(maker for maker in makers if maker[1] not in plans)
     for namespace, uid in gone:
         with suppress(NotFound, Denied):  # the namespace is gone too
-            await cluster.delete_all(JOBS, namespace, f"{MADE_LABEL}={uid}")
+            await cluster.delete_all(JOBS, namespace, matching({MADE_LABEL: uid}))
     return {uid for _, uid in gone}
 
 

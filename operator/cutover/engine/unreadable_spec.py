@@ -16,6 +16,7 @@ from cutover.engine.plan_cache import PlanCache
 from cutover.engine.saving import Saver
 from cutover.errors import Broken, Denied, OutsideError, Rejected
 from cutover.field_path import Json
+from cutover.names import matching
 from cutover.objects import jobs
 from cutover.plan.parsing import account_of
 from cutover.ports import JOBS, PLAN_LABEL, STREAMED, Cluster, Ports, Ref
@@ -112,7 +113,7 @@ async def _release(cluster: Cluster, owner: Owner) -> None:
         for resource in STREAMED:
             if resource == JOBS:
                 continue
-            for body in await cluster.list(resource, owner.namespace, f"{PLAN_LABEL}={owner.uid}"):
+            for body in await cluster.list(resource, owner.namespace, matching({PLAN_LABEL: owner.uid})):
                 with suppress(*refused):
                     await targets.release(Ref(resource, owner.namespace, body["metadata"]["name"]), "", fenced=False)
     await snapshots.drop(cluster, owner.namespace, owner.uid, owner.run)

@@ -12,6 +12,7 @@ from cutover.errors import Conflict, Denied, OutsideError, Problem, Rejected
 from cutover.field_path import Json
 from cutover.gates.base import GateContext, Pending, Source
 from cutover.gates.verdict import Measurement
+from cutover.names import matching
 from cutover.objects import jobs, pods
 from cutover.objects.job_templates import BackoffLimit, Template, account_of
 from cutover.objects.jobs import GATE_LABEL
@@ -106,7 +107,7 @@ class Job(Source):
 
     async def _look(self, context: GateContext, owner: Owner, now: datetime) -> Measurement | Pending:
         gate = jobs.name_of(context.gate, owner.uid, owner.run, context.moment.partition("/")[0], context.gate)
-        picked = f"{MADE_LABEL}={owner.uid},{RUN_LABEL}={owner.run},{GATE_LABEL}={gate}"
+        picked = matching({MADE_LABEL: owner.uid, RUN_LABEL: str(owner.run), GATE_LABEL: gate})
         known = await context.cluster.list(JOBS, owner.namespace, picked)
         if context.pending is not None and context.pending.token:
             token = context.pending.token

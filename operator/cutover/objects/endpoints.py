@@ -7,12 +7,13 @@ has no mesh and counts pods only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from cutover.errors import NotFound
 from cutover.field_path import Json
+from cutover.names import matching
 from cutover.objects.workloads import Rollout, pod_ready
 from cutover.ports import (
     DESTINATION_RULES,
@@ -27,7 +28,7 @@ from cutover.ports import (
 )
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
-_BY_SELECTOR: Final = "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io"
+_BY_SELECTOR: Final = {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
 """On slices that follow the Service's selector; others may have been created by hand."""
 
 
@@ -100,20 +101,20 @@ async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[i
 
 async def _count_pods(cluster: Cluster, namespace: str, sides: Sequence[Side]) -> list[int]:
     common = set.intersection(*(set(side.selector.items()) for side in sides))
-    pods = await cluster.list(PODS, namespace, _selector(common), fresh=False)
+    pods = await cluster.list(PODS, namespace, matching(dict(common)), fresh=False)
     running = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
     return [sum(selects(side.selector, labels) for labels in running) for side in sides]
 
 
 async def _count_endpoints(cluster: Cluster, namespace: str, sides: Sequence[Side]) -> list[int]:
-    names = ",".join(sorted({side.service for side in sides}))
-    slices = await cluster.list(ENDPOINT_SLICES, namespace, f"{_SERVICE_LABEL} in ({names})", fresh=False)
+    picked = matching({}, (_SERVICE_LABEL, "In", sorted({side.service for side in sides})))
+    slices = await cluster.list(ENDPOINT_SLICES, namespace, picked, fresh=False)
     return [len(_ready_endpoints(slices, side.service)) for side in sides]
 
 
 async def pods_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> Sequence[Json]:
     """Pods that a Service would select by these labels."""
-    return await cluster.list(PODS, namespace, _selector(labels.items()), fresh=False)
+    return await cluster.list(PODS, namespace, matching(labels), fresh=False)
 
 
 def ready_by_port(service: Json, pods: Sequence[Json]) -> dict[str, int]:
@@ -136,7 +137,7 @@ def _ports_of(pod: Json) -> set[str]:
 
 async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
     """The uids of the ready pods in the EndpointSlices that follow a Service's selector."""
-    labels = f"{_SERVICE_LABEL}={service},{_BY_SELECTOR}"
+    labels = matching({_SERVICE_LABEL: service, **_BY_SELECTOR})
     return _ready_endpoints(await cluster.list(ENDPOINT_SLICES, namespace, labels), service)
 
 
@@ -171,10 +172,6 @@ def _ready_endpoints(slices: Sequence[Json], service: str) -> set[str]:
         for endpoint in part.get("endpoints") or ()
         if (endpoint.get("conditions") or {}).get("ready") is not False
     }
-
-
-def _selector(labels: Iterable[tuple[str, str]]) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted(labels))
 
 
 def _entries(entries: Sequence[Json], selector: Mapping[str, str]) -> int:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from cutover.field_path import Json
+from cutover.objects.pod_names import check_names
 from cutover.schema.yaml_text import YamlText
 
 _OURS: Final = "cutover.dev/"
@@ -83,13 +84,12 @@ def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
         yield f"{at}.restartPolicy", f"{pod['restartPolicy']!r} would never let the Job end; use Never or OnFailure"
     if "serviceAccount" in pod:
         yield f"{at}.serviceAccount", "that is the old name of the field; write serviceAccountName"
-    if not isinstance(pod.get("serviceAccountName", ""), str):
-        yield f"{at}.serviceAccountName", "it is not a string; put it in quotes"
 
 
 def _possible(template: dict[str, Any]) -> dict[str, Any]:
     if message := spec_problem(template):
         raise ValueError(message)
+    check_names(template["spec"]["template"]["spec"], "spec.template.spec")
     return template
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
 from cutover.field_path import Json, Operation, escape
+from cutover.names import matching
 from cutover.objects.pods import word
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
 from cutover.targets.claims import Owner
@@ -194,14 +195,14 @@ async def reopen(cluster: Cluster, owner: Owner) -> None:
 
 async def delete_former(cluster: Cluster, owner: Owner) -> None:
     """Delete the Jobs of earlier runs; if one of them still runs, its plan was abandoned with it, and all are left."""
-    picked = f"{MADE_LABEL}={owner.uid},{former(owner.run)}"
+    picked = matching({MADE_LABEL: owner.uid}, former(owner.run))
     states = map(state_of, await cluster.list(JOBS, owner.namespace, picked))
     if all(state.finished or state.suspended for state in states):
         await cluster.delete_all(JOBS, owner.namespace, picked)
 
 
 async def _of_run(cluster: Cluster, owner: Owner) -> Sequence[Json]:
-    return await cluster.list(JOBS, owner.namespace, f"{MADE_LABEL}={owner.uid},{RUN_LABEL}={owner.run}")
+    return await cluster.list(JOBS, owner.namespace, matching({MADE_LABEL: owner.uid, RUN_LABEL: str(owner.run)}))
 
 
 async def _patch(cluster: Cluster, owner: Owner, body: Json, operations: list[Operation], owners: list[Json]) -> None:

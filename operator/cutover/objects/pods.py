@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cutover.field_path import Json
+from cutover.names import matching
 from cutover.ports import PODS, Cluster
 
 _WORD: Final = re.compile(r"[A-Za-z]{1,64}")
@@ -25,7 +26,7 @@ def word(text: Any) -> str:
 
 async def pods_of(cluster: Cluster, namespace: str, name: str) -> Sequence[Json]:
     """The pods of a Job, also when the Job itself was deleted."""
-    return await cluster.list(PODS, namespace, f"batch.kubernetes.io/job-name={name}")
+    return await cluster.list(PODS, namespace, matching({"batch.kubernetes.io/job-name": name}))
 
 
 def unfinished(pods: Sequence[Json]) -> list[str]:

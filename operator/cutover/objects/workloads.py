@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from cutover.field_path import Json
+from cutover.names import Selector, matching
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, Ref, Resource
 
 _COUNTS: Final[Mapping[Resource, tuple[str, str, str, str]]] = {
@@ -146,20 +147,12 @@ def scalers_of(ref: Ref, scalers: Iterable[Json]) -> list[Json]:
     ]
 
 
-def selector(body: Json) -> str:
+def selector(body: Json) -> Selector:
     """The label selector of a workload's pods, as the API server and kubectl take it."""
     chosen = body["spec"]["selector"]
-    parts = [f"{key}={value}" for key, value in sorted((chosen.get("matchLabels") or {}).items())]
-    for rule in chosen.get("matchExpressions") or ():
-        key, values = rule["key"], ",".join(rule.get("values") or ())
-        words = {
-            "In": f"{key} in ({values})",
-            "NotIn": f"{key} notin ({values})",
-            "Exists": key,
-            "DoesNotExist": f"!{key}",
-        }
-        parts.append(words[rule["operator"]])
-    return ",".join(parts)
+    rules = chosen.get("matchExpressions") or ()
+    others = ((rule["key"], rule["operator"], rule.get("values") or ()) for rule in rules)
+    return matching(chosen.get("matchLabels") or {}, *others)
 
 
 def paused(ref: Ref, so: str) -> str:
@@ -169,7 +162,8 @@ def paused(ref: Ref, so: str) -> str:
 
 def pods_to_delete(ref: Ref, body: Json, rollout: Rollout) -> str:
     """Which pods a user has to delete before a workload has its template again, and why: a message with the command."""
-    left, chosen = rollout.outdated, selector(body)
+    left = rollout.outdated
+    chosen: str = selector(body)
     why = (
         "its updateStrategy is OnDelete"
         if rollout.by_hand

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from cutover.errors import NotFound, NotInstalled, Problem
 from cutover.field_path import Json
+from cutover.names import EVERYTHING, Selector
 from cutover.plan import permissions
 from cutover.plan.spec import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
@@ -31,7 +32,9 @@ class _CachedReader:
     async def get(self, ref: Ref) -> Json:
         return await self._cached(ref, lambda: self._reader.get(ref))
 
-    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+    async def list(
+        self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
+    ) -> Sequence[Json]:
         ask = partial(self._reader.list, resource, namespace, labels, fresh=fresh)
         found: Sequence[Json] = await self._cached((resource, namespace, labels, fresh), ask)
         return found

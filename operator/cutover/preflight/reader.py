@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cutover.errors import Denied, NotFound
 from cutover.field_path import Json
+from cutover.names import EVERYTHING, Selector
 from cutover.plan.spec import Plan
 from cutover.ports import Ref, Resource
 
@@ -18,7 +19,9 @@ class Reader(Protocol):
     async def get(self, ref: Ref) -> Json:
         """Read one object. Raises NotFound."""
 
-    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+    async def list(
+        self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
+    ) -> Sequence[Json]:
         """All objects of a kind in a namespace; a kind that is not installed has none."""
 
 

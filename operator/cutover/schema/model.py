@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
+from cutover.names import NAME_PATTERN
 from cutover.status.spelling import camel
 
 _DURATION: Final = re.compile(r"([0-9]+)(ms|s|m|h)")
@@ -63,7 +64,7 @@ Duration = Annotated[
 ]
 """A duration, written as ``90s`` or ``1h30m``."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", max_length=253)]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=253)]
 """The name of an object (RFC 1123 subdomain)."""
 
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", max_length=63)]

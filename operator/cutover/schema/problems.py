@@ -14,16 +14,18 @@ from pydantic import BaseModel, ValidationError
 
 from cutover.errors import Problem
 from cutover.field_path import Json
+from cutover.names import NAME_PATTERN, NAME_RULE
 
 _PATTERNS: Final = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use lower case letters, digits and -, up to 63 characters",
-    r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$": "use a valid object name: lower case letters, digits, - and ., up to 253 characters",
+    NAME_PATTERN: f"use a valid object name: {NAME_RULE}",
     r"^\S+$": "remove the whitespace",
     r"^[A-Za-z0-9_-]{1,64}$": "use letters, digits, - and _, up to 64 characters",
     r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use a valid label value: letters, digits, -, _ and ., up to 63 characters",
     r"^[A-Za-z0-9_+/-]+$": "use a time zone of the IANA database, such as Europe/Berlin or UTC",
     r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$": "use a host in lower case, such as db.example or *.example, or * for all",
 }
+_NOT_VALID: Final = "is not a valid name"
 _NOT_A_LIST: Final = "{given} is not a list; begin each item with a dash"
 _NOT_AN_INTEGER: Final = "{given} is not a whole number; write one without quotes"
 _NOT_A_MAPPING: Final = "{given} is not a mapping; put its fields below it, indented"
@@ -44,7 +46,6 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "finite_number": _NOT_AN_INTEGER,
     "float_type": "{given} is not a number; write one without quotes",
     "float_parsing": "{given} is not a number; write one without quotes",
-    "string_type": "{given} is not a string; put it in quotes",
     "bool_type": "{given} is neither true nor false; write one of them without quotes",
     "bool_parsing": "{given} is neither true nor false; write one of them without quotes",
     "tuple_type": _NOT_A_LIST,
@@ -56,14 +57,26 @@ _MESSAGES: Final[Mapping[str, str]] = {
 }
 
 
+class WrongFields(ValueError):
+    """Errors of several fields below the one that is validated, each with where it stands there: every one becomes a problem."""
+
+    def __init__(self, found: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{field}: {message}" for field, message in found))
+        self.found = found
+
+
 def problems_of(error: ValidationError, spec: Json, model: type[BaseModel], hidden: str = "") -> Iterator[Problem]:
     """One problem per error, in the order of the document. Values below the key `hidden` are not shown."""
     for entry in error.errors(include_url=False):
         if entry["type"] == "too_short" and len(entry["input"]) >= entry["ctx"]["min_length"]:
             continue  # it counts only valid items, and the others have errors of their own
         location = entry["loc"]
+        place = _place(location, spec)
+        if isinstance(several := entry.get("ctx", {}).get("error"), WrongFields):
+            yield from (Problem(f"{place}.{field}", message) for field, message in several.found)
+            continue
         given = "the value" if hidden and location[:1] == (hidden,) else _shown(entry["input"])
-        yield Problem(_place(location, spec), _message(entry, location, model, given))
+        yield Problem(place, _message(entry, location, model, given))
 
 
 def _place(location: Sequence[int | str], spec: Json) -> str:
@@ -93,14 +106,26 @@ def _message(entry: Any, location: Sequence[int | str], model: type[BaseModel], 
         message = str(context["error"])
         return f"{given} is not valid: {message}" if message.startswith("write ") else message
     if kind == "string_pattern_mismatch":
-        return f"{given} is not a valid name; {_PATTERNS.get(context['pattern'], context['pattern'])}"
-    if kind == "string_type" and isinstance(entry["input"], (dict, list)):
-        return f"must be a string, not a {'mapping' if isinstance(entry['input'], dict) else 'list'}"
+        return f"{given} {_NOT_VALID}; {_PATTERNS.get(context['pattern'], context['pattern'])}"
+    if kind == "string_type":
+        return _not_a_string(entry["input"], given)
     template = _MESSAGES.get(kind)
     if template is None:
         return f"{given} is not valid: {entry['msg']}"
     bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in context.items()}
     return template.format(given=given, **bounds)
+
+
+def _not_a_string(value: Json, given: str) -> str:
+    if isinstance(value, (dict, list)):
+        return f"must be a string, not a {'mapping' if isinstance(value, dict) else 'list'}"
+    return f"{given} is not a string; put it in quotes"
+
+
+def not_a_name(value: Json) -> str:
+    """The message for a value that can be no name of an object."""
+    given = _shown(value)
+    return f"{given} {_NOT_VALID}; {_PATTERNS[NAME_PATTERN]}" if isinstance(value, str) else _not_a_string(value, given)
 
 
 def _siblings(location: Sequence[int | str], model: type[BaseModel]) -> set[str]:

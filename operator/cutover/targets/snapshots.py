@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cutover.errors import Conflict, Denied, NotFound, Rejected, Superseded
 from cutover.field_path import ABSENT, Json, Operation, Path, as_go_writes, readable, same_version
+from cutover.names import matching
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.status.status import ACTIVE
 
@@ -88,22 +89,22 @@ def labels(uid: str, run: int) -> dict[str, str]:
     return {PLAN_LABEL: uid, RUN_LABEL: str(run)}
 
 
-def former(run: int) -> str:
-    """A selector for what earlier runs have created.
+def former(run: int) -> tuple[str, str, tuple[str, ...]]:
+    """The requirement of `names.matching` for what earlier runs have created.
 
     Smaller numbers, not simply other numbers: a deletion that arrives late must not hit what a newer run needs.
     """
-    return f"{RUN_LABEL}<{run}"
+    return RUN_LABEL, "Lt", (str(run),)
 
 
 async def drop(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
     """Delete the snapshots of one run of a plan."""
-    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{RUN_LABEL}={run}")
+    await cluster.delete_all(SNAPSHOTS, namespace, matching({PLAN_LABEL: uid, RUN_LABEL: str(run)}))
 
 
 async def drop_former(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
     """Delete the snapshots of earlier runs. Harmless however late it arrives."""
-    await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid},{former(run)}")
+    await cluster.delete_all(SNAPSHOTS, namespace, matching({PLAN_LABEL: uid}, former(run)))
 
 
 async def drop_expired(cluster: Cluster, plan: Ref, uid: str, run: int) -> None:
@@ -121,7 +122,7 @@ async def drop_expired(cluster: Cluster, plan: Ref, uid: str, run: int) -> None:
 async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:
     """Delete the snapshots of all runs of a plan that is gone; harmless where the namespace is gone too."""
     with suppress(NotFound, Denied):
-        await cluster.delete_all(SNAPSHOTS, namespace, f"{PLAN_LABEL}={uid}")
+        await cluster.delete_all(SNAPSHOTS, namespace, matching({PLAN_LABEL: uid}))
 
 
 async def give(
@@ -137,8 +138,7 @@ async def give(
     """
     owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan.name, "uid": marks[PLAN_LABEL]}
     wanted = [owner] if owned else []
-    picked = ",".join(f"{key}={value}" for key, value in marks.items())
-    found = await cluster.list(SNAPSHOTS, plan.namespace, picked)
+    found = await cluster.list(SNAPSHOTS, plan.namespace, matching(marks))
     others = [body for body in found if (body["metadata"].get("ownerReferences") or []) != wanted]
     if others:  # after the read, before the writes at that version: a process suspended in between fails on one of them
         await still_ours()

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from cutover.field_path import Change, Json
 from cutover.gates.readiness import Workload
 from cutover.objects import spec_patch
+from cutover.objects.pod_names import check_names
 from cutover.ports import DAEMON_SETS
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Label, Model, validations
@@ -63,6 +64,7 @@ class DeploySpec(Kind):
     def _possible(cls, patch: dict[str, Any]) -> dict[str, Any]:
         if message := spec_patch.spec_problem(patch):
             raise ValueError(message)
+        check_names(patch.get("template", {}).get("spec", {}), "template.spec")
         return patch
 
     @model_validator(mode="after")
