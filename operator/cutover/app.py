@@ -39,9 +39,10 @@ from cutover.runtime.logs import set_up
 from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
 from cutover.runtime.notifier import with_notifications
-from cutover.runtime.queue import Queue, resync_at_latest
+from cutover.runtime.queue import Queue, Urgency, resync_at_latest
 from cutover.runtime.recorder import EventRecorder
 from cutover.runtime.relist import RelistCheck
+from cutover.runtime.urgency import urgency_of
 from cutover.settings.settings import Settings, load
 from cutover.status.status import ACTIVE
 
@@ -79,7 +80,7 @@ class Operator:
         self.settings = settings
         self._kopf = _kopf_settings()
         me = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self._queue: Queue[Ref] = Queue(self._turn, lambda ref: self._phase(ref) not in ACTIVE)
+        self._queue: Queue[Ref] = Queue(self._turn, self._urgency, lambda ref: ref.namespace)
         self._providers = Providers(settings.providers)
         self._metrics = Metrics(
             lambda: map(self._phase, self.cluster.plans()),
@@ -99,7 +100,7 @@ class Operator:
         self._stop = asyncio.Event()
         notifying = with_notifications(self.cluster, self._messages)
         ports = Ports(notifying, self._providers, self._messages, self._recorder, SystemClock())
-        self._driver = Driver(ports, self._spawn, self._queue.add, lambda: bool(self._queue.depth))
+        self._driver = Driver(ports, self._spawn, self._queue.add, self._queue.crowded)
         self._router = EventRouter(self.cluster, self._queue.add, self._driver.deleted)
         self._relist = RelistCheck(self.cluster, settings.namespaces, self._router.missed)
         self._readiness = Readiness(self.cluster, settings.namespaces, lambda: self._lease.problem)
@@ -196,6 +197,9 @@ class Operator:
         return registry
 
     # --- turns --------------------------------------------------------------------------------------------------------
+
+    def _urgency(self, ref: Ref) -> Urgency:
+        return urgency_of(self.cluster.seen(ref))
 
     async def _turn(self, ref: Ref) -> timedelta | None:
         # In each turn, not once: during an outage of the API server the Lease is not certain any more.

@@ -45,11 +45,15 @@ class Driver:
         ports: the outside.
         spawn: runs a measurement beside the turns.
         wake: requests another turn of a plan.
-        others_wait: whether other plans wait for their turn.
+        others_wait: whether other plans wait for the place that the turn of a plan has.
     """
 
     def __init__(
-        self, ports: Ports, spawn: Spawn, wake: Callable[[Ref], None], others_wait: Callable[[], bool] = lambda: False
+        self,
+        ports: Ports,
+        spawn: Spawn,
+        wake: Callable[[Ref], None],
+        others_wait: Callable[[Ref], bool] = lambda _: False,
     ) -> None:
         self._ports, self._others_wait = ports, others_wait
         self._cluster, self._clock = ports.cluster, ports.clock
@@ -128,7 +132,7 @@ class Driver:
                 return timedelta()
             last, context = turn.command, self._context(ref, body, cache, plan)
             turn = await self._advance(context, cache, rules, (last, outcome))
-            if self._others_wait() and _goes_on(last, turn.command) and (round_ or (last and last.stage)):
+            if self._others_wait(ref) and _goes_on(last, turn.command) and (round_ or (last and last.stage)):
                 await self._saver.save(ref, cache, turn.status)
                 self._saver.publish(body, turn)
                 return timedelta()  # each plan gets one weight before any gets its next

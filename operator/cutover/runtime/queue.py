@@ -1,18 +1,20 @@
-"""A work queue of keys: each is queued at most once, and never processed by two workers at a time. Called by app.py and relist.py.
+"""A work queue of keys: each is queued at most once, and never has two turns at a time. Called by app.py and relist.py.
 
-Keys in progress go before keys that have only arrived, and among them those woken by an event before those woken by a timer. A key that
-fails is retried with backoff, and not before the server's Retry-After; neither ever delays an event.
+There is a line for each urgency, with places of its own: no line waits for another. In a line the namespaces take turns, and none has
+more than half of the places, so the load of one does not stop the others; of one namespace, events go before timers. A key that fails is
+retried with backoff, and not before the server's Retry-After; neither ever delays an event.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from datetime import timedelta
+from enum import IntEnum
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from cutover.errors import Unavailable
@@ -32,141 +34,196 @@ def resync_at_latest(after: timedelta | None) -> timedelta:
     return min(after, resync) if after is not None else resync
 
 
+class Urgency(IntEnum):
+    """How urgent a turn is, the most urgent first."""
+
+    BACKWARD = 0  # something goes back, or is to
+    UNDER_WAY = 1
+    ARRIVED = 2  # nothing has begun, or everything has ended
+
+
+PLACES: Final[Mapping[Urgency, int]] = {Urgency.BACKWARD: 32, Urgency.UNDER_WAY: 32, Urgency.ARRIVED: 8}
+"""How many turns of each urgency run at once: few for arrivals, so that a crowd of them does not slow down traffic that is shifted."""
+
+
 class Queue(Generic[Key]):
-    """Runs turns of many keys with a few workers.
+    """Runs turns of many keys, some at once.
 
     Args:
         turn: one turn of a key; returns when the key wants its next turn, None for not at all.
-        arrived: whether a key has only arrived, so that it may wait.
-        workers: how many keys are processed at once.
-        arrival_workers: how many of the workers take arrivals first, and other keys only when there are none. The other workers
-            never take arrivals, so that many plans arriving at once do not slow down traffic that is being shifted.
+        urgency: how urgent a turn of a key is now.
+        namespace: whose share of the places a turn of a key takes.
+        places: how many turns of each urgency run at once.
     """
 
     def __init__(
         self,
         turn: Callable[[Key], Awaitable[timedelta | None]],
-        arrived: Callable[[Key], bool] = lambda _: False,
-        *,
-        workers: int = 32,
-        arrival_workers: int = 8,
+        urgency: Callable[[Key], Urgency] = lambda _: Urgency.UNDER_WAY,
+        namespace: Callable[[Key], str] = lambda _: "",
+        places: Mapping[Urgency, int] = PLACES,
     ) -> None:
-        self._turn, self._arrived = turn, arrived
-        self._workers, self._arrival_workers = workers, arrival_workers
-        self._events: deque[Key] = deque()
-        self._timers: deque[Key] = deque()
-        self._arrivals: deque[Key] = deque()
-        self._queued: set[Key] = set()  # waits in one of the three lines
-        self._urgent: set[Key] = set()  # of these, what an event has queued
+        self._turn, self._urgency, self._namespace = turn, urgency, namespace
+        self._lines = {urgency: _Line[Key](places[urgency]) for urgency in Urgency}
+        self._queued: dict[Key, tuple[Urgency, bool]] = {}  # in which line, and whether an event has queued it
         self._running: set[Key] = set()
         self._dirty: set[Key] = set()  # added while running: gets another turn
-        self._due: dict[Key, float] = {}  # the soonest time of each key; entries of the heap that differ are stale
-        self._heap: list[tuple[float, int, Key]] = []
-        self._count = 0
+        self._delayed: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
-        self._added = asyncio.Event()
-        self._due_changed = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def depth(self) -> int:
-        """How many keys wait for a worker."""
+        """How many keys wait for a turn."""
         return len(self._queued)
+
+    def crowded(self, key: Key) -> bool:
+        """Whether others wait for the place that a turn of this key has."""
+        return self._lines[self._urgency(key)].crowded(self._namespace(key))
 
     def add(self, key: Key) -> None:
         """Something happened to this key."""
-        if key in self._running:
-            self._dirty.add(key)
-        elif key not in self._urgent:
-            # A key that a timer has queued is queued a second time among the events; `_next` skips the entry that comes later.
-            self._queued.add(key)
-            self._urgent.add(key)
-            self._enqueue(key, self._events)
-
-    def _enqueue(self, key: Key, line: deque[Key]) -> None:
-        """Add it to the arrivals or to this line, and wake the workers."""
-        (self._arrivals if self._arrived(key) else line).append(key)
-        self._added.set()
+        self._add(key, event=True)
 
     def add_after(self, key: Key, after: float) -> None:
         """Give this key a turn after so many seconds, unless it gets one before; the soonest request counts."""
-        due = asyncio.get_running_loop().time() + max(0.0, after)
-        if key in self._due and self._due[key] <= due:
+        loop = asyncio.get_running_loop()
+        due, known = loop.time() + max(0.0, after), self._delayed.get(key)
+        if known is None or due < known.when():
+            self._cancel_delay(key)
+            self._delayed[key] = loop.call_at(due, self._add_due, key)
+
+    def _add_due(self, key: Key) -> None:
+        del self._delayed[key]
+        self._add(key, event=False)
+
+    def _cancel_delay(self, key: Key) -> None:
+        if delay := self._delayed.pop(key, None):
+            delay.cancel()  # asyncio drops cancelled ones once they are the greater part, so their number stays that of the keys
+
+    def _add(self, key: Key, *, event: bool) -> None:
+        if key in self._running:
+            self._dirty.add(key)
             return
-        self._due[key] = due
-        self._count += 1
-        heapq.heappush(self._heap, (due, self._count, key))
-        if self._heap[0][2] == key:
-            self._due_changed.set()
+        urgency, namespace = self._urgency(key), self._namespace(key)
+        if key in self._queued:
+            former, by_event = self._queued[key]
+            if former <= urgency and by_event >= event:
+                return  # it has a place that is as good
+            self._lines[former].remove(namespace, key)
+            urgency, event = min(former, urgency), event or by_event
+        self._queued[key] = urgency, event
+        self._lines[urgency].append(namespace, key, event=event)
+        self._changed.set()
 
     async def run(self) -> None:
         """Process keys until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tick(), name="queue timers")
-            for number in range(self._workers):
-                takes_arrivals = number < self._arrival_workers
-                group.create_task(self._work(takes_arrivals=takes_arrivals), name=f"queue worker {number}")
+            while True:
+                self._changed.clear()
+                if self._begin_turns(group):
+                    # Then whatever else can go on: a crowd of turns that need no answer from outside, one after the other, would
+                    # keep those waiting that have got theirs.
+                    await asyncio.sleep(0)
+                else:
+                    await self._changed.wait()
 
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._due_changed.clear()
-            now = loop.time()
-            while self._heap and self._heap[0][0] <= now:
-                due, _, key = heapq.heappop(self._heap)
-                if self._due.get(key) != due:
-                    continue  # stale: a sooner request replaced it, or a turn has run since
-                del self._due[key]
-                if key in self._running:
-                    self._dirty.add(key)
-                elif key not in self._queued:
-                    self._queued.add(key)
-                    self._enqueue(key, self._timers)
-            pause = self._heap[0][0] - now if self._heap else None
-            try:
-                await asyncio.wait_for(self._due_changed.wait(), pause)
-            except TimeoutError:
-                continue
+    def _begin_turns(self, group: asyncio.TaskGroup) -> bool:
+        """Begin one turn of each line, so that none that never ends keeps the next one waiting; whether there was any."""
+        begun = False
+        for line in self._lines.values():
+            if taken := line.take():
+                begun = True
+                namespace, key = taken
+                del self._queued[key]
+                self._running.add(key)
+                group.create_task(self._run(key, partial(line.end, namespace)))
+        return begun
 
-    async def _next(self, *, takes_arrivals: bool) -> Key:
-        lines = (self._arrivals, self._events, self._timers) if takes_arrivals else (self._events, self._timers)
-        while True:
-            for line in lines:
-                while line:
-                    key = line.popleft()
-                    if key in self._queued:
-                        return key
-            # Nothing was awaited since the lines were empty, so no key can have been added in between.
-            self._added.clear()
-            await self._added.wait()
+    async def _run(self, key: Key, end: Callable[[], None]) -> None:
+        # Before the turn, not after it: what the turn itself asks for below must stay.
+        self._cancel_delay(key)
+        after: float | None
+        try:
+            requested = await self._turn(key)
+            self._failures.pop(key, None)
+            after = requested.total_seconds() if requested is not None else None
+        except Exception as error:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            after = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10)) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
+            if isinstance(error, Unavailable):
+                after = max(after, error.retry_after)
+            log.warning(
+                "a turn failed and will be retried",
+                exc_info=error,
+                extra={"key": str(key), "after": round(after, 1)},
+            )
+        finally:
+            self._running.discard(key)
+            end()
+            self._changed.set()
+        # Only now: `add` of a running key would mark it dirty again.
+        if key in self._dirty:
+            self._dirty.discard(key)
+            self.add(key)
+        if after is not None:
+            self.add_after(key, after)
 
-    async def _work(self, *, takes_arrivals: bool) -> None:
-        while True:
-            key = await self._next(takes_arrivals=takes_arrivals)
-            self._queued.discard(key)
-            self._urgent.discard(key)
-            self._running.add(key)
-            # Before the turn, not after it: what the turn itself asks for below must stay.
-            self._due.pop(key, None)
-            after: float | None
-            try:
-                requested = await self._turn(key)
-                self._failures.pop(key, None)
-                after = requested.total_seconds() if requested is not None else None
-            except Exception as error:
-                failures = self._failures[key] = self._failures.get(key, 0) + 1
-                after = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10)) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
-                if isinstance(error, Unavailable):
-                    after = max(after, error.retry_after)
-                log.warning(
-                    "a turn failed and will be retried",
-                    exc_info=error,
-                    extra={"key": str(key), "after": round(after, 1)},
-                )
-            finally:
-                self._running.discard(key)
-            # Only now: `add` of a running key would mark it dirty again.
-            if key in self._dirty:
-                self._dirty.discard(key)
-                self.add(key)
-            if after is not None:
-                self.add_after(key, after)
+
+class _Line(Generic[Key]):
+    """Keys that wait for turns of one urgency, and how many of these run.
+
+    Args:
+        places: how many run at once.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places, self._share = places, (places + 1) // 2
+        # Keys by namespace, the one that is next in front: those that events have queued, and those that timers have.
+        self._waiting: OrderedDict[str, tuple[OrderedDict[Key, None], OrderedDict[Key, None]]] = OrderedDict()
+        self._running: Counter[str] = Counter()
+
+    def append(self, namespace: str, key: Key, *, event: bool) -> None:
+        """Let a key wait."""
+        events, timers = self._waiting.setdefault(namespace, (OrderedDict(), OrderedDict()))
+        (events if event else timers)[key] = None
+
+    def remove(self, namespace: str, key: Key) -> None:
+        """Let a key not wait any more."""
+        for keys in self._waiting[namespace]:
+            keys.pop(key, None)
+        self._forget_if_empty(namespace)
+
+    def take(self) -> tuple[str, Key] | None:
+        """The next key with its namespace, which has a place until `end`; None when there is none, or no place for it."""
+        if self._full:
+            return None
+        namespace = next((one for one in self._waiting if self._running[one] < self._share), None)
+        if namespace is None:
+            return None
+        events, timers = self._waiting[namespace]
+        key, _ = (events or timers).popitem(last=False)
+        self._waiting.move_to_end(namespace)
+        self._forget_if_empty(namespace)
+        self._running[namespace] += 1
+        return namespace, key
+
+    def end(self, namespace: str) -> None:
+        """A turn has ended."""
+        self._running[namespace] -= 1
+        if not self._running[namespace]:
+            del self._running[namespace]
+
+    def crowded(self, namespace: str) -> bool:
+        """Whether keys wait for the place that a turn of this namespace has."""
+        return bool(self._waiting) and (
+            self._full or (namespace in self._waiting and self._running[namespace] >= self._share)
+        )
+
+    @property
+    def _full(self) -> bool:
+        return self._running.total() >= self._places
+
+    def _forget_if_empty(self, namespace: str) -> None:
+        if not any(self._waiting[namespace]):
+            del self._waiting[namespace]

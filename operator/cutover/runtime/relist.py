@@ -13,7 +13,7 @@ from cutover.adapters.http_trace import TracedRequest
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.field_path import Json
 from cutover.ports import PLANS, STREAMED, Resource
-from cutover.runtime.queue import Queue
+from cutover.runtime.queue import Queue, Urgency
 
 _OK: Final = 200
 _KINDS: Final = {f"{resource.plural}.{resource.group}".removesuffix("."): resource for resource in (PLANS, *STREAMED)}
@@ -32,7 +32,7 @@ class RelistCheck:
         self, cluster: Kubernetes, namespaces: Sequence[str], deleted: Callable[[Resource, Json], None]
     ) -> None:
         self._cluster, self._namespaces, self._deleted = cluster, namespaces or ("",), deleted
-        self._queue: Queue[Resource] = Queue(self.compare, workers=1, arrival_workers=0)
+        self._queue: Queue[Resource] = Queue(self.compare, places=dict.fromkeys(Urgency, 1))
 
     def request_ended(self, request: TracedRequest) -> None:
         """A request of Kopf has ended. At the first list of a kind nothing is known of it, so nothing can have been missed."""

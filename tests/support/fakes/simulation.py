@@ -81,7 +81,7 @@ class Simulation:
         ports = Ports(
             with_notifications(self.cluster, self.messenger), self.metrics, self.messenger, self.recorder, self.clock
         )
-        self.driver = Driver(ports, self.spawner, self._wake, lambda: self.crowded)
+        self.driver = Driver(ports, self.spawner, self._wake, lambda _: self.crowded)
 
     def _wake(self, ref: Ref) -> None:
         assert ref == self.plan
