@@ -22,7 +22,7 @@ from support.cluster.shop import DEPLOY, SHIFT, Shop
 PLANS = 30
 GATE = """
       dwell: 1s
-    gates: [{name: errors, interval: 300ms, prometheus: {query: errors}, pass: {max: "0.5"}}]
+    gates: [{name: errors, interval: 1s, prometheus: {query: errors}, pass: {max: "0.5"}}]
 """
 
 

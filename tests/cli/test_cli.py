@@ -380,10 +380,8 @@ def test_what_a_run_proved(shop: Shop, cluster: AnyCluster, tmp_path: Path) -> N
         return cutover("report", "plan", *arguments, "-n", shop.namespace, kubeconfig=cluster.kubeconfig)
 
     assert "MigrationPlan plan not found in namespace" in report().stderr
-    guard = "{name: errors, interval: 500ms, prometheus: {query: vector(0)}, pass: {max: '1'}}"
-    ratio = (
-        "{name: slow, interval: 500ms, prometheus: {query: vector(2), baseline: vector(4)}, pass: {ratio: {max: '1'}}}"
-    )
+    guard = "{name: errors, interval: 1s, prometheus: {query: vector(0)}, pass: {max: '1'}}"
+    ratio = "{name: slow, interval: 1s, prometheus: {query: vector(2), baseline: vector(4)}, pass: {ratio: {max: '1'}}}"
     steps = f"steps:{DEPLOY}{SHIFT}    gates: [{ratio}]\n  - {{name: ok, approve: {{message: really}}}}\n"
     shop.apply(f"timeout: 1h\nguards: [{guard}]\n{steps}")
     shop.until_phase(Phase.WAITING)

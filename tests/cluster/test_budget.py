@@ -56,7 +56,7 @@ def test_requests_of_a_weight(shop: Shop, cluster: Cluster) -> None:
 def test_a_verdict_that_flips(shop: Shop, cluster: Cluster, gauges: Gauges) -> None:
     """A gate that changes its mind every second costs a status every ten at most."""
     gauges.lines["mind"] = 0
-    gate = '{name: mind, interval: 300ms, failureThreshold: 1000, prometheus: {query: mind}, pass: {max: "0.5"}}'
+    gate = '{name: mind, interval: 1s, failureThreshold: 1000, prometheus: {query: mind}, pass: {max: "0.5"}}'
     shop.apply(f"steps:\n  - {{name: soak, check: {{for: 5m}}, gates: [{gate}]}}\n")
     shop.until(lambda s: s.current is not None and bool(s.current.gates) and s.current.gates[0].verdict is Verdict.PASS)
     mark, begun, flips = cluster.audit.mark(), time.monotonic(), 0

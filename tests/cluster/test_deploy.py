@@ -205,7 +205,7 @@ steps:
   - {{name: write, deploy: {{workload: {{kind: {kind}, name: {name}}}, images: [{{container: {container_name}, image: "{new}"}}]}}}}
   - name: pods
     check: {{}}
-    gates: [{{name: pods, interval: 100ms, readiness: {{workload: {{kind: {kind}, name: {name}}}}}}}]
+    gates: [{{name: pods, interval: 1s, readiness: {{workload: {{kind: {kind}, name: {name}}}}}}}]
 {ASK}""")
     status = shop.until(lambda s: step(s) == "pods" and "OnDelete" in s.current.message)  # type: ignore[union-attr]
     assert status.current is not None

@@ -63,7 +63,7 @@ SHIFT = """
     traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [10, 50, 100]}
     gates:
       - name: errors
-        interval: 200ms
+        interval: 1s
         successThreshold: 2
         http: {provider: status, path: /status, query: {app: shop-v2}, jsonPath: $.errors}
         pass: {max: "0.5"}
@@ -123,7 +123,7 @@ def test_no_usable_number_is_never_a_pass(store: Shop, other: Operator) -> None:
     gates = [
         {
             "name": name,
-            "interval": "200ms",
+            "interval": "1s",
             "http": {"provider": provider, "jsonPath": "$.errors", **fields},
             "pass": {"max": "100"},
         }
@@ -146,7 +146,7 @@ def test_the_example(store: Shop, page: JsonServer, failed: int) -> None:
     deploy["gates"][0]["readiness"]["for"] = shift["traffic"]["dwell"] = "0s"
     latency, payments = shift["gates"]
     latency["prometheus"] = {"query": "vector(330)", "baseline": "vector(300)"}
-    latency["interval"] = payments["interval"] = "200ms"
+    latency["interval"] = payments["interval"] = "1s"
     before = store.objects()
     page.document = {"parts": [{"name": "cart", "failed": 7}, {"name": "payments", "failed": failed}]}
     store.apply(spec)

@@ -112,7 +112,7 @@ def _migrate(
     traffic["traffic"]["dwell"] = "1s"
     prometheus = traffic["gates"][0]["prometheus"]
     prometheus["window"] = "3s"
-    traffic["gates"][0]["interval"] = "500ms"
+    traffic["gates"][0]["interval"] = "1s"
     for changes in (shop.weights, shop.templates):
         changes.begin()
     begun = time.time()

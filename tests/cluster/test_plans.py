@@ -26,7 +26,7 @@ def test_a_failing_gate_brings_everything_back(shop: Shop, gauges: object) -> No
     before = shop.objects()
     gauges.lines[f'errors{{ns="{shop.namespace}"}}'] = 0.9  # type: ignore[attr-defined]
     shop.apply(f"""
-steps:{DEPLOY}{SHIFT}    gates: [{{name: errors, interval: 500ms, prometheus: {{query: 'errors{{ns="$(namespace)"}}'}}, pass: {{max: "0.5"}}}}]
+steps:{DEPLOY}{SHIFT}    gates: [{{name: errors, interval: 1s, prometheus: {{query: 'errors{{ns="$(namespace)"}}'}}, pass: {{max: "0.5"}}}}]
 """)
     status = shop.until_ended()
     assert status.phase is Phase.ROLLED_BACK, status
@@ -132,7 +132,7 @@ def test_a_guard_rolls_the_plan_back_in_another_step(shop: Shop, gauges: object)
     name = f'budget{{ns="{shop.namespace}"}}'
     gauges.lines[name] = 0.1  # type: ignore[attr-defined]
     shop.apply(f"""
-guards: [{{name: budget, interval: 500ms, prometheus: {{query: 'budget{{ns="$(namespace)"}}'}}, pass: {{max: "0.5"}}}}]
+guards: [{{name: budget, interval: 1s, prometheus: {{query: 'budget{{ns="$(namespace)"}}'}}, pass: {{max: "0.5"}}}}]
 steps:{DEPLOY}{SHIFT}
   - {{name: rest, wait: {{for: 10m}}}}
 """)

@@ -41,7 +41,7 @@ def _plan(gates: dict[str, tuple[str, str, str]], **fields: object) -> dict[str,
                 "gates": [
                     {
                         "name": name,
-                        "interval": "200ms",
+                        "interval": "1s",
                         "prometheus": {"provider": provider, "query": query},
                         "pass": {"max": "100"},
                         **fields,
@@ -99,7 +99,7 @@ def test_a_stale_series_is_not_a_number(shop: Shop, gauges: object) -> None:
 
 def _compared(query: str, baseline: str, **fields: object) -> dict[str, object]:
     prometheus = {"query": query, "baseline": baseline}
-    gate = {"name": "ratio", "interval": "200ms", "prometheus": prometheus, "pass": {"ratio": {"max": "1.1"}}, **fields}
+    gate = {"name": "ratio", "interval": "1s", "prometheus": prometheus, "pass": {"ratio": {"max": "1.1"}}, **fields}
     return {"steps": [{"name": "soak", "check": {}, "gates": [gate]}]}
 
 

@@ -63,7 +63,6 @@ class Source(Model):
         patient: a number out of bounds is a reason to wait, not a failure, unless the gate is a guard.
         needs_bounds: the gate must have `pass`.
         has_baseline: it can also measure a baseline, so that `pass` may bound the ratio to it.
-        shortest: the minimum interval.
     """
 
     key: ClassVar[str]
@@ -72,7 +71,6 @@ class Source(Model):
     needs_bounds: ClassVar[bool] = True
     has_baseline: ClassVar[bool] = False
     unit: ClassVar[str] = ""
-    shortest: ClassVar[timedelta] = timedelta(milliseconds=100)
 
     def minimum(self) -> float | None:
         """The lower bound of the source itself, if it has one."""

@@ -39,7 +39,6 @@ class Job(Source):
 
     key: ClassVar[str] = "job"
     needs_bounds: ClassVar[bool] = False
-    shortest: ClassVar[timedelta] = timedelta(seconds=1)
 
     template: Template = Field(
         description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec. YAML as text, "

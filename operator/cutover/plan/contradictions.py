@@ -80,9 +80,6 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
         return
     source = gate.source
     yield from _of_bounds(place, gate)
-    if gate.interval < source.shortest:
-        least = show_duration(source.shortest)
-        yield Problem(f"{place}.interval", f"{show_duration(gate.interval)} is too short; use {least} or more")
     if source.needs_workload() and (step is None or step.kind.rolls_out() is None):
         why = "a guard belongs to no step" if step is None else f"a {step.kind.key} step rolls out none"
         yield Problem(f"{place}.{source.key}.workload", f"no workload is given, and {why}; set {source.key}.workload")
