@@ -39,10 +39,10 @@ from cutover.runtime.logs import set_up
 from cutover.runtime.messages import Messages
 from cutover.runtime.metrics import Metrics
 from cutover.runtime.notifier import with_notifications
-from cutover.runtime.queue import Queue, Urgency, resync_at_latest
+from cutover.runtime.queue import resync_at_latest
 from cutover.runtime.recorder import EventRecorder
 from cutover.runtime.relist import RelistCheck
-from cutover.runtime.urgency import urgency_of
+from cutover.runtime.urgency import queue_of_plans
 from cutover.settings.settings import Settings, load
 from cutover.status.status import ACTIVE
 
@@ -80,7 +80,7 @@ class Operator:
         self.settings = settings
         self._kopf = _kopf_settings()
         me = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self._queue: Queue[Ref] = Queue(self._turn, self._urgency, lambda ref: ref.namespace)
+        self._queue = queue_of_plans(self._turn, lambda ref: (self.cluster.seen(ref), self._driver.failed(ref)))
         self._providers = Providers(settings.providers)
         self._metrics = Metrics(
             lambda: map(self._phase, self.cluster.plans()),
@@ -197,9 +197,6 @@ class Operator:
         return registry
 
     # --- turns --------------------------------------------------------------------------------------------------------
-
-    def _urgency(self, ref: Ref) -> Urgency:
-        return urgency_of(self.cluster.seen(ref))
 
     async def _turn(self, ref: Ref) -> timedelta | None:
         # In each turn, not once: during an outage of the API server the Lease is not certain any more.

@@ -37,6 +37,10 @@ def test_of_a_plan(metadata: dict[str, Any], status: dict[str, Any], urgency: Ur
     assert urgency_of({"metadata": metadata, "status": status}) is urgency
 
 
+def test_of_a_plan_of_which_a_gate_has_failed() -> None:
+    assert urgency_of({"metadata": {}, "status": {"phase": "Running"}}, failed=True) is Urgency.BACKWARD
+
+
 def test_of_a_plan_that_is_gone() -> None:
     assert urgency_of(None) is Urgency.ARRIVED
 

@@ -16,6 +16,7 @@ from cutover.field_path import find, readable
 from cutover.objects import jobs
 from cutover.ports import APPLIED_LABEL, JOBS, Cluster
 from cutover.preflight import preflight
+from cutover.preflight.look import Look
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.status.reasons import Reason
 from cutover.status.status import ENDED, Phase, StepState
@@ -27,14 +28,15 @@ from cutover.targets.finalizer import set_finalizer
 
 async def examine(context: CommandContext) -> Outcome:
     """Find everything that is missing; when nothing is, add the finalizer."""
-    look = replace(context, cluster=preflight.cached(context.cluster))
+    cost = Look(context.cluster)
+    look = replace(context, cluster=cost.reader)
     # First: a spec that has been applied already needs no account and no permissions any more.
     if await _already_applied(context, look.cluster):
         return Done(skip=True)
     contexts = [look.step_context(at) for at in range(len(context.plan.steps))]
     found = await preflight.missing(context.plan, look.cluster, context.metrics, context.ref.namespace, contexts)
     if problems := [problem for problem in found.problems if not problem.warning]:
-        return Again(None, "; ".join(map(str, problems)))
+        return Again(None, "; ".join(map(str, problems)), pause=cost.pause)
     for ref in context.all_targets():
         if owner := await look.targets().claimed_by(ref):
             return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; waiting for it to end")

@@ -65,6 +65,10 @@ class Driver:
         """An event says that a plan was deleted. A 404 proves less: a starting API server may answer it for a moment."""
         self._deleted.setdefault(ref, []).append(uid)
 
+    def failed(self, ref: Ref) -> bool:
+        """Whether a gate or guard of a plan has failed since its last turn."""
+        return self._caches.failed(ref)
+
     async def turn(self, ref: Ref) -> timedelta | None:
         """One turn.
 

@@ -106,6 +106,11 @@ class PlanCaches:
         self.drop(ref)
         self._quiet.pop(ref, None)
 
+    def failed(self, ref: Ref) -> bool:
+        """Whether a gate or guard of a plan has failed since its last turn."""
+        cache = self._caches.get(ref)
+        return cache is not None and (cache.stage.failed or cache.guards.failed)
+
     def of(self, ref: Ref, body: Json) -> PlanCache:
         """The cache of exactly this plan, brought up to the body as the API server has it."""
         metadata = body["metadata"]

@@ -72,7 +72,7 @@ class Job(Source):
 
     async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
         """The server accepts the Job."""
-        name = jobs.name_of("gate", owner.uid, owner.run, place)
+        name = jobs.name_of("gate", owner.uid, owner.run, self.template)  # equal Jobs are asked about once
         return await jobs.dry_run_problems(cluster, f"{place}.job.template", self._body(owner, name, {}), owner)
 
     async def measure(self, context: GateContext) -> Measurement | Pending:

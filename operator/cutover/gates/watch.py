@@ -67,6 +67,11 @@ class Watch:
                 self._spawn(self._cancel(watched, watched.pending))
         self._key, self._watched = None, []
 
+    @property
+    def failed(self) -> bool:
+        """Whether one of them has failed, so that the next turn will act on it."""
+        return any(watched.tally.failed for watched in self._watched)
+
     async def look(self, context: GateContext) -> tuple[GateStatus, ...]:
         """Start the samples that are due, and return the status of each gate."""
         now = context.clock.now()

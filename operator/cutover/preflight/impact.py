@@ -28,7 +28,7 @@ from cutover.ports import (
     Resource,
 )
 from cutover.preflight.assessment import assess, budgets_of, fields, labels_of
-from cutover.preflight.preflight import cached
+from cutover.preflight.look import Look
 from cutover.preflight.reader import Reader, permitted, targets
 from cutover.preflight.rollouts import RolloutChange, rollout_changes
 from cutover.routing.resources import ROUTINGS, destinations
@@ -80,7 +80,7 @@ class Impact:
 
 async def impact_of(plan: Plan, name: str, reader: Reader, namespace: str) -> Impact:
     """Read the surroundings of the targets of a plan with this name."""
-    reader = cached(reader)
+    reader = Look(reader).reader
     bodies = await targets(plan, reader, namespace)
     found = await assess(plan, reader, namespace)
     kinds = (SERVICES, *ROUTINGS, AUTOSCALERS, DISRUPTION_BUDGETS, PLANS, LIMIT_RANGES)

@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from functools import partial
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from cutover.errors import NotFound, NotInstalled, Problem
-from cutover.field_path import Json
-from cutover.names import EVERYTHING, Selector
 from cutover.plan import permissions
 from cutover.plan.spec import Plan
 from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
 from cutover.preflight import assessment
-from cutover.preflight.reader import Reader
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.preconditions import unknown_provider
 from cutover.targets.claims import Owner
-
-R = TypeVar("R", bound=Reader)
-
-
-class _CachedReader:
-    """A reader that reads each object and each list once, no matter how often it is asked."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._reads: dict[object, asyncio.Task[Any]] = {}
-
-    async def get(self, ref: Ref) -> Json:
-        return await self._cached(ref, lambda: self._reader.get(ref))
-
-    async def list(
-        self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
-    ) -> Sequence[Json]:
-        ask = partial(self._reader.list, resource, namespace, labels, fresh=fresh)
-        found: Sequence[Json] = await self._cached((resource, namespace, labels, fresh), ask)
-        return found
-
-    async def _cached(self, what: object, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        if what not in self._reads:
-            self._reads[what] = asyncio.create_task(ask())
-        return await asyncio.shield(self._reads[what])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
-
-def cached(reader: R) -> R:
-    """The same reader, but each object is read once. Not for anything that writes."""
-    return cast("R", _CachedReader(reader))
 
 
 async def missing(

@@ -160,8 +160,8 @@ def _preflight(draft: Draft) -> Turn:
                 "Started", f"run {draft.run.number} started; {note or 'all prerequisites are met'}", warning=bool(note)
             )
             return draft.turn(Command(Verb.CLAIM))
-        case Again(after=None, message=message):
-            return _still_missing(draft, message)
+        case Again(after=None, message=message, pause=pause):
+            return _still_missing(draft, message, pause)
         case Again(after=after):  # no answer, so nothing is known about what is missing
             return draft.turn(None, seconds(after))
         case Wait(message=message):
@@ -196,7 +196,7 @@ def _wait_for_first_window(draft: Draft) -> Turn:
     return draft.remove_finalizer(opens_at - draft.now)
 
 
-def _still_missing(draft: Draft, message: str) -> Turn:
+def _still_missing(draft: Draft, message: str, least: float) -> Turn:
     if draft.status.reason == Reason.TARGET_BUSY:  # no deadline runs while another plan has claimed a target
         draft.set_run(started_at=draft.now)
     waited = draft.now - draft.run.started_at
@@ -211,7 +211,7 @@ def _still_missing(draft: Draft, message: str) -> Turn:
         if waited.total_seconds() < passed:
             after = float(pause)
             break
-    return draft.turn(None, timedelta(seconds=after), draft.rules.start_deadline - waited)
+    return draft.turn(None, timedelta(seconds=max(after, least)), draft.rules.start_deadline - waited)
 
 
 def claiming(draft: Draft) -> Turn:

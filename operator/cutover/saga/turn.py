@@ -113,6 +113,7 @@ class Again:
     Attributes:
         made: what it has created, saved with the step before the command is issued again; empty leaves what is saved.
         reached: how far it is, in a measure of the kind; more than ever before is progress.
+        pause: of preflight: seconds until it may look again, in proportion to what this look has cost.
     """
 
     after: float | None
@@ -120,6 +121,7 @@ class Again:
     ready: str = ""
     made: str = ""
     reached: int = 0
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,7 @@ class Turn:
 
 
 PREFLIGHT_EVERY: Final = (1, 2, 4, 5)
-"""Seconds between two examinations of what is missing: the first three, then always the last."""
+"""Seconds between two examinations of what is missing, if they cost little: the first three, then always the last."""
 BUSY_EVERY: Final = timedelta(seconds=30)
 STUCK_EVERY: Final = timedelta(seconds=60)
 NO_PROGRESS: Final = timedelta(minutes=10)
