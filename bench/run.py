@@ -1,7 +1,7 @@
 """``make bench``: how fast the operator is, and how large, on a real control plane with simulated pods.
 
 Milliseconds depend on the machine; the ratio to a bare loop in the same run does not. Writes the tables in
-docs/performance.md. ``PARTS="alone many size"`` picks parts; ``MANY="100 500"`` says how many plans go at once.
+docs/performance.md. ``PARTS="alone many beside size"`` picks parts; ``MANY="100 500"`` says how many plans go at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import beside_others
 import many_plans
 import memory
 import one_plan
@@ -31,7 +32,7 @@ def _write(part: str, text: str) -> None:
 
 
 def main() -> int:
-    parts = os.environ.get("PARTS", "alone many size").split()
+    parts = os.environ.get("PARTS", "alone many beside size").split()
     numbers = [int(word) for word in os.environ.get("MANY", "100 500").split()]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -41,6 +42,9 @@ def main() -> int:
                 _write("alone", text)
                 if "many" in parts:
                     _write("many", many_plans.measure(cluster, numbers, bare))
+        if "beside" in parts:
+            with environment(folder / "beside") as (cluster, _, _):
+                _write("beside", beside_others.measure(cluster))
         if "size" in parts:
             with environment(folder / "size") as (cluster, operator, _):
                 _write("size", memory.measure(cluster, operator))

@@ -9,6 +9,7 @@ import yaml
 
 from cutover.gates import Gate
 from cutover.gates.base import GateContext
+from cutover.gates.pace import Pace
 from cutover.gates.watch import Watch
 from cutover.ports import Sample
 from cutover.testing import MemoryCluster, MemoryMetrics, Spawner
@@ -23,7 +24,7 @@ class Eye:
         self.woken = 0
         self.begun = self.cluster.clock.now()
         self.metrics.answer = self.answer
-        self.watch = Watch(self.spawner, self.wake)
+        self.watch = Watch(self.spawner, self.wake, Pace())
         self.gate: Any = Gate.model_validate(yaml.safe_load(text))
         self.watch.turn_to("stage", [self.gate], self.begun)
 
@@ -71,3 +72,19 @@ async def test_a_source_that_breaks_is_missing_data_and_is_asked_again() -> None
     assert await eye.look(90) == "the measurement failed unexpectedly"
     eye.metrics.answer = eye.answer
     assert await eye.look(20) == "0.1 is <= 0.5"
+
+
+async def test_the_gates_of_a_namespace_share_a_pace_and_none_is_left_out() -> None:
+    """300 gates that want a sample each second: a hundred at once, then 50 a second."""
+    pace, eyes = Pace(), [Eye(RATE.replace("20s", "1s").replace("30s", "0s")) for _ in range(300)]
+    taken = list[int]()
+    for eye in eyes:
+        eye.watch._pace = pace
+        eye.cluster.clock.pass_time(timedelta(minutes=2))
+    for _ in range(10):
+        for eye in eyes:
+            await eye.look()
+            eye.cluster.clock.pass_time(timedelta(seconds=1))
+        taken.append(sum(len(eye.asked) for eye in eyes))
+    assert taken == [100, 150, 200, 250, 300, 350, 400, 450, 500, 550]
+    assert {len(eye.asked) for eye in eyes} == {1, 2}

@@ -5,6 +5,7 @@ Losing any of it costs requests and samples, never correctness. Used inside `eng
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Final
 from cutover.engine.command_context import RunCache
 from cutover.errors import PlanError
 from cutover.field_path import Json
+from cutover.gates.pace import Pace
 from cutover.gates.watch import Spawn, Watch
 from cutover.plan.parsing import hash_of, parse
 from cutover.plan.spec import Plan
@@ -93,6 +95,7 @@ class PlanCaches:
         self._spawn, self._wake, self._clock = spawn, wake, clock
         self._caches: dict[Ref, PlanCache] = {}
         self._quiet: dict[Ref, datetime] = {}
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
 
     def drop(self, ref: Ref) -> None:
         """Forget a plan but for how long it is left alone; its measurements are stopped."""
@@ -119,7 +122,7 @@ class PlanCaches:
             self.drop(ref)
             cache = None
         if cache is None:
-            watch = partial(Watch, self._spawn, lambda: self._wake(ref))
+            watch = partial(Watch, self._spawn, lambda: self._wake(ref), self._paces[ref.namespace])
             cache = PlanCache(metadata["uid"], watch(), watch())
             self._caches[ref] = cache
         if cache.version != metadata["resourceVersion"]:

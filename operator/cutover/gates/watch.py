@@ -15,6 +15,7 @@ from typing import Any
 from cutover.errors import OutsideError
 from cutover.gates import Gate
 from cutover.gates.base import GateContext, Pending
+from cutover.gates.pace import Pace
 from cutover.gates.verdict import Measurement, Rule, Tally, judge, observe
 from cutover.status.status import GateStatus, Verdict
 
@@ -29,6 +30,7 @@ class _Watched:
     next: datetime
     tally: Tally = field(default_factory=Tally)
     asking: bool = False
+    booked: bool = False
     pending: Pending | None = None
     context: GateContext | None = None
 
@@ -39,11 +41,11 @@ class Watch:
     Args:
         spawn: runs a measurement beside the turn.
         wake: called when a measurement is complete.
+        pace: of the namespace.
     """
 
-    def __init__(self, spawn: Spawn, wake: Callable[[], None]) -> None:
-        self._spawn = spawn
-        self._wake = wake
+    def __init__(self, spawn: Spawn, wake: Callable[[], None], pace: Pace) -> None:
+        self._spawn, self._wake, self._pace = spawn, wake, pace
         self._key: object = None
         self._watched: list[_Watched] = []
 
@@ -81,11 +83,18 @@ class Watch:
             near = replace(context, interval=watched.rule.interval, gate=watched.rule.name, pending=watched.pending)
             if watched.gate.source.live:
                 await self._look_live(watched, near, now)
-            elif not watched.asking and (now >= watched.next or _ended(watched, near)):
+            elif not watched.asking and (now >= watched.next or _ended(watched, near)) and self._may_ask(watched, now):
                 watched.asking = True
                 watched.next = now + watched.rule.interval
                 self._spawn(self._ask(watched, near))
         return tuple(_status_of(watched, now) for watched in self._watched)
+
+    def _may_ask(self, watched: _Watched, now: datetime) -> bool:
+        """Whether its turn has come at the pace of the namespace; otherwise it is asked at the moment that is booked for it."""
+        if not watched.booked:
+            watched.next = self._pace.book(now)
+        watched.booked = now < watched.next
+        return not watched.booked
 
     def next_look(self, now: datetime) -> timedelta | None:
         """When something is due again; None when only an event or a response in progress can change anything."""
