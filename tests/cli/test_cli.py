@@ -109,7 +109,9 @@ def test_an_unknown_output_format_is_refused_before_any_request(verb: str, tmp_p
     assert done.stderr.count("\n") == 1
 
 
-CONTROLS = "".join(map(chr, (*range(32), *range(127, 160))))
+DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029"
+"""What turns the order of what is read, and the line breaks that no log counts."""
+CONTROLS = "".join(map(chr, (*range(32), *range(127, 160)))) + DIRECTIONS
 """All that controls a terminal, and the two that may."""
 HOSTILE = f":warning:a\x1b[2Jb{CONTROLS}c"
 

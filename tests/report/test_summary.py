@@ -152,6 +152,13 @@ def test_no_text_gets_into_the_page_as_anything_else() -> None:
     assert EVIL in text(body, width=400)
 
 
+def test_no_text_is_read_in_another_order_than_it_has() -> None:
+    """An approver reads what stands there: U+202E would show the rest of a line backwards."""
+    text = page(summarize(a_plan(message="weight \u202e001\u202c now"), (an_event("\u2067x"),), NOW))
+    assert r"weight \u202e001\u202c now" in text
+    assert not set(text) & set("\u202e\u202c\u2067")
+
+
 def test_the_page_loads_nothing() -> None:
     whole = page(summarize(a_plan(), (an_event("x"),), NOW))
     assert not re.search(r"https?:|url\(|@import|src=|href=|<script|<link|<img", whole)

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cutover.report.texts import CONTROL_CHARS, escape_controls
+from cutover.runtime.printable import CONTROL_CHARS, escape_controls
 
 if TYPE_CHECKING:
     import rich.text
