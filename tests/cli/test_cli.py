@@ -69,7 +69,7 @@ def test_lint() -> None:
     ("text", "says"),
     [
         ("a: [", "- is not valid YAML at line 1, column 5: expected the node content, but found "),
-        ("at: 2026-02-30T22:00:00Z", "is not valid YAML: day is out of range for month"),
+        ("at: 2026-02-30T22:00:00Z", "is not valid YAML at line 1, column 5: day is out of range for month"),
         ("kind: Pod", "- contains no MigrationPlan (found: Pod)"),
     ],
 )

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cutover.cli.base import CHECK, USAGE, Files, app, err, fail, out
 from cutover.errors import PlanError, Problem
+from cutover.schema import yaml_file
 
 if TYPE_CHECKING:
     from cutover.field_path import Json
@@ -42,7 +43,7 @@ def _read(file: Path) -> list[tuple[str, Json]]:
     found = []
     try:
         text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
-        for number, document in enumerate(yaml.safe_load_all(text), 1):
+        for number, document in enumerate(yaml_file.documents(text), 1):
             where = f"{file}#{number}" if number > 1 else str(file)
             found += [(f"{where}{at}", item) for at, item in _items_of(document)]
     except OSError as error:
@@ -53,7 +54,7 @@ def _read(file: Path) -> list[tuple[str, Json]]:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         fail(f"{file} is not valid YAML{where}: {error.problem}", USAGE)
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date, such as 2026-02-30, is a bare ValueError
+    except yaml.YAMLError as error:
         problem = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
         fail(f"{file} is not valid YAML: {problem}", USAGE)
     return found

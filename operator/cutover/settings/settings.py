@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json
+from cutover.schema import yaml_file
 from cutover.schema.model import Duration, Label, Model, Name, show_duration
 from cutover.schema.problems import problems_of
 from cutover.settings.credentials import Credentials
@@ -153,7 +154,7 @@ def _document(path: Path | None) -> dict[str, Json]:
     if path is None:
         return {}
     try:
-        document = yaml.safe_load(path.read_text()) or {}
+        document = yaml_file.document(path.read_text()) or {}
     except yaml.MarkedYAMLError as error:  # its text may quote a value, and the values here are not to be shown
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
