@@ -61,6 +61,15 @@ async def test_they_come_in_order(chat: Receiver, tmp_path: Path) -> None:
     assert ended == [("chat", True)] * 20
 
 
+async def test_a_receiver_of_html_gets_text_and_no_markup_of_a_plan(chat: Receiver, tmp_path: Path) -> None:
+    file = written(tmp_path / "chat", f"{chat.url}&format=html")
+    async with sending(chat=file) as (sender, _):
+        assert await over(sender.post("chat", Message("t", "<a href='//x'>log in</a>"), 30)) == [""]
+    ((_, text),) = chat.came
+    assert "<a" not in text
+    assert "&lt;a" in text
+
+
 @pytest.mark.parametrize(("code", "tries"), [(500, 3), (404, 3)])
 async def test_one_that_refuses_is_tried_a_few_times(chat: Receiver, tmp_path: Path, code: int, tries: int) -> None:
     chat.code = code

@@ -64,14 +64,11 @@ def urls_of(text: str) -> tuple[str, ...]:
 
 def _accepts(url: str, message: Message) -> bool | None:
     """Whether the receiver accepted it; None when apprise does not know the URL."""
-    kind = apprise.NotifyType(message.tone)
+    # Plain text: without it apprise takes the text for what the receiver shows, and a plan could put links into a mail in HTML.
+    how = {"notify_type": apprise.NotifyType(message.tone), "body_format": apprise.NotifyFormat.TEXT}
     try:
         receiver = apprise.Apprise.instantiate(url)
-        return (
-            None
-            if receiver is None
-            else bool(receiver.notify(body=message.text, title=message.title, notify_type=kind))
-        )
+        return None if receiver is None else bool(receiver.notify(body=message.text, title=message.title, **how))
     except Exception:  # noqa: BLE001 -- any of a hundred plugins may raise anything; its text may quote the URL
         return False
 
