@@ -95,6 +95,20 @@ async def test_a_new_process_continues_with_the_job_that_runs() -> None:
     assert len(asking.jobs()) == 1
 
 
+async def test_a_job_with_its_labels_that_runs_something_else_is_not_its_sample() -> None:
+    """Who may create Jobs could otherwise pass the gate with one that does nothing."""
+    asking = Asking(source("smoke:hangs"))
+    first = await asking.ask()
+    (ref,) = (ref for ref in asking.cluster.objects if ref.resource == JOBS)
+    asking.cluster.objects[ref]["spec"]["template"]["spec"]["containers"][0]["image"] = "smoke:1"
+    asking.pending = None
+    seen = await asking.ask()
+    assert isinstance(seen, Pending)
+    assert isinstance(first, Pending)
+    assert seen.token != first.token
+    assert asking.jobs() == [seen.token]
+
+
 async def test_gates_beside_each_other_leave_each_others_jobs() -> None:
     one = Asking(source("smoke:hangs"))
     other = Asking(source("smoke:hangs"), "load", one.cluster)

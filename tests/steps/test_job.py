@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -238,6 +239,47 @@ def test_a_job_counts_as_seen_to_run_only_when_its_controller_says_so_last() -> 
     assert jobs.state_of(body).acknowledged
     body["status"] = {"startTime": "x", "conditions": [suspended]}
     assert not jobs.state_of(body).acknowledged
+
+
+def _succeeded(job: Any) -> None:
+    job["status"] = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
+
+
+def _of_another_image(job: Any) -> None:
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "other:1"
+
+
+def _unlabelled(job: Any) -> None:
+    job["metadata"]["labels"] = {}
+
+
+def _running(job: Any) -> None:
+    job["spec"]["suspend"] = False
+
+
+@pytest.mark.parametrize("forge", [_succeeded, _of_another_image, _unlabelled, _running])
+@pytest.mark.parametrize("verb", ["do", "undo"])
+async def test_a_job_that_another_writer_put_there_first_is_not_taken_for_ours(
+    verb: str, forge: Callable[[Any], None]
+) -> None:
+    """Its name can be derived by whoever reads the plan; its success is not that of the step, and it is neither claimed nor started."""
+    bench = Bench(UP_AND_DOWN)
+    if verb == "undo":
+        await bench.to_the_end("do")
+        bench.fence += 1
+        assert isinstance(await bench.undo(), Again)
+    else:
+        await bench.do()
+    bench.made = bench.made.partition(" ")[0] + " " if verb == "undo" else ""  # the save did not come to pass
+    job = bench.job(undo=verb == "undo")
+    forge(job)
+    before, as_it_was = bench.writes(), copy.deepcopy(job)
+    outcome = await (bench.undo() if verb == "undo" else bench.do())
+    assert isinstance(outcome, Wait if verb == "undo" else Failed)
+    assert outcome.reason == "NameTaken"
+    assert f"there is a Job {job['metadata']['name']} that this plan has not created" in outcome.message
+    assert bench.writes() == before
+    assert bench.job(undo=verb == "undo") == as_it_was
 
 
 async def test_one_that_ended_before_it_was_let_run_is_not_let_run() -> None:

@@ -122,7 +122,8 @@ class Job(Source):
         moment = jobs.name_of("at", context.moment)
         for body in known:
             labels, state = body["metadata"]["labels"], jobs.state_of(body)
-            if labels[_MOMENT_LABEL] == moment and not state.finished and not state.deleting:
+            current = labels[_MOMENT_LABEL] == moment and not state.finished and not state.deleting
+            if current and await jobs.is_as_created(context.cluster, body, self._body(owner, state.name, {}), owner):
                 return Pending(state.name, _LOOK, f"Job {state.name} runs")
             last = max(last, int(labels[_SAMPLE_LABEL]))
             await context.cluster.remove(Ref(JOBS, owner.namespace, state.name), state.uid, owner.account)

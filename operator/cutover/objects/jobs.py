@@ -24,6 +24,9 @@ STARTED_LABEL: Final = "cutover.dev/started"
 """``false`` until the Job may run, then ``true`` forever; ``never`` when it was stopped before."""
 GATE_LABEL: Final = "cutover.dev/gate"
 """On a Job of a gate: which gate of the plan."""
+_LABELS_OF_THE_SERVER: Final = frozenset(
+    f"{prefix}{label}" for prefix in ("", "batch.kubernetes.io/") for label in ("controller-uid", "job-name")
+)
 _LEAD: Final = 45
 """Characters of a step's name in the name of a Job."""
 
@@ -79,6 +82,28 @@ async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owne
         message = "something in the cluster adds ttlSecondsAfterFinished to it, and Kubernetes would delete it too soon"
         return [Problem(place, f"{message}; exempt the Jobs with the label {MADE_LABEL} from that")]
     return []
+
+
+async def is_as_created(cluster: Cluster, found: Json, manifest: Json, owner: Owner) -> bool:
+    """Whether a Job that was found under a name of ours is what this plan creates under it.
+
+    Whoever may read a plan can derive the names of its Jobs, and whoever may create Jobs can be there first. The same Job under another
+    name, in a dry run, shows what the server makes of the manifest; the names, labels and selectors that it adds itself are left out.
+    """
+    if (found["metadata"].get("labels") or {}).get(MADE_LABEL) != owner.uid:
+        return False
+    metadata = manifest["metadata"]
+    trial = {**manifest, "metadata": {**metadata, "name": f"{metadata['name']}-0"}}
+    created = await cluster.create(JOBS, owner.namespace, trial, owner.account, dry_run=True)
+    return _own_spec(found) == _own_spec(created)
+
+
+def _own_spec(body: Json) -> Json:
+    spec = {key: value for key, value in body["spec"].items() if key not in ("selector", "suspend")}
+    template = spec["template"]
+    metadata = {key: value for key, value in (template.get("metadata") or {}).items() if key != "creationTimestamp"}
+    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key not in _LABELS_OF_THE_SERVER}
+    return {**spec, "template": {**template, "metadata": {**metadata, "labels": labels}}}
 
 
 # --- state of a Job -----------------------------------------------------------------------------------------------------

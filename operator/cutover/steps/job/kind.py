@@ -70,6 +70,10 @@ class Job(JobSpec):
         body = context.cluster.seen(ref) or await jobs.read(context.cluster, ref)
         if body is None and not uid:
             body = await self._make(context, name, template)
+        elif body is not None and not uid and not await self._is_ours(context, body, template):
+            return Failed(
+                "NameTaken", f"there is a Job {name} that this plan has not created; find out who did, and delete it"
+            )
         if body is None or (uid and _short_uid(body) != uid):
             return self._vanished(context, name, before)
         state = state_of(body)
@@ -215,6 +219,16 @@ class Job(JobSpec):
         """Take the name with a Job that does not run. Conflict means that another process was faster: read again."""
         body = self.manifest(context, name, template, started)
         return await context.cluster.create(JOBS, context.namespace, body, context.targets.owner.account)
+
+    async def _is_ours(self, context: StepContext, body: Json, template: Json) -> bool:
+        """Whether a Job whose uid was not saved is one that this step has created, just before a crash.
+
+        Such a Job has not begun, for it is started only after its uid is saved. One that has begun, or runs something else, was put there
+        by another writer, and its success would be taken for that of the step.
+        """
+        manifest = self.manifest(context, body["metadata"]["name"], template)
+        owner = context.targets.owner
+        return not state_of(body).begun and await jobs.is_as_created(context.cluster, body, manifest, owner)
 
 
 def _short_uid(body: Json) -> str:
