@@ -80,6 +80,43 @@ def test_a_service_monitor_finds_its_service() -> None:
     assert service["spec"]["ports"][0]["targetPort"] == pod["spec"]["containers"][0]["ports"][0]["name"]
 
 
+def test_a_network_policy_lets_in_who_scrapes_and_out_to_what_is_named() -> None:
+    assert not [kind for kind, _ in render() if kind == "NetworkPolicy"]
+    alone = render("networkPolicy.enabled=true")["NetworkPolicy", "cutover"]["spec"]
+    assert alone["policyTypes"] == ["Ingress"]
+    assert "ingress" not in alone, "no rule lets nobody in"
+    rendered = render(
+        "networkPolicy.enabled=true",
+        "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
+        "networkPolicy.egress[0].ports[0].port=443",
+    )
+    spec, pod = rendered["NetworkPolicy", "cutover"]["spec"], rendered["Deployment", "cutover"]["spec"]["template"]
+    assert spec["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    ports = {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+    peer = {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
+    assert spec["ingress"] == [{"ports": [{"port": "http"}], "from": [peer]}]
+    assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} <= ports
+    assert (spec["policyTypes"], spec["egress"]) == (["Ingress", "Egress"], [{"ports": [{"port": 443}]}])
+
+
+def test_an_image_is_named_by_its_digest() -> None:
+    def image(*values: str) -> str:
+        pod = render("image.repository=registry.shop/cutover", *values)["Deployment", "cutover"]["spec"]["template"]
+        found: str = pod["spec"]["containers"][0]["image"]
+        return found
+
+    digest = f"sha256:{'0a' * 32}"
+    assert image(f"image.digest={digest}", "image.tag=v1") == f"registry.shop/cutover@{digest}"
+    assert image("image.tag=v1") == "registry.shop/cutover:v1"
+
+
+def test_no_webhook_stands_in_the_way_of_the_api_server() -> None:
+    """What is refused is refused by the API server itself; there is no endpoint to protect, and none that could fail."""
+    kinds = {kind for kind, _ in render("metrics.serviceMonitor.enabled=true", "networkPolicy.enabled=true")}
+    assert not [kind for kind in kinds if "WebhookConfiguration" in kind]
+    assert "ValidatingAdmissionPolicy" in kinds
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
@@ -95,6 +132,7 @@ def test_a_service_monitor_finds_its_service() -> None:
         ("providers.x.http.bearerTokenFile=token", "'/providers/x/http/bearerTokenFile'"),
         ("providerFiles.x.hostPath.path=/", "additional properties 'hostPath' not allowed"),
         ("notify.chat.secret=chat", "missing property 'key'"),
+        ("image.digest=latest", "'/image/digest'"),
         ("replica=3", "additional properties 'replica' not allowed"),
     ],
 )

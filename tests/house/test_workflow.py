@@ -60,7 +60,7 @@ def test_its_python_is_one_that_is_allowed(name: str) -> None:
 
 
 def test_the_python_of_the_kind_way_is_that_of_the_image() -> None:
-    (version,) = set(re.findall(r"^FROM python:(\d\.\d+)-slim", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    (version,) = set(re.findall(r"^ARG BASE=python:(\d\.\d+)-slim", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     assert JOBS["kind"]["env"]["UV_PYTHON"] == version
 
 
