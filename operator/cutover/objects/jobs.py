@@ -95,7 +95,7 @@ async def is_as_created(cluster: Cluster, found: Json, manifest: Json, owner: Ow
     metadata = manifest["metadata"]
     trial = {**manifest, "metadata": {**metadata, "name": f"{metadata['name']}-0"}}
     created = await cluster.create(JOBS, owner.namespace, trial, owner.account, dry_run=True)
-    return _own_spec(found) == _own_spec(created)
+    return bool(_own_spec(found) == _own_spec(created))
 
 
 def _own_spec(body: Json) -> Json:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
 from cutover.field_path import Json
+from cutover.names import EVERYTHING, Selector
 from cutover.ports import Ref, Resource
 from cutover.preflight.reader import Reader
 
@@ -53,7 +54,9 @@ class _Asking:
     async def get(self, ref: Ref) -> Json:
         return await self._ask(ref, partial(self._reader.get, ref))
 
-    async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
+    async def list(
+        self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
+    ) -> Sequence[Json]:
         ask = partial(self._reader.list, resource, namespace, labels, fresh=fresh)
         found: Sequence[Json] = await self._ask((resource, namespace, labels, fresh), ask)
         return found
