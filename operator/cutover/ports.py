@@ -65,6 +65,7 @@ STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
 DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 SNAPSHOTS: Final = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 JOBS: Final = Resource("batch", "v1", "jobs", "Job")
+CRON_JOBS: Final = Resource("batch", "v1", "cronjobs", "CronJob")
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SERVICES: Final = Resource("", "v1", "services", "Service")
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
@@ -119,6 +120,12 @@ class Cluster(Protocol):
 
     async def get(self, ref: Ref) -> Json:
         """Read one object now. Raises NotFound."""
+
+    async def read_as(self, ref: Ref, account: str) -> Json:
+        """Read one object now, as a service account of its namespace. Raises NotFound, Denied.
+
+        For what is copied into objects that the account creates: an author gets nothing to read that the account may not.
+        """
 
     def seen(self, ref: Ref) -> Json | None:
         """The newest streamed body of a claimed object, never older than our own last write; None when it is not streamed."""

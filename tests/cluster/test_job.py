@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -189,6 +192,34 @@ def test_every_error_is_reported_before_the_first_step(tool: MigrationTool) -> N
     apply(tool, schema(good), name="good")
     assert tool.shop.until_ended("good").phase is Phase.SUCCEEDED
     assert tool.of_step("schema")["spec"]["template"]["spec"]["serviceAccountName"] == "tool"
+
+
+def test_a_suspended_cron_job_is_run_as_it_is_when_the_job_is_created(tool: MigrationTool) -> None:
+    """Read as the plan's account, which has no permission at first; changed between preflight and the step."""
+    path = f"/apis/batch/v1/namespaces/{tool.shop.namespace}/cronjobs"
+    spec = {"schedule": "0 3 * * *", "suspend": False, "jobTemplate": json.loads(tool.template("echo early >> LEDGER"))}
+    tool.api.create(path, {"metadata": {"name": "nightly"}, "spec": spec})
+    steps = (OK, schema({"cronJob": "nightly", "undo": tool.template("echo down >> LEDGER")}))
+    apply(tool, *steps, startDeadline="1m")
+    says = "ServiceAccount migrator is not allowed to get CronJob nightly; to grant it, apply:"
+    status = tool.shop.until(lambda s: says in s.message)
+    for manifest in yaml.safe_load_all(status.message.partition("to grant it, apply:\n")[2]):
+        tool.api.apply(manifest)
+    status = tool.shop.until(lambda s: "CronJob nightly also runs by itself" in s.message)
+    command = re.search(r"kubectl patch cronjob nightly -n \S+ -p ('.*')", status.message)
+    assert command is not None
+    tool.api.patch(f"{path}/nightly", json.loads(shlex.split(command[1])[0]))
+    tool.shop.until_phase(Phase.WAITING)
+    tool.api.patch(f"{path}/nightly", {"spec": {"jobTemplate": json.loads(tool.template("echo up >> LEDGER"))}})
+    tool.shop.request(RequestVerb.APPROVE, "ok")
+    assert tool.shop.until_ended().phase is Phase.SUCCEEDED
+    assert tool.done() == ["up"]
+    tool.api.delete(f"{path}/nightly")
+    tool.shop.request(RequestVerb.ROLLBACK)
+    tool.shop.until(lambda status: status.phase is Phase.ROLLED_BACK)
+    assert tool.shop.until_ended().phase is Phase.ROLLED_BACK
+    assert tool.done() == ["up", "down"]
+    assert tool.left() == []
 
 
 def test_a_plan_that_is_deleted_in_the_foreground_is_undone_first(tool: MigrationTool) -> None:

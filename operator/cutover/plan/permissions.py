@@ -14,7 +14,10 @@ MAKING: Final = ("create", "patch", "delete")
 
 
 def rules(
-    targets: Iterable[tuple[Resource, str]], makes: Iterable[Resource] = (), pod_accounts: Iterable[str] = ()
+    targets: Iterable[tuple[Resource, str]],
+    makes: Iterable[Resource] = (),
+    pod_accounts: Iterable[str] = (),
+    reads: Iterable[tuple[Resource, str]] = (),
 ) -> list[dict[str, list[str]]]:
     """The rules of a Role, for do and undo alike.
 
@@ -22,18 +25,22 @@ def rules(
         targets: the objects to patch.
         makes: kinds of objects to create.
         pod_accounts: service accounts to give to pods.
+        reads: the objects to read.
     """
-    found: dict[Resource, list[str]] = {}
-    for resource, name in targets:
-        names = found.setdefault(resource, [])
-        if name not in names:
-            names.append(name)
     accounts = list(dict.fromkeys(pod_accounts))
     return [
-        *(_rule(resource, ["patch"], names) for resource, names in found.items()),
+        *(_rule(resource, ["patch"], names) for resource, names in _by_resource(targets).items()),
+        *(_rule(resource, ["get"], names) for resource, names in _by_resource(reads).items()),
         *(_rule(resource, list(MAKING)) for resource in dict.fromkeys(makes)),
         *([_rule(SERVICE_ACCOUNTS, ["use"], accounts)] if accounts else []),
     ]
+
+
+def _by_resource(objects: Iterable[tuple[Resource, str]]) -> dict[Resource, list[str]]:
+    found: dict[Resource, list[str]] = {}
+    for resource, name in dict.fromkeys(objects):
+        found.setdefault(resource, []).append(name)
+    return found
 
 
 def _rule(resource: Resource, verbs: list[str], names: list[str] | None = None) -> dict[str, list[str]]:

@@ -206,6 +206,10 @@ class Plan(Model):
         """Kinds of objects that it creates, as its account."""
         return list(dict.fromkeys(resource for part in self.parts() for resource in part.makes()))
 
+    def reads(self, namespace: str) -> list[Ref]:
+        """Objects that it reads as its account."""
+        return list(dict.fromkeys(target.ref(namespace) for step in self.steps for target in step.kind.reads()))
+
     def pod_accounts(self) -> list[str]:
         """Service accounts that it gives to pods, other than its own."""
         return sorted(frozenset().union(*(part.pod_accounts(self.service_account_name) for part in self.parts())))

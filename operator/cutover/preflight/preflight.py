@@ -93,9 +93,9 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
 
 
 async def _permissions(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext]) -> list[Problem]:
-    """Whether the account may write everything that the plan writes, for do and undo; missing permissions as the Role to create."""
+    """Whether the account may read and write all that the plan does as it, for do and undo; what is missing as the Role to create."""
     name, namespace = plan.service_account_name, contexts[0].namespace
-    refs = plan.targets(namespace)
+    refs, reads = plan.targets(namespace), plan.reads(namespace)
     kinds, accounts = plan.makes(), plan.pod_accounts()
 
     async def denied(wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
@@ -103,21 +103,24 @@ async def _permissions(plan: Plan, cluster: Cluster, contexts: Sequence[StepCont
         return [at for at, may in enumerate(await asyncio.gather(*asked)) if not may]
 
     making = [(verb, resource, "") for resource in kinds for verb in permissions.MAKING]
-    patches, made, lent = await asyncio.gather(
+    patches, unread, made, lent = await asyncio.gather(
         denied([("patch", ref.resource, ref.name) for ref in refs]),
+        denied([("get", ref.resource, ref.name) for ref in reads]),
         denied(making),
         denied([("use", SERVICE_ACCOUNTS, account) for account in accounts]),
     )
-    no_patch, no_use = [refs[at] for at in patches], [accounts[at] for at in lent]
+    no_patch, no_get, no_use = [refs[at] for at in patches], [reads[at] for at in unread], [accounts[at] for at in lent]
     no_make = list(dict.fromkeys(making[at][1] for at in made))
     missing = [
         *([f"patch {_either(map(str, no_patch))}"] if no_patch else []),
+        *([f"get {_either(map(str, no_get))}"] if no_get else []),
         *(f"{_either(making[at][0] for at in made if making[at][1] == kind)} {kind.kind}s" for kind in no_make),
         *([f"use ServiceAccount {_either(no_use)}"] if no_use else []),
     ]
     if not missing:
         return []
-    role = permissions.role(name, namespace, permissions.rules(permissions.of(no_patch), no_make, no_use))
+    rules = permissions.rules(permissions.of(no_patch), no_make, no_use, permissions.of(no_get))
+    role = permissions.role(name, namespace, rules)
     message = f"ServiceAccount {name} is not allowed to {' or to '.join(missing)}; to grant it, apply:\n{role}"
     return [Problem("serviceAccountName", message)]
 

@@ -96,7 +96,8 @@ class Kind(Model):
     * Always: `key`, the fields of the step, `stages` and `do`. A kind that changes nothing sets `undoes` to False.
     * When it writes a target: also `touches`, `fields`, `restores` and `undo`, and `examine` for what it needs beyond its targets.
       `do` takes a snapshot before the first write (`context.targets.snapshot`) and writes only with `context.targets.change`.
-    * When it creates objects: also `makes` and `undo`, and `pod_accounts` when these are pods or Jobs.
+    * When it creates objects: also `makes` and `undo`, `pod_accounts` when these are pods or Jobs, and `reads` when it copies
+      what another author has written.
     * Optional: everything else. `forward` follows from `restores` and is not overridden.
 
     `deploy` is the one to copy for anything that sets fields of an object; `wait` is the shortest.
@@ -171,6 +172,10 @@ class Kind(Model):
         """Service accounts, other than the plan's `account`, that its pods run under. The plan's account must be allowed to use them."""
         del account
         return frozenset()
+
+    def reads(self) -> tuple[Target, ...]:
+        """Objects that it reads as the plan's account, because what is in them goes into what it creates."""
+        return ()
 
     # --- optional -----------------------------------------------------------------------------------------------------
 

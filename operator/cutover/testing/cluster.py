@@ -119,6 +119,16 @@ class MemoryCluster:
         await asyncio.sleep(0)
         return self.switch.around(lambda: self._get(ref))
 
+    async def read_as(self, ref: Ref, account: str) -> Json:
+        """Read one object as an account."""
+        await asyncio.sleep(0)
+        return self.switch.around(lambda: self._read_as(ref, account))
+
+    def _read_as(self, ref: Ref, account: str) -> Json:
+        if ("get", ref) in self.denied:
+            raise Denied(f"{account} cannot get {ref}")
+        return self._get(ref)
+
     def _get(self, ref: Ref) -> Json:
         if ref.resource in self.unknown:
             raise NotInstalled(f"there is no kind {ref.resource.kind}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cutover.ports import Ref, Sample
+from cutover.ports import CRON_JOBS, Ref, Sample
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -222,6 +222,27 @@ def template(image: str) -> str:
     return _TEMPLATE.replace("IMAGE", image)
 
 
+NIGHTLY = Ref(CRON_JOBS, "shop", "nightly")
+_OF_A_CRON_JOB = f"""
+steps:
+  - {{name: seed, retries: 1, job: {{cronJob: nightly, undo: {template("tool:down")}}}}}
+  - {{name: look, job: {{cronJob: nightly, changesNothing: true}}}}
+"""
+
+
+def cron_job(image: str, **spec: Any) -> Any:
+    """The CronJob `nightly` as the API server returns it."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "tool", "image": image}]}
+    given = {"metadata": {"creationTimestamp": None}, "spec": {"template": {"metadata": {}, "spec": pod}}}
+    body = {"schedule": "0 3 * * *", "suspend": True, "jobTemplate": given, **spec}
+    return {"metadata": {"name": NIGHTLY.name}, "spec": body}
+
+
+def shop_with_a_cron_job(cluster: MemoryCluster, image: str = "tool:up") -> None:
+    shop(cluster)
+    cluster.put(CRON_JOBS, cron_job(image))
+
+
 def migrating(image: str, undo: str = "tool:down", more: str = "") -> str:
     """A deploy, a Job that migrates, and what comes after."""
     return f"""
@@ -264,6 +285,14 @@ STORIES = (
     Story("job-aborted", migrating("tool:hangs"), Phase.ROLLED_BACK, abort_running=True),
     Story("job-retried", _RETRIED, Phase.ROLLED_BACK),
     Story("job-tested", _TESTED, Phase.SUCCEEDED),
+    Story("job-of-cron-job", _OF_A_CRON_JOB, Phase.SUCCEEDED, put=shop_with_a_cron_job),
+    Story(
+        "job-of-cron-job-undone",
+        _OF_A_CRON_JOB + _SOAK,
+        Phase.ROLLED_BACK,
+        fails_in="soak",
+        put=shop_with_a_cron_job,
+    ),
     Story("job-gate", migrating("tool:up", more=_SMOKE), Phase.SUCCEEDED),
     Story("daemons-fails", DAEMONS, Phase.ROLLED_BACK, fails_in="soak"),
     Story("switched", SWITCHED, Phase.SUCCEEDED),

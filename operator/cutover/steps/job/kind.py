@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cutover.errors import NotFound, Problem
+from cutover.errors import NotFound
 from cutover.field_path import Change, Json
 from cutover.objects import jobs, pods
 from cutover.objects.jobs import STARTED_LABEL, State, state_of
 from cutover.ports import JOBS, Ref
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
-from cutover.steps.job.spec import JobSpec
+from cutover.steps.job.creation import CreatedJobs
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.rollouts import stuck_after
 from cutover.targets.fields import Foreign
@@ -27,7 +27,7 @@ _SUSPEND: Final = ("spec", "suspend")
 _STARTED: Final = ("metadata", "labels", STARTED_LABEL)
 
 
-class Job(JobSpec):
+class Job(CreatedJobs):
     """Runs a Job, and an undo Job on rollback.
 
     A Job is created suspended, under a name derived from (plan uid, run, step, attempt, do or undo). Its uid is saved
@@ -37,22 +37,16 @@ class Job(JobSpec):
     pods are gone.
     """
 
-    async def examine(self, context: StepContext) -> list[Problem]:
-        """The server accepts both Jobs."""
-        problems: list[Problem] = []
-        for field, template in self.templates():
-            body = self.manifest(context, self.name_of(context, undo=field == "undo"), template)
-            place = f"{context.place}.job.{field}"
-            problems += await jobs.dry_run_problems(context.cluster, place, body, context.targets.owner)
-        return problems
-
     # --- forward ------------------------------------------------------------------------------------------------------
 
     async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
         """Run the Job, and report how it ends."""
         del stage, prefetched
+        template, problem = (self.template, "") if context.made else await self._template(context)
+        if problem:
+            return Failed("CronJobUnusable", problem)
         try:
-            return await self._run(context, self.name_of(context), self.template, context.made, "")
+            return await self._run(context, self.name_of(context), template, context.made, "")
         except NotFound:
             return Again(_SOON, "the Job was deleted just now")
 
@@ -62,7 +56,7 @@ class Job(JobSpec):
         Args:
             context: as for `do`.
             name: of the Job.
-            template: what it runs.
+            template: what it runs; not needed once its uid is saved.
             uid: what is saved of its uid; empty before it is created.
             before: what is saved before that.
         """
@@ -71,9 +65,9 @@ class Job(JobSpec):
         if body is None and not uid:
             body = await self._make(context, name, template)
         elif body is not None and not uid and not await self._is_ours(context, body, template):
-            return Failed(
-                "NameTaken", f"there is a Job {name} that this plan has not created; find out who did, and delete it"
-            )
+            or_else = f", or CronJob {self.cron_job} has changed since" if self.cron_job else ""
+            who = f"there is a Job {name} that this plan has not created{or_else}"
+            return Failed("NameTaken", f"{who}; find out who did, and delete it")
         if body is None or (uid and _short_uid(body) != uid):
             return self._vanished(context, name, before)
         state = state_of(body)
@@ -174,12 +168,6 @@ class Job(JobSpec):
             return stuck_after(context, Again(_SOON, message))
         return None if begun and not self.changes_nothing else Done()
 
-    async def _forward(self, context: StepContext) -> Json:
-        """The forward Job; if there is none, its name is taken, so that a late creation fails."""
-        name = self.name_of(context)
-        body = await jobs.read(context.cluster, Ref(JOBS, context.namespace, name))
-        return body or await self._make(context, name, self.template, started="never")
-
     async def _stop(self, context: StepContext, state: State) -> Again | None:
         """Suspend the Job so that it never runs again; None when the Job controller has deleted its pods.
 
@@ -212,23 +200,6 @@ class Job(JobSpec):
             return Done(message="undone by hand")
         command = f"kubectl label job -n {context.namespace} {metadata['name']} {SETTLED_LABEL}=true"
         return Wait(reason, f"{message}; fix what it left by hand, then confirm: {command}")
-
-    # --- pieces -------------------------------------------------------------------------------------------------------
-
-    async def _make(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
-        """Take the name with a Job that does not run. Conflict means that another process was faster: read again."""
-        body = self.manifest(context, name, template, started)
-        return await context.cluster.create(JOBS, context.namespace, body, context.targets.owner.account)
-
-    async def _is_ours(self, context: StepContext, body: Json, template: Json) -> bool:
-        """Whether a Job whose uid was not saved is one that this step has created, just before a crash.
-
-        Such a Job has not begun, for it is started only after its uid is saved. One that has begun, or runs something else, was put there
-        by another writer, and its success would be taken for that of the step.
-        """
-        manifest = self.manifest(context, body["metadata"]["name"], template)
-        owner = context.targets.owner
-        return not state_of(body).begun and await jobs.is_as_created(context.cluster, body, manifest, owner)
 
 
 def _short_uid(body: Json) -> str:

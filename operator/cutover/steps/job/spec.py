@@ -10,11 +10,13 @@ from cutover.field_path import Json
 from cutover.objects import jobs
 from cutover.objects.job_templates import BackoffLimit, Template, account_of, images_of
 from cutover.objects.jobs import STARTED_LABEL
-from cutover.ports import JOBS, Resource
+from cutover.ports import CRON_JOBS, JOBS, Resource
 from cutover.saga.turn import StageRule
-from cutover.schema.model import validations
-from cutover.steps.kind import Kind, Purpose, StepContext
+from cutover.schema.model import Name, validations
+from cutover.steps.kind import Kind, Purpose, StepContext, Target
 
+_ONE_TEMPLATE: Final = "give template or cronJob, exactly one of them"
+_ACCOUNT: Final = "serviceAccountName goes with cronJob; with template, write it into the template"
 _BOTH: Final = "undo and changesNothing exclude each other; keep one"
 _NO_WAY_BACK: Final = (
     "no undo is defined; add undo, changesNothing: true (for tests), or irreversible: true on the step"
@@ -30,6 +32,8 @@ class JobSpec(Kind):
 
     model_config = ConfigDict(
         json_schema_extra=validations(
+            ("has(self.template) != has(self.cronJob)", f"job: {_ONE_TEMPLATE}"),
+            ("!has(self.serviceAccountName) || has(self.cronJob)", f"job: {_ACCOUNT}"),
             ("!has(self.undo) || !has(self.changesNothing) || !self.changesNothing", _BOTH),
         )
     )
@@ -38,9 +42,18 @@ class JobSpec(Kind):
         _HAS_WAY_BACK,
         f"='step ' + self.name + ', job: {_NO_WAY_BACK}'",
     )
-    template: Template = Field(
+    template: Template | None = Field(
+        default=None,
         description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec. YAML as text, "
-        "below `template: |`."
+        "below `template: |`.",
+    )
+    cron_job: Name | None = Field(
+        default=None,
+        description="Instead of template: the suspended CronJob whose jobTemplate the Job is created from.",
+    )
+    service_account_name: Name | None = Field(
+        default=None,
+        description="With cronJob: the ServiceAccount that its pods name. Default: that of the plan. No other one is accepted.",
     )
     undo_: Template | None = Field(
         default=None,
@@ -54,13 +67,18 @@ class JobSpec(Kind):
 
     @model_validator(mode="after")
     def _one_way_back(self) -> JobSpec:
+        if (self.template is None) == (self.cron_job is None):
+            raise ValueError(f"{_ONE_TEMPLATE}; it has {'both' if self.template else 'neither'}")
+        if self.service_account_name is not None and self.cron_job is None:
+            raise ValueError(_ACCOUNT)
         if self.undo_ is not None and self.changes_nothing:
             raise ValueError(_BOTH)
         return self
 
     def stages(self) -> tuple[StageRule, ...]:
         """One: the Job."""
-        return (StageRule(f"run a Job of {images_of(self.template)}"[:512]),)
+        what = f"CronJob {self.cron_job}" if self.template is None else images_of(self.template)
+        return (StageRule(f"run a Job of {what}"[:512]),)
 
     def purposes(self) -> frozenset[Purpose]:
         """A test, or a script that changes data."""
@@ -71,8 +89,13 @@ class JobSpec(Kind):
         return (JOBS,)
 
     def pod_accounts(self, account: str) -> frozenset[str]:
-        """Service accounts that the templates name."""
-        return frozenset(account_of(template, account) for _, template in self.templates()) - {account}
+        """Service accounts that the templates name, and that of the CronJob."""
+        named = {account_of(template, account) for _, template in self.templates()}
+        return frozenset(named | {self.service_account_name or account}) - {account}
+
+    def reads(self) -> tuple[Target, ...]:
+        """The CronJob."""
+        return () if self.cron_job is None else (Target(CRON_JOBS, self.cron_job),)
 
     def irreversible_reason(self) -> str:
         """It needs an undo Job, unless it changes nothing."""
