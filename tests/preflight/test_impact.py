@@ -550,7 +550,6 @@ async def test_what_is_not_a_pod_is_left_to_the_server_to_refuse(cluster: Memory
         "{template: {spec: {volumes: [{name: {a: b}}]}}}",
         "{template: {spec: {initContainers: [{$patch: replace}, {name: first, image: x}]}}}",
         "{template: {spec: {containers: [{$patch: replace}, {name: app, image: x}]}}}",
-        "{template: {spec: {priorityClassName: [a]}}}",
         "{template: {spec: {containers: [{name: app, resources: {requests: {cpu: 1e40}, limits: {cpu: 9e999999}}}]}}}",
     ],
 )
