@@ -45,7 +45,7 @@ def is_name(value: object) -> bool:
 
 
 def path(*segments: str) -> ApiPath:
-    """A path of these segments, each of them one segment of the URL whatever it contains.
+    """A path of these segments, each of them one segment of the URL, no matter what it contains.
 
     Raises:
         NotFound: no object can be at such a path. The rule is the API server's for segments (`ValidatePathSegmentName`: not

@@ -21,6 +21,7 @@ class Request:
     name: str
     code: int
     at: str
+    uri: str
 
 
 class Audit:
@@ -61,4 +62,5 @@ class Audit:
                     name=about.get("name", ""),
                     code=entry.get("responseStatus", {}).get("code", 0),
                     at=entry["stageTimestamp"],
+                    uri=entry["requestURI"],
                 )

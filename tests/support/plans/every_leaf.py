@@ -71,7 +71,7 @@ terminationGracePeriodSeconds: 5
 activeDeadlineSeconds: 60
 imagePullSecrets: [{name: registry}]
 securityContext: {runAsUser: 1000, fsGroup: 1000, supplementalGroups: [1], sysctls: [{name: net.core.somaxconn, value: "1"}], seccompProfile: {type: Localhost, localhostProfile: a.json}}
-tolerations: [{key: disk, operator: Equal, value: fast, effect: NoSchedule, tolerationSeconds: 5}]
+tolerations: [{key: disk, operator: Equal, value: fast, effect: NoExecute, tolerationSeconds: 5}]
 affinity:
   nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: In, values: [fast]}]}]}}
   podAntiAffinity:
@@ -120,9 +120,17 @@ containers:
 resourceClaims: [{name: gpu, resourceClaimTemplateName: gpu}]
 """
 """A pod spec with a value of every kind."""
-_PODS: Final = f"{{metadata: {{labels: {{app: shop-v2, tier: web}}, annotations: {{note: a}}}}, spec: {json.dumps(yaml.safe_load(POD))}}}"
+_OF_JOBS: Final = ("restartPolicy", "activeDeadlineSeconds")
+"""What the pods of a Job may have, and those of a Deployment may not."""
+
+
+def _template(*without: str) -> str:
+    pod = {key: value for key, value in yaml.safe_load(POD).items() if key not in without}
+    return json.dumps({"metadata": {"labels": {"app": "shop-v2"}, "annotations": {"note": "a"}}, "spec": pod})
+
+
 _JOB: Final = f"""{{metadata: {{labels: {{team: shop}}, annotations: {{note: a}}}}, spec: {{completions: 1, parallelism: 1,
-podFailurePolicy: {{rules: [{{action: FailJob, onExitCodes: {{containerName: app, operator: In, values: [3]}}}}]}}, template: {_PODS}}}}}"""
+podFailurePolicy: {{rules: [{{action: FailJob, onExitCodes: {{containerName: app, operator: In, values: [3]}}}}]}}, template: {_template()}}}}}"""
 _WAIT: Final = "steps: [{name: a, wait: {for: 1s}}]"
 _VIRTUAL: Final = (
     "virtualService: {name: shop, routes: [primary]}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50]"
@@ -137,7 +145,8 @@ _GATES: Final = (
     f"job: {{template: {_JOB}}}",
 )
 _STEPS: Final = (
-    f"deploy: {{workload: {{name: shop-v2}}, images: [{{container: sidecar, image: 'proxy:2'}}], replicas: 2, patch: {{template: {_PODS}}}}}",
+    "deploy: {workload: {name: shop-v2}, images: [{container: app, image: 'shop:2'}], replicas: 2}",
+    f"deploy: {{workload: {{name: shop-v2}}, patch: {{template: {_template(*_OF_JOBS)}}}}}",
     "deploy: {workload: {kind: StatefulSet, name: store}, patch: {serviceName: store, volumeClaimTemplates: [{metadata: {name: data}, spec: {storageClassName: fast}}]}}",
     f"traffic: {{{_VIRTUAL}, mirror: {{percent: 10}}, stickiness: {{cookie: a}}}}",
     *(
