@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from environment import median, table
 
 from harness.cluster import Cluster
-from support.cluster.neighbours import compare, percentile, ratio
+from support.cluster.neighbours import WEIGHTS, compare, percentile, ratio
 from support.cluster.shop import Shop
 
 ROUNDS, PLANS, GATES = (
     int(os.environ.get(name, default)) for name, default in (("ROUNDS", "5"), ("PLANS", "8"), ("GATES", "4"))
 )
 _HEAD = ("what", "alone, p50", "p99", "beside, p50", "p99", "ratio of p50", "ratio of p99", "count")
-_LEGEND = f"""Alone and beside alternate, {ROUNDS} rounds of {PLANS} plans with 40 weights; a ratio is the median of those of the rounds. *Beside*: another
+_LEGEND = f"""Alone and beside alternate, {ROUNDS} rounds of {PLANS} plans with {len(WEIGHTS)} weights; a ratio is the median of those of the rounds. *Beside*: another
 namespace has 40 plans with {GATES} gates each at an interval of 1s, and a plan of 64 steps with 16 Job gates each, of which something is missing."""
 
 
