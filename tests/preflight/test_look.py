@@ -64,7 +64,7 @@ async def test_each_permission_and_each_dry_run_is_asked_about_once() -> None:
         assert await look.may("migrator", "shop", "patch", V2.resource, V2.name)
         for name in ("one", "other"):
             body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": "shop"}}
-            body["spec"] = yaml.safe_load(template("smoke:1"))["spec"]
+            body["spec"] = yaml.safe_load(yaml.safe_load(template("smoke:1")))["spec"]
             await look.create(JOBS, "shop", body, "migrator", dry_run=True)
     assert cluster.asked == ["may patch", "create Job", "create Job"]
 

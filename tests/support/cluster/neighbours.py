@@ -8,6 +8,7 @@ Used by the bench and by `cluster/test_fairness.py`.
 from __future__ import annotations
 
 import itertools
+import json
 import statistics
 import threading
 import time
@@ -152,7 +153,7 @@ def vast() -> dict[str, Any]:
     def gate(step: int, number: int) -> dict[str, Any]:
         containers = [{"name": "check", "image": f"check:{step}.{number}"}]
         template = {"spec": {"template": {"spec": {"containers": containers}}}}
-        return {"name": f"job-{number}", "interval": _INTERVAL, "job": {"template": template}}
+        return {"name": f"job-{number}", "interval": _INTERVAL, "job": {"template": json.dumps(template)}}
 
     def gates(step: int) -> list[dict[str, Any]]:
         return [gate(step, number) for number in range(VAST_GATES)]
