@@ -225,6 +225,40 @@ async def test_what_every_write_says_of_itself() -> None:
     assert json.loads(transport.asked[-1].body or b"")["metadata"]["resourceVersion"] == "7"
 
 
+async def test_who_is_impersonated_is_an_account_of_the_same_namespace_and_has_no_groups_of_ours() -> None:
+    """The API server adds an account's groups itself; nothing else of the identity is ever named."""
+    made = {"apiVersion": "v1", "metadata": {"name": "it", "namespace": "shop", "uid": "u", "resourceVersion": "8"}}
+    transport = Recording(made)
+    cluster = Kubernetes(transport)
+    await cluster.patch(DEPLOYMENT, [], "migrator")
+    await cluster.try_out(DEPLOYMENT, [], "migrator")
+    await cluster.dry_run(DEPLOYMENT, {}, "migrator")
+    await cluster.create(CONFIG_MAPS, "shop", made, "migrator")
+    await cluster.remove(CONFIG, "u", "migrator")
+    for asked in transport.asked:
+        named = {name: value for name, value in asked.headers.items() if name.lower().startswith("impersonate")}
+        assert named == {"Impersonate-User": "system:serviceaccount:shop:migrator"}
+
+
+@pytest.mark.parametrize("account", ["migrator\r\nImpersonate-Group: system:masters", "migrator\nX: y"])
+async def test_a_name_that_would_be_a_second_header_is_not_sent(account: str) -> None:
+    """No plan can have such a name; if one could, no request would be sent."""
+    seen: list[Mapping[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers)
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    async with TestServer(app) as server:
+        cluster = Kubernetes(HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
+        with pytest.raises(Denied, match="cannot be the name of a ServiceAccount"):
+            await cluster.patch(DEPLOYMENT, [], account)
+        await cluster.close()
+    assert seen == []
+
+
 def test_an_end_that_is_reported_late_takes_nothing_from_the_successor() -> None:
     """Kopf has a worker for each object: the end of a plan may be told after the beginning of the one that replaced it."""
     cluster, plan = Kubernetes(Recording({})), Ref(PLANS, "shop", "plan")

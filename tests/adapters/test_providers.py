@@ -223,6 +223,21 @@ async def test_a_redirect_is_not_followed_and_takes_no_token_along(tmp_path: Pat
     assert elsewhere.headers == []
 
 
+async def test_no_proxy_and_no_password_of_the_environment_comes_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the pod's environment says is for the API server: a provider is reached as the settings say, as whom they say."""
+    seen, proxy = SeenRequest({"n": 1}), SeenRequest({"n": 2})
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login operator password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with serving(seen.handle) as url, serving(proxy.handle) as other, asking(url) as providers:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, other)
+        assert (await fetch(providers)).value == 1.0
+    assert proxy.headers == []
+    assert [headers.get("Authorization") for headers in seen.headers] == [None]
+
+
 async def test_a_cookie_of_one_question_does_not_go_with_the_next() -> None:
     seen: list[Mapping[str, str]] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, Status
 from harness.process import until
-from harness.proxy import Exchange, Fault, Pause
+from harness.proxy import Exchange, Fault, Pause, reset_after
 from support.cluster.shop import Operator, Shop
 from support.cluster.testbed import Testbed
 from support.fakes.migration_tool import MigrationTool
@@ -343,3 +345,43 @@ def test_a_late_write_makes_nothing_that_runs(testbed: Testbed, tmp_path: Path, 
         (job,) = tool.jobs()
         assert job["spec"]["suspend"] is True
         assert tool.left() == []
+
+
+# --- whose it is ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whose", ["ours", "other"])
+def test_a_job_that_is_there_already_is_ours_or_is_not_taken_for_it(
+    testbed: Testbed, tmp_path: Path, whose: str
+) -> None:
+    """The answer to the creation is lost, so the Job is found by its name; or another writer was there first, with all of our labels."""
+    with testbed.site(f"found-{whose}") as site:
+        tool = MigrationTool(site.shop, tmp_path)
+        apply(tool, OK, schema(tool.job()))
+        site.shop.until_phase(Phase.WAITING)
+        asked: list[str] = []
+
+        async def forge(exchange: Exchange) -> web.StreamResponse:
+            body = json.loads(exchange.body)
+            body["spec"]["template"]["spec"]["containers"][0]["command"] = ["true"]
+            await asyncio.to_thread(site.shop.api.create, exchange.path, body)
+            return exchange.reset()
+
+        def rule(exchange: Exchange) -> Fault | None:
+            if exchange.method != "POST" or not exchange.path.endswith("/jobs"):
+                return None
+            asked.append(json.loads(exchange.body)["metadata"]["name"])
+            return None if len(asked) > 1 else reset_after if whose == "ours" else forge
+
+        site.runner.proxy.arm(rule)
+        site.shop.request(RequestVerb.APPROVE, "ok")
+        status = site.shop.until_ended(deadline=60)
+        assert asked[:2] == [asked[0], f"{asked[0]}-0"], "the server says what it makes of ours"
+        assert len(tool.jobs()) == 1
+        if whose == "ours":
+            assert (status.phase, tool.done()) == (Phase.SUCCEEDED, ["up"])
+            return
+        assert status.phase is Phase.ROLLED_BACK
+        assert status.failure is not None
+        assert status.failure.reason == "NameTaken"
+        assert tool.done() == []

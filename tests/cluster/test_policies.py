@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from cluster.test_chart import render
-from cutover.status.requests import PREFIX
+from cutover.status.requests import PREFIX, RequestVerb
+from cutover.status.status import Phase
 from harness.api import Api, ApiError
 from harness.kind import AnyCluster, OnKind
 from harness.process import until
@@ -167,3 +169,65 @@ def test_what_is_done_with_an_account_is_changed_by_those_who_may_use_it(people:
     author.api.patch(plan, {"spec": {"suspend": None}})
     for spec in (added, changed, taken_away):
         people.editor.api.patch(plan, {"spec": spec})
+
+
+_FORGED = {
+    "phase": "Succeeded",
+    "run": {"number": 1, "generation": 1, "specHash": "h", "startedAt": "2026-01-01T00:00:00Z"},
+}
+
+
+def test_nobody_but_the_operator_writes_a_status_a_snapshot_or_the_end_of_a_job(
+    people: People, cluster: AnyCluster
+) -> None:
+    """Not even an admin of the namespace: what a plan has done, what it would restore, and whether its Job has succeeded."""
+    namespace = people.shop.namespace
+    snapshots = f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions"
+    snapshot = {"metadata": {"name": "cutover-x-1-y", "namespace": namespace}, "revision": 1, "data": {"fields": []}}
+    cluster.api.create(snapshots, {"apiVersion": "apps/v1", "kind": "ControllerRevision", **snapshot})
+    for person in (people.editor, people.admin):
+        api, plan = person.api, f"{person.plans}/plan"
+        named, job = f"{snapshots}/cutover-x-1-y", f"/apis/batch/v1/namespaces/{namespace}/jobs/any"
+        attempts: dict[str, Callable[[], object]] = {
+            "status": partial(api.patch, f"{plan}/status", {"status": _FORGED}),
+            "create": partial(api.create, snapshots, {**snapshot, "metadata": {"name": "cutover-x-1-z"}}),
+            "patch": partial(api.patch, named, {"metadata": {"labels": {"a": "b"}}}),
+            "delete": partial(api.request, "DELETE", named),
+            "job": partial(api.patch, f"{job}/status", {"status": {"succeeded": 1}}),
+        }
+        for what, attempt in attempts.items():
+            with pytest.raises(ApiError) as caught:
+                attempt()
+            assert caught.value.status == 403, what
+
+
+def test_a_status_that_comes_with_a_new_plan_is_dropped(people: People) -> None:
+    body = {
+        "apiVersion": "cutover.dev/v1alpha1",
+        "kind": "MigrationPlan",
+        "metadata": {"name": "forged", "namespace": people.editor.namespace},
+        "spec": {
+            "serviceAccountName": "migrator",
+            "suspend": True,
+            "steps": [{"name": "ok", "approve": {"message": "go"}}],
+        },
+        "status": _FORGED,
+    }
+    made = people.editor.api.create(people.editor.plans, body)
+    assert not made.get("status", {}).keys() & _FORGED.keys()
+
+
+def test_annotations_of_kopf_are_nothing_to_the_operator(people: People) -> None:
+    """What Kopf would keep on an object, forged: the plan goes its way, and they stay as they were written."""
+    forged = {
+        "kopf.zalando.org/last-handled-configuration": '{"spec": {}}\n',
+        "kopf.zalando.org/plan": '{"success": true, "purpose": "create"}',
+        "kopf.zalando.org/touch-dummy": "2026-01-01T00:00:00",
+    }
+    people.editor.apply(SPEC, "kopf", annotations=forged)
+    people.shop.until(lambda status: status.phase is Phase.WAITING, "kopf")
+    people.shop.request(RequestVerb.APPROVE, "ok", "kopf")
+    assert people.shop.until_ended("kopf").phase is Phase.SUCCEEDED
+    metadata = people.shop.api.get(f"{people.shop.plans}/kopf")["metadata"]
+    kept = {key: value for key, value in metadata["annotations"].items() if "kopf" in key}
+    assert kept == forged

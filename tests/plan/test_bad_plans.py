@@ -68,6 +68,26 @@ def test_what_yaml_has_read_otherwise_is_reported() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kube-system:default",
+        "../kube-system/default",
+        "system:masters",
+        "migrator\n",
+        "migrator\r\nImpersonate-Group: system:masters",
+        "migrator%0aX",
+        "migrator\x00",
+        "Migrator",
+        "migr\u0430tor",
+        "",
+    ],
+)
+def test_an_account_is_a_name_and_nothing_that_a_header_or_a_path_reads_otherwise(name: str) -> None:
+    with pytest.raises(PlanError, match=r"serviceAccountName: .* is not a valid name"):
+        parse({**GOOD, "serviceAccountName": name})
+
+
 def test_all_mistakes_at_once() -> None:
     spec = copy.deepcopy(GOOD)
     spec["timeout"] = 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,36 @@ async def test_every_weight_in_order_and_back_at_once(routed: Routed) -> None:
     assert seen == [[100, 0], [90, 10], [50, 50], [0, 100], [100, 0]]
     assert run.specs() == run.specs_before()
     assert run.leftovers() == []
+
+
+async def test_no_host_no_gateway_and_no_destination_comes_in_that_was_not_there(routed: Routed) -> None:
+    """At every moment of a run and of its rollback: weights differ, a header route is a copy, and all else is as it was."""
+    run = routed.start(f"dwell: 0s, match: [{HEADER}]", after=SOAK)
+    states: list[dict[str, Any]] = []
+
+    def parts(spec: dict[str, Any]) -> tuple[dict[str, Any], set[str], list[str]]:
+        routes = spec[routed.listed]
+        sides = {
+            json.dumps({**side, "weight": 0}, sort_keys=True) for route in routes for side in route[routed.destinations]
+        }
+        rest = [json.dumps({**route, routed.destinations: 0}, sort_keys=True) for route in routes]
+        return {key: value for key, value in spec.items() if key != routed.listed}, sides, rest
+
+    def changed(ref: Any, *_: Any) -> None:
+        if ref == routed.ref:
+            states.append(copy.deepcopy(run.cluster.objects[ref]["spec"]))
+
+    around, sides, routes = parts(run.cluster.objects[routed.ref]["spec"])
+    run.cluster.changed = changed
+    assert await run.run() is Phase.ROLLED_BACK
+    assert len(states) > 4
+    assert any(len(state[routed.listed]) > len(routes) for state in states), "there was a header route"
+    for state in states:
+        around_now, sides_now, routes_now = parts(state)
+        assert around_now == around
+        assert sides_now == sides
+        assert [route for route in routes_now if route in routes] == routes
+        assert len(routes_now) <= len(routes) + 1
 
 
 async def test_a_lowered_weight_is_a_request_to_stop(routed: Routed) -> None:

@@ -109,11 +109,10 @@ def _message(entry: Any, location: Sequence[int | str], model: type[BaseModel], 
         return f"{given} {_NOT_VALID}; {_PATTERNS.get(context['pattern'], context['pattern'])}"
     if kind == "string_type":
         return _not_a_string(entry["input"], given)
-    template = _MESSAGES.get(kind)
-    if template is None:
+    if kind not in _MESSAGES:
         return f"{given} is not valid: {entry['msg']}"
     bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in context.items()}
-    return template.format(given=given, **bounds)
+    return _MESSAGES[kind].format(given=given, **bounds)
 
 
 def _not_a_string(value: Json, given: str) -> str:
