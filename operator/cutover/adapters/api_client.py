@@ -70,7 +70,8 @@ class ApiClient:
             return Unavailable(f"{where}: HTTP {status}, and not from the API server", _retry_after(response))
         if own and status == 403 and not await self._ready():  # noqa: PLR2004
             return Unavailable(f"{where}: HTTP 403 of an API server that is not ready")
-        return _error(status, _retry_after(response), answer if own else {})
+        error = _error(status, _retry_after(response), answer if own else {})
+        return Unavailable(f"{where}: {error}", error.retry_after) if isinstance(error, Unavailable) else error
 
     async def _ready(self) -> bool:
         """Whether the API server does not say that it is not: one that starts refuses all until it has read who may do what."""

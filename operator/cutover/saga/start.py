@@ -18,6 +18,9 @@ from cutover.status.status import ACTIVE, ENDED, PastRun, Phase, Run, Status, St
 
 _HISTORY = 5
 """Earlier runs in the status."""
+_QUIET = timedelta(seconds=10)
+"""How long preflight gets no answer before it says so: a short interruption is no news."""
+_UNREAD = "not everything that the plan needs could be read"
 
 
 def take_spec(draft: Draft) -> None:
@@ -162,15 +165,13 @@ def _preflight(draft: Draft) -> Turn:
             return draft.turn(Command(Verb.CLAIM))
         case Again(after=None, message=message, pause=pause):
             return _still_missing(draft, message, pause)
-        case Again(after=after):  # no answer, so nothing is known about what is missing
-            return draft.turn(None, seconds(after))
+        case Again(after=after, message=message):
+            return _unanswered(draft, message, after)
         case Wait(message=message):
             draft.set(reason=str(Reason.TARGET_BUSY), message=message)
             return draft.remove_finalizer(BUSY_EVERY)
         case Failed(reason=reason, message=message) | Pause(reason=reason, message=message):
-            draft.plan_event(PlanEvent.REFUSE, reason, message)
-            draft.notice("Refused", message, warning=True)
-            return ended(draft, None)
+            return _refuse(draft, reason, message)
 
 
 def _examine(draft: Draft) -> Turn:
@@ -186,9 +187,7 @@ def _wait_for_first_window(draft: Draft) -> Turn:
     opens_at = draft.inputs.opening.opens_at
     if opens_at is None:
         message = "no window remains in which the plan could start; change spec.window or spec.windows"
-        draft.plan_event(PlanEvent.REFUSE, Reason.WINDOW_OVER, message)
-        draft.notice("Refused", message, warning=True)
-        return ended(draft, None)
+        return _refuse(draft, Reason.WINDOW_OVER, message)
     message = f"ready; starts when the window opens at {moment(opens_at)}"
     if draft.status.reason != Reason.OUTSIDE:
         draft.notice(Reason.OUTSIDE, message)
@@ -196,14 +195,42 @@ def _wait_for_first_window(draft: Draft) -> Turn:
     return draft.remove_finalizer(opens_at - draft.now)
 
 
-def _still_missing(draft: Draft, message: str, least: float) -> Turn:
-    if draft.status.reason == Reason.TARGET_BUSY:  # no deadline runs while another plan has claimed a target
+def _unanswered(draft: Draft, message: str, after: float | None) -> Turn:
+    """Something could not be read, so what is missing is not known. While the API server as a whole is away this is not even saved.
+
+    The deadline counts only once it has been said, so that no single look decides.
+    """
+    waited, deadline = _waited(draft), draft.rules.start_deadline
+    known = draft.status.reason == Reason.UNANSWERED
+    if not known and waited < min(_QUIET, deadline):
+        return draft.turn(None, seconds(after))
+    since = draft.status.message.partition("; ")[0] if known else f"{_UNREAD} since {moment(draft.now)}"
+    message = f"{since}; {message}"
+    if known and waited >= deadline:
+        return _refuse(draft, Reason.UNANSWERED, message)
+    draft.set(reason=str(Reason.UNANSWERED), message=message)
+    if not known:
+        draft.notice(Reason.UNANSWERED, message, warning=True)
+    return draft.turn(None, seconds(after))
+
+
+def _waited(draft: Draft) -> timedelta:
+    """How long the plan has waited for what it needs; no deadline runs while another plan has claimed a target."""
+    if draft.status.reason == Reason.TARGET_BUSY:
         draft.set_run(started_at=draft.now)
-    waited = draft.now - draft.run.started_at
+    return draft.now - draft.run.started_at
+
+
+def _refuse(draft: Draft, reason: Reason | str, message: str) -> Turn:
+    draft.plan_event(PlanEvent.REFUSE, reason, message)
+    draft.notice("Refused", message, warning=True)
+    return ended(draft, None)
+
+
+def _still_missing(draft: Draft, message: str, least: float) -> Turn:
+    waited = _waited(draft)
     if waited >= draft.rules.start_deadline:
-        draft.plan_event(PlanEvent.REFUSE, Reason.PREFLIGHT, message)
-        draft.notice("Refused", message, warning=True)
-        return ended(draft, None)
+        return _refuse(draft, Reason.PREFLIGHT, message)
     draft.set(reason=str(Reason.PREFLIGHT), message=message)
     passed, after = 0.0, float(PREFLIGHT_EVERY[-1])
     for pause in PREFLIGHT_EVERY[:-1]:

@@ -9,6 +9,7 @@ class Reason(StrEnum):
     """Why a plan is in its phase; CamelCase, as conditions show it."""
 
     PREFLIGHT = "Preflight"
+    UNANSWERED = "Unanswered"
     SUSPENDED = "Suspended"
     TARGET_BUSY = "TargetBusy"
     CLAIMING = "Claiming"
