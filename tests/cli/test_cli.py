@@ -241,6 +241,26 @@ def test_explain() -> None:
         assert line in text
 
 
+def test_the_role_of_a_plan(tmp_path: Path) -> None:
+    """All that it writes, named after it, in the namespace that it names or that is asked for."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "none",
+        "clusters": [{"name": "none", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none", "namespace": "here"}}],
+        "users": [{"name": "none", "user": {}}],
+    }
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config))
+    for arguments, namespace in ((["role", "-"], "here"), (["role", "-", "-n", "shop"], "shop")):
+        role, binding = yaml.safe_load_all(cutover(*arguments, stdin=GOOD, kubeconfig=kubeconfig).stdout)
+        assert role["metadata"] == {"name": "migrationplan-good", "namespace": namespace}
+        assert [(rule["resourceNames"], rule["verbs"]) for rule in role["rules"]] == [(["shop"], ["patch"])] * 2
+        assert binding["roleRef"]["name"] == "migrationplan-good"
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "migrator", "namespace": namespace}]
+
+
 def test_explain_says_who_is_told() -> None:
     text = cutover("explain", "examples/maintenance-mode.yaml").stdout
     assert "  notifies chat on Waiting, RollingBack, Paused, Stuck, Succeeded, RolledBack, Refused\n" in text

@@ -77,7 +77,7 @@ _APPROVE_AND_SCALE = """{name: ok, approve: {message: go}}
 def test_account_and_permissions(testbed: Testbed) -> None:
     cases: list[Callable[[], str]] = [
         partial(_stuck_then_healed, testbed, _account, "AccountUnusable", "there is no ServiceAccount migrator"),
-        partial(_stuck_then_healed, testbed, Shop.take_rights, "Denied", "cannot patch"),
+        partial(_stuck_then_healed, testbed, Shop.take_rights, "Denied", "is not allowed to patch"),
         partial(_rights_on_the_way, testbed),
     ]
     with testbed.operator("vanishes"):

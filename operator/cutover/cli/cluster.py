@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 import yaml
@@ -40,6 +40,9 @@ from cutover.errors import PlanError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from cutover.cli.kubeconfig import Plans
+    from cutover.field_path import Json
 
 
 _UNWRAPPED: Final = 10_000
@@ -79,9 +82,25 @@ def status(
             wide.print(table(rows, everywhere=everywhere) if rows else "no plans found", soft_wrap=not wide.is_terminal)
 
 
+OnePlan = Annotated[str, typer.Argument(help="Name of a plan, or a YAML file with one; - reads standard input.")]
+
+
+@app.command(rich_help_panel=CHECK)
+def role(plan: OnePlan, namespace: Namespace = None, context: Context = None) -> None:
+    """Print the Role and RoleBinding that a plan needs, to pipe into kubectl apply.
+
+    It has everything that the plan writes and undoes, and is the plan's own: it takes nothing away from other plans.
+    """
+    from cutover.plan import permissions
+    from cutover.ports import PLANS, Ref
+
+    spec, document, plans = _one_plan(plan, namespace, context)
+    sys.stdout.write(permissions.role(Ref(PLANS, plans.namespace, name_of(document)), spec))
+
+
 @app.command(rich_help_panel=CHECK)
 def impact(
-    plan: Annotated[str, typer.Argument(help="Name of a plan, or a YAML file with one; - reads standard input.")],
+    plan: OnePlan,
     namespace: Namespace = None,
     context: Context = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Output format: text or json.")] = "text",
@@ -97,6 +116,17 @@ def impact(
     from cutover.preflight.impact import impact_of, lines
 
     check_output(output, "text", "json")
+    spec, document, plans = _one_plan(plan, namespace, context)
+    found = asyncio.run(impact_of(spec, name_of(document), Objects(plans), plans.namespace))
+    if output == "json":
+        sys.stdout.write(as_json(asdict(found)))
+        return
+    for line in lines(found):
+        out.print(escape(line))
+
+
+def _one_plan(plan: str, namespace: str | None, context: str | None) -> tuple[Any, Json, Plans]:
+    """A plan of the cluster or of a file: parsed, as it is written, and the plans of its namespace."""
     document = None
     if plan == "-" or plan.endswith((".yaml", ".yml")):
         ((_, document), *more) = read([Path(plan)])
@@ -109,12 +139,7 @@ def impact(
         spec = parsed(document)
     except PlanError as error:
         fail(f"{plan}: {error}")
-    found = asyncio.run(impact_of(spec, name_of(document), Objects(plans), plans.namespace))
-    if output == "json":
-        sys.stdout.write(as_json(asdict(found)))
-        return
-    for line in lines(found):
-        out.print(escape(line))
+    return spec, document, plans
 
 
 @app.command(rich_help_panel=FOLLOW)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cutover.plan.permissions import of, rules
+from cutover.plan import permissions
 from cutover.plan.spec import Plan
 from cutover.schema.model import show_duration
 
@@ -41,9 +41,7 @@ def explain(plan: Plan) -> Iterator[str]:
 
 
 def _rights(plan: Plan) -> Sequence[str]:
-    targets = ((target.resource, target.name) for step in plan.steps for target in step.kind.touches())
-    needed = rules(targets, plan.makes(), plan.pod_accounts(), of(plan.reads("")))
-    return [f"- {_flow(rule)}" for rule in needed] or ["none"]
+    return [f"- {_flow(rule)}" for rule in permissions.rules(plan)] or ["none"]
 
 
 def _flow(rule: dict[str, list[str]]) -> str:

@@ -6,20 +6,24 @@ Called by the driver alone, and only after the status that announces the command
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 from cutover.engine import claiming
 from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import enforce
 from cutover.engine.outcomes import outcome_of
 from cutover.errors import Broken, OutsideError, PlanError
-from cutover.preflight import preflight
+from cutover.plan.permissions import role_command
+from cutover.preflight import accounts
 from cutover.saga.turn import Command, Done, Failed, Outcome, Pause, Verb, Wait
 from cutover.targets import snapshots
 from cutover.targets.fields import Foreign
 from cutover.targets.finalizer import set_finalizer
 
 log = logging.getLogger(__name__)
+
+_AS_ACCOUNT: Final = frozenset({Verb.CLAIM, Verb.RECLAIM, Verb.DO, Verb.UNDO, Verb.ENFORCE, Verb.RELEASE})
+"""Commands that write as the plan's account. What is denied to the operator itself is not explained by what that account lacks."""
 
 
 async def carry_out(context: CommandContext, command: Command, prefetched: Any) -> Outcome:
@@ -29,6 +33,8 @@ async def carry_out(context: CommandContext, command: Command, prefetched: Any) 
     except (OutsideError, PlanError, Foreign, Broken) as error:
         if isinstance(error, Broken):
             log.exception("an invariant does not hold", extra={"plan": str(context.ref)})
+        if command.verb in _AS_ACCOUNT:
+            error = await accounts.explained(context.plan, context.ref, context.cluster, error)
         return outcome_of(command, error)
 
 
@@ -60,7 +66,7 @@ async def _act(context: CommandContext, command: Command, prefetched: Any) -> Ou
 async def _do(context: CommandContext, kind: Any, command: Command, prefetched: Any) -> Outcome:
     # The account comes first: without it the kind could not write, and would take the refusal for one of the server.
     if missing := await _account_problems(context, command):
-        return Failed("AccountUnusable", missing[0])
+        return Failed("AccountUnusable", "; ".join(missing))
     if lost := await _missing_snapshot(context, command.step):
         return Pause("SnapshotLost", f"{lost}; restore it and resume, or set the fields by hand and abandon the plan")
     outcome: Outcome = await kind.do(context.step_context(command.step), command.stage, prefetched)
@@ -72,7 +78,7 @@ async def _undo(context: CommandContext, kind: Any, command: Command, prefetched
     if missing := await _account_problems(context, command):
         for ref in context.targets_of(at):
             await context.cluster.get(ref)  # raises NotFound: an undo of a target that is gone needs no account
-        return Wait("AccountUnusable", missing[0])
+        return Wait("AccountUnusable", "; ".join(missing))
     if lost := await _missing_snapshot(context, at):
         return Wait("SnapshotLost", f"{lost}; set the fields by hand, then abandon the plan")
     outcome: Outcome = await kind.undo(context.step_context(at), prefetched)
@@ -112,11 +118,12 @@ async def _account_problems(context: CommandContext, command: Command) -> list[s
     key, step = (command.step, command.verb), context.plan.steps[command.step]
     if key in context.run_cache.account_checked or not step.writes():
         return []
-    account = context.plan.service_account_name
-    problems = await preflight.account(context.cluster, context.ref.namespace, account)
-    problems += await preflight.pod_accounts(
-        context.cluster, context.ref.namespace, account, step.pod_accounts(account)
-    )
+    plan, ref, cluster = context.plan, context.ref, context.cluster
+    account = plan.service_account_name
+    of_pods = sorted(step.pod_accounts(account, undo=command.verb is Verb.UNDO))
+    problems = await accounts.unusable(cluster, ref.namespace, (account, *of_pods))
+    if denied := await accounts.use_denied(plan, ref, cluster, of_pods):
+        problems.append(f"{denied}; to grant it: {role_command(ref)}")
     if not problems:
         context.run_cache.account_checked.add(key)
-    return [problem.message for problem in problems]
+    return problems

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import ClassVar
 
 from cutover.errors import Problem
+from cutover.field_path import Json
 from cutover.gates.verdict import Measurement
 from cutover.ports import Clock, Cluster, Metrics, Ref, Resource
 from cutover.schema.model import Model
@@ -84,10 +85,13 @@ class Source(Model):
         """Kinds of objects that it creates and deletes, as the plan's account."""
         return ()
 
-    def pod_accounts(self, account: str) -> frozenset[str]:
-        """Service accounts, other than the plan's `account`, that its pods run under. The plan's account must be allowed to use them."""
-        del account
-        return frozenset()
+    def pod_specs(self, *, undo: bool = False) -> tuple[Json, ...]:
+        """Pod specs that it brings for do, or for undo: whole, or as a merge patch.
+
+        An account in one of them that is not the plan's must be labelled, and the plan's account must have the verb `use` on it.
+        """
+        del undo
+        return ()
 
     async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
         """What is missing or conflicts before the first step."""

@@ -14,7 +14,7 @@ from cutover.gates.base import GateContext, Pending, Source
 from cutover.gates.verdict import Measurement
 from cutover.names import matching
 from cutover.objects import jobs, pods
-from cutover.objects.job_templates import BackoffLimit, Template, account_of
+from cutover.objects.job_templates import BackoffLimit, Template, pod_of
 from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
 from cutover.schema.model import Duration, show_duration
@@ -66,9 +66,9 @@ class Job(Source):
         """Jobs."""
         return (JOBS,)
 
-    def pod_accounts(self, account: str) -> frozenset[str]:
-        """The service account that the template names."""
-        return frozenset({account_of(self.template, account)}) - {account}
+    def pod_specs(self, *, undo: bool = False) -> tuple[Json, ...]:
+        """That of the template; no gate is judged while a step is undone."""
+        return () if undo else (pod_of(self.template),)
 
     async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
         """The server accepts the Job."""

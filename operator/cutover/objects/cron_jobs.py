@@ -6,7 +6,8 @@ from typing import Final
 
 from cutover.errors import NotFound
 from cutover.field_path import Json
-from cutover.objects.job_templates import account_of, spec_problem
+from cutover.objects.job_templates import pod_of, spec_problem
+from cutover.objects.pod_accounts import accounts_of
 from cutover.ports import Cluster, Ref
 
 _SUSPEND: Final = """'{"spec":{"suspend":true}}'"""
@@ -33,7 +34,8 @@ async def template_of(cluster: Cluster, ref: Ref, account: str, pods_account: st
     template = _as_in_a_plan(body["spec"]["jobTemplate"])
     if problem := spec_problem(template):
         return {}, f"{ref}, spec.jobTemplate: {problem}"
-    if (named := account_of(template, pods_account)) != pods_account:
+    if others := sorted(accounts_of(pod_of(template)) - {pods_account}):
+        named = others[0]
         way_out = f"write serviceAccountName: {named} beside cronJob"
         return {}, f"the pods of {ref} run under ServiceAccount {named}, and the plan says {pods_account}; {way_out}"
     return template, ""

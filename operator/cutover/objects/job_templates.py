@@ -101,9 +101,10 @@ BackoffLimit = Annotated[
 ]
 
 
-def account_of(template: Json, default: str) -> str:
-    """The service account that the pods run under."""
-    return str(template["spec"]["template"]["spec"].get("serviceAccountName") or default)
+def pod_of(template: Json) -> Json:
+    """The pod spec; without `serviceAccountName` the pods run under the plan's account."""
+    pod = template["spec"]["template"]["spec"]
+    return pod if pod.get("serviceAccountName") else {key: pod[key] for key in pod if key != "serviceAccountName"}
 
 
 def images_of(template: Json) -> str:

@@ -13,6 +13,7 @@ from cutover.field_path import Json, names_of
 _SHOWN: Final = 60
 """Characters of a value in a message."""
 _DIRECTIVE: Final = "$patch"
+_RETAIN: Final = "$retainKeys"
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARTS: Final = ("containers", "initContainers")
 _NOT_HERE: Final = {
@@ -104,6 +105,14 @@ def images_in(patch: Json) -> set[str]:
     """Names of the containers whose image a patch sets, for a patch without a `spec_problem`."""
     pod = patch.get("template", {}).get("spec", {})
     return {item["name"] for part in _PARTS for item in pod.get(part, ()) if "image" in item and "name" in item}
+
+
+def pod_of(patch: Json) -> Json:
+    """The part of a patch that concerns the pod spec. Where it drops what it does not name, the account is among that."""
+    template = patch.get("template", {})
+    pod = template.get("spec", {})
+    drops = "replace" in (template.get(_DIRECTIVE), pod.get(_DIRECTIVE)) or _RETAIN in pod
+    return {"serviceAccountName": None, **pod} if drops else pod
 
 
 def places(patch: Json, at: str = "") -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
@@ -15,6 +16,7 @@ from pydantic import ConfigDict, Field, create_model, field_validator
 
 from cutover.gates import Gate
 from cutover.gates.base import Source
+from cutover.objects.pod_accounts import accounts_of
 from cutover.plan.notifications import Notification
 from cutover.plan.windows import Recurring, Window, opening
 from cutover.ports import Ref, Resource
@@ -94,9 +96,9 @@ class _StepFields(Model):
         """Whether it writes anything as the plan's account."""
         return bool(self.kind.touches()) or any(part.makes() for part in self.parts())
 
-    def pod_accounts(self, account: str) -> frozenset[str]:
-        """Service accounts that it gives to pods, other than the plan's."""
-        return frozenset().union(*(part.pod_accounts(account) for part in self.parts()))
+    def pod_accounts(self, account: str, *, undo: bool = False) -> frozenset[str]:
+        """Service accounts that it gives to pods, other than the plan's, by do or by undo."""
+        return _pod_accounts(self.parts(), undo=undo) - {account}
 
     def rule(self, on_failure: OnFailure = OnFailure.ROLLBACK) -> StepRule:
         """The step as the saga knows it; `on_failure` is the plan's."""
@@ -113,6 +115,10 @@ class _StepFields(Model):
             irreversible=self.irreversible,
             enforced=kind.enforced,
         )
+
+
+def _pod_accounts(parts: Iterable[Kind | Source], *, undo: bool = False) -> frozenset[str]:
+    return frozenset().union(*(accounts_of(pod) for part in parts for pod in part.pod_specs(undo=undo)))
 
 
 _KIND_FIELDS: dict[str, Any] = {
@@ -212,7 +218,8 @@ class Plan(Model):
 
     def pod_accounts(self) -> list[str]:
         """Service accounts that it gives to pods, other than its own."""
-        return sorted(frozenset().union(*(part.pod_accounts(self.service_account_name) for part in self.parts())))
+        parts = self.parts()
+        return sorted((_pod_accounts(parts) | _pod_accounts(parts, undo=True)) - {self.service_account_name})
 
     def rules(self, generation: int, spec_hash: str) -> Rules:
         """The plan as the saga knows it."""

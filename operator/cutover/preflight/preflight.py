@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cutover.errors import NotFound, NotInstalled, Problem
-from cutover.plan import permissions
 from cutover.plan.spec import Plan
-from cutover.ports import MIGRATOR_LABEL, SERVICE_ACCOUNTS, Cluster, Messenger, Metrics, Ref, Resource
-from cutover.preflight import assessment
+from cutover.ports import Cluster, Messenger, Metrics, Ref
+from cutover.preflight import accounts, assessment
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.preconditions import unknown_provider
 from cutover.targets.claims import Owner
@@ -28,48 +27,19 @@ async def missing(
         namespace: of the plan and all its targets.
         contexts: the context of each step, in order.
     """
+    ref = contexts[0].targets.owner.plan
     parts = asyncio.gather(
-        account(cluster, namespace, plan.service_account_name),
+        accounts.missing(plan, ref, cluster),
         *(_of_step(step, cluster, context) for step, context in zip(plan.steps, contexts, strict=True)),
         _of_gates(plan, cluster, contexts[0].targets.owner),
-        _accounts(plan, cluster, namespace),
-        _permissions(plan, cluster, contexts),
     )
-    found, assessed = await asyncio.gather(parts, assessment.assess(plan, cluster, namespace))
+    found, assessed, denied = await asyncio.gather(
+        parts, assessment.assess(plan, cluster, namespace), accounts.missing_permissions(plan, ref, cluster)
+    )
     unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, contexts[0].messenger))
-    problems = (problem for part in (*found, assessed.problems, *unknown) for problem in part)
+    # The permissions come last: their message ends in a manifest to copy.
+    problems = (problem for part in (*found, assessed.problems, *unknown, denied) for problem in part)
     return assessment.Assessment(tuple(dict.fromkeys(problems)), assessed.risks)
-
-
-async def account(cluster: Cluster, namespace: str, name: str) -> list[Problem]:
-    """Whether the account that all writes are made as exists and is allowed to run migrations.
-
-    Impersonation does not check that an account exists, so this does.
-    """
-    try:
-        body = await cluster.get(Ref(SERVICE_ACCOUNTS, namespace, name))
-    except NotFound:
-        return [Problem("serviceAccountName", f"there is no ServiceAccount {name} in namespace {namespace}; create it")]
-    if (body["metadata"].get("labels") or {}).get(MIGRATOR_LABEL) != "true":
-        command = f"kubectl label serviceaccount {name} -n {namespace} {MIGRATOR_LABEL}=true"
-        message = f"ServiceAccount {name} is not allowed to run migrations; run {command}"
-        return [Problem("serviceAccountName", message)]
-    return []
-
-
-async def pod_accounts(cluster: Cluster, namespace: str, name: str, others: Iterable[str]) -> list[Problem]:
-    """Whether the accounts of pods exist, are allowed to run migrations, and may be used by the plan's account.
-
-    The API server does not check which account a pod names, so a plan could otherwise get the permissions of any account in its namespace.
-    """
-    problems = []
-    for other in sorted(others):
-        found = await account(cluster, namespace, other)
-        if not found and not await cluster.may(name, namespace, "use", SERVICE_ACCOUNTS, other):
-            message = f"ServiceAccount {name} is not allowed to use ServiceAccount {other}; grant verb use on serviceaccounts/{other}"
-            found = [Problem("serviceAccountName", message)]
-        problems += found
-    return problems
 
 
 async def _of_step(step: Any, cluster: Cluster, context: StepContext) -> list[Problem]:
@@ -90,50 +60,6 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     except NotFound:
         return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or fix the name")]
     return []
-
-
-async def _permissions(plan: Plan, cluster: Cluster, contexts: Sequence[StepContext]) -> list[Problem]:
-    """Whether the account may read and write all that the plan does as it, for do and undo; what is missing as the Role to create."""
-    name, namespace = plan.service_account_name, contexts[0].namespace
-    refs, reads = plan.targets(namespace), plan.reads(namespace)
-    kinds, accounts = plan.makes(), plan.pod_accounts()
-
-    async def denied(wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
-        asked = (cluster.may(name, namespace, verb, resource, of) for verb, resource, of in wanted)
-        return [at for at, may in enumerate(await asyncio.gather(*asked)) if not may]
-
-    making = [(verb, resource, "") for resource in kinds for verb in permissions.MAKING]
-    patches, unread, made, lent = await asyncio.gather(
-        denied([("patch", ref.resource, ref.name) for ref in refs]),
-        denied([("get", ref.resource, ref.name) for ref in reads]),
-        denied(making),
-        denied([("use", SERVICE_ACCOUNTS, account) for account in accounts]),
-    )
-    no_patch, no_get, no_use = [refs[at] for at in patches], [reads[at] for at in unread], [accounts[at] for at in lent]
-    no_make = list(dict.fromkeys(making[at][1] for at in made))
-    missing = [
-        *([f"patch {_either(map(str, no_patch))}"] if no_patch else []),
-        *([f"get {_either(map(str, no_get))}"] if no_get else []),
-        *(f"{_either(making[at][0] for at in made if making[at][1] == kind)} {kind.kind}s" for kind in no_make),
-        *([f"use ServiceAccount {_either(no_use)}"] if no_use else []),
-    ]
-    if not missing:
-        return []
-    rules = permissions.rules(permissions.of(no_patch), no_make, no_use, permissions.of(no_get))
-    role = permissions.role(name, namespace, rules)
-    message = f"ServiceAccount {name} is not allowed to {' or to '.join(missing)}; to grant it, apply:\n{role}"
-    return [Problem("serviceAccountName", message)]
-
-
-def _either(words: Iterable[str]) -> str:
-    """Such as ``create, patch or delete``."""
-    *most, last = words
-    return f"{', '.join(most)} or {last}" if most else last
-
-
-async def _accounts(plan: Plan, cluster: Cluster, namespace: str) -> list[Problem]:
-    """The accounts of pods; whether the plan's account may use them is checked with its other permissions."""
-    return [problem for other in plan.pod_accounts() for problem in await account(cluster, namespace, other)]
 
 
 async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]:

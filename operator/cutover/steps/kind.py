@@ -96,8 +96,8 @@ class Kind(Model):
     * Always: `key`, the fields of the step, `stages` and `do`. A kind that changes nothing sets `undoes` to False.
     * When it writes a target: also `touches`, `fields`, `restores` and `undo`, and `examine` for what it needs beyond its targets.
       `do` takes a snapshot before the first write (`context.targets.snapshot`) and writes only with `context.targets.change`.
-    * When it creates objects: also `makes` and `undo`, `pod_accounts` when these are pods or Jobs, and `reads` when it copies
-      what another author has written.
+    * When it creates objects: also `makes` and `undo`, and `reads` when it copies what another author has written.
+    * When it sets any part of a pod spec, in a workload or in what it creates: also `pod_specs`.
     * Optional: everything else. `forward` follows from `restores` and is not overridden.
 
     `deploy` is the one to copy for anything that sets fields of an object; `wait` is the shortest.
@@ -162,16 +162,19 @@ class Kind(Model):
         del context
         return []
 
-    # --- when it creates objects --------------------------------------------------------------------------------------
+    # --- when it creates objects, or brings pods ----------------------------------------------------------------------
 
     def makes(self) -> tuple[Resource, ...]:
         """Kinds of objects that it creates, changes and deletes, as the plan's account."""
         return ()
 
-    def pod_accounts(self, account: str) -> frozenset[str]:
-        """Service accounts, other than the plan's `account`, that its pods run under. The plan's account must be allowed to use them."""
-        del account
-        return frozenset()
+    def pod_specs(self, *, undo: bool = False) -> tuple[Json, ...]:
+        """Pod specs that it brings for do, or for undo: whole, or as a merge patch.
+
+        An account in one of them that is not the plan's must be labelled, and the plan's account must have the verb `use` on it.
+        """
+        del undo
+        return ()
 
     def reads(self) -> tuple[Target, ...]:
         """Objects that it reads as the plan's account, because what is in them goes into what it creates."""

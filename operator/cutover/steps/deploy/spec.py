@@ -97,6 +97,10 @@ class DeploySpec(Kind):
         """The workload."""
         return (self.rolls_out(),)
 
+    def pod_specs(self, *, undo: bool = False) -> tuple[Json, ...]:
+        """That of the patch; an undo brings back the account that the workload had."""
+        return () if undo else (spec_patch.pod_of(self.patch),)
+
     def rolls_out(self) -> Target:
         """The workload."""
         return Target(self.workload.resource, self.workload.name)

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from cutover.field_path import Json
 from cutover.objects import jobs
-from cutover.objects.job_templates import BackoffLimit, Template, account_of, images_of
+from cutover.objects.job_templates import BackoffLimit, Template, images_of, pod_of
 from cutover.objects.jobs import STARTED_LABEL
 from cutover.ports import CRON_JOBS, JOBS, Resource
 from cutover.saga.turn import StageRule
@@ -88,10 +88,14 @@ class JobSpec(Kind):
         """Jobs."""
         return (JOBS,)
 
-    def pod_accounts(self, account: str) -> frozenset[str]:
-        """Service accounts that the templates name, and that of the CronJob."""
-        named = {account_of(template, account) for _, template in self.templates()}
-        return frozenset(named | {self.service_account_name or account}) - {account}
+    def pod_specs(self, *, undo: bool = False) -> tuple[Json, ...]:
+        """Those of both templates, for do and undo alike: an undo may first have to take the name of a Job that never came.
+
+        Of a CronJob's only the account: no other one is accepted when its template is read.
+        """
+        del undo
+        of_cron_job = ({"serviceAccountName": self.service_account_name},) if self.service_account_name else ()
+        return (*of_cron_job, *(pod_of(template) for _, template in self.templates()))
 
     def reads(self) -> tuple[Target, ...]:
         """The CronJob."""
