@@ -366,7 +366,8 @@ async def test_one_that_is_deleted_while_it_claims_goes_though_it_may_not_releas
     run.cluster.delete(run.plan)
     await run.until(lambda: run.plan not in run.cluster.objects)
     told = [notice.message for notice in run.recorder.notices if notice.reason == "Abandoned"]
-    assert told == ["the targets could not be released: no; no changes to undo"]
+    assert [message.partition(":")[0] for message in told] == ["not everything could be released"]
+    assert "snapshots: no; to delete them: kubectl delete controllerrevisions -n shop -l cutover.dev/plan=" in told[0]
 
 
 async def at_weight_10(run: Simulation) -> None:

@@ -160,6 +160,8 @@ class ControlPlane:
             f"--audit-policy-file={self.folder / 'audit-policy.yaml'}",
             f"--audit-log-path={self.audit_log}",
             "--profiling=false",
+            # Stricter than the default, and what OpenShift has: who sets an owner must be allowed to delete the object.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         )
         self.kubeconfig_for("admin", self.admin_token).rename(self.kubeconfig)
         tls = ssl.create_default_context(cafile=str(self.ca))

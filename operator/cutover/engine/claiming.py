@@ -1,16 +1,15 @@
-"""The commands before the first step and after the last: examine, claim, claim again for a rollback, release.
+"""The commands before the first step: examine, claim, claim again for a rollback.
 
 Called by `commands.py`. Errors are left to it; only what all-or-none needs is caught here.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
-from cutover.engine import residue
 from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import written_fields
+from cutover.engine.releasing import applied_label, set_snapshot_owner
 from cutover.errors import Denied, NotFound, Rejected
 from cutover.field_path import find, readable
 from cutover.objects import jobs
@@ -18,11 +17,9 @@ from cutover.ports import APPLIED_LABEL, JOBS, Cluster
 from cutover.preflight import preflight
 from cutover.preflight.look import Look
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
-from cutover.status.reasons import Reason
-from cutover.status.status import ENDED, Phase, StepState
+from cutover.status.status import StepState
 from cutover.targets import snapshots
 from cutover.targets.claims import Busy
-from cutover.targets.fields import Foreign
 from cutover.targets.finalizer import set_finalizer
 
 
@@ -56,13 +53,9 @@ async def _already_applied(context: CommandContext, cluster: Cluster) -> bool:
             body = await cluster.get(ref)
         except NotFound:
             return False
-        if (body["metadata"].get("labels") or {}).get(APPLIED_LABEL) != _applied_label(context):
+        if (body["metadata"].get("labels") or {}).get(APPLIED_LABEL) != applied_label(context):
             return False
     return True
-
-
-def _applied_label(context: CommandContext) -> str:
-    return context.status.run.spec_hash[:32] if context.status.run else ""
 
 
 async def claim(context: CommandContext) -> Outcome:
@@ -83,20 +76,9 @@ async def claim(context: CommandContext) -> Outcome:
     return Done()
 
 
-async def _drop_snapshots(context: CommandContext) -> None:
-    owner = context.targets().owner
-    await snapshots.drop(context.cluster, owner.namespace, owner.uid, owner.run)
-
-
 async def _drop_former_snapshots(context: CommandContext) -> None:
     owner = context.targets().owner
     await snapshots.drop_former(context.cluster, owner.namespace, owner.uid, owner.run)
-
-
-async def _set_snapshot_owner(context: CommandContext, *, owned: bool) -> None:
-    targets = context.targets()
-    marks = snapshots.labels(targets.owner.uid, targets.owner.run)
-    await snapshots.give(context.cluster, context.ref, marks, owned=owned, still_ours=targets.still_ours)
 
 
 async def reclaim(context: CommandContext) -> Outcome:
@@ -117,7 +99,7 @@ async def reclaim(context: CommandContext) -> Outcome:
         for ref in context.all_targets():
             await context.targets().release(ref)
         return Failed("Changed", why)
-    await _set_snapshot_owner(context, owned=False)
+    await set_snapshot_owner(context, owned=False)
     if JOBS in context.plan.makes():
         await jobs.reopen(context.cluster, context.targets().owner)
     return Done()
@@ -137,59 +119,3 @@ async def _changed_since_success(context: CommandContext) -> str:
             if step.state is StepState.DONE and step.snapshot_taken and await targets.saved(ref) is None:
                 return f"the snapshot of step {step.name} for {ref} is gone"
     return ""
-
-
-async def release(context: CommandContext) -> Outcome:
-    """After a success leave its label and keep the snapshots for a while; after anything else delete them.
-
-    Each part is idempotent, because after a crash the whole command is carried out again. The snapshots are deleted last: what an
-    abandoned plan leaves behind is known only from them.
-    """
-    abandoned, succeeded = context.status.phase is Phase.ABANDONED, _has_succeeded(context)
-    keeps_snapshots = succeeded and bool(context.plan.keep_snapshots)
-    if _rolled_back_before_first_step(context):
-        await _outdate_claims(context)
-    if keeps_snapshots:
-        await _set_snapshot_owner(context, owned=True)
-    await _release_claims(context, abandoned=abandoned)
-    left = await residue.residue_of(context) if abandoned else ""
-    if not keeps_snapshots:
-        await _drop_snapshots(context)
-    return Done(message=left)
-
-
-def _has_succeeded(context: CommandContext) -> bool:
-    return context.status.failure is None and context.status.phase not in ENDED
-
-
-def _rolled_back_before_first_step(context: CommandContext) -> bool:
-    none_begun = all(step.state is StepState.PENDING for step in context.status.steps)
-    return context.status.failure is not None and context.status.phase is not Phase.ABANDONED and none_begun
-
-
-async def _release_claims(context: CommandContext, *, abandoned: bool) -> None:
-    # The claims of an abandoned plan are void: where one may not be removed, the others and the snapshots still are.
-    refused, targets = (Denied, Rejected) if abandoned else (), context.targets()
-    if JOBS in context.plan.makes():
-        with suppress(*refused):
-            await jobs.release(context.cluster, targets.owner, abandoned=abandoned)
-    label = _label_to_leave(context)
-    for ref in context.all_targets():
-        with suppress(*refused):
-            await targets.release(ref, label, fenced=not abandoned)
-
-
-def _label_to_leave(context: CommandContext) -> str | None:
-    """The value for the label of a success; empty removes it, None leaves it: after a rollback what it was is true again."""
-    failure = context.status.failure
-    if _has_succeeded(context):
-        return _applied_label(context)
-    rolled_back_success = failure is not None and failure.reason == Reason.ROLLBACK
-    return "" if context.status.phase is Phase.ABANDONED or rolled_back_success else None
-
-
-async def _outdate_claims(context: CommandContext) -> None:
-    """The run was rolled back while it claimed: raise the fence, so that a late claim of a suspended process fails."""
-    for ref in context.all_targets():
-        with suppress(Busy, Foreign, NotFound, Denied, Rejected):
-            await context.targets().claim(ref)

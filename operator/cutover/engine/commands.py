@@ -12,6 +12,7 @@ from cutover.engine import claiming
 from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import enforce
 from cutover.engine.outcomes import outcome_of
+from cutover.engine.releasing import release
 from cutover.errors import Broken, OutsideError, PlanError
 from cutover.plan.permissions import role_command
 from cutover.preflight import accounts
@@ -47,7 +48,7 @@ async def _act(context: CommandContext, command: Command, prefetched: Any) -> Ou
         case Verb.RECLAIM:
             return await claiming.reclaim(context)
         case Verb.RELEASE:
-            return await claiming.release(context)
+            return await release(context)
         case Verb.SWEEP:
             owner = context.targets().owner
             await snapshots.drop_expired(context.cluster, context.ref, owner.uid, owner.run)

@@ -53,7 +53,7 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
     if draft.status.phase is Phase.PENDING:
         return pending(draft, verb)
     if draft.status.reason == Reason.RELEASING:
-        return releasing(draft)
+        return releasing(draft, verb)
     if draft.status.reason == Reason.RECLAIMING:
         return reclaiming(draft, verb)
     # Deletion, abort, failed guards and gates and timeouts come before the current step: its outcome must not move the

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from cutover.errors import Broken
 from cutover.saga.tables import PLAN, STEP, PlanEvent, StepEvent
@@ -23,10 +24,13 @@ from cutover.saga.turn import (
     Rules,
     Turn,
     Verb,
+    Wait,
 )
 from cutover.status.reasons import Reason
 from cutover.status.report import RunTally
 from cutover.status.status import ENDED, Current, Phase, Run, Status, StepState, StepStatus
+
+_FINALIZER_STAYS: Final = "the operator may not remove its finalizer, so a deletion of the plan waits until it may"
 
 
 @dataclass(slots=True)
@@ -158,6 +162,7 @@ class Draft:
     def remove_finalizer(self, *look_again: timedelta | None) -> Turn:
         """Close the turn; our finalizer is removed, if it is present and that was not the last command."""
         if not self.inputs.has_finalizer:
+            self.set(message=self.status.message.partition(f"; {_FINALIZER_STAYS}")[0])
             return self.turn(None, *look_again)
         match self.finalizer_outcome:
             case None:
@@ -166,7 +171,10 @@ class Draft:
                 return self.turn(None, timedelta(seconds=1), *look_again)
             case Again(after=after):
                 return self.turn(None, seconds(after), *look_again)
-            case _:
+            case Wait(message=message) | Failed(message=message) | Pause(message=message):
+                if (why := f"{_FINALIZER_STAYS}: {message}") not in self.status.message:
+                    self.set(message=f"{self.status.message}; {why}")
+                    self.notice("NotReleased", why, warning=True)
                 return self.turn(None, STUCK_EVERY, *look_again)
 
     def turn(self, command: Command | None = None, *look_again: timedelta | None) -> Turn:

@@ -6,14 +6,29 @@ Called by `advance`, and by the modules beside it where a run ends.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from cutover.saga.draft import Draft, fence_if_new_process, seconds
+from cutover.saga.draft import Draft, clock, fence_if_new_process, seconds
 from cutover.saga.tables import TOUCHED, PlanEvent
-from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
+from cutover.saga.turn import (
+    NO_PROGRESS,
+    RELEASE_EVERY,
+    RELEASE_WITHIN,
+    STUCK_EVERY,
+    Again,
+    Command,
+    Done,
+    Failed,
+    Pause,
+    Turn,
+    Verb,
+    Wait,
+)
 from cutover.status.reasons import Reason
 from cutover.status.requests import Answer, RequestVerb
 from cutover.status.status import Failure, Phase, cause_of
+
+_NOT_RELEASED, _NOT_ALL = "NotReleased", "not everything could be released"
 
 
 def release(draft: Draft, message: str) -> Turn:
@@ -22,22 +37,42 @@ def release(draft: Draft, message: str) -> Turn:
     return draft.turn(Command(Verb.RELEASE))
 
 
-def releasing(draft: Draft) -> Turn:
-    """Release the targets, then end. The claims go first: an ended plan must not block another one."""
+def releasing(draft: Draft, verb: RequestVerb | None) -> Turn:
+    """Release the targets, then end; what cannot be released for good is left, with a warning.
+
+    The claims go before the end, so that no ended plan has any. But nothing depends on that: a claim whose plan has ended is void,
+    and snapshots without an owner are deleted when they are no longer needed.
+    """
+    if verb is RequestVerb.ABANDON:
+        return _finish(draft, f"abandon was requested before that; {draft.status.message}")
     match draft.inputs.outcome:
         case None:
             fence_if_new_process(draft)
             return draft.turn(Command(Verb.RELEASE))
         case Done():
             return _finish(draft)
-        case Again(after=after, message=message) if (left := _time_left(draft)) is None or left > timedelta():
+        case Again(after=after, message=message) if (left := _unanswered_left(draft)) > timedelta():
             draft.set(message=message)
             return draft.turn(None, seconds(after), left)
         case Again(message=message) | Wait(message=message) | Failed(message=message) | Pause(message=message):
             if draft.inputs.deleting:  # a claim whose plan is gone is void, so nothing is lost
-                return abandon(draft, Reason.DELETED, f"the targets could not be released: {message}")
-            draft.set(message=message)
-            return draft.turn(None, STUCK_EVERY)
+                return abandon(draft, Reason.DELETED, f"{_NOT_ALL}: {message}")
+            left = RELEASE_WITHIN - (draft.now - _over_since(draft))
+            if left <= timedelta() or isinstance(draft.inputs.outcome, Again):
+                return _finish(draft, message)
+            draft.set(message=f"{_NOT_ALL}, and it is retried until {clock(draft.now + left)}: {message}")
+            return draft.turn(None, min(RELEASE_EVERY, left))
+
+
+def _over_since(draft: Draft) -> datetime:
+    """When the last step was done or undone."""
+    return max([draft.run.started_at, *(s.finished_at for s in draft.status.steps if s.finished_at is not None)])
+
+
+def _unanswered_left(draft: Draft) -> timedelta:
+    """How long the release may still get no answer."""
+    left = _time_left(draft)
+    return NO_PROGRESS - (draft.now - _over_since(draft)) if left is None else left
 
 
 def _time_left(draft: Draft) -> timedelta | None:
@@ -51,19 +86,21 @@ def _time_left(draft: Draft) -> timedelta | None:
     return NO_PROGRESS - (draft.now - max([draft.inputs.deleted_at, *over]))
 
 
-def _finish(draft: Draft) -> Turn:
-    failure = draft.status.failure
+def _finish(draft: Draft, unreleased: str = "") -> Turn:
+    failure, rest = draft.status.failure, f"; {_NOT_ALL}: {unreleased}" if unreleased else ""
     if failure is None:
         count = len(draft.status.steps)
         message = f"all {count} steps are done" if count > 1 else "the step is done"
-        draft.plan_event(PlanEvent.FINISH, Reason.COMPLETED, message)
+        draft.plan_event(PlanEvent.FINISH, Reason.COMPLETED, f"{message}{rest}")
         if draft.rules.keep_snapshots and any(rule.undoes for rule in draft.rules.steps):
             draft.set_run(keep_until=draft.now + draft.rules.keep_snapshots)
         draft.notice("Succeeded", message)
     else:
         message = f"rolled back{cause_of(failure)}; all changes were undone"
-        draft.plan_event(PlanEvent.FINISH, failure.reason, message)
+        draft.plan_event(PlanEvent.FINISH, failure.reason, f"{message}{rest}")
         draft.notice("RolledBack", message, warning=True)
+    if unreleased:
+        draft.notice(_NOT_RELEASED, f"the run has ended, but {_NOT_ALL}: {unreleased}", warning=True)
     return draft.remove_finalizer()
 
 
@@ -118,16 +155,32 @@ def _release_abandoned(draft: Draft) -> Turn:
     match draft.inputs.outcome:
         case None:
             return draft.turn(Command(Verb.RELEASE))
-        case Again(after=after) if (left := _time_left(draft)) is None or left > timedelta():
+        case Again(after=after) if (left := _abandoned_left(draft, NO_PROGRESS)) > timedelta():
             return draft.turn(None, seconds(after), left)
-        case Wait() | Failed() | Pause() if not draft.inputs.deleting:
-            return draft.turn(None, STUCK_EVERY)
+        case Wait() | Failed() | Pause() if (left := _abandoned_left(draft, RELEASE_WITHIN)) > timedelta():
+            return draft.turn(None, min(RELEASE_EVERY, left))
+        case Again(message=message) | Wait(message=message) | Failed(message=message) | Pause(message=message):
+            return _ended_with(draft, _NOT_RELEASED, f"{_NOT_ALL}: {message}")
         case Done(message=residue) if residue:
-            draft.set(message=f"{draft.status.message}; {residue}")
-            draft.notice("Left", residue, warning=True)
-            return draft.remove_finalizer()
+            return _ended_with(draft, "Left", residue)
         case _:
             return draft.remove_finalizer()
+
+
+def _ended_with(draft: Draft, reason: str, what: str) -> Turn:
+    """Say once what is left: where the finalizer may not be removed either, all of this comes again."""
+    if what not in draft.status.message:
+        draft.set(message=f"{draft.status.message}; {what}")
+        draft.notice(reason, what, warning=True)
+    return draft.remove_finalizer()
+
+
+def _abandoned_left(draft: Draft, within: timedelta) -> timedelta:
+    """How long the release of an abandoned plan may still take; a deleted one is not kept for a refusal."""
+    if draft.inputs.deleting:
+        left = _time_left(draft)
+        return left if left is not None and within is NO_PROGRESS else timedelta()
+    return within - (draft.now - (draft.run.finished_at or draft.now))
 
 
 # --- a rollback after a success ---------------------------------------------------------------------------------------

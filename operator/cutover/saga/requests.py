@@ -19,6 +19,9 @@ from cutover.status.status import ENDED, Phase, Status, StepState
 
 _STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "gates_skipped"}
 """Verbs that are saved with the current stage, so that no later request undoes them; of all others one is done in a turn."""
+_RELEASING: Final = (
+    "the run is over and releases its targets; it ends by itself within minutes, and abandon ends it at once"
+)
 _BEING_DELETED: Final = "the plan is being deleted; create it again to start a new run"
 
 
@@ -82,7 +85,7 @@ def _refusal(draft: Draft, request: Request) -> str:
     if status.phase in ENDED:
         return _after_the_end(draft, request.verb)
     if status.reason == Reason.RELEASING:
-        return "the run has ended and is releasing its targets"
+        return "" if request.verb is RequestVerb.ABANDON else _RELEASING
     return _WHILE_ACTIVE[request.verb](draft, request)
 
 

@@ -1,0 +1,146 @@
+"""The command after the last step: release the targets, the Jobs and the snapshots of a run.
+
+Called by `commands.py`. Nothing that may not be released keeps the rest: what is refused is collected, and the saga decides how long to try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from cutover.engine import residue
+from cutover.engine.command_context import CommandContext
+from cutover.errors import Denied, NotFound, OutsideError, Rejected
+from cutover.objects import jobs
+from cutover.ports import APPLIED_LABEL, FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, Ref
+from cutover.preflight import accounts
+from cutover.saga.turn import Done, Outcome, Wait
+from cutover.status.reasons import Reason
+from cutover.status.status import ENDED, Phase, StepState
+from cutover.targets import snapshots
+from cutover.targets.claims import Busy
+from cutover.targets.fields import Foreign
+
+
+async def release(context: CommandContext) -> Outcome:
+    """After a success leave its label and keep the snapshots for a while; after anything else delete them.
+
+    Each part is idempotent, because after a crash the whole command is carried out again. The snapshots are deleted last: what an
+    abandoned plan leaves behind is known only from them.
+    """
+    abandoned, keeps_snapshots = context.status.phase is Phase.ABANDONED, _keeps_snapshots(context)
+    if _rolled_back_before_first_step(context):
+        await _outdate_claims(context)
+    of_snapshots = list[OutsideError]()
+    if keeps_snapshots:
+        with _collecting(of_snapshots):
+            await set_snapshot_owner(context, owned=True)
+    problems = await _release_claims(context, abandoned=abandoned)
+    left = await residue.residue_of(context) if abandoned else ""
+    if not keeps_snapshots:
+        with _collecting(of_snapshots):
+            await _drop_snapshots(context)
+    problems += [_snapshots_left(context, str(error), kept=keeps_snapshots) for error in of_snapshots]
+    return Wait("NotReleased", "; ".join((*([left] if left else ()), *problems))) if problems else Done(message=left)
+
+
+@contextmanager
+def _collecting(errors: list[OutsideError]) -> Iterator[None]:
+    """Keep what is refused, so that the rest is still released."""
+    try:
+        yield
+    except (Denied, Rejected) as error:
+        errors.append(error)
+
+
+def _has_succeeded(context: CommandContext) -> bool:
+    return context.status.failure is None and context.status.phase not in ENDED
+
+
+def _keeps_snapshots(context: CommandContext) -> bool:
+    return _has_succeeded(context) and bool(context.plan.keep_snapshots)
+
+
+def _rolled_back_before_first_step(context: CommandContext) -> bool:
+    none_begun = all(step.state is StepState.PENDING for step in context.status.steps)
+    return context.status.failure is not None and context.status.phase is not Phase.ABANDONED and none_begun
+
+
+async def _outdate_claims(context: CommandContext) -> None:
+    """The run was rolled back while it claimed: raise the fence, so that a late claim of a suspended process fails."""
+    for ref in context.all_targets():
+        with suppress(Busy, Foreign, NotFound, Denied, Rejected):
+            await context.targets().claim(ref)
+
+
+async def _release_claims(context: CommandContext, *, abandoned: bool) -> list[str]:
+    """Release the Jobs and all targets; what could not be released, in sentences."""
+    targets, label = context.targets(), _label_to_leave(context)
+    of_jobs, of_claims, kept = list[OutsideError](), list[OutsideError](), list[Ref]()
+    if JOBS in context.plan.makes():
+        with _collecting(of_jobs):
+            await jobs.release(context.cluster, targets.owner, abandoned=abandoned)
+    for ref in context.all_targets():
+        before = len(of_claims)
+        with _collecting(of_claims):
+            await targets.release(ref, label, fenced=not abandoned)
+        kept += [ref] * (len(of_claims) - before)
+    if abandoned:  # its claims are void already, so it is not kept active for them
+        return []
+    said = [_jobs_left(context, await _why(context, error)) for error in of_jobs]
+    return said + ([_claims_left(kept, await _why(context, of_claims[0]), label)] if kept else [])
+
+
+def _label_to_leave(context: CommandContext) -> str | None:
+    """The value for the label of a success; empty removes it, None leaves it: after a rollback what it was is true again."""
+    failure = context.status.failure
+    if _has_succeeded(context):
+        return applied_label(context)
+    rolled_back_success = failure is not None and failure.reason == Reason.ROLLBACK
+    return "" if context.status.phase is Phase.ABANDONED or rolled_back_success else None
+
+
+def applied_label(context: CommandContext) -> str:
+    """What the label of a success is for this run."""
+    return context.status.run.spec_hash[:32] if context.status.run else ""
+
+
+async def set_snapshot_owner(context: CommandContext, *, owned: bool) -> None:
+    """Make the plan the owner of its snapshots once it has ended, or no longer."""
+    targets = context.targets()
+    marks = snapshots.labels(targets.owner.uid, targets.owner.run)
+    await snapshots.give(context.cluster, context.ref, marks, owned=owned, still_ours=targets.still_ours)
+
+
+async def _drop_snapshots(context: CommandContext) -> None:
+    owner = context.targets().owner
+    await snapshots.drop(context.cluster, owner.namespace, owner.uid, owner.run)
+
+
+# --- what could not be released ---------------------------------------------------------------------------------------
+
+
+async def _why(context: CommandContext, error: OutsideError) -> str:
+    return str(await accounts.explained(context.plan, context.ref, context.cluster, error))
+
+
+def _claims_left(kept: Sequence[Ref], why: str, label: str | None) -> str:
+    objects = " ".join(f"{ref.resource.plural}.{ref.resource.group}".rstrip(".") + f"/{ref.name}" for ref in kept)
+    change = f" {APPLIED_LABEL}={label} --overwrite" if label else ""
+    return (
+        f"{', '.join(map(str, kept))}: {why}; a claim is void once its plan has ended; to remove its labels: "
+        f"kubectl label {objects} -n {kept[0].namespace} {PLAN_LABEL}- {FENCE_LABEL}-{change}"
+    )
+
+
+def _jobs_left(context: CommandContext, why: str) -> str:
+    owner = context.targets().owner
+    return f"Jobs: {why}; to delete them: kubectl delete jobs -n {owner.namespace} -l {MADE_LABEL}={owner.uid}"
+
+
+def _snapshots_left(context: CommandContext, why: str, *, kept: bool) -> str:
+    owner = context.targets().owner
+    if kept:
+        return f"snapshots: {why}; they are deleted after spec.keepSnapshots, or with the plan, all the same"
+    picked = ",".join(f"{key}={value}" for key, value in snapshots.labels(owner.uid, owner.run).items())
+    return f"snapshots: {why}; to delete them: kubectl delete controllerrevisions -n {owner.namespace} -l {picked}"

@@ -1,0 +1,166 @@
+"""The release of a run that is over: whatever right is lost for it, the run ends, and says what is left."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cutover.errors import Denied, OutsideError, Rejected, Unavailable
+from cutover.ports import APPLIED_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS
+from cutover.status.requests import Answer, RequestVerb
+from cutover.status.status import ENDED, Phase
+from cutover.testing.controllers import react
+from engine.test_end_of_run import asked, marks_off, refuse
+from support.fakes.shop import V1, V2, plan, shop
+from support.fakes.simulation import Simulation
+
+TWO = """
+steps:
+  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 1}}
+"""
+RELABEL = "kubectl label deployments.apps/shop-v2 -n shop cutover.dev/plan- cutover.dev/fence-"
+
+
+def warnings(run: Simulation) -> list[str]:
+    return [notice.message for notice in run.recorder.notices if notice.reason == "NotReleased" and notice.warning]
+
+
+async def ends(run: Simulation, within: timedelta) -> None:
+    """Take turns when they are due, until the run has ended and its finalizer is off."""
+    begin = run.clock.now()
+    for _ in range(1000):
+        after = await run.turn()
+        if run.phase in ENDED and not run.bound:
+            break
+        if not react(run.cluster):
+            run.clock.pass_time(after or timedelta(seconds=1))
+    assert run.phase in ENDED
+    assert not run.bound
+    assert run.clock.now() - begin <= within
+
+
+@pytest.mark.parametrize("end", [Phase.SUCCEEDED, Phase.ROLLED_BACK])
+@pytest.mark.parametrize("error", [Denied("no"), Rejected("a policy says no")])
+async def test_targets_that_may_not_be_released_do_not_keep_the_run(end: Phase, error: OutsideError) -> None:
+    run = await asked()
+    tries = refuse(run, error, V2, marks_off)
+    run.request(*((RequestVerb.APPROVE, "ok") if end is Phase.SUCCEEDED else (RequestVerb.ABORT,)))
+    await ends(run, timedelta(minutes=3))
+    assert run.phase is end
+    assert 2 <= len(tries) <= 20
+    (told,) = warnings(run)
+    assert (
+        f"Deployment shop-v2: {error}; a claim is void once its plan has ended; to remove its labels: {RELABEL}" in told
+    )
+    assert RELABEL in run.status.message
+    assert (f"{APPLIED_LABEL}=" in told) is (end is Phase.SUCCEEDED)
+
+
+async def test_a_right_that_comes_back_in_time_is_used() -> None:
+    run = await asked()
+    run.cluster.denied.add(("patch", V2))
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: "not everything could be released" in run.status.message)
+    assert run.phase is Phase.RUNNING
+    assert "kubectl cutover role shop-v2 -n shop | kubectl apply -f -" in run.status.message
+    run.cluster.denied.clear()
+    assert await run.run() is Phase.SUCCEEDED
+    assert warnings(run) == []
+    assert run.leftovers() == []
+
+
+async def test_one_target_that_may_not_be_released_keeps_no_other() -> None:
+    run = Simulation(plan(f"{TWO}  - {{name: new, deploy: {{workload: {{name: shop-v2}}, replicas: 3}}}}\n"), put=shop)
+    refuse(run, Denied("no"), V1, marks_off)
+    await run.until(lambda: run.status.reason == "Releasing")
+    await ends(run, timedelta(minutes=3))
+    assert run.phase is Phase.SUCCEEDED
+    assert PLAN_LABEL in run.cluster.objects[V1]["metadata"]["labels"]
+    assert PLAN_LABEL not in run.cluster.objects[V2]["metadata"]["labels"]
+    assert APPLIED_LABEL in run.cluster.objects[V2]["metadata"]["labels"]
+
+
+async def test_snapshots_that_may_get_no_owner_do_not_keep_the_run() -> None:
+    """As where the admission plugin OwnerReferencesPermissionEnforcement is on and the operator may not delete them."""
+    run = await asked()
+    for ref in [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS]:
+        run.cluster.denied.add(("patch", ref))
+    run.request(RequestVerb.APPROVE, "ok")
+    await ends(run, timedelta(minutes=3))
+    assert run.phase is Phase.SUCCEEDED
+    (told,) = warnings(run)
+    assert "snapshots: " in told
+    assert "they are deleted after spec.keepSnapshots, or with the plan, all the same" in told
+    assert PLAN_LABEL not in run.cluster.objects[V2]["metadata"]["labels"]
+    run.request(RequestVerb.ROLLBACK)
+    run.cluster.denied.clear()
+    await run.until(lambda: run.phase is Phase.ROLLED_BACK)
+
+
+async def test_snapshots_that_may_not_be_deleted_do_not_keep_an_abandoned_plan() -> None:
+    run = await asked()
+
+    async def refused(*_: Any) -> None:
+        raise Denied("no deletecollection")
+
+    run.cluster.delete_all = refused  # type: ignore[assignment]
+    run.request(RequestVerb.ABANDON)
+    await ends(run, timedelta(minutes=3))
+    assert run.phase is Phase.ABANDONED
+    (told,) = warnings(run)
+    assert "snapshots: no deletecollection; to delete them: kubectl delete controllerrevisions -n shop -l" in told
+
+
+async def test_no_answer_is_waited_for_longer_and_not_for_ever() -> None:
+    """The admission webhook of a target's kind is down: the server says 500 to each write of it."""
+    run = await asked()
+    refuse(run, Unavailable("failed calling webhook"), V2, marks_off)
+    run.request(RequestVerb.APPROVE, "ok")
+    await ends(run, timedelta(minutes=11))
+    assert run.phase is Phase.SUCCEEDED
+    (told,) = warnings(run)
+    assert "failed calling webhook" in told
+
+
+async def test_the_next_plan_takes_over_a_claim_that_was_left() -> None:
+    run = await asked()
+    refuse(run, Denied("no"), V2, marks_off)
+    run.request(RequestVerb.ABORT)
+    await ends(run, timedelta(minutes=3))
+    other = plan("steps: [{name: deploy, deploy: {workload: {name: shop-v2}, replicas: 5}}]")
+    other["metadata"] |= {"name": "next", "uid": "uid-of-the-next"}
+    run.plan = run.cluster.put(PLANS, other)
+    run.cluster.objects[run.plan]["status"] = {"observedGeneration": -1}
+    await run.until(lambda: run.status.reason == "Progressing")
+    assert run.cluster.objects[V2]["metadata"]["labels"][PLAN_LABEL] == "uid-of-the-next"
+
+
+async def test_abort_and_abandon_are_answered_while_it_releases() -> None:
+    run = await asked()
+    refuse(run, Denied("no"), V2, marks_off)
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: "not everything could be released" in run.status.message)
+    run.request(RequestVerb.ABORT)
+    await run.turn()
+    answers = {record.verb: record for record in run.status.requests}
+    assert answers[RequestVerb.ABORT].answer is Answer.REJECTED
+    assert "abandon ends it at once" in answers[RequestVerb.ABORT].message
+    run.request(RequestVerb.ABANDON)
+    await ends(run, timedelta(seconds=5))
+    assert run.phase is Phase.SUCCEEDED
+    (told,) = warnings(run)
+    assert RELABEL in told
+
+
+async def test_a_finalizer_that_may_not_be_removed_is_reported_once() -> None:
+    run = await asked()
+    refuse(run, Denied("no patch"), run.plan, lambda one: one["path"] == "/metadata/finalizers")
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: run.phase is Phase.SUCCEEDED)
+    for _ in range(5):
+        run.clock.pass_time(await run.turn() or timedelta(minutes=1))
+    assert run.phase is Phase.SUCCEEDED
+    (told,) = warnings(run)
+    assert told == "the operator may not remove its finalizer, so a deletion of the plan waits until it may: no patch"
