@@ -33,7 +33,7 @@ def grant(shop: Shop, status: Status) -> list[dict[str, Any]]:
 def test_a_rollout_gives_its_pods_no_account_that_the_plan_may_not_use(shop: Shop, field: str) -> None:
     accounts = f"/api/v1/namespaces/{shop.namespace}/serviceaccounts"
     shop.api.create(accounts, {"metadata": {"name": "admin", "labels": {"cutover.dev/migrator": "true"}}})
-    patch = f"{{template: {{spec: {{{field}: admin}}}}}}"
+    patch = f"'{{template: {{spec: {{{field}: admin}}}}}}'"
     shop.apply(f"startDeadline: 1m\nsteps: [{{name: one, deploy: {{workload: {{name: shop-v2}}, patch: {patch}}}}}]")
     status = shop.until(lambda s: s.phase is Phase.PENDING and GRANT in s.message)
     assert "ServiceAccount migrator is not allowed to use ServiceAccount admin" in status.message

@@ -16,9 +16,9 @@ from support.fakes.shop import NAMESPACE, V2, plan, shop
 from support.fakes.simulation import Simulation
 
 _POD = "{serviceAccountName: admin, containers: [{name: t, image: x}]}"
-_TEMPLATE = f"{{spec: {{template: {{spec: {_POD}}}}}}}"
-_OWN = "{spec: {template: {spec: {containers: [{name: t, image: x}]}}}}"
-DEPLOY = "deploy: {{workload: {{name: shop-v2}}, patch: {{template: {}}}}}"
+_TEMPLATE = f"'{{spec: {{template: {{spec: {_POD}}}}}}}'"
+_OWN = "'{spec: {template: {spec: {containers: [{name: t, image: x}]}}}}'"
+DEPLOY = "deploy: {{workload: {{name: shop-v2}}, patch: '{{template: {}}}'}}"
 BRINGS = {
     "deploy": DEPLOY.format("{spec: {serviceAccountName: admin}}"),
     "deploy, by the old name of the field": DEPLOY.format("{spec: {serviceAccount: admin}}"),

@@ -11,6 +11,7 @@ from cutover.engine.command_context import CommandContext
 from cutover.errors import Conflict, Denied, NotFound, Rejected
 from cutover.field_path import Change, overlap, stand
 from cutover.ports import PLAN_LABEL, Ref
+from cutover.preflight import accounts
 from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import Done, Failed, Outcome, Pause
 from cutover.status.status import StepState
@@ -48,7 +49,8 @@ async def target_problem(context: CommandContext) -> Failed | Pause | None:
                 "ClaimLost", f"the label {PLAN_LABEL} was removed from {ref}, and {foreign}; fix it and resume"
             )
         except (Denied, Rejected) as refused:
-            return Pause("ClaimLost", f"{ref} cannot be claimed again: {refused}")
+            why = await accounts.explained(context.plan, context.ref, context.cluster, refused)
+            return Pause("ClaimLost", f"{ref} cannot be claimed again: {why}")
         except Conflict:
             continue  # another write is in progress; its event starts the next turn
     return None
