@@ -238,7 +238,9 @@ def leaves() -> list[Leaf]:
 
 def _leaf(path: Path) -> Leaf:
     """A good plan that has this field. A field of a new kind of step or gate has none until `CARRIERS` has one more plan."""
-    for put in (_same, *(functools.partial(_other, value) for value in _samples(_at(schema(), path)))):
+    others = (functools.partial(_other, value) for value in _samples(_at(schema(), path)))
+    ways: tuple[Callable[[Any, Path], Any], ...] = (_same, *others)
+    for put in ways:
         for spec in carriers():
             changed = put(spec, path)
             if changed is not None and _good(changed):

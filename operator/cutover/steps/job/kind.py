@@ -65,9 +65,7 @@ class Job(CreatedJobs):
         if body is None and not uid:
             body = await self._make(context, name, template)
         elif body is not None and not uid and not await self._is_ours(context, body, template):
-            or_else = f", or CronJob {self.cron_job} has changed since" if self.cron_job else ""
-            who = f"there is a Job {name} that this plan has not created{or_else}"
-            return Failed("NameTaken", f"{who}; find out who did, and delete it")
+            return self._taken(name)
         if body is None or (uid and _short_uid(body) != uid):
             return self._vanished(context, name, before)
         state = state_of(body)
@@ -91,6 +89,12 @@ class Job(CreatedJobs):
             message = f"Job {name} failed ({state.failed}): {ended.message}; {jobs.logs(context.namespace, name)}"
             return Failed("JobFailed", message)
         return await self._running(context, state)
+
+    def _taken(self, name: str) -> Outcome:
+        """A Job of that name that is not what this step creates."""
+        or_else = f", or CronJob {self.cron_job} has changed since" if self.cron_job else ""
+        who = f"there is a Job {name} that this plan has not created{or_else}"
+        return Failed("NameTaken", f"{who}; find out who did, and delete it")
 
     def _vanished(self, context: StepContext, name: str, before: str) -> Outcome:
         """A Job whose uid was saved and that does not exist any more."""
