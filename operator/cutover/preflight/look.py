@@ -54,6 +54,9 @@ class _Asking:
     async def get(self, ref: Ref) -> Json:
         return await self._ask(ref, partial(self._reader.get, ref))
 
+    async def read_as(self, ref: Ref, account: str) -> Json:
+        return await self._ask(("read as", ref, account), partial(self._reader.read_as, ref, account))
+
     async def list(
         self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
     ) -> Sequence[Json]:
