@@ -61,7 +61,7 @@ steps:
   - name: roll
     deploy:
       workload: {name: shop}
-      patch:
+      patch: |
         template:
           spec:
             serviceAccount: A/B
@@ -69,8 +69,8 @@ steps:
             containers: [{name: app, env: [{name: MODE, valueFrom: {configMapKeyRef: {name: ../x, key: y}}}]}]
   - name: seed
     job:
-      template: {spec: {template: {spec: {priorityClassName: a/b, containers: [{name: app, image: x}]}}}}
-      undo: {spec: {template: {spec: {serviceAccountName: c/d, containers: [{name: app, image: x}]}}}}
+      template: '{spec: {template: {spec: {priorityClassName: a/b, containers: [{name: app, image: x}]}}}}'
+      undo: '{spec: {template: {spec: {serviceAccountName: c/d, containers: [{name: app, image: x}]}}}}'
 """)
     with pytest.raises(PlanError) as caught:
         parse(spec)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ Path = tuple[str, ...]
 ITEM, VALUE, KEY = "[]", "{}", "{key}"
 """In a path: an item of a list, a value of a map, and a key of a map."""
 
+_GONE: Final = object()
 MARKER: Final = "qz7"
 """In each hostile value that could be a part of an address, so that it is found in a log."""
 HOSTILE: Final[tuple[Any, ...]] = (
@@ -159,6 +161,7 @@ _STEPS: Final = (
     "flags: {configMap: flags, set: {COLOUR: green}, reload: [{name: shop-v1}], leave: [{name: shop-v2}]}",
     f"job: {{template: {_JOB}, undo: {_JOB}}}",
     f"job: {{template: {_JOB}, changesNothing: true}}",
+    "job: {cronJob: seed, serviceAccountName: migrator, changesNothing: true}",
     *(f"check: {{for: 1s}}, gates: [{{name: b, {gate}}}]" for gate in _GATES),
     "approve: {message: go}",
     "notify: {provider: chat, message: hello, undo: bye}",
@@ -237,25 +240,27 @@ def leaves() -> list[Leaf]:
 
 
 def _leaf(path: Path) -> Leaf:
-    """A good plan that has this field. A field of a new kind of step or gate has none until `CARRIERS` has one more plan."""
-    others = (functools.partial(_other, value) for value in _samples(_at(schema(), path)))
-    ways: tuple[Callable[[Any, Path], Any], ...] = (_same, *others)
-    for put in ways:
-        for spec in carriers():
-            changed = put(spec, path)
-            if changed is not None and _good(changed):
-                return Leaf(path, changed, functools.partial(_put, changed, schema(), path))
+    """A good plan that has this field: one that has it, or can have it too, or instead of another field beside it."""
+    for changed in itertools.chain(_with(path), _added(path)):
+        if _good(changed):
+            return Leaf(path, changed, functools.partial(_put, changed, schema(), path))
     raise AssertionError(
         f"no plan of CARRIERS has {'.'.join(path)}, nor can it be added to one: add a plan that has it"
     )
 
 
-def _same(spec: Any, path: Path) -> Any:
-    return spec if _value(spec, path) is not None else None
+def _with(path: Path) -> Iterator[dict[str, Any]]:
+    return (spec for spec in carriers() if _value(spec, path) is not None)
 
 
-def _other(value: Any, spec: Any, path: Path) -> Any:
-    return _put(spec, schema(), path, value)
+def _added(path: Path) -> Iterator[dict[str, Any]]:
+    """Plans to which the field is added; its values are those that its own schema allows."""
+    *above, last = path
+    for value, spec in itertools.product(_samples(_at(schema(), path)), carriers()):
+        beside = _value(spec, tuple(above))
+        yield _put(spec, schema(), path, value)
+        for key in beside if isinstance(beside, dict) and last not in (KEY, VALUE) else ():
+            yield _put(_put(spec, schema(), (*above, key), _GONE), schema(), path, value)
 
 
 def _below(leaf: Leaf, document: Any, inner: Path) -> Leaf:
@@ -342,7 +347,8 @@ def _put(node: Any, of: Any, path: Path, value: Any) -> Any:
     for key in of.get("required", ()):
         if key not in fields and key != part:
             fields[key] = _samples(of["properties"][key])[0]
-    return fields | {part: _put(fields.get(part), of["properties"][part], rest, value)}
+    fields[part] = _put(fields.get(part), of["properties"][part], rest, value)
+    return {key: below for key, below in fields.items() if below is not _GONE}
 
 
 def _fitting(node: Any, of: Any) -> Any:
