@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-_GAP: Final = timedelta(milliseconds=20)
-_AT_ONCE: Final = 100
+_GAP: Final = timedelta(milliseconds=40)
+_AT_ONCE: Final = 50
 
 
 class Pace:
-    """Hands out moments for samples: 50 a second for long, 100 at once after a rest.
+    """Hands out moments for samples: 25 a second for long, 50 at once after a rest.
 
     The gates of one namespace could otherwise keep the operator, the API server and the provider busy for themselves. Those of many
     plans are taken later than their interval says; none is left out.
