@@ -115,3 +115,16 @@ async def test_what_costs_much_is_looked_at_less_often() -> None:
     assert 30 * 16 * 0.05 <= await _pause_of(_vast(30, alike=False)) < 30
     assert await _pause_of(_vast(63, alike=False)) < 60
     assert await _pause_of(_vast(63, alike=True)) == 5, "the server is asked about equal Jobs once"
+
+
+async def test_a_plan_that_is_woken_all_the_time_is_not_looked_at_all_the_time() -> None:
+    run = Simulation(plan(_vast(30, alike=False)), put=shop)
+    await run.turn()
+    looked = run.switch.calls
+    for _ in range(10):
+        run.clock.pass_time(timedelta(seconds=1))
+        await run.turn()
+    assert run.switch.calls - looked < 20
+    run.clock.pass_time(timedelta(seconds=30))
+    await run.turn()
+    assert run.switch.calls - looked > 30 * 16

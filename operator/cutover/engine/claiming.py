@@ -6,6 +6,7 @@ Called by `commands.py`. Errors are left to it; only what all-or-none needs is c
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import written_fields
@@ -25,7 +26,17 @@ from cutover.targets.finalizer import set_finalizer
 
 async def examine(context: CommandContext) -> Outcome:
     """Find everything that is missing; when nothing is, add the finalizer."""
+    rests = context.run_cache.look_after
+    if rests is not None and context.now < rests:
+        return Again((rests - context.now).total_seconds(), "")
     cost = Look(context.cluster)
+    outcome = await _examine(context, cost)
+    if not isinstance(outcome, Done):
+        context.run_cache.look_after = context.now + timedelta(seconds=cost.pause)
+    return outcome
+
+
+async def _examine(context: CommandContext, cost: Look[Cluster]) -> Outcome:
     look = replace(context, cluster=cost.reader)
     # First: a spec that has been applied already needs no account and no permissions any more.
     if await _already_applied(context, look.cluster):

@@ -24,11 +24,16 @@ from cutover.targets.targets import Targets
 
 @dataclass(slots=True)
 class RunCache:
-    """What this process remembers of one run: nothing that could not be read again."""
+    """What this process remembers of one run: nothing that could not be read again.
+
+    Attributes:
+        look_after: when preflight may look again, no matter what wakes the plan before.
+    """
 
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     kinds: dict[str, Any] = field(default_factory=dict)
     account_checked: set[tuple[int, Verb]] = field(default_factory=set)
+    look_after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
