@@ -70,6 +70,18 @@ async def test_a_receiver_of_html_gets_text_and_no_markup_of_a_plan(chat: Receiv
     assert "&lt;a" in text
 
 
+@pytest.mark.parametrize(("query", "problem"), [("", "1 of 1 receivers did not accept it"), ("&redirect=yes", "")])
+async def test_a_redirect_is_followed_only_where_the_url_says_so(
+    chat: Receiver, tmp_path: Path, query: str, problem: str
+) -> None:
+    with receiver() as other:
+        chat.code, chat.elsewhere = 307, f"http://127.0.0.1:{other.port}/"
+        file = written(tmp_path / "chat", chat.url + query)
+        async with sending(chat=file) as (sender, _):
+            assert await over(sender.post("chat", Message("t", "m"), 30)) == [problem]
+        assert other.came == ([] if problem else [("t", "m")])
+
+
 @pytest.mark.parametrize(("code", "tries"), [(500, 3), (404, 3)])
 async def test_one_that_refuses_is_tried_a_few_times(chat: Receiver, tmp_path: Path, code: int, tries: int) -> None:
     chat.code = code

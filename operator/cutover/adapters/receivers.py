@@ -12,12 +12,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import apprise
 
 from cutover.ports import Message
 
 logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its messages may quote a URL or an answer
+
+# A message goes to the server that the administrator named, and to no other that this one names; `?redirect=yes` in the URL allows it.
+_ASSET: Final = apprise.AppriseAsset(http_redirects=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def _accepts(url: str, message: Message) -> bool | None:
     # Plain text: without it apprise takes the text for what the receiver shows, and a plan could put links into a mail in HTML.
     how = {"notify_type": apprise.NotifyType(message.tone), "body_format": apprise.NotifyFormat.TEXT}
     try:
-        receiver = apprise.Apprise.instantiate(url)
+        receiver = apprise.Apprise.instantiate(url, asset=_ASSET)
         return None if receiver is None else bool(receiver.notify(body=message.text, title=message.title, **how))
     except Exception:  # noqa: BLE001 -- any of a hundred plugins may raise anything; its text may quote the URL
         return False

@@ -18,11 +18,13 @@ class Receiver(HttpServer):
 
     Attributes:
         code: what it answers; 0 is nothing, as long as it runs.
+        elsewhere: where it sends those who ask, with a code that does so.
         came: titles and texts of what was posted, in order, those that were not taken included.
     """
 
     def __init__(self) -> None:
         self.code, self.came = 200, list[tuple[str, str]]()
+        self.elsewhere = ""
         self._over = threading.Event()
         receiver = self
 
@@ -33,7 +35,7 @@ class Receiver(HttpServer):
                 if not receiver.code:
                     receiver._over.wait()
                     return
-                self.reply(b"", receiver.code)
+                self.reply(b"", receiver.code, **({"Location": receiver.elsewhere} if receiver.elsewhere else {}))
 
         super().__init__(Handler)
         self.url = f"json://user:s3cret@127.0.0.1:{self.port}/hook?rto=2&cto=2"
