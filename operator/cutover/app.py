@@ -167,9 +167,8 @@ class Operator:
         )
 
     def _phase(self, ref: Ref) -> str:
-        body = self.cluster.seen(ref)
-        phase: str = ((body or {}).get("status") or {}).get("phase", "")
-        return phase
+        known = self.cluster.known(ref)
+        return known.phase if known else ""
 
     # --- events -------------------------------------------------------------------------------------------------------
 

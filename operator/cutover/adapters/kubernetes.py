@@ -12,7 +12,7 @@ from typing import Final
 
 from cutover import names
 from cutover.adapters.api_client import ApiClient
-from cutover.adapters.object_cache import ObjectCache
+from cutover.adapters.object_cache import Known, ObjectCache
 from cutover.adapters.transport import Transport
 from cutover.errors import Conflict, Denied, NotFound, Unavailable
 from cutover.field_path import Json, Operation
@@ -44,6 +44,10 @@ class Kubernetes:
         """Take in an event of a stream; whether it is news."""
         return self._cache.note(ref, body, deleted=deleted)
 
+    def holds(self, ref: Ref, body: Json) -> bool:
+        """Whether it is this very document that is kept of an object."""
+        return self._cache.holds(ref, body)
+
     def seen(self, ref: Ref) -> Json | None:
         """The newest body of a streamed object."""
         return self._cache.get(ref)
@@ -52,7 +56,11 @@ class Kubernetes:
         """All plans that are known."""
         return self._cache.refs(PLANS)
 
-    def known(self, resource: Resource) -> Mapping[Ref, Json]:
+    def known(self, ref: Ref) -> Known | None:
+        """What is known of an object at least, be it streamed only for somebody's label."""
+        return self._cache.known(ref)
+
+    def all_known(self, resource: Resource) -> Mapping[Ref, Known]:
         """All that is known of one kind, as of now."""
         return self._cache.of(resource)
 

@@ -33,14 +33,14 @@ async def written_fields(context: CommandContext, ref: Ref) -> list[Change]:
 async def target_problem(context: CommandContext) -> Failed | Pause | None:
     """Whether a target is gone, or our labels were removed from it; claims it again when nothing else was changed.
 
-    Reads only targets that are not streamed as claimed. Raises Unavailable.
+    Reads only targets that are not streamed as claimed, or not known to this process yet. Raises Unavailable.
     """
     uid = context.body["metadata"]["uid"]
     for ref in context.all_targets():
-        seen = context.cluster.seen(ref)
-        if seen is not None and (seen["metadata"].get("labels") or {}).get(PLAN_LABEL) == uid:
-            continue
         try:
+            body = context.cluster.seen(ref) or await context.cluster.get(ref)
+            if (body["metadata"].get("labels") or {}).get(PLAN_LABEL) == uid:
+                continue
             await context.targets().claim_again(ref, await written_fields(context, ref))
         except NotFound:
             return Failed("TargetGone", f"{ref} is gone")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
 from pydantic import Field, field_validator
 
-from cutover.errors import Conflict, Denied, OutsideError, Problem, Rejected
+from cutover.errors import Conflict, Denied, NotFound, OutsideError, Problem, Rejected
 from cutover.field_path import Json
 from cutover.gates.base import GateContext, Pending, Source
 from cutover.gates.verdict import Measurement
@@ -98,11 +99,12 @@ class Job(Source):
 
     async def cancel(self, context: GateContext, pending: Pending) -> None:
         """Delete the Job."""
-        owner = context.owner
-        body = context.cluster.seen(Ref(JOBS, context.namespace, pending.token)) if pending.token else None
-        if owner is not None and body is not None:
-            ref = Ref(JOBS, context.namespace, pending.token)
-            await context.cluster.remove(ref, body["metadata"]["uid"], owner.account)
+        if context.owner is None or not pending.token:
+            return
+        ref = Ref(JOBS, context.namespace, pending.token)
+        with suppress(NotFound):
+            body = context.cluster.seen(ref) or await context.cluster.get(ref)
+            await context.cluster.remove(ref, body["metadata"]["uid"], context.owner.account)
 
     async def _look(self, context: GateContext, owner: Owner, now: datetime) -> Measurement | Pending:
         gate = jobs.name_of(context.gate, owner.uid, owner.run, context.moment.partition("/")[0], context.gate)

@@ -34,13 +34,13 @@ class EventRouter:
         """A plan was added, changed or deleted."""
         body, deleted = _body(event)
         ref = _ref(PLANS, body)
-        changed = self._cluster.note(ref, body, deleted=deleted)
+        status = body.get("status") or {}
+        changed = self._note(ref, body, deleted=deleted)
         if deleted:
             self._plans.pop(body["metadata"]["uid"], None)
             self._forget(ref, body["metadata"]["uid"])
         else:
             self._plans[body["metadata"]["uid"]] = ref
-        status = body.get("status") or {}
         if deleted or status.get("reason") != Reason.TARGET_BUSY:
             self._busy.discard(ref)
         else:
@@ -57,14 +57,21 @@ class EventRouter:
         """A claimed object was added, changed or deleted; losing its claim label arrives as a deletion too."""
         body, deleted = _body(event)
         ref = _ref(resource, body)
-        before = self._cluster.seen(ref)
-        if not self._cluster.note(ref, body, deleted=deleted):
+        before = self._cluster.known(ref)
+        if not self._note(ref, body, deleted=deleted):
             return
         # Both owners, before and after: the label may have been removed, or overwritten with another plan's uid.
-        for known in (before, body):
-            uid = (known["metadata"].get("labels") or {}).get(PLAN_LABEL) if known else None
+        for uid in (before and before.claim, (body["metadata"].get("labels") or {}).get(PLAN_LABEL)):
             if uid in self._plans:
                 self._wake(self._plans[uid])
+
+    def _note(self, ref: Ref, body: Json, *, deleted: bool) -> bool:
+        """Store what an event brings. What is not kept of it is taken away from Kopf too, which holds each body for a while."""
+        news = self._cluster.note(ref, body, deleted=deleted)
+        if not self._cluster.holds(ref, body):
+            for part in body.keys() - {"metadata"}:
+                del body[part]
+        return news
 
     def missed(self, resource: Resource, body: Json) -> None:
         """An object is gone or no longer selected, and no stream has reported that."""

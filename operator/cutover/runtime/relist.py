@@ -25,7 +25,7 @@ class RelistCheck:
     Args:
         cluster: what is known, and what exists.
         namespaces: those that are watched; empty for all.
-        deleted: called with the last known body of an object that is gone or no longer selected.
+        deleted: called with what is known of an object that is gone or no longer selected.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class RelistCheck:
         resource = _KINDS.get(request.resource)
         if request.verb != "list" or request.code != _OK or request.next_page or resource is None:
             return
-        if self._cluster.known(resource):
+        if self._cluster.all_known(resource):
             self._queue.add(resource)
 
     async def run(self) -> None:
@@ -49,10 +49,10 @@ class RelistCheck:
     async def compare(self, resource: Resource) -> None:
         """Compare once. An object that changes during the comparison is left to its stream."""
         # What is known is copied before the read: an object created in between must not look deleted.
-        known = self._cluster.known(resource)
+        known = self._cluster.all_known(resource)
         if not known:
             return
         existing = set().union(*[await self._cluster.there(resource, namespace) for namespace in self._namespaces])
-        for ref, body in known.items():
-            if ref not in existing and self._cluster.seen(ref) is body:
-                self._deleted(resource, body)
+        for ref, before in known.items():
+            if ref not in existing and self._cluster.known(ref) == before:
+                self._deleted(resource, before.body(ref))

@@ -271,11 +271,11 @@ class Process:
                 self._note(event.ref, event.before | {"metadata": metadata}, deleted=True)
 
     def _note(self, ref: Ref, body: Json, *, deleted: bool = False) -> None:
-        before = self.api.seen(ref)
+        before = self.api.known(ref)
         if deleted and ref == self.world.plan:
             self.driver.deleted(ref, body["metadata"]["uid"])
         if self.api.note(ref, body, deleted=deleted) and (
-            ref == self.world.plan or self.world.uid in (_uid(before), _uid(body))
+            ref == self.world.plan or self.world.uid in (before and before.claim, _uid(body))
         ):
             self.wake()
 
