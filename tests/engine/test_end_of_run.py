@@ -161,3 +161,16 @@ async def test_a_job_that_changes_while_it_is_released_is_still_released(ending:
         labels = run.cluster.objects[ref]["metadata"]["labels"]
         assert PLAN_LABEL not in labels
         assert (MADE_LABEL in labels) is (ending == "RolledBack"), "what still runs is nobody's"
+
+
+async def test_of_a_run_that_has_ended_nothing_is_kept() -> None:
+    """A process may see thousands of plans end; each had its spec, its snapshots and its status in memory."""
+    run = await asked()
+    cache = run.driver._caches._caches[run.plan]
+    assert cache.run_cache.snapshots
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await run.run() is Phase.SUCCEEDED
+    assert run.plan not in run.driver._caches._caches
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.phase is Phase.ROLLED_BACK)  # what that needs is read again
+    assert run.specs() == run.specs_before()

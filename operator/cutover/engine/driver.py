@@ -95,7 +95,7 @@ class Driver:
         if quiet > timedelta():
             return quiet
         try:
-            return await self._turn(ref, body, cache)
+            after = await self._turn(ref, body, cache)
         except (Conflict, Superseded):
             # Somebody else wrote the plan, or drives it: what we know is old. Read it now and begin again.
             await self._reread(ref, cache)
@@ -107,6 +107,8 @@ class Driver:
             # A save without an answer may have taken effect. The next turn reads first, once the server answers again.
             self._unsure[ref] = cache
             raise
+        self._caches.drop_ended(ref)
+        return after
 
     async def _turn(self, ref: Ref, body: Json, cache: PlanCache) -> timedelta | None:
         # Before all else: an active plan without our finalizer could be deleted under our hands.

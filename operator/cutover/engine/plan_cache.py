@@ -24,7 +24,7 @@ from cutover.ports import Clock, Ref
 from cutover.saga.draft import stage_of
 from cutover.status.conditions import present
 from cutover.status.durable import durable_part
-from cutover.status.status import ACTIVE, Phase, Status
+from cutover.status.status import ACTIVE, ENDED, Phase, Status
 
 LONG_DWELL: Final = timedelta(seconds=30)
 """From this dwell on, the time it counts from is worth a save of its own."""
@@ -103,6 +103,12 @@ class PlanCaches:
         if cache is not None:
             cache.stage.stop()
             cache.guards.stop()
+
+    def drop_ended(self, ref: Ref) -> None:
+        """Forget a plan that has ended, and whose end is saved: its next turn, if there is one, begins with what is saved."""
+        cache = self._caches.get(ref)
+        if cache is not None and cache.status.phase in ENDED and cache.status == cache.saved:
+            self.drop(ref)
 
     def forget(self, ref: Ref) -> None:
         """Forget a plan that is gone."""
