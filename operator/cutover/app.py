@@ -76,14 +76,14 @@ class Operator:
     """One operator process."""
 
     def __init__(self, settings: Settings) -> None:
-        # The lambdas read parts that are made further down; none of them is called before `run`.
+        # The lambdas read parts made further down; none is called before `run`.
         self.settings = settings
         self._kopf = _kopf_settings()
         me = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._queue = queue_of_plans(self._turn, lambda ref: (self.cluster.seen(ref), self._driver.failed(ref)))
         self._providers = Providers(settings.providers)
         self._metrics = Metrics(
-            lambda: map(self._phase, self.cluster.plans()),
+            lambda: map(self.cluster.phase, self.cluster.plans()),
             lambda: self._queue.depth,
             lambda: self._lease.held,
             self._providers.health,
@@ -124,7 +124,7 @@ class Operator:
             for task in self._tasks:
                 task.cancel()
             try:
-                # All turns are cancelled by now, so a standby may take over. The Lease goes first, because plans wait for it; an
+                # All turns are cancelled, so a standby may take over: the Lease goes first, because plans wait for it. An
                 # event or message that is not sent in time is only logged.
                 async with asyncio.timeout(_SHUTDOWN_TIMEOUT):
                     await self._lease.release()
@@ -132,7 +132,6 @@ class Operator:
                     await self._messages.flush()
             except TimeoutError:
                 log.warning("shutdown timed out: the Lease expires by itself, and events and messages may be lost")
-            # The connections last: all of the above sends through them.
             await self._providers.close()
             await self.cluster.close()
 
@@ -140,7 +139,7 @@ class Operator:
         """Everything that writes, and it starts only with the Lease."""
         await self._lease.acquire()
         self._spawn(sweep_until_done(self.cluster, self.settings.namespaces))
-        # Kopf starts last: when it stops, it cancels every task that was created after it, the Lease renewal and the queue included.
+        # Kopf starts last: when it stops, it cancels all tasks created after it.
         await run_until_any_ends(
             self._lease.keep_renewed(),
             self._recorder.run(),
@@ -165,10 +164,6 @@ class Operator:
             clusterwide=not namespaces,
             namespaces=namespaces,
         )
-
-    def _phase(self, ref: Ref) -> str:
-        known = self.cluster.known(ref)
-        return known.phase if known else ""
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -202,7 +197,7 @@ class Operator:
         await self._lease.wait_until_held()
         with self._metrics.turn():
             after = await self._driver.turn(ref)
-        return resync_at_latest(after) if self._phase(ref) in ACTIVE else after
+        return resync_at_latest(after) if self.cluster.phase(ref) in ACTIVE else after
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -260,7 +255,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.queueing.idle_timeout = 0.5  # Kopf has one worker per object; idle ones cost memory, and time at shutdown
     settings.queueing.exit_timeout = 0.5
-    settings.watching.chunk_size = 250
+    settings.watching.chunk_size = 10  # of up to 1.5 MB each, and a chunk takes four times as much
     settings.watching.server_timeout = STREAM
     settings.networking.request_timeout = 15
     settings.networking.connect_timeout = 5

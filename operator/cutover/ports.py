@@ -135,6 +135,8 @@ class Cluster(Protocol):
     ) -> Sequence[Json]:
         """All objects of a kind in a namespace, or in all of them; none where the kind is not installed (except plans).
 
+        Of each only what `objects/listed.py` keeps.
+
         Args:
             resource: the kind.
             namespace: its namespace; empty for all.

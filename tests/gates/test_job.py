@@ -262,10 +262,13 @@ async def test_what_runs_when_the_stage_is_over_is_taken_away() -> None:
     assert _of_gates(run) == []
 
 
-async def test_what_runs_when_its_gate_is_skipped_is_taken_away() -> None:
+@pytest.mark.parametrize("read", [True, False], ids=["known", "not read by this process"])
+async def test_what_runs_when_its_gate_is_skipped_is_taken_away(monkeypatch: pytest.MonkeyPatch, *, read: bool) -> None:
     spec = SOAK.format(template=template("smoke:hangs")) + "  - {name: rest, wait: {for: 1h}}\n"
     run = Simulation(plan(spec), put=shop)
     await run.until(lambda: bool(_of_gates(run)))
+    seen = run.cluster.seen
+    monkeypatch.setattr(run.cluster, "seen", lambda ref: seen(ref) if read or ref.resource == PLANS else None)
     run.request(RequestVerb.SKIP, "soak")
     await run.until(lambda: run.status.current is not None and run.status.current.step == "rest")
     await run.turn()

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
 from cutover import names
-from cutover.adapters.transport import Request, Response, Transport
+from cutover.adapters.transport import LARGEST, Request, Response, TooLarge, Transport
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
 from cutover.field_path import Json, as_go_writes
 from cutover.names import ApiPath
 
 _LONGEST_TEXT: Final = 600
+_PAGE: Final = 250
+"""Objects of a list that are asked for at once."""
+_LARGEST_PAGE: Final = 4 * 2**20
+"""Bytes of them, at most, unless it is one object. Parsed they take up to five times as much for a moment."""
 _TOO_LARGE: Final = ("etcdserver: request is too large", "trying to send message larger than max")
 """What etcd, and the API server's client of it, say of an object beyond their limits; the API server hands it on as its own error (500)."""
 
@@ -38,7 +42,9 @@ class ApiClient:
         body: Json = None,
     ) -> Json:
         """Send one document and return the one that comes back. Raises every OutsideError."""
-        asked = _request(method, path, headers or {}, params or {}, body)
+        return await self._answer(_request(method, path, headers or {}, params or {}, body))
+
+    async def _answer(self, asked: Request) -> Json:
         for again in range(2):
             response = await self._transport.send(asked)
             status, answer = response.status, _document(response.body)
@@ -50,7 +56,32 @@ class ApiClient:
             error = await self._error(asked, response, answer)
             if again or not isinstance(error, Denied):  # a server that has become ready just now is asked once more
                 raise error
-        raise Unavailable(f"{method} {path}: the API server does not take our credentials (401)")
+        raise Unavailable(f"{asked.method} {asked.path}: the API server does not take our credentials (401)")
+
+    async def pages(
+        self, path: ApiPath, headers: Mapping[str, str], params: Mapping[str, str]
+    ) -> AsyncGenerator[Sequence[Json], None]:
+        """The objects of a list, page by page; of large objects fewer to a page. Raises every OutsideError."""
+        limit, given = _PAGE, dict(params)
+        while True:
+            largest = _LARGEST_PAGE if limit > 1 else LARGEST
+            try:
+                page = await self._answer(
+                    Request("GET", path, headers, {**given, "limit": str(limit)}, largest=largest)
+                )
+            except TooLarge:
+                # Where an API server may answer from its cache, it takes no notice of a limit.
+                if given.pop("resourceVersion", None) is None:
+                    if limit == 1:
+                        raise
+                    limit = max(1, limit // 8)
+                continue
+            items, token = page.get("items") or [], (page.get("metadata") or {}).get("continue")
+            del page
+            yield items
+            if not token:
+                return
+            given = {name: value for name, value in given.items() if name != "resourceVersion"} | {"continue": token}
 
     async def events(self, path: ApiPath, params: Mapping[str, str]) -> AsyncGenerator[Json, None]:
         """The documents of a watch, one per line, until it ends; the end of one gives no reason."""

@@ -17,6 +17,7 @@ from cutover.adapters.transport import Transport
 from cutover.errors import Conflict, Denied, NotFound, Unavailable
 from cutover.field_path import Json, Operation
 from cutover.names import EVERYTHING, Selector
+from cutover.objects.listed import NAMES_ONLY, listed
 from cutover.ports import ACCESS_REVIEWS, EVENTS, FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
 
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
@@ -56,6 +57,11 @@ class Kubernetes:
         """All plans that are known."""
         return self._cache.refs(PLANS)
 
+    def phase(self, plan: Ref) -> str:
+        """The phase of a plan; empty when it has none yet, or is not known."""
+        known = self._cache.known(plan)
+        return known.phase if known else ""
+
     def known(self, ref: Ref) -> Known | None:
         """What is known of an object at least, be it streamed only for somebody's label."""
         return self._cache.known(ref)
@@ -71,9 +77,10 @@ class Kubernetes:
             NotFound: the kind is not installed, or the API server does not serve it yet.
         """
         params = {} if resource == PLANS else {"labelSelector": names.matching({}, (PLAN_LABEL, "Exists", ()))}
-        answer = await self._client.request("GET", resource.path(namespace), headers=_METADATA_ONLY, params=params)
-        found = [body["metadata"] for body in answer.get("items") or []]
-        return {Ref(resource, metadata["namespace"], metadata["name"]) for metadata in found}
+        found = set[Ref]()
+        async for page in self._client.pages(resource.path(namespace), _METADATA_ONLY, params):
+            found |= {Ref(resource, one["metadata"]["namespace"], one["metadata"]["name"]) for one in page}
+        return found
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
@@ -99,14 +106,16 @@ class Kubernetes:
         params: dict[str, str] = {"labelSelector": labels} if labels else {}
         if not fresh:
             params["resourceVersion"] = "0"
+        headers = _METADATA_ONLY if resource in NAMES_ONLY else {}
+        found = list[Json]()
         try:
-            answer = await self._client.request("GET", resource.path(namespace), params=params)
+            async for page in self._client.pages(resource.path(namespace), headers, params):
+                found += [listed(resource, body) for body in page]
         except NotFound as gone:
             if resource == PLANS:
                 raise Unavailable(str(gone)) from gone
             return []
-        items: Sequence[Json] = answer.get("items") or []
-        return items
+        return found
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
         """Apply a JSON patch."""

@@ -21,6 +21,8 @@ from cutover.errors import Unavailable
 from cutover.names import ApiPath
 
 _CONNECTIONS: Final = 64
+LARGEST: Final = 16 * 2**20
+"""Bytes of one answer, at most: etcd takes objects of 1.5 MiB, and each of their bytes may take six (as in ``\\u003c``)."""
 _DEEPEST: Final = 20_000
 """How deep Python may recurse. The API server takes objects nested 10,000 deep where a definition keeps unknown fields (ours
 keeps none), and where Python ends at its default of 1,000, one such object would end the stream of all (tried on 3.11).
@@ -35,6 +37,7 @@ class Request:
         path: from the root of the server, without the query; of `names.path`, so that no name in it leads elsewhere.
         params: the query.
         body: None sends none.
+        largest: bytes of the answer, at most.
     """
 
     method: str
@@ -42,6 +45,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    largest: int = LARGEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,10 @@ class Response:
     login: int = 0
 
 
+class TooLarge(Unavailable):
+    """The answer is larger than the request allows. Its effect is unknown, but only lists have such answers."""
+
+
 class Transport(Protocol):
     """Carries requests to the API server as the operator, and answers back."""
 
@@ -66,6 +74,7 @@ class Transport(Protocol):
 
         Raises:
             Unavailable: no answer came; the request may or may not have taken effect.
+            TooLarge: it was too large.
         """
 
     async def log_in_again(self, login: int) -> None:
@@ -116,7 +125,7 @@ class HttpTransport:
             return self._session
 
     async def send(self, request: Request) -> Response:
-        """Send one request. Raises Unavailable."""
+        """Send one request. Raises Unavailable, TooLarge."""
         session = self._session or await self._open(self._login)
         login = self._login  # nothing is awaited in between: it is this session's
         content: dict[str, Any] = {"headers": request.headers, "allow_redirects": False}
@@ -124,7 +133,7 @@ class HttpTransport:
             content["data"] = request.body
         try:
             async with session.request(request.method, self._url(request), **content) as response:
-                return Response(response.status, response.headers, await response.read(), login)
+                return Response(response.status, response.headers, await _read(request, response), login)
         except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:  # RuntimeError: closed while in use
             raise Unavailable(f"{request.method} {request.path}: {_cause(error)}") from error
 
@@ -151,6 +160,18 @@ class HttpTransport:
             if session is not None:
                 await session.close()
         self._session = self._former = None
+
+
+async def _read(request: Request, response: aiohttp.ClientResponse) -> bytes:
+    """The body, no further than it may be long: an answer is unpacked as it is read, and nobody promises its length."""
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > request.largest:
+            limit = f"{request.largest / 2**20:g} MiB"
+            raise TooLarge(f"{request.method} {request.path}: the answer is larger than {limit}")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _cause(error: Exception) -> str:

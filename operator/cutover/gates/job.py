@@ -125,7 +125,7 @@ class Job(Source):
         for body in known:
             labels, state = body["metadata"]["labels"], jobs.state_of(body)
             current = labels[_MOMENT_LABEL] == moment and not state.finished and not state.deleting
-            if current and await jobs.is_as_created(context.cluster, body, self._body(owner, state.name, {}), owner):
+            if current and await self._is_ours(context, owner, state.name):
                 return Pending(state.name, _LOOK, f"Job {state.name} runs")
             last = max(last, int(labels[_SAMPLE_LABEL]))
             await context.cluster.remove(Ref(JOBS, owner.namespace, state.name), state.uid, owner.account)
@@ -133,6 +133,11 @@ class Job(Source):
         labels = {GATE_LABEL: gate, _MOMENT_LABEL: moment, _SAMPLE_LABEL: str(last + 1)}
         await context.cluster.create(JOBS, owner.namespace, self._body(owner, name, labels), owner.account)
         return Pending(name, _LOOK, f"Job {name} runs")
+
+    async def _is_ours(self, context: GateContext, owner: Owner, name: str) -> bool:
+        """Whether a Job is what this gate would create. It is read as a whole, and from then on it is streamed as a whole too."""
+        body = await jobs.read(context.cluster, Ref(JOBS, owner.namespace, name))
+        return body is not None and await jobs.is_as_created(context.cluster, body, self._body(owner, name, {}), owner)
 
     async def _end(self, context: GateContext, owner: Owner, body: Json, now: datetime) -> Measurement | Pending:
         state = jobs.state_of(body)

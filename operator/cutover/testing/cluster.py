@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cutover.errors import Broken, Conflict, Denied, NotFound, NotInstalled
 from cutover.field_path import Json, Operation
+from cutover.objects.listed import listed
 from cutover.ports import JOBS, NAMESPACES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.targets.patching import apply, merge, tidy
 from cutover.testing.crash import CrashSwitch
@@ -147,11 +148,15 @@ class MemoryCluster:
         del fresh
         await asyncio.sleep(0)
         picked: Sequence[Json] = self.switch.around(
-            lambda: [self.objects[ref] for ref in self._pick(resource, namespace, labels)]
+            lambda: [self._listed(ref) for ref in self._pick(resource, namespace, labels)]
         )
         if ("list", Ref(resource, namespace, "")) in self.denied:
             raise Denied(f"the operator cannot list {resource.plural}")
         return picked
+
+    def _listed(self, ref: Ref) -> Json:
+        """What a list has of an object. Of plans all: the command line lists them too, with a client of its own."""
+        return self.objects[ref] if ref.resource == PLANS else listed(ref.resource, self.objects[ref])
 
     def _pick(
         self, resource: Resource, namespace: str, labels: str, among: Mapping[Ref, Json] | None = None
