@@ -26,6 +26,7 @@ from cutover.adapters.connection import connect
 from cutover.adapters.http_trace import TracedRequest, trace
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.providers import Providers
+from cutover.adapters.shares import acting_for
 from cutover.adapters.transport import HttpTransport
 from cutover.engine.driver import Driver
 from cutover.engine.sweep import sweep_until_done
@@ -89,8 +90,9 @@ class Operator:
             self._providers.health,
         )
         self._activity = ApiActivity()
-        self.cluster = Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]))
-        self._lease = lease_for(settings.lease, self.cluster, me, _ACCOUNT / "namespace")
+        # Apart: the Lease is renewed while requests for plans hang.
+        self.cluster, self._own = self._client(), self._client()
+        self._lease = lease_for(settings.lease, self._own, me, _ACCOUNT / "namespace")
         self._messages = Messages(settings.notify, self._metrics.message_ended)
         self._recorder = EventRecorder(
             self.cluster.record, me[:128], self._metrics.transition, self._metrics.event_dropped
@@ -103,8 +105,11 @@ class Operator:
         self._driver = Driver(ports, self._spawn, self._queue.add, self._queue.crowded)
         self._router = EventRouter(self.cluster, self._queue.add, self._driver.deleted)
         self._relist = RelistCheck(self.cluster, settings.namespaces, self._router.missed)
-        self._readiness = Readiness(self.cluster, settings.namespaces, lambda: self._lease.problem)
+        self._readiness = Readiness(self._own, settings.namespaces, lambda: self._lease.problem)
         self._health = Health(settings.port, self._readiness.unready_reason, self._activity, self._metrics.text)
+
+    def _client(self) -> Kubernetes:
+        return Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]))
 
     # --- start-up and shutdown ----------------------------------------------------------------------------------------
 
@@ -134,6 +139,7 @@ class Operator:
                 log.warning("shutdown timed out: the Lease expires by itself, and events and messages may be lost")
             await self._providers.close()
             await self.cluster.close()
+            await self._own.close()
 
     async def _work(self) -> None:
         """Everything that writes, and it starts only with the Lease."""
@@ -195,7 +201,7 @@ class Operator:
     async def _turn(self, ref: Ref) -> timedelta | None:
         # In each turn, not once: during an outage of the API server the Lease is not certain any more.
         await self._lease.wait_until_held()
-        with self._metrics.turn():
+        with self._metrics.turn(), acting_for(ref):
             after = await self._driver.turn(ref)
         return resync_at_latest(after) if self.cluster.phase(ref) in ACTIVE else after
 

@@ -17,10 +17,10 @@ import aiohttp
 from yarl import URL
 
 from cutover.adapters.connection import Credentials, connect
+from cutover.adapters.shares import CONNECTIONS, Shares
 from cutover.errors import Unavailable
 from cutover.names import ApiPath
 
-_CONNECTIONS: Final = 64
 LARGEST: Final = 16 * 2**20
 """Bytes of one answer, at most: etcd takes objects of 1.5 MiB, and each of their bytes may take six (as in ``\\u003c``)."""
 _DEEPEST: Final = 20_000
@@ -102,6 +102,7 @@ class HttpTransport:
         self._logging_in = asyncio.Lock()
         self._login = 0
         self._server = ""
+        self._shares = Shares()
 
     async def log_in_again(self, login: int) -> None:
         """Connect with fresh credentials, unless another request has done so since this login."""
@@ -120,12 +121,16 @@ class HttpTransport:
             sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
             credentials = self._log_in()
             self._server = credentials.server.rstrip("/")
-            self._former, self._session = self._session, connect(credentials, self._traces, _CONNECTIONS)
+            self._former, self._session = self._session, connect(credentials, self._traces, CONNECTIONS)
             self._login += 1
             return self._session
 
     async def send(self, request: Request) -> Response:
-        """Send one request. Raises Unavailable, TooLarge."""
+        """Send one request, once there is a place for it. Raises Unavailable, TooLarge."""
+        async with self._shares.place():
+            return await self._send(request)
+
+    async def _send(self, request: Request) -> Response:
         session = self._session or await self._open(self._login)
         login = self._login  # nothing is awaited in between: it is this session's
         content: dict[str, Any] = {"headers": request.headers, "allow_redirects": False}

@@ -57,12 +57,16 @@ class Testbed:
         return found
 
     @contextmanager
-    def operator(self, name: str, proxy: Proxy | None = None) -> Iterator[tuple[ForkedOperator, int]]:
+    def operator(
+        self, name: str, proxy: Proxy | None = None, lease: dict[str, Any] | None = None
+    ) -> Iterator[tuple[ForkedOperator, int]]:
         """One operator for all namespaces, and its port: ready, straight at the API server or behind a proxy."""
         (port,) = free_ports(1)
         server = proxy.url if proxy is not None else ""
         kubeconfig = self.cluster.control_plane.kubeconfig_for(name, self.token, server=server)
-        arguments = ["--settings", str(self.settings), "--port", str(port)]
+        settings = self.folder / f"{name}.yaml"
+        settings.write_text(yaml.safe_dump({**yaml.safe_load(self.settings.read_text()), "lease": lease}))
+        arguments = ["--settings", str(settings), "--port", str(port)]
         process = ForkedOperator(arguments, kubeconfig, self.folder / f"{name}.log")
         process.start()
 

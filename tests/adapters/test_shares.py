@@ -1,0 +1,114 @@
+"""Requests that hang: how many of one plan and of one namespace are under way at once, and that all others go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from cutover.adapters.kubernetes import Kubernetes
+from cutover.adapters.shares import CONNECTIONS, OF_A_NAMESPACE, OF_A_PLAN, acting_for
+from cutover.adapters.transport import HttpTransport
+from cutover.ports import CONFIG_MAPS, PLANS, Ref
+
+
+class Login:
+    proxy_url = ""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+
+    def as_ssl_context(self) -> bool:
+        return False
+
+    def as_http_headers(self) -> dict[str, str]:
+        return {}
+
+
+class Hanging:
+    """An API server that answers no request about some namespaces until it is told to.
+
+    Attributes:
+        held: how many requests wait for an answer, by namespace.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}
+        self.go = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        namespace, name = request.path.split("/")[4], request.path.rpartition("/")[2]
+        if namespace != "calm":
+            self.held[namespace] = self.held.get(namespace, 0) + 1
+            await self.go.wait()
+        metadata = {"namespace": namespace, "name": name, "uid": "u", "resourceVersion": "1"}
+        return web.json_response({"apiVersion": "v1", "metadata": metadata})
+
+
+@pytest.fixture
+async def hanging() -> AsyncIterator[tuple[Kubernetes, Hanging]]:
+    made, app = Hanging(), web.Application()
+    app.router.add_route("*", "/{rest:.*}", made.answer)
+    async with TestServer(app) as server:
+        cluster = Kubernetes(HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
+        yield cluster, made
+        made.go.set()
+        await cluster.close()
+
+
+def turn(cluster: Kubernetes, namespace: str, plan: str, requests: int) -> asyncio.Task[None]:
+    """A plan whose turn makes some requests at once, each in a task of its own."""
+
+    async def work() -> None:
+        with acting_for(Ref(PLANS, namespace, plan)):
+            refs = [Ref(CONFIG_MAPS, namespace, f"{plan}-{number}") for number in range(requests)]
+            await asyncio.gather(*(asyncio.create_task(cluster.get(ref)) for ref in refs))
+
+    return asyncio.create_task(work())
+
+
+async def held(server: Hanging, **of: int) -> None:
+    """So many requests of these namespaces wait, and in the next moments no more come."""
+    async with asyncio.timeout(10):
+        while server.held != of:
+            await asyncio.sleep(0.01)
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        assert server.held == of
+
+
+async def test_a_plan_has_a_few_connections(hanging: tuple[Kubernetes, Hanging]) -> None:
+    cluster, server = hanging
+    stuck = turn(cluster, "busy", "one", 3 * OF_A_PLAN)
+    await held(server, busy=OF_A_PLAN)
+    other = turn(cluster, "busy", "two", 1)
+    await held(server, busy=OF_A_PLAN + 1)
+    server.go.set()
+    await asyncio.gather(stuck, other)
+    assert server.held == {"busy": 3 * OF_A_PLAN + 1}, "all are sent once there is a place"
+
+
+async def test_a_namespace_has_a_part_of_the_connections(hanging: tuple[Kubernetes, Hanging]) -> None:
+    cluster, server = hanging
+    stuck = [turn(cluster, "busy", f"plan-{number}", OF_A_PLAN) for number in range(2 * CONNECTIONS // OF_A_PLAN)]
+    await held(server, busy=OF_A_NAMESPACE)
+    async with asyncio.timeout(10):
+        await turn(cluster, "calm", "plan", 2 * OF_A_PLAN)
+        await cluster.get(Ref(CONFIG_MAPS, "calm", "of no plan"))
+    server.go.set()
+    await asyncio.gather(*stuck)
+
+
+async def test_a_request_that_is_given_up_gives_its_place_back(hanging: tuple[Kubernetes, Hanging]) -> None:
+    cluster, server = hanging
+    stuck = turn(cluster, "busy", "one", 2 * OF_A_PLAN)
+    await held(server, busy=OF_A_PLAN)
+    stuck.cancel()
+    await asyncio.gather(stuck, return_exceptions=True)
+    again = turn(cluster, "busy", "one", 1)
+    await held(server, busy=OF_A_PLAN + 1)
+    server.go.set()
+    await again
