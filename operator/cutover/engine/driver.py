@@ -8,7 +8,7 @@ into a turn, `commands.py` acts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from cutover.engine.unreadable_spec import PlanWithoutSpec
 from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
 from cutover.field_path import Json
 from cutover.gates.watch import Spawn
+from cutover.plan.crd_gap import CrdGap
 from cutover.plan.spec import Plan
 from cutover.plan.status_document import read_status
 from cutover.ports import Ports, Ref
@@ -30,6 +31,7 @@ from cutover.saga import advance
 from cutover.saga.turn import Command, Failed, Outcome, Rules, Turn, Verb
 from cutover.saga.unreadable_spec import unreadable
 from cutover.status.durable import needs_no_snapshots
+from cutover.status.limits import with_crd_remark
 from cutover.status.status import ENDED
 from cutover.targets import snapshots
 from cutover.targets.finalizer import has_finalizer, needs_finalizer, set_finalizer
@@ -46,6 +48,7 @@ class Driver:
         spawn: runs a measurement beside the turns.
         wake: requests another turn of a plan.
         others_wait: whether other plans wait for the place that the turn of a plan has.
+        report_dropped: called with what the API server has dropped of a save, because its CRD is older than this process.
     """
 
     def __init__(
@@ -54,10 +57,12 @@ class Driver:
         spawn: Spawn,
         wake: Callable[[Ref], None],
         others_wait: Callable[[Ref], bool] = lambda _: False,
+        report_dropped: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         self._ports, self._others_wait = ports, others_wait
         self._cluster, self._clock = ports.cluster, ports.clock
-        self._caches, self._saver = PlanCaches(spawn, wake, ports.clock), Saver(ports)
+        self._caches, self._saver = PlanCaches(spawn, wake, ports.clock), Saver(ports, report_dropped)
+        self._crd = CrdGap()
         self._deleted: dict[Ref, list[str]] = {}
         self._unsure: dict[Ref, PlanCache] = {}
 
@@ -68,6 +73,12 @@ class Driver:
     def failed(self, ref: Ref) -> bool:
         """Whether a gate or guard of a plan has failed since its last turn."""
         return self._caches.failed(ref)
+
+    def crd_read(self, gap: CrdGap) -> None:
+        """What the CRD lacks, from now on; where it lacked more before, what was dropped is saved again."""
+        if self._crd.paths - gap.paths:
+            self._caches.save_again()
+        self._crd, self._caches.drops = gap, bool(gap.paths)
 
     async def turn(self, ref: Ref) -> timedelta | None:
         """One turn.
@@ -152,9 +163,11 @@ class Driver:
         answer: tuple[Command | None, Outcome] | None = None,
     ) -> Turn:
         came_in = await inputs.collect(context, cache, rules, self._clock, answer)
+        came_in = replace(came_in, outdated_crd=self._crd.problem)
         turn = advance(rules, context.status, came_in, context.now)
         if context.status.phase not in ENDED:  # the report is saved with the end itself, and never added later
-            turn = replace(turn, status=with_report(context.plan, turn.status))
+            status = with_crd_remark(turn.status, self._crd.remark, context.now)
+            turn = replace(turn, status=with_report(context.plan, status))
         cache.status = turn.status
         return turn
 

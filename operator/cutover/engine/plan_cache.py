@@ -23,8 +23,8 @@ from cutover.plan.status_document import read_status
 from cutover.ports import Clock, Ref
 from cutover.saga.draft import stage_of
 from cutover.status.conditions import present
-from cutover.status.durable import durable_part
-from cutover.status.status import ACTIVE, ENDED, Phase, Status
+from cutover.status.durable import durable_part, says_nothing_else
+from cutover.status.status import ACTIVE, ENDED, OUTDATED_CRD, Phase, Status
 
 LONG_DWELL: Final = timedelta(seconds=30)
 """From this dwell on, the time it counts from is worth a save of its own."""
@@ -41,8 +41,10 @@ class PlanCache:
         guards: measures the guards of the plan.
         status: the status as it is now in this process.
         saved: the status as it was last saved or read.
+        kept: what the API server has of `saved`, where its CRD lacks fields; None when it has all of it.
         saved_at: when this process last saved it.
         version: the resourceVersion of the plan that `saved` belongs to.
+        fence: the highest fence that was saved or read.
         fenced_run: number of the run in which this process has raised the fence, so that it may act; 0 for none.
         run: number of the run that `run_cache` belongs to.
         spec: the spec as it was last read, the plan or error it is, and its hash.
@@ -53,8 +55,10 @@ class PlanCache:
     guards: Watch
     status: Status = field(default_factory=Status)
     saved: Status = field(default_factory=Status)
+    kept: Status | None = None
     saved_at: datetime | None = None
     version: str = ""
+    fence: int = 0
     fenced_run: int = 0
     run: int = 0
     spec: tuple[Json, Plan | PlanError, str] | None = None
@@ -89,6 +93,10 @@ class PlanCaches:
         spawn: runs a measurement beside the turns.
         wake: requests another turn of a plan.
         clock: the time.
+
+    Attributes:
+        drops: the API server drops fields of the status, because its CRD is older than this process. To save them again would
+            cost a request per turn and change nothing.
     """
 
     def __init__(self, spawn: Spawn, wake: Callable[[Ref], None], clock: Clock) -> None:
@@ -96,6 +104,7 @@ class PlanCaches:
         self._caches: dict[Ref, PlanCache] = {}
         self._quiet: dict[Ref, datetime] = {}
         self._paces: defaultdict[str, Pace] = defaultdict(Pace)
+        self.drops = False
 
     def drop(self, ref: Ref) -> None:
         """Forget a plan but for how long it is left alone; its measurements are stopped."""
@@ -140,14 +149,20 @@ class PlanCaches:
         return cache
 
     def _take_saved(self, ref: Ref, cache: PlanCache, read: Status) -> None:
-        # Another process has saved it, or this one has just started.
-        if durable_part(read) != durable_part(cache.saved):
+        durable, ours = durable_part(read), durable_part(cache.saved)
+        if not says_nothing_else(durable, ours):  # another process has saved it, or this one has just started
             if cache.version:
                 self.notice_other_process(ref, read, cache)
             cache.status, cache.fenced_run = read, 0  # the fence must rise before this process acts
-        elif not cache.fenced_run and read != cache.saved:  # another process has newer samples
+            cache.fence = read.run.fence if read.run else 0
+        elif durable == ours and not cache.fenced_run and read != cache.saved:  # another process has newer samples
             cache.status = read
-        cache.saved = read
+        elif self.drops and says_nothing_else(
+            read, cache.saved
+        ):  # our own save without some fields: this process knows more
+            cache.kept = read
+            return
+        cache.saved, cache.kept = read, None
 
     def notice_other_process(self, ref: Ref, read: Status, cache: PlanCache) -> None:
         """Leave a plan alone for a while if another process has saved it: that one drives it.
@@ -156,8 +171,14 @@ class PlanCaches:
         in every turn make no progress.
         """
         ours = present(cache.status, self._clock.now())  # as this process would have saved it
-        if durable_part(read) not in (durable_part(cache.saved), durable_part(ours)):
+        if not any(says_nothing_else(durable_part(read), durable_part(own)) for own in (cache.saved, ours)):
             self._quiet[ref] = self._clock.now() + QUIET
+
+    def save_again(self) -> None:
+        """The CRD was upgraded: what the API server has dropped until now is saved by the next turn of each plan."""
+        for cache in self._caches.values():
+            if cache.kept is not None:
+                cache.saved, cache.kept = cache.kept, None
 
     def quiet_for(self, ref: Ref) -> timedelta:
         """For how long a plan is still left alone; zero or less: not any more."""
@@ -168,15 +189,16 @@ class PlanCaches:
 def visible_part(status: Status, plan: Plan) -> object:
     """What is worth a save of its own, because it is shown.
 
-    Verdicts and why a number is missing, ready pods, what the plan waits for, and when a long dwell began.
+    Verdicts and why a number is missing, ready pods, what the plan waits for, when a long dwell began, an outdated CRD.
     """
     current = status.current
+    outdated = any(condition.type == OUTDATED_CRD for condition in status.conditions)
     if current is None:
-        return status.message
+        return status.message, outdated
     dwell = timedelta()
     if current.stage and any(step.name == current.step for step in plan.steps):
         dwell = plan.step(current.step).kind.stages()[stage_of(status)].dwell
     verdicts = tuple((gate.name, gate.verdict, "" if gate.value else gate.message) for gate in current.gates)
     # Once in effect, only what it waits for counts (its dwell, which gate), not the numbers after the colon.
     message = current.message if current.applied_at is None else current.message.partition(":")[0]
-    return (verdicts, current.ready, message, current.applied_at if dwell >= LONG_DWELL else None)
+    return (verdicts, current.ready, message, current.applied_at if dwell >= LONG_DWELL else None, outdated)

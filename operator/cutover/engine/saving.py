@@ -6,14 +6,16 @@ matters, or when what is shown has changed, at most every ten seconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from cutover.engine.command_context import RunCache
 from cutover.engine.plan_cache import PlanCache, visible_part
 from cutover.field_path import Json
+from cutover.plan.crd_gap import dropped
 from cutover.plan.spec import Plan
-from cutover.plan.status_document import write_status
+from cutover.plan.status_document import read_status, write_status
 from cutover.ports import Ports, Ref
 from cutover.saga.turn import Turn
 from cutover.status.conditions import present
@@ -25,10 +27,16 @@ LAZY: Final = timedelta(seconds=10)
 
 
 class Saver:
-    """Saves and publishes for all plans of this process."""
+    """Saves and publishes for all plans of this process.
 
-    def __init__(self, ports: Ports) -> None:
+    Args:
+        ports: the outside.
+        report_dropped: called with the paths of what the API server has dropped of a save.
+    """
+
+    def __init__(self, ports: Ports, report_dropped: Callable[[Sequence[str]], None]) -> None:
         self._cluster, self._clock, self._recorder = ports.cluster, ports.clock, ports.recorder
+        self._report_dropped = report_dropped
 
     def must_save(self, cache: PlanCache, status: Status) -> bool:
         """Whether the status has to be saved before anything else is done."""
@@ -44,12 +52,16 @@ class Saver:
         shown = present(status, now)
         if shown == cache.saved:
             return
-        before = cache.saved.run.fence if cache.saved.run else 0
-        saved = await self._cluster.save_status(ref, cache.version, write_status(shown))
-        cache.version, cache.saved, cache.status = saved["metadata"]["resourceVersion"], shown, shown
+        document = write_status(shown)
+        answer = await self._cluster.save_status(ref, cache.version, document)
+        cache.version, cache.saved, cache.status = answer["metadata"]["resourceVersion"], shown, shown
+        lost = tuple(dropped(document, answer.get("status")))
+        cache.kept = read_status(answer.get("status")) if lost else None
+        if lost:
+            self._report_dropped(lost)
         cache.saved_at = now
-        if shown.run is not None and shown.run.fence > before:  # saved by us, so this process may act on the run
-            cache.fenced_run = shown.run.number
+        if shown.run is not None and shown.run.fence > cache.fence:  # saved by us, so this process may act on the run
+            cache.fence, cache.fenced_run = shown.run.fence, shown.run.number
         if shown.run is not None and shown.run.number != cache.run:
             cache.run, cache.run_cache = shown.run.number, RunCache()
 

@@ -17,7 +17,7 @@ from cutover.report.summary import human_duration
 from cutover.report.texts import Text
 from cutover.status.reasons import Reason
 from cutover.status.report import Result
-from cutover.status.status import RISKS, Current, Phase, Status, StepState, Verdict
+from cutover.status.status import OUTDATED_CRD, RISKS, Current, Phase, Status, StepState, Verdict
 
 PHASES: Final = {
     Phase.SUCCEEDED: "green",
@@ -115,7 +115,7 @@ def _report(name: str, status: Status) -> Iterator[Text]:
 
 
 def _risks(name: str, status: Status) -> Iterator[Text]:
-    for risk in (found for found in status.conditions if found.type in RISKS):
+    for risk in (found for found in status.conditions if found.type in (*RISKS, OUTDATED_CRD)):
         first, more, _ = risk.message.partition("\n")
         rest = f" (for the rest: kubectl cutover impact {name})" if more else ""
         yield Text(f"{risk.type}: {first}{rest}", style="yellow")

@@ -8,7 +8,7 @@ from datetime import timedelta
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, clock, fence_if_new_process, moment, position, seconds, stage_of
 from cutover.saga.end import release
-from cutover.saga.requests import digest_of, failed_step, gates_skipped, pause
+from cutover.saga.requests import STOPPED, digest_of, failed_step, gates_skipped, pause
 from cutover.saga.stop_conditions import fail
 from cutover.saga.tables import PlanEvent, StepEvent
 from cutover.saga.tally import record_judged_stage
@@ -88,7 +88,7 @@ def paused(draft: Draft) -> Turn:
     Not where the plan is paused because another writer acts on them: then a user decides.
     """
     status = draft.status
-    on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED)
+    on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, *STOPPED)
     if not on_purpose and status.failure is None:
         return draft.turn()
     match draft.inputs.outcome or draft.enforce_outcome:

@@ -22,6 +22,8 @@ _STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved
 _RELEASING: Final = (
     "the run is over and releases its targets; it ends by itself within minutes, and abandon ends it at once"
 )
+STOPPED: Final = (Reason.SUSPENDED, Reason.OUTDATED_CRD)
+"""Reasons of a plan that continues by itself once what stops it is over; see `stopped_by`."""
 _BEING_DELETED: Final = "the plan is being deleted; create it again to start a new run"
 
 
@@ -143,6 +145,8 @@ def failed_step(status: Status) -> int:
 
 def _refuse_retry(draft: Draft, _: Request) -> str:
     phase = draft.status.phase
+    if draft.inputs.outdated_crd:
+        return draft.inputs.outdated_crd
     return "" if failed_step(draft.status) >= 0 else f"there is no failed step to retry; the plan is {phase}"
 
 
@@ -151,13 +155,15 @@ def _refuse_pause(draft: Draft, _: Request) -> str:
     if status.phase in (Phase.ROLLING_BACK, Phase.STUCK):
         return "the plan is rolling back; a rollback cannot be paused"
     paused = status.phase is Phase.PAUSED or status.reason == Reason.PAUSED_BY_PERSON
-    return "the plan is paused already" if paused and status.reason != Reason.SUSPENDED else ""
+    return "the plan is paused already" if paused and status.reason not in STOPPED else ""
 
 
 def _refuse_resume(draft: Draft, _: Request) -> str:
     status = draft.status
     if status.reason == Reason.SUSPENDED:
         return "spec.suspend is true; set it to false instead"
+    if status.reason == Reason.OUTDATED_CRD:
+        return f"the plan continues by itself once the CRD is upgraded; {draft.inputs.outdated_crd}"
     if status.phase is Phase.PENDING and status.reason == Reason.PAUSED_BY_PERSON:
         return ""
     if status.phase is not Phase.PAUSED:
@@ -215,25 +221,33 @@ _WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
 
 def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
     """Stop on purpose, or continue; nothing is undone."""
-    status, suspended = draft.status, draft.inputs.suspended
+    status, stopped = draft.status, stopped_by(draft)
     if status.phase is not Phase.PAUSED:
         if verb is RequestVerb.PAUSE:
             pause(draft, Reason.PAUSED_BY_PERSON, _paused_by(draft))
-        elif suspended:
-            pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to continue")
+        elif stopped is not None:
+            pause(draft, *stopped, warning=stopped[0] is Reason.OUTDATED_CRD)
         return
     if verb is RequestVerb.PAUSE:
         draft.set(reason=str(Reason.PAUSED_BY_PERSON), message=_paused_by(draft))
-    elif verb is RequestVerb.RESUME and suspended:
-        resume(draft)
-        pause(draft, Reason.SUSPENDED, "spec.suspend is true; set it to false to continue")
+    elif stopped is not None and status.reason in STOPPED:
+        draft.set(reason=str(stopped[0]), message=stopped[1])
     elif (
         verb is RequestVerb.RESUME
-        or (status.reason == Reason.SUSPENDED and not suspended)
-        or status.reason == Reason.UNREADABLE
+        or status.reason in (*STOPPED, Reason.UNREADABLE)
         or (status.reason == Reason.GATE_FAILED and gates_skipped(status))
     ):
         resume(draft)
+        if stopped is not None:
+            pause(draft, *stopped)
+
+
+def stopped_by(draft: Draft) -> tuple[Reason, str] | None:
+    """Why nothing begins or goes forward now, until that is over; None when nothing stops it."""
+    if draft.inputs.suspended:
+        to = "start" if draft.status.phase is Phase.PENDING else "continue"
+        return Reason.SUSPENDED, f"spec.suspend is true; set it to false to {to}"
+    return (Reason.OUTDATED_CRD, draft.inputs.outdated_crd) if draft.inputs.outdated_crd else None
 
 
 def _paused_by(draft: Draft) -> str:
@@ -252,7 +266,7 @@ def resume(draft: Draft) -> None:
     """Start the clocks again where they stopped. What was paused because time was up gets its full time again."""
     status = draft.status
     stopped = draft.now - (draft.run.paused_at or draft.now)
-    on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED, Reason.UNREADABLE)
+    on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, *STOPPED, Reason.UNREADABLE)
     if status.reason == Reason.TIMED_OUT:
         draft.set_run(running_seconds=0.0)
     current = status.current

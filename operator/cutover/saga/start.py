@@ -8,6 +8,7 @@ from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, fence_if_new_process, moment, seconds
 from cutover.saga.end import ended
 from cutover.saga.forward import start
+from cutover.saga.requests import STOPPED, stopped_by
 from cutover.saga.stop_conditions import fail
 from cutover.saga.tables import PlanEvent
 from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
@@ -127,11 +128,11 @@ def pending(draft: Draft, verb: RequestVerb | None) -> Turn:
     elif reason == Reason.PAUSED_BY_PERSON and verb is RequestVerb.RESUME:
         _restart_preflight(draft)
     if draft.status.reason != Reason.PAUSED_BY_PERSON:
-        if inputs.suspended:
-            draft.set(reason=str(Reason.SUSPENDED), message="spec.suspend is true; set it to false to start")
-        elif reason == Reason.SUSPENDED:
+        if stopped := stopped_by(draft):
+            draft.set(reason=str(stopped[0]), message=stopped[1])
+        elif reason in STOPPED:
             _restart_preflight(draft)
-    if draft.status.reason in (Reason.PAUSED_BY_PERSON, Reason.SUSPENDED):
+    if draft.status.reason in (Reason.PAUSED_BY_PERSON, *STOPPED):
         return draft.remove_finalizer()
     return _preflight(draft)
 

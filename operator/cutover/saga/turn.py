@@ -215,6 +215,7 @@ class Inputs:
         gates: the gates of the current stage as they are now.
         guards: the guards of the plan.
         requests: the request annotations on the plan.
+        outdated_crd: what the CRD lacks, so that no run may begin or go forward; empty when it lacks nothing essential.
         new_process: this process has not acted on this run before, so the fence must rise before it does.
         has_finalizer: our finalizer is on the plan.
         deleted_at: when the plan was deleted; None when it was not.
@@ -232,6 +233,7 @@ class Inputs:
     requests: tuple[Request, ...] = ()
     deleted_at: datetime | None = None
     suspended: bool = False
+    outdated_crd: str = ""
     new_process: bool = False
     has_finalizer: bool = False
     terminating: bool = False

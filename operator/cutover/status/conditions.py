@@ -12,7 +12,18 @@ from typing import Final
 
 from cutover.status.limits import bounded, clip, longest_message
 from cutover.status.reasons import Reason
-from cutover.status.status import ENDED, RISKS, Condition, Current, Phase, Status, StepState, Verdict, cause_of
+from cutover.status.status import (
+    ENDED,
+    OUTDATED_CRD,
+    RISKS,
+    Condition,
+    Current,
+    Phase,
+    Status,
+    StepState,
+    Verdict,
+    cause_of,
+)
 
 _ON_PURPOSE: Final = frozenset({Reason.PAUSED_BY_PERSON, Reason.SUSPENDED})
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED, Phase.STUCK})
@@ -79,4 +90,4 @@ def _conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
                 observed_generation=status.observed_generation,
             )
         )
-    return (*made, *(risk for risk in status.conditions if risk.type in RISKS))
+    return (*made, *(risk for risk in status.conditions if risk.type in (*RISKS, OUTDATED_CRD)))

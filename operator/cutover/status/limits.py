@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from cutover.status.report import RunTally
-from cutover.status.status import RISKS, Condition, Current, Risk, Status, StepState, StepStatus
+from cutover.status.status import OUTDATED_CRD, RISKS, Condition, Current, Risk, Status, StepState, StepStatus
 
 _MISSING: Final = 8192
 """The message of a plan that has not started: it lists everything that is missing."""
@@ -101,6 +101,17 @@ def _bounded_steps(status: Status) -> tuple[StepStatus, ...]:
 
 def with_risks(status: Status, risks: Sequence[Risk], now: datetime) -> Status:
     """The status with these risks as conditions, replacing those found before."""
+    return _with_conditions(status, risks, RISKS, now)
+
+
+def with_crd_remark(status: Status, remark: str, now: datetime) -> Status:
+    """The status with a condition that says what the CRD lacks; without one when it lacks nothing."""
+    return _with_conditions(
+        status, [Risk(OUTDATED_CRD, "FieldsDropped", remark)] if remark else [], (OUTDATED_CRD,), now
+    )
+
+
+def _with_conditions(status: Status, found: Sequence[Risk], types: Sequence[str], now: datetime) -> Status:
     before = {condition.type: condition.last_transition_time for condition in status.conditions}
     longest = _RISK - _LESS_PER_STEP * len(status.steps)
     made = tuple(
@@ -112,6 +123,6 @@ def with_risks(status: Status, risks: Sequence[Risk], now: datetime) -> Status:
             last_transition_time=before.get(risk.type, now),
             observed_generation=status.observed_generation,
         )
-        for risk in risks
+        for risk in found
     )
-    return replace(status, conditions=(*(kept for kept in status.conditions if kept.type not in RISKS), *made))
+    return replace(status, conditions=(*(kept for kept in status.conditions if kept.type not in types), *made))

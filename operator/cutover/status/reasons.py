@@ -19,6 +19,7 @@ class Reason(StrEnum):
     WINDOW_OVER = "WindowOver"
     PAUSED_BY_PERSON = "PausedByPerson"
     UNREADABLE = "UnreadableSpec"
+    OUTDATED_CRD = "OutdatedCRD"
     RELEASING = "Releasing"
     RECLAIMING = "Reclaiming"
     NO_RETURN = "PastPointOfNoReturn"

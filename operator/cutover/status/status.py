@@ -328,3 +328,5 @@ class Status:
 
 RISKS: Final = ("GitOpsDriftRisk", "CapacityRisk")
 """Types of the conditions that show risks. They are no part of the contract for machines."""
+OUTDATED_CRD: Final = "OutdatedCRD"
+"""Type of the condition that shows what the CRD lacks. Like a risk, but of now and not of the start of the run."""

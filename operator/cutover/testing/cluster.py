@@ -18,7 +18,7 @@ from cutover.ports import JOBS, NAMESPACES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, R
 from cutover.targets.patching import apply, merge, tidy
 from cutover.testing.crash import CrashSwitch
 from cutover.testing.ports import MemoryClock
-from cutover.testing.server_rules import apply_defaults, check_possible, content, selected
+from cutover.testing.server_rules import apply_defaults, check_possible, content, prune, selected
 
 
 class MemoryCluster:
@@ -37,6 +37,7 @@ class MemoryCluster:
         rollouts: the controllers complete rollouts.
         templates: the pod template that each workload's controller has rolled out last.
         exits: the exit code with which the pod of a Job (its spec) ends; None while it runs.
+        status_schema: the schema of the status of a plan, by which it is pruned; None: whatever is saved is kept.
         clock: the time of what is created.
     """
 
@@ -52,6 +53,7 @@ class MemoryCluster:
         self.strict, self.rollouts = True, True
         self.templates: dict[Ref, Json] = {}
         self.exits: Callable[[Json], int | None] = lambda _: 0
+        self.status_schema: Json = None
         self.switch = switch or CrashSwitch()
         self.clock = MemoryClock()
         self._version = 100
@@ -287,10 +289,13 @@ class MemoryCluster:
         body = self._get(ref)
         if body["metadata"]["resourceVersion"] != resource_version:
             raise Conflict(f"{ref} is no longer at version {resource_version}")
-        body = body | {"metadata": dict(body["metadata"]), "status": copy.deepcopy(status)}
+        body = body | {"metadata": dict(body["metadata"]), "status": self._pruned(copy.deepcopy(status))}
         self._write("status", ref, status)
         self._store(ref, body)
         return body
+
+    def _pruned(self, status: Json) -> Json:
+        return status if self.status_schema is None else prune(status, self.status_schema)
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
         """Whether no test has denied it."""

@@ -56,6 +56,16 @@ def apply_defaults(resource: Resource, body: Json) -> None:
             reference.setdefault("weight", 1)
 
 
+def prune(document: Json, schema: Json) -> Json:
+    """What is left of a document by a schema: fields that it does not know are dropped, as the API server does."""
+    if isinstance(document, dict) and "properties" in schema:
+        known = schema["properties"]
+        return {name: prune(value, known[name]) for name, value in document.items() if name in known}
+    if isinstance(document, list) and "items" in schema:
+        return [prune(item, schema["items"]) for item in document]
+    return document
+
+
 def content(body: Json) -> tuple[Json, Json]:
     """An object without its metadata and status."""
     return body.get("spec"), body.get("data")
