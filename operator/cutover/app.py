@@ -6,7 +6,6 @@ while they carry a claim, by a label selector at the server. Called by the comma
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import math
@@ -30,8 +29,10 @@ from cutover.adapters.shares import acting_for
 from cutover.adapters.transport import HttpTransport
 from cutover.engine.driver import Driver
 from cutover.engine.sweep import sweep_until_done
-from cutover.errors import Lost, PlanError
+from cutover.errors import Lost
+from cutover.plan.crd_gap import CrdGap
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref
+from cutover.runtime.crd_check import CrdCheck
 from cutover.runtime.event_router import EventRouter
 from cutover.runtime.health import STREAM, ApiActivity, Health, Readiness
 from cutover.runtime.kopf_watchdog import Backoffs, run_kopf_forever, run_until_any_ends
@@ -44,7 +45,8 @@ from cutover.runtime.queue import resync_at_latest
 from cutover.runtime.recorder import EventRecorder
 from cutover.runtime.relist import RelistCheck
 from cutover.runtime.urgency import queue_of_plans
-from cutover.settings.settings import Settings, load
+from cutover.settings.arguments import from_arguments
+from cutover.settings.settings import Settings
 from cutover.status.status import ACTIVE
 
 log = logging.getLogger(__name__)
@@ -102,11 +104,17 @@ class Operator:
         self._stop = asyncio.Event()
         notifying = with_notifications(self.cluster, self._messages)
         ports = Ports(notifying, self._providers, self._messages, self._recorder, SystemClock())
-        self._driver = Driver(ports, self._spawn, self._queue.add, self._queue.crowded)
+        self._crd = CrdCheck(self.cluster.crd, self._crd_read)
+        self._driver = Driver(ports, self._spawn, self._queue.add, self._queue.crowded, self._crd.dropped)
         self._router = EventRouter(self.cluster, self._queue.add, self._driver.deleted)
         self._relist = RelistCheck(self.cluster, settings.namespaces, self._router.missed)
-        self._readiness = Readiness(self._own, settings.namespaces, lambda: self._lease.problem)
-        self._health = Health(settings.port, self._readiness.unready_reason, self._activity, self._metrics.text)
+        self._readiness = Readiness(self._own, settings.namespaces, lambda: self._lease.problem, self._crd.problem)
+        self._health = Health(
+            settings.port,
+            lambda: (self._readiness.unready_reason(), self._crd.remark()),
+            self._activity,
+            self._metrics.text,
+        )
 
     def _client(self) -> Kubernetes:
         return Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]))
@@ -124,7 +132,8 @@ class Operator:
         # Health and readiness do not wait for the Lease: a standby must pass its probes.
         self._spawn(self._readiness.run())
         try:
-            await run_until_any_ends(self._stop.wait(), self._health.run(), self._work(), patience=_SHUTDOWN_TIMEOUT)
+            parts = self._stop.wait(), self._health.run(), self._crd.run(), self._work()
+            await run_until_any_ends(*parts, patience=_SHUTDOWN_TIMEOUT)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -144,6 +153,7 @@ class Operator:
     async def _work(self) -> None:
         """Everything that writes, and it starts only with the Lease."""
         await self._lease.acquire()
+        await self._crd.first.wait()  # before any plan: one that has begun cannot be taken back
         self._spawn(sweep_until_done(self.cluster, self.settings.namespaces))
         # Kopf starts last: when it stops, it cancels all tasks created after it.
         await run_until_any_ends(
@@ -204,6 +214,11 @@ class Operator:
         with self._metrics.turn(), acting_for(ref):
             after = await self._driver.turn(ref)
         return resync_at_latest(after) if self.cluster.phase(ref) in ACTIVE else after
+
+    def _crd_read(self, gap: CrdGap) -> None:
+        self._driver.crd_read(gap)
+        for ref in self.cluster.plans():
+            self._queue.add(ref)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -291,20 +306,6 @@ def run(settings: Settings) -> None:
 
 def main() -> None:
     """Entry point of the image: the operator without the packages of the command line."""
-    parser = argparse.ArgumentParser(prog="cutover-operator", description="Run the Cutover operator.")
-    parser.add_argument("--settings", type=Path, help="settings file (YAML)")
-    parser.add_argument("--namespace", action="append", help="namespace to watch; repeatable, default all")
-    parser.add_argument("--port", type=int, help="port of /livez, /readyz and /metrics; 0 picks a free one")
-    parser.add_argument("--log-format", choices=["json", "text"], help="format of the log")
-    given = parser.parse_args()
-    try:
-        settings = load(
-            given.settings,
-            namespaces=tuple(given.namespace) if given.namespace else None,
-            port=given.port,
-            log_format=given.log_format,
-        )
-    except (PlanError, OSError) as error:
-        parser.error(f"invalid settings: {error}")
+    settings = from_arguments()
     set_up(settings.log_format)
     run(settings)

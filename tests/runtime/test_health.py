@@ -16,9 +16,11 @@ async def _ask(port: int, path: str) -> tuple[int, str]:
 
 
 async def test_probes() -> None:
-    why = "plans cannot be read yet"
+    why, remark = "plans cannot be read yet", ""
     activity = ApiActivity()
-    health = Health(0, lambda: why, activity, lambda _: (b"cutover_lease_held 1.0\n", "text/plain"), "127.0.0.1")
+    health = Health(
+        0, lambda: (why, remark), activity, lambda _: (b"cutover_lease_held 1.0\n", "text/plain"), "127.0.0.1"
+    )
     task = asyncio.create_task(health.run())
     while not health.port:
         await asyncio.sleep(0.01)
@@ -26,6 +28,8 @@ async def test_probes() -> None:
     assert await _ask(health.port, "/readyz") == (503, "plans cannot be read yet\n")
     why = ""
     assert await _ask(health.port, "/readyz") == (200, "ok\n")
+    remark = "the CRD is outdated"
+    assert await _ask(health.port, "/readyz") == (200, "ok\nthe CRD is outdated\n")
     assert await _ask(health.port, "/metrics") == (200, "cutover_lease_held 1.0\n")
     activity.request_sent()
     activity._tried = (activity._tried or 0) - 1000

@@ -18,7 +18,7 @@ from cutover.errors import Conflict, Denied, NotFound, Unavailable
 from cutover.field_path import Json, Operation
 from cutover.names import EVERYTHING, Selector
 from cutover.objects.listed import NAMES_ONLY, listed
-from cutover.ports import ACCESS_REVIEWS, EVENTS, FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
+from cutover.ports import ACCESS_REVIEWS, CRDS, EVENTS, FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
 
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
 _METADATA_ONLY: Final = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
@@ -81,6 +81,18 @@ class Kubernetes:
         async for page in self._client.pages(resource.path(namespace), _METADATA_ONLY, params):
             found |= {Ref(resource, one["metadata"]["namespace"], one["metadata"]["name"]) for one in page}
         return found
+
+    async def crd(self) -> Json:
+        """The CustomResourceDefinition of plans, by the permission to list them that watching needs.
+
+        Raises:
+            NotFound: it is not installed.
+        """
+        params = {"fieldSelector": names.named(f"{PLANS.plural}.{PLANS.group}")}
+        answer = await self._client.request("GET", CRDS.path(""), params=params)
+        for body in answer.get("items") or []:
+            return body
+        raise NotFound(f"there is no CustomResourceDefinition {PLANS.plural}.{PLANS.group}")
 
     # --- the port -----------------------------------------------------------------------------------------------------
 

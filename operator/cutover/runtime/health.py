@@ -1,4 +1,4 @@
-"""Serves ``/livez``, ``/readyz`` and ``/metrics``. Alive: the event loop runs and keeps trying. Ready: plans can be read.
+"""Serves ``/livez``, ``/readyz`` and ``/metrics``. Alive: the event loop runs and keeps trying. Ready: plans can be read and run.
 
 `/livez` never fails because the API server is down: a restart would not bring it back, and would lose what is in memory. Called by app.py.
 """
@@ -58,12 +58,12 @@ class Readiness:
     Args:
         cluster: where plans are.
         namespaces: those that are watched; empty for all.
-        lease_problem: why the Lease cannot be reached; empty when it can.
+        problems: each says why the process cannot do its work; empty when it can. The first counts.
     """
 
-    def __init__(self, cluster: Cluster, namespaces: Sequence[str], lease_problem: Callable[[], str]) -> None:
+    def __init__(self, cluster: Cluster, namespaces: Sequence[str], *problems: Callable[[], str]) -> None:
         self._cluster, self._namespace = cluster, next(iter(namespaces), "default")
-        self._lease_problem = lease_problem
+        self._problems = problems
         self._readable = False
 
     async def run(self) -> None:
@@ -78,7 +78,9 @@ class Readiness:
 
     def unready_reason(self) -> str:
         """Why it is not ready; empty when it is."""
-        return self._lease_problem() if self._readable else "plans cannot be read yet"
+        if not self._readable:
+            return "plans cannot be read yet"
+        return next((why for problem in self._problems if (why := problem())), "")
 
 
 class Health:
@@ -86,7 +88,7 @@ class Health:
 
     Args:
         port: to listen on; 0 picks a free one, and `port` has it once the server listens.
-        unready_reason: why the process is not ready; empty when it is.
+        readiness: why the process is not ready, empty when it is; and what else there is to say.
         activity: requests of Kopf to the API server.
         metrics: renders all metrics for a scraper's Accept header, with their content type.
         host: the address to listen on; None for all.
@@ -95,13 +97,13 @@ class Health:
     def __init__(
         self,
         port: int,
-        unready_reason: Callable[[], str],
+        readiness: Callable[[], tuple[str, str]],
         activity: ApiActivity,
         metrics: Callable[[str], tuple[bytes, str]],
         host: str | None = None,
     ) -> None:
         self.port, self._host = port, host
-        self._unready_reason, self._activity, self._text = unready_reason, activity, metrics
+        self._readiness, self._activity, self._text = readiness, activity, metrics
         self._beat = 0.0
 
     async def run(self) -> None:
@@ -128,8 +130,8 @@ class Health:
         return web.Response(status=500, text=f"{why}\n") if why else web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        why = self._unready_reason()
-        return web.Response(status=503, text=f"{why}\n") if why else web.Response(text="ok\n")
+        why, remark = self._readiness()
+        return web.Response(status=503, text=f"{why}\n") if why else web.Response(text=f"ok\n{remark}".strip() + "\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         text, content_type = self._text(request.headers.get("Accept", ""))
