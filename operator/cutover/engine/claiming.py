@@ -28,12 +28,12 @@ async def examine(context: CommandContext) -> Outcome:
     """Find everything that is missing; when nothing is, add the finalizer."""
     rests = context.run_cache.look_after
     if rests is not None and context.now < rests:
-        return Again((rests - context.now).total_seconds(), "")
+        return Again(None, "", pause=(rests - context.now).total_seconds())
     cost = Look(context.cluster)
-    outcome = await _examine(context, cost)
-    if not isinstance(outcome, Done):
+    try:
+        return await _examine(context, cost)
+    finally:  # also of a look that got no answer
         context.run_cache.look_after = context.now + timedelta(seconds=cost.pause)
-    return outcome
 
 
 async def _examine(context: CommandContext, cost: Look[Cluster]) -> Outcome:

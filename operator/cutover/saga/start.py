@@ -229,6 +229,8 @@ def _refuse(draft: Draft, reason: Reason | str, message: str) -> Turn:
 
 
 def _still_missing(draft: Draft, message: str, least: float) -> Turn:
+    if not message:  # it was not looked yet, so nothing new is known
+        return draft.turn(None, timedelta(seconds=least))
     waited = _waited(draft)
     if waited >= draft.rules.start_deadline:
         return _refuse(draft, Reason.PREFLIGHT, message)

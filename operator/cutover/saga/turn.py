@@ -113,7 +113,7 @@ class Again:
     Attributes:
         made: what it has created, saved with the step before the command is issued again; empty leaves what is saved.
         reached: how far it is, in a measure of the kind; more than ever before is progress.
-        pause: of preflight: seconds until it may look again, in proportion to what this look has cost.
+        pause: of preflight: seconds until it may look again, in proportion to what its last look has cost.
     """
 
     after: float | None
