@@ -69,7 +69,7 @@ def test_the_operator_has_no_secret_no_wildcard_and_no_write_to_a_target() -> No
     assert {resource: verbs for resource, verbs in writes.items() if verbs} == {
         "migrationplans": {"patch"},
         "migrationplans/status": {"update"},
-        "controllerrevisions": {"create", "patch", "deletecollection"},
+        "controllerrevisions": {"create", "patch", "delete", "deletecollection"},
         "jobs": {"deletecollection"},
         "serviceaccounts": {"impersonate"},
         "subjectaccessreviews": {"create"},
