@@ -98,7 +98,7 @@ def of_the_schema() -> list[tuple[Leaf, Any]]:
     allowed = [one for one in found if good(*one)]
     assert len(places) > 110
     assert len(allowed) > 300
-    return [*allowed, *(one for one in found if one not in allowed)][: len(allowed) + 50]
+    return [*allowed, *[one for one in found if one not in allowed][::50]]
 
 
 def of_templates(shift: int) -> list[tuple[Leaf, Any]]:
@@ -109,7 +109,7 @@ def of_templates(shift: int) -> list[tuple[Leaf, Any]]:
 
 
 async def test_no_value_leads_out_of_the_namespace() -> None:
-    assert await leave([*of_the_schema()[::2], *of_templates(0)[::3]]) == []
+    assert await leave([*of_the_schema()[::4], *of_templates(0)[::6]]) == []
 
 
 @pytest.mark.exhaustive
@@ -127,7 +127,7 @@ async def test_a_name_in_a_template_is_one_segment_even_where_it_is_not_checked(
     places = [leaf for leaf in leaves() if leaf.below and leaf.path[-1] in ("name", "serviceAccountName")]
     read = [leaf for leaf in places if "deploy" in leaf.path or leaf.path[-1] == "serviceAccountName"]
     assert len(read) > 30
-    assert await leave([(leaf, value) for leaf in read for value in HOSTILE[:_PATHS]], _PREFLIGHT) == []
+    assert await leave([(leaf, value) for leaf in read[::2] for value in HOSTILE[:_PATHS]], _PREFLIGHT) == []
 
 
 @pytest.mark.parametrize("path", ["", "/status", "/x/y/z", "/../secrets", "/%2e%2e", f"?{MARKER}"])
