@@ -118,6 +118,8 @@ def outside(shop: Shop, made: Iterable[Request]) -> list[str]:
 
     def leads_out(request: Request) -> bool:
         path, _, query = request.uri.lower().partition("?")
+        if request.namespace.startswith("test-") and request.namespace != shop.namespace:
+            return MARKER in path + query  # what another test has left is cleaned up; no value names its namespace
         if request.namespace not in ("", "cutover-system", shop.namespace):
             return True
         if MARKER not in path + query:
