@@ -23,24 +23,21 @@ TERMS = {
     "duration": "4s", "renewDeadline": "3s", "renewEvery": "1s", "retryEvery": "500ms",
 }  # fmt: skip
 ASKING = "steps: [{name: ok, approve: {message: go}}, {name: tick, wait: {for: 10ms}}]"
-PLANS, STEPS = 8, 20
-"""As many plans as may arrive at once, and so many reads of each at once: 160 requests for 64 connections."""
+PLANS, GATES = 10, 10
+"""Plans and gates of each; each gate asks on its own how the pods are: 100 requests at once, for 64 connections."""
 
 
-def _reading(plan: int) -> dict[str, Any]:
-    """A plan that reads a ConfigMap for each step before it begins."""
-    steps = [
-        {"name": f"flag-{step}", "flags": {"configMap": f"flags-{plan}-{step}", "set": {"on": "yes"}}}
-        for step in range(STEPS)
-    ]
-    return {"steps": steps}
+def _asking_for_pods() -> dict[str, Any]:
+    readiness = {"workload": {"name": "shop-v1"}, "percent": 100, "for": "1s"}
+    gates = [{"name": f"pods-{gate}", "interval": "1s", "readiness": readiness} for gate in range(GATES)]
+    return {"steps": [{"name": "soak", "check": {"for": "10m"}, "gates": gates}]}
 
 
 class Hang:
-    """Keeps requests about the ConfigMaps of one namespace for ever."""
+    """Keeps requests about the pods of one namespace for ever."""
 
     def __init__(self, namespace: str) -> None:
-        self.count, self._path = 0, f"/namespaces/{namespace}/configmaps"
+        self.count, self._path = 0, f"/namespaces/{namespace}/pods"
 
     def rule(self, exchange: Exchange) -> Fault | None:
         return self._keep if self._path in exchange.path else None
@@ -76,8 +73,8 @@ def test_requests_of_one_namespace_hang(testbed: Testbed) -> None:
                 calm.shop.until_phase(Phase.WAITING)
                 proxy.arm(hang.rule)
                 for plan in range(PLANS):
-                    stuck.shop.apply(_reading(plan), f"plan-{plan}")
-                until("all requests that may hang do", hang.settled, deadline=10)
+                    stuck.shop.apply(_asking_for_pods(), f"plan-{plan}")
+                until("all requests that may hang do", hang.settled, deadline=20)
                 for _ in range(2):
                     until("the Lease is renewed", partial(renewed_since, renewed()), deadline=8)
                 calm.shop.request(RequestVerb.APPROVE, "ok")
