@@ -45,7 +45,7 @@ async def _pending(spec: str, account: str = "admin") -> str:
 
 
 @pytest.mark.parametrize("spec", BRINGS.values(), ids=BRINGS)
-async def test_each_kind_that_brings_pods_gives_them_no_account_that_the_plan_may_not_use(spec: str) -> None:
+async def test_no_pods_get_an_account_that_the_plan_may_not_use(spec: str) -> None:
     assert NEEDED.format("admin") in await _pending(spec)
 
 
