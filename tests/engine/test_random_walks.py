@@ -61,6 +61,9 @@ NUMBER = st.integers(1, 3) | st.integers(1, 10)
 AIM = st.sampled_from([Aim.ANY, Aim.WRITE, Aim.TARGET, Aim.TARGET])
 WRITES = st.sampled_from([Aim.WRITE, Aim.TARGET])
 WHO = st.sampled_from([0, 1])
+LOST = ("status.conditions", "status.current.gates", "status.current.ready", "status.current.appliedAt", "status.history",
+        "status.message", "status.progress", "status.report", "status.tally")  # fmt: skip
+"""Fields that the CRD may lack without keeping plans from running."""
 
 _going = precondition(lambda self: not self.over)
 
@@ -76,13 +79,22 @@ class Machine(Walk, RuleBasedStateMachine):
         deletion=st.sampled_from(["Rollback", "Rollback", "Orphan"]),
         intention=st.sampled_from(["go on", "go on", "take back", "take back", "delete", "abandon"]),
         ahead=st.integers(0, 24),
+        missing=st.just(()) | st.lists(st.sampled_from(LOST), min_size=1, max_size=3, unique=True).map(tuple),
     )
     def begin(
-        self, name: str, processes: int, on_failure: str, keep: str, deletion: str, intention: str, ahead: int
+        self,
+        name: str,
+        processes: int,
+        on_failure: str,
+        keep: str,
+        deletion: str,
+        intention: str,
+        ahead: int,
+        missing: tuple[str, ...],
     ) -> None:
         """A plan is made; the first process does some turns in peace."""
         policies = {"onFailure": on_failure, "keepSnapshots": keep, "deletionPolicy": deletion}
-        self.set_up(name, processes, policies, intention)
+        self.set_up(name, processes, policies, intention, missing)
         self.run(self.several(ahead, 0))
 
     # --- processes ----------------------------------------------------------------------------------------------------

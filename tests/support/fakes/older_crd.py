@@ -24,6 +24,7 @@ def older(*missing: str) -> dict[str, Any]:
     return manifest
 
 
+@cache
 def status_schema(*missing: str) -> dict[str, Any]:
     """The schema of the status in that manifest."""
     schema: dict[str, Any] = older(*missing)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]

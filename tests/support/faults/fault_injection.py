@@ -20,6 +20,7 @@ from cutover.adapters.transport import Request, Response
 from cutover.engine.driver import Driver
 from cutover.errors import Broken, OutsideError, Unavailable
 from cutover.field_path import Json
+from cutover.plan.crd_gap import CrdGap
 from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
 from cutover.runtime.relist import RelistCheck
 from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
@@ -208,6 +209,7 @@ class Process:
         self.spawner = Spawner()
         things = Ports(self.api, world.metrics, MemoryMessenger(), world.recorder, world.clock)
         self.driver = Driver(things, self.spawner, lambda _: self.wake())
+        self.driver.crd_read(CrdGap.of(world.missing))
         self.missed = RelistCheck(
             self.api, (), lambda resource, body: self._note(_ref(resource, body), body, deleted=True)
         )
@@ -325,6 +327,7 @@ class World:
     Attributes:
         counts: of what has happened.
         wrong: exceptions that no turn may raise.
+        missing: fields of the status that the CRD lacks, as every process has read.
         strays: objects written by late requests for whose answers nobody waited any more.
     """
 
@@ -340,6 +343,7 @@ class World:
     wrong: list[BaseException] = field(default_factory=list)
     strays: set[Ref] = field(default_factory=set)
     unheard: bool = False
+    missing: tuple[str, ...] = ()
 
     @property
     def clock(self) -> MemoryClock:

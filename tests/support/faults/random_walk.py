@@ -22,6 +22,7 @@ from cutover.status.status import ACTIVE, ENDED, Phase, Status
 from cutover.targets.finalizer import has_finalizer
 from cutover.targets.snapshots import labels
 from cutover.testing import MemoryCluster, react
+from support.fakes.older_crd import status_schema
 from support.fakes.shop import ROUTES, V2
 from support.fakes.simulation import specs_of
 from support.faults.change_invariants import FOREIGN, ChangeInvariants
@@ -60,17 +61,20 @@ class Walk:
         self.earlier: tuple[str, int] | None = None
         self.was = ""
 
-    def set_up(self, name: str, processes: int, policies: dict[str, str], intention: str) -> None:
-        """The shop, the plan and the processes."""
+    def set_up(
+        self, name: str, processes: int, policies: dict[str, str], intention: str, missing: tuple[str, ...] = ()
+    ) -> None:
+        """The shop, the plan and the processes; the server prunes by a CRD that lacks these fields of the status."""
         self.intention, self.goal = intention, at_the_end_of(name)
         cluster = MemoryCluster()
+        cluster.status_schema = status_schema(*missing)
         self.before, cluster._version = the_shop()
         cluster.objects = dict(self.before)
         self.body = copy.deepcopy(the_plan(name))
         self.body["spec"] |= policies
         ref = cluster.put(PLANS, copy.deepcopy(self.body))
         cluster.report(ref, {"observedGeneration": -1})
-        self.world = World(cluster, ref, cluster.objects[ref]["metadata"]["uid"])
+        self.world = World(cluster, ref, cluster.objects[ref]["metadata"]["uid"], missing=missing)
         self.world.metrics.answer = lambda _: Sample(self.sample)
         self.changes = ChangeInvariants(ref, parse(self.body["spec"]))
         cluster.changed = self._changed
