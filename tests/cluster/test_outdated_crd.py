@@ -29,7 +29,7 @@ from support.fakes.older_crd import older
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("replaces the CRD, and starts operators that are processes")]
 
-ESSENTIAL, HARMLESS = "status.steps[].made", "status.current.ready"
+ESSENTIAL, HARMLESS = "status.steps[].made", "status.tally"
 LONG = f"""
 guards: [{{name: budget, interval: 5s, prometheus: {{query: GAUGE}}, pass: {{max: "0.5"}}}}]
 steps:{DEPLOY}{SHIFT}      dwell: 10m
