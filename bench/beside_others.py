@@ -18,7 +18,7 @@ ROUNDS, PLANS, GATES = (
 _HEAD = ("what", "alone, p50", "p99", "beside, p50", "p99", "ratio of p50", "ratio of p99", "count")
 _LEGEND = f"""Alone and beside alternate, {ROUNDS} rounds of {PLANS} plans with {len(WEIGHTS)} weights; a ratio is the median of those of the rounds. *Beside*: another
 namespace has 40 plans with {GATES} gates each at an interval of 1s, and a plan of 64 steps with 16 Job gates each, of which something is
-missing and which its author changes each second."""
+missing."""
 
 
 def measure(cluster: Cluster) -> str:

@@ -125,6 +125,7 @@ async def test_a_plan_that_is_woken_all_the_time_is_not_looked_at_all_the_time()
         run.clock.pass_time(timedelta(seconds=1))
         await run.turn()
     assert run.switch.calls - looked < 20
+    assert "there is no Deployment nowhere" in run.status.message, "what was found stays as it is"
     run.clock.pass_time(timedelta(seconds=30))
     await run.turn()
     assert run.switch.calls - looked > 30 * 16

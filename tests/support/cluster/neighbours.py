@@ -1,7 +1,7 @@
 """What a plan pays for its neighbours: weights and rollbacks of one plan, alone and beside all that another author can ask for.
 
 The neighbour is one namespace with 40 plans whose gates are as fast as gates may be, and a plan of 64 steps with 16 Job gates each that
-waits for something missing; its author touches it each second, so that it is examined again and again. Alone and beside alternate in one run, so that only ratios count.
+waits for something missing, so that it is examined again and again. Alone and beside alternate in one run, so that only ratios count.
 Used by the bench and by `cluster/test_fairness.py`.
 """
 
@@ -133,21 +133,11 @@ def _load(neighbour: Shop, gates: int) -> Iterator[None]:
     side_by_side(lambda name: paths.append(neighbour.apply(_fast(gates), name)), names)
     side_by_side(lambda name: neighbour.until_phase(Phase.RUNNING, name, deadline=300), names)
     time.sleep(_SECONDS_TO_SETTLE)  # a load has no state that one could wait for
-    ending = threading.Event()
-    touching = threading.Thread(target=_touch, args=(neighbour, f"{neighbour.plans}/vast", ending))
-    touching.start()
     try:
         yield
     finally:
-        ending.set()
-        touching.join()
         side_by_side(neighbour.api.delete, paths)
         until("the neighbours are gone", lambda: not neighbour.api.list(neighbour.plans), deadline=300)
-
-
-def _touch(neighbour: Shop, path: str, ending: threading.Event) -> None:
-    while not ending.wait(1):
-        neighbour.api.patch(path, {"metadata": {"annotations": {"touched": str(time.time())}}})
 
 
 def _fast(gates: int) -> dict[str, Any]:
