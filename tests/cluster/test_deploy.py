@@ -334,6 +334,12 @@ def test_a_patch_as_deep_as_may_be_can_be_read_back(shop: Shop, operator: AnyOpe
     long = {"steps": [{"name": "a", "deploy": {"workload": {"name": "shop-v2"}, "patch": f"a: {'x' * 16_382}"}}]}
     with pytest.raises(RuntimeError, match=r"spec\.steps\[0\]\.deploy\.patch: Too long: may not be more than 16384"):
         shop.apply(long, "long")
+    mapping = {"steps": [{"name": "a", "deploy": {"workload": {"name": "shop-v2"}, "patch": {"a": {"b": 1}}}}]}
+    body = {"apiVersion": "cutover.dev/v1alpha1", "kind": "MigrationPlan", "metadata": {"name": "mapping"}}
+    with pytest.raises(RuntimeError, match=r"spec\.steps\[0\]\.deploy\.patch: Invalid value: \"object\""):
+        shop.api.create(
+            f"{shop.plans}?fieldValidation=Ignore", body | {"spec": {"serviceAccountName": "migrator", **mapping}}
+        )
     read = {plan["metadata"]["name"]: plan["spec"] for plan in shop.api.list(shop.plans)}
     for depth, text in texts.items():
         assert read[f"deep-{depth}"]["steps"][0]["deploy"]["patch"] == text

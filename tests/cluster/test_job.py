@@ -199,7 +199,13 @@ def test_every_error_is_reported_before_the_first_step(tool: MigrationTool) -> N
 def test_a_suspended_cron_job_is_run_as_it_is_when_the_job_is_created(tool: MigrationTool) -> None:
     """Read as the plan's account, which has no permission at first; changed between preflight and the step."""
     path = f"/apis/batch/v1/namespaces/{tool.shop.namespace}/cronjobs"
-    spec = {"schedule": "0 3 * * *", "suspend": False, "jobTemplate": json.loads(tool.template("echo early >> LEDGER"))}
+
+    def template(script: str) -> Any:
+        given = json.loads(tool.template(script))
+        given["spec"]["template"]["spec"]["restartPolicy"] = "Never"
+        return given
+
+    spec = {"schedule": "0 3 * * *", "suspend": False, "jobTemplate": template("echo early >> LEDGER")}
     tool.api.create(path, {"metadata": {"name": "nightly"}, "spec": spec})
     steps = (OK, schema({"cronJob": "nightly", "undo": tool.template("echo down >> LEDGER")}))
     apply(tool, *steps, startDeadline="1m")
@@ -212,7 +218,7 @@ def test_a_suspended_cron_job_is_run_as_it_is_when_the_job_is_created(tool: Migr
     assert command is not None
     tool.api.patch(f"{path}/nightly", json.loads(shlex.split(command[1])[0]))
     tool.shop.until_phase(Phase.WAITING)
-    tool.api.patch(f"{path}/nightly", {"spec": {"jobTemplate": json.loads(tool.template("echo up >> LEDGER"))}})
+    tool.api.patch(f"{path}/nightly", {"spec": {"jobTemplate": template("echo up >> LEDGER")}})
     tool.shop.request(RequestVerb.APPROVE, "ok")
     assert tool.shop.until_ended().phase is Phase.SUCCEEDED
     assert tool.done() == ["up"]
