@@ -44,6 +44,11 @@ class Exchange:
         """It asks for a change (reviews and events are no changes of what a plan is about)."""
         return self.method in _WRITES and not self.path.endswith(("/events", "reviews"))
 
+    @property
+    def given_up(self) -> bool:
+        """The operator waits for the answer no longer."""
+        return self._request.transport is None or self._request.transport.is_closing()
+
     def __str__(self) -> str:
         return f"{self.number}: {self.method} {self.path}"
 
