@@ -61,7 +61,7 @@ NUMBER = st.integers(1, 3) | st.integers(1, 10)
 AIM = st.sampled_from([Aim.ANY, Aim.WRITE, Aim.TARGET, Aim.TARGET])
 WRITES = st.sampled_from([Aim.WRITE, Aim.TARGET])
 WHO = st.sampled_from([0, 1])
-LOST = ("status.conditions", "status.current.gates", "status.current.ready", "status.current.appliedAt", "status.history",
+LOST = ("status.conditions", "status.current.gates", "status.current.ready", "status.history",
         "status.message", "status.progress", "status.report", "status.tally")  # fmt: skip
 """Fields that the CRD may lack without keeping plans from running."""
 

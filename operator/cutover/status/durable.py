@@ -23,24 +23,24 @@ def needs_no_snapshots(phase: Phase | str | None, keep_until: object) -> bool:
 _MESSAGE_LASTS: Final = frozenset({Phase.PENDING, Phase.PAUSED, Phase.STUCK, Phase.ABANDONED})
 """Phases in which nothing moves, so that the message, why or what was not undone, is worth a save of its own."""
 _LOST_OF_PLAN: Final[Mapping[str, Any]] = {"progress": "", "conditions": ()}
+_SHOWN_OF_CURRENT: Final[Mapping[str, Any]] = {"ready": "", "message": "", "gates": ()}
 _LOST_OF_CURRENT: Final[Mapping[str, Any]] = {
+    **_SHOWN_OF_CURRENT,
     "applied_at": None,
-    "ready": "",
     "undo_progress": 0,
     "progressed_at": None,
-    "message": "",
-    "gates": (),
 }
+"""One crash may lose these; where none is ever stored, a dwell would start again with every process, and might never end."""
 _LOST_OF_STEP: Final[Mapping[str, Any]] = {"snapshot_taken": False}
 _FOR_REPORTS: Final = ("tally", "history", "report")
 """Saved at once too, because nothing brings them back; but nothing that a plan does depends on them."""
 
 HARMLESS: Final = frozenset({
     *(f"status.{camel(name)}" for name in (*_LOST_OF_PLAN, *_FOR_REPORTS, "message")),
-    *(f"status.current.{camel(name)}" for name in _LOST_OF_CURRENT),
+    *(f"status.current.{camel(name)}" for name in _SHOWN_OF_CURRENT),
     *(f"status.steps[].{camel(name)}" for name in _LOST_OF_STEP),
 })  # fmt: skip
-"""Fields without which every plan continues as it should, also in the next process: what a crash may lose, and the reports."""
+"""Fields without which every plan continues as it should, in each further process too: what is shown, and the reports."""
 
 
 def durable_part(status: Status) -> Status:
