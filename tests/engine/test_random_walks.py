@@ -62,7 +62,7 @@ AIM = st.sampled_from([Aim.ANY, Aim.WRITE, Aim.TARGET, Aim.TARGET])
 WRITES = st.sampled_from([Aim.WRITE, Aim.TARGET])
 WHO = st.sampled_from([0, 1])
 LOST = ("status.conditions", "status.current.gates", "status.current.ready", "status.history",
-        "status.message", "status.progress", "status.report", "status.tally")  # fmt: skip
+        "status.progress", "status.report", "status.tally")  # fmt: skip
 """Fields that the CRD may lack without keeping plans from running."""
 
 _going = precondition(lambda self: not self.over)

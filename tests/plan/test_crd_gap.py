@@ -94,7 +94,7 @@ def test_what_a_plan_does_depends_on_no_field_that_is_called_harmless() -> None:
         path for path in optional_fields()
         if path.startswith(("status.tally", "status.history", "status.report", "status.conditions", "status.current.gates["))
         or path in {
-            "status.message", "status.progress", "status.current.gates", "status.current.ready", "status.current.message",
+            "status.progress", "status.current.gates", "status.current.ready", "status.current.message",
             "status.steps[].snapshotTaken",
         }
     ))  # fmt: skip

@@ -36,7 +36,7 @@ _FOR_REPORTS: Final = ("tally", "history", "report")
 """Saved at once too, because nothing brings them back; but nothing that a plan does depends on them."""
 
 HARMLESS: Final = frozenset({
-    *(f"status.{camel(name)}" for name in (*_LOST_OF_PLAN, *_FOR_REPORTS, "message")),
+    *(f"status.{camel(name)}" for name in (*_LOST_OF_PLAN, *_FOR_REPORTS)),
     *(f"status.current.{camel(name)}" for name in _SHOWN_OF_CURRENT),
     *(f"status.steps[].{camel(name)}" for name in _LOST_OF_STEP),
 })  # fmt: skip
