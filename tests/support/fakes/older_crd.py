@@ -14,7 +14,7 @@ def older(*missing: str) -> dict[str, Any]:
     """The manifest without these fields, such as ``status.steps[].made``."""
     manifest = copy.deepcopy(_newest())
     root = manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    for path in missing:
+    for path in sorted(missing, key=len, reverse=True):  # what is inside of a field goes before the field
         *above, name = path.split(".")
         node = root
         for part in above:
