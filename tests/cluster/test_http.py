@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from cutover.status.status import Phase, Status, Verdict
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from support.cluster.shop import DEPLOY, Operator, Shop
+from support.fakes.http_server import HttpServer, RequestHandler
 from support.fakes.json_server import JsonServer
 
 IMAGE_ENTRY = Path(sys.executable).with_name("cutover-operator")
@@ -137,16 +139,48 @@ def test_no_usable_number_is_never_a_pass(store: Shop, other: Operator) -> None:
     _nothing_secret(store, other)
 
 
+class Latencies(HttpServer):
+    """Metrics of both versions, without load: each has a latency while it has weight, as it would with requests."""
+
+    def __init__(self, store: Shop) -> None:
+        class Handler(RequestHandler):
+            def do_GET(self) -> None:
+                lines = (
+                    f'latency{{app="{app}"}} {ms}\n'
+                    for (app, ms), weight in zip(_LATENCIES, store.weights(), strict=True)
+                    if weight
+                )
+                self.reply("".join(lines).encode(), Content_Type="text/plain; version=0.0.4")
+
+        super().__init__(Handler)
+
+
+_LATENCIES = [("shop-v1", 300), ("shop-v2", 330)]
+
+
+@pytest.fixture
+def latencies(cluster: Cluster, store: Shop) -> Iterator[None]:
+    made = Latencies(store)
+    cluster.prometheus.scrape("latencies", f"127.0.0.1:{made.port}")
+    cluster.prometheus.wait_up("latencies", 1)
+    yield
+    cluster.prometheus.scrape("latencies")
+    made.close()
+
+
 @pytest.mark.parametrize("failed", [0, 1], ids=["forward", "backward"])
+@pytest.mark.usefixtures("latencies")
 def test_the_example(store: Shop, page: JsonServer, failed: int) -> None:
-    """With figures for the latency; there is no load that would have one."""
+    """With gauges for its quantiles. At its last weight the old version has none, as it would have without requests."""
     text = (ROOT / "examples/compared-canary.yaml").read_text().replace("checkout-migrator", "migrator")
     spec = yaml.safe_load(text.replace("checkout-v", "shop-v").replace("{name: checkout}", "{name: shop}"))["spec"]
-    deploy, shift = spec["steps"]
-    deploy["gates"][0]["readiness"]["for"] = shift["traffic"]["dwell"] = "0s"
-    latency, payments = shift["gates"]
-    latency["prometheus"] = {"query": "vector(330)", "baseline": "vector(300)"}
-    latency["interval"] = payments["interval"] = "1s"
+    deploy, shift, finish = spec["steps"]
+    deploy["gates"][0]["readiness"]["for"] = shift["traffic"]["dwell"] = finish["traffic"]["dwell"] = "0s"
+    for gate in [*shift["gates"], *finish["gates"]]:
+        gate["interval"] = "1s"
+        if compared := gate.get("prometheus"):
+            for field in ("query", "baseline"):
+                compared[field] = f"latency{{{re.findall('app=[^}]*', compared[field])[0]}}}"
     before = store.objects()
     page.document = {"parts": [{"name": "cart", "failed": 7}, {"name": "payments", "failed": failed}]}
     store.apply(spec)
