@@ -100,6 +100,29 @@ def test_every_plan_that_is_shown_is_good(where: str, body: dict[str, Any]) -> N
     assert parse(body["spec"]).steps, where
 
 
+@pytest.mark.parametrize(("where", "body"), PLANS, ids=[where for where, _ in PLANS])
+def test_no_plan_that_is_shown_compares_with_what_gets_no_requests(where: str, body: dict[str, Any]) -> None:
+    """At weight 100 the old version has no numbers of now, so such a gate would wait until the plan is rolled back."""
+    for step in body["spec"]["steps"]:
+        if 100 in step.get("traffic", {}).get("weights", []):
+            baselines = [gate.get("prometheus", {}).get("baseline", "") for gate in step.get("gates", [])]
+            assert all("offset" in baseline for baseline in baselines if baseline), f"{where}, {step['name']}"
+
+
+def test_the_requests_that_are_shown_end_in_the_users_name() -> None:
+    """The chart's policy refuses any other, and a command in a document is copied as it stands."""
+    shown = [
+        (file, value)
+        for file in DOCUMENTS
+        for value in re.findall(
+            r'^kubectl annotate .*request\.cutover\.dev/\w+="([^"]*)"', file.read_text(), re.MULTILINE
+        )
+    ]
+    assert shown
+    for file, value in shown:
+        assert value.endswith(" by=$ME"), file
+
+
 @pytest.mark.parametrize("file", EXAMPLES, ids=[file.stem for file in EXAMPLES])
 def test_every_example_says_what_must_exist_and_grants_the_permissions_it_needs(file: Path) -> None:
     assert f"\n# Before: before/{file.name}\n" in file.read_text()
