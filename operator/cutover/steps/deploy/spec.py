@@ -56,7 +56,8 @@ class DeploySpec(Kind):
     )
     patch: YamlText = Field(
         default_factory=dict,
-        description="Strategic merge patch of the workload's spec, for everything else: YAML as text, below `patch: |`.",
+        description="Strategic merge patch of the workload's spec, for everything else: YAML as text, below `patch: |`. "
+        "It begins below spec: write `template:` and the like, not `spec:`.",
     )
 
     @field_validator("patch")

@@ -53,7 +53,8 @@ class JobSpec(Kind):
     )
     service_account_name: Name | None = Field(
         default=None,
-        description="With cronJob: the ServiceAccount that its pods name. Default: that of the plan. No other one is accepted.",
+        description="With cronJob: the ServiceAccount that its pods name. Default: that of the plan. "
+        "A CronJob that names another is refused.",
     )
     undo_: Template | None = Field(
         default=None,
