@@ -63,7 +63,7 @@ def test_what_yaml_has_read_otherwise_is_reported() -> None:
     with pytest.raises(PlanError) as caught:
         parse(spec)
     assert [problem.message for problem in caught.value.problems] == [
-        "NaN is not a whole number; write one without quotes",
+        "NaN is a decimal number; write a whole number",
         "YAML reads the key true, which is not a string; put it in quotes, or fix its name",
     ]
 

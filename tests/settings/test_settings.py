@@ -74,7 +74,7 @@ SIMPLE: list[tuple[dict[str, Any], str]] = [
     ({"url": f"https://x/?token={SECRET}"}, "url: the URL contains ? or #; end it before that, the query comes from the plan"),
     ({"url": URL, "timeout": 0}, "timeout: the value is too small; it must be above 0"),
     ({"url": URL, "timeout": 61}, "timeout: the value is too large; the maximum is 60"),
-    ({"url": URL, "timeout": "soon"}, "timeout: the value is not a number; write one without quotes"),
+    ({"url": URL, "timeout": "soon"}, "timeout: the value is a string; write a number without quotes"),
     ({"url": URL, "maxBytes": 10}, "maxBytes: the value is too small; the minimum is 1024"),
     ({"url": URL, "maxBytes": 1 << 30}, "maxBytes: the value is too large; the maximum is 16777216"),
     ({"url": URL, "concurrency": 0}, "concurrency: the value is too small; the minimum is 1"),

@@ -10,7 +10,17 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
 
 from cutover.names import NAME_PATTERN
 from cutover.status.spelling import camel
@@ -27,10 +37,32 @@ _UNITS: Final = {
 }
 
 
+def _make_exact(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get("type") in ("int", "float", "bool"):
+            node["strict"] = True
+        for part in node.values():
+            _make_exact(part)
+    elif isinstance(node, list | tuple):
+        for part in node:
+            _make_exact(part)
+
+
 class Model(BaseModel):
-    """A frozen model that refuses unknown fields by name."""
+    """A frozen model that refuses unknown fields by name, and numbers and booleans that are written as strings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=camel, populate_by_name=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The schema of the model, with exact numbers and booleans.
+
+        The API server takes no "3" for a 3, so a plan that has one cannot be applied. `strict` in the configuration would also
+        refuse what is only written differently: lists for tuples, strings for enums.
+        """
+        schema = handler(source)
+        _make_exact(schema)
+        return schema
 
 
 def parse_duration(value: object) -> timedelta:

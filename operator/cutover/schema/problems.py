@@ -27,8 +27,17 @@ _PATTERNS: Final = {
 }
 _NOT_VALID: Final = "is not a valid name"
 _NOT_A_LIST: Final = "{given} is not a list; begin each item with a dash"
-_NOT_AN_INTEGER: Final = "{given} is not a whole number; write one without quotes"
+_NOT_AN_INTEGER: Final = "{given} is {what}; write a whole number{unquoted}"
+_NOT_A_NUMBER: Final = "{given} is {what}; write a number{unquoted}"
+_NOT_A_BOOLEAN: Final = "{given} is {what}; write true or false{unquoted}"
 _NOT_A_MAPPING: Final = "{given} is not a mapping; put its fields below it, indented"
+_TYPES: Final = {
+    dict: "a mapping",
+    list: "a list",
+    bool: "a boolean",
+    int: "a number",
+    float: "a decimal number",
+}
 _MESSAGES: Final[Mapping[str, str]] = {
     "missing": "required field is missing",
     "greater_than": "{given} is too small; it must be above {gt}",
@@ -41,13 +50,9 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "enum": "{given} is not supported; use {expected}",
     "literal_error": "{given} is not supported; use {expected}",
     "int_type": _NOT_AN_INTEGER,
-    "int_parsing": _NOT_AN_INTEGER,
-    "int_from_float": _NOT_AN_INTEGER,
     "finite_number": _NOT_AN_INTEGER,
-    "float_type": "{given} is not a number; write one without quotes",
-    "float_parsing": "{given} is not a number; write one without quotes",
-    "bool_type": "{given} is neither true nor false; write one of them without quotes",
-    "bool_parsing": "{given} is neither true nor false; write one of them without quotes",
+    "float_type": _NOT_A_NUMBER,
+    "bool_type": _NOT_A_BOOLEAN,
     "tuple_type": _NOT_A_LIST,
     "list_type": _NOT_A_LIST,
     "model_type": _NOT_A_MAPPING,
@@ -111,8 +116,15 @@ def _message(entry: Any, location: Sequence[int | str], model: type[BaseModel], 
         return _not_a_string(entry["input"], given)
     if kind not in _MESSAGES:
         return f"{given} is not valid: {entry['msg']}"
+    value = entry["input"]
     bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in context.items()}
-    return _MESSAGES[kind].format(given=given, **bounds)
+    unquoted = " without quotes" if isinstance(value, str) else ""
+    return _MESSAGES[kind].format(given=given, what=name_of_type(value), unquoted=unquoted, **bounds)
+
+
+def name_of_type(value: Json) -> str:
+    """What a value is, in the words of YAML."""
+    return _TYPES.get(type(value), "a string" if isinstance(value, str) else "null")
 
 
 def _not_a_string(value: Json, given: str) -> str:

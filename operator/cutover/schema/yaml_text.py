@@ -18,6 +18,7 @@ import yaml
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 from cutover.field_path import Json
+from cutover.schema.problems import name_of_type
 
 LONGEST: Final = 16_384
 """Maximum characters of a text."""
@@ -37,7 +38,6 @@ _EXACT: Final = 2**53
 _DIGITS: Final = 70
 """More characters than any integer below `_LARGEST` needs, in any base."""
 _CORE: Final = "tag:yaml.org,2002:"
-_NAMES: Final = {dict: "a mapping", list: "a list", bool: "a boolean", int: "a number", float: "a number"}
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ def parse(text: str) -> dict[str, Any]:
     if document is None:
         raise ValueError("it is empty; write fields into it, or remove it")
     if not isinstance(document, dict):
-        what = f"it is {_name(document)}, and not a mapping"
+        what = f"it is {name_of_type(document)}, and not a mapping"
         raise ValueError(f"{what}; begin its lines with the name of a field and a colon")  # noqa: TRY004 -- of the author
     return document
 
@@ -128,7 +128,7 @@ def _put(parent: _Open, node: Json, event: Any) -> None:
     elif parent.keys:
         parent.items[parent.keys.pop()] = node
     elif not isinstance(node, str):
-        shown = _name(node) if isinstance(node, dict | list) else event.value
+        shown = name_of_type(node) if isinstance(node, dict | list) else event.value
         raise _mistake(event.start_mark, f"the key {shown} is not a string for YAML; put it in quotes, or fix its name")
     elif node == "<<" and not event.style:
         raise _mistake(event.start_mark, "the merge key << is not supported; write the fields out")
@@ -142,14 +142,10 @@ def _mistake(mark: Any, what: str) -> ValueError:
     return ValueError(f"line {mark.line + 1}, column {mark.column + 1}: {what}")
 
 
-def _name(value: Json) -> str:
-    return _NAMES.get(type(value), "a string" if isinstance(value, str) else "null")
-
-
 def _read(value: object, info: ValidationInfo) -> dict[str, Any]:
     if not isinstance(value, str):
         name = str(info.field_name).rstrip("_")
-        raise ValueError(f'must be text, not {_name(value)}; write "{name}: |" and indent the YAML below it')  # noqa: TRY004 -- pydantic wants it
+        raise ValueError(f'must be text, not {name_of_type(value)}; write "{name}: |" and indent the YAML below it')  # noqa: TRY004 -- pydantic wants it
     return parse(value)
 
 
