@@ -68,11 +68,17 @@ def test_lint() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: [", "- is not valid YAML at line 1, column 5: expected the node content, but found "),
+        ("a: [", "standard input is not valid YAML at line 1, column 5: expected the node content, but found "),
         ("at: 2026-02-30T22:00:00Z", "is not valid YAML at line 1, column 5: day is out of range for month"),
-        ("kind: Pod", "- contains no MigrationPlan (found: Pod)"),
+        ("spec:\n  patch: template: x", "at line 2, column 18: a value has a colon: quote it, or write \"patch: |\" (not >, which"),
+        ("spec:\n\tsteps: []", "at line 2, column 1: a tab is used for indentation; use spaces"),
+        ("image: @sha256", "at line 1, column 8: a value cannot begin with @; put it in quotes"),
+        ("name: {{ .Values.sa }}", "at line 1, column 8: a mapping cannot be a key; if this is a template such as {{ .Values.name }}, render it first"),
+        ("spec:\n  steps: [{gates: [], name: roll,\n    gates: []}]", "error: standard input, line 3: steps[roll].gates is given twice; keep one"),
+        ("spec: {suspend: true}\nspec: {}", "error: standard input, line 2: spec is given twice; keep one"),
+        ("kind: Pod", "standard input contains no MigrationPlan (found: Pod)"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_a_plan(text: str, says: str) -> None:
     done = cutover("lint", "-", stdin=text)
     assert done.returncode == 64
@@ -97,7 +103,10 @@ def test_the_plans_of_a_list() -> None:
         ([{"kind": "List", "items": [plan]}], "List"),
     ):
         done = cutover("lint", "-", stdin=yaml.safe_dump({"kind": "List", "items": items}))
-        assert (done.returncode, done.stderr) == (64, f"error: - contains no MigrationPlan (found: {found})\n")
+        assert (done.returncode, done.stderr) == (
+            64,
+            f"error: standard input contains no MigrationPlan (found: {found})\n",
+        )
 
 
 @pytest.mark.parametrize("verb", ["status", "impact", "report"])

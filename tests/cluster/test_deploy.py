@@ -345,7 +345,7 @@ def test_a_patch_as_deep_as_may_be_can_be_read_back(shop: Shop, operator: AnyOpe
         assert read[f"deep-{depth}"]["steps"][0]["deploy"]["patch"] == text
         assert shop.until_ended(f"deep-{depth}").phase is Phase.REFUSED
     assert 'the server refuses it: unknown field "spec.a"' in shop.status("deep-32").message
-    where = "steps[a].deploy.patch: line 1, column 161: more than 32 levels deep"
+    where = "steps[a].deploy.patch: line 1, column 161 of the text: more than 32 levels deep"
     assert shop.status("deep-33").message.startswith(where)
     shop.apply("steps: [{name: rest, wait: {for: 100ms}}]", "other")
     assert shop.until_ended("other").phase is Phase.SUCCEEDED

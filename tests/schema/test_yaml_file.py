@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cutover.errors import PlanError
-from cutover.schema.yaml_file import document, documents
+from cutover.schema.yaml_file import GivenTwiceError, document, documents
 from cutover.settings.settings import load
 
 # Eight lines of four aliases each: 87,000 items a copy. Harmless where nobody copies it, and more than the limit from the ninth on.
@@ -52,6 +52,27 @@ def test_common_aliases_and_merges_are_fine() -> None:
     )
     assert document("") is None
     assert list(documents("a: 1\n---\n- x\n")) == [{"a": 1}, ["x"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "line"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "a", 3),
+        ("a: {b: 1, 'b': 2}\n", "a.b", 1),
+        ("a:\n  - x: [{n: 1}]\n    name: one\n    x: []\n", "a[one].x", 4),
+        ("a: [1, {b: 1, b: 2}]\n", "a[1].b", 1),
+        ("a: &a {b: 1, b: 2}\nc: *a\n", "a.b", 1),
+        ("a: 1\n---\nb: 1\nb: 2\n", "b", 4),
+    ],
+)
+def test_a_key_given_twice_is_refused_with_its_field_and_line(text: str, field: str, line: int) -> None:
+    with pytest.raises(GivenTwiceError) as caught:
+        list(documents(text))
+    assert (caught.value.field, caught.value.line) == (field, line)
+
+
+def test_a_key_that_overrides_a_merged_one_is_given_once() -> None:
+    assert document("a: &a {b: 1}\nc: {b: 2, <<: *a}\n") == {"a": {"b": 1}, "c": {"b": 2}}
 
 
 @pytest.mark.parametrize("says", TOO_MUCH)

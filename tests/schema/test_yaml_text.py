@@ -82,7 +82,9 @@ def test_json_means_what_json_means(tree: dict[str, Any]) -> None:
 
 def test_as_deep_as_may_be_and_one_deeper() -> None:
     assert parse(nested(DEEPEST))
-    with pytest.raises(ValueError, match=r"^line 1, column \d+: more than 32 levels deep, the maximum; check the ind"):
+    with pytest.raises(
+        ValueError, match=r"^line 1, column \d+ of the text: more than 32 levels deep, the maximum; check the ind"
+    ):
         parse(nested(DEEPEST + 1))
 
 
@@ -100,18 +102,20 @@ def test_many_levels_side_by_side_are_not_deep() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: &x [1]\nb: *x", "line 1, column 4: anchors and aliases such as &x are not supported"),
-        ("? {a: b}\n: c", "line 1, column 3: the key a mapping is not a string for YAML"),
-        ("1: a", "line 1, column 1: the key 1 is not a string for YAML"),
-        ("a: 1\na: 2", "line 2, column 1: a is given twice in one mapping; keep one"),
-        ('a: {b: 1, "b": 2}', "line 1, column 11: b is given twice"),
-        ("a: !secret x", "line 1, column 4: the tag !secret is not supported"),
-        ("--- {}\n--- {}", "line 2, column 1: a second document begins"),
-        ("--- {}\n---\n", "line 2, column 1: a second document begins"),
+        ("a: &x [1]\nb: *x", "line 1, column 4 of the text: anchors and aliases such as &x are not supported"),
+        ("? {a: b}\n: c", "line 1, column 3 of the text: a mapping cannot be a key; if this is a template"),
+        ("[a]: b", "line 1, column 1 of the text: the key a list is not a string for YAML"),
+        ("a:\n  b: 1\n\tc: 2", "line 3, column 1 of the text: not valid YAML: a tab is used for indentation; use spaces"),
+        ("1: a", "line 1, column 1 of the text: the key 1 is not a string for YAML"),
+        ("a: 1\na: 2", "line 2, column 1 of the text: a is given twice in one mapping; keep one"),
+        ('a: {b: 1, "b": 2}', "line 1, column 11 of the text: b is given twice"),
+        ("a: !secret x", "line 1, column 4 of the text: the tag !secret is not supported"),
+        ("--- {}\n--- {}", "line 2, column 1 of the text: a second document begins"),
+        ("--- {}\n---\n", "line 2, column 1 of the text: a second document begins"),
         ("5", "it is a number, and not a mapping"),
         ("# words", "it is empty"),
         ("a: \ud800", "it contains a control character"),
-        ('a: "\\ud800"', "line 1, column 7: not valid YAML"),
+        ('a: "\\ud800"', "line 1, column 7 of the text: not valid YAML"),
     ],
 )  # fmt: skip
 def test_what_is_refused(text: str, says: str) -> None:

@@ -171,6 +171,7 @@ def test_all_that_is_of_no_use_is_reported_at_once(
             "providers.Default.[key]: the value is not a valid name; use lower case letters, digits and -, up to 63 characters",
         ),
         (f"providers:\n  x: [{SECRET}\n", "FILE is not valid YAML at line 3, column 1"),
+        (f"port: 1\n{SECRET}: 2\n{SECRET}: 3\n", "FILE, line 3: a key is given twice; keep one"),
         (f"{SECRET}\n", "FILE is not a mapping; write `providers:` and the providers below it"),
         ("\0", "FILE is not valid YAML: it must be printable UTF-8 text"),
     ],

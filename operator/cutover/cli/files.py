@@ -15,6 +15,7 @@ from rich.markup import escape
 from cutover.cli.base import CHECK, USAGE, Files, app, err, fail, out
 from cutover.errors import PlanError, Problem
 from cutover.schema import yaml_file
+from cutover.schema.yaml_mistakes import sentence
 
 if TYPE_CHECKING:
     from cutover.field_path import Json
@@ -29,8 +30,12 @@ def read(files: list[Path]) -> list[tuple[str, Json]]:
     if not found:
         kinds = ", ".join(dict.fromkeys(_kind_of(document) for _, document in documents)) or "nothing"
         verb = "contain" if len(files) > 1 else "contains"
-        fail(f"{', '.join(map(str, files))} {verb} no {PLAN} (found: {kinds})", USAGE)
+        fail(f"{', '.join(map(_shown, files))} {verb} no {PLAN} (found: {kinds})", USAGE)
     return found
+
+
+def _shown(file: Path) -> str:
+    return "standard input" if str(file) == "-" else str(file)
 
 
 def _kind_of(document: object) -> str:
@@ -40,23 +45,27 @@ def _kind_of(document: object) -> str:
 
 def _read(file: Path) -> list[tuple[str, Json]]:
     """Everything in a file, each document or item of a list with its place."""
-    found = []
+    found, name = [], _shown(file)
     try:
         text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
+    except OSError as error:
+        fail(f"{name}: {error.strerror}", USAGE)
+    except UnicodeDecodeError as error:
+        fail(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}", USAGE)
+    try:
         for number, document in enumerate(yaml_file.documents(text), 1):
             where = f"{file}#{number}" if number > 1 else str(file)
             found += [(f"{where}{at}", item) for at, item in _items_of(document)]
-    except OSError as error:
-        fail(f"{file}: {error.strerror}", USAGE)
-    except UnicodeDecodeError as error:
-        fail(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}", USAGE)
+    except yaml_file.GivenTwiceError as error:
+        field = error.field.removeprefix("spec.")  # as in all messages about a plan
+        fail(f"{name}, line {error.line}: {field} is given twice; keep one", USAGE)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        fail(f"{file} is not valid YAML{where}: {error.problem}", USAGE)
+        fail(f"{name} is not valid YAML{where}: {sentence(error, text)}", USAGE)
     except yaml.YAMLError as error:
         problem = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
-        fail(f"{file} is not valid YAML: {problem}", USAGE)
+        fail(f"{name} is not valid YAML: {problem}", USAGE)
     return found
 
 

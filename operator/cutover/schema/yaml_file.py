@@ -6,7 +6,7 @@ what it names for endlessly many. Whoever copies, compares or prints such a docu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import yaml
@@ -17,12 +17,26 @@ from cutover.field_path import Json
 
 _DEEPEST: Final = 100
 """Levels of one document. Objects of Kubernetes have about twenty; Python's own limit would end the reading without a sentence."""
+_MERGE: Final = "tag:yaml.org,2002:merge"
 _MOST_ITEMS: Final = 100_000
 """Items that aliases may add to one document."""
 
 
+class GivenTwiceError(yaml.MarkedYAMLError):
+    """A mapping has a key twice, of which YAML readers silently keep the last one.
+
+    Attributes:
+        field: which one, with its path.
+        line: where it stands again, from 1.
+    """
+
+    def __init__(self, field: str, mark: yaml.Mark) -> None:
+        super().__init__(None, None, f"{field} is given twice; keep one", mark)
+        self.field, self.line = field, mark.line + 1
+
+
 class _Loader(yaml.SafeLoader):
-    """A safe loader that counts what aliases stand for."""
+    """A safe loader that counts what aliases stand for, and takes no key twice."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -32,7 +46,10 @@ class _Loader(yaml.SafeLoader):
     def compose_document(self) -> Any:
         self._added = self._items = 0
         self._sizes.clear()
-        return super().compose_document()
+        root = super().compose_document()
+        for where, mark in _given_twice(root, "", set()):
+            raise GivenTwiceError(where, mark)
+        return root
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -60,6 +77,33 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except ValueError as error:  # an impossible date, such as 2026-02-30
             raise ConstructorError(None, None, str(error), node.start_mark) from error
+
+
+def _given_twice(node: yaml.Node, at: str, seen: set[int]) -> Iterator[tuple[str, yaml.Mark]]:
+    """Each field that stands twice in one mapping, and where it does so again. What aliases share is looked at once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            yield from _given_twice(item, f"{at}[{_item_name(item) or position}]", seen)
+    elif isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            where = f"{at}.{key.value}" if at else str(key.value)
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in keys:
+                    yield where, key.start_mark
+                keys.add(key.value)
+            yield from _given_twice(value, where, seen)
+
+
+def _item_name(item: yaml.Node) -> str:
+    """As the author knows it."""
+    fields: Mapping[str, str] = {}
+    if isinstance(item, yaml.MappingNode):
+        fields = {key.value: value.value for key, value in item.value if isinstance(value, yaml.ScalarNode)}
+    return fields.get("name", "")
 
 
 def documents(text: str) -> Iterator[Json]:

@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 from cutover.field_path import Json
 from cutover.schema.problems import name_of_type
+from cutover.schema.yaml_mistakes import TEMPLATE, sentence
 
 LONGEST: Final = 16_384
 """Maximum characters of a text."""
@@ -58,7 +59,7 @@ def parse(text: str) -> dict[str, Any]:
     try:
         document = _built(text)
     except yaml.MarkedYAMLError as error:
-        raise _mistake(error.problem_mark, f"not valid YAML: {error.problem}; check indentation and quotes") from None
+        raise _mistake(error.problem_mark, f"not valid YAML: {sentence(error, text)}") from None
     except (yaml.YAMLError, UnicodeError):
         raise ValueError("it contains a control character; remove it") from None
     if document is None:
@@ -127,8 +128,10 @@ def _put(parent: _Open, node: Json, event: Any) -> None:
         parent.items.append(node)
     elif parent.keys:
         parent.items[parent.keys.pop()] = node
+    elif isinstance(node, dict):
+        raise _mistake(event.start_mark, TEMPLATE)
     elif not isinstance(node, str):
-        shown = name_of_type(node) if isinstance(node, dict | list) else event.value
+        shown = "a list" if isinstance(node, list) else event.value
         raise _mistake(event.start_mark, f"the key {shown} is not a string for YAML; put it in quotes, or fix its name")
     elif node == "<<" and not event.style:
         raise _mistake(event.start_mark, "the merge key << is not supported; write the fields out")
@@ -139,7 +142,7 @@ def _put(parent: _Open, node: Json, event: Any) -> None:
 
 
 def _mistake(mark: Any, what: str) -> ValueError:
-    return ValueError(f"line {mark.line + 1}, column {mark.column + 1}: {what}")
+    return ValueError(f"line {mark.line + 1}, column {mark.column + 1} of the text: {what}")
 
 
 def _read(value: object, info: ValidationInfo) -> dict[str, Any]:

@@ -155,6 +155,8 @@ def _document(path: Path | None) -> dict[str, Json]:
         return {}
     try:
         document = yaml_file.document(path.read_text()) or {}
+    except yaml_file.GivenTwiceError as error:
+        raise PlanError(Problem("", f"{path}, line {error.line}: a key is given twice; keep one")) from None
     except yaml.MarkedYAMLError as error:  # its text may quote a value, and the values here are not to be shown
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
