@@ -70,7 +70,7 @@ def test_lint() -> None:
     [
         ("a: [", "standard input is not valid YAML at line 1, column 5: expected the node content, but found "),
         ("at: 2026-02-30T22:00:00Z", "is not valid YAML at line 1, column 5: day is out of range for month"),
-        ("spec:\n  patch: template: x", "at line 2, column 18: a value has a colon: quote it, or write \"patch: |\" (not >, which"),
+        ("spec:\n  patch: template: x", 'at line 2, column 18: a value has a colon: quote it, or write "patch: |" (not >, which'),
         ("spec:\n\tsteps: []", "at line 2, column 1: a tab is used for indentation; use spaces"),
         ("image: @sha256", "at line 1, column 8: a value cannot begin with @; put it in quotes"),
         ("name: {{ .Values.sa }}", "at line 1, column 8: a mapping cannot be a key; if this is a template such as {{ .Values.name }}, render it first"),
@@ -268,6 +268,42 @@ def test_the_role_of_a_plan(tmp_path: Path) -> None:
         assert [(rule["resourceNames"], rule["verbs"]) for rule in role["rules"]] == [(["shop"], ["patch"])] * 2
         assert binding["roleRef"]["name"] == "migrationplan-good"
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "migrator", "namespace": namespace}]
+
+
+def test_the_role_of_a_file_with_a_namespace_needs_no_kubeconfig() -> None:
+    text = GOOD.replace("{name: good}", "{name: good, namespace: shop}")
+    for arguments, stdin in (
+        (["role", "-"], text),
+        (["role", "-", "-n", "shop"], GOOD),
+        (["role", "-", "-n", "shop"], text),
+    ):
+        done = cutover(*arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        assert {manifest["metadata"]["namespace"] for manifest in yaml.safe_load_all(done.stdout)} == {"shop"}
+    done = cutover("role", "-", stdin=GOOD)
+    assert (done.returncode, "no usable kubeconfig" in done.stderr) == (64, True)
+
+
+@pytest.mark.parametrize("verb", ["role", "impact"])
+def test_another_namespace_than_that_of_the_file_is_refused(verb: str) -> None:
+    done = cutover(verb, "-", "-n", "other", stdin=GOOD.replace("{name: good}", "{name: good, namespace: shop}"))
+    assert (done.returncode, done.stderr) == (64, "error: -: the plan is in namespace shop, not other; drop -n\n")
+
+
+def test_explain_says_where_a_rollback_stops() -> None:
+    plan = yaml.safe_load(GOOD)
+    deploy, shift = plan["spec"]["steps"]
+    done = "is done (irreversible) the rollback stops there"
+
+    def order(*irreversible: str) -> str:
+        for step in (deploy, shift):
+            step["irreversible"] = step["name"] in irreversible
+        text = cutover("explain", "-", stdin=yaml.safe_dump(plan)).stdout
+        return next(line for line in text.splitlines() if line.startswith("rollback order: "))
+
+    assert order("deploy") == f"rollback order: undo shift; once deploy {done}; until then undo deploy"
+    assert order("shift") == f"rollback order: once shift {done}; until then undo shift, undo deploy"
+    assert order("deploy", "shift").endswith(f"until then undo shift; once deploy {done}; until then undo deploy")
 
 
 def test_explain_says_who_is_told() -> None:

@@ -41,7 +41,6 @@ from cutover.errors import PlanError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cutover.cli.kubeconfig import Plans
     from cutover.field_path import Json
 
 
@@ -94,8 +93,13 @@ def role(plan: OnePlan, namespace: Namespace = None, context: Context = None) ->
     from cutover.plan import permissions
     from cutover.ports import PLANS, Ref
 
-    spec, document, plans = _one_plan(plan, namespace, context)
-    sys.stdout.write(permissions.role(Ref(PLANS, plans.namespace, name_of(document)), spec))
+    document = _in_file(plan)
+    known = _namespace_of(plan, document, namespace)
+    if document is None or not known:  # with both it needs no cluster, as in a pipeline that has no kubeconfig
+        plans = plans_of(context, known)
+        document, known = document or plans.get(plan), plans.namespace
+    spec = _readable(plan, document)
+    sys.stdout.write(permissions.role(Ref(PLANS, known, name_of(document)), spec))
 
 
 @app.command(rich_help_panel=CHECK)
@@ -116,7 +120,10 @@ def impact(
     from cutover.preflight.impact import impact_of, lines
 
     check_output(output, "text", "json")
-    spec, document, plans = _one_plan(plan, namespace, context)
+    document = _in_file(plan)
+    plans = plans_of(context, _namespace_of(plan, document, namespace))
+    document = document or plans.get(plan)
+    spec = _readable(plan, document)
     found = asyncio.run(impact_of(spec, name_of(document), Objects(plans), plans.namespace))
     if output == "json":
         sys.stdout.write(as_json(asdict(found)))
@@ -125,21 +132,30 @@ def impact(
         out.print(escape(line))
 
 
-def _one_plan(plan: str, namespace: str | None, context: str | None) -> tuple[Any, Json, Plans]:
-    """A plan of the cluster or of a file: parsed, as it is written, and the plans of its namespace."""
-    document = None
-    if plan == "-" or plan.endswith((".yaml", ".yml")):
-        ((_, document), *more) = read([Path(plan)])
-        if more:
-            fail(f"{plan} contains {1 + len(more)} plans; give a file with one", USAGE)
+def _in_file(plan: str) -> Json:
+    """The plan of a file; None for the name of one in the cluster."""
+    if plan != "-" and not plan.endswith((".yaml", ".yml")):
+        return None
+    ((_, document), *more) = read([Path(plan)])
+    if more:
+        fail(f"{plan} contains {1 + len(more)} plans; give a file with one", USAGE)
+    return document
+
+
+def _namespace_of(plan: str, document: Json, asked: str | None) -> str | None:
+    """The namespace that is asked for or that a file names; None when neither says."""
     metadata = (document or {}).get("metadata")
-    plans = plans_of(context, namespace or (metadata.get("namespace") if isinstance(metadata, dict) else None))
-    document = document or plans.get(plan)
+    written = metadata.get("namespace") if isinstance(metadata, dict) else None
+    if asked and written and asked != written:
+        fail(f"{plan}: the plan is in namespace {written}, not {asked}; drop -n", USAGE)
+    return asked or written
+
+
+def _readable(plan: str, document: Json) -> Any:
     try:
-        spec = parsed(document)
+        return parsed(document)
     except PlanError as error:
         fail(f"{plan}: {error}")
-    return spec, document, plans
 
 
 @app.command(rich_help_panel=FOLLOW)

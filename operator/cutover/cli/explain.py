@@ -34,10 +34,26 @@ def explain(plan: Plan) -> Iterator[str]:
             if rule.timeout
             else "     no timeout"
         )
-    back = [step.name for step in reversed(plan.steps) if step.kind.undoes]
-    yield f"rollback order: {', '.join(f'undo {name}' for name in back) or 'nothing to undo'}"
+    yield f"rollback order: {_rollback_order(plan)}"
     yield "permissions the service account needs:"
     yield from (f"  {line}" for line in _rights(plan))
+
+
+def _rollback_order(plan: Plan) -> str:
+    """Undo after undo, and where it stops; an irreversible step that is not done yet is undone as any other."""
+    parts: list[list[str]] = [[]]
+    stops = []
+    for step in reversed(plan.steps):
+        if step.irreversible:
+            stops.append(f"once {step.name} is done (irreversible) the rollback stops there")
+            parts.append([])
+        if step.kind.undoes:
+            parts[-1].append(f"undo {step.name}")
+    first, *rest = (", ".join(part) for part in parts)
+    text = [first] if first else []
+    for stop, until in zip(stops, rest, strict=True):
+        text += [stop, f"until then {until}"] if until else [stop]
+    return "; ".join(text) or "nothing to undo"
 
 
 def _rights(plan: Plan) -> Sequence[str]:
