@@ -23,7 +23,9 @@ EVERYTHING: Final = Selector("")
 
 NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 """The name of an object (RFC 1123 subdomain), for schemas; `is_name` tells whether a value is one."""
-NAME_RULE: Final = "lower case letters, digits, - and ., up to 253 characters"
+NAME_RULE: Final = (
+    "lower case letters, digits, - and ., and begin and end with a letter or digit (at most 253 characters)"
+)
 _NAME: Final = re.compile(NAME_PATTERN)
 _LONGEST: Final = 253
 """Characters of a name; no object that Cutover addresses can have a longer one."""

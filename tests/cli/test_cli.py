@@ -60,7 +60,7 @@ def test_lint() -> None:
     bad = GOOD.replace("[50, 100]", "[100, 50]").replace("5s", "five")
     done = cutover("lint", "-", stdin=bad)
     assert done.returncode == 1
-    assert "steps[deploy].gates[pods].readiness.for: 'five' is not valid" in done.stderr
+    assert "steps[deploy].gates[pods].readiness.for: 'five' is not a duration" in done.stderr
     assert "steps[shift].traffic: weights must ascend, and 50 comes after 100" in done.stderr
     assert "2 errors" in done.stderr
 
@@ -93,7 +93,7 @@ def test_the_plans_of_a_list() -> None:
         text = yaml.safe_dump({"apiVersion": "v1", "kind": kind, "items": [plan, {"kind": "Pod"}, "x", worse]})
         done = cutover("lint", "-", stdin=f"{text}---\n{text}")
         assert done.returncode == 1
-        assert "-.items[3]: steps[deploy].gates[pods].readiness.for: 'five' is not valid" in done.stderr
+        assert "-.items[3]: steps[deploy].gates[pods].readiness.for: 'five' is not a duration" in done.stderr
         assert "-#2.items[3]: steps[deploy]" in done.stderr
         assert "2 errors" in done.stderr
     for items, found in (

@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from cutover.errors import PlanError
+from cutover.names import NAME_RULE
 from cutover.objects.pod_names import check_names
 from cutover.plan.parsing import parse
 from cutover.schema.problems import WrongFields
 from support.hostile_names import NO_SEGMENTS, REFERENCES
 
-NEEDS = "is not a valid name; use a valid object name: lower case letters, digits, - and ., up to 253 characters"
+NEEDS = f"is not a valid name; use {NAME_RULE}"
 
 
 def wrong(pod: Any) -> list[str]:

@@ -168,7 +168,7 @@ def test_all_that_is_of_no_use_is_reported_at_once(
         ),
         (
             f"providers: {{Default: {{http: {{url: {URL}}}}}}}",
-            "providers.Default.[key]: the value is not a valid name; use lower case letters, digits and -, up to 63 characters",
+            "providers.Default.[key]: the value is not a valid name; use lower case letters, digits and -, and begin and end with a letter or digit (at most 63 characters)",
         ),
         (f"providers:\n  x: [{SECRET}\n", "FILE is not valid YAML at line 3, column 1"),
         (f"port: 1\n{SECRET}: 2\n{SECRET}: 3\n", "FILE, line 3: a key is given twice; keep one"),

@@ -55,7 +55,8 @@ async def test_it_runs_what_is_in_the_cron_job() -> None:
     ("change", "says"),
     [
         ({"suspend": False}, "CronJob nightly also runs by itself; suspend it: kubectl patch cronjob nightly -n shop -p '{\"spec\":{\"suspend\":true}}'"),
-        ({"jobTemplate": {"spec": {"ttlSecondsAfterFinished": 5, "template": {"spec": {"containers": [{"name": "t"}]}}}}}, "CronJob nightly, spec.jobTemplate: spec.ttlSecondsAfterFinished: Kubernetes would delete the Job before"),
+        ({"jobTemplate": {"spec": {"ttlSecondsAfterFinished": 5, "template": {"spec": {"containers": [{"name": "t"}]}}}}}, "CronJob nightly, spec.jobTemplate.spec.ttlSecondsAfterFinished: Kubernetes would delete the Job before"),
+        ({"jobTemplate": {"spec": {"backoffLimit": 6, "template": {"spec": {"containers": [{"name": "t"}]}}}}}, "CronJob nightly, spec.jobTemplate.spec.backoffLimit: write job.backoffLimit in the plan instead, where the default is 0; remove it here"),
         ({"jobTemplate": {"spec": {"template": {"spec": {"serviceAccountName": "tool", "containers": [{"name": "t"}]}}}}}, "the pods of CronJob nightly run under ServiceAccount tool, and the plan says migrator; write serviceAccountName: tool beside cronJob"),
     ],
 )  # fmt: skip
@@ -116,7 +117,7 @@ async def test_what_is_in_it_when_the_job_is_created_is_what_runs() -> None:
     ("pod", "says"),
     [
         ({"serviceAccountName": "admin"}, "the pods of CronJob nightly run under ServiceAccount admin"),
-        ({"restartPolicy": "Always"}, "CronJob nightly, spec.jobTemplate: spec.template.spec.restartPolicy"),
+        ({"restartPolicy": "Always"}, "CronJob nightly, spec.jobTemplate.spec.template.spec.restartPolicy"),
     ],
 )
 async def test_one_that_has_changed_into_what_would_have_been_refused_runs_nothing(

@@ -83,7 +83,7 @@ class Ratio(_Limits):
     @model_validator(mode="after")
     def _some_limit(self) -> Self:
         if self.min is None and self.max is None:
-            raise ValueError("it has neither min nor max; give at least one")
+            raise ValueError("has neither min nor max; give at least one")
         return self
 
 
@@ -100,9 +100,9 @@ class Bounds(_Limits):
     @model_validator(mode="after")
     def _some_bound(self) -> Self:
         if self.min is None and self.max is None and self.ratio is None:
-            raise ValueError("it has none of min, max and ratio; give at least one")
+            raise ValueError("has none of min, max and ratio; give at least one")
         if self.ratio is not None and (self.min, self.max) != (None, None):
-            raise ValueError("it has ratio and also min or max; use two gates")
+            raise ValueError("has ratio and also min or max; use two gates")
         return self
 
 

@@ -46,7 +46,7 @@ class Http(Source):
     def _below_the_address(cls, path: str) -> str:
         if any(part in {".", ".."} for part in path.split("/")):
             raise ValueError(
-                "it has . or .. in it, which leaves the provider's address; write the path below that address"
+                "has . or .. in it, which leaves the provider's address; write the path below that address"
             )
         if not _PATH.fullmatch(path):
             raise ValueError("write a path such as /v1/status, without a query and of characters that need no quoting")

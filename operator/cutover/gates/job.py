@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cutover.errors import Conflict, Denied, NotFound, OutsideError, Problem, Rejected
 from cutover.field_path import Json
@@ -19,13 +19,14 @@ from cutover.objects.job_templates import BackoffLimit, Template, pod_of
 from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
 from cutover.schema.model import Duration, show_duration
+from cutover.schema.problems import WrongFields
 from cutover.targets.claims import Owner
 from cutover.targets.snapshots import RUN_LABEL
 
 _MOMENT_LABEL: Final = "cutover.dev/moment"
 _SAMPLE_LABEL: Final = "cutover.dev/sample"
 _NEVER: Final = (
-    "spec.template.spec.restartPolicy: with OnFailure Kubernetes deletes the pod of a failed Job, and its exit code with it; "
+    "with OnFailure Kubernetes deletes the pod of a failed Job, and its exit code with it; "
     "use Never, with backoffLimit beside the template"
 )
 _LOOK: Final = 5.0
@@ -51,12 +52,19 @@ class Job(Source):
         description="A Job that takes longer is stopped and counts as no data. Default 5m.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_in_the_plan(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "cronJob" in given:
+            raise ValueError("only a step's job can use cronJob; write a template")
+        return given
+
     @field_validator("template")
     @classmethod
     def _tells_its_exit_code(cls, template: Json) -> Json:
         """At the backoff limit Kubernetes deletes a pod that restarts in place, and its exit code with it."""
         if template["spec"]["template"]["spec"].get("restartPolicy", "Never") != "Never":
-            raise ValueError(_NEVER)
+            raise WrongFields([("spec.template.spec.restartPolicy", _NEVER)])
         return template
 
     def maximum(self) -> float:

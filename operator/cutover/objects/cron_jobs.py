@@ -6,7 +6,7 @@ from typing import Final
 
 from cutover.errors import NotFound
 from cutover.field_path import Json
-from cutover.objects.job_templates import pod_of, spec_problem
+from cutover.objects.job_templates import mistakes, pod_of
 from cutover.objects.pod_accounts import accounts_of
 from cutover.ports import Cluster, Ref
 
@@ -32,8 +32,9 @@ async def template_of(cluster: Cluster, ref: Ref, account: str, pods_account: st
         command = f"kubectl patch cronjob {ref.name} -n {ref.namespace} -p {_SUSPEND}"
         return {}, f"{ref} also runs by itself; suspend it: {command}"
     template = _as_in_a_plan(body["spec"]["jobTemplate"])
-    if problem := spec_problem(template):
-        return {}, f"{ref}, spec.jobTemplate: {problem}"
+    if wrong := next(mistakes(template), None):
+        where, message = wrong
+        return {}, f"{ref}, spec.jobTemplate.{where}: {message}"
     if others := sorted(accounts_of(pod_of(template)) - {pods_account}):
         named = others[0]
         way_out = f"write serviceAccountName: {named} beside cronJob"

@@ -12,34 +12,32 @@ from pydantic import AfterValidator, Field
 
 from cutover.field_path import Json
 from cutover.objects.pod_names import check_names
+from cutover.schema.problems import WrongFields
 from cutover.schema.yaml_text import YamlText
 
 _OURS: Final = "cutover.dev/"
-_SPEC_ONLY: Final = "{key} is not part of a template; keep metadata and spec, as in the jobTemplate of a CronJob"
+_SPEC_ONLY: Final = "is not part of a template; keep metadata and spec, as in the jobTemplate of a CronJob"
 _NOT_IN_SPEC: Final = {
     "ttlSecondsAfterFinished": "Kubernetes would delete the Job before the plan has seen how it ended; remove it, "
     "the Job is deleted with its plan",
     "suspend": "the plan decides when the Job runs; remove it",
-    "backoffLimit": "it belongs beside the template, where its default is 0; move it there",
+    "backoffLimit": "write job.backoffLimit in the plan instead, where the default is 0; remove it here",
     "managedBy": "the plan relies on the Job controller of Kubernetes; remove it",
     **dict.fromkeys(("selector", "manualSelector"), "a Job finds its pods by itself; remove it"),
 }
 
 
-def spec_problem(template: Json) -> str:
-    """What is wrong with a template, as a message; empty when nothing is. Most is left to the server's dry run."""
+def mistakes(template: Json) -> Iterator[tuple[str, str]]:
+    """What is wrong with a template, each with the field and a message; most is left to the server's dry run."""
     if "spec" not in template:
-        return "it has no spec; write metadata and spec, as in the jobTemplate of a CronJob"
-    if extra := sorted(template.keys() - {"metadata", "spec"}):
-        return _SPEC_ONLY.format(key=extra[0])
-    return next((f"{where}: {message}" for where, message in _mistakes(template)), "")
-
-
-def _mistakes(template: Json) -> Iterator[tuple[str, str]]:
+        yield "spec", "is missing; write metadata and spec, as in the jobTemplate of a CronJob"
+        return
+    for extra in sorted(template.keys() - {"metadata", "spec"}):
+        yield extra, _SPEC_ONLY
     metadata, spec = template.get("metadata", {}), template["spec"]
     for where, node in (("metadata", metadata), ("spec", spec)):
         if not isinstance(node, dict):
-            yield where, "it is not a mapping; put its fields below it, indented"
+            yield where, "is not a mapping; put its fields below it, indented"
             return
     yield from _of_metadata(metadata)
     for key in sorted(spec.keys() & _NOT_IN_SPEC.keys()):
@@ -61,7 +59,7 @@ def _of_metadata(metadata: Json) -> Iterator[tuple[str, str]]:
     for part in ("labels", "annotations"):
         entries = metadata.get(part) or {}
         if not isinstance(entries, dict):
-            yield f"metadata.{part}", 'it is not a mapping of strings; write key: "value" below it'
+            yield f"metadata.{part}", 'is not a mapping of strings; write key: "value" below it'
             continue
         yield from _of_entries(f"metadata.{part}", entries)
 
@@ -78,8 +76,10 @@ def _of_entries(where: str, entries: Json) -> Iterator[tuple[str, str]]:
 def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
     at = "spec.template.spec"
     containers = pod.get("containers")
-    if not isinstance(containers, list) or not containers or not all(isinstance(item, dict) for item in containers):
-        yield f"{at}.containers", "it is not a list of containers; start each with a dash and its name"
+    if not containers:
+        yield f"{at}.containers", "is missing or empty; add a container with name and image"
+    elif not isinstance(containers, list) or not all(isinstance(item, dict) for item in containers):
+        yield f"{at}.containers", "is not a list of containers; start each with a dash and its name"
     if pod.get("restartPolicy", "Never") not in ("Never", "OnFailure"):
         yield f"{at}.restartPolicy", f"{pod['restartPolicy']!r} would never let the Job end; use Never or OnFailure"
     if "serviceAccount" in pod:
@@ -87,8 +87,8 @@ def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
 
 
 def _possible(template: dict[str, Any]) -> dict[str, Any]:
-    if message := spec_problem(template):
-        raise ValueError(message)
+    if wrong := next(mistakes(template), None):
+        raise WrongFields([wrong])
     check_names(template["spec"]["template"]["spec"], "spec.template.spec")
     return template
 

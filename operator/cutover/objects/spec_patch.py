@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -17,37 +18,58 @@ _RETAIN: Final = "$retainKeys"
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARTS: Final = ("containers", "initContainers")
 _NOT_HERE: Final = {
-    "replicas": "replicas do not belong in patch; write them beside it, as deploy.replicas",
+    "replicas": "does not belong in patch; write it beside it, as deploy.replicas",
     "selector": "the selector of a workload cannot change; remove it",
     **dict.fromkeys(
         ("apiVersion", "kind", "metadata", "spec", "status"),
-        "{key} is not a field of the workload's spec; patch starts below spec, so write template and the like directly",
+        "the patch is of the workload's spec; remove apiVersion, kind, metadata and spec, and begin with template:",
     ),
 }
+_OF_ALL: Final = ("selector", "template", "minReadySeconds", "revisionHistoryLimit")
+_FIELDS: Final = {  # as Kubernetes 1.36 has them
+    "Deployment": (*_OF_ALL, "replicas", "strategy", "paused", "progressDeadlineSeconds"),
+    "StatefulSet": (
+        *(*_OF_ALL, "replicas", "updateStrategy", "serviceName", "podManagementPolicy", "volumeClaimTemplates"),
+        *("persistentVolumeClaimRetentionPolicy", "ordinals"),
+    ),
+    "DaemonSet": (*_OF_ALL, "updateStrategy"),
+}
+_BELOW: Final = {
+    **dict.fromkeys(("labels", "annotations"), "template.metadata"),
+    **dict.fromkeys(("containers", "initContainers", "volumes", "imagePullSecrets"), "template.spec"),
+    **dict.fromkeys(("serviceAccountName", "securityContext", "priorityClassName", "restartPolicy"), "template.spec"),
+    **dict.fromkeys(("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints"), "template.spec"),
+    **dict.fromkeys(("terminationGracePeriodSeconds", "hostNetwork", "runtimeClassName"), "template.spec"),
+}
+"""Fields of pods that are easily written one level too high, and where they belong."""
 
 
-def spec_problem(patch: Json) -> str:
-    """What is wrong with a patch, as a message; empty when nothing is. Most is left to the server's dry run."""
+def no_field(kind: str, key: str) -> str:
+    """Why a key cannot stand at the top of a patch, as a message; empty when it can. The server would find it only by a dry run."""
+    if key in _FIELDS[kind] or key.startswith("$"):  # directives, such as $retainKeys
+        return ""
+    near = difflib.get_close_matches(key, _FIELDS[kind], n=1)
+    way_out = f"write it below {_BELOW[key]}" if key in _BELOW else f"did you mean {near[0]}?" if near else "remove it"
+    return f"is not a field of a {kind}'s spec; {way_out}"
+
+
+def mistake(patch: Json) -> tuple[str, str] | None:
+    """The first mistake in a patch: the field, and what is wrong with it; most is left to the server's dry run."""
     for key in patch:
         if key in _NOT_HERE:
-            return _NOT_HERE[key].format(key=key)
+            return key, _NOT_HERE[key]
     node, at = patch, ""
     for key in ("template", "spec"):
         node, at = node.get(key, {}), f"{at}.{key}" if at else key
         if not isinstance(node, dict):
-            return f"{at} is not a mapping; put its fields below it, indented"
-    if message := _wrong_metadata(patch) or _wrong_containers(node, at):
-        return message
-    return next(
-        (
-            f"{where} is empty, which changes nothing; write fields below it, or null to remove it"
-            for where in _empty(patch)
-        ),
-        "",
-    )
+            return at, "is not a mapping; put its fields below it, indented"
+    if wrong := _wrong_metadata(patch) or _wrong_containers(node, at):
+        return wrong
+    empty = next(_empty(patch), None)
+    return (empty, "is empty, which changes nothing; write fields below it, or null to remove it") if empty else None
 
 
-def _wrong_metadata(patch: Json) -> str:
+def _wrong_metadata(patch: Json) -> tuple[str, str] | None:
     """A null is valid: it removes the field, and the server checks whether a pod can be without."""
     node = patch.get("template", {}).get("metadata")
     parts = {"template.metadata": node}
@@ -55,35 +77,35 @@ def _wrong_metadata(patch: Json) -> str:
         parts = {f"template.metadata.{key}": node.get(key) for key in ("labels", "annotations")}
     return next(
         (
-            f"{at} is {_shown(value)}, and not a mapping; put its fields below it, indented"
+            (at, f"{_shown(value)} is not a mapping; put its fields below it, indented")
             for at, value in parts.items()
             if value is not None and not isinstance(value, dict)
         ),
-        "",
+        None,
     )
 
 
-def _wrong_containers(pod: Json, at: str) -> str:
+def _wrong_containers(pod: Json, at: str) -> tuple[str, str] | None:
     """The server merges containers by their names, and this module finds them by name too."""
     for part in _PARTS:
         items = pod.get(part, [])
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            return f"{at}.{part} is not a list of containers; start each with a dash and its name"
+            return f"{at}.{part}", "is not a list of containers; start each with a dash and its name"
         for position, item in enumerate(items):
-            if message := _wrong_container(item, f"{at}.{part}[{position}]"):
-                return message
-    return ""
+            if wrong := _wrong_container(item, f"{at}.{part}[{position}]"):
+                return wrong
+    return None
 
 
-def _wrong_container(item: Json, where: str) -> str:
+def _wrong_container(item: Json, where: str) -> tuple[str, str] | None:
     name = item.get("name")
     if item.get(_DIRECTIVE) == "replace":  # a directive to replace the whole list, not a container
-        return ""
+        return None
     if name is None or name == "":
-        return f"{where} has no name in {_shown(item)}; containers are merged by name, so add the name of the container"
+        return where, f"has no name in {_shown(item)}; containers are merged by name, so add the name of the container"
     if not isinstance(name, str):
-        return f"{where}.name is {_shown(name)}, and a name must be a string; put it in quotes or correct it"
-    return ""
+        return f"{where}.name", f"{_shown(name)} is not a string; put it in quotes or correct it"
+    return None
 
 
 def _shown(value: Json) -> str:
@@ -102,7 +124,7 @@ def _empty(patch: Json, at: str = "") -> Iterator[str]:
 
 
 def images_in(patch: Json) -> set[str]:
-    """Names of the containers whose image a patch sets, for a patch without a `spec_problem`."""
+    """Names of the containers whose image a patch sets, for a patch without a `mistake`."""
     pod = patch.get("template", {}).get("spec", {})
     return {item["name"] for part in _PARTS for item in pod.get(part, ()) if "image" in item and "name" in item}
 

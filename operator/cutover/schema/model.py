@@ -70,7 +70,8 @@ def parse_duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
     if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN, value):
-        raise ValueError("write a duration such as 500ms, 90s, 2m or 1h30m")
+        units = "the units are h, m, s and ms, such as 90s or 12h"
+        raise ValueError(f"is not a duration; {f'add its unit, such as {value}s' if type(value) is int else units}")
     span = sum((int(count) * _UNITS[unit] for count, unit in _DURATION.findall(value)), timedelta())
     if span > _LONGEST:
         raise ValueError(f"{value} is longer than a hundred years; write a shorter duration")

@@ -16,16 +16,20 @@ from cutover.errors import Problem
 from cutover.field_path import Json
 from cutover.names import NAME_PATTERN, NAME_RULE
 
-_PATTERNS: Final = {
-    r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use lower case letters, digits and -, up to 63 characters",
-    NAME_PATTERN: f"use a valid object name: {NAME_RULE}",
-    r"^\S+$": "remove the whitespace",
-    r"^[A-Za-z0-9_-]{1,64}$": "use letters, digits, - and _, up to 64 characters",
-    r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use a valid label value: letters, digits, -, _ and ., up to 63 characters",
-    r"^[A-Za-z0-9_+/-]+$": "use a time zone of the IANA database, such as Europe/Berlin or UTC",
-    r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$": "use a host in lower case, such as db.example or *.example, or * for all",
+_PATTERNS: Final = {  # what the value should be, and how to write one
+    r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "name; use lower case letters, digits and -, and begin and end with a letter or digit "
+    "(at most 63 characters)",
+    NAME_PATTERN: f"name; use {NAME_RULE}",
+    r"^\S+$": "image; remove the whitespace",
+    r"^[A-Za-z0-9_-]{1,64}$": "name of a cookie; use letters, digits, - and _, up to 64 characters",
+    r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "label value; use letters, digits, -, _ and ., and begin and end with a letter "
+    "or digit (at most 63 characters)",
+    r"^[A-Za-z0-9_+/-]+$": "time zone; use one of the IANA database, such as Europe/Berlin or UTC",
+    r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$": "host; use lower case, such as db.example or *.example, or * for all",
 }
-_NOT_VALID: Final = "is not a valid name"
+_NOT_VALID: Final = "is not a valid"
+_NAMING: Final = ("name", "host")
+"""Fields that alone name an object, for which a plain string is often written."""
 _NOT_A_LIST: Final = "{given} is not a list; begin each item with a dash"
 _NOT_AN_INTEGER: Final = "{given} is {what}; write a whole number{unquoted}"
 _NOT_A_NUMBER: Final = "{given} is {what}; write a number{unquoted}"
@@ -81,20 +85,29 @@ def problems_of(error: ValidationError, spec: Json, model: type[BaseModel], hidd
             yield from (Problem(f"{place}.{field}", message) for field, message in several.found)
             continue
         given = "the value" if hidden and location[:1] == (hidden,) else _shown(entry["input"])
-        yield Problem(place, _message(entry, location, model, given))
+        yield Problem(place, _message(entry, location, spec, model, given))
 
 
 def _place(location: Sequence[int | str], spec: Json) -> str:
     """A location as the author knows it: items of a list by their name when they have one."""
     text, node = "", spec
     for part in location:
+        node = _at([part], node)
         if isinstance(part, int):
-            node = node[part] if isinstance(node, list) and part < len(node) else None
             text += f"[{_item_name(node) or part}]"
         else:
-            node = node.get(part) if isinstance(node, dict) else None
             text += f".{part}" if text else part
     return text
+
+
+def _at(location: Sequence[int | str], node: Json) -> Json:
+    """What stands at a location; None where there is nothing."""
+    for part in location:
+        if isinstance(part, int):
+            node = node[part] if isinstance(node, list) and part < len(node) else None
+        else:
+            node = node.get(part) if isinstance(node, dict) else None
+    return node
 
 
 def _item_name(item: Json) -> str:
@@ -102,18 +115,24 @@ def _item_name(item: Json) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _message(entry: Any, location: Sequence[int | str], model: type[BaseModel], given: str) -> str:
+def _message(entry: Any, location: Sequence[int | str], spec: Json, model: type[BaseModel], given: str) -> str:
     kind, context = entry["type"], entry.get("ctx", {})
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), sorted(_siblings(location, model)), n=1)
-        return f"unknown field; {f'did you mean {near[0]}?' if near else 'remove it'}"
+        return f"unknown field; {_instead(location, spec, model)}"
     if kind == "value_error":
         message = str(context["error"])
+        if message.startswith("is not a duration"):
+            return f"{given} {message}"
         return f"{given} is not valid: {message}" if message.startswith("write ") else message
     if kind == "string_pattern_mismatch":
-        return f"{given} {_NOT_VALID}; {_PATTERNS.get(context['pattern'], context['pattern'])}"
+        pattern = context["pattern"]
+        return f"{given} {_NOT_VALID} {_PATTERNS.get(pattern, f'value; it must match {pattern}')}"
     if kind == "string_type":
-        return _not_a_string(entry["input"], given)
+        return _not_a_string(entry["input"], given, location[-1])
+    if kind == "model_type" and isinstance(entry["input"], str):
+        (only, *others) = _schema_of(location, model).get("required", ("",))
+        if only in _NAMING and not others:
+            return f"{given} is not a mapping; write {{{only}: {entry['input']}}}"
     if kind not in _MESSAGES:
         return f"{given} is not valid: {entry['msg']}"
     value = entry["input"]
@@ -127,7 +146,20 @@ def name_of_type(value: Json) -> str:
     return _TYPES.get(type(value), "a string" if isinstance(value, str) else "null")
 
 
-def _not_a_string(value: Json, given: str) -> str:
+def _instead(location: Sequence[int | str], spec: Json, model: type[BaseModel]) -> str:
+    """The way out for an unknown field: it stands one level too deep, it is misspelt, or nothing like it exists."""
+    *above, key = location
+    if above and isinstance(above[-1], str) and key != "name":
+        outer = _at(above[:-1], spec)
+        if key in _fields_of(above[:-1], model) and isinstance(outer, dict) and key not in outer:
+            return f"it belongs beside {above[-1]}, so unindent it"
+    near = difflib.get_close_matches(str(key), sorted(_fields_of(above, model)), n=1)
+    return f"did you mean {near[0]}?" if near else "remove it"
+
+
+def _not_a_string(value: Json, given: str, field: int | str = "") -> str:
+    if isinstance(value, dict) and len(value) == 1 and isinstance(name := value.get("name"), str) and field:
+        return f"must be a string, not a mapping; write {field}: {name}"
     if isinstance(value, (dict, list)):
         return f"must be a string, not a {'mapping' if isinstance(value, dict) else 'list'}"
     return f"{given} is not a string; put it in quotes"
@@ -136,20 +168,25 @@ def _not_a_string(value: Json, given: str) -> str:
 def not_a_name(value: Json) -> str:
     """The message for a value that can be no name of an object."""
     given = _shown(value)
-    return f"{given} {_NOT_VALID}; {_PATTERNS[NAME_PATTERN]}" if isinstance(value, str) else _not_a_string(value, given)
+    return f"{given} {_NOT_VALID} {_PATTERNS[NAME_PATTERN]}" if isinstance(value, str) else _not_a_string(value, given)
 
 
-def _siblings(location: Sequence[int | str], model: type[BaseModel]) -> set[str]:
-    """Names of the fields that are allowed where an unknown one was found."""
+def _fields_of(location: Sequence[int | str], model: type[BaseModel]) -> set[str]:
+    """Names of the fields that are allowed in a mapping."""
+    return set(_schema_of(location, model).get("properties", {}))
+
+
+def _schema_of(location: Sequence[int | str], model: type[BaseModel]) -> Json:
+    """The JSON schema of what stands somewhere in the document."""
     schema = model.model_json_schema(by_alias=True)
     node = schema
-    for part in location[:-1]:
+    for part in location:
         named: Json = node.get("properties", {}).get(part) or next(iter(node.get("patternProperties", {}).values()), {})
         node = node.get("items", {}) if isinstance(part, int) else named
         node = next((choice for choice in node.get("anyOf", ()) if choice.get("type") != "null"), node)
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    return set(node.get("properties", {}))
+    return node
 
 
 def _shown(value: Json) -> str:

@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         self._added = self._items = 0
         self._sizes.clear()
         root = super().compose_document()
-        for where, mark in _given_twice(root, "", set()):
+        for where, mark in _given_twice(root, "", set()) if root else ():
             raise GivenTwiceError(where, mark)
         return root
 

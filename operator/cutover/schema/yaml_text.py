@@ -49,11 +49,11 @@ class _Open:
     keys: list[str] = field(default_factory=list)
 
 
-def parse(text: str) -> dict[str, Any]:
-    """The mapping that a text holds; JSON is YAML too. Raises ValueError, with a sentence for the author."""
+def parse(text: str, field: str = "text") -> dict[str, Any]:
+    """The mapping that the text in a field holds; JSON is YAML too. Raises ValueError, with a sentence for the author."""
     if len(text) > LONGEST:
         raise ValueError(
-            f"it has {len(text)} characters, and the maximum is {LONGEST}; comments count too, "
+            f"has {len(text)} characters, and the maximum is {LONGEST}; comments count too, "
             "and long scripts belong into a ConfigMap or the image"
         )
     try:
@@ -61,13 +61,21 @@ def parse(text: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         raise _mistake(error.problem_mark, f"not valid YAML: {sentence(error, text)}") from None
     except (yaml.YAMLError, UnicodeError):
-        raise ValueError("it contains a control character; remove it") from None
+        raise ValueError("contains a control character; remove it") from None
     if document is None:
-        raise ValueError("it is empty; write fields into it, or remove it")
+        raise ValueError(f'is empty; indent the lines below "{field}: |", or remove it')
     if not isinstance(document, dict):
-        what = f"it is {name_of_type(document)}, and not a mapping"
+        if _is_json_patch(document):
+            raise ValueError("a list of op, path and value is a JSON patch; write a strategic merge patch")
+        what = f"is {name_of_type(document)}, and not a mapping"
         raise ValueError(f"{what}; begin its lines with the name of a field and a colon")  # noqa: TRY004 -- of the author
     return document
+
+
+def _is_json_patch(document: Json) -> bool:
+    return isinstance(document, list) and any(
+        isinstance(item, dict) and {"op", "path"} <= item.keys() for item in document
+    )
 
 
 def _built(text: str) -> Json:
@@ -146,10 +154,10 @@ def _mistake(mark: Any, what: str) -> ValueError:
 
 
 def _read(value: object, info: ValidationInfo) -> dict[str, Any]:
+    name = str(info.field_name).rstrip("_")
     if not isinstance(value, str):
-        name = str(info.field_name).rstrip("_")
         raise ValueError(f'must be text, not {name_of_type(value)}; write "{name}: |" and indent the YAML below it')  # noqa: TRY004 -- pydantic wants it
-    return parse(value)
+    return parse(value, name)
 
 
 YamlText = Annotated[

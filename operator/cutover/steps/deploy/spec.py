@@ -13,6 +13,7 @@ from cutover.objects.pod_names import check_names
 from cutover.ports import DAEMON_SETS
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Label, Model, validations
+from cutover.schema.problems import WrongFields
 from cutover.schema.yaml_text import YamlText
 from cutover.steps.kind import Kind, Purpose, Target
 from cutover.targets.patching import merge
@@ -63,17 +64,18 @@ class DeploySpec(Kind):
     @field_validator("patch")
     @classmethod
     def _possible(cls, patch: dict[str, Any]) -> dict[str, Any]:
-        if message := spec_patch.spec_problem(patch):
-            raise ValueError(message)
+        if wrong := spec_patch.mistake(patch):
+            raise WrongFields([wrong])
         check_names(patch.get("template", {}).get("spec", {}), "template.spec")
         return patch
 
     @model_validator(mode="after")
     def _makes_sense(self) -> DeploySpec:
         if not self.images and self.replicas is None and not self.patch:
-            raise ValueError(f"it {_NOTHING}")
+            raise ValueError(_NOTHING)
         if self.replicas is not None and self.workload.kind == DAEMON_SETS.kind:
             raise ValueError(_NO_REPLICAS)
+        self._only_fields_of_its_kind()
         names = [image.container for image in self.images]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -81,6 +83,11 @@ class DeploySpec(Kind):
         if doubles := sorted(spec_patch.images_in(self.patch) & set(names)):
             raise ValueError(f"the image of container {doubles[0]} is set in images and in patch; keep one")
         return self
+
+    def _only_fields_of_its_kind(self) -> None:
+        for key in self.patch:
+            if message := spec_patch.no_field(self.workload.kind, key):
+                raise WrongFields([(f"patch.{key}", message)])
 
     def stages(self) -> tuple[StageRule, ...]:
         """One: the rollout."""
