@@ -35,7 +35,7 @@ from cutover.cli.base import (
     status_of,
     wide,
 )
-from cutover.cli.files import name_of, parsed, read
+from cutover.cli.files import file_name, name_of, parsed, read
 from cutover.errors import PlanError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _in_file(plan: str) -> Json:
         return None
     ((_, document), *more) = read([Path(plan)])
     if more:
-        fail(f"{plan} contains {1 + len(more)} plans; give a file with one", USAGE)
+        fail(f"{file_name(Path(plan))} contains {1 + len(more)} plans; give a file with one", USAGE)
     return document
 
 

@@ -30,11 +30,12 @@ def read(files: list[Path]) -> list[tuple[str, Json]]:
     if not found:
         kinds = ", ".join(dict.fromkeys(_kind_of(document) for _, document in documents)) or "nothing"
         verb = "contain" if len(files) > 1 else "contains"
-        fail(f"{', '.join(map(_shown, files))} {verb} no {PLAN} (found: {kinds})", USAGE)
+        fail(f"{', '.join(map(file_name, files))} {verb} no {PLAN} (found: {kinds})", USAGE)
     return found
 
 
-def _shown(file: Path) -> str:
+def file_name(file: Path) -> str:
+    """The name of a file in a sentence."""
     return "standard input" if str(file) == "-" else str(file)
 
 
@@ -45,7 +46,7 @@ def _kind_of(document: object) -> str:
 
 def _read(file: Path) -> list[tuple[str, Json]]:
     """Everything in a file, each document or item of a list with its place."""
-    found, name = [], _shown(file)
+    found, name = [], file_name(file)
     try:
         text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
     except OSError as error:

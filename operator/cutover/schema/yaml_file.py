@@ -103,7 +103,7 @@ def _item_name(item: yaml.Node) -> str:
     fields: Mapping[str, str] = {}
     if isinstance(item, yaml.MappingNode):
         fields = {key.value: value.value for key, value in item.value if isinstance(value, yaml.ScalarNode)}
-    return fields.get("name", "")
+    return fields.get("name", fields.get("container", ""))
 
 
 def documents(text: str) -> Iterator[Json]:
