@@ -1,9 +1,10 @@
 """The newest body of each streamed object: what streams bring, what reads bring, and what our own writes have made.
 
 It decides what is news and what is older than what is known, so that a stream that is behind never takes back an own write.
-It also decides what is worth its memory, for anybody may put our label on anything: of an object that this process has
-neither read nor written only who claims it is kept, and `get` has no body, so that who needs one reads it. Plans that have
-ended are kept compressed. No request is made here. `kubernetes.py` keeps one.
+It also decides what is worth its memory, for anybody may put our label on anything, and have a plan read it: of an object the
+body is kept while an active plan of its namespace claims it, from when this process has read or written it; of all others
+only who claims them, and `get` has no body, so that who needs one reads it. Plans that have ended are kept compressed. No
+request is made here. `kubernetes.py` keeps one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from cutover.field_path import Json
 from cutover.ports import PLAN_LABEL, PLANS, Ref, Resource
-from cutover.status.status import ENDED
+from cutover.status.status import ACTIVE, ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,10 @@ class ObjectCache:
         self._bodies: dict[Ref, Json] = {}
         self._packed: dict[Ref, bytes] = {}
         self._written: dict[Ref, int] = {}
+        self._active: dict[str, str] = {}  # namespace by uid, of each active plan
 
     def get(self, ref: Ref) -> Json | None:
-        """The newest body that is known; None also for an object that this process has neither read nor written yet."""
+        """The newest body that is known; None also where none is kept: it may be there, and is to be read."""
         packed = self._packed.get(ref)
         return self._bodies.get(ref) if packed is None else json.loads(zlib.decompress(packed))
 
@@ -120,15 +122,31 @@ class ObjectCache:
                 **body,
                 "metadata": {key: body["metadata"][key] for key in body["metadata"] if key != "managedFields"},
             }
+        self._follow(ref, known)
         self._known[ref] = known
         self._bodies.pop(ref, None)
         self._packed.pop(ref, None)
         if known.phase in ENDED:
             self._packed[ref] = zlib.compress(json.dumps(body).encode(), level=1)
-        elif body is not None:
+        elif body is not None and (ref.resource == PLANS or self._active.get(known.claim or "") == ref.namespace):
             self._bodies[ref] = body
 
     def drop(self, ref: Ref) -> None:
         """Forget an object that is gone."""
+        self._follow(ref, None)
         for remembered in (self._known, self._bodies, self._packed, self._written):
             remembered.pop(ref, None)
+
+    def _follow(self, ref: Ref, new: Known | None) -> None:
+        """Note which plan is active by what becomes of `ref`; of one that is so no longer, no body of a target is kept.
+
+        The start of a run is saved before its first claim, and its end after the last release, so it has its bodies while
+        it works. Where it is otherwise, as after an abandonment, they are read.
+        """
+        old = self._known.get(ref)
+        if old is not None and old.phase in ACTIVE and not (new and new.uid == old.uid and new.phase in ACTIVE):
+            self._active.pop(old.uid, None)
+            for one in [one for one in self._bodies if one.resource != PLANS and self._known[one].claim == old.uid]:
+                del self._bodies[one]
+        if new is not None and new.phase in ACTIVE:
+            self._active[new.uid] = ref.namespace

@@ -60,10 +60,12 @@ class EventRouter:
         before = self._cluster.known(ref)
         if not self._note(ref, body, deleted=deleted):
             return
-        # Both owners, before and after: the label may have been removed, or overwritten with another plan's uid.
+        # Both owners, before and after: the label may have been removed, or overwritten with another plan's uid. A plan has its
+        # targets in its own namespace, and nobody of another one wakes it with a label.
         for uid in (before and before.claim, (body["metadata"].get("labels") or {}).get(PLAN_LABEL)):
-            if uid in self._plans:
-                self._wake(self._plans[uid])
+            plan = self._plans.get(uid or "")
+            if plan is not None and plan.namespace == ref.namespace:
+                self._wake(plan)
 
     def _note(self, ref: Ref, body: Json, *, deleted: bool) -> bool:
         """Store what an event brings. What is not kept of it is taken away from Kopf too, which holds each body for a while."""
