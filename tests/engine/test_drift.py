@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from cutover.ports import PLANS, SNAPSHOTS, Sample
+from cutover.ports import SNAPSHOTS, Sample
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
 from engine.test_other_writers import SHIFT, edit, held_for, set_weights, shifted, weights
@@ -52,11 +52,12 @@ async def test_weights_of_a_done_step_that_are_lowered_pause_the_plan() -> None:
     assert weights(run) == [0, 100]
 
 
-async def test_a_claim_that_a_new_process_has_not_read_is_not_taken_for_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_that_a_new_process_has_not_read_is_not_taken_for_lost() -> None:
     """Of what it has neither read nor written it knows no body, although the label is there."""
     run = await asked()
-    seen = run.cluster.seen
-    monkeypatch.setattr(run.cluster, "seen", lambda ref: seen(ref) if ref.resource == PLANS else None)
+    assert run.cluster.seen(V2) is not None
+    run.restart()
+    assert (run.cluster.seen(V2), run.cluster.seen(run.plan)) == (None, run.cluster.objects[run.plan])
     edit(run, V2, lambda body: body["spec"].update(replicas=7))
     await run.turn()
     assert run.phase is Phase.WAITING, run.status

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from cutover.errors import Broken, Conflict, Denied, NotFound, NotInstalled
 from cutover.field_path import Json, Operation
 from cutover.objects.listed import listed
-from cutover.ports import JOBS, NAMESPACES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
+from cutover.ports import JOBS, NAMESPACES, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.targets.patching import apply, merge, tidy
 from cutover.testing.crash import CrashSwitch
 from cutover.testing.ports import MemoryClock
-from cutover.testing.server_rules import apply_defaults, check_possible, content, prune, selected
+from cutover.testing.server_rules import apply_defaults, check_possible, content, picked, prune
+from cutover.testing.streams import Streams
 
 
 class MemoryCluster:
@@ -57,6 +58,11 @@ class MemoryCluster:
         self.switch = switch or CrashSwitch()
         self.clock = MemoryClock()
         self._version = 100
+        self.restart()
+
+    def restart(self) -> None:
+        """The process that works with it is a new one: of the claimed objects it has read none."""
+        self._streams = Streams(self.objects)
 
     # --- for tests ----------------------------------------------------------------------------------------------------
 
@@ -100,10 +106,12 @@ class MemoryCluster:
         self._version += 1
         body["metadata"]["resourceVersion"] = str(self._version)
         self.objects[ref] = body
+        self._streams.changed(ref, body)
         self.changed(ref, before, body)
 
     def _remove(self, ref: Ref) -> None:
         self._version += 1
+        self._streams.gone(ref)
         self.changed(ref, self.objects.pop(ref), None)
 
     def _write(self, verb: str, ref: Ref, content: Json) -> None:
@@ -120,7 +128,7 @@ class MemoryCluster:
     async def get(self, ref: Ref) -> Json:
         """Read one object."""
         await asyncio.sleep(0)
-        return self.switch.around(lambda: self._get(ref))
+        return self._streams.read(ref, self.switch.around(lambda: self._get(ref)))
 
     async def read_as(self, ref: Ref, account: str) -> Json:
         """Read one object as an account."""
@@ -140,40 +148,28 @@ class MemoryCluster:
         return self.objects[ref]  # callers never change a body in place, so it need not be copied
 
     def seen(self, ref: Ref) -> Json | None:
-        """The object, if its changes would be streamed."""
-        body = self.objects.get(ref)
-        streamed = ref.resource == PLANS or (body is not None and PLAN_LABEL in (body["metadata"].get("labels") or {}))
-        return body if streamed else None
+        """The object, if a process keeps its body."""
+        return self.objects.get(ref) if self._streams.keeps(ref) else None
 
     async def list(self, resource: Resource, namespace: str, labels: str = "", *, fresh: bool = True) -> Sequence[Json]:
         """The objects of a kind that a selector picks."""
         del fresh
         await asyncio.sleep(0)
-        picked: Sequence[Json] = self.switch.around(
-            lambda: [self._listed(ref) for ref in self._pick(resource, namespace, labels)]
+        found: Sequence[Json] = self.switch.around(
+            lambda: [self._listed(ref) for ref in picked(self.objects, resource, namespace, labels)]
         )
         if ("list", Ref(resource, namespace, "")) in self.denied:
             raise Denied(f"the operator cannot list {resource.plural}")
-        return picked
+        return found
 
     def _listed(self, ref: Ref) -> Json:
         """What a list has of an object. Of plans all: the command line lists them too, with a client of its own."""
         return self.objects[ref] if ref.resource == PLANS else listed(ref.resource, self.objects[ref])
 
-    def _pick(
-        self, resource: Resource, namespace: str, labels: str, among: Mapping[Ref, Json] | None = None
-    ) -> Sequence[Ref]:
-        found = self.objects if among is None else among
-        return [
-            ref
-            for ref in sorted(ref for ref in found if ref.resource == resource)
-            if namespace in ("", ref.namespace) and selected(found[ref]["metadata"].get("labels") or {}, labels)
-        ]
-
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
         """Apply a JSON patch."""
         await asyncio.sleep(0)
-        return self.switch.around(lambda: self._patch(ref, operations, account))
+        return self._streams.read(ref, self.switch.around(lambda: self._patch(ref, operations, account)))
 
     async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
         """A dry run of a JSON patch."""
@@ -238,7 +234,8 @@ class MemoryCluster:
     ) -> Json:
         """Create an object."""
         await asyncio.sleep(0)
-        return self.switch.around(lambda: self._create(resource, namespace, body, account, dry_run=dry_run))
+        made = self.switch.around(lambda: self._create(resource, namespace, body, account, dry_run=dry_run))
+        return made if dry_run else self._streams.read(Ref(resource, namespace, made["metadata"]["name"]), made)
 
     def _create(self, resource: Resource, namespace: str, body: Json, account: str, *, dry_run: bool) -> Json:
         ref = Ref(resource, namespace, body["metadata"]["name"])
@@ -274,7 +271,7 @@ class MemoryCluster:
         await asyncio.sleep(0)
 
         def effect() -> None:
-            for ref in self._pick(resource, namespace, labels):
+            for ref in picked(self.objects, resource, namespace, labels):
                 self._write("delete", ref, None)
                 self.delete(ref)
 
@@ -283,7 +280,7 @@ class MemoryCluster:
     async def save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:
         """Replace the status at a version."""
         await asyncio.sleep(0)
-        return self.switch.around(lambda: self._save_status(ref, resource_version, status))
+        return self._streams.read(ref, self.switch.around(lambda: self._save_status(ref, resource_version, status)))
 
     def _save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:
         body = self._get(ref)

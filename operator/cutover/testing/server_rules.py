@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from cutover.errors import Broken
 from cutover.field_path import Json
 from cutover.ports import FENCE_LABEL, HTTP_ROUTES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.routing.resources import ROUTINGS
 
 
-def selected(labels: Json, selector: str) -> bool:
+def picked(objects: Mapping[Ref, Json], resource: Resource, namespace: str, labels: str) -> Sequence[Ref]:
+    """The objects of a kind that a selector picks, in a namespace or in all."""
+    return [
+        ref
+        for ref in sorted(ref for ref in objects if ref.resource == resource)
+        if namespace in ("", ref.namespace) and _selected(objects[ref]["metadata"].get("labels") or {}, labels)
+    ]
+
+
+def _selected(labels: Json, selector: str) -> bool:
     """Whether a label selector picks these labels."""
     if " in (" in selector:
         key, _, values = selector.partition(" in (")

@@ -11,6 +11,7 @@ from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideErro
 from cutover.field_path import Json
 from cutover.ports import Ref, Resource
 from cutover.testing import MemoryCluster
+from cutover.testing.server_rules import picked
 
 _RESOURCES = {(one.group, one.plural): one for one in vars(ports).values() if isinstance(one, Resource)}
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -68,15 +69,15 @@ def _answered(cluster: MemoryCluster, lists: Mapping[Ref, Json], request: Reques
             raise Conflict(f"{ref} has another uid")
         return cluster._save_status(ref, body["metadata"]["resourceVersion"], body["status"])
     assert method == "DELETE"
-    for one in cluster._pick(resource, namespace, params["labelSelector"]):
+    for one in picked(cluster.objects, resource, namespace, params["labelSelector"]):
         cluster.delete(one)
     return {}
 
 
 def _listed(cluster: MemoryCluster, lists: Mapping[Ref, Json], of: Ref, params: Mapping[str, str]) -> Json:
     objects = lists if params.get("resourceVersion") == "0" else cluster.objects
-    picked = cluster._pick(of.resource, of.namespace, params.get("labelSelector", ""), objects)
-    return {"items": [objects[one] for one in picked]}
+    found = picked(objects, of.resource, of.namespace, params.get("labelSelector", ""))
+    return {"items": [objects[one] for one in found]}
 
 
 def _reviewed(cluster: MemoryCluster, attributes: Mapping[str, str]) -> Json:

@@ -75,6 +75,7 @@ class Simulation:
         self._start_process()
 
     def _start_process(self) -> None:
+        self.cluster.restart()
         self.spawner = Spawner()
         self.messenger.restart()
         self.woken = False
