@@ -124,6 +124,26 @@ async def test_no_answer_is_waited_for_longer_and_not_for_ever() -> None:
     assert "failed calling webhook" in told
 
 
+@pytest.mark.parametrize("error", [Denied("no"), Unavailable("failed calling webhook")])
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_the_first_failure_after_an_interruption_does_not_decide(error: OutsideError, *, restarted: bool) -> None:
+    """A claim that is left has no label that it was applied: the plan, created again, would run again."""
+    run = await asked()
+    tries = refuse(run, error, V2, marks_off)
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: bool(tries))
+    if restarted:
+        run.restart()
+    run.clock.pass_time(timedelta(minutes=11))
+    await run.turn()
+    assert len(tries) == 2
+    assert (run.phase, run.status.reason, warnings(run)) == (Phase.RUNNING, "Releasing", [])
+    del run.cluster.patch  # the server accepts it again
+    assert await run.run() is Phase.SUCCEEDED
+    assert APPLIED_LABEL in run.cluster.objects[V2]["metadata"]["labels"]
+    assert run.leftovers() == []
+
+
 async def test_the_next_plan_takes_over_a_claim_that_was_left() -> None:
     run = await asked()
     refuse(run, Denied("no"), V2, marks_off)

@@ -12,7 +12,7 @@ import pytest
 from cutover.plan.crd import definition
 from cutover.plan.crd_gap import CrdGap, dropped, gap_of
 from cutover.status.durable import durable_part
-from cutover.status.status import Current, Phase, Status, StepStatus
+from cutover.status.status import Current, Phase, Run, Status, StepStatus, Unreleased
 from support.fakes.older_crd import older, optional_fields
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,18 +81,21 @@ def test_what_a_plan_does_depends_on_no_field_that_is_called_harmless() -> None:
         step="shift", started_at=NOW, ready="1/3", applied_at=NOW, progressed_at=NOW, undo_progress=2, message="m"
     )
     step = StepStatus(name="shift", kind="traffic", snapshot_taken=True)
-    status = Status(phase=Phase.RUNNING, message="m", progress="1/1", current=current, steps=(step,))
+    run = Run(number=1, generation=1, spec_hash="h", started_at=NOW)
+    failing = replace(run, unreleased=Unreleased(since=NOW, tried_at=NOW))
+    status = Status(phase=Phase.RUNNING, message="m", progress="1/1", run=failing, current=current, steps=(step,))
     lost = replace(
         status,
         message="",
         progress="",
+        run=run,
         current=Current(step="shift", started_at=NOW),
         steps=(replace(step, snapshot_taken=False),),
     )
     assert durable_part(status) == lost
     assert CrdGap.of(optional_fields()).harmless == tuple(sorted(
         path for path in optional_fields()
-        if path.startswith(("status.tally", "status.history", "status.report", "status.conditions", "status.current.gates["))
+        if path.startswith(("status.run.unreleased", "status.tally", "status.history", "status.report", "status.conditions", "status.current.gates["))
         or path in {
             "status.progress", "status.current.gates", "status.current.ready", "status.current.message",
             "status.steps[].snapshotTaken",

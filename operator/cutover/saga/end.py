@@ -6,7 +6,8 @@ Called by `advance`, and by the modules beside it where a run ends.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Final
 
 from cutover.saga.draft import Draft, clock, fence_if_new_process, seconds
 from cutover.saga.tables import TOUCHED, PlanEvent
@@ -26,9 +27,11 @@ from cutover.saga.turn import (
 )
 from cutover.status.reasons import Reason
 from cutover.status.requests import Answer, RequestVerb
-from cutover.status.status import Failure, Phase, cause_of
+from cutover.status.status import Failure, Phase, Unreleased, cause_of
 
 _NOT_RELEASED, _NOT_ALL = "NotReleased", "not everything could be released"
+_TRIED_WITHOUT_A_GAP: Final = 2 * RELEASE_EVERY
+"""Between two tries that far apart at most, the release counts as tried all the time."""
 
 
 def release(draft: Draft, message: str) -> Turn:
@@ -48,31 +51,44 @@ def releasing(draft: Draft, verb: RequestVerb | None) -> Turn:
     match draft.inputs.outcome:
         case None:
             fence_if_new_process(draft)
+            _try_anew(draft)
             return draft.turn(Command(Verb.RELEASE))
         case Done():
             return _finish(draft)
-        case Again(after=after, message=message) if (left := _unanswered_left(draft)) > timedelta():
+        case Again(after=after, message=message) if (left := _left(draft, refused=False)) > timedelta():
             draft.set(message=message)
             return draft.turn(None, seconds(after), left)
+        case Wait(message=message) | Failed(message=message) | Pause(message=message) if (
+            not draft.inputs.deleting and (left := _left(draft, refused=True)) > timedelta()
+        ):
+            draft.set(message=f"{_NOT_ALL}, and it is retried until {clock(draft.now + left)}: {message}")
+            return draft.turn(None, min(RELEASE_EVERY, left))
         case Again(message=message) | Wait(message=message) | Failed(message=message) | Pause(message=message):
             if draft.inputs.deleting:  # a claim whose plan is gone is void, so nothing is lost
                 return abandon(draft, Reason.DELETED, f"{_NOT_ALL}: {message}")
-            left = RELEASE_WITHIN - (draft.now - _over_since(draft))
-            if left <= timedelta() or isinstance(draft.inputs.outcome, Again):
-                return _finish(draft, message)
-            draft.set(message=f"{_NOT_ALL}, and it is retried until {clock(draft.now + left)}: {message}")
-            return draft.turn(None, min(RELEASE_EVERY, left))
+            return _finish(draft, message)
 
 
-def _over_since(draft: Draft) -> datetime:
-    """When the last step was done or undone."""
-    return max([draft.run.started_at, *(s.finished_at for s in draft.status.steps if s.finished_at is not None)])
+def _try_anew(draft: Draft) -> None:
+    """What another process was refused is no reason to give up at the first try of this one."""
+    before = draft.run.unreleased
+    if draft.inputs.new_process and before is not None:
+        since = max(before.since, draft.now - NO_PROGRESS + RELEASE_WITHIN)
+        draft.set_run(unreleased=replace(before, since=since, refused_since=None))
 
 
-def _unanswered_left(draft: Draft) -> timedelta:
-    """How long the release may still get no answer."""
-    left = _time_left(draft)
-    return NO_PROGRESS - (draft.now - _over_since(draft)) if left is None else left
+def _left(draft: Draft, *, refused: bool) -> timedelta:
+    """How long the release, which has just failed, may still fail.
+
+    Times in which nothing was tried do not count, such as an interruption of the operator: what fails at its end may be that very
+    interruption.
+    """
+    now, before = draft.now, draft.run.unreleased or Unreleased(since=draft.now, tried_at=draft.now)
+    idle = max(now - before.tried_at - _TRIED_WITHOUT_A_GAP, timedelta())
+    since = before.since + idle
+    refused_since = (before.refused_since + idle if before.refused_since else now) if refused else None
+    draft.set_run(unreleased=Unreleased(since=since, refused_since=refused_since, tried_at=now))
+    return RELEASE_WITHIN - (now - refused_since) if refused_since else NO_PROGRESS - (now - since)
 
 
 def _time_left(draft: Draft) -> timedelta | None:
@@ -155,9 +171,11 @@ def _release_abandoned(draft: Draft) -> Turn:
     match draft.inputs.outcome:
         case None:
             return draft.turn(Command(Verb.RELEASE))
-        case Again(after=after) if (left := _abandoned_left(draft, NO_PROGRESS)) > timedelta():
+        case Again(after=after) if (left := _left(draft, refused=False)) > timedelta():
             return draft.turn(None, seconds(after), left)
-        case Wait() | Failed() | Pause() if (left := _abandoned_left(draft, RELEASE_WITHIN)) > timedelta():
+        case Wait() | Failed() | Pause() if (
+            not draft.inputs.deleting and (left := _left(draft, refused=True)) > timedelta()
+        ):
             return draft.turn(None, min(RELEASE_EVERY, left))
         case Again(message=message) | Wait(message=message) | Failed(message=message) | Pause(message=message):
             return _ended_with(draft, _NOT_RELEASED, f"{_NOT_ALL}: {message}")
@@ -175,14 +193,6 @@ def _ended_with(draft: Draft, reason: str, what: str) -> Turn:
     return draft.remove_finalizer()
 
 
-def _abandoned_left(draft: Draft, within: timedelta) -> timedelta:
-    """How long the release of an abandoned plan may still take; a deleted one is not kept for a refusal."""
-    if draft.inputs.deleting:
-        left = _time_left(draft)
-        return left if left is not None and within is NO_PROGRESS else timedelta()
-    return within - (draft.now - (draft.run.finished_at or draft.now))
-
-
 # --- a rollback after a success ---------------------------------------------------------------------------------------
 
 
@@ -193,6 +203,7 @@ def _roll_back(draft: Draft) -> Turn:
         PlanEvent.ROLL_BACK_SUCCESS, Reason.RECLAIMING, "checking that the targets are unchanged since the run"
     )
     draft.set(failure=Failure(reason=str(Reason.ROLLBACK), message=why), report=())
+    draft.set_run(unreleased=None)
     draft.raise_fence()
     return draft.turn(Command(Verb.RECLAIM))
 

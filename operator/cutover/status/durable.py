@@ -24,6 +24,7 @@ _MESSAGE_LASTS: Final = frozenset({Phase.PENDING, Phase.PAUSED, Phase.STUCK, Pha
 """Phases in which nothing moves, so that the message, why or what was not undone, is worth a save of its own."""
 _LOST_OF_PLAN: Final[Mapping[str, Any]] = {"progress": "", "conditions": ()}
 _SHOWN_OF_CURRENT: Final[Mapping[str, Any]] = {"ready": "", "message": "", "gates": ()}
+_LOST_OF_RUN: Final[Mapping[str, Any]] = {"unreleased": None}
 _LOST_OF_CURRENT: Final[Mapping[str, Any]] = {
     **_SHOWN_OF_CURRENT,
     "applied_at": None,
@@ -37,6 +38,7 @@ _FOR_REPORTS: Final = ("tally", "history", "report")
 
 HARMLESS: Final = frozenset({
     *(f"status.{camel(name)}" for name in (*_LOST_OF_PLAN, *_FOR_REPORTS)),
+    *(f"status.run.{camel(name)}" for name in _LOST_OF_RUN),
     *(f"status.current.{camel(name)}" for name in _SHOWN_OF_CURRENT),
     *(f"status.steps[].{camel(name)}" for name in _LOST_OF_STEP),
 })  # fmt: skip
@@ -45,10 +47,11 @@ HARMLESS: Final = frozenset({
 
 def durable_part(status: Status) -> Status:
     """The status without what a crash may lose: samples, counts, messages of waiting, what is derived from the rest."""
+    run = status.run and replace(status.run, **_LOST_OF_RUN)
     current = status.current and replace(status.current, **_LOST_OF_CURRENT)
     steps = tuple(replace(step, **_LOST_OF_STEP) for step in status.steps)
     message = status.message if status.phase in _MESSAGE_LASTS else ""
-    return replace(status, current=current, steps=steps, message=message, **_LOST_OF_PLAN)
+    return replace(status, run=run, current=current, steps=steps, message=message, **_LOST_OF_PLAN)
 
 
 def says_nothing_else(read: Any, ours: Any) -> bool:

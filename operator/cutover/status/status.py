@@ -60,6 +60,22 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unreleased:
+    """For the operator itself: how long the targets could not be released, counted only while it was tried.
+
+    Attributes:
+        since: When the first try failed, later by each time in which nothing was tried.
+        refused_since: The same of the refusals since the last try without an answer. Absent when that was the last one.
+        tried_at: When the last try failed.
+    """
+
+    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
+    since: datetime
+    refused_since: datetime | None = None
+    tried_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run: one pass of the plan from its first step to its end.
 
@@ -77,6 +93,8 @@ class Run:
         keep_until: Until when the snapshots of a Succeeded run are kept, so that a rollback can be requested. Absent when
             there are none.
         steps_digest: Digest of what the steps do. Runs with the same digest did the same steps.
+        unreleased: For the operator itself: how long the targets could not be released. A crash of the operator may lose it;
+            then it is tried for longer.
     """
 
     __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
@@ -91,6 +109,7 @@ class Run:
     finished_at: datetime | None = None
     keep_until: datetime | None = None
     steps_digest: str = ""
+    unreleased: Unreleased | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
