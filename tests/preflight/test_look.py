@@ -6,9 +6,11 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import yaml
 
-from cutover.ports import CONFIG_MAPS, JOBS, PODS, Ref, Resource
+from cutover.errors import Unavailable
+from cutover.ports import CONFIG_MAPS, JOBS, PLANS, PODS, Ref, Resource
 from cutover.preflight.look import Look
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -79,6 +81,65 @@ async def test_a_look_asks_a_few_things_at_a_time() -> None:
     assert cluster.most_open == 4
 
 
+class _Slow(_Counted):
+    """Never answers about a ConfigMap; counts what is still asked."""
+
+    async def get(self, ref: Any) -> Any:
+        self.asked.append(str(ref))
+        self.open += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.open -= 1
+
+
+async def test_a_look_without_an_answer_ends_after_a_while_and_asks_nothing_more() -> None:
+    cluster = _Slow()
+    refs = [Ref(CONFIG_MAPS, "shop", f"map-{number}") for number in range(9)]
+    with pytest.raises(Unavailable, match="9 of 9 questions have no answer"):
+        async with asyncio.timeout(10), Look(cluster, longest=0.1) as look:
+            await asyncio.gather(*(look.reader.get(ref) for ref in refs))
+    await asyncio.sleep(0.05)
+    assert (len(cluster.asked), cluster.open) == (4, 0)
+
+
+async def test_what_fails_ends_all_that_a_look_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts ask beside each other, each one thing after the other; none goes on after the turn."""
+    run = Simulation(plan(_vast(20, alike=False)), put=shop)
+    made = 0
+
+    async def create(*about: Any, **_: Any) -> Any:
+        nonlocal made
+        made += 1
+        await asyncio.sleep(0)
+        return about[2]
+
+    async def may(*_: Any) -> bool:
+        await asyncio.sleep(0)
+        raise Unavailable("HTTP 503")
+
+    monkeypatch.setattr(run.cluster, "create", create)
+    monkeypatch.setattr(run.cluster, "may", may)
+    await run.turn()
+    at_end = made
+    await asyncio.sleep(0.1)
+    assert 0 < made == at_end
+
+
+async def test_the_rest_after_a_look_is_as_long_as_it_lasted_at_least() -> None:
+    async with Look(_Counted(), longest=10) as look:
+        await asyncio.sleep(0.2)
+    assert look.pause >= 2 * 0.2
+
+
+async def test_the_pause_after_a_look_is_a_minute_at_most() -> None:
+    cluster = _Counted()
+    async with Look(cluster) as look:
+        for number in range(2000):
+            await look.reader.may("migrator", "shop", "get", CONFIG_MAPS, f"map-{number}")
+    assert look.pause == 60
+
+
 MISSING = "{name: last, deploy: {workload: {name: nowhere}, replicas: 1}}"
 
 
@@ -126,6 +187,28 @@ async def test_a_plan_that_is_woken_all_the_time_is_not_looked_at_all_the_time()
         await run.turn()
     assert run.switch.calls - looked < 20
     assert "there is no Deployment nowhere" in run.status.message, "what was found stays as it is"
+    run.clock.pass_time(timedelta(seconds=30))
+    await run.turn()
+    assert run.switch.calls - looked > 30 * 16
+
+
+@pytest.mark.parametrize("created_again", [False, True])
+async def test_neither_another_spec_nor_another_plan_of_the_name_is_looked_at_sooner(*, created_again: bool) -> None:
+    run = Simulation(plan(_vast(30, alike=False)), put=shop)
+    await run.turn()
+    looked = run.switch.calls
+    for number in range(10):
+        run.clock.pass_time(timedelta(seconds=1))
+        body = plan(f"timeout: {number + 1}h\n{_vast(30, alike=False)}")
+        if created_again:
+            run.cluster.delete(run.plan)
+            await run.turn()
+        else:
+            body = {**run.cluster.objects[run.plan], "spec": body["spec"]}
+            body["metadata"] = {**body["metadata"], "generation": body["metadata"]["generation"] + 1}
+        run.cluster.put(PLANS, body)
+        await run.turn()
+    assert run.switch.calls - looked < 50
     run.clock.pass_time(timedelta(seconds=30))
     await run.turn()
     assert run.switch.calls - looked > 30 * 16

@@ -26,42 +26,43 @@ from cutover.targets.finalizer import set_finalizer
 
 async def examine(context: CommandContext) -> Outcome:
     """Find everything that is missing; when nothing is, add the finalizer."""
-    rests = context.run_cache.look_after
-    if rests is not None and context.now < rests:
-        return Again(None, "", pause=(rests - context.now).total_seconds())
-    cost = Look(context.cluster)
+    if (rest := context.rests.left(context.ref, context.now)) > timedelta():
+        return Again(None, "", pause=rest.total_seconds())
+    look = Look(context.cluster)
     try:
-        return await _examine(context, cost)
+        async with look:
+            outcome = await _look(replace(context, cluster=look.reader), look)
     finally:  # also of a look that got no answer
-        context.run_cache.look_after = context.now + timedelta(seconds=cost.pause)
+        context.rests.begin(context.ref, context.now, timedelta(seconds=look.pause))
+    if isinstance(outcome, Done) and not outcome.skip:
+        # The finalizer comes before the first claim: a deletion from here on must release what was claimed.
+        await set_finalizer(context.cluster, context.ref, context.body, wanted=True)
+    return outcome
 
 
-async def _examine(context: CommandContext, cost: Look[Cluster]) -> Outcome:
-    look = replace(context, cluster=cost.reader)
+async def _look(context: CommandContext, look: Look[Cluster]) -> Outcome:
     # First: a spec that has been applied already needs no account and no permissions any more.
-    if await _already_applied(context, look.cluster):
+    if await _already_applied(context):
         return Done(skip=True)
-    contexts = [look.step_context(at) for at in range(len(context.plan.steps))]
-    found = await preflight.missing(context.plan, look.cluster, context.metrics, context.ref.namespace, contexts)
+    contexts = [context.step_context(at) for at in range(len(context.plan.steps))]
+    found = await preflight.missing(context.plan, context.cluster, context.metrics, context.ref.namespace, contexts)
     if problems := [problem for problem in found.problems if not problem.warning]:
-        return Again(None, "; ".join(map(str, problems)), pause=cost.pause)
+        return Again(None, "; ".join(map(str, problems)), pause=look.pause)
     for ref in context.all_targets():
-        if owner := await look.targets().claimed_by(ref):
+        if owner := await context.targets().claimed_by(ref):
             return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; waiting for it to end")
-    # The finalizer comes before the first claim: a deletion from here on must release what was claimed.
-    await set_finalizer(context.cluster, context.ref, context.body, wanted=True)
     note = f"warnings: {'; '.join(map(str, found.problems))}" if found.problems else ""
     return Done(message=note, risks=found.risks)
 
 
-async def _already_applied(context: CommandContext, cluster: Cluster) -> bool:
+async def _already_applied(context: CommandContext) -> bool:
     """Whether a plan that was created again (a replace, a restored backup) finds the label of its spec on all its targets."""
     targets = context.all_targets()
     if not targets or context.status.run is None or context.status.run.number > 1:
         return False
     for ref in targets:
         try:
-            body = await cluster.get(ref)
+            body = await context.cluster.get(ref)
         except NotFound:
             return False
         if (body["metadata"].get("labels") or {}).get(APPLIED_LABEL) != applied_label(context):

@@ -6,7 +6,7 @@ Nothing is decided or written here. Made by the driver for each command; used by
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cutover.errors import Broken
@@ -24,16 +24,29 @@ from cutover.targets.targets import Targets
 
 @dataclass(slots=True)
 class RunCache:
-    """What this process remembers of one run: nothing that could not be read again.
-
-    Attributes:
-        look_after: when preflight may look again, no matter what wakes the plan before.
-    """
+    """What this process remembers of one run: nothing that could not be read again."""
 
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     kinds: dict[str, Any] = field(default_factory=dict)
     account_checked: set[tuple[int, Verb]] = field(default_factory=set)
-    look_after: datetime | None = None
+
+
+class Rests:
+    """How long preflight leaves each plan alone after a look at it, no matter what wakes the plan.
+
+    By name, so that neither another spec nor a plan that is deleted and created again is looked at sooner.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[Ref, datetime] = {}
+
+    def begin(self, plan: Ref, now: datetime, rest: timedelta) -> None:
+        """Leave a plan alone for so long."""
+        self._ends = {other: end for other, end in self._ends.items() if end > now} | {plan: now + rest}
+
+    def left(self, plan: Ref, now: datetime) -> timedelta:
+        """For how long a plan is still left alone; zero or less: not any more."""
+        return self._ends.get(plan, now) - now
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,7 @@ class CommandContext:
     plan: Plan
     status: Status
     run_cache: RunCache
+    rests: Rests
     now: datetime
 
     def targets(self, step: str = "") -> Targets:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from cutover.engine import commands, inputs
-from cutover.engine.command_context import CommandContext
+from cutover.engine.command_context import CommandContext, Rests
 from cutover.engine.criteria import with_report
 from cutover.engine.plan_cache import PlanCache, PlanCaches
 from cutover.engine.saving import Saver
@@ -62,7 +62,7 @@ class Driver:
         self._ports, self._others_wait = ports, others_wait
         self._cluster, self._clock = ports.cluster, ports.clock
         self._caches, self._saver = PlanCaches(spawn, wake, ports.clock), Saver(ports, report_dropped)
-        self._crd = CrdGap()
+        self._crd, self._rests = CrdGap(), Rests()
         self._deleted: dict[Ref, list[str]] = {}
         self._unsure: dict[Ref, PlanCache] = {}
 
@@ -266,6 +266,7 @@ class Driver:
             plan=plan,
             status=cache.status,
             run_cache=cache.run_cache,
+            rests=self._rests,
             now=self._clock.now(),
         )
 

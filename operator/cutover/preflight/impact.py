@@ -79,8 +79,12 @@ class Impact:
 
 
 async def impact_of(plan: Plan, name: str, reader: Reader, namespace: str) -> Impact:
-    """Read the surroundings of the targets of a plan with this name."""
-    reader = Look(reader).reader
+    """Read the surroundings of the targets of a plan with this name. Raises Unavailable."""
+    async with Look(reader) as look:
+        return await _impact_of(plan, name, look.reader, namespace)
+
+
+async def _impact_of(plan: Plan, name: str, reader: Reader, namespace: str) -> Impact:
     bodies = await targets(plan, reader, namespace)
     found = await assess(plan, reader, namespace)
     kinds = (SERVICES, *ROUTINGS, AUTOSCALERS, DISRUPTION_BUDGETS, PLANS, LIMIT_RANGES)

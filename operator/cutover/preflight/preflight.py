@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 from cutover.errors import NotFound, NotInstalled, Problem
@@ -63,19 +64,26 @@ async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
 
 
 async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]:
-    """Workloads that gates name, in addition to those that steps roll out, and what their sources need."""
-    problems, namespace = [], owner.namespace
-    for place, gate in _gates(plan):
-        problems += await gate.source.examine(cluster, owner, place)
-        workload = getattr(gate.source, "workload", None)
-        if workload is None:
-            continue
-        ref = Ref(workload.resource, namespace, workload.name)
-        try:
-            await cluster.get(ref)
-        except NotFound:
-            message = f"there is no {ref} in namespace {namespace}; create it, or fix the name"
-            problems.append(Problem(f"{place}.{gate.source.key}.workload", message))
+    """What gates and guards need, those of one step at a time: a plan has up to a thousand."""
+    problems = list[Problem]()
+    for _, gates in groupby(_gates(plan), lambda one: one[0].partition(".")[0]):
+        for part in await asyncio.gather(*(_of_gate(place, gate, cluster, owner) for place, gate in gates)):
+            problems += part
+    return problems
+
+
+async def _of_gate(place: str, gate: Any, cluster: Cluster, owner: Owner) -> Sequence[Problem]:
+    """The workload that a gate names, in addition to those that steps roll out, and what its source needs."""
+    problems = list(await gate.source.examine(cluster, owner, place))
+    workload = getattr(gate.source, "workload", None)
+    if workload is None:
+        return problems
+    ref = Ref(workload.resource, owner.namespace, workload.name)
+    try:
+        await cluster.get(ref)
+    except NotFound:
+        message = f"there is no {ref} in namespace {ref.namespace}; create it, or fix the name"
+        problems.append(Problem(f"{place}.{gate.source.key}.workload", message))
     return problems
 
 
