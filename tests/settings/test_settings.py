@@ -82,6 +82,7 @@ SIMPLE: list[tuple[dict[str, Any], str]] = [
     ({"url": URL, "bearerToken": SECRET}, "bearerToken: unknown field; did you mean bearerTokenFile?"),
     ({"url": URL, "bearerTokenFile": SECRET}, "bearerTokenFile: is not an absolute path; give the file that contains the value, such as /etc/cutover-files/login/token"),
     ({"url": URL, "bearerTokenFile": 12345}, "bearerTokenFile: the value is not a string; put it in quotes"),
+    ({"url": URL, "bearerTokenFile": {"name": SECRET}}, "bearerTokenFile: must be a string, not a mapping"),
     ({"url": URL, "basic": f"alice:{SECRET}"}, "basic: the value is not a mapping; put its fields below it, indented"),
     ({"url": URL, "basic": {"usernameFile": "/x"}}, "basic.passwordFile: required field is missing"),
     ({"url": URL, "headers": f"X-Key: {SECRET}"}, "headers: the value is not a mapping; put its fields below it, indented"),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from cutover.errors import Problem
 from cutover.field_path import Json
-from cutover.names import NAME_PATTERN, NAME_RULE
+from cutover.names import NAME_PATTERN, NAME_RULE, is_name
 
 _PATTERNS: Final = {  # what the value should be, and how to write one
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "name; use lower case letters, digits and -, and begin and end with a letter or digit "
@@ -30,6 +30,7 @@ _PATTERNS: Final = {  # what the value should be, and how to write one
 _NOT_VALID: Final = "is not a valid"
 _NAMING: Final = ("name", "host")
 """Fields that alone name an object, for which a plain string is often written."""
+_HIDDEN: Final = "the value"
 _NOT_A_LIST: Final = "{given} is not a list; begin each item with a dash"
 _NOT_AN_INTEGER: Final = "{given} is {what}; write a whole number{unquoted}"
 _NOT_A_NUMBER: Final = "{given} is {what}; write a number{unquoted}"
@@ -84,7 +85,7 @@ def problems_of(error: ValidationError, spec: Json, model: type[BaseModel], hidd
         if isinstance(several := entry.get("ctx", {}).get("error"), WrongFields):
             yield from (Problem(f"{place}.{field}", message) for field, message in several.found)
             continue
-        given = "the value" if hidden and location[:1] == (hidden,) else _shown(entry["input"])
+        given = _HIDDEN if hidden and location[:1] == (hidden,) else _shown(entry["input"])
         yield Problem(place, _message(entry, location, spec, model, given))
 
 
@@ -120,25 +121,37 @@ def _message(entry: Any, location: Sequence[int | str], spec: Json, model: type[
     if kind == "extra_forbidden":
         return f"unknown field; {_instead(location, spec, model)}"
     if kind == "value_error":
-        message = str(context["error"])
-        if message.startswith("is not a duration"):
-            return f"{given} {message}"
-        return f"{given} is not valid: {message}" if message.startswith("write ") else message
+        return _of_validator(str(context["error"]), given)
     if kind == "string_pattern_mismatch":
         pattern = context["pattern"]
         return f"{given} {_NOT_VALID} {_PATTERNS.get(pattern, f'value; it must match {pattern}')}"
     if kind == "string_type":
         return _not_a_string(entry["input"], given, location[-1])
-    if kind == "model_type" and isinstance(entry["input"], str):
-        (only, *others) = _schema_of(location, model).get("required", ("",))
-        if only in _NAMING and not others:
-            return f"{given} is not a mapping; write {{{only}: {entry['input']}}}"
+    if kind == "model_type" and (field := _only_field(location, model)) and _may_be_shown(entry["input"], given):
+        return f"{given} is not a mapping; write {{{field}: {entry['input']}}}"
     if kind not in _MESSAGES:
         return f"{given} is not valid: {entry['msg']}"
     value = entry["input"]
     bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in context.items()}
     unquoted = " without quotes" if isinstance(value, str) else ""
     return _MESSAGES[kind].format(given=given, what=name_of_type(value), unquoted=unquoted, **bounds)
+
+
+def _of_validator(message: str, given: str) -> str:
+    """Most validators name the value themselves; of the others the message begins with what is wrong, or with the way out."""
+    if message.startswith("is not a duration"):
+        return f"{given} {message}"
+    return f"{given} is not valid: {message}" if message.startswith("write ") else message
+
+
+def _only_field(location: Sequence[int | str], model: type[BaseModel]) -> str:
+    """The only field that a mapping must have, when that names an object; else empty."""
+    required = _schema_of(location, model).get("required", ())
+    return required[0] if len(required) == 1 and required[0] in _NAMING else ""
+
+
+def _may_be_shown(name: Json, given: str) -> bool:
+    return given != _HIDDEN and is_name(name)
 
 
 def name_of_type(value: Json) -> str:
@@ -158,8 +171,8 @@ def _instead(location: Sequence[int | str], spec: Json, model: type[BaseModel]) 
 
 
 def _not_a_string(value: Json, given: str, field: int | str = "") -> str:
-    if isinstance(value, dict) and len(value) == 1 and isinstance(name := value.get("name"), str) and field:
-        return f"must be a string, not a mapping; write {field}: {name}"
+    if isinstance(value, dict) and len(value) == 1 and field and _may_be_shown(value.get("name"), given):
+        return f"must be a string, not a mapping; write {field}: {value['name']}"
     if isinstance(value, (dict, list)):
         return f"must be a string, not a {'mapping' if isinstance(value, dict) else 'list'}"
     return f"{given} is not a string; put it in quotes"

@@ -84,18 +84,30 @@ def _given_twice(node: yaml.Node, at: str, seen: set[int]) -> Iterator[tuple[str
     if id(node) in seen:
         return
     seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        yield from _twice_in(node, at)
+    for where, child in _children(node, at):
+        yield from _given_twice(child, where, seen)
+
+
+def _twice_in(mapping: yaml.MappingNode, at: str) -> Iterator[tuple[str, yaml.Mark]]:
+    keys = set()
+    for key, _ in mapping.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+            if key.value in keys:
+                yield _below(at, key), key.start_mark
+            keys.add(key.value)
+
+
+def _children(node: yaml.Node, at: str) -> Iterator[tuple[str, yaml.Node]]:
     if isinstance(node, yaml.SequenceNode):
-        for position, item in enumerate(node.value):
-            yield from _given_twice(item, f"{at}[{_item_name(item) or position}]", seen)
+        yield from ((f"{at}[{_item_name(item) or position}]", item) for position, item in enumerate(node.value))
     elif isinstance(node, yaml.MappingNode):
-        keys = set()
-        for key, value in node.value:
-            where = f"{at}.{key.value}" if at else str(key.value)
-            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-                if key.value in keys:
-                    yield where, key.start_mark
-                keys.add(key.value)
-            yield from _given_twice(value, where, seen)
+        yield from ((_below(at, key), value) for key, value in node.value)
+
+
+def _below(at: str, key: yaml.Node) -> str:
+    return f"{at}.{key.value}" if at else str(key.value)
 
 
 def _item_name(item: yaml.Node) -> str:
