@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import yaml
 
 from cutover.errors import PlanError
 from cutover.plan.parsing import parse
+from cutover.schema import yaml_text
+from cutover.schema.yaml_text import MOST, MOST_TOGETHER
 
 GOOD = yaml.safe_load("""
 serviceAccountName: migrator
@@ -101,3 +105,43 @@ def test_all_mistakes_at_once() -> None:
         "steps[UPPER].name",
         "steps[UPPER].wait.for",
     ]
+
+
+JOB = "spec: {template: {spec: {containers: [{name: a, args: [ITEMS]}]}}}"
+_WITHOUT_ITEMS = 14
+"""Keys and values of this Job when it has no arguments."""
+
+
+def with_texts(count: int, sizes: Iterable[int]) -> dict[str, Any]:
+    """A plan of so many Jobs, each with an undo; in the texts so many keys and values."""
+    each = iter(sizes)
+    texts = [JOB.replace("ITEMS", "0," * (next(each) - _WITHOUT_ITEMS)) for _ in range(2 * count)]
+    steps = [{"name": f"s{at}", "job": {"template": texts[2 * at], "undo": texts[2 * at + 1]}} for at in range(count)]
+    return {"serviceAccountName": "migrator", "steps": steps}
+
+
+def test_all_texts_of_a_plan_together_are_bounded() -> None:
+    """Texts are read in one go, while all other plans wait."""
+    assert parse(with_texts(20, itertools.repeat(500)))
+    with pytest.raises(PlanError) as caught:
+        parse(with_texts(20, [*itertools.repeat(500, 39), 501]))
+    assert str(caught.value) == (
+        "the patches and templates of all steps, gates and guards have more than 20000 keys and values together, "
+        "the maximum; split the plan, or keep templates in CronJobs and name them in cronJob"
+    )
+
+
+@pytest.mark.parametrize("size", [MOST, MOST + 1, 8000])
+def test_no_more_is_read_of_a_plan_than_its_texts_may_have(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where each text is one that is accepted, nor where each is one that is refused."""
+    read, node = [], yaml_text._node
+
+    def counting(event: Any) -> Any:
+        read.append(event)
+        return node(event)
+
+    monkeypatch.setattr(yaml_text, "_node", counting)
+    with pytest.raises(PlanError, match="keys and values together") as caught:
+        parse(with_texts(44, itertools.repeat(size)))
+    assert len(caught.value.problems) == 1
+    assert len(read) <= MOST_TOGETHER

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutover.schema.yaml_text import DEEPEST, LONGEST, parse
+from cutover.errors import PlanError
+from cutover.schema.yaml_text import DEEPEST, LONGEST, MOST, Room, parse
 
 # JSON writes what is not printable, or not in the basic plane, as YAML does not.
 WORDS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")))
@@ -92,6 +93,27 @@ def test_as_long_as_may_be_and_one_longer() -> None:
     assert parse("a: " + "x" * (LONGEST - 3)) == {"a": "x" * (LONGEST - 3)}
     with pytest.raises(ValueError, match=r"^has 16385 characters, and the maximum is 16384; comments count too"):
         parse("a: " + "x" * (LONGEST - 2))
+
+
+def test_as_many_keys_and_values_as_may_be_and_one_more() -> None:
+    """The outer mapping, its key and its list count too; short items make many of them in few characters."""
+    assert len(parse(f"a: [{'0,' * (MOST - 3)}]")["a"]) == MOST - 3
+    with pytest.raises(
+        ValueError,
+        match=r"^line 1, column \d+ of the text: more than 2000 keys and values, the maximum; long lists belong",
+    ):
+        parse(f"a: [{'0,' * (MOST - 2)}]")
+
+
+def test_what_is_refused_takes_room_too() -> None:
+    room = Room(30)
+    with pytest.raises(ValueError, match="is not supported"):
+        parse(f"a: [{'0,' * 10} !secret x]", room=room)
+    assert room.left == 30 - 14
+    assert parse(f"a: [{'0,' * 13}]", room=room)
+    assert room.left == 0
+    with pytest.raises(PlanError, match="keys and values together, the maximum; split the plan"):
+        parse("a: 1", room=room)
 
 
 def test_many_levels_side_by_side_are_not_deep() -> None:

@@ -17,14 +17,15 @@ from cutover.plan.contradictions import contradictions
 from cutover.plan.spec import Plan
 from cutover.schema.model import Name
 from cutover.schema.problems import problems_of
+from cutover.schema.yaml_text import Room
 
 _NAME: Final = TypeAdapter[str](Name)
 
 
 def parse(spec: Json) -> Plan:
-    """Read `.spec`. Raises PlanError with every error in it."""
+    """Read `.spec`. Raises PlanError with every error in it, or with one alone when its texts are too large to go on."""
     try:
-        plan = Plan.model_validate(spec)
+        plan = Plan.model_validate(spec, context=Room())
     except ValidationError as error:
         raise PlanError(*problems_of(error, spec, Plan)) from None
     if problems := tuple(contradictions(plan)):

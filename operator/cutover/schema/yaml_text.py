@@ -3,26 +3,33 @@
 The API server checks and keeps such a field as text. As a field of unknown content it would accept documents that it cannot send
 back, because its limits for reading are lower than those for writing. The text comes from the author of a plan and is read inside
 the operator, so it is built from the events of the parser, which do not nest: size and depth are bounded before anything is built.
-Scalars are read as kubectl reads them, not as PyYAML does: `12:30` and `2026-01-01` are strings.
+Scalars are read as kubectl reads them, not as PyYAML does: `12:30` and `2026-01-01` are strings. There are three
+exceptions: `y`, `Y`, `n` and `N` are strings (kubectl: booleans), so are `.inf` and `.nan` (kubectl: an error), and a whole number of 2^53
+or more that is written as a float stays one (kubectl: an integer).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 import yaml
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
+from cutover.errors import PlanError, Problem
 from cutover.field_path import Json
 from cutover.schema.problems import name_of_type
 from cutover.schema.yaml_mistakes import TEMPLATE, sentence
 
 LONGEST: Final = 16_384
-"""Maximum characters of a text."""
+"""Maximum characters of a text, as the API server counts them: up to four times as many bytes."""
+MOST: Final = 2_000
+"""Maximum keys and values of a text, lists and mappings included; the template of a usual Job has about 50."""
+MOST_TOGETHER: Final = 20_000
+"""The same for all texts of a plan together, which are read in one go while all other plans wait."""
 DEEPEST: Final = 32
 """Maximum depth of mappings and lists; a pod template needs 12."""
 _WORDS: Final[Mapping[str, bool | None]] = {
@@ -39,6 +46,11 @@ _EXACT: Final = 2**53
 _DIGITS: Final = 70
 """More characters than any integer below `_LARGEST` needs, in any base."""
 _CORE: Final = "tag:yaml.org,2002:"
+_TOO_MANY: Final = f"more than {MOST} keys and values, the maximum; long lists belong into a ConfigMap or the image"
+_TOO_MUCH: Final = (
+    f"the patches and templates of all steps, gates and guards have more than {MOST_TOGETHER} keys and values together, "
+    "the maximum; split the plan, or keep templates in CronJobs and name them in cronJob"
+)
 
 
 @dataclass(slots=True)
@@ -49,15 +61,27 @@ class _Open:
     keys: list[str] = field(default_factory=list)
 
 
-def parse(text: str, field: str = "text") -> dict[str, Any]:
-    """The mapping that the text in a field holds; JSON is YAML too. Raises ValueError, with a sentence for the author."""
+@dataclass(slots=True)
+class Room:
+    """How many keys and values the texts of one plan may still have; the context in which its spec is validated."""
+
+    left: int = MOST_TOGETHER
+
+
+def parse(text: str, field: str = "text", room: Room | None = None) -> dict[str, Any]:
+    """The mapping that the text in a field holds; JSON is YAML too.
+
+    Raises:
+        ValueError: the text is wrong, with a sentence for the author.
+        PlanError: no room is left for it. It ends the validation of the plan at once, as each further text would cost time.
+    """
     if len(text) > LONGEST:
         raise ValueError(
             f"has {len(text)} characters, and the maximum is {LONGEST}; comments count too, "
             "and long scripts belong into a ConfigMap or the image"
         )
     try:
-        document = _built(text)
+        document = _built(text, room or Room())
     except yaml.MarkedYAMLError as error:
         raise _mistake(error.problem_mark, f"not valid YAML: {sentence(error, text)}") from None
     except (yaml.YAMLError, UnicodeError):
@@ -78,11 +102,11 @@ def _is_json_patch(document: Json) -> bool:
     )
 
 
-def _built(text: str) -> Json:
+def _built(text: str, room: Room) -> Json:
     """The only document of a text."""
     root = _Open([])
     inside = [root]
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+    for event in _events(text, room):
         if isinstance(event, yaml.DocumentStartEvent) and root.items:
             raise _mistake(event.start_mark, "a second document begins; keep one, without ---")
         if isinstance(event, yaml.CollectionEndEvent):
@@ -97,6 +121,19 @@ def _built(text: str) -> Json:
                     )
                 inside.append(_Open(node))
     return root.items[0] if root.items else None
+
+
+def _events(text: str, room: Room) -> Iterator[Any]:
+    """The events of a text, as many as it and its plan may have."""
+    count = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.NodeEvent):
+            count, room.left = count + 1, room.left - 1  # also of texts that are refused, for they cost the same
+            if room.left < 0:
+                raise PlanError(Problem("", _TOO_MUCH))
+            if count > MOST:
+                raise _mistake(event.start_mark, _TOO_MANY)
+        yield event
 
 
 def _node(event: Any) -> Json:
@@ -157,7 +194,7 @@ def _read(value: object, info: ValidationInfo) -> dict[str, Any]:
     name = str(info.field_name).rstrip("_")
     if not isinstance(value, str):
         raise ValueError(f'must be text, not {name_of_type(value)}; write "{name}: |" and indent the YAML below it')  # noqa: TRY004 -- pydantic wants it
-    return parse(value, name)
+    return parse(value, name, info.context if isinstance(info.context, Room) else None)
 
 
 YamlText = Annotated[
