@@ -17,6 +17,7 @@ from typing import Final
 from cutover.engine import commands, inputs
 from cutover.engine.command_context import CommandContext, Rests
 from cutover.engine.criteria import with_report
+from cutover.engine.ended_plan import idle_turn
 from cutover.engine.plan_cache import PlanCache, PlanCaches
 from cutover.engine.saving import Saver
 from cutover.engine.unreadable_spec import PlanWithoutSpec
@@ -122,6 +123,9 @@ class Driver:
         return after
 
     async def _turn(self, ref: Ref, body: Json, cache: PlanCache) -> timedelta | None:
+        idle = idle_turn(body, cache, self._clock.now())
+        if idle is not None and not self._saver.must_save(cache, idle.status):
+            return idle.look_again
         # Before all else: an active plan without our finalizer could be deleted under our hands.
         body = await self._ensure_finalizer(ref, body, cache)
         if _spec_problem(ref, body, cache):  # no event tells that a CRD was restored, so it is read again
