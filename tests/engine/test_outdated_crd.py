@@ -227,3 +227,32 @@ async def test_a_plan_that_waits_costs_nothing_more(missing: str) -> None:
         edit(run, run.plan, lambda body, n=number: body["metadata"].update(labels={"team": str(n)}))
         await run.turn()
     assert run.cluster.writes[writes:] == []
+
+
+async def test_no_run_begins_while_the_crd_gives_no_answer_and_one_under_way_can_be_aborted() -> None:
+    run = Simulation(plan(SPEC), put=shop)
+    run.driver.crd_read(CrdGap(unread=True))
+    await run.turn()
+    assert (run.phase, run.status.reason) == (Phase.PENDING, "OutdatedCRD")
+    assert "has not been read yet" in run.status.message
+    run.driver.crd_read(CrdGap())
+    await run.until(lambda: weight_of_new(run) == 10)
+    run.restart()
+    run.driver.crd_read(CrdGap(unread=True))
+    await run.turn()
+    assert run.phase is Phase.PAUSED
+    await aborted(run)
+
+
+async def test_what_is_dropped_is_saved_again_when_that_is_told_again() -> None:
+    """Where the CRD may not be read, only that shows whether it was upgraded."""
+    missing = "status.current.intent"
+    run = await at_weight_10(missing)
+    tell(run, missing)
+    await run.turn()
+    saves = run.cluster.writes.count(("status", run.plan))
+    tell(run, missing)
+    await run.turn()
+    assert run.cluster.writes.count(("status", run.plan)) == saves + 1
+    await run.turn()
+    assert run.cluster.writes.count(("status", run.plan)) == saves + 1

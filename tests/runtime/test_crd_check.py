@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,14 @@ class Crd:
         self.version, self.reads, self.told = 0, 0, list[CrdGap]()
         self.error: Exception | None = None
         self.replace(*missing)
-        self.check = CrdCheck(self.read, self.told.append, every=3600.0, soon=0.001)
+        self.saves_lose = list[str]()
+        self.check = CrdCheck(self.read, self.take, every=3600.0, soon=0.005)
+
+    def take(self, gap: CrdGap) -> None:
+        """As the driver does: what was dropped is saved again."""
+        self.told.append(gap)
+        if self.saves_lose:
+            self.check.dropped(self.saves_lose)
 
     def replace(self, *missing: str) -> None:
         self.version += 1
@@ -95,16 +103,39 @@ async def test_one_that_may_not_be_read_is_known_by_what_saves_lost() -> None:
     await crd.until(lambda: MADE in crd.check.problem())
     crd.error = None
     await crd.until(lambda: not crd.check.problem())
-    assert crd.told == [CrdGap(), CrdGap.of([MADE]), CrdGap()]
+    assert [gap for gap, _ in itertools.groupby(crd.told)] == [CrdGap(), CrdGap.of([MADE]), CrdGap()]
+    crd.error = Denied("cannot list customresourcedefinitions")
+    await crd.until(lambda: bool(crd.check.remark()))
+    assert "is not known" in crd.check.remark(), "what was lost before it was read is forgotten"
+    crd.error = None
+    await crd.until(lambda: not crd.check.remark())
+
+
+async def test_one_that_may_not_be_read_and_was_upgraded_is_known_by_what_saves_no_longer_lose() -> None:
+    crd = Crd()
+    crd.error = Denied("cannot list customresourcedefinitions")
+    crd.check.dropped([MADE, READY])
+    await crd.until(lambda: len(crd.told) > 1)
+    crd.saves_lose = [MADE]
+    await crd.until(lambda: len(crd.told) > 5)
+    assert MADE in crd.check.problem()
+    assert READY not in crd.check.problem()
+    crd.saves_lose = []
+    await crd.until(lambda: not crd.check.problem())
+    assert "is not known" in crd.check.remark()
+    assert crd.told[-1] == CrdGap()
 
 
 async def test_without_an_answer_nothing_is_known_and_what_was_known_stays() -> None:
     crd = Crd(MADE)
     crd.error = Unavailable("no answer")
-    await crd.until(lambda: crd.reads > 2)
-    assert not crd.check.first.is_set()
-    crd.error = None
     await crd.until(crd.check.first.is_set)
+    assert crd.reads > 2, "it is given time to answer"
+    assert "has not been read yet, so plans wait" in crd.check.problem()
+    assert [gap.problem for gap in crd.told] == [crd.check.problem()], "no run begins, and those under way are driven"
+    crd.error = None
+    await crd.until(lambda: MADE in crd.check.problem())
     crd.error, seen = Unavailable("no answer"), crd.reads
     await crd.until(lambda: crd.reads > seen + 2)
     assert MADE in crd.check.problem()
+    assert crd.told[-1] == CrdGap.of([MADE])

@@ -76,10 +76,10 @@ class Driver:
         return self._caches.failed(ref)
 
     def crd_read(self, gap: CrdGap) -> None:
-        """What the CRD lacks, from now on; where it lacked more before, what was dropped is saved again."""
-        if self._crd.paths - gap.paths:
+        """What the CRD lacks, from now on; what was dropped is saved again, which also tells whether it still is."""
+        if self._crd.paths:
             self._caches.save_again()
-        self._crd, self._caches.drops = gap, bool(gap.paths)
+        self._crd, self._caches.drops = gap, gap.unread or bool(gap.paths)
 
     async def turn(self, ref: Ref) -> timedelta | None:
         """One turn.

@@ -29,10 +29,12 @@ class CrdGap:
     Attributes:
         essential: fields of plans, and of the status those that a plan depends on. Without them no run begins or goes forward.
         harmless: fields of the status that are shown, or reported, and nothing more.
+        unread: the CRD was not read yet, so it may lack anything.
     """
 
     essential: tuple[str, ...] = ()
     harmless: tuple[str, ...] = ()
+    unread: bool = False
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> CrdGap:
@@ -49,6 +51,8 @@ class CrdGap:
     @property
     def problem(self) -> str:
         """Why no run may begin or go forward, and what to do; empty when it may."""
+        if self.unread:
+            return f"the CustomResourceDefinition {NAME} has not been read yet, so plans wait; the API server gives no answer"
         return _sentence(self.essential, "plans wait until it is upgraded") if self.essential else ""
 
     @property
