@@ -55,8 +55,7 @@ async def test_it_runs_what_is_in_the_cron_job() -> None:
     ("change", "says"),
     [
         ({"suspend": False}, "CronJob nightly also runs by itself; suspend it: kubectl patch cronjob nightly -n shop -p '{\"spec\":{\"suspend\":true}}'"),
-        ({"jobTemplate": {"spec": {"ttlSecondsAfterFinished": 5, "template": {"spec": {"containers": [{"name": "t"}]}}}}}, "CronJob nightly, spec.jobTemplate.spec.ttlSecondsAfterFinished: Kubernetes would delete the Job before"),
-        ({"jobTemplate": {"spec": {"backoffLimit": 6, "template": {"spec": {"containers": [{"name": "t"}]}}}}}, "CronJob nightly, spec.jobTemplate.spec.backoffLimit: write job.backoffLimit in the plan instead, where the default is 0; remove it here"),
+        ({"jobTemplate": {"spec": {"managedBy": "x", "template": {"spec": {"containers": [{"name": "t"}]}}}}}, "CronJob nightly, spec.jobTemplate.spec.managedBy: the plan relies on the Job controller"),
         ({"jobTemplate": {"spec": {"template": {"spec": {"serviceAccountName": "tool", "containers": [{"name": "t"}]}}}}}, "the pods of CronJob nightly run under ServiceAccount tool, and the plan says migrator; write serviceAccountName: tool beside cronJob"),
     ],
 )  # fmt: skip
@@ -154,3 +153,25 @@ async def test_another_attempt_reads_it_again() -> None:
     run.cluster.put(CRON_JOBS, cron_job("tool:up"))
     assert await run.run() is Phase.SUCCEEDED
     assert sorted(images(run)) == ["tool:down", "tool:exit-3", "tool:up"]
+
+
+@pytest.mark.parametrize("step", [LOOK, SEED])
+async def test_a_right_to_read_it_that_is_lost_does_not_keep_the_undo(step: str) -> None:
+    run = a_run(OK, step)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.cluster.denied.add(("get", NIGHTLY))
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.leftovers() == []
+
+
+@pytest.mark.parametrize(("given", "limit"), [("", 4), (", backoffLimit: 0", 0)])
+async def test_its_backoff_limit_is_taken_over_and_its_time_to_live_is_not(given: str, limit: int) -> None:
+    run = a_run(LOOK.replace("changesNothing: true", f"changesNothing: true{given}"))
+    body = cron_job("tool:up")
+    body["spec"]["jobTemplate"]["spec"] |= {"backoffLimit": 4, "ttlSecondsAfterFinished": 60}
+    run.cluster.put(CRON_JOBS, body)
+    assert await run.run() is Phase.SUCCEEDED
+    (job,) = (body for ref, body in run.cluster.objects.items() if ref.resource == JOBS)
+    assert job["spec"]["backoffLimit"] == limit
+    assert "ttlSecondsAfterFinished" not in job["spec"]

@@ -14,7 +14,7 @@ _SUSPEND: Final = """'{"spec":{"suspend":true}}'"""
 
 
 async def template_of(cluster: Cluster, ref: Ref, account: str, pods_account: str) -> tuple[Json, str]:
-    """The template in a CronJob as it is now, or what is wrong with it, as a message. Raises Denied.
+    """The template in a CronJob as it is now, with its `backoffLimit`, or what is wrong with it, as a message. Raises Denied.
 
     It is read as the plan's account: what that may not read must not get into a Job that the author of the plan can read.
 
@@ -31,7 +31,7 @@ async def template_of(cluster: Cluster, ref: Ref, account: str, pods_account: st
     if not body["spec"].get("suspend"):
         command = f"kubectl patch cronjob {ref.name} -n {ref.namespace} -p {_SUSPEND}"
         return {}, f"{ref} also runs by itself; suspend it: {command}"
-    template = _as_in_a_plan(body["spec"]["jobTemplate"])
+    template, limit = _as_in_a_plan(body["spec"]["jobTemplate"])
     if wrong := next(mistakes(template), None):
         where, message = wrong
         return {}, f"{ref}, spec.jobTemplate.{where}: {message}"
@@ -39,13 +39,18 @@ async def template_of(cluster: Cluster, ref: Ref, account: str, pods_account: st
         named = others[0]
         way_out = f"write serviceAccountName: {named} beside cronJob"
         return {}, f"the pods of {ref} run under ServiceAccount {named}, and the plan says {pods_account}; {way_out}"
-    return template, ""
+    return template | {"spec": template["spec"] | limit}, ""
 
 
-def _as_in_a_plan(template: Json) -> Json:
-    """Without what only the server writes."""
-    metadata, spec = template.get("metadata") or {}, template["spec"]
+def _as_in_a_plan(template: Json) -> tuple[Json, Json]:
+    """The template without what only the server writes and what a plan has elsewhere, and the `backoffLimit` of it, if it has one.
+
+    A `ttlSecondsAfterFinished` is for Jobs that somebody starts by hand: those of a plan are deleted with it.
+    """
+    metadata, spec = template.get("metadata") or {}, dict(template["spec"])
+    spec.pop("ttlSecondsAfterFinished", None)
+    limit = {"backoffLimit": spec.pop("backoffLimit")} if "backoffLimit" in spec else {}
     kept = {key: metadata[key] for key in ("labels", "annotations") if metadata.get(key)}
     pods = spec["template"]
     pod = {key: value for key, value in pods["spec"].items() if key != "serviceAccount"}  # the old name of the account
-    return {"metadata": kept, "spec": {**spec, "template": {**pods, "spec": pod}}}
+    return {"metadata": kept, "spec": {**spec, "template": {**pods, "spec": pod}}}, limit

@@ -38,8 +38,12 @@ class CreatedJobs(JobSpec):
         name = self.name_of(context)
         if body := await jobs.read(context.cluster, Ref(JOBS, context.namespace, name)):
             return body
-        # It never runs, so when the CronJob is gone any template will do.
-        template = self.template or self.undo_ or (await self._template(context))[0] or _NEVER_RUN
+        # It never runs, so any template will do; one that a policy of the cluster accepts is preferred.
+        template = self.template or self.undo_
+        if template is None:
+            with suppress(Denied):  # a right that was lost must not keep the undo
+                template = (await self._template(context))[0]
+        template = template or _NEVER_RUN
         return await self._make(context, name, template, started="never")
 
     async def _template(self, context: StepContext) -> tuple[Json, str]:

@@ -76,6 +76,10 @@ class JobSpec(Kind):
             raise ValueError(_BOTH)
         return self
 
+    @property
+    def _gives_limit(self) -> bool:
+        return "backoff_limit" in self.model_fields_set
+
     def stages(self) -> tuple[StageRule, ...]:
         """One: the Job."""
         what = f"CronJob {self.cron_job}" if self.template is None else images_of(self.template)
@@ -121,6 +125,8 @@ class JobSpec(Kind):
     def manifest(self, context: StepContext, name: str, template: Json, started: str = "false") -> Json:
         """The Job of a template, suspended."""
         labels = {STARTED_LABEL: started}
-        body = jobs.manifest(template, name, context.targets.owner, self.backoff_limit, labels)
+        of_cron_job = template["spec"].get("backoffLimit")  # no template of a plan has one
+        limit = self.backoff_limit if of_cron_job is None or self._gives_limit else of_cron_job
+        body = jobs.manifest(template, name, context.targets.owner, limit, labels)
         body["spec"]["suspend"] = True
         return body
