@@ -521,3 +521,39 @@ def test_each_state_of_a_step_is_reached() -> None:
 def test_active_and_ended_are_all_but_pending() -> None:
     assert set(Phase) - {Phase.PENDING} == ACTIVE | ENDED
     assert not ACTIVE & ENDED
+
+
+# --- while preflight may not look again yet ---------------------------------------------------------------------------
+
+RESTS = Again(None, "", pause=60.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [(Again(None, "there is no ConfigMap", pause=60.0), "Preflight"), (Again(1.0, "no answer"), "Unanswered")],
+)
+def test_the_start_deadline_is_not_put_off_until_the_next_look(found: Outcome, reason: str) -> None:
+    walk = Walk()
+    assert walk.go() == "examine"
+    walk.now += timedelta(seconds=90)
+    walk.go()
+    walk.go(found)
+    assert walk.status.reason == reason
+    walk.go()
+    assert walk.go(RESTS) == ""
+    assert walk.turn.look_again == timedelta(seconds=30), "when the deadline is due"
+    walk.now += timedelta(seconds=30)
+    walk.go()
+    walk.go(RESTS)
+    assert walk.is_(Phase.REFUSED)
+    assert found.message in walk.status.message
+
+
+def test_a_rest_before_anything_was_found_decides_nothing() -> None:
+    walk = Walk()
+    walk.now += timedelta(hours=1)
+    walk.go()
+    walk.now += timedelta(hours=1)
+    walk.go()
+    assert walk.go(RESTS) == ""
+    assert (walk.status.phase, walk.turn.look_again) == (Phase.PENDING, timedelta(minutes=1))

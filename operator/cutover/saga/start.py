@@ -230,7 +230,7 @@ def _refuse(draft: Draft, reason: Reason | str, message: str) -> Turn:
 
 def _still_missing(draft: Draft, message: str, least: float) -> Turn:
     if not message:  # it was not looked yet, so nothing new is known
-        return draft.turn(None, timedelta(seconds=least))
+        return _rest(draft, timedelta(seconds=least))
     waited = _waited(draft)
     if waited >= draft.rules.start_deadline:
         return _refuse(draft, Reason.PREFLIGHT, message)
@@ -242,6 +242,15 @@ def _still_missing(draft: Draft, message: str, least: float) -> Turn:
             after = float(pause)
             break
     return draft.turn(None, timedelta(seconds=max(after, least)), draft.rules.start_deadline - waited)
+
+
+def _rest(draft: Draft, least: timedelta) -> Turn:
+    """Until the next look. The deadline is not put off for it: what the last look has found still counts."""
+    status = draft.status
+    if status.reason not in (Reason.PREFLIGHT, Reason.UNANSWERED) or not status.message:
+        return draft.turn(None, least)
+    left = draft.rules.start_deadline - _waited(draft)
+    return draft.turn(None, least, left) if left > timedelta() else _refuse(draft, status.reason, status.message)
 
 
 def claiming(draft: Draft) -> Turn:
