@@ -6,6 +6,7 @@ another plan of the same account, nor from this one what an earlier Role of it h
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,6 +17,7 @@ from cutover.ports import SERVICE_ACCOUNTS, Ref, Resource
 
 MAKING: Final = ("create", "patch", "delete")
 """Verbs needed on a kind of objects that the plan creates. RBAC cannot name what does not exist yet."""
+_LONGEST_NAME: Final = 253
 
 Rule = dict[str, list[str]]
 
@@ -45,7 +47,7 @@ def _rule(resource: Resource, verbs: list[str], names: list[str] | None = None) 
 
 def role(ref: Ref, plan: Plan) -> str:
     """The Role of a plan and its RoleBinding, as YAML to apply as it is."""
-    group, name, account = "rbac.authorization.k8s.io", f"migrationplan-{ref.name}", plan.service_account_name
+    group, name, account = "rbac.authorization.k8s.io", _name_of_role(ref.name), plan.service_account_name
     metadata = {"name": name, "namespace": ref.namespace}
     manifests = [
         {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules(plan)},
@@ -58,6 +60,15 @@ def role(ref: Ref, plan: Plan) -> str:
         },
     ]
     return "---\n".join(yaml.safe_dump(manifest, sort_keys=False) for manifest in manifests)
+
+
+def _name_of_role(plan: str) -> str:
+    """One name per plan, and no longer than a name may be."""
+    name = f"migrationplan-{plan}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(plan.encode()).hexdigest()[:10]
+    return f"{name[: _LONGEST_NAME - 11].rstrip('-.')}-{digest}"
 
 
 def role_command(ref: Ref) -> str:
