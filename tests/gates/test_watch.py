@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import yaml
@@ -88,3 +88,35 @@ async def test_the_gates_of_a_namespace_share_a_pace_and_none_is_left_out() -> N
         taken.append(sum(len(eye.asked) for eye in eyes))
     assert taken == [50 + 25 * second for second in range(14)]
     assert {len(eye.asked) for eye in eyes} == {1, 2}
+
+
+async def test_gates_that_are_gone_keep_nobody_waiting() -> None:
+    """Five runs a second, each with 32 gates that want their first sample at once, are over before most have got it."""
+    eye, gates = Eye(RATE.replace("30s", "0s")), 5 * 32
+    pace = eye.watch._pace = Pace()
+    clock = eye.cluster.clock
+    clock.pass_time(timedelta(minutes=2))
+    for _ in range(20):
+        gone = Watch(eye.spawner, eye.wake, pace)
+        gone.turn_to("stage", [eye.gate] * gates, eye.begun)
+        await gone.look(GateContext(eye.cluster, eye.metrics, clock, "shop", "step", None))
+        await eye.spawner.run()
+        gone.stop()
+        clock.pass_time(timedelta(seconds=1))
+    before = len(eye.asked)
+    await eye.look()
+    await eye.look(gates / 25)
+    assert len(eye.asked) > before
+
+
+def test_a_moment_that_is_given_back_is_handed_out_once_and_none_that_is_over() -> None:
+    pace, now = Pace(), datetime(2026, 1, 1, tzinfo=UTC)
+    moments = [pace.book(now) for _ in range(60)]
+    assert [moment for moment in moments if moment > now] == sorted(set(moments) - {now})
+    pace.give_back(moments[58])
+    pace.give_back(moments[55])
+    assert [pace.book(now) for _ in range(3)] == [moments[55], moments[58], moments[59] + timedelta(milliseconds=40)]
+    pace.give_back(moments[55])
+    later = now + timedelta(minutes=1)
+    assert [pace.book(later) for _ in range(50)] == [later] * 50
+    assert pace.book(later) > later

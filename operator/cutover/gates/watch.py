@@ -63,8 +63,10 @@ class Watch:
         ]
 
     def stop(self) -> None:
-        """Watch nothing; responses in progress are discarded, and measurements that were started are cancelled."""
+        """Watch nothing: responses in progress are discarded, measurements that were started are cancelled, and what is booked is free."""
         for watched in self._watched:
+            if watched.booked:
+                self._pace.give_back(watched.next)
             if watched.pending is not None and not watched.asking:
                 self._spawn(self._cancel(watched, watched.pending))
         self._key, self._watched = None, []
