@@ -265,6 +265,33 @@ async def test_one_namespace_has_at_most_half_of_the_places() -> None:
         assert turn.begun[2:] == ["few/0"]
 
 
+async def test_namespaces_that_have_places_leave_some_for_those_that_have_none() -> None:
+    turn = Paused()
+    async with running(turn, places=6) as queue:
+        for name in ("one", "two"):
+            for number in range(10):
+                queue.add(f"back {name}/{number}")
+        await asyncio.sleep(0.01)
+        for name in ("three", "four"):
+            queue.add(f"back {name}/0")
+        await asyncio.sleep(0.01)
+        assert sorted(map(namespace, turn.begun)) == ["back four", "back one", "back one", "back three", "back two"]
+
+
+async def test_a_turn_replaces_the_delayed_one() -> None:
+    turns = 0
+
+    async def turn(_: str) -> None:
+        nonlocal turns
+        turns += 1
+
+    async with running(turn) as queue:
+        queue.add_after("a", 0.2)
+        queue.add("a")
+        await asyncio.sleep(0.5)
+    assert turns == 1
+
+
 async def test_a_namespace_that_never_rests_starves_nobody() -> None:
     """Neither its events the timer of another one, nor its plans under way the arrival of another one."""
     seen: list[str] = []

@@ -1,7 +1,7 @@
 """A work queue of keys: each is queued at most once, and never has two turns at a time. Called by app.py and relist.py.
 
-There is a line for each urgency, with places of its own: no line waits for another. In a line the namespaces take turns, and none has
-more than half of the places, so the load of one does not stop the others; of one namespace, events go before timers. A key that fails is
+There is a line for each urgency, with places of its own: no line waits for another. In a line the namespaces take turns, and half
+of the places are for namespaces that have none, so the load of a few does not stop the others; of one namespace, events go before timers. A key that fails is
 retried with backoff, and not before the server's Retry-After; neither ever delays an event.
 """
 
@@ -178,7 +178,7 @@ class _Line(Generic[Key]):
     """
 
     def __init__(self, places: int) -> None:
-        self._places, self._share = places, (places + 1) // 2
+        self._places, self._shared = places, (places + 1) // 2
         # Keys by namespace, the one that is next in front: those that events have queued, and those that timers have.
         self._waiting: OrderedDict[str, tuple[OrderedDict[Key, None], OrderedDict[Key, None]]] = OrderedDict()
         self._running: Counter[str] = Counter()
@@ -196,9 +196,7 @@ class _Line(Generic[Key]):
 
     def take(self) -> tuple[str, Key] | None:
         """The next key with its namespace, which has a place until `end`; None when there is none, or no place for it."""
-        if self._full:
-            return None
-        namespace = next((one for one in self._waiting if self._running[one] < self._share), None)
+        namespace = self._next()
         if namespace is None:
             return None
         events, timers = self._waiting[namespace]
@@ -216,13 +214,16 @@ class _Line(Generic[Key]):
 
     def crowded(self, namespace: str) -> bool:
         """Whether keys wait for the place that a turn of this namespace has."""
-        return bool(self._waiting) and (
-            self._full or (namespace in self._waiting and self._running[namespace] >= self._share)
-        )
+        return self._next(without=namespace) is not None
 
-    @property
-    def _full(self) -> bool:
-        return self._running.total() >= self._places
+    def _next(self, without: str | None = None) -> str | None:
+        """The next namespace of which a key may have a place, at most one that has none where few are left; `without` one turn of a namespace."""
+        running = self._running.total() - (without is not None)
+        if running < self._shared:
+            return next(iter(self._waiting), None)
+        if running >= self._places:
+            return None
+        return next((one for one in self._waiting if self._running[one] == (one == without)), None)
 
     def _forget_if_empty(self, namespace: str) -> None:
         if not any(self._waiting[namespace]):
