@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from cutover.adapters.kubernetes import Kubernetes
-from cutover.adapters.shares import CONNECTIONS, OF_A_NAMESPACE, OF_A_PLAN, acting_for
+from cutover.adapters.shares import CONNECTIONS, OF_A_NAMESPACE, OF_A_PLAN, SHARED, Shares, acting_for
 from cutover.adapters.transport import HttpTransport
 from cutover.ports import CONFIG_MAPS, PLANS, Ref
 
@@ -102,6 +102,31 @@ async def test_a_namespace_has_a_part_of_the_connections(hanging: tuple[Kubernet
     await asyncio.gather(*stuck)
 
 
+async def test_namespaces_that_have_many_leave_some_for_those_that_have_none(
+    hanging: tuple[Kubernetes, Hanging],
+) -> None:
+    """One request at a time, as long as the others hang; all are sent once they do not."""
+    cluster, server = hanging
+    names = [f"busy-{number}" for number in range(CONNECTIONS // OF_A_NAMESPACE)]
+    stuck = [turn(cluster, name, f"plan-{number}", OF_A_PLAN) for name in names[:3] for number in range(2)]
+    of = dict.fromkeys(names[:3], OF_A_NAMESPACE)
+    assert sum(of.values()) == SHARED
+    await held(server, **of)
+    stuck += [turn(cluster, name, "plan", OF_A_PLAN) for name in names[3:]]
+    of |= dict.fromkeys(names[3:], 1)
+    await held(server, **of)
+    async with asyncio.timeout(10):
+        await turn(cluster, "calm", "plan", 2 * OF_A_PLAN)
+    waiting = turn(cluster, names[3], "other", 1)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    server.go.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*stuck)
+    assert server.held == of | dict.fromkeys(names[3:], OF_A_PLAN)
+
+
 async def test_a_request_that_is_given_up_gives_its_place_back(hanging: tuple[Kubernetes, Hanging]) -> None:
     cluster, server = hanging
     stuck = turn(cluster, "busy", "one", 2 * OF_A_PLAN)
@@ -112,3 +137,30 @@ async def test_a_request_that_is_given_up_gives_its_place_back(hanging: tuple[Ku
     await held(server, busy=OF_A_PLAN + 1)
     server.go.set()
     await again
+
+
+async def test_a_place_that_gets_free_as_the_one_who_waits_for_it_gives_up_goes_to_the_next() -> None:
+    shares, placed = Shares(), list[str]()
+    go, go_first = asyncio.Event(), asyncio.Event()
+
+    async def hold(namespace: str, until: asyncio.Event, plan: str = "plan") -> None:
+        with acting_for(Ref(PLANS, namespace, plan)):
+            async with shares.place():
+                placed.append(namespace)
+                await until.wait()
+
+    first = asyncio.create_task(hold("first", go_first))
+    tasks = [asyncio.create_task(hold(f"{number}", go)) for number in range(SHARED - 1)]
+    await asyncio.sleep(0)
+    gives_up, waits = (asyncio.create_task(hold("0", go, plan)) for plan in ("gives up", "waits"))
+    await asyncio.sleep(0.01)
+    assert len(placed) == SHARED
+    go_first.set()
+    gives_up.cancel()
+    await first
+    await asyncio.sleep(0.01)
+    assert placed[SHARED:] == ["0"]
+    go.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(waits, *tasks)
+        await hold("0", go)
