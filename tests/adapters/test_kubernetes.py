@@ -142,6 +142,8 @@ async def test_a_stream_that_is_behind_takes_back_nothing_of_an_own_write(answer
         metadata = {"name": "it", "namespace": "shop", "uid": "u", "resourceVersion": str(version), "labels": labels}
         return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
 
+    plan = {"metadata": {"name": "plan", "namespace": "shop", "uid": "uid-a", "resourceVersion": "6"}}
+    assert cluster.note(Ref(PLANS, "shop", "plan"), plan | {"status": {"phase": "Running"}})
     assert cluster.note(DEPLOYMENT, body(7))
     known[path(DEPLOYMENT)] = (200, body(9))
     await cluster.patch(DEPLOYMENT, [], "migrator")
