@@ -12,7 +12,8 @@ import pytest
 from cutover.plan.crd import definition
 from cutover.plan.crd_gap import CrdGap, dropped, gap_of
 from cutover.status.durable import durable_part
-from cutover.status.status import Current, Phase, Run, Status, StepStatus, Unreleased
+from cutover.status.release import Unreleased
+from cutover.status.status import Current, Phase, Run, Status, StepStatus
 from support.fakes.older_crd import older, optional_fields
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,12 +11,15 @@ from dataclasses import is_dataclass
 from typing import Any, Final
 
 from cutover.field_path import Json
-from cutover.status import report, requests, status
+from cutover.status import release, report, requests, status
 from cutover.status.spelling import camel
 from cutover.status.status import Status
 
 _CLASSES: Final[dict[str, Any]] = {
-    name: found for module in (status, report, requests) for name, found in vars(module).items() if is_dataclass(found)
+    name: found
+    for module in (status, report, requests, release)
+    for name, found in vars(module).items()
+    if is_dataclass(found)
 }
 _ATTRIBUTE: Final = re.compile(r"^    (\w+): ", re.MULTILINE)
 

@@ -26,8 +26,9 @@ from cutover.saga.turn import (
     Wait,
 )
 from cutover.status.reasons import Reason
+from cutover.status.release import Unreleased
 from cutover.status.requests import Answer, RequestVerb
-from cutover.status.status import Failure, Phase, Unreleased, cause_of
+from cutover.status.status import Failure, Phase, cause_of
 
 _NOT_RELEASED, _NOT_ALL = "NotReleased", "not everything could be released"
 _TRIED_WITHOUT_A_GAP: Final = 2 * RELEASE_EVERY

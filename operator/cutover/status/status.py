@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import ClassVar, Final
 
 from cutover.status.reasons import Reason
+from cutover.status.release import Unreleased
 from cutover.status.report import Criterion, RunTally
 from cutover.status.requests import RequestRecord
 from cutover.status.spelling import AS_KUBERNETES_SPELLS
@@ -57,22 +58,6 @@ class Verdict(StrEnum):
     PASS = "Pass"  # noqa: S105 -- a verdict, not a password
     FAIL = "Fail"
     WAIT = "Wait"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unreleased:
-    """For the operator itself: how long the targets could not be released, counted only while it was tried.
-
-    Attributes:
-        since: When the first try failed, later by each time in which nothing was tried.
-        refused_since: The same of the refusals since the last try without an answer. Absent when that was the last one.
-        tried_at: When the last try failed.
-    """
-
-    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
-    since: datetime
-    refused_since: datetime | None = None
-    tried_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
