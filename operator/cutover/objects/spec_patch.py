@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -25,15 +24,6 @@ _NOT_HERE: Final = {
         "the patch is of the workload's spec; remove apiVersion, kind, metadata and spec, and begin with template:",
     ),
 }
-_OF_ALL: Final = ("selector", "template", "minReadySeconds", "revisionHistoryLimit")
-_FIELDS: Final = {  # as Kubernetes 1.36 has them
-    "Deployment": (*_OF_ALL, "replicas", "strategy", "paused", "progressDeadlineSeconds"),
-    "StatefulSet": (
-        *(*_OF_ALL, "replicas", "updateStrategy", "serviceName", "podManagementPolicy", "volumeClaimTemplates"),
-        *("persistentVolumeClaimRetentionPolicy", "ordinals"),
-    ),
-    "DaemonSet": (*_OF_ALL, "updateStrategy"),
-}
 _BELOW: Final = {
     **dict.fromkeys(("labels", "annotations"), "template.metadata"),
     **dict.fromkeys(("containers", "initContainers", "volumes", "imagePullSecrets"), "template.spec"),
@@ -45,12 +35,12 @@ _BELOW: Final = {
 
 
 def no_field(kind: str, key: str) -> str:
-    """Why a key cannot stand at the top of a patch, as a message; empty when it can. The server would find it only by a dry run."""
-    if key in _FIELDS[kind] or key.startswith("$"):  # directives, such as $retainKeys
-        return ""
-    near = difflib.get_close_matches(key, _FIELDS[kind], n=1)
-    way_out = f"write it below {_BELOW[key]}" if key in _BELOW else f"did you mean {near[0]}?" if near else "remove it"
-    return f"is not a field of a {kind}'s spec; {way_out}"
+    """Why a key cannot stand at the top of a patch, as a message; empty when it can.
+
+    Only fields of pods are known by name. A list of those that a workload may have would refuse what a newer Kubernetes adds; what the
+    server does not know, its dry run says.
+    """
+    return f"is not a field of a {kind}'s spec; write it below {_BELOW[key]}" if key in _BELOW else ""
 
 
 def mistake(patch: Json) -> tuple[str, str] | None:

@@ -75,7 +75,7 @@ class DeploySpec(Kind):
             raise ValueError(_NOTHING)
         if self.replicas is not None and self.workload.kind == DAEMON_SETS.kind:
             raise ValueError(_NO_REPLICAS)
-        self._only_fields_of_its_kind()
+        self._no_fields_of_pods()
         names = [image.container for image in self.images]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -84,7 +84,7 @@ class DeploySpec(Kind):
             raise ValueError(f"the image of container {doubles[0]} is set in images and in patch; keep one")
         return self
 
-    def _only_fields_of_its_kind(self) -> None:
+    def _no_fields_of_pods(self) -> None:
         for key in self.patch:
             if message := spec_patch.no_field(self.workload.kind, key):
                 raise WrongFields([(f"patch.{key}", message)])
