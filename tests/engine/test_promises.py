@@ -12,6 +12,7 @@ import pytest
 
 from cutover.errors import Rejected
 from cutover.ports import FINALIZER, JOBS, PLANS, SNAPSHOTS, Ref, Sample
+from cutover.preflight.look import Look
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.steps import KINDS
@@ -44,6 +45,8 @@ async def test_no_command_waits_for_what_it_has_begun(story: Story, monkeypatch:
             waited.add(content["reason"])
 
     run.cluster.told = told
+    # A look has a deadline for requests that get no answer. It asks the loop for a timer too, but waits for nothing that was begun.
+    monkeypatch.setattr(Look.__init__, "__defaults__", (None,))
     monkeypatch.setattr(asyncio.get_running_loop(), "call_at", note)
     assert await play(story, run) is story.end
     assert timers == []
