@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from cutover import names
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.transport import HttpTransport, Request
 from cutover.errors import Denied, NotFound, OutsideError, Rejected, Unavailable
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Ref
+from support.fakes.http_api_server import serving
 from support.hostile_names import NO_SEGMENTS, ODD_SEGMENTS
 
 CONFIG = {"apiVersion": "v1", "metadata": {"name": "flags", "uid": "u", "resourceVersion": "1"}}
-
-
-class Login:
-    proxy_url = ""
-
-    def __init__(self, server: str) -> None:
-        self.server = server
-
-    def as_ssl_context(self) -> bool:
-        return False
-
-    def as_http_headers(self) -> Mapping[str, str]:
-        return {}
 
 
 class Wire:
@@ -48,12 +35,8 @@ class Wire:
 @pytest.fixture
 async def wire() -> AsyncIterator[tuple[Wire, HttpTransport]]:
     made = Wire()
-    app = web.Application()
-    app.router.add_route("*", r"/{rest:[\s\S]*}", made.answer)
-    async with TestServer(app) as server:
-        transport = HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/")))  # type: ignore[arg-type,return-value]
+    async with serving(made.answer) as transport:
         yield made, transport
-        await transport.close()
 
 
 @pytest.mark.parametrize("name", NO_SEGMENTS)

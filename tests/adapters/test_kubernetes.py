@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from cutover.adapters.kubernetes import Kubernetes
-from cutover.adapters.transport import HttpTransport, Request, Response
+from cutover.adapters.transport import Request, Response
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
 from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, PLAN_LABEL, PLANS, VIRTUAL_SERVICES, Ref
+from support.fakes.http_api_server import Login, serving
 
 Answers = dict[str, tuple[int, Any] | list[tuple[int, Any]]]
 """What is answered at a path: the same always, or one after the other."""
@@ -22,19 +22,6 @@ CONFIG, DEPLOYMENT, ROUTES = (Ref(resource, "shop", "it") for resource in (CONFI
 APPS = {"kind": "APIResourceList", "resources": [{"name": "deployments"}]}
 GROUPS = {"kind": "APIGroupList", "groups": [{"versions": [{"groupVersion": "apps/v1"}]}]}
 OF_A_PROXY = {"type": "error", "status": "404", "code": "NotFound", "message": "no such cluster"}
-
-
-class Login:
-    proxy_url = ""
-
-    def __init__(self, server: str) -> None:
-        self.server = server
-
-    def as_ssl_context(self) -> bool:
-        return False
-
-    def as_http_headers(self) -> Mapping[str, str]:
-        return {}
 
 
 @pytest.fixture
@@ -47,12 +34,8 @@ async def answers() -> AsyncIterator[tuple[Kubernetes, Answers]]:
         code, body = found.pop(0) if isinstance(found, list) else found
         return web.Response(status=code, text=body) if isinstance(body, str) else web.json_response(body, status=code)
 
-    app = web.Application()
-    app.router.add_route("*", "/{rest:.*}", answer)
-    async with TestServer(app) as server:
-        cluster = Kubernetes(HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
-        yield cluster, known
-        await cluster.close()
+    async with serving(answer) as transport:
+        yield Kubernetes(transport), known
 
 
 def path(ref: Ref) -> str:
@@ -173,10 +156,8 @@ async def test_after_a_401_it_logs_in_again_and_asks_once_more(rotated: int) -> 
         def as_http_headers(self) -> Mapping[str, str]:
             return {"Authorization": self.token}
 
-    app = web.Application()
-    app.router.add_route("*", "/{rest:.*}", answer)
-    async with TestServer(app) as server:
-        cluster = Kubernetes(HttpTransport(lambda: Rotating(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
+    async with serving(answer, Rotating) as transport:
+        cluster = Kubernetes(transport)
         if rotated == 1:
             both = await asyncio.gather(*(cluster.list(PLANS, "shop") for _ in range(2)))
             assert [len(items) for items in both] == [1, 1]
@@ -184,7 +165,6 @@ async def test_after_a_401_it_logs_in_again_and_asks_once_more(rotated: int) -> 
         else:
             with pytest.raises(Unavailable, match="does not take our credentials"):
                 await cluster.list(PLANS, "shop")
-        await cluster.close()
 
 
 class Recording:
@@ -251,13 +231,9 @@ async def test_a_name_that_would_be_a_second_header_is_not_sent(account: str) ->
         seen.append(request.headers)
         return web.json_response({})
 
-    app = web.Application()
-    app.router.add_route("*", "/{rest:.*}", answer)
-    async with TestServer(app) as server:
-        cluster = Kubernetes(HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
+    async with serving(answer) as transport:
         with pytest.raises(Denied, match="cannot be the name of a ServiceAccount"):
-            await cluster.patch(DEPLOYMENT, [], account)
-        await cluster.close()
+            await Kubernetes(transport).patch(DEPLOYMENT, [], account)
     assert seen == []
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from cutover.adapters import api_client, transport
 from cutover.adapters.kubernetes import Kubernetes
-from cutover.adapters.transport import HttpTransport, TooLarge
+from cutover.adapters.transport import TooLarge
 from cutover.errors import Unavailable
 from cutover.names import matching
 from cutover.ports import (
@@ -29,22 +28,10 @@ from cutover.ports import (
     Ref,
     Resource,
 )
+from support.fakes.http_api_server import serving
 
 PAGE, LARGEST_PAGE, LARGEST = 250, 40_000, 100_000
 """The limits in these tests; a page as in production."""
-
-
-class Login:
-    proxy_url = ""
-
-    def __init__(self, server: str) -> None:
-        self.server = server
-
-    def as_ssl_context(self) -> bool:
-        return False
-
-    def as_http_headers(self) -> dict[str, str]:
-        return {}
 
 
 @dataclass
@@ -75,12 +62,9 @@ class Server:
 async def listing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Kubernetes, Server]]:
     monkeypatch.setattr(api_client, "_LARGEST_PAGE", LARGEST_PAGE)
     monkeypatch.setattr(api_client, "LARGEST", LARGEST)
-    made, app = Server(), web.Application()
-    app.router.add_route("*", "/{rest:.*}", made.answer)
-    async with TestServer(app) as server:
-        cluster = Kubernetes(HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
-        yield cluster, made
-        await cluster.close()
+    made = Server()
+    async with serving(made.answer) as to_server:
+        yield Kubernetes(to_server), made
 
 
 def objects(number: int, size: int = 10) -> list[Any]:
@@ -142,13 +126,9 @@ async def test_one_object_that_is_too_large_is_not_read() -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"apiVersion": "v1", "text": "x" * transport.LARGEST})
 
-    app = web.Application()
-    app.router.add_route("*", "/{rest:.*}", answer)
-    async with TestServer(app) as server:
-        cluster = Kubernetes(HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
+    async with serving(answer) as to_server:
         with pytest.raises(Unavailable, match="configmaps/it: the answer is larger than 16 MiB"):
-            await cluster.get(Ref(CONFIG_MAPS, "shop", "it"))
-        await cluster.close()
+            await Kubernetes(to_server).get(Ref(CONFIG_MAPS, "shop", "it"))
 
 
 LONG = "x" * 5_000

@@ -7,25 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.shares import CONNECTIONS, OF_A_NAMESPACE, OF_A_PLAN, SHARED, Shares, acting_for
-from cutover.adapters.transport import HttpTransport
 from cutover.ports import CONFIG_MAPS, PLANS, Ref
-
-
-class Login:
-    proxy_url = ""
-
-    def __init__(self, server: str) -> None:
-        self.server = server
-
-    def as_ssl_context(self) -> bool:
-        return False
-
-    def as_http_headers(self) -> dict[str, str]:
-        return {}
+from support.fakes.http_api_server import serving
 
 
 class Hanging:
@@ -50,13 +36,10 @@ class Hanging:
 
 @pytest.fixture
 async def hanging() -> AsyncIterator[tuple[Kubernetes, Hanging]]:
-    made, app = Hanging(), web.Application()
-    app.router.add_route("*", "/{rest:.*}", made.answer)
-    async with TestServer(app) as server:
-        cluster = Kubernetes(HttpTransport(lambda: Login(str(server.make_url("")).rstrip("/"))))  # type: ignore[arg-type,return-value]
-        yield cluster, made
+    made = Hanging()
+    async with serving(made.answer) as transport:
+        yield Kubernetes(transport), made
         made.go.set()
-        await cluster.close()
 
 
 def turn(cluster: Kubernetes, namespace: str, plan: str, requests: int) -> asyncio.Task[None]:

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.errors import PlanError
-from cutover.plan.parsing import parse
 from cutover.plan.status_document import read_status
 from cutover.status.status import Phase
 from harness.api import ApiError
@@ -19,6 +17,7 @@ from harness.audit import Request
 from harness.cluster import Cluster
 from harness.process import until
 from support.cluster.shop import Shop
+from support.fakes.migration_tool import ROLE
 from support.plans.every_leaf import HOSTILE, MARKER, Leaf, carriers, leaves
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("reads the audit log")]
@@ -28,18 +27,9 @@ _OF_A_TEST = re.compile(r"-[0-9a-f]{6}$")
 _NEVER: dict[str, Any] = {"name": "never", "deploy": {"workload": {"name": "not-there"}, "replicas": 1}}
 """A last step that cannot begin: so all is read that is read before the first step, and nothing is changed."""
 _MISSING = "steps[never].deploy: there is no Deployment not-there in namespace"
-_MORE = """
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: jobs, namespace: NAMESPACE}
-rules: [{apiGroups: ["batch"], resources: ["jobs"], verbs: ["create", "patch", "delete"]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: jobs, namespace: NAMESPACE}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: jobs}
-subjects: [{kind: ServiceAccount, name: migrator, namespace: NAMESPACE}]
----
+_MORE = (
+    ROLE
+    + """---
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: flags, namespace: NAMESPACE}
@@ -57,6 +47,7 @@ spec:
   parentRefs: [{name: gateway}]
   rules: [{backendRefs: [{name: shop-v1, port: 80, weight: 100}, {name: shop-v2, port: 80, weight: 0}]}]
 """
+)
 
 
 @pytest.fixture
@@ -93,18 +84,10 @@ def all_refused(shop: Shop) -> dict[str, str]:
     return {plan["metadata"]["name"]: read_status(plan["status"]).message for plan in plans}
 
 
-def good(leaf: Leaf, value: Any) -> bool:
-    try:
-        parse(leaf.put(value))
-    except PlanError:
-        return False
-    return True
-
-
 def chosen() -> list[tuple[Leaf, Any]]:
     """At each field of the schema a third of the values that a plan may have; of others, and in templates, one here and there."""
     fields = [(leaf, value) for leaf in leaves() if not leaf.below for value in leaf.values(HOSTILE)]
-    allowed = [one for one in fields if good(*one)]
+    allowed = [one for one in fields if one[0].allows(one[1])]
     below = [(leaf, HOSTILE[at % len(HOSTILE)]) for at, leaf in enumerate(leaves()) if leaf.below]
     names = [
         (leaf, HOSTILE[at % 6])

@@ -211,6 +211,10 @@ class Leaf:
         """Those that can stand there in JSON: a key is a string."""
         return [value for value in values if isinstance(value, str) or self.path[-1] != KEY]
 
+    def allows(self, value: Any) -> bool:
+        """Whether a plan may have this value there."""
+        return _good(self.put(value))
+
     def __str__(self) -> str:
         return ".".join(self.path)
 
