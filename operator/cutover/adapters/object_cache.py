@@ -115,13 +115,10 @@ class ObjectCache:
         return body
 
     def _store(self, ref: Ref, known: Known, body: Json | None) -> None:
-        if (
-            body is not None and "managedFields" in body["metadata"]
-        ):  # often half of it; who wants them reads the object
-            body = {
-                **body,
-                "metadata": {key: body["metadata"][key] for key in body["metadata"] if key != "managedFields"},
-            }
+        if body is not None and "managedFields" in body["metadata"]:
+            # Often half of it; who wants them reads the object.
+            metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+            body = {**body, "metadata": metadata}
         self._follow(ref, known)
         self._known[ref] = known
         self._bodies.pop(ref, None)

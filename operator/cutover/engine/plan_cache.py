@@ -157,9 +157,8 @@ class PlanCaches:
             cache.fence = read.run.fence if read.run else 0
         elif durable == ours and not cache.fenced_run and read != cache.saved:  # another process has newer samples
             cache.status = read
-        elif self.drops and says_nothing_else(
-            read, cache.saved
-        ):  # our own save without some fields: this process knows more
+        elif self.drops and says_nothing_else(read, cache.saved):
+            # Our own save without some fields: this process knows more.
             cache.kept = read
             return
         cache.saved, cache.kept = read, None

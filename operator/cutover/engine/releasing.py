@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from cutover.engine import residue
 from cutover.engine.command_context import CommandContext
 from cutover.errors import Denied, NotFound, OutsideError, Rejected
+from cutover.names import matching
 from cutover.objects import jobs
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, Ref
 from cutover.preflight import accounts
@@ -142,5 +143,5 @@ def _snapshots_left(context: CommandContext, why: str, *, kept: bool) -> str:
     owner = context.targets().owner
     if kept:
         return f"snapshots: {why}; they are deleted after spec.keepSnapshots, or with the plan, all the same"
-    picked = ",".join(f"{key}={value}" for key, value in snapshots.labels(owner.uid, owner.run).items())
+    picked = matching(snapshots.labels(owner.uid, owner.run))
     return f"snapshots: {why}; to delete them: kubectl delete controllerrevisions -n {owner.namespace} -l {picked}"

@@ -93,9 +93,8 @@ def _missing(ours: Json, served: Json, path: str) -> Iterator[str]:
     if ours.get("type") != served.get("type"):
         yield path
         return
-    if "enum" in served and path.startswith(
-        "status"
-    ):  # a plan that is refused is told so; a status that is refused is lost
+    # Of the status only: a plan that is refused is told so, and a status that is refused is lost.
+    if "enum" in served and path.startswith("status"):
         yield from (f"{path}={value}" for value in ours.get("enum", ()) if value not in served["enum"])
     known = served.get("properties", {})
     for name, part in ours.get("properties", {}).items():

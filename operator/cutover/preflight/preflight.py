@@ -79,12 +79,7 @@ async def _of_gate(place: str, gate: Any, cluster: Cluster, owner: Owner) -> Seq
     if workload is None:
         return problems
     ref = Ref(workload.resource, owner.namespace, workload.name)
-    try:
-        await cluster.get(ref)
-    except NotFound:
-        message = f"there is no {ref} in namespace {ref.namespace}; create it, or fix the name"
-        problems.append(Problem(f"{place}.{gate.source.key}.workload", message))
-    return problems
+    return problems + await _there(cluster, f"{place}.{gate.source.key}.workload", ref)
 
 
 def _no_providers(plan: Plan, metrics: Metrics) -> Iterable[Problem]:

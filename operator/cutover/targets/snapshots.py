@@ -99,7 +99,7 @@ def former(run: int) -> tuple[str, str, tuple[str, ...]]:
 
 async def drop(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
     """Delete the snapshots of one run of a plan."""
-    await cluster.delete_all(SNAPSHOTS, namespace, matching({PLAN_LABEL: uid, RUN_LABEL: str(run)}))
+    await cluster.delete_all(SNAPSHOTS, namespace, matching(labels(uid, run)))
 
 
 async def drop_former(cluster: Cluster, namespace: str, uid: str, run: int) -> None:
