@@ -16,6 +16,7 @@ from cutover.field_path import Change, Json
 from cutover.ports import Cluster, Messenger, Ref, Resource
 from cutover.saga.turn import Done, Failed, Outcome, StageRule
 from cutover.schema.model import Model
+from cutover.steps.standing import Standing, Stands
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
 
@@ -156,6 +157,11 @@ class Kind(Model):
         """Undo the whole step, from any stage that it reached. Only a kind with `undoes` False leaves this out."""
         del context, prefetched
         return Done()
+
+    async def postcondition(self, context: StepContext) -> Standing:
+        """Whether what the step did is still so. Reads only; asked of the stage in effect and of done steps."""
+        del context
+        return Stands()
 
     async def examine(self, context: StepContext) -> list[Problem]:
         """What is missing or conflicts before the first step. Existence of its targets and permissions on them are checked for it."""
