@@ -37,7 +37,7 @@ test-fast: .venv ## the tests that need no cluster and a minute or two
 test-long: .venv ## everything, the long campaigns as a whole
 	@$(HARNESS) tools >/dev/null
 	@$(RUN) pytest $(SIDE_BY_SIDE) -m "not cluster" $(PYTEST)
-	@$(RUN) pytest $(ON_CLUSTERS) -m "cluster" $(PYTEST)
+	@CUTOVER_PATIENCE=4 $(RUN) pytest $(ON_CLUSTERS) -m "cluster" $(PYTEST) # side by side they load the machine to the full
 
 test-kind: .venv ## the tests of plans on kind in Docker, with the operator that its chart installs
 	@$(HARNESS) kind >/dev/null # fails at once when Docker is missing

@@ -15,6 +15,7 @@ from harness import tools
 from harness.api import Api
 from harness.cluster import Cluster
 from harness.kind import AnyCluster, OnKind, build_image, require_docker
+from harness.process import PATIENCE
 from harness.state import InUse, attach, exclusively, read_state
 
 _NOT_YET = "--cluster={} is not there yet; use local, kind, or current with a cluster that `make cluster` left running"
@@ -56,6 +57,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Long campaigns run only when they are asked for by a mark expression of one's own; on kind runs what can."""
     if not config.option.markexpr and "-m" not in config.invocation_params.args:
         _deselect(config, items, [item for item in items if item.get_closest_marker("long")])
+    for item in items if PATIENCE != 1 else ():
+        limit = item.get_closest_marker("timeout")
+        seconds = float(limit.args[0] if limit else config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(seconds * PATIENCE), append=False)
     if config.option.cluster == "kind":
         marked = [(item, mark) for item in items if (mark := item.get_closest_marker("local"))]
         config.stash[_STAYED_AWAY] = Counter(mark.args[0] for _, mark in marked)
@@ -134,7 +139,7 @@ def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
     worker = getattr(request.config, "workerinput", {}).get("workerid", "main")
     name = f"test-{worker}-{secrets.token_hex(3)}"
     api.create("/api/v1/namespaces", {"metadata": {"name": name}})
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while api.find(f"/api/v1/namespaces/{name}/serviceaccounts/default") is None:
         assert time.monotonic() < deadline, f"namespace {name} got no default account"
         time.sleep(0.01)
@@ -148,7 +153,7 @@ def wait_for(api: Api) -> Callable[..., Any]:
 
     def wait(path: str, reached: Callable[[Any], bool], deadline: float = 30.0) -> Any:
         collection, _, name = path.rpartition("/")
-        end = time.monotonic() + deadline
+        end = time.monotonic() + deadline * PATIENCE
         body: Any = None
         while (left := end - time.monotonic()) > 0:
             for kind, seen in api.watch(collection, seconds=left, fields=f"metadata.name={name}"):

@@ -20,6 +20,8 @@ from typing import IO, Protocol, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = float(os.environ.get("CUTOVER_PATIENCE", "1"))
+"""Factor on every deadline of a wait: the long campaigns load the machine to the full, and a deadline is there to give up, not to measure."""
 _PR_SET_PDEATHSIG = 1
 _LOWEST_PORT = 12_000
 _reservations: deque[IO[str]] = deque(maxlen=200)
@@ -215,7 +217,7 @@ def until(what: str, probe: Callable[[], T | None], *, deadline: float = 30.0, p
             return answer
         waited = time.monotonic() - begun
         ended = process is not None and not process.alive
-        if waited > deadline or ended:
+        if waited > deadline * PATIENCE or ended:
             why = (
                 f"{process.name} ended with code {process.exit_code}"
                 if process and ended

@@ -10,7 +10,7 @@ from http.client import HTTPException
 from typing import Any
 
 from harness.api import Api, ApiError
-from harness.process import until
+from harness.process import PATIENCE, until
 
 _KINDS = {
     "deployments": "/apis/apps/v1",
@@ -125,5 +125,5 @@ class Witness(_Watching):
             return bool(found)
 
         with self._news:
-            assert self._news.wait_for(there, deadline), f"{what}: not seen within {deadline:g}s"
+            assert self._news.wait_for(there, deadline * PATIENCE), f"{what}: not seen within {deadline:g}s"
         return found[0]

@@ -19,7 +19,7 @@ from cutover.status.status import ENDED, Phase, Status
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.kind import Installed
-from harness.process import Process, free_ports, until
+from harness.process import PATIENCE, Process, free_ports, until
 from support.cluster.forked_operator import ForkedOperator
 
 RIGHTS = ROOT / "charts/cutover/files"
@@ -145,7 +145,7 @@ class Shop:
 
     def until(self, reached: Callable[[Status], bool], name: str = "plan", deadline: float = 30.0) -> Status:
         """Wait on the watch until the status is as it should be."""
-        end = time.monotonic() + deadline
+        end = time.monotonic() + deadline * PATIENCE
         seen = Status()
         while (left := end - time.monotonic()) > 0:
             for kind, body in self.api.watch(self.plans, seconds=left, fields=f"metadata.name={name}"):
