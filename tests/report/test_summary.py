@@ -22,6 +22,7 @@ from cutover.report.summary import TITLES, human_duration, summarize, to_documen
 from cutover.report.terminal import report
 from cutover.status.conditions import present
 from cutover.status.report import SuccessCriterion
+from cutover.status.state import State
 from cutover.status.status import Current, Failure, PastRun, Phase, Run, Status, StepState, StepStatus
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -220,8 +221,8 @@ def test_the_screen_offers_an_approval_only_to_what_waits_for_one() -> None:
     current = Current(step="step-0", stage="1/1", started_at=NOW)
     waits = replace(read_status(a_plan()["status"]), phase=Phase.WAITING, current=current)
     offer = "kubectl cutover approve plan --step step-0"
-    assert offer in shown_at(replace(waits, reason="AwaitingApproval"), NOW)
-    assert offer not in shown_at(replace(waits, reason="OutsideWindow"), NOW)
+    assert offer in shown_at(replace(waits, state=State.WAITING), NOW)
+    assert offer not in shown_at(replace(waits, state=State.OUTSIDE_WINDOW), NOW)
 
 
 def test_a_step_that_was_left_as_it_was_took_no_longer_than_its_run() -> None:

@@ -27,6 +27,7 @@ from cutover.saga.turn import (
     Wait,
 )
 from cutover.status.durable import durable_part
+from cutover.status.phases import PHASES, state_before_states
 from cutover.status.requests import Request, RequestVerb
 from cutover.status.status import ENDED, GateStatus, Phase, Status, StepState, Verdict
 from saga.test_saga import RULES
@@ -144,6 +145,10 @@ def test_promises(rules: Rules, walk: list[Happening]) -> None:
 
 def _check(rules: Rules, before: Status, status: Status, command: Command | None) -> None:
     assert status.run is not None
+    assert status.state is not None
+    assert status.phase is PHASES[status.state]
+    earlier = state_before_states(status.phase, status.reason, failed=status.failure is not None)
+    assert earlier is status.state, "a status without its state tells it too"
     assert status.run.fence >= (before.run.fence if before.run else 0), "the fence never falls"
     states = [step.state for step in status.steps]
     begun = [place for place, state in enumerate(states) if state is not StepState.PENDING]

@@ -7,10 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cutover.errors import Broken
 from cutover.saga import advance
-from cutover.saga.draft import Draft
-from cutover.saga.tables import PLAN, STEP, PlanEvent, StepEvent
 from cutover.saga.turn import (
     Again,
     Done,
@@ -28,7 +25,7 @@ from cutover.saga.turn import (
 from cutover.saga.unreadable_spec import unreadable
 from cutover.status.durable import durable_part
 from cutover.status.requests import Answer, Request, RequestVerb
-from cutover.status.status import ACTIVE, ENDED, GateStatus, Phase, Status, StepState, Verdict
+from cutover.status.status import GateStatus, Phase, Status, Verdict
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 RULES = Rules(
@@ -482,45 +479,6 @@ def test_what_is_asked_of_a_plan_whose_spec_cannot_be_read_is_answered_later() -
         walk.status.message == "the CRD is older; abort will be answered as soon as the plan can continue with its spec"
     )
     assert walk.go(requests=abort) == "undo shift"
-
-
-# --- the tables ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("phase", [None, *Phase])
-@pytest.mark.parametrize("event", list(PlanEvent))
-def test_the_plan_table_is_the_law(phase: Phase | None, event: PlanEvent) -> None:
-    walk = Walk().to("deploy")
-    draft = Draft(RULES, replace(walk.status, phase=phase), Inputs(), NOW)
-    if (phase, event) in PLAN:
-        draft.plan_event(event, "Because")
-        assert draft.status.phase is PLAN[phase, event]
-    else:
-        with pytest.raises(Broken, match=str(event)):
-            draft.plan_event(event, "Because")
-
-
-@pytest.mark.parametrize("state", list(StepState))
-@pytest.mark.parametrize("event", list(StepEvent))
-def test_the_step_table_is_the_law(state: StepState, event: StepEvent) -> None:
-    walk = Walk().to("deploy")
-    steps = (replace(walk.status.steps[0], state=state), *walk.status.steps[1:])
-    draft = Draft(RULES, replace(walk.status, steps=steps), Inputs(), NOW)
-    if (state, event) in STEP:
-        draft.step_event(0, event)
-        assert draft.status.steps[0].state is STEP[state, event]
-    else:
-        with pytest.raises(Broken, match="deploy"):
-            draft.step_event(0, event)
-
-
-def test_each_state_of_a_step_is_reached() -> None:
-    assert {StepState.PENDING, *STEP.values()} == set(StepState)
-
-
-def test_active_and_ended_are_all_but_pending() -> None:
-    assert set(Phase) - {Phase.PENDING} == ACTIVE | ENDED
-    assert not ACTIVE & ENDED
 
 
 # --- while preflight may not look again yet ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from cutover.plan.status_document import read_status, write_status
 from cutover.status.conditions import present
 from cutover.status.limits import with_risks
+from cutover.status.phases import state_before_states
 from cutover.status.status import Current, Failure, GateStatus, Phase, Risk, Run, Status, StepState, StepStatus, Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,7 +31,8 @@ def kstatus(status: Status, generation: int = 1) -> str:
 def a_status(phase: Phase, reason: str = "Because") -> Status:
     run = Run(number=1, generation=1, spec_hash="h", started_at=NOW)
     step = StepStatus(name="shift", kind="traffic", state=StepState.DOING)
-    return present(Status(observed_generation=1, phase=phase, reason=reason, run=run, steps=(step,)), NOW)
+    state = state_before_states(phase, reason, failed=False)
+    return present(Status(observed_generation=1, phase=phase, state=state, reason=reason, run=run, steps=(step,)), NOW)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +40,15 @@ def a_status(phase: Phase, reason: str = "Because") -> Status:
     [
         (Phase.PENDING, "Preflight", "InProgress"),
         (Phase.PENDING, "PausedByPerson", "InProgress"),
+        (Phase.PENDING, "Suspended", "InProgress"),
+        (Phase.PENDING, "OutdatedCRD", "InProgress"),
         (Phase.RUNNING, "Progressing", "InProgress"),
         (Phase.WAITING, "AwaitingApproval", "InProgress"),
         (Phase.ROLLING_BACK, "GateFailed", "InProgress"),
         (Phase.PAUSED, "PausedByPerson", "InProgress"),
         (Phase.PAUSED, "Suspended", "InProgress"),
         (Phase.PAUSED, "UnreadableSpec", "Failed"),
+        (Phase.PAUSED, "OutdatedCRD", "Failed"),
         (Phase.STUCK, "ForeignChange", "Failed"),
         (Phase.SUCCEEDED, "Completed", "Current"),
         (Phase.ROLLED_BACK, "GateFailed", "Failed"),

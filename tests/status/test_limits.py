@@ -13,6 +13,7 @@ from cutover.status.conditions import present
 from cutover.status.limits import clip, size, with_risks
 from cutover.status.report import Comparison, Criterion, Result, RunTally, SuccessCriterion
 from cutover.status.requests import Answer, RequestRecord, RequestVerb
+from cutover.status.state import State
 from cutover.status.status import (
     RISKS,
     Current,
@@ -99,6 +100,7 @@ def largest(word: str) -> Status:
     status = Status(
         observed_generation=99,
         phase=Phase.ROLLING_BACK,
+        state=State.RELEASING_ROLLED_BACK,
         reason="PastPointOfNoReturn",
         message=long,
         run=run,

@@ -16,7 +16,7 @@ from cutover.ports import Clock
 from cutover.saga.draft import position, stage_of
 from cutover.saga.turn import Command, Done, Inputs, OnFailure, Outcome, Rules
 from cutover.status import requests
-from cutover.status.reasons import Reason
+from cutover.status.state import State
 from cutover.status.status import ACTIVE, GateStatus, Phase, Status, StepState
 from cutover.targets.finalizer import deleted_at, has_finalizer, terminating
 
@@ -100,7 +100,7 @@ async def _guards(context: CommandContext, cache: PlanCache, clock: Clock) -> tu
 
 def _holds_claims(status: Status) -> bool:
     """Whether the run goes forward and its targets are to stay claimed: not before they are, nor while they are released."""
-    return status.phase in _FORWARD and status.reason not in (Reason.CLAIMING, Reason.RELEASING)
+    return status.phase in _FORWARD and status.state not in (State.CLAIMING, State.RELEASING)
 
 
 def _takes_effect(outcome: Outcome | None) -> bool:

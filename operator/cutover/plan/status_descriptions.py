@@ -13,6 +13,7 @@ from typing import Any, Final
 from cutover.field_path import Json
 from cutover.status import release, report, requests, status
 from cutover.status.spelling import camel
+from cutover.status.state import State
 from cutover.status.status import Status
 
 _CLASSES: Final[dict[str, Any]] = {
@@ -27,7 +28,11 @@ _ATTRIBUTE: Final = re.compile(r"^    (\w+): ", re.MULTILINE)
 def add_descriptions(schema: Json) -> Json:
     """The JSON schema of a status with a description of each object and each field."""
     parts = {name: _described(part, name) for name, part in schema.get("$defs", {}).items()}
-    return _described(schema, Status.__name__) | {"$defs": parts}
+    described = _described(schema, Status.__name__) | {"$defs": parts}
+    _, states = _read_docstring(State)
+    each = " ".join(f"{State[name]}: {text}" for name, text in states.items())
+    described["properties"]["state"]["description"] += f" {each}"
+    return described
 
 
 def _described(node: Json, name: str) -> Json:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from pydantic import TypeAdapter
 
 from cutover.field_path import Json
-from cutover.status.status import Status
+from cutover.status.phases import PHASES, state_before_states
+from cutover.status.state import State
+from cutover.status.status import Phase, Status
 
 _STATUS: Final = TypeAdapter(Status)
+_STATES, _PHASES = frozenset(State), frozenset(Phase)
 
 
 def read_status(document: Json) -> Status:
     """Read `.status` as the operator saved it. Fields of a later version are ignored."""
-    return _STATUS.validate_python(document or {})
+    status = _STATUS.validate_python({**(document or {}), "state": saved_state(document)})
+    return status if status.state is None else replace(status, phase=PHASES[status.state])
+
+
+def saved_state(document: Json) -> State | None:
+    """The state that a status tells of; None when the operator has not seen the plan.
+
+    An earlier version has saved none, and a later one may save one that is not known here. The phase and the reason tell it then.
+    """
+    saved = document or {}
+    if saved.get("state") in _STATES:
+        return State(saved["state"])
+    if saved.get("phase") not in _PHASES:
+        return None
+    return state_before_states(Phase(saved["phase"]), saved.get("reason", ""), failed="failure" in saved)
 
 
 def write_status(status: Status) -> Json:

@@ -17,6 +17,7 @@ from cutover.report.summary import human_duration
 from cutover.report.texts import Text
 from cutover.status.reasons import Reason
 from cutover.status.report import Result
+from cutover.status.state import State
 from cutover.status.status import OUTDATED_CRD, RISKS, Current, Phase, Status, StepState, Verdict
 
 PHASES: Final = {
@@ -122,7 +123,7 @@ def _risks(name: str, status: Status) -> Iterator[Text]:
 
 
 def _approval(name: str, status: Status) -> Iterator[Text]:
-    if status.phase is Phase.WAITING and status.reason != Reason.OUTSIDE and status.current is not None:
+    if status.state is State.WAITING and status.current is not None:
         yield Text(f"to approve: kubectl cutover approve {name} --step {status.current.step}", style="yellow")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.field_path import Json
+from cutover.plan.status_document import saved_state
 from cutover.ports import PLAN_LABEL, PLANS, Ref, Resource
-from cutover.status.reasons import Reason
+from cutover.status.state import State
 from cutover.status.status import ENDED
 
 
@@ -41,7 +42,7 @@ class EventRouter:
             self._forget(ref, body["metadata"]["uid"])
         else:
             self._plans[body["metadata"]["uid"]] = ref
-        if deleted or status.get("reason") != Reason.TARGET_BUSY:
+        if deleted or saved_state(status) is not State.TARGET_BUSY:
             self._busy.discard(ref)
         else:
             self._busy.add(ref)

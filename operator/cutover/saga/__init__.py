@@ -10,23 +10,24 @@ already announces, and after a crash the same command comes out again.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft
-from cutover.saga.end import ended, reclaiming, releasing
+from cutover.saga.end import ended, reclaiming, releasing, succeeded
 from cutover.saga.forward import forward, paused, retry
 from cutover.saga.requests import answer_requests, pause_or_resume
-from cutover.saga.start import claiming, examine_again, pending, take_spec
+from cutover.saga.start import claiming, pending, refused, take_spec
 from cutover.saga.stop_conditions import check_stop_conditions
 from cutover.saga.turn import Inputs, Rules, Turn
 from cutover.saga.unreadable_spec import without_spec_problem
-from cutover.status.reasons import Reason
+from cutover.status.phases import RELEASING, states_in
 from cutover.status.requests import RequestVerb
-from cutover.status.status import ENDED, Phase, Status
-
-_BACKWARD = (Phase.ROLLING_BACK, Phase.STUCK)
+from cutover.status.state import State
+from cutover.status.status import Phase, Status
 
 
 def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn:
@@ -48,26 +49,33 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
     # A new spec comes before the requests: those that were there already are not for it, and are marked Ignored.
     take_spec(draft)
     verb = answer_requests(draft)
-    if draft.status.phase in ENDED:
-        return examine_again(draft) if verb is RequestVerb.RETRY else ended(draft, verb)
-    if draft.status.phase is Phase.PENDING:
-        return pending(draft, verb)
-    if draft.status.reason == Reason.RELEASING:
-        return releasing(draft, verb)
-    if draft.status.reason == Reason.RECLAIMING:
-        return reclaiming(draft, verb)
     # Deletion, abort, failed guards and gates and timeouts come before the current step: its outcome must not move the
-    # plan on in the very turn in which it has to stop.
-    if draft.status.phase not in _BACKWARD:
+    # plan on in the very turn in which it has to stop. Each may lead to another state.
+    if draft.state in _UNDER_WAY:
         check_stop_conditions(draft, verb)
-    if draft.status.phase is Phase.ABANDONED:
-        return ended(draft, None)
-    if draft.status.phase in _BACKWARD:
-        return backward(draft, verb)
-    # From here on the plan goes forward: other requests first, then the current step.
-    if verb is RequestVerb.RETRY:
-        return retry(draft)
-    pause_or_resume(draft, verb)
-    if draft.status.phase is Phase.PAUSED:
-        return paused(draft)
-    return claiming(draft) if draft.status.reason == Reason.CLAIMING else forward(draft)
+    if draft.state in _UNDER_WAY:
+        if verb is RequestVerb.RETRY:
+            return retry(draft)
+        pause_or_resume(draft, verb)
+    return _IN_STATE[draft.state](draft, verb)
+
+
+_PAUSED: Final = states_in(Phase.PAUSED)
+_AT_A_STEP: Final = frozenset({State.PROGRESSING, State.WAITING, State.OUTSIDE_WINDOW})
+_UNDER_WAY: Final = _AT_A_STEP | _PAUSED | {State.CLAIMING}
+"""The plan goes forward, or does so again once it is resumed."""
+
+_IN_STATE: Final[Mapping[State, Callable[[Draft, RequestVerb | None], Turn]]] = {
+    **dict.fromkeys(states_in(Phase.PENDING), pending),
+    State.CLAIMING: claiming,
+    **dict.fromkeys(_AT_A_STEP, forward),
+    **dict.fromkeys(_PAUSED, paused),
+    **dict.fromkeys(RELEASING, releasing),
+    **dict.fromkeys((State.ROLLING_BACK, State.STUCK, State.STUCK_WITHOUT_SPEC), backward),
+    State.RECLAIMING: reclaiming,
+    State.SUCCEEDED: succeeded,
+    State.REFUSED: refused,
+    State.ROLLED_BACK: ended,
+    State.ABANDONED: ended,
+}
+"""What is done next in each state, once nothing that came in has led to another one."""

@@ -110,10 +110,10 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
             if draft.inputs.deleting:
                 return abandon(draft, Reason.DELETED, f"undo of step {step.name} is stuck ({reason}: {message})")
             stuck = f"undo of step {step.name} is stuck, and retried every minute: {message}"
-            if draft.status.phase is Phase.ROLLING_BACK:
-                draft.plan_event(PlanEvent.GET_STUCK, reason, stuck)
+            if draft.status.phase is not Phase.STUCK:
                 draft.notice("Stuck", stuck, warning=True)
-            draft.set(reason=reason, message=stuck, current=replace(draft.current, message=message))
+            draft.plan_event(PlanEvent.GET_STUCK, reason, stuck)
+            draft.set(current=replace(draft.current, message=message))
             return draft.turn(None, STUCK_EVERY)
     return draft.turn()
 

@@ -26,8 +26,10 @@ from cutover.saga.turn import (
     Verb,
     Wait,
 )
+from cutover.status.phases import PHASES
 from cutover.status.reasons import Reason
 from cutover.status.report import RunTally
+from cutover.status.state import State
 from cutover.status.status import ENDED, Current, Phase, Run, Status, StepState, StepStatus
 
 _FINALIZER_STAYS: Final = "the operator may not remove its finalizer, so a deletion of the plan waits until it may"
@@ -70,6 +72,13 @@ class Draft:
                     self.inputs = replace(self.inputs, target_problem=outcome)
 
     @property
+    def state(self) -> State:
+        """The state; there is one as soon as a plan has been seen."""
+        if self.status.state is None:
+            raise Broken("a plan that has been seen has a state")
+        return self.status.state
+
+    @property
     def run(self) -> Run:
         """The run; there is one as soon as a plan has been seen."""
         if self.status.run is None:
@@ -93,21 +102,34 @@ class Draft:
 
     def plan_event(self, event: PlanEvent, reason: Reason | str, message: str = "") -> None:
         """A transition of the plan; its clock runs only while it is Running. Raises Broken when the table has none."""
-        to = PLAN.get((self.status.phase, event))
-        if to is None:
-            raise Broken(f"a plan that is {self.status.phase} cannot {event}")
-        run = self.run
+        state = PLAN.get((self.status.state, event))
+        if state is None:
+            raise Broken(f"a plan in state {self.status.state} cannot {event}")
+        run, before, to = self.run, self.status.phase, PHASES[state]
         if to is not Phase.RUNNING and run.running_since is not None:
             self.set_run(
                 running_seconds=run.running_seconds + (self.now - run.running_since).total_seconds(), running_since=None
             )
         elif to is Phase.RUNNING and run.running_since is None:
             self.set_run(running_since=self.now)
-        if to is Phase.PAUSED:
+        if to is Phase.PAUSED and before is not to:
             self.update_tally(pauses=self.tally.pauses + 1)
         if to in ENDED and event is not PlanEvent.KEEP_SUCCESS:  # that run ended long before
             self.set_run(finished_at=self.now)
-        self.set(phase=to, reason=str(reason), message=message)
+        self.set(state=state, phase=to, reason=str(reason), message=message)
+
+    @property
+    def time_left(self) -> timedelta | None:
+        """How long the plan may still be Running by `spec.timeout`; None when it has none."""
+        if self.rules.timeout is None:
+            return None
+        running = self.now - self.run.running_since if self.run.running_since else timedelta()
+        return self.rules.timeout - timedelta(seconds=self.run.running_seconds) - running
+
+    def renew_time(self) -> None:
+        """What was stopped because its time was up gets its full time again."""
+        if self.time_left is not None and self.time_left <= timedelta():
+            self.set_run(running_seconds=0.0)
 
     def step_event(self, at: int, event: StepEvent, message: str = "") -> None:
         """A transition of one step. Raises Broken when the table has none."""

@@ -37,7 +37,8 @@ _TRIED_WITHOUT_A_GAP: Final = 2 * RELEASE_EVERY
 
 def release(draft: Draft, message: str) -> Turn:
     """Nothing is left to do but to release the claims."""
-    draft.set(reason=str(Reason.RELEASING), message=f"{message}; releasing the targets", current=None)
+    draft.plan_event(PlanEvent.RELEASE, Reason.RELEASING, f"{message}; releasing the targets")
+    draft.set(current=None)
     return draft.turn(Command(Verb.RELEASE))
 
 
@@ -124,7 +125,7 @@ def _finish(draft: Draft, unreleased: str = "") -> Turn:
 def abandon(draft: Draft, reason: Reason, why: str) -> Turn:
     """End here and leave everything as it is; the claims are released."""
     mark_abandoned(draft, reason, why)
-    return ended(draft, None)
+    return ended(draft)
 
 
 def mark_abandoned(draft: Draft, reason: Reason, why: str) -> None:
@@ -138,11 +139,14 @@ def mark_abandoned(draft: Draft, reason: Reason, why: str) -> None:
     draft.inputs = replace(draft.inputs, outcome=None)
 
 
-def ended(draft: Draft, verb: RequestVerb | None) -> Turn:
-    """After the end: the finalizer is removed, snapshots expire, a user may still request a rollback."""
+def succeeded(draft: Draft, verb: RequestVerb | None) -> Turn:
+    """After a success: a user may still request a rollback."""
+    return _roll_back(draft) if verb is RequestVerb.ROLLBACK else ended(draft)
+
+
+def ended(draft: Draft, _: RequestVerb | None = None) -> Turn:
+    """After the end: the finalizer is removed, snapshots expire."""
     phase, keep = draft.status.phase, draft.run.keep_until
-    if verb is RequestVerb.ROLLBACK:
-        return _roll_back(draft)
     if (
         phase is Phase.ABANDONED
         and draft.finalizer_outcome is None
@@ -218,7 +222,7 @@ def reclaiming(draft: Draft, verb: RequestVerb | None) -> Turn:
             fence_if_new_process(draft)
             return draft.turn(Command(Verb.RECLAIM))
         case Done():
-            draft.set(reason=str(Reason.ROLLBACK), message="")
+            draft.plan_event(PlanEvent.CLAIMED, Reason.ROLLBACK)
             draft.set_run(keep_until=None)
             draft.inputs = replace(draft.inputs, outcome=None)
             draft.notice("RollingBack", "the targets are unchanged since the run; rolling back")

@@ -8,16 +8,19 @@ from datetime import timedelta
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, clock, fence_if_new_process, moment, position, seconds, stage_of
 from cutover.saga.end import release
-from cutover.saga.requests import STOPPED, digest_of, failed_step, gates_skipped, pause
+from cutover.saga.requests import digest_of, failed_step, gates_skipped, pause
 from cutover.saga.stop_conditions import fail
 from cutover.saga.tables import PlanEvent, StepEvent
 from cutover.saga.tally import record_judged_stage
 from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Turn, Verb, Wait
+from cutover.status.phases import ON_PURPOSE, STOPPED
 from cutover.status.reasons import Reason
+from cutover.status.requests import RequestVerb
+from cutover.status.state import State
 from cutover.status.status import Current, Phase, StepState, Verdict
 
 
-def forward(draft: Draft) -> Turn:
+def forward(draft: Draft, _: RequestVerb | None) -> Turn:
     """The current stage: do it, check its progress, evaluate its gates."""
     at, stage = position(draft.status), stage_of(draft.status)
     # First, so that whatever this turn leads to saves it too.
@@ -43,7 +46,7 @@ def forward(draft: Draft) -> Turn:
             draft.set(current=replace(draft.current, message=message))
             return draft.turn()
         case Pause(reason=reason, message=message):
-            pause(draft, reason, f"step {draft.current.step}: {message}", warning=True)
+            pause(draft, PlanEvent.INTERRUPT, reason, f"step {draft.current.step}: {message}", warning=True)
             return draft.turn()
         case Failed(reason=reason, message=message):
             return _attempt_failed(draft, at, reason, message)
@@ -82,22 +85,23 @@ def _attempt_failed(draft: Draft, at: int, reason: str, message: str) -> Turn:
     return draft.turn() if draft.status.phase is Phase.PAUSED else backward(draft)
 
 
-def paused(draft: Draft) -> Turn:
+def paused(draft: Draft, _: RequestVerb | None) -> Turn:
     """Nothing moves on, but what is enforced stays so, as weights in effect.
 
     Not where the plan is paused because another writer acts on them: then a user decides.
     """
-    status = draft.status
-    on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, *STOPPED)
-    if not on_purpose and status.failure is None:
+    state = draft.status.state
+    if state in (State.INTERRUPTED, State.PAUSED_WITHOUT_SPEC):
         return draft.turn()
     match draft.inputs.outcome or draft.enforce_outcome:
         case None | Done() if draft.inputs.outcome is None:
             return _enforce_first(draft) or _enforce_current(draft)
         case Again(after=after):
             return draft.turn(None, seconds(after))
-        case Pause(reason=reason, message=message) | Failed(reason=reason, message=message) if on_purpose:
-            draft.set(reason=reason, message=message)
+        case Pause(reason=reason, message=message) | Failed(reason=reason, message=message) if (
+            state in ON_PURPOSE | STOPPED
+        ):
+            draft.plan_event(PlanEvent.INTERRUPT, reason, message)
             draft.notice(reason, message, warning=True)
     return draft.turn()
 
@@ -115,7 +119,7 @@ def _enforce_current(draft: Draft) -> Turn:
 
 def _continue(draft: Draft, at: int) -> None:
     """The step no longer waits for an approval, or for a window that is open now."""
-    waited_outside = draft.status.reason == Reason.OUTSIDE
+    waited_outside = draft.status.state is State.OUTSIDE_WINDOW
     if waited_outside and not _may_begin(draft, at, stage_of(draft.status) + (not draft.current.not_started)):
         return
     if waited_outside or draft.current.not_started:  # its timeout counts only from now
@@ -208,7 +212,7 @@ def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
     message = f"{what} waits for the window, which opens at {moment(opens_at)}"
     if draft.status.phase is Phase.RUNNING:
         draft.step_event(at, StepEvent.WAIT, message)
-        draft.plan_event(PlanEvent.WAIT, Reason.OUTSIDE, f"step {rule.name}: {message}")
+        draft.plan_event(PlanEvent.WAIT_FOR_WINDOW, Reason.OUTSIDE, f"step {rule.name}: {message}")
         draft.notice(Reason.OUTSIDE, f"step {rule.name}: {message}")
     draft.set(current=replace(draft.current, message=message))
     return draft.turn(None, opens_at - draft.now)
@@ -220,8 +224,7 @@ def _wait_for_window(draft: Draft, at: int, stage: int) -> Turn:
 def retry(draft: Draft) -> Turn:
     """On request, do the failed step of a paused plan again."""
     at = failed_step(draft.status)
-    if draft.status.failure is not None and draft.status.failure.reason == Reason.TIMED_OUT:
-        draft.set_run(running_seconds=0.0)
+    draft.renew_time()
     draft.set(failure=None)
     draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
     draft.set_run(paused_at=None)
@@ -276,6 +279,6 @@ def _undo_before_retry(draft: Draft, at: int) -> Turn:
             | Failed(reason=reason, message=message)
             | Pause(reason=reason, message=message)
         ):
-            name = draft.current.step
-            pause(draft, reason, f"undo of the last attempt of step {name} failed: {message}", warning=True)
+            why = f"undo of the last attempt of step {draft.current.step} failed: {message}"
+            pause(draft, PlanEvent.INTERRUPT, reason, why, warning=True)
             return draft.turn()

@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from cutover.saga.draft import Draft, position
 from cutover.saga.tables import PlanEvent, StepEvent
 from cutover.saga.turn import Rules
+from cutover.status.phases import ON_PURPOSE, RELEASING, STOPPED, WITHOUT_SPEC
 from cutover.status.reasons import Reason
 from cutover.status.requests import Answer, Request, RequestRecord, RequestVerb
+from cutover.status.state import State
 from cutover.status.status import ENDED, Phase, Status, StepState
 
 _STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "gates_skipped"}
@@ -22,8 +24,6 @@ _STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved
 _RELEASING: Final = (
     "the run is over and releases its targets; it ends by itself within minutes, and abandon ends it at once"
 )
-STOPPED: Final = (Reason.SUSPENDED, Reason.OUTDATED_CRD)
-"""Reasons of a plan that continues by itself once what stops it is over; see `stopped_by`."""
 _BEING_DELETED: Final = "the plan is being deleted; create it again to start a new run"
 
 
@@ -86,7 +86,7 @@ def _refusal(draft: Draft, request: Request) -> str:
     status = draft.status
     if status.phase in ENDED:
         return _after_the_end(draft, request.verb)
-    if status.reason == Reason.RELEASING:
+    if status.state in RELEASING:
         return "" if request.verb is RequestVerb.ABANDON else _RELEASING
     return _WHILE_ACTIVE[request.verb](draft, request)
 
@@ -122,7 +122,7 @@ def _refuse_rollback(draft: Draft, request: Request) -> str:
         return "the plan is rolling back already"
     if status.phase is Phase.PENDING and request.verb is RequestVerb.ROLLBACK:
         return "no step has started yet; abort stops the plan"
-    if status.reason == Reason.NO_RETURN:
+    if status.state is State.PAST_POINT_OF_NO_RETURN:
         return f"step {status.point_of_no_return} is done and is irreversible; retry continues, abandon releases the targets"
     return ""
 
@@ -138,7 +138,7 @@ def failed_step(status: Status) -> int:
     for at, step in enumerate(status.steps):
         if step.state in (StepState.FAILED, StepState.UNDOING):
             return at
-        if step.state is StepState.UNDONE and status.reason == Reason.NO_RETURN:
+        if step.state is StepState.UNDONE and status.state is State.PAST_POINT_OF_NO_RETURN:
             return at
     return -1
 
@@ -154,17 +154,17 @@ def _refuse_pause(draft: Draft, _: Request) -> str:
     status = draft.status
     if status.phase in (Phase.ROLLING_BACK, Phase.STUCK):
         return "the plan is rolling back; a rollback cannot be paused"
-    paused = status.phase is Phase.PAUSED or status.reason == Reason.PAUSED_BY_PERSON
-    return "the plan is paused already" if paused and status.reason not in STOPPED else ""
+    paused = status.phase is Phase.PAUSED or status.state is State.PAUSED_BEFORE_START
+    return "the plan is paused already" if paused and status.state not in STOPPED else ""
 
 
 def _refuse_resume(draft: Draft, _: Request) -> str:
     status = draft.status
-    if status.reason == Reason.SUSPENDED:
+    if status.state in (State.SUSPENDED_BEFORE_START, State.SUSPENDED):
         return "spec.suspend is true; set it to false instead"
-    if status.reason == Reason.OUTDATED_CRD:
+    if status.state in (State.OUTDATED_CRD_BEFORE_START, State.OUTDATED_CRD):
         return f"the plan continues by itself once the CRD is upgraded; {draft.inputs.outdated_crd}"
-    if status.phase is Phase.PENDING and status.reason == Reason.PAUSED_BY_PERSON:
+    if status.state is State.PAUSED_BEFORE_START:
         return ""
     if status.phase is not Phase.PAUSED:
         return f"only a paused plan can be resumed, and this one is {status.phase}"
@@ -181,8 +181,7 @@ def _refuse_skip(draft: Draft, request: Request) -> str:
         return "there is no current step whose gates could be skipped"
     if request.step != current.step:
         return f"it must name the current step; write step={current.step}"
-    failed = status.steps[position(status)].state is StepState.FAILED
-    if failed and (status.failure is None or status.failure.reason != Reason.GATE_FAILED):
+    if status.steps[position(status)].state is StepState.FAILED and status.state is not State.GATE_FAILED:
         return f"step {current.step} failed itself, not one of its gates; retry runs it again"
     return ""
 
@@ -192,7 +191,7 @@ def _refuse_approve(draft: Draft, request: Request) -> str:
     waiting = status.current.step if status.current and status.phase is Phase.WAITING else ""
     if not waiting:
         return "no step waits for an approval now"
-    if status.reason == Reason.OUTSIDE:
+    if status.state is State.OUTSIDE_WINDOW:
         return f"step {waiting} waits for the plan's window, not for an approval"
     if not request.step:
         return f"it does not name the step; add step={waiting}"
@@ -219,35 +218,46 @@ _WHILE_ACTIVE: Final[Mapping[RequestVerb, Callable[[Draft, Request], str]]] = {
 # --- pause and resume -------------------------------------------------------------------------------------------------
 
 
+class Stop(NamedTuple):
+    """What stops a plan until it is over: the event, and what explains it."""
+
+    event: PlanEvent
+    reason: Reason
+    message: str
+
+
 def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
     """Stop on purpose, or continue; nothing is undone."""
-    status, stopped = draft.status, stopped_by(draft)
+    status, stop = draft.status, stopped_by(draft)
     if status.phase is not Phase.PAUSED:
         if verb is RequestVerb.PAUSE:
-            pause(draft, Reason.PAUSED_BY_PERSON, _paused_by(draft))
-        elif stopped is not None:
-            pause(draft, *stopped, warning=stopped[0] is Reason.OUTDATED_CRD)
+            pause(draft, PlanEvent.PAUSE, Reason.PAUSED_BY_PERSON, _paused_by(draft))
+        elif stop is not None:
+            pause(draft, *stop, warning=stop.event is PlanEvent.OUTDATE)
         return
-    if verb is RequestVerb.PAUSE:
-        draft.set(reason=str(Reason.PAUSED_BY_PERSON), message=_paused_by(draft))
-    elif stopped is not None and status.reason in STOPPED:
-        draft.set(reason=str(stopped[0]), message=stopped[1])
+    stopped = status.state in STOPPED
+    if stopped and verb is RequestVerb.PAUSE:
+        draft.plan_event(PlanEvent.PAUSE, Reason.PAUSED_BY_PERSON, _paused_by(draft))
+    elif stopped and stop is not None:
+        draft.plan_event(*stop)
     elif (
-        verb is RequestVerb.RESUME
-        or status.reason in (*STOPPED, Reason.UNREADABLE)
-        or (status.reason == Reason.GATE_FAILED and gates_skipped(status))
+        stopped
+        or verb is RequestVerb.RESUME
+        or status.state is State.PAUSED_WITHOUT_SPEC
+        or (status.state is State.GATE_FAILED and gates_skipped(status))
     ):
         resume(draft)
-        if stopped is not None:
-            pause(draft, *stopped)
+        if stop is not None:
+            pause(draft, *stop)
 
 
-def stopped_by(draft: Draft) -> tuple[Reason, str] | None:
+def stopped_by(draft: Draft) -> Stop | None:
     """Why nothing begins or goes forward now, until that is over; None when nothing stops it."""
     if draft.inputs.suspended:
         to = "start" if draft.status.phase is Phase.PENDING else "continue"
-        return Reason.SUSPENDED, f"spec.suspend is true; set it to false to {to}"
-    return (Reason.OUTDATED_CRD, draft.inputs.outdated_crd) if draft.inputs.outdated_crd else None
+        return Stop(PlanEvent.SUSPEND, Reason.SUSPENDED, f"spec.suspend is true; set it to false to {to}")
+    outdated = draft.inputs.outdated_crd
+    return Stop(PlanEvent.OUTDATE, Reason.OUTDATED_CRD, outdated) if outdated else None
 
 
 def _paused_by(draft: Draft) -> str:
@@ -255,9 +265,9 @@ def _paused_by(draft: Draft) -> str:
     return f"paused {f'by {by}' if by else 'on request'}; resume continues, abort rolls back"
 
 
-def pause(draft: Draft, reason: Reason | str, message: str, *, warning: bool = False) -> None:
-    """Stop; the clocks stop too."""
-    draft.plan_event(PlanEvent.PAUSE, reason, message)
+def pause(draft: Draft, event: PlanEvent, reason: Reason | str, message: str, *, warning: bool = False) -> None:
+    """Stop by an event that leads to a state of a paused plan; the clocks stop too."""
+    draft.plan_event(event, reason, message)
     draft.set_run(paused_at=draft.now)
     draft.notice(reason, message, warning=warning)
 
@@ -266,9 +276,9 @@ def resume(draft: Draft) -> None:
     """Start the clocks again where they stopped. What was paused because time was up gets its full time again."""
     status = draft.status
     stopped = draft.now - (draft.run.paused_at or draft.now)
-    on_purpose = status.reason in (Reason.PAUSED_BY_PERSON, *STOPPED, Reason.UNREADABLE)
-    if status.reason == Reason.TIMED_OUT:
-        draft.set_run(running_seconds=0.0)
+    on_purpose = status.state in ON_PURPOSE | STOPPED | WITHOUT_SPEC
+    if not on_purpose:
+        draft.renew_time()
     current = status.current
     if current is not None:
         if on_purpose:
@@ -285,6 +295,9 @@ def resume(draft: Draft) -> None:
         steps = zip(draft.status.steps, draft.rules.steps, strict=True)
         draft.set(steps=tuple(replace(s, reapply=rule.enforced and s.state is StepState.DONE) for s, rule in steps))
     draft.set(failure=None)
-    draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING if current is not None else Reason.CLAIMING)
+    if current is None:
+        draft.plan_event(PlanEvent.RESUME_CLAIMING, Reason.CLAIMING)
+    else:
+        draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
     draft.set_run(paused_at=None)
     draft.notice("Resumed", "the plan continues")

@@ -8,13 +8,15 @@ from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, fence_if_new_process, moment, seconds
 from cutover.saga.end import ended
 from cutover.saga.forward import start
-from cutover.saga.requests import STOPPED, stopped_by
+from cutover.saga.requests import stopped_by
 from cutover.saga.stop_conditions import fail
 from cutover.saga.tables import PlanEvent
 from cutover.saga.turn import BUSY_EVERY, PREFLIGHT_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.limits import with_risks
+from cutover.status.phases import STOPPED
 from cutover.status.reasons import Reason
 from cutover.status.requests import Answer, RequestRecord, RequestVerb
+from cutover.status.state import State
 from cutover.status.status import ACTIVE, ENDED, PastRun, Phase, Run, Status, StepStatus
 
 _HISTORY = 5
@@ -105,8 +107,12 @@ def _history(status: Status) -> tuple[PastRun, ...]:
     return (past, *status.history)[:_HISTORY]
 
 
-def examine_again(draft: Draft) -> Turn:
-    """Examine a Refused plan on request: what was missing may be there now."""
+def refused(draft: Draft, verb: RequestVerb | None) -> Turn:
+    """Nothing was changed. On request it is examined again: what was missing may be there now."""
+    return _examine_again(draft) if verb is RequestVerb.RETRY else ended(draft)
+
+
+def _examine_again(draft: Draft) -> Turn:
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
     # With the spec as it is read now: an upgraded operator or CRD may read what could not be read before.
     draft.set_run(spec_hash=draft.rules.spec_hash, steps_digest=draft.rules.steps_digest)
@@ -117,22 +123,23 @@ def examine_again(draft: Draft) -> Turn:
 
 def pending(draft: Draft, verb: RequestVerb | None) -> Turn:
     """Not begun: requests and deletion first, then what is missing."""
-    inputs, reason = draft.inputs, draft.status.reason
+    inputs, state = draft.inputs, draft.status.state
     if inputs.deleting or verb is RequestVerb.ABORT:
         why = Reason.DELETED if inputs.deleting else Reason.ABORTED
         draft.plan_event(PlanEvent.REFUSE, why, "stopped before anything was changed")
         draft.notice(why, "stopped before anything was changed")
-        return ended(draft, None)
+        return ended(draft)
     if verb is RequestVerb.PAUSE:
-        draft.set(reason=str(Reason.PAUSED_BY_PERSON), message="paused before the first step; resume to continue")
-    elif reason == Reason.PAUSED_BY_PERSON and verb is RequestVerb.RESUME:
+        message = "paused before the first step; resume to continue"
+        draft.plan_event(PlanEvent.PAUSE, Reason.PAUSED_BY_PERSON, message)
+    elif state is State.PAUSED_BEFORE_START and verb is RequestVerb.RESUME:
         _restart_preflight(draft)
-    if draft.status.reason != Reason.PAUSED_BY_PERSON:
-        if stopped := stopped_by(draft):
-            draft.set(reason=str(stopped[0]), message=stopped[1])
-        elif reason in STOPPED:
+    if draft.status.state is not State.PAUSED_BEFORE_START:
+        if stop := stopped_by(draft):
+            draft.plan_event(*stop)
+        elif state in STOPPED:
             _restart_preflight(draft)
-    if draft.status.reason in (Reason.PAUSED_BY_PERSON, *STOPPED):
+    if draft.status.state is State.PAUSED_BEFORE_START or draft.status.state in STOPPED:
         return draft.remove_finalizer()
     return _preflight(draft)
 
@@ -140,7 +147,7 @@ def pending(draft: Draft, verb: RequestVerb | None) -> Turn:
 def _restart_preflight(draft: Draft) -> None:
     """Count the start deadline from now: while the plan waited on purpose, nothing had to be there."""
     draft.set_run(started_at=draft.now)
-    draft.set(reason=str(Reason.PREFLIGHT), message="")
+    draft.plan_event(PlanEvent.EXAMINE, Reason.PREFLIGHT)
 
 
 def _preflight(draft: Draft) -> Turn:
@@ -153,7 +160,7 @@ def _preflight(draft: Draft) -> Turn:
             message = "every target carries the label of this spec: it was applied before"
             draft.plan_event(PlanEvent.FIND_APPLIED, Reason.ALREADY, message)
             draft.notice(Reason.ALREADY, message)
-            return ended(draft, None)
+            return ended(draft)
         case Done() if not draft.inputs.opening.open:
             return _wait_for_first_window(draft)
         case Done(message=note):
@@ -169,14 +176,14 @@ def _preflight(draft: Draft) -> Turn:
         case Again(after=after, message=message):
             return _unanswered(draft, message, after)
         case Wait(message=message):
-            draft.set(reason=str(Reason.TARGET_BUSY), message=message)
+            draft.plan_event(PlanEvent.BUSY, Reason.TARGET_BUSY, message)
             return draft.remove_finalizer(BUSY_EVERY)
         case Failed(reason=reason, message=message) | Pause(reason=reason, message=message):
             return _refuse(draft, reason, message)
 
 
 def _examine(draft: Draft) -> Turn:
-    if draft.status.reason == Reason.OUTSIDE:
+    if draft.status.state is State.BEFORE_WINDOW:
         if not draft.inputs.opening.open:
             return _wait_for_first_window(draft)
         _restart_preflight(draft)
@@ -190,9 +197,9 @@ def _wait_for_first_window(draft: Draft) -> Turn:
         message = "no window remains in which the plan could start; change spec.window or spec.windows"
         return _refuse(draft, Reason.WINDOW_OVER, message)
     message = f"ready; starts when the window opens at {moment(opens_at)}"
-    if draft.status.reason != Reason.OUTSIDE:
+    if draft.status.state is not State.BEFORE_WINDOW:
         draft.notice(Reason.OUTSIDE, message)
-    draft.set(reason=str(Reason.OUTSIDE), message=message)
+    draft.plan_event(PlanEvent.WAIT_FOR_WINDOW, Reason.OUTSIDE, message)
     return draft.remove_finalizer(opens_at - draft.now)
 
 
@@ -202,14 +209,14 @@ def _unanswered(draft: Draft, message: str, after: float | None) -> Turn:
     The deadline counts only once it has been said, so that no single look decides.
     """
     waited, deadline = _waited(draft), draft.rules.start_deadline
-    known = draft.status.reason == Reason.UNANSWERED
+    known = draft.status.state is State.UNANSWERED
     if not known and waited < min(_QUIET, deadline):
         return draft.turn(None, seconds(after))
     since = draft.status.message.partition("; ")[0] if known else f"{_UNREAD} since {moment(draft.now)}"
     message = f"{since}; {message}"
     if known and waited >= deadline:
         return _refuse(draft, Reason.UNANSWERED, message)
-    draft.set(reason=str(Reason.UNANSWERED), message=message)
+    draft.plan_event(PlanEvent.GET_NO_ANSWER, Reason.UNANSWERED, message)
     if not known:
         draft.notice(Reason.UNANSWERED, message, warning=True)
     return draft.turn(None, seconds(after))
@@ -217,7 +224,7 @@ def _unanswered(draft: Draft, message: str, after: float | None) -> Turn:
 
 def _waited(draft: Draft) -> timedelta:
     """How long the plan has waited for what it needs; no deadline runs while another plan has claimed a target."""
-    if draft.status.reason == Reason.TARGET_BUSY:
+    if draft.status.state is State.TARGET_BUSY:
         draft.set_run(started_at=draft.now)
     return draft.now - draft.run.started_at
 
@@ -225,7 +232,7 @@ def _waited(draft: Draft) -> timedelta:
 def _refuse(draft: Draft, reason: Reason | str, message: str) -> Turn:
     draft.plan_event(PlanEvent.REFUSE, reason, message)
     draft.notice("Refused", message, warning=True)
-    return ended(draft, None)
+    return ended(draft)
 
 
 def _still_missing(draft: Draft, message: str, least: float) -> Turn:
@@ -234,7 +241,7 @@ def _still_missing(draft: Draft, message: str, least: float) -> Turn:
     waited = _waited(draft)
     if waited >= draft.rules.start_deadline:
         return _refuse(draft, Reason.PREFLIGHT, message)
-    draft.set(reason=str(Reason.PREFLIGHT), message=message)
+    draft.plan_event(PlanEvent.EXAMINE, Reason.PREFLIGHT, message)
     passed, after = 0.0, float(PREFLIGHT_EVERY[-1])
     for pause in PREFLIGHT_EVERY[:-1]:
         passed += pause
@@ -247,20 +254,20 @@ def _still_missing(draft: Draft, message: str, least: float) -> Turn:
 def _rest(draft: Draft, least: timedelta) -> Turn:
     """Until the next look. The deadline is not put off for it: what the last look has found still counts."""
     status = draft.status
-    if status.reason not in (Reason.PREFLIGHT, Reason.UNANSWERED) or not status.message:
+    if status.state not in (State.PREFLIGHT, State.UNANSWERED) or not status.message:
         return draft.turn(None, least)
     left = draft.rules.start_deadline - _waited(draft)
     return draft.turn(None, least, left) if left > timedelta() else _refuse(draft, status.reason, status.message)
 
 
-def claiming(draft: Draft) -> Turn:
+def claiming(draft: Draft, _: RequestVerb | None) -> Turn:
     """Claim all targets or none, then begin the first step."""
     match draft.inputs.outcome:
         case None:
             fence_if_new_process(draft)
             return draft.turn(Command(Verb.CLAIM))
         case Done():
-            draft.set(reason=str(Reason.PROGRESSING))
+            draft.plan_event(PlanEvent.CLAIMED, Reason.PROGRESSING, draft.status.message)
             draft.set_run(keep_until=None)
             return start(draft, 0)
         case Again(after=after, message=message):

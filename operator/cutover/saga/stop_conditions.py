@@ -6,20 +6,16 @@ Checked by `advance` in every turn, before the current step. `fail` says what a 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
 
 from cutover.saga.draft import Draft, duration, position, stage_of
 from cutover.saga.end import mark_abandoned
 from cutover.saga.requests import gates_skipped, pause
 from cutover.saga.tables import PlanEvent, StepEvent
-from cutover.saga.tally import record_failure
+from cutover.saga.tally import Cause, record_failure
 from cutover.saga.turn import DeletionPolicy, Failed, OnFailure, Pause
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Failure, Phase, Status, StepState, Verdict
-
-_FROM_USERS: Final = (Reason.ABORTED, Reason.DELETED)
-"""Reasons that are no failure of the step that was current."""
 
 
 def check_stop_conditions(draft: Draft, verb: RequestVerb | None) -> None:
@@ -32,10 +28,10 @@ def check_stop_conditions(draft: Draft, verb: RequestVerb | None) -> None:
         if draft.rules.deletion is DeletionPolicy.ORPHAN:
             mark_abandoned(draft, Reason.DELETED, "the plan was deleted with deletionPolicy Orphan")
             return None
-        return fail(draft, Reason.DELETED, "the plan was deleted while it was active")
+        return fail(draft, Reason.DELETED, "the plan was deleted while it was active", cause=Cause.USER)
     if verb in (RequestVerb.ABORT, RequestVerb.ROLLBACK):
         by = next((record.by for record in draft.status.requests if record.verb == verb), "")
-        return fail(draft, Reason.ABORTED, f"aborted by {by}" if by else "aborted")
+        return fail(draft, Reason.ABORTED, f"aborted by {by}" if by else "aborted", cause=Cause.USER)
     if verb is RequestVerb.ABANDON:
         mark_abandoned(draft, Reason.ABANDONED, "abandoned on request")
         return None
@@ -47,19 +43,19 @@ def _check_failures(draft: Draft) -> None:
     guard = next((guard for guard in inputs.guards if guard.verdict is Verdict.FAIL), None)
     if guard is not None:
         policy = OnFailure.PAUSE if draft.status.point_of_no_return else rules.on_failure
-        return fail(draft, Reason.GUARD_FAILED, f"guard {guard.name} failed: {guard.message}", policy, of_step=False)
+        message = f"guard {guard.name} failed: {guard.message}"
+        return fail(draft, Reason.GUARD_FAILED, message, policy, cause=Cause.GUARD)
     at = position(draft.status)
     if at >= 0 and not gates_skipped(draft.status):
         gate = next((gate for gate in inputs.gates if gate.verdict is Verdict.FAIL), None)
         if gate is not None:
-            return fail(
-                draft, Reason.GATE_FAILED, f"gate {gate.name} failed: {gate.message}", rules.steps[at].on_failure
-            )
+            message = f"gate {gate.name} failed: {gate.message}"
+            return fail(draft, Reason.GATE_FAILED, message, rules.steps[at].on_failure, cause=Cause.GATE)
     match inputs.target_problem:
         case Failed(reason=reason, message=message):
             return fail(draft, reason, message, rules.on_failure)
         case Pause(reason=reason, message=message):
-            return pause(draft, reason, message, warning=True)
+            return pause(draft, PlanEvent.INTERRUPT, reason, message, warning=True)
     return _check_timeouts(draft)
 
 
@@ -69,7 +65,7 @@ def _check_guards_while_paused(draft: Draft) -> None:
         return
     guard = next((guard for guard in draft.inputs.guards if guard.verdict is Verdict.FAIL), None)
     if guard is not None:
-        fail(draft, Reason.GUARD_FAILED, f"guard {guard.name} failed: {guard.message}", of_step=False)
+        fail(draft, Reason.GUARD_FAILED, f"guard {guard.name} failed: {guard.message}", cause=Cause.GUARD)
 
 
 def traffic_is_split(draft: Draft) -> bool:
@@ -84,12 +80,11 @@ def traffic_is_split(draft: Draft) -> bool:
 
 
 def _check_timeouts(draft: Draft) -> None:
-    run, rules = draft.run, draft.rules
-    if run.running_since is not None and rules.timeout is not None:
-        left = rules.timeout - timedelta(seconds=run.running_seconds) - (draft.now - run.running_since)
+    rules, left = draft.rules, draft.time_left
+    if draft.run.running_since is not None and left is not None:
         if left <= timedelta():
-            message = f"the plan exceeded spec.timeout ({duration(rules.timeout)} of Running time)"
-            return fail(draft, Reason.TIMED_OUT, message, rules.on_failure, of_step=False)
+            message = f"the plan exceeded spec.timeout ({duration(rules.timeout or timedelta())} of Running time)"
+            return fail(draft, Reason.TIMED_OUT, message, rules.on_failure, cause=Cause.TIME)
         draft.look_again.append(left)
     deadline = _stage_deadline(draft)
     if deadline is None:
@@ -123,7 +118,7 @@ def fail(
     message: str,
     policy: OnFailure = OnFailure.ROLLBACK,
     *,
-    of_step: bool = True,
+    cause: Cause = Cause.STEP,
 ) -> None:
     """Roll back or pause, and save why.
 
@@ -132,24 +127,25 @@ def fail(
         reason: CamelCase.
         message: what happened, in a sentence.
         policy: whether everything is undone or a user decides.
-        of_step: the current step has failed, not only the plan; when paused, it can then be retried but not resumed.
+        cause: what failed. Where it is the step or its gate and the plan is paused, the step can be retried and not resumed.
     """
     where = draft.status.current
     step, stage = (where.step, where.stage) if where else ("", "")
-    record_failure(draft, reason, message)
+    record_failure(draft, cause, message)
     draft.set(failure=Failure(step=step, stage=stage, reason=str(reason), message=message[:1024]))
     at = position(draft.status) if where else -1
-    pauses = policy is OnFailure.PAUSE
+    pauses, of_step = policy is OnFailure.PAUSE, cause in (Cause.STEP, Cause.GATE)
     if at >= 0 and (of_step or not pauses) and draft.status.steps[at].state in (StepState.DOING, StepState.WAITING):
         draft.step_event(at, StepEvent.FAIL, message)
     named = f"step {step}: " if step else ""
     if pauses:
-        pause(draft, reason, f"{named}{message}; paused: {_ways_out(draft.status, at)}", warning=True)
+        event = PlanEvent.FAIL_GATE if cause is Cause.GATE else PlanEvent.FAIL
+        pause(draft, event, reason, f"{named}{message}; paused: {_ways_out(draft.status, at)}", warning=True)
         return
     draft.plan_event(PlanEvent.ROLL_BACK, reason, message)
     draft.set_run(paused_at=None)
     at_step = f" at step {step}" if step else ""
-    what = f"{message}{at_step}" if reason in _FROM_USERS else f"{named}{message}"
+    what = f"{message}{at_step}" if cause is Cause.USER else f"{named}{message}"
     draft.notice(str(reason), f"{what}; rolling back", warning=True)
 
 

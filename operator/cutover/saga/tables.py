@@ -6,62 +6,97 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from cutover.status.status import Phase, StepState
+from cutover.status.phases import STOPPED, states_in
+from cutover.status.state import State
+from cutover.status.status import ACTIVE, ENDED, Phase, StepState
 
 
 class PlanEvent(StrEnum):
-    """What can happen to a plan as a whole. The texts complete "a plan that is Paused cannot ..."."""
+    """What can happen to a plan as a whole. The texts complete "a plan in state Releasing cannot ..."."""
 
     SEEN = "be seen"  # for the first time, or with a new spec after the end of a run
-    BEGIN = "begin"  # all prerequisites are met
+    EXAMINE = "be examined"  # what it needs is missing, or may be missing again after it waited for something else
+    GET_NO_ANSWER = "wait for an answer"  # something that it needs cannot be read
     BUSY = "wait for a busy target"  # another plan has claimed one
+    WAIT_FOR_WINDOW = "wait for a window"
+    FIND_APPLIED = "find itself applied"  # its targets carry the label of this spec
     REFUSE = "be refused"
-    WAIT = "wait"  # a step waits for an approval or for a window
+    BEGIN = "begin"  # all prerequisites are met
+    CLAIMED = "have claimed its targets"
+    WAIT = "wait"  # a step waits for an approval
     CONTINUE = "continue"  # the step no longer waits
-    PAUSE = "pause"
+    PAUSE = "be paused"  # on request
+    SUSPEND = "be suspended"
+    OUTDATE = "wait for the CRD"  # it lacks what this version needs
+    LOSE_SPEC = "lose its spec"
+    FAIL_GATE = "pause at a gate"
+    FAIL = "pause at a failure"
+    INTERRUPT = "be interrupted"  # by another writer, or by an attempt that cannot be undone
     RESUME = "resume"
+    RESUME_CLAIMING = "resume claiming"  # no step has begun
     ROLL_BACK = "start rolling back"
     GET_STUCK = "get stuck"  # an undo cannot continue
     GET_UNSTUCK = "continue rolling back"
     STOP_ROLLBACK = "stop rolling back"  # at a step that is irreversible
+    RELEASE = "release its targets"  # all is done, or undone
     FINISH = "finish"
     ABANDON = "be abandoned"
-    FIND_APPLIED = "find itself applied"  # its targets carry the label of this spec
     ROLL_BACK_SUCCESS = "be rolled back after its success"
     KEEP_SUCCESS = "keep its success"  # the requested rollback is not possible
 
 
-PLAN: Final[Mapping[tuple[Phase | None, PlanEvent], Phase]] = {
-    (None, PlanEvent.SEEN): Phase.PENDING,
-    (Phase.SUCCEEDED, PlanEvent.SEEN): Phase.PENDING,
-    (Phase.ROLLED_BACK, PlanEvent.SEEN): Phase.PENDING,
-    (Phase.REFUSED, PlanEvent.SEEN): Phase.PENDING,
-    (Phase.ABANDONED, PlanEvent.SEEN): Phase.PENDING,
-    (Phase.PENDING, PlanEvent.SEEN): Phase.PENDING,
-    (Phase.PENDING, PlanEvent.BEGIN): Phase.RUNNING,
-    (Phase.PENDING, PlanEvent.REFUSE): Phase.REFUSED,
-    (Phase.RUNNING, PlanEvent.BUSY): Phase.PENDING,
-    (Phase.RUNNING, PlanEvent.WAIT): Phase.WAITING,
-    (Phase.WAITING, PlanEvent.CONTINUE): Phase.RUNNING,
-    (Phase.RUNNING, PlanEvent.PAUSE): Phase.PAUSED,
-    (Phase.WAITING, PlanEvent.PAUSE): Phase.PAUSED,
-    (Phase.PAUSED, PlanEvent.RESUME): Phase.RUNNING,
-    (Phase.RUNNING, PlanEvent.ROLL_BACK): Phase.ROLLING_BACK,
-    (Phase.WAITING, PlanEvent.ROLL_BACK): Phase.ROLLING_BACK,
-    (Phase.PAUSED, PlanEvent.ROLL_BACK): Phase.ROLLING_BACK,
-    (Phase.ROLLING_BACK, PlanEvent.GET_STUCK): Phase.STUCK,
-    (Phase.STUCK, PlanEvent.GET_UNSTUCK): Phase.ROLLING_BACK,
-    (Phase.RUNNING, PlanEvent.FINISH): Phase.SUCCEEDED,
-    (Phase.ROLLING_BACK, PlanEvent.FINISH): Phase.ROLLED_BACK,
-    (Phase.ROLLING_BACK, PlanEvent.STOP_ROLLBACK): Phase.PAUSED,
-    (Phase.RUNNING, PlanEvent.ABANDON): Phase.ABANDONED,
-    (Phase.WAITING, PlanEvent.ABANDON): Phase.ABANDONED,
-    (Phase.ROLLING_BACK, PlanEvent.ABANDON): Phase.ABANDONED,
-    (Phase.PAUSED, PlanEvent.ABANDON): Phase.ABANDONED,
-    (Phase.STUCK, PlanEvent.ABANDON): Phase.ABANDONED,
-    (Phase.PENDING, PlanEvent.FIND_APPLIED): Phase.SUCCEEDED,
-    (Phase.SUCCEEDED, PlanEvent.ROLL_BACK_SUCCESS): Phase.ROLLING_BACK,
-    (Phase.ROLLING_BACK, PlanEvent.KEEP_SUCCESS): Phase.SUCCEEDED,
+_NOT_BEGUN: Final = states_in(Phase.PENDING)
+_EXAMINING: Final = frozenset({State.PREFLIGHT, State.UNANSWERED, State.TARGET_BUSY})
+_MAY_STOP: Final = _NOT_BEGUN - {State.PAUSED_BEFORE_START}
+"""Once a user has paused a plan, nothing else stops it too."""
+_AT_A_STEP: Final = frozenset({State.PROGRESSING, State.WAITING, State.OUTSIDE_WINDOW})
+_FORWARD: Final = _AT_A_STEP | {State.CLAIMING}
+_PAUSED: Final = states_in(Phase.PAUSED)
+_STOPPED: Final = STOPPED & _PAUSED
+_ON_PURPOSE: Final = _STOPPED | {State.PAUSED_BY_PERSON}
+
+_PLAN: Final[tuple[tuple[PlanEvent, frozenset[State], State], ...]] = (
+    (PlanEvent.SEEN, _NOT_BEGUN | states_in(*ENDED), State.PREFLIGHT),
+    (PlanEvent.EXAMINE, _NOT_BEGUN, State.PREFLIGHT),
+    (PlanEvent.GET_NO_ANSWER, _EXAMINING, State.UNANSWERED),
+    (PlanEvent.BUSY, _EXAMINING | {State.CLAIMING}, State.TARGET_BUSY),
+    (PlanEvent.WAIT_FOR_WINDOW, _EXAMINING | {State.BEFORE_WINDOW}, State.BEFORE_WINDOW),
+    (PlanEvent.WAIT_FOR_WINDOW, frozenset({State.PROGRESSING}), State.OUTSIDE_WINDOW),
+    (PlanEvent.FIND_APPLIED, _EXAMINING, State.SUCCEEDED),
+    (PlanEvent.REFUSE, _NOT_BEGUN, State.REFUSED),
+    (PlanEvent.BEGIN, _EXAMINING, State.CLAIMING),
+    (PlanEvent.CLAIMED, frozenset({State.CLAIMING}), State.PROGRESSING),
+    (PlanEvent.CLAIMED, frozenset({State.RECLAIMING}), State.ROLLING_BACK),
+    (PlanEvent.WAIT, frozenset({State.PROGRESSING}), State.WAITING),
+    (PlanEvent.CONTINUE, frozenset({State.WAITING, State.OUTSIDE_WINDOW}), State.PROGRESSING),
+    (PlanEvent.PAUSE, _MAY_STOP, State.PAUSED_BEFORE_START),
+    (PlanEvent.PAUSE, _FORWARD | _STOPPED, State.PAUSED_BY_PERSON),
+    (PlanEvent.SUSPEND, _MAY_STOP, State.SUSPENDED_BEFORE_START),
+    (PlanEvent.SUSPEND, _FORWARD | _STOPPED, State.SUSPENDED),
+    (PlanEvent.OUTDATE, _MAY_STOP, State.OUTDATED_CRD_BEFORE_START),
+    (PlanEvent.OUTDATE, _FORWARD | _STOPPED, State.OUTDATED_CRD),
+    (PlanEvent.LOSE_SPEC, _AT_A_STEP, State.PAUSED_WITHOUT_SPEC),
+    (PlanEvent.LOSE_SPEC, frozenset({State.ROLLING_BACK}), State.STUCK_WITHOUT_SPEC),
+    (PlanEvent.FAIL_GATE, _AT_A_STEP, State.GATE_FAILED),
+    (PlanEvent.FAIL, _FORWARD, State.FAILED),
+    (PlanEvent.INTERRUPT, _FORWARD | _ON_PURPOSE, State.INTERRUPTED),
+    (PlanEvent.RESUME, _PAUSED, State.PROGRESSING),
+    (PlanEvent.RESUME_CLAIMING, _ON_PURPOSE | {State.FAILED, State.INTERRUPTED}, State.CLAIMING),
+    (PlanEvent.ROLL_BACK, _FORWARD | _PAUSED, State.ROLLING_BACK),
+    (PlanEvent.GET_STUCK, states_in(Phase.STUCK) | {State.ROLLING_BACK}, State.STUCK),
+    (PlanEvent.GET_UNSTUCK, states_in(Phase.STUCK), State.ROLLING_BACK),
+    (PlanEvent.STOP_ROLLBACK, frozenset({State.ROLLING_BACK}), State.PAST_POINT_OF_NO_RETURN),
+    (PlanEvent.RELEASE, frozenset({State.PROGRESSING}), State.RELEASING),
+    (PlanEvent.RELEASE, frozenset({State.ROLLING_BACK}), State.RELEASING_ROLLED_BACK),
+    (PlanEvent.FINISH, frozenset({State.RELEASING}), State.SUCCEEDED),
+    (PlanEvent.FINISH, frozenset({State.RELEASING_ROLLED_BACK}), State.ROLLED_BACK),
+    (PlanEvent.ABANDON, states_in(*ACTIVE), State.ABANDONED),
+    (PlanEvent.ROLL_BACK_SUCCESS, frozenset({State.SUCCEEDED}), State.RECLAIMING),
+    (PlanEvent.KEEP_SUCCESS, frozenset({State.RECLAIMING}), State.SUCCEEDED),
+)
+PLAN: Final[Mapping[tuple[State | None, PlanEvent], State]] = {
+    (None, PlanEvent.SEEN): State.PREFLIGHT,
+    **{(state, event): to for event, states, to in _PLAN for state in states},
 }
 
 

@@ -7,12 +7,12 @@ once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import Final
 
 from cutover.saga.draft import Draft, position
 from cutover.saga.requests import gates_skipped
 from cutover.saga.turn import Done
-from cutover.status.reasons import Reason
 from cutover.status.report import Comparison
 from cutover.status.status import GateStatus, Verdict
 
@@ -36,11 +36,21 @@ def record_judged_stage(draft: Draft, done: Done) -> None:
     _record_comparisons(draft, (*gates, *guards))
 
 
-def record_failure(draft: Draft, reason: Reason | str, message: str) -> None:
+class Cause(Enum):
+    """What made a run roll back or pause."""
+
+    STEP = auto()
+    GATE = auto()
+    GUARD = auto()
+    TIME = auto()  # of the plan as a whole
+    USER = auto()  # who aborted or deleted it
+
+
+def record_failure(draft: Draft, cause: Cause, message: str) -> None:
     """The run is rolled back or paused."""
-    if reason == Reason.GATE_FAILED:
+    if cause is Cause.GATE:
         draft.update_tally(gates_failed=draft.tally.gates_failed + 1)
-    elif reason == Reason.GUARD_FAILED:
+    elif cause is Cause.GUARD:
         draft.update_tally(failed_guard=message)
     else:
         return

@@ -12,8 +12,9 @@ from typing import Final
 from cutover.saga.draft import Draft
 from cutover.saga.end import abandon, ended
 from cutover.saga.requests import answer_requests, unanswered
-from cutover.saga.tables import PlanEvent
+from cutover.saga.tables import PLAN, PlanEvent
 from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Inputs, Rules, Turn
+from cutover.status.phases import WITHOUT_SPEC
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import ENDED, Phase, Status
@@ -34,7 +35,7 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
     waiting = [request.verb for request in unanswered(status, inputs.requests) if request not in only_abandon]
     draft = Draft(no_rules, status, replace(inputs, requests=only_abandon), now)
     if status.phase in ENDED:
-        return ended(draft, None)
+        return ended(draft)
     if answer_requests(draft) is RequestVerb.ABANDON:
         return abandon(draft, Reason.ABANDONED, "abandoned on request")
     later = f"; {', '.join(waiting)} will be answered as soon as the plan can continue with its spec" if waiting else ""
@@ -49,14 +50,13 @@ def unreadable(status: Status, message: str, inputs: Inputs, now: datetime) -> T
 
 def _pause(draft: Draft, why: str) -> None:
     status = draft.status
-    event = {Phase.RUNNING: PlanEvent.PAUSE, Phase.WAITING: PlanEvent.PAUSE, Phase.ROLLING_BACK: PlanEvent.GET_STUCK}
-    if status.reason in (Reason.CLAIMING, Reason.RECLAIMING, Reason.RELEASING, Reason.UNREADABLE):
-        # Paused for this already, or between the steps: there the reason says with what the plan continues, so it must stay.
-        draft.set(message=why)
-    elif status.phase in event:
-        draft.plan_event(event[status.phase], Reason.UNREADABLE, why)
+    if (status.state, PlanEvent.LOSE_SPEC) in PLAN:
+        draft.plan_event(PlanEvent.LOSE_SPEC, Reason.UNREADABLE, why)
         draft.set_run(paused_at=draft.now)
-    elif status.phase in (Phase.PAUSED, Phase.STUCK):  # for another reason, which stays with its message
+    elif status.state in WITHOUT_SPEC or status.phase not in (Phase.PAUSED, Phase.STUCK):
+        # Stopped for this already, or between the steps, where the plan continues with what it does there.
+        draft.set(message=why)
+    else:  # stopped by something else, which stays with its message
         draft.set(message=f"{without_spec_problem(status.message)}{_AND_THE_SPEC}{why}")
 
 

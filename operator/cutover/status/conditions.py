@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from cutover.status.limits import bounded, clip, longest_message
-from cutover.status.reasons import Reason
+from cutover.status.phases import ON_PURPOSE
 from cutover.status.status import (
     ENDED,
     OUTDATED_CRD,
@@ -25,7 +25,6 @@ from cutover.status.status import (
     cause_of,
 )
 
-_ON_PURPOSE: Final = frozenset({Reason.PAUSED_BY_PERSON, Reason.SUSPENDED})
 _FAILED: Final = frozenset({Phase.ROLLED_BACK, Phase.REFUSED, Phase.ABANDONED, Phase.STUCK})
 
 
@@ -64,7 +63,7 @@ def _waits_for(current: Current) -> str:
 
 def _conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
     reason = status.reason or "Unknown"
-    phase, on_purpose = status.phase, status.reason in _ON_PURPOSE
+    phase, on_purpose = status.phase, status.state in ON_PURPOSE
     succeeded = {True: "True", False: "False"}[phase is Phase.SUCCEEDED] if phase in ENDED else "Unknown"
     stalled = phase in _FAILED or (phase is Phase.PAUSED and not on_purpose)
     reconciling = phase not in ENDED and not stalled and not on_purpose

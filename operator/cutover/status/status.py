@@ -19,6 +19,7 @@ from cutover.status.release import Unreleased
 from cutover.status.report import Criterion, RunTally
 from cutover.status.requests import RequestRecord
 from cutover.status.spelling import AS_KUBERNETES_SPELLS
+from cutover.status.state import State
 
 
 class Phase(StrEnum):
@@ -297,6 +298,7 @@ class Status:
             Running: doing its steps. Waiting: waiting for an approval or a window. RollingBack: undoing steps, last first.
             Paused: stopped until a user acts. Stuck: an undo cannot continue. Succeeded: all steps are done. RolledBack:
             everything was undone. Refused: nothing was changed. Abandoned: ended on request, as it was.
+        state: What the plan is doing, more exactly than its phase, which follows from it.
         reason: Why it is in this phase, in CamelCase.
         message: What the plan does or waits for, or how it ended, in a sentence.
         progress: The current step out of all, such as 3/7.
@@ -315,6 +317,7 @@ class Status:
     __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
     observed_generation: int = -1
     phase: Phase | None = None
+    state: State | None = None
     reason: str = ""
     message: str = ""
     progress: str = ""

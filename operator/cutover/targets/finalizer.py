@@ -11,7 +11,7 @@ from datetime import datetime
 from cutover.errors import Conflict, NotFound, OutsideError, Rejected
 from cutover.field_path import Json, Operation, same_version
 from cutover.ports import FINALIZER, NAMESPACES, Cluster, Ref
-from cutover.status.reasons import Reason
+from cutover.status.state import State
 from cutover.status.status import ACTIVE, Status
 
 
@@ -42,7 +42,7 @@ def needs_finalizer(status: Status, body: Json) -> bool:
 
     While a success is claimed again for its rollback, the finalizer is left to that command, which adds it first of all.
     """
-    active = status.phase in ACTIVE and status.reason != Reason.RECLAIMING
+    active = status.phase in ACTIVE and status.state is not State.RECLAIMING
     return active and not has_finalizer(body) and "deletionTimestamp" not in body["metadata"]
 
 
