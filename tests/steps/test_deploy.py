@@ -299,7 +299,7 @@ async def test_an_undo_of_what_never_began_only_fences(cluster: MemoryCluster) -
 async def test_an_undo_between_snapshot_and_write(cluster: MemoryCluster) -> None:
     before = copy.deepcopy(cluster.objects[STORE]["spec"])
     ours = step(STORE_2)
-    await ours._snapshot(work(cluster), None)
+    await ours._snapshot(work(cluster))
     assert isinstance(await undo(cluster, STORE_2), Done)
     assert cluster.objects[STORE]["spec"] == before
 

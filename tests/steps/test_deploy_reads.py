@@ -107,7 +107,7 @@ async def test_a_secret_that_is_not_there_is_reported_by_the_kubelets_reason(clu
     soon = await do(cluster, V2_2)
     assert isinstance(soon, Again)
     assert "does not start" not in soon.message
-    late = await step(V2_2).do(work(cluster, elapsed=20.0), 0, None)
+    late = await step(V2_2).do(work(cluster, elapsed=20.0), 0)
     assert isinstance(late, Again)
     assert late.message.endswith(
         "; container app of pod shop-v2-77-x does not start: CreateContainerConfigError, there is no Secret token"
@@ -119,7 +119,7 @@ async def test_a_stalled_rollout_says_what_its_pods_wait_for(cluster: MemoryClus
     cluster.put(PODS, _waiting("shop-v2-77-x", "shop-v2-77", 'secret "token" not found'))
     gave_up = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
     status(cluster, V2, replicas=2, updatedReplicas=2, conditions=[gave_up])
-    outcome = await step(V2_2).do(work(cluster, elapsed=600.0), 0, None)
+    outcome = await step(V2_2).do(work(cluster, elapsed=600.0), 0)
     assert isinstance(outcome, Failed)
     assert outcome.message.endswith("CreateContainerConfigError, there is no Secret token")
 
@@ -137,7 +137,7 @@ async def test_why_pods_do_not_start_is_asked_every_fifteen_seconds_at_most(clus
     cluster.list = count  # type: ignore[method-assign]
     at = work(cluster, elapsed=20.0)
     for passed in (0, 1, 14.9, 15, 16):
-        outcome = await step(V2_2).do(replace(at, now=at.now + timedelta(seconds=passed)), 0, None)
+        outcome = await step(V2_2).do(replace(at, now=at.now + timedelta(seconds=passed)), 0)
         assert isinstance(outcome, Again)
         assert "there is no Secret token" in outcome.message
     assert asked == ["pods", "pods"]

@@ -64,10 +64,10 @@ class Bench:
 
     async def do(self, **work: Any) -> Outcome:
         """One call."""
-        return self._saved(await self.kind.do(self.work(**work), 0, None))
+        return self._saved(await self.kind.do(self.work(**work), 0))
 
     async def undo(self, **work: Any) -> Outcome:
-        return self._saved(await self.kind.undo(self.work(**work), None))
+        return self._saved(await self.kind.undo(self.work(**work)))
 
     def _saved(self, outcome: Outcome) -> Outcome:
         if isinstance(outcome, Again) and outcome.made:
@@ -404,7 +404,7 @@ async def test_a_late_start_changes_nothing() -> None:
 
     bench.cluster.patch = late  # type: ignore[method-assign]
     with pytest.raises(Superseded):
-        await bench.kind.do(work, 0, None)
+        await bench.kind.do(work, 0)
     assert (bench.job()["spec"]["suspend"], label(bench.job(), STARTED_LABEL)) == (True, "never")
     assert len(bench.jobs()) == 1
 

@@ -53,12 +53,12 @@ def desk() -> Desk:
 async def test_it_waits_until_the_message_is_there_and_posts_it_once(desk: Desk) -> None:
     desk.messenger.slow = True
     for _ in range(3):
-        outcome = await TELL.do(desk.work(), 0, None)
+        outcome = await TELL.do(desk.work(), 0)
         assert isinstance(outcome, Again)
         assert outcome.message == "the message is on its way to chat"
     desk.messenger.deliveries[0].over = True
-    assert await TELL.do(desk.work(), 0, None) == Done()
-    assert await TELL.do(desk.work(applied=True), 0, None) == Done()
+    assert await TELL.do(desk.work(), 0) == Done()
+    assert await TELL.do(desk.work(applied=True), 0) == Done()
     title = "MigrationPlan shop/shop-v2: step tell"
     assert desk.messenger.posted == [("chat", Message(title, "v2 is there"))]
 
@@ -66,7 +66,7 @@ async def test_it_waits_until_the_message_is_there_and_posts_it_once(desk: Desk)
 async def test_one_that_no_receiver_accepted_is_reported_and_the_plan_continues(desk: Desk) -> None:
     desk.messenger.failure = "no answer within 10s"
     for applied in (False, True):
-        outcome = await TELL.do(desk.work(applied=applied), 0, None)
+        outcome = await TELL.do(desk.work(applied=applied), 0)
         assert outcome == Done(message="not delivered to chat: no answer within 10s")
     assert len(desk.messenger.posted) == 1
 
@@ -74,22 +74,22 @@ async def test_one_that_no_receiver_accepted_is_reported_and_the_plan_continues(
 async def test_an_undo_waits_for_nobody(desk: Desk) -> None:
     desk.messenger.slow = True
     for _ in range(2):
-        assert await TELL.undo(desk.work(), None) == Done()
+        assert await TELL.undo(desk.work()) == Done()
     assert [(message.text, message.tone) for _, message in desk.messenger.posted] == [
         ("undone: v2 is there", Tone.WARNING)
     ]
-    assert await Notify(provider="chat", message="a", undo_="b").undo(desk.work(attempt=2), None) == Done()
+    assert await Notify(provider="chat", message="a", undo_="b").undo(desk.work(attempt=2)) == Done()
     assert desk.messenger.posted[-1][1].text == "b"
 
 
 async def test_another_process_does_not_tell_again_what_has_been_in_effect(desk: Desk) -> None:
-    assert await TELL.do(desk.work(applied=True), 0, None) == Done()
+    assert await TELL.do(desk.work(applied=True), 0) == Done()
     assert desk.messenger.posted == []
 
 
 async def test_another_attempt_tells_again(desk: Desk) -> None:
-    await TELL.do(desk.work(), 0, None)
-    await TELL.do(desk.work(attempt=2), 0, None)
+    await TELL.do(desk.work(), 0)
+    await TELL.do(desk.work(attempt=2), 0)
     assert len(desk.messenger.posted) == 2
 
 

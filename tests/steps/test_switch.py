@@ -82,11 +82,11 @@ def change(cluster: MemoryCluster, **fields: Any) -> None:
 
 
 async def do(cluster: MemoryCluster, step: Switch = TURN, **how: Any) -> Outcome:
-    return await step.do(work(cluster, **how), 0, None)
+    return await step.do(work(cluster, **how), 0)
 
 
 async def undo(cluster: MemoryCluster, elapsed: float = 0.0, step: Switch = TURN) -> Outcome:
-    return await step.undo(work(cluster, elapsed, fence=2), None)
+    return await step.undo(work(cluster, elapsed, fence=2))
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ async def test_what_counts_is_what_the_old_side_had_at_the_start_of_the_run(clus
     assert await TURN.examine(here) == []
     scale(cluster, V1, 1)
     scale(cluster, V2, 2)
-    outcome = await TURN.do(here, 0, None)
+    outcome = await TURN.do(here, 0)
     assert isinstance(outcome, Again)
     assert "2 pods with app=shop-v2 are ready, and 3 are needed" in outcome.message
 
@@ -206,7 +206,7 @@ async def test_set_back_by_hand_is_a_request_to_stop(cluster: MemoryCluster) -> 
     assert outcome.reason == "SwitchedBack"
     assert "another writer has set the selector of Service front back to app=shop-v1" in outcome.message
     assert selector(cluster) == {"app": "shop-v1"}
-    assert await TURN.do(replace(work(cluster, applied=True), reapply=True), 0, None) == Done()
+    assert await TURN.do(replace(work(cluster, applied=True), reapply=True), 0) == Done()
     assert selector(cluster) == {"app": "shop-v2"}, "a person has resumed it"
 
 

@@ -15,6 +15,7 @@ from cutover.plan.parsing import parse
 from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
+from cutover.steps.traffic import Traffic
 from cutover.testing import MemoryCluster
 from support.fakes.shop import (
     ROUTES,
@@ -347,6 +348,7 @@ async def test_argo_cd_is_told_all_that_differs_during_the_run(
     more = "dwell: 1m\n      mirror: {percent: 5, dwell: 1m}\n      match: [{headers: {canary: {exact: 'true'}, beta: {exact: 'on'}}}]"
     run = Simulation(spec(more, where=where), put=put)
     step = parse(run.cluster.objects[run.plan]["spec"]).steps[1].kind
+    assert isinstance(step, Traffic)
     paths = step.fields(step.touches()[0], run.cluster.objects[ref])
     rest = jq.compile(" | ".join(f"del({path})" for path in paths) + " | .spec")
     git, seen = rest.input_value(run.cluster.objects[ref]).first(), 0

@@ -10,6 +10,7 @@ import yaml
 from cutover.plan import permissions
 from cutover.plan.spec import Plan
 from cutover.schema.model import show_duration
+from cutover.steps.parts import MakesObjects
 
 
 def explain(plan: Plan) -> Iterator[str]:
@@ -24,7 +25,7 @@ def explain(plan: Plan) -> Iterator[str]:
         yield f"{number}. {step.name} ({kind.key}){f': {step.description}' if step.description else ''}"
         for target in kind.touches():
             yield f"     writes {target.resource.kind} {target.name}"
-        for resource in kind.makes():
+        for resource in kind.makes() if isinstance(kind, MakesObjects) else ():
             yield f"     creates {resource.kind}s"
         yield from (f"     stage: {stage.intent}" for stage in rule.stages)
         for gate in step.gates:
@@ -47,7 +48,7 @@ def _rollback_order(plan: Plan) -> str:
         if step.irreversible:
             stops.append(f"once {step.name} is done (irreversible) the rollback stops there")
             parts.append([])
-        if step.kind.undoes:
+        if step.undoes():
             parts[-1].append(f"undo {step.name}")
     first, *rest = (", ".join(part) for part in parts)
     text = [first] if first else []

@@ -73,8 +73,8 @@ class CommandContext:
         owner = Owner(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account)
         return Targets(self.cluster, owner, step, self.run_cache.snapshots)
 
-    def step_context(self, at: int) -> StepContext:
-        """What the kind of a step needs for a command."""
+    def step_context(self, at: int, prefetched: Any = None) -> StepContext:
+        """What the kind of a step needs for a command; `prefetched` is what it has read for it."""
         name = self.plan.steps[at].name
         current = self.status.current
         elapsed = (self.now - (current.progressed_at or current.started_at)).total_seconds() if current else 0.0
@@ -93,11 +93,12 @@ class CommandContext:
             earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
             attempt=self.status.steps[at].attempt or 1,
             made=self.status.steps[at].made,
+            prefetched=prefetched,
         )
 
     def gate_context(self, step: Any, clock: Clock, moment: str) -> GateContext:
         """What the gates of a step, or the guards, need for a measurement."""
-        target = step.kind.rolls_out()
+        target = step.workload()
         return GateContext(
             cluster=self.cluster,
             metrics=self.metrics,

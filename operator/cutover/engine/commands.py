@@ -17,6 +17,8 @@ from cutover.errors import Broken, OutsideError, PlanError
 from cutover.plan.permissions import role_command
 from cutover.preflight import accounts
 from cutover.saga.turn import Command, Done, Failed, Outcome, Pause, Verb, Wait
+from cutover.steps.kind import Kind
+from cutover.steps.parts import LooksAhead
 from cutover.targets import snapshots
 from cutover.targets.fields import Foreign
 from cutover.targets.finalizer import set_finalizer
@@ -64,17 +66,16 @@ async def _act(context: CommandContext, command: Command, prefetched: Any) -> Ou
     return await _do(context, kind, command, prefetched)
 
 
-async def _do(context: CommandContext, kind: Any, command: Command, prefetched: Any) -> Outcome:
+async def _do(context: CommandContext, kind: Kind, command: Command, prefetched: Any) -> Outcome:
     # The account comes first: without it the kind could not write, and would take the refusal for one of the server.
     if missing := await _account_problems(context, command):
         return Failed("AccountUnusable", "; ".join(missing))
     if lost := await _missing_snapshot(context, command.step):
         return Pause("SnapshotLost", f"{lost}; restore it and resume, or set the fields by hand and abandon the plan")
-    outcome: Outcome = await kind.do(context.step_context(command.step), command.stage, prefetched)
-    return outcome
+    return await kind.do(context.step_context(command.step, prefetched), command.stage)
 
 
-async def _undo(context: CommandContext, kind: Any, command: Command, prefetched: Any) -> Outcome:
+async def _undo(context: CommandContext, kind: Kind, command: Command, prefetched: Any) -> Outcome:
     at = command.step
     if missing := await _account_problems(context, command):
         for ref in context.targets_of(at):
@@ -82,8 +83,7 @@ async def _undo(context: CommandContext, kind: Any, command: Command, prefetched
         return Wait("AccountUnusable", "; ".join(missing))
     if lost := await _missing_snapshot(context, at):
         return Wait("SnapshotLost", f"{lost}; set the fields by hand, then abandon the plan")
-    outcome: Outcome = await kind.undo(context.step_context(at), prefetched)
-    return outcome
+    return await kind.undo(context.step_context(at, prefetched))
 
 
 async def _missing_snapshot(context: CommandContext, at: int) -> str:
@@ -104,6 +104,8 @@ async def prefetch(context: CommandContext, command: Command) -> Any:
     try:
         await _account_problems(context, command)
         kind = context.plan.steps[command.step].kind
+        if not isinstance(kind, LooksAhead):
+            return None
         if command.verb is Verb.DO:
             return await kind.prefetch(context.step_context(command.step), command.stage)
         return await kind.prefetch_undo(context.step_context(command.step))

@@ -18,7 +18,7 @@ from cutover.status.reasons import Reason
 from cutover.status.report import Comparison, Criterion, Result, RunTally, SuccessCriterion
 from cutover.status.requests import Answer, RequestVerb
 from cutover.status.status import ENDED, RISKS, PastRun, Phase, Run, Status, StepState
-from cutover.steps.kind import Purpose
+from cutover.steps.parts import Purpose
 
 _Judgement = tuple[Result, str]
 
@@ -54,7 +54,7 @@ def _why_incomplete(status: Status) -> str:
 
 def _data(plan: Plan, status: Status, run: Run) -> _Judgement:
     del status, run
-    if steps := [step.name for step in plan.steps if Purpose.CHANGES_DATA in step.kind.purposes()]:
+    if steps := [step.name for step in plan.steps if step.serves(Purpose.CHANGES_DATA)]:
         changes = f"{steps_named(steps)} may change data"
     else:
         changes = f"no step changes data ({', '.join(dict.fromkeys(step.kind.key for step in plan.steps))})"
@@ -88,7 +88,7 @@ def _window(plan: Plan, status: Status, run: Run) -> _Judgement:
 def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
     del run
     gates = sum(len(step.gates) for step in plan.steps)
-    tests = [step.name for step in plan.steps if not step.gates and Purpose.VERIFIES in step.kind.purposes()]
+    tests = [step.name for step in plan.steps if not step.gates and step.serves(Purpose.VERIFIES)]
     if not gates and not tests:
         return Result.NOT_MEASURED, "no step has a gate; add gates"
     seen = status.tally or RunTally()

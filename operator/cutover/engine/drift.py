@@ -15,7 +15,8 @@ from cutover.preflight import accounts
 from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import Done, Failed, Outcome, Pause
 from cutover.status.status import StepState
-from cutover.steps.kind import Kind, StepContext
+from cutover.steps.kind import StepContext
+from cutover.steps.parts import Enforced, WritesFields
 from cutover.targets.fields import Foreign
 
 
@@ -64,20 +65,24 @@ async def enforce(context: CommandContext) -> Outcome:
     """
     for at, step in enumerate(context.status.steps):
         kind, mine = context.plan.steps[at].kind, context.step_context(at)
-        if step.state is not StepState.DONE or not kind.enforced or await _overwritten_by_later_step(context, at):
+        if (
+            step.state is not StepState.DONE
+            or not isinstance(kind, Enforced)
+            or await _overwritten_by_later_step(context, at)
+        ):
             continue
         if await _all_stand(mine, kind):  # then nothing is written, not even a higher fence
             if refused := await kind.refused(mine):
                 return refused
             continue
         mine = replace(mine, applied=True, reapply=step.reapply)
-        outcome: Outcome = await kind.do(mine, len(kind.stages()) - 1, None)
+        outcome: Outcome = await kind.do(mine, len(kind.stages()) - 1)
         if not isinstance(outcome, Done):
             return outcome
     return Done()
 
 
-async def _all_stand(step_context: StepContext, kind: Kind) -> bool:
+async def _all_stand(step_context: StepContext, kind: WritesFields) -> bool:
     for target in kind.touches():
         ref = target.ref(step_context.namespace)
         snapshot = await step_context.targets.saved(ref)
@@ -108,7 +113,8 @@ def _touches(context: CommandContext, at: int, ref: Ref) -> bool:
 
 async def _fields_of_step(context: CommandContext, at: int, ref: Ref) -> list[Change]:
     """The fields a step has written on an object; empty when it has written none, or its snapshot is gone."""
-    if not _touches(context, at, ref):
+    kind = context.plan.steps[at].kind
+    if not isinstance(kind, WritesFields) or not _touches(context, at, ref):
         return []
     snapshot = await context.step_context(at).targets.saved(ref)
-    return list(context.plan.steps[at].kind.restores(snapshot)) if snapshot is not None else []
+    return kind.restores(snapshot) if snapshot is not None else []

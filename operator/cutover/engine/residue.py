@@ -6,7 +6,6 @@ Called by `claiming.py` while the snapshots still exist: without them such a fie
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 from cutover.engine.command_context import CommandContext
 from cutover.errors import Denied, NotFound
@@ -14,6 +13,7 @@ from cutover.field_path import find, readable
 from cutover.ports import Ref
 from cutover.saga.tables import TOUCHED
 from cutover.status.status import StepState
+from cutover.steps.parts import WritesFields
 from cutover.targets.foreign import restore_command
 from cutover.targets.targets import Targets
 
@@ -25,16 +25,17 @@ async def residue_of(context: CommandContext) -> str:
     """
     sentences = []
     for line, step in zip(context.status.steps, context.plan.steps, strict=False):
-        if line.state not in TOUCHED or line.state is StepState.DONE:
+        kind = step.kind
+        if line.state not in TOUCHED or line.state is StepState.DONE or not isinstance(kind, WritesFields):
             continue
         targets = context.targets(step.name)
-        for ref in (target.ref(targets.owner.namespace) for target in step.kind.touches()):
+        for ref in (target.ref(targets.owner.namespace) for target in kind.touches()):
             with suppress(NotFound, Denied):
-                sentences += await _of_object(step.kind, targets, ref)
+                sentences += await _of_object(kind, targets, ref)
     return "; ".join(sentences)
 
 
-async def _of_object(kind: Any, targets: Targets, ref: Ref) -> list[str]:
+async def _of_object(kind: WritesFields, targets: Targets, ref: Ref) -> list[str]:
     snapshot = await targets.saved(ref)
     body = await targets.cluster.get(ref)
     if snapshot is None or body["metadata"]["uid"] != snapshot.uid:

@@ -6,6 +6,7 @@ from cutover.engine.command_context import CommandContext
 from cutover.errors import OutsideError, PlanError
 from cutover.ports import Ref
 from cutover.saga.tables import TOUCHED
+from cutover.steps.parts import Passable, UndoneEarly
 from cutover.targets.fields import Foreign
 
 
@@ -16,17 +17,20 @@ async def ready_to_undo(context: CommandContext) -> frozenset[int]:
     for place, at in enumerate(remaining[:-1]):
         later = remaining[place + 1 :]
         kind = context.plan.steps[at].kind
-        if not kind.undoes_early or not all(context.plan.steps[after].kind.passable for after in later):
+        if not isinstance(kind, UndoneEarly) or not all(_passable(context, after) for after in later):
             continue
-        rests_on = await _rests_on(context, at)
+        rests_on = await _rests_on(context, kind, at)
         if rests_on is not None and not any(rests_on & set(context.targets_of(after)) for after in later):
             ready.add(at)
     return frozenset(ready)
 
 
-async def _rests_on(context: CommandContext, at: int) -> frozenset[Ref] | None:
+def _passable(context: CommandContext, at: int) -> bool:
+    return isinstance(context.plan.steps[at].kind, Passable)
+
+
+async def _rests_on(context: CommandContext, kind: UndoneEarly, at: int) -> frozenset[Ref] | None:
     try:
-        rests_on: frozenset[Ref] | None = await context.plan.steps[at].kind.early_undo(context.step_context(at))
+        return await kind.early_undo(context.step_context(at))
     except (OutsideError, PlanError, Foreign):
         return None
-    return rests_on

@@ -10,6 +10,7 @@ from cutover.errors import Problem
 from cutover.gates import SOURCES
 from cutover.plan.spec import KIND_KEYS, Plan
 from cutover.schema.model import show_duration
+from cutover.steps.parts import MayBeIrreversible, NeedsGates
 
 
 def contradictions(plan: Plan) -> Iterator[Problem]:
@@ -46,7 +47,7 @@ def _of_step(place: str, step: Any) -> Iterator[Problem]:
         yield Problem(place, f"a step must have exactly one kind, and this one has {found}")
         return
     yield from _duplicates(f"{place}.gates", "gate", [gate.name for gate in step.gates])
-    if step.kind.needs_gates and not step.gates:
+    if isinstance(step.kind, NeedsGates) and not step.gates:
         yield Problem(f"{place}.gates", f"a {step.kind.key} without gates proves nothing; add a gate")
     yield from _of_undo(place, step)
     for gate in step.gates:
@@ -63,7 +64,7 @@ def _duplicates(where: str, what: str, names: list[str]) -> Iterator[Problem]:
 
 
 def _of_undo(place: str, step: Any) -> Iterator[Problem]:
-    why_not = step.kind.irreversible_reason()
+    why_not = step.kind.irreversible_reason() if isinstance(step.kind, MayBeIrreversible) else ""
     if why_not and not step.irreversible:
         yield Problem(f"{place}.{step.kind.key}", why_not)
     elif why_not and step.retries:
@@ -80,7 +81,7 @@ def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
         return
     source = gate.source
     yield from _of_bounds(place, gate)
-    if source.needs_workload() and (step is None or step.kind.rolls_out() is None):
+    if source.needs_workload() and (step is None or step.workload() is None):
         why = "a guard belongs to no step" if step is None else f"a {step.kind.key} step rolls out none"
         yield Problem(f"{place}.{source.key}.workload", f"no workload is given, and {why}; set {source.key}.workload")
     if step is not None:

@@ -23,7 +23,19 @@ from cutover.ports import Ref, Resource
 from cutover.saga.turn import DeletionPolicy, OnFailure, Opening, Rules, StepRule
 from cutover.schema.model import Duration, Label, Model, Name, Text, show_duration, validations
 from cutover.steps import KINDS
-from cutover.steps.kind import Kind
+from cutover.steps.kind import Kind, Target
+from cutover.steps.parts import (
+    BringsPods,
+    ChangesNothing,
+    Enforced,
+    HasPurposes,
+    MakesObjects,
+    MayBeIrreversible,
+    NeedsGates,
+    Purpose,
+    RollsOut,
+    Unbounded,
+)
 
 DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
 _LAST_START: Final = timedelta(hours=24)
@@ -46,9 +58,9 @@ _GATES_NEEDED: Final = tuple(
         f"='step ' + self.name + ': a {kind.key} without gates proves nothing; add a gate'",
     )
     for kind in KINDS
-    if kind.needs_gates
+    if issubclass(kind, NeedsGates)
 )
-_WAY_BACK: Final = tuple(kind.undo_rule for kind in KINDS if kind.undo_rule)
+_WAY_BACK: Final = tuple(kind.undo_rule for kind in KINDS if issubclass(kind, MayBeIrreversible))
 
 
 class _StepFields(Model):
@@ -60,7 +72,8 @@ class _StepFields(Model):
     description: Text = Field(default="", description="Free text, shown in status and reports.")
     timeout: Duration | None = Field(
         default=None,
-        description="Maximum duration of one stage, not counting its dwell. Default 30m (approve, notify: no limit); 0s means no limit.",
+        description="Maximum duration of one stage, not counting its dwell. Default 30m "
+        f"({', '.join(kind.key for kind in KINDS if issubclass(kind, Unbounded))}: no limit); 0s means no limit.",
     )
     retries: int = Field(
         default=0,
@@ -92,33 +105,53 @@ class _StepFields(Model):
         """The kind of the step and the sources of its gates: all that may write."""
         return (self.kind, *(gate.source for gate in self.gates))
 
+    def serves(self, purpose: Purpose) -> bool:
+        """Whether it is for that."""
+        kind = self.kind
+        return isinstance(kind, HasPurposes) and purpose in kind.purposes()
+
     def writes(self) -> bool:
         """Whether it writes anything as the plan's account."""
-        return bool(self.kind.touches()) or any(part.makes() for part in self.parts())
+        return bool(self.kind.touches()) or any(_makes(part) for part in self.parts())
 
     def pod_accounts(self, account: str, *, undo: bool = False) -> frozenset[str]:
         """Service accounts that it gives to pods, other than the plan's, by do or by undo."""
         return _pod_accounts(self.parts(), undo=undo) - {account}
 
+    def undoes(self) -> bool:
+        """Whether there may be something to undo."""
+        return not isinstance(self.kind, ChangesNothing)
+
+    def workload(self) -> Target | None:
+        """The workload that it rolls out."""
+        kind = self.kind
+        return kind.rolls_out() if isinstance(kind, RollsOut) else None
+
     def rule(self, on_failure: OnFailure = OnFailure.ROLLBACK) -> StepRule:
         """The step as the saga knows it; `on_failure` is the plan's."""
         kind = self.kind
-        timeout = self.timeout if self.timeout is not None else DEFAULT_STAGE_TIMEOUT if kind.bounded else None
+        default = None if isinstance(kind, Unbounded) else DEFAULT_STAGE_TIMEOUT
+        timeout = self.timeout if self.timeout is not None else default
         return StepRule(
             name=self.name,
             kind=kind.key,
             stages=kind.stages(),
             timeout=timeout or None,
-            undoes=kind.undoes,
+            undoes=self.undoes(),
             retries=self.retries,
             on_failure=self.on_failure or on_failure,
             irreversible=self.irreversible,
-            enforced=kind.enforced,
+            enforced=isinstance(kind, Enforced),
         )
 
 
+def _makes(part: Kind | Source) -> tuple[Resource, ...]:
+    return part.makes() if isinstance(part, MakesObjects | Source) else ()
+
+
 def _pod_accounts(parts: Iterable[Kind | Source], *, undo: bool = False) -> frozenset[str]:
-    return frozenset().union(*(accounts_of(pod) for part in parts for pod in part.pod_specs(undo=undo)))
+    bring = (part for part in parts if isinstance(part, BringsPods | Source))
+    return frozenset().union(*(accounts_of(pod) for part in bring for pod in part.pod_specs(undo=undo)))
 
 
 _KIND_FIELDS: dict[str, Any] = {
@@ -210,11 +243,12 @@ class Plan(Model):
 
     def makes(self) -> list[Resource]:
         """Kinds of objects that it creates, as its account."""
-        return list(dict.fromkeys(resource for part in self.parts() for resource in part.makes()))
+        return list(dict.fromkeys(resource for part in self.parts() for resource in _makes(part)))
 
     def reads(self, namespace: str) -> list[Ref]:
         """Objects that it reads as its account."""
-        return list(dict.fromkeys(target.ref(namespace) for step in self.steps for target in step.kind.reads()))
+        kinds = [step.kind for step in self.steps if isinstance(step.kind, MakesObjects)]
+        return list(dict.fromkeys(target.ref(namespace) for kind in kinds for target in kind.reads()))
 
     def pod_accounts(self) -> list[str]:
         """Service accounts that it gives to pods, other than its own."""

@@ -23,6 +23,7 @@ from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DISRUPTION_BUDGETS, LIMIT_RA
 from cutover.preflight.reader import Reader, permitted, targets
 from cutover.preflight.rollouts import UNREADABLE, RolloutChange, rollout_changes
 from cutover.status.status import RISKS, Risk
+from cutover.steps.parts import WritesFields
 
 _DRIFT, _CAPACITY = RISKS
 
@@ -120,7 +121,8 @@ def fields(plan: Plan, bodies: Mapping[Ref, Json]) -> dict[Ref, list[str]]:
     for step in plan.steps:
         for target in step.kind.touches():
             if ref := known.get((target.resource, target.name)):
-                found.setdefault(ref, []).extend(step.kind.fields(target, bodies[ref]))
+                fields = step.kind.fields(target, bodies[ref]) if isinstance(step.kind, WritesFields) else []
+                found.setdefault(ref, []).extend(fields)
     return {ref: list(dict.fromkeys(paths)) for ref, paths in found.items()}
 
 

@@ -12,6 +12,7 @@ from cutover.plan.spec import Plan
 from cutover.ports import Cluster, Messenger, Metrics, Ref
 from cutover.preflight import accounts, assessment
 from cutover.steps.kind import StepContext
+from cutover.steps.parts import Examines
 from cutover.steps.shared.preconditions import unknown_provider
 from cutover.targets.claims import Owner
 
@@ -46,9 +47,8 @@ async def missing(
 async def _of_step(step: Any, cluster: Cluster, context: StepContext) -> list[Problem]:
     kind = step.kind
     refs = [target.ref(context.namespace) for target in kind.touches()]
-    parts = await asyncio.gather(
-        *(_there(cluster, f"{context.place}.{kind.key}", ref) for ref in refs), kind.examine(context)
-    )
+    needs = [kind.examine(context)] if isinstance(kind, Examines) else []
+    parts = await asyncio.gather(*(_there(cluster, f"{context.place}.{kind.key}", ref) for ref in refs), *needs)
     return [problem for part in parts for problem in part]
 
 

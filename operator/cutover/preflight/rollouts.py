@@ -13,6 +13,7 @@ from cutover.objects.quotas import Pods
 from cutover.objects.workloads import Rollout
 from cutover.plan.spec import Plan
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, WORKLOADS, Ref, Resource
+from cutover.steps.parts import RollsOut
 
 UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -58,6 +59,8 @@ def rollout_changes(plan: Plan, bodies: Mapping[Ref, Json], namespace: str) -> I
 def _change_of(step: Any, target: Any, ref: Ref, body: Json, now: int) -> RolloutChange | None:
     """The change of a workload by one step; None when there is none. Raises `UNREADABLE` for an invalid spec."""
     before = body["spec"]
+    if not isinstance(step.kind, RollsOut):
+        return None
     after = step.kind.predicted_spec(target, before)
     if after == before:
         return None

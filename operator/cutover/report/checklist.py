@@ -15,7 +15,7 @@ from cutover.report.evidence import Evidence, Finding, Line, State
 from cutover.saga.draft import moment
 from cutover.status.report import Result, SuccessCriterion
 from cutover.status.status import Phase, Status
-from cutover.steps.kind import Purpose
+from cutover.steps.parts import Purpose
 
 
 def checklist(plan: Plan, status: Status | None = None) -> tuple[Line, ...]:
@@ -43,7 +43,7 @@ def _rollback(evidence: Evidence) -> Finding:
     if walls := [step.name for step in evidence.plan.steps if step.irreversible]:
         which = "which is irreversible" if len(walls) == 1 else "which are irreversible"
         return State.MISSING, f"a rollback stops at {steps_named(walls)}, {which}"
-    back = [step.name for step in reversed(evidence.plan.steps) if step.kind.undoes]
+    back = [step.name for step in reversed(evidence.plan.steps) if step.undoes()]
     rehearsed = any(
         line.criterion is SuccessCriterion.ROLLBACK and line.result is Result.MET for line in evidence.status.report
     )
@@ -122,7 +122,7 @@ def _integrity(evidence: Evidence) -> Finding:
 
 def _validated(evidence: Evidence) -> Finding:
     steps = evidence.plan.steps[max(0, evidence.last_change) :]
-    names = [step.name for step in steps if step.gates or Purpose.VERIFIES in step.kind.purposes()]
+    names = [step.name for step in steps if step.gates or step.serves(Purpose.VERIFIES)]
     return evidence.steps(names, "nothing is validated at or after the last change: add a gate or a check step")
 
 
@@ -167,7 +167,7 @@ def _consistent(evidence: Evidence) -> Finding:
 
 
 def _opened(evidence: Evidence) -> Finding:
-    closing = [step.name for step in evidence.plan.steps if Purpose.STARTS_MAINTENANCE in step.kind.purposes()]
+    closing = [step.name for step in evidence.plan.steps if step.serves(Purpose.STARTS_MAINTENANCE)]
     missing = f"{steps_named(closing)} turns it on and no step turns it off" if closing else "no step turns it on"
     return evidence.of_purpose(Purpose.ENDS_MAINTENANCE, missing)
 

@@ -11,7 +11,7 @@ from typing import Any
 from cutover.engine.criteria import steps_named
 from cutover.plan.spec import Plan
 from cutover.status.status import ENDED, Phase, Status, StepState
-from cutover.steps.kind import Purpose
+from cutover.steps.parts import MakesObjects, Purpose
 
 
 class State(StrEnum):
@@ -48,10 +48,8 @@ class Evidence:
         self.states = {step.name: step for step in status.steps}
         self.gated = {step.name for step in plan.steps if step.gates}
         self.started = any(step.attempt for step in status.steps)
-        changing = [
-            at for at, step in enumerate(plan.steps) if step.writes() and Purpose.VERIFIES not in step.kind.purposes()
-        ]
-        scripts = [at for at, step in enumerate(plan.steps) if Purpose.CHANGES_DATA in step.kind.purposes()]
+        changing = [at for at, step in enumerate(plan.steps) if step.writes() and not step.serves(Purpose.VERIFIES)]
+        scripts = [at for at, step in enumerate(plan.steps) if step.serves(Purpose.CHANGES_DATA)]
         self.last_change = max(changing, default=-1)
         self.first_script = min(scripts, default=len(plan.steps))
 
@@ -77,14 +75,14 @@ class Evidence:
 
     def of_purpose(self, purpose: Purpose, missing: str) -> Finding:
         """Proven by the steps whose kind has this purpose."""
-        return self.steps([step.name for step in self.plan.steps if purpose in step.kind.purposes()], missing)
+        return self.steps([step.name for step in self.plan.steps if step.serves(purpose)], missing)
 
     def named(self, word: str, missing: str) -> Finding:
         """Proven by steps that run a Job and have this word in their name or description."""
         names = [
             step.name
             for step in self.plan.steps
-            if step.kind.makes() and word in f"{step.name} {step.description}".lower()
+            if isinstance(step.kind, MakesObjects) and word in f"{step.name} {step.description}".lower()
         ]
         return self.steps(names, missing)
 
@@ -93,7 +91,7 @@ class Evidence:
         return [
             step.name
             for step in self.plan.steps[since:]
-            if (step.kind.makes() and Purpose.VERIFIES in step.kind.purposes())
+            if (isinstance(step.kind, MakesObjects) and step.serves(Purpose.VERIFIES))
             or any(gate.source.makes() for gate in step.gates)
         ]
 

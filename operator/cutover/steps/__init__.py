@@ -1,6 +1,6 @@
 """The kinds of steps: one file or folder per kind, one line per kind in `KINDS`. Nothing else in the program lists them.
 
-To add a kind: subclass `Kind` (`kind.py` says what it must answer) in a file of its own, add it to `KINDS` and to the contract
+To add a kind: subclass `Kind` (`kind.py`), or those of its optional parts that apply (`parts.py`), in a file of its own, add it to `KINDS` and to the contract
 "Kinds do not know each other" in `pyproject.toml`, then a test file, a page in `docs/kinds/` and an example; run `make crd`. A kind
 that outgrows a file becomes a folder: `spec.py` (its fields), `preconditions.py` (before the first step), `kind.py` (do and undo).
 

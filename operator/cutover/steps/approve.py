@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from cutover.saga.turn import Done, Outcome, StageRule, Wait
-from cutover.steps.kind import Kind, StepContext
+from cutover.steps.kind import StepContext
+from cutover.steps.parts import ChangesNothing, Unbounded
 
 
-class Approve(Kind):
+class Approve(Unbounded, ChangesNothing):
     """Waits for the approval of a user (request approve).
 
     Idempotent, because it changes nothing: the approval is kept in the status.
     """
 
     key: ClassVar[str] = "approve"
-    undoes: ClassVar[bool] = False
-    passable: ClassVar[bool] = True
-    bounded: ClassVar[bool] = False
 
     message: Annotated[str, Field(min_length=1, max_length=400)] = Field(
         description="What is approved, shown to the approver."
@@ -29,7 +27,7 @@ class Approve(Kind):
         """One: the approval."""
         return (StageRule(f'approval "{self.message}"', needs_approval=True),)
 
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Report whether the stage is approved."""
-        del stage, prefetched
+        del stage
         return Done() if context.approved else Wait("AwaitingApproval", self.message)

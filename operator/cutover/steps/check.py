@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.schema.model import Duration, show_duration
-from cutover.steps.kind import Kind, Purpose, StepContext
+from cutover.steps.kind import StepContext
+from cutover.steps.parts import ChangesNothing, HasPurposes, NeedsGates, Purpose
 
 
-class Check(Kind):
+class Check(NeedsGates, HasPurposes, ChangesNothing):
     """Evaluates the gates of the step for some time (soak).
 
     Idempotent, because it changes nothing.
     """
 
     key: ClassVar[str] = "check"
-    undoes: ClassVar[bool] = False
-    passable: ClassVar[bool] = True
-    needs_gates: ClassVar[bool] = True
 
     for_: Duration = Field(
         default=timedelta(),
@@ -38,7 +36,7 @@ class Check(Kind):
         """Its gates verify something."""
         return frozenset({Purpose.VERIFIES})
 
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Nothing; the gates are evaluated."""
-        del context, stage, prefetched
+        del context, stage
         return Done()

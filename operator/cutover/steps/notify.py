@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -10,7 +10,8 @@ from cutover.errors import Problem
 from cutover.ports import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.schema.model import Label
-from cutover.steps.kind import Kind, Purpose, StepContext
+from cutover.steps.kind import StepContext
+from cutover.steps.parts import Examines, HasPurposes, Passable, Purpose, Unbounded
 from cutover.steps.shared.preconditions import unknown_provider
 
 _PATIENCE: Final = 30.0
@@ -19,7 +20,7 @@ _PATIENCE: Final = 30.0
 Said = Annotated[str, Field(min_length=1, max_length=400)]
 
 
-class Notify(Kind):
+class Notify(Examines, Unbounded, HasPurposes, Passable):
     """Posts a message to a provider, and another one on rollback.
 
     It changes nothing in the cluster. A process posts it once per attempt, however often it reads the plan again. It is
@@ -28,8 +29,6 @@ class Notify(Kind):
     """
 
     key: ClassVar[str] = "notify"
-    passable: ClassVar[bool] = True
-    bounded: ClassVar[bool] = False
 
     provider: Label = Field(description="Name of a provider that the administrator has configured under notify.")
     message: Said = Field(description="The message.")
@@ -52,9 +51,9 @@ class Notify(Kind):
         message = unknown_provider(context.messenger, self.provider)
         return [Problem(f"{context.place}.notify.provider", message)] if message else []
 
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Post the message, then report its delivery."""
-        del stage, prefetched
+        del stage
         # An earlier process has posted it.
         if context.applied and context.messenger.delivery(_key(context, "do")) is None:
             return Done()
@@ -63,9 +62,8 @@ class Notify(Kind):
             return Again(context.next_look(), f"the message is on its way to {self.provider}")
         return Done(message=f"not delivered to {self.provider}: {delivery.error}" if delivery.error else "")
 
-    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
+    async def undo(self, context: StepContext) -> Outcome:
         """Post the message of the undo without waiting for its delivery: other undos come after this one."""
-        del prefetched
         self._post(context, "undo")
         return Done()
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.schema.model import Duration, show_duration, validations
-from cutover.steps.kind import Kind, StepContext
+from cutover.steps.kind import StepContext
+from cutover.steps.parts import ChangesNothing
 
 
-class Delay(Kind):
+class Delay(ChangesNothing):
     """Lets time pass.
 
     Idempotent, because it changes nothing.
     """
 
     key: ClassVar[str] = "wait"
-    undoes: ClassVar[bool] = False
-    passable: ClassVar[bool] = True
 
     for_: Duration = Field(
         alias="for",
@@ -41,7 +40,7 @@ class Delay(Kind):
         """One: the time."""
         return (StageRule(f"wait for {show_duration(self.for_)}", self.for_),)
 
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Nothing; the dwell of the stage is the wait."""
-        del context, stage, prefetched
+        del context, stage
         return Done()

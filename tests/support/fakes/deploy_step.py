@@ -55,8 +55,8 @@ def pod(cluster: MemoryCluster, ref: Ref) -> Any:
 
 
 async def do(cluster: MemoryCluster, text: str, elapsed: float = 0.0) -> Outcome:
-    return await step(text).do(work(cluster, elapsed), 0, None)
+    return await step(text).do(work(cluster, elapsed), 0)
 
 
 async def undo(cluster: MemoryCluster, text: str, elapsed: float = 0.0) -> Outcome:
-    return await step(text).undo(work(cluster, elapsed, fence=2), None)
+    return await step(text).undo(work(cluster, elapsed, fence=2))

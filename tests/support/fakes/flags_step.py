@@ -51,11 +51,11 @@ def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> Ste
 
 
 async def do(cluster: MemoryCluster, step: Flags = FLIP, elapsed: float = 0.0) -> Outcome:
-    return await step.do(work(cluster, elapsed), 0, None)
+    return await step.do(work(cluster, elapsed), 0)
 
 
 async def undo(cluster: MemoryCluster, elapsed: float = 0.0, step: Flags = FLIP) -> Outcome:
-    return await step.undo(work(cluster, elapsed, fence=2), None)
+    return await step.undo(work(cluster, elapsed, fence=2))
 
 
 def data(cluster: MemoryCluster) -> Json:

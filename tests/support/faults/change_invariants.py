@@ -92,7 +92,7 @@ class ChangeInvariants:
         )
         if old.run is not None and old.run.number == new.run.number:
             for was, now, step in zip(old.steps, new.steps, self.spec.steps, strict=True):
-                if step.kind.undoes and now.attempt > was.attempt > 0:
+                if step.undoes() and now.attempt > was.attempt > 0:
                     undone = was.state in (StepState.UNDOING, StepState.UNDONE)
                     self._must(undone, f"{step.name} is tried again, and was {was.state}")
                 if step.irreversible and was.state is StepState.DONE:

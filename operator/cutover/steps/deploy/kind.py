@@ -15,6 +15,7 @@ from cutover.steps.deploy import preconditions
 from cutover.steps.deploy.dry_run import Foreseen, foresee
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext
+from cutover.steps.parts import Examines, LooksAhead
 from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.shared.rollouts import (
     blocked,
@@ -33,7 +34,7 @@ _REPLICAS: Final[Path] = ("spec", "replicas")
 _PAUSED: Final[Path] = ("spec", "paused")
 
 
-class Deploy(DeploySpec):
+class Deploy(Examines, LooksAhead, DeploySpec):
     """Rolls out a workload.
 
     Changes: the images and replicas named here, and what `patch` changes. Which fields these are, a dry run of the server
@@ -52,12 +53,12 @@ class Deploy(DeploySpec):
         known = context.targets.remembers(self.rolls_out().ref(context.namespace))
         return None if known else await foresee(self, context)
 
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Set the fields, then report the progress of the rollout."""
         del stage
         ref = self.rolls_out().ref(context.namespace)
         known = await context.targets.saved(ref) if context.targets.remembers(ref) else None
-        snapshot = known or await self._snapshot(context, prefetched)
+        snapshot = known or await self._snapshot(context)
         changes = self.forward(snapshot)
         if await repaired_too_often(context, ref, changes):
             return await foreign_writer(context, ref, "the fields of this step")
@@ -71,12 +72,11 @@ class Deploy(DeploySpec):
             return replace(outcome, message=f"{outcome.message}{why}") if isinstance(outcome, Failed) else outcome
         return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
 
-    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
+    async def undo(self, context: StepContext) -> Outcome:
         """Restore the fields, wait until the old pods are available again, and read the fields back.
 
         A Deployment that was paused is paused again last: while paused, it would not bring the old pods back.
         """
-        del prefetched
         forget_written(context)
         ref = self.rolls_out().ref(context.namespace)
         snapshot = await context.targets.saved(ref)
@@ -105,10 +105,11 @@ class Deploy(DeploySpec):
             or stuck_after(context, again)
         )
 
-    async def _snapshot(self, context: StepContext, prefetched: Any) -> Snapshot:
+    async def _snapshot(self, context: StepContext) -> Snapshot:
         """The fields before the first write, and what they will be."""
         ref = self.rolls_out().ref(context.namespace)
         try:
+            prefetched = context.prefetched
             foreseen = prefetched if isinstance(prefetched, Foreseen) else await foresee(self, context)
         except (PlanError, Rejected, Denied):
             # A process that died in between may have written already what the server now refuses a second time.

@@ -15,7 +15,8 @@ from cutover.saga.turn import StageRule
 from cutover.schema.model import Label, Model, validations
 from cutover.schema.problems import WrongFields
 from cutover.schema.yaml_text import YamlText
-from cutover.steps.kind import Kind, Purpose, Target
+from cutover.steps.kind import Target
+from cutover.steps.parts import BringsPods, HasPurposes, Passable, Purpose, RollsOut, WritesFields
 from cutover.targets.patching import merge
 from cutover.targets.snapshots import Snapshot
 
@@ -30,7 +31,7 @@ class Image(Model):
     image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] = Field(description="Image to run.")
 
 
-class DeploySpec(Kind):
+class DeploySpec(WritesFields, RollsOut, BringsPods, HasPurposes, Passable):
     """The fields of a `deploy` step."""
 
     model_config = ConfigDict(
@@ -43,7 +44,6 @@ class DeploySpec(Kind):
         )
     )
     key: ClassVar[str] = "deploy"
-    passable: ClassVar[bool] = True
 
     workload: Workload = Field(description="The workload to roll out.")
     images: tuple[Image, ...] = Field(

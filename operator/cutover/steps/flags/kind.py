@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Change, Json, find
@@ -39,13 +39,14 @@ from cutover.steps.flags.restart import (
 )
 from cutover.steps.flags.spec import FlagsSpec
 from cutover.steps.kind import StepContext
+from cutover.steps.parts import Examines
 from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.shared.rollouts import blocked, pod_counts, restored, stuck_after
 from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import Snapshot
 
 
-class Flags(FlagsSpec):
+class Flags(Examines, FlagsSpec):
     """Sets keys of a ConfigMap and restarts the workloads that read it.
 
     Changes: the keys named here, then one annotation of each workload's pod template. Idempotent, because each field is
@@ -59,9 +60,9 @@ class Flags(FlagsSpec):
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Write the values, restart, and wait until every pod carries the annotation."""
-        del stage, prefetched
+        del stage
         # All snapshots before the first write: an undo with only some of them could not tell what to restore.
         taken = await self._snapshots(context)
         flags, *workloads = taken
@@ -128,9 +129,8 @@ class Flags(FlagsSpec):
 
     # --- undo ---------------------------------------------------------------------------------------------------------
 
-    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
+    async def undo(self, context: StepContext) -> Outcome:
         """Write the old values, remove the annotation, and wait until no pod carries it. A target that was deleted is skipped."""
-        del prefetched
         forget_written(context)
         refs, taken = self.refs(context), await self._saved(context)
         if len(taken) < len(refs):  # not all snapshots were taken, so nothing was written

@@ -15,7 +15,8 @@ from cutover.ports import CONFIG_MAPS, Ref
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Name
 from cutover.steps.flags.restart import RESTART, RESTARTED_BY, second_id
-from cutover.steps.kind import Kind, Purpose, StepContext, Target
+from cutover.steps.kind import StepContext, Target
+from cutover.steps.parts import HasPurposes, Purpose, RollsOut, WritesFields
 from cutover.targets.patching import merge
 from cutover.targets.snapshots import Snapshot
 
@@ -30,7 +31,7 @@ _MAINTENANCE: Final[Mapping[str, Purpose]] = {
 Value = Annotated[str, Field(max_length=16_384)]
 
 
-class FlagsSpec(Kind):
+class FlagsSpec(WritesFields, RollsOut, HasPurposes):
     """The fields of a `flags` step."""
 
     key: ClassVar[str] = "flags"

@@ -12,11 +12,12 @@ from cutover.objects.jobs import state_of
 from cutover.ports import CRON_JOBS, JOBS, Ref
 from cutover.steps.job.spec import JobSpec
 from cutover.steps.kind import StepContext
+from cutover.steps.parts import Examines
 
 _NEVER_RUN: Final[Json] = {"spec": {"template": {"spec": {"containers": [{"name": "none", "image": "none"}]}}}}
 
 
-class CreatedJobs(JobSpec):
+class CreatedJobs(Examines, JobSpec):
     """The Jobs of a step: checked before the first step, and created."""
 
     async def examine(self, context: StepContext) -> list[Problem]:

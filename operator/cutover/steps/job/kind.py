@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from cutover.errors import NotFound
 from cutover.field_path import Change, Json
@@ -39,9 +39,9 @@ class Job(CreatedJobs):
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Run the Job, and report how it ends."""
-        del stage, prefetched
+        del stage
         template, problem = (self.template, "") if context.made else await self._template(context)
         if problem:
             return Failed("CronJobUnusable", problem)
@@ -130,9 +130,8 @@ class Job(CreatedJobs):
 
     # --- backward -----------------------------------------------------------------------------------------------------
 
-    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
+    async def undo(self, context: StepContext) -> Outcome:
         """Stop the Job for good, wait until its pods are gone, then run the undo Job, if the Job may have done anything."""
-        del prefetched
         try:
             return await self._undo(context)
         except NotFound:

@@ -13,7 +13,8 @@ from cutover.objects.jobs import STARTED_LABEL
 from cutover.ports import CRON_JOBS, JOBS, Resource
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Name, validations
-from cutover.steps.kind import Kind, Purpose, StepContext, Target
+from cutover.steps.kind import StepContext, Target
+from cutover.steps.parts import BringsPods, HasPurposes, MakesObjects, MayBeIrreversible, Purpose
 
 _ONE_TEMPLATE: Final = "give template or cronJob, exactly one of them"
 _ACCOUNT: Final = "serviceAccountName goes with cronJob; with template, write it into the template"
@@ -27,7 +28,7 @@ _HAS_WAY_BACK: Final = (
 )
 
 
-class JobSpec(Kind):
+class JobSpec(MakesObjects, BringsPods, MayBeIrreversible, HasPurposes):
     """The fields of a `job` step."""
 
     model_config = ConfigDict(
@@ -38,7 +39,7 @@ class JobSpec(Kind):
         )
     )
     key: ClassVar[str] = "job"
-    undo_rule: ClassVar[tuple[str, str] | None] = (
+    undo_rule: ClassVar[tuple[str, str]] = (
         _HAS_WAY_BACK,
         f"='step ' + self.name + ', job: {_NO_WAY_BACK}'",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Change, Json, Path, find
@@ -11,6 +11,7 @@ from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by
 from cutover.ports import WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Outcome, Pause
 from cutover.steps.kind import StepContext
+from cutover.steps.parts import Examines, UndoneEarly
 from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.shared.preconditions import dry_run_problem
 from cutover.steps.shared.rollouts import old_side_not_ready, stuck_after
@@ -20,7 +21,7 @@ from cutover.targets.snapshots import Snapshot
 _SELECTOR: Final[Path] = ("spec", "selector")
 
 
-class Switch(SwitchSpec):
+class Switch(Examines, UndoneEarly, SwitchSpec):
     """Switches a Service to other pods at once.
 
     Changes: the selector of the Service, in one write, as one field: labels named here get their values, the others stay.
@@ -56,9 +57,9 @@ class Switch(SwitchSpec):
         await self._at_the_start(context, body)
         return problems
 
-    async def do(self, context: StepContext, stage: int, prefetched: Any) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Switch the selector once the new side is ready, then wait until the endpoints have followed."""
-        del stage, prefetched
+        del stage
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref) if context.targets.remembers(ref) else await self._snapshot(context)
         if snapshot is None:
@@ -80,9 +81,8 @@ class Switch(SwitchSpec):
         note_written(context)
         return Done() if context.applied else await self._followed(context, body)
 
-    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
+    async def undo(self, context: StepContext) -> Outcome:
         """Restore the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
-        del prefetched
         forget_written(context)
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)

@@ -13,7 +13,8 @@ from cutover.field_path import Change, Json
 from cutover.ports import SERVICES, Ref
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Name
-from cutover.steps.kind import Kind, StepContext, Target
+from cutover.steps.kind import StepContext, Target
+from cutover.steps.parts import WritesFields
 from cutover.targets.snapshots import Snapshot
 
 _KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -22,11 +23,10 @@ LabelValue = Annotated[
 ]
 
 
-class SwitchSpec(Kind):
+class SwitchSpec(WritesFields):
     """The fields of a `switch` step."""
 
     key: ClassVar[str] = "switch"
-    undoes_early: ClassVar[bool] = True
 
     service: Name = Field(description="Name of the Service.")
     selector: dict[str, LabelValue] = Field(

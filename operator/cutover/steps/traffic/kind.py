@@ -13,6 +13,7 @@ from cutover.ports import Ref
 from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
 from cutover.saga.turn import Again, Done, Failed, Outcome
 from cutover.steps.kind import StepContext
+from cutover.steps.parts import Examines, LooksAhead, UndoneEarly
 from cutover.steps.shared.rollouts import old_side_not_ready
 from cutover.steps.traffic import drift, preconditions, sides
 from cutover.steps.traffic.spec import TrafficSpec
@@ -34,7 +35,7 @@ class _Prefetched:
     body: Json = None
 
 
-class Traffic(TrafficSpec):
+class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
     """Shifts traffic to a new version by weight.
 
     Changes: the weights of `from` and `to` in the named routes, all of them in one write, so that their sum stays the same.
@@ -62,14 +63,14 @@ class Traffic(TrafficSpec):
         counts, body = await asyncio.gather(counting, context.cluster.get(self.ref(context)))
         return _Prefetched(counts[0], body)
 
-    async def do(self, context: StepContext, stage: int, prefetched: _Prefetched | None) -> Outcome:
+    async def do(self, context: StepContext, stage: int) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
         ref, shift = self.ref(context), self.shift()
         here = shift.stages()[stage]
         # The snapshot comes before everything else: without it nothing that follows could be undone.
         # At the first write there is none yet, and asking for one would only cost time.
         known = stage > 0 or context.targets.remembers(ref)
-        snapshot = (await context.targets.saved(ref) if known else None) or await self._snapshot(context, prefetched)
+        snapshot = (await context.targets.saved(ref) if known else None) or await self._snapshot(context)
         wanted, temporary = shift.weight_changes(snapshot, here.weights), shift.temporary_changes(snapshot, stage)
         # What others did comes before readiness: who lowered a weight must not wait for pods to be heard.
         found = await drift.detect(context, ref, self.to, wanted, kept=here.kept)
@@ -77,6 +78,7 @@ class Traffic(TrafficSpec):
         if stop := found.stop or await drift.removed_by_others(context, ref, standing):
             return stop
         if await drift.raises_new_side(context, ref, found.weights, [*filter(sets, temporary)]):
+            prefetched: _Prefetched | None = context.prefetched
             ready = prefetched.ready if prefetched else await sides.count(context, snapshot.facts["to"])
             if short := await sides.short(context, snapshot, ("to", self.to), ready, here.share):
                 return Again(context.next_look(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
@@ -108,7 +110,7 @@ class Traffic(TrafficSpec):
         snapshot = await context.targets.saved(self.ref(context))
         return None if snapshot is None else await sides.count(context, snapshot.facts["from"])
 
-    async def undo(self, context: StepContext, prefetched: Any) -> Outcome:
+    async def undo(self, context: StepContext) -> Outcome:
         """Restore everything in one write. A weight that another writer set is restored too, because it is traffic."""
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
@@ -120,7 +122,7 @@ class Traffic(TrafficSpec):
         weights = weights_back(snapshot, body)
         # Readiness first: traffic that goes back to pods that are gone is lost. Where no weight moves, nothing waits.
         if any(change.to != change.ours for change in weights):
-            short = await sides.short_of_old(context, snapshot, self.from_, prefetched)
+            short = await sides.short_of_old(context, snapshot, self.from_, context.prefetched)
             if short:
                 return old_side_not_ready(context, f"traffic cannot be switched back yet: {short}")
         temporary = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in temporary_fields_of(snapshot)]
@@ -160,11 +162,12 @@ class Traffic(TrafficSpec):
     async def _endpoints(self, context: StepContext) -> sides.Endpoints:
         return await sides.endpoints(context, self.from_, self.to)
 
-    async def _snapshot(self, context: StepContext, prefetched: _Prefetched | None) -> Snapshot:
+    async def _snapshot(self, context: StepContext) -> Snapshot:
         """The fields as they are, and what the two sides resolved to at the start of the run."""
         ref, endpoints = self.ref(context), await self._endpoints(context)
         if self.asks_for_http and (kept := await context.targets.saved(ref)):
             return kept  # taken just before a crash: the temporary fields may be set already
+        prefetched: _Prefetched | None = context.prefetched
         body = (prefetched and prefetched.body) or await context.cluster.get(ref)
         found = self.pairs(context, body)
         weights = [

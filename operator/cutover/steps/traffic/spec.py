@@ -19,13 +19,14 @@ from cutover.routing.shift import Shift
 from cutover.routing.virtual_services import VirtualService
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Duration, validations
-from cutover.steps.kind import Kind, StepContext, Target
+from cutover.steps.kind import StepContext, Target
+from cutover.steps.parts import Enforced
 from cutover.targets.snapshots import Snapshot
 
 Weight = Annotated[int, Field(ge=1, le=100)]
 
 
-class TrafficSpec(Kind):
+class TrafficSpec(Enforced):
     """The fields of a `traffic` step."""
 
     model_config = ConfigDict(
@@ -58,8 +59,6 @@ class TrafficSpec(Kind):
         )
     )
     key: ClassVar[str] = "traffic"
-    undoes_early: ClassVar[bool] = True
-    enforced: ClassVar[bool] = True
 
     virtual_service: VirtualService | None = Field(
         default=None, description="The object with the weights, in Istio's own API. Exactly one of this and httpRoute."
