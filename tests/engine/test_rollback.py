@@ -168,3 +168,35 @@ async def test_a_slow_rollout_back_is_waited_for_as_long_as_it_gets_on() -> None
     await run.until(lambda: run.plan not in run.cluster.objects)
     assert run.recorder.notices[-1].reason == "RolledBack"
     assert run.specs() == run.specs_before()
+
+
+# --- beside what others have set ----------------------------------------------------------------------------------------
+
+NOTED = """
+steps:
+  - name: roll
+    deploy:
+      workload: {name: shop-v1}
+      images: [{container: app, image: "shop:2"}]
+      patch: '{template: {metadata: {annotations: {config-version: "42"}}}}'
+  - {name: ok, approve: {message: go}}
+"""
+
+
+@pytest.mark.parametrize("after_success", [False, True])
+async def test_a_restart_by_hand_stays_and_all_that_is_ours_goes_back(after_success: bool) -> None:  # noqa: FBT001
+    """`kubectl rollout restart` adds its annotation to the map that the plan has filled."""
+    run = Simulation(plan(f"keepSnapshots: 1h\n{NOTED}" if after_success else NOTED), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    edit(run, V1, lambda body: body["spec"]["template"]["metadata"]["annotations"].update(restarted="now"))
+    if after_success:
+        run.request(RequestVerb.APPROVE, "ok")
+        assert await run.run() is Phase.SUCCEEDED
+        run.request(RequestVerb.ROLLBACK)
+        await run.until(lambda: run.phase is not Phase.SUCCEEDED)
+    else:
+        run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    template, before = (each[V1]["spec"]["template"] for each in (run.cluster.objects, run.before))
+    assert template["metadata"].pop("annotations") == {"restarted": "now"}
+    assert template == before

@@ -11,7 +11,8 @@ import pytest
 
 from cutover.engine.sweep import sweep, sweep_until_done
 from cutover.errors import Denied, Unavailable
-from cutover.field_path import ABSENT, Json, Operation, Path, as_go_writes
+from cutover.field_path import ABSENT, Json, Operation, Path
+from cutover.go_json import as_go_writes
 from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase

@@ -550,3 +550,11 @@ async def test_a_snapshot_that_was_not_taken_blocks_no_undo() -> None:
     assert "Stuck" not in phases
     assert run.specs() == run.specs_before()
     assert run.leftovers() == []
+
+
+async def test_the_other_keys_go_back_where_one_is_left(cluster: MemoryCluster) -> None:
+    await do(cluster)
+    edit(cluster, FLAGS, data=AFTER | {"DUAL_WRITE": "perhaps"})
+    with pytest.raises(Foreign, match=r"data\.DUAL_WRITE of ConfigMap flags is perhaps, was absent before"):
+        await undo(cluster)
+    assert data(cluster) == BEFORE | {"DUAL_WRITE": "perhaps"}

@@ -14,7 +14,8 @@ from typing import Final
 from cutover import names
 from cutover.adapters.transport import LARGEST, Request, Response, TooLarge, Transport
 from cutover.errors import Conflict, Denied, NotFound, NotInstalled, OutsideError, Rejected, Unavailable
-from cutover.field_path import Json, as_go_writes
+from cutover.field_path import Json
+from cutover.go_json import as_go_writes
 from cutover.names import ApiPath
 
 _LONGEST_TEXT: Final = 600

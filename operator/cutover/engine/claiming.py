@@ -123,7 +123,7 @@ async def _changed_since_success(context: CommandContext) -> str:
         body = await context.cluster.get(ref)
         for change in await written_fields(context, ref):
             found = find(body, change.path)
-            if found is None or found.value != change.ours:
+            if found is None or not change.forward().stands_in(found.value):
                 return f"{readable(change.path)} of {ref} is no longer what this run left"
     for at, step in enumerate(context.status.steps):
         targets = context.targets(step.name)

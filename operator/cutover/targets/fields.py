@@ -5,7 +5,7 @@ Pure. Each field must have a value of the snapshot or one of ours; any other is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cutover.field_path import Change, Json, Operation, find, in_order, write
 from cutover.ports import Ref
@@ -42,6 +42,23 @@ def _operations_of_one(ref: Ref, body: Json, change: Change) -> list[Operation]:
         raise Foreign("ForeignChange", field_gone(ref, change))
     if found.value == change.to:
         return []
-    if found.value not in change.expects:
+    if change.knows(found.value):
+        return write(found, change.to)
+    keys = change.keys() if isinstance(found.value, Mapping) else {}
+    if not keys:
         raise Foreign("ForeignChange", foreign_value(ref, change, found))
-    return write(found, change.to)
+    return [operation for one in keys.values() for operation in _operations_of_one(ref, body, one)]
+
+
+def undisputed(body: Json, changes: Iterable[Change], *, by_key: bool) -> list[Change]:
+    """The changes of fields that no other writer has changed; with `by_key` also those of such keys in a map."""
+    free = list[Change]()
+    for change in changes:
+        found = find(body, change.path)
+        if found is None:
+            continue
+        if change.knows(found.value) or change.stands_in(found.value):
+            free.append(change)
+        elif by_key and isinstance(found.value, Mapping):
+            free += undisputed(body, change.keys().values(), by_key=True)
+    return free

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cutover.errors import Conflict, Denied, NotFound, Rejected, Superseded
-from cutover.field_path import ABSENT, Json, Operation, Path, as_go_writes, readable, same_version
+from cutover.field_path import ABSENT, Json, Operation, Path, readable, same_version
+from cutover.go_json import as_go_writes
 from cutover.names import matching
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.status.status import ACTIVE

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from cutover.errors import Conflict, NotFound, Rejected
 from cutover.field_path import Change, Json, Operation, Path, find, readable, same_version
 from cutover.ports import PLAN_LABEL, SNAPSHOTS, Ref
 from cutover.targets.claims import FENCE_AT, PLAN_AT, TRIES, Claims
-from cutover.targets.fields import Foreign, operations_for
+from cutover.targets.fields import Foreign, operations_for, undisputed
 from cutover.targets.snapshots import Snapshot, labels, read, written
 
 
@@ -130,6 +131,25 @@ class Targets(Claims):
         raise Conflict(
             f"{ref} changed at each of {TRIES} attempts to write it ({refused}); retrying, find out what keeps changing it"
         )
+
+    async def restore(self, ref: Ref, uid: str, changes: Sequence[Change]) -> Json:
+        """As `change`, but a field that another writer has changed keeps none of the others from going back.
+
+        Raises:
+            Foreign: as for `change`; what nobody else has changed is back by then.
+        """
+        try:
+            return await self.change(ref, uid, changes)
+        except Foreign as foreign:
+            if foreign.reason != "ForeignChange":
+                raise
+            body = await self.cluster.get(ref)
+            # Without the keys of others the rest of a map may be nothing that the server accepts; then all of it stays.
+            for by_key in (True, False):
+                with suppress(Rejected):
+                    await self.change(ref, uid, undisputed(body, changes, by_key=by_key))
+                    break
+            raise
 
     async def confirm(self, ref: Ref, uid: str, changes: Sequence[Change]) -> Json:
         """Read the object back, check that every field has its value, and return it.

@@ -89,10 +89,10 @@ class Deploy(Examines, LooksAhead, DeploySpec):
             return Wait("StillCarriesTraffic", busy)
         changes = self.restores(snapshot)
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
-        body = await context.targets.change(ref, snapshot.uid, sooner)
+        body = await context.targets.restore(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
         if restored(context, rollout, snapshot):
-            await context.targets.change(ref, snapshot.uid, changes)
+            await context.targets.restore(ref, snapshot.uid, changes)
             await context.targets.confirm(ref, snapshot.uid, changes)
             return Done(ready=rollout.text)
         message = f"{rollout.text} pods of the old template are ready"

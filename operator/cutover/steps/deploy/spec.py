@@ -114,9 +114,9 @@ class DeploySpec(WritesFields, RollsOut, BringsPods, HasPurposes, Passable):
         return Target(self.workload.resource, self.workload.name)
 
     def restores(self, snapshot: Snapshot) -> list[Change]:
-        """Each field that the step sets."""
+        """Each field that the step sets; of a map that appears or goes with it, each key."""
         return [
-            Change(path, to=was, was=was, ours=ours)
+            Change(path, to=was, was=was, ours=ours, by_key=True)
             for (path, was), ours in zip(snapshot.values, snapshot.ours, strict=True)
         ]
 

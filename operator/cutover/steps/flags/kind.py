@@ -213,7 +213,7 @@ async def _write_back(
     """Write to one target. A deleted one is noted and does not block the others. Returns the object if it was to be written."""
     try:
         changes = await changes_for(context, ref, snapshot)
-        return await context.targets.change(ref, snapshot.uid, changes) if changes else None
+        return await context.targets.restore(ref, snapshot.uid, changes) if changes else None
     except NotFound as missing:
         gone[ref] = str(missing)
     except Foreign as foreign:
