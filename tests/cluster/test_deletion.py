@@ -12,7 +12,7 @@ import random
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,7 @@ class Row:
         told: the reason of the last event that says what became of it; empty for none.
         says: what that event says of what was not undone.
         before: the reason of the one before it, where a run had ended already; else it is the only one.
+        abandon: a person does not wait for the ten minutes in which it is tried.
     """
 
     kind: type[Case]
@@ -74,6 +75,7 @@ class Row:
     told: str = "RolledBack"
     message: str = "all changes were undone"
     before: str = ""
+    abandon: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind.__name__}, {self.policy}"
@@ -103,8 +105,8 @@ ROWS = (
     _stays(PausedPastNoReturn, "not undone: deploy"),
     Row(RollingBack),
     Row(RollingBack, "Orphan"),  # what has begun to be taken back is taken back
-    _stays(Stuck, "undo of step old is stuck (ForeignChange: ", "Rollback"),
-    _stays(Stuck, "undo of step old is stuck (ForeignChange: "),
+    replace(_stays(Stuck, "abandoned on request; not undone: old", "Rollback"), abandon=True),
+    replace(_stays(Stuck, "abandoned on request; not undone: old"), abandon=True),
     Row(Releasing, stays=True, told="Succeeded", message="all 2 steps are done"),
     Row(Releasing, "Orphan", stays=True, told="Succeeded", message="all 2 steps are done"),
     Row(Reclaiming, before="Succeeded"),
@@ -125,6 +127,8 @@ def _deleted(testbed: Testbed, row: Row, propagation: str) -> str:
             case.enter()
             then = _unmarked(shop.objects())
             shop.api.delete(path, propagation)
+            if row.abandon:
+                shop.request(RequestVerb.ABANDON)
             if case.blocked:
                 case.free()
             problems = _gone(site, path)
@@ -246,9 +250,11 @@ def _with_its_rights(testbed: Testbed) -> str:
         shop, then = site.shop, unclaimed(site.shop.objects())
         binding = shop.take_rights()
         shop.api.delete(path)
+        shop.until(lambda status: status.reason == "Denied")
+        shop.request(RequestVerb.ABANDON)
         until("the plan is gone", lambda: shop.api.find(path) is None)
         problems = _no_snapshots(site) + _as_expected(unclaimed(shop.objects()), then)
-        problems += _told(shop, "Abandoned", "(Denied: ")
+        problems += _told(shop, "Abandoned", "abandoned on request")
         shop.api.apply(binding)
         shop.apply(f"steps:{DEPLOY}\n  - {{name: shift, traffic: {{{_PAIR}, weights: [100]}}}}", "next")
         if shop.until_ended("next").phase is not Phase.SUCCEEDED:

@@ -14,6 +14,7 @@ from cutover.field_path import Operation
 from cutover.ports import DEPLOYMENTS, Ref, Sample
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
+from cutover.testing.controllers import react
 from engine.test_other_writers import edit
 from support.fakes.shop import NAMESPACE, V1, V2, plan, shop
 from support.fakes.simulation import Simulation
@@ -164,6 +165,50 @@ async def test_a_slow_rollout_back_is_waited_for_as_long_as_it_gets_on() -> None
         await run.turn()
         assert run.plan in run.cluster.objects, f"given up at {pods} pods"
         assert run.phase is Phase.ROLLING_BACK
+    run.cluster.rollouts = True
+    await run.until(lambda: run.plan not in run.cluster.objects)
+    assert run.recorder.notices[-1].reason == "RolledBack"
+    assert run.specs() == run.specs_before()
+
+
+async def _at_half() -> Simulation:
+    """Half of the traffic is moved, then the old side loses its pods for some time."""
+    shift = "traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50]}"
+    run = Simulation(
+        plan(DEPLOY_AND_ASK.replace("  - {name: ok", f"  - {{name: shift, {shift}}}\n  - {{name: ok")), put=shop
+    )
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.cluster.rollouts = False
+    figures = dict.fromkeys(("updatedReplicas", "readyReplicas", "availableReplicas"), 0)
+    run.cluster.report(V1, run.cluster.objects[V1]["status"] | figures)
+    while react(run.cluster):
+        pass
+    run.cluster.delete(run.plan)
+    await run.until(lambda: run.phase is Phase.STUCK)
+    return run
+
+
+async def test_a_deleted_plan_waits_ten_minutes_for_the_old_side_and_then_says_what_it_leaves() -> None:
+    run = await _at_half()
+    begin = run.clock.now()
+    await run.until(lambda: run.plan not in run.cluster.objects)
+    assert timedelta(minutes=8) < run.clock.now() - begin <= timedelta(minutes=11)
+    notice = run.recorder.notices[-1]
+    assert (notice.reason, notice.warning) == ("Abandoned", True)
+    assert notice.message.startswith("undo of step shift is stuck (OldSideNotReady: ")
+    assert notice.message.endswith("; not undone: deploy, shift")
+
+
+@pytest.mark.parametrize("away", [0, 60])
+async def test_a_deleted_plan_is_undone_once_the_old_side_is_back(away: int) -> None:
+    """Also where the operator was away for longer than that, and is back before the old side."""
+    run = await _at_half()
+    run.clock.pass_time(timedelta(minutes=away))
+    run.restart()
+    for _ in range(2):
+        after = await run.turn()
+        assert after is not None
+        run.clock.pass_time(min(after, timedelta(minutes=1)))
     run.cluster.rollouts = True
     await run.until(lambda: run.plan not in run.cluster.objects)
     assert run.recorder.notices[-1].reason == "RolledBack"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import ceil
 
-from cutover.saga.turn import Again, Done
+import pytest
+
+from cutover.saga.turn import Again, Done, Failed, Outcome, Pause, Wait
 from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import Phase, StepState
+from cutover.status.status import ENDED, Phase, StepState
 from saga.test_saga import RULES, Walk
 
 ABORT = (Request(RequestVerb.ABORT, "1"),)
@@ -41,11 +44,21 @@ def test_what_may_go_ahead_is_not_begun_again_while_it_waits_itself() -> None:
 
 
 def looked(walk: Walk, minutes: float, ready: str, deleted_at: datetime | None) -> bool:
-    """After so many minutes the undo is looked at and has come so far; whether the plan is still rolling back."""
-    walk.now += timedelta(minutes=minutes)
-    assert walk.go(deleted_at=deleted_at) == "undo deploy"
-    walk.go(Again(30.0, f"{ready} pods", ready, reached=int(ready.partition("/")[0])), deleted_at=deleted_at)
-    return walk.is_(Phase.ROLLING_BACK)
+    """For so many minutes the undo is looked at each minute and has come so far; whether the plan is still rolling back."""
+    outcome = Again(30.0, f"{ready} pods", ready, reached=int(ready.partition("/")[0]))
+    return tried(walk, minutes, outcome, deleted_at) and walk.is_(Phase.ROLLING_BACK)
+
+
+def tried(walk: Walk, minutes: float, outcome: Outcome, deleted_at: datetime | None) -> bool:
+    """The undo is tried each minute; whether the plan has not ended."""
+    for _ in range(ceil(minutes)):
+        walk.now += timedelta(minutes=min(minutes, 1))
+        minutes -= 1
+        assert walk.go(deleted_at=deleted_at) == "undo deploy"
+        walk.go(outcome, deleted_at=deleted_at)
+        if walk.status.phase in ENDED:
+            return False
+    return True
 
 
 def test_an_undo_that_progresses_slowly_is_not_abandoned() -> None:
@@ -71,11 +84,11 @@ def test_an_undo_under_way_for_long_gets_its_ten_minutes_from_the_deletion() -> 
     walk = Walk().to("deploy")
     walk.go(requests=ABORT)
     assert looked(walk, 11, "1/3", None)
-    deleted = walk.now + timedelta(minutes=11)
-    assert looked(walk, 11, "1/3", deleted)
+    deleted = walk.now
+    assert looked(walk, 0.1, "1/3", deleted)
     assert walk.turn.look_again == timedelta(seconds=30)
     assert looked(walk, 9.9, "1/3", deleted)
-    assert not looked(walk, 0.1, "1/3", deleted)
+    assert not looked(walk, 0.2, "1/3", deleted)
 
 
 def test_after_an_outage_it_is_checked_before_it_is_abandoned() -> None:
@@ -85,3 +98,61 @@ def test_after_an_outage_it_is_checked_before_it_is_abandoned() -> None:
     walk.now += timedelta(hours=1)
     assert walk.go(deleted_at=begin, new_process=True) == "undo deploy"
     assert walk.go(Done(), deleted_at=begin) == "release"
+
+
+STUCK: list[Wait | Failed | Pause] = [
+    Wait("OldSideNotReady", "2 of 3"),
+    Failed("JobFailed", "exit code 1"),
+    Pause("ClaimLost", "a label is gone"),
+]
+
+
+@pytest.mark.parametrize("outcome", STUCK, ids=lambda outcome: outcome.reason)
+def test_one_that_is_stuck_gets_its_ten_minutes_too(outcome: Wait | Failed | Pause) -> None:
+    walk = Walk().to("deploy")
+    begin = walk.now
+    walk.go(deleted_at=begin)
+    assert tried(walk, 10, outcome, begin)
+    assert walk.is_(Phase.STUCK)
+    assert walk.turn.look_again == timedelta(minutes=1)
+    until = (begin + timedelta(minutes=11)).strftime("%H:%M:%S UTC")  # from when it was first tried
+    assert f"retried every minute until {until}, then the plan is abandoned: {outcome.message}" in walk.status.message
+    assert not tried(walk, 1, outcome, begin)
+    assert walk.status.message.startswith(
+        f"undo of step deploy is stuck ({outcome.reason}: {outcome.message}); not undone"
+    )
+
+
+def test_one_that_is_stuck_and_goes_on_is_finished() -> None:
+    walk = Walk().to("deploy")
+    begin = walk.now
+    walk.go(deleted_at=begin)
+    assert tried(walk, 9, STUCK[0], begin)
+    assert tried(walk, 1, Again(2.0, "goes on", reached=1), begin)
+    assert tried(walk, 9, STUCK[0], begin), "it has made progress in between"
+    assert walk.go(deleted_at=begin) == "undo deploy"
+    assert walk.go(Done(), deleted_at=begin) == "release"
+
+
+def test_without_its_account_nothing_is_waited_for() -> None:
+    walk = Walk().to("deploy")
+    walk.go(deleted_at=walk.now)
+    assert not tried(walk, 1, Wait("AccountUnusable", "there is no ServiceAccount migrator"), walk.now)
+
+
+@pytest.mark.parametrize("new_process", [True, False])
+@pytest.mark.parametrize("outcome", [STUCK[0], Again(2.0, "1/3 pods")], ids=["stuck", "slow"])
+@pytest.mark.parametrize("before", [0, 5], ids=["away when it was deleted", "away later"])
+def test_what_was_not_tried_for_ten_minutes_is_not_abandoned_at_the_first_look(
+    outcome: Outcome, before: int, *, new_process: bool
+) -> None:
+    walk = Walk().to("deploy")
+    begin = walk.now
+    walk.go(deleted_at=begin)
+    assert tried(walk, before, outcome, begin)
+    walk.now += timedelta(hours=1)
+    assert walk.go(deleted_at=begin, new_process=new_process) == "undo deploy"
+    walk.go(outcome, deleted_at=begin)
+    assert walk.status.phase not in ENDED
+    assert tried(walk, 2, outcome, begin)
+    assert not tried(walk, 8, outcome, begin)

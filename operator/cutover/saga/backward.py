@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
-from cutover.saga.draft import Draft, fence_if_new_process, position, seconds
-from cutover.saga.end import abandon, release
+from cutover.saga.draft import Draft, clock, fence_if_new_process, position, seconds
+from cutover.saga.end import abandon, release, time_left
 from cutover.saga.tables import TOUCHED, PlanEvent, StepEvent
-from cutover.saga.turn import NO_PROGRESS, STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
+from cutover.saga.turn import STUCK_EVERY, Again, Command, Done, Failed, Pause, Turn, Verb, Wait
 from cutover.status.reasons import Reason
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Current, Phase, StepState
+
+_ACCOUNT_GONE: Final = "AccountUnusable"
+"""Why an undo is stuck where nothing can be written any more, as after `kubectl delete -f` of the account with the plan."""
 
 
 def backward(draft: Draft, verb: RequestVerb | None = None) -> Turn:
@@ -89,6 +93,7 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
     match outcome:
         case Done(message=message):
             _no_longer_stuck(draft)
+            draft.set_run(unreleased=None)
             draft.step_event(at, StepEvent.UNDONE, message)
             draft.notice("StepUndone", f"undid step {step.name}{f': {message}' if message else ''}")
             draft.set(current=None)
@@ -100,37 +105,42 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
                 return _next(draft)
             left = _time_left(draft)
             if left is not None and left <= timedelta():
-                return abandon(draft, Reason.DELETED, f"the undo of step {step.name} made no progress")
-            return draft.turn(None, seconds(after), left)
+                return abandon(draft, Reason.DELETED, f"the undo of step {step.name} made no progress: {message}")
+            return draft.turn(None, seconds(after), left, None if left is None else STUCK_EVERY)
         case (
             Wait(reason=reason, message=message)
             | Failed(reason=reason, message=message)
             | Pause(reason=reason, message=message)
         ):
-            if draft.inputs.deleting:
-                return abandon(draft, Reason.DELETED, f"undo of step {step.name} is stuck ({reason}: {message})")
-            stuck = f"undo of step {step.name} is stuck, and retried every minute: {message}"
-            if draft.status.phase is not Phase.STUCK:
-                draft.notice("Stuck", stuck, warning=True)
-            draft.plan_event(PlanEvent.GET_STUCK, reason, stuck)
-            draft.set(current=replace(draft.current, message=message))
-            return draft.turn(None, STUCK_EVERY)
+            return _stuck(draft, step.name, reason, message)
     return draft.turn()
+
+
+def _stuck(draft: Draft, name: str, reason: str, message: str) -> Turn:
+    """Try again each minute; where the plan is deleted only for a while, and not without an account."""
+    left = _time_left(draft)
+    if left is not None and (left <= timedelta() or reason == _ACCOUNT_GONE):
+        return abandon(draft, Reason.DELETED, f"undo of step {name} is stuck ({reason}: {message})")
+    until = "" if left is None else f" until {clock(draft.now + left)}, then the plan is abandoned"
+    stuck = f"undo of step {name} is stuck, and retried every minute{until}: {message}"
+    if draft.status.phase is not Phase.STUCK:
+        draft.notice("Stuck", stuck, warning=True)
+    draft.plan_event(PlanEvent.GET_STUCK, reason, stuck)
+    draft.set(current=replace(draft.current, message=message))
+    return draft.turn(None, STUCK_EVERY, left)
 
 
 def _with_progress(draft: Draft, reached: int) -> Current:
     """The current undo with its progress: further than ever before. A pod that gets ready again and again is no progress."""
     if reached <= draft.current.undo_progress:
         return draft.current
+    draft.set_run(unreleased=None)
     return replace(draft.current, undo_progress=reached, progressed_at=draft.now)
 
 
 def _time_left(draft: Draft) -> timedelta | None:
     """How long the undo of a deleted plan may still make no progress; None when the plan is not deleted."""
-    if draft.inputs.deleted_at is None:
-        return None
-    since = draft.current.progressed_at or draft.current.started_at
-    return NO_PROGRESS - (draft.now - max(since, draft.inputs.deleted_at))
+    return time_left(draft, 2 * STUCK_EVERY) if draft.inputs.deleting else None
 
 
 def _no_longer_stuck(draft: Draft) -> None:

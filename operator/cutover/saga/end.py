@@ -32,13 +32,13 @@ from cutover.status.status import Failure, Phase, cause_of
 
 _NOT_RELEASED, _NOT_ALL = "NotReleased", "not everything could be released"
 _TRIED_WITHOUT_A_GAP: Final = 2 * RELEASE_EVERY
-"""Between two tries that far apart at most, the release counts as tried all the time."""
 
 
 def release(draft: Draft, message: str) -> Turn:
     """Nothing is left to do but to release the claims."""
     draft.plan_event(PlanEvent.RELEASE, Reason.RELEASING, f"{message}; releasing the targets")
     draft.set(current=None)
+    draft.set_run(unreleased=None)
     return draft.turn(Command(Verb.RELEASE))
 
 
@@ -80,28 +80,24 @@ def _try_anew(draft: Draft) -> None:
 
 
 def _left(draft: Draft, *, refused: bool) -> timedelta:
-    """How long the release, which has just failed, may still fail.
+    """How long the release, which has just failed, may still fail."""
+    left = time_left(draft, _TRIED_WITHOUT_A_GAP, refused=refused)
+    since = draft.run.unreleased.refused_since if draft.run.unreleased else None
+    return RELEASE_WITHIN - (draft.now - since) if since else left
+
+
+def time_left(draft: Draft, without_a_gap: timedelta, *, refused: bool = False) -> timedelta:
+    """How long what has just failed, or has made no progress, may still go on like that; called at each try.
 
     Times in which nothing was tried do not count, such as an interruption of the operator: what fails at its end may be that very
-    interruption.
+    interruption. Between two tries that far apart at most it counts as tried all the time.
     """
     now, before = draft.now, draft.run.unreleased or Unreleased(since=draft.now, tried_at=draft.now)
-    idle = max(now - before.tried_at - _TRIED_WITHOUT_A_GAP, timedelta())
+    idle = max(now - before.tried_at - without_a_gap, timedelta())
     since = before.since + idle
     refused_since = (before.refused_since + idle if before.refused_since else now) if refused else None
     draft.set_run(unreleased=Unreleased(since=since, refused_since=refused_since, tried_at=now))
-    return RELEASE_WITHIN - (now - refused_since) if refused_since else NO_PROGRESS - (now - since)
-
-
-def _time_left(draft: Draft) -> timedelta | None:
-    """How long a deleted plan may still take for what is not a step; None when it is not deleted.
-
-    Counted from the deletion, or from when its last step was over.
-    """
-    if draft.inputs.deleted_at is None:
-        return None
-    over = [step.finished_at for step in draft.status.steps if step.finished_at is not None]
-    return NO_PROGRESS - (draft.now - max([draft.inputs.deleted_at, *over]))
+    return NO_PROGRESS - (now - since)
 
 
 def _finish(draft: Draft, unreleased: str = "") -> Turn:
@@ -223,12 +219,12 @@ def reclaiming(draft: Draft, verb: RequestVerb | None) -> Turn:
             return draft.turn(Command(Verb.RECLAIM))
         case Done():
             draft.plan_event(PlanEvent.CLAIMED, Reason.ROLLBACK)
-            draft.set_run(keep_until=None)
+            draft.set_run(keep_until=None, unreleased=None)
             draft.inputs = replace(draft.inputs, outcome=None)
             draft.notice("RollingBack", "the targets are unchanged since the run; rolling back")
             return draft.turn(None, seconds(0.0))
         case Again(after=after, message=message):
-            left = _time_left(draft)
+            left = time_left(draft, _TRIED_WITHOUT_A_GAP) if draft.inputs.deleting else None
             if left is not None and left <= timedelta():
                 return abandon(draft, Reason.DELETED, f"the targets could not be claimed again: {message}")
             draft.set(message=message)

@@ -261,8 +261,8 @@ PREFLIGHT_EVERY: Final = (1, 2, 4, 5)
 BUSY_EVERY: Final = timedelta(seconds=30)
 STUCK_EVERY: Final = timedelta(seconds=60)
 NO_PROGRESS: Final = timedelta(minutes=10)
-"""How long an undo of a deleted plan may make no progress before the finalizer is removed anyway, and how long a run that is
-over may get no answer while it releases its targets, counted while it tries."""
+"""How long an undo of a deleted plan may make no progress, or be stuck, before the finalizer is removed anyway, and how long a
+run that is over may get no answer while it releases its targets. Both are counted while it is tried."""
 RELEASE_EVERY: Final = timedelta(seconds=15)
 RELEASE_WITHIN: Final = timedelta(minutes=2)
 """How long a run that is over may be refused to release its targets before it ends without that, counted while it tries."""

@@ -1,4 +1,4 @@
-"""How the release of a run that is over has failed so far, in its status; see `status.py`, and `saga/end.py` for what follows from it."""
+"""How the way out of a run has failed so far, in its status; see `status.py`, and `saga/end.py` for what follows from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from cutover.status.spelling import AS_KUBERNETES_SPELLS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreleased:
-    """For the operator itself: how long the targets could not be released, counted only while it was tried.
+    """For the operator itself: how long the undo of a deleted plan made no progress, or the targets could not be released.
+
+    Counted only while it was tried.
 
     Attributes:
         since: When the first try failed, later by each time in which nothing was tried.

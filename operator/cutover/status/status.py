@@ -79,8 +79,8 @@ class Run:
         keep_until: Until when the snapshots of a Succeeded run are kept, so that a rollback can be requested. Absent when
             there are none.
         steps_digest: Digest of what the steps do. Runs with the same digest did the same steps.
-        unreleased: For the operator itself: how long the targets could not be released. A crash of the operator may lose it;
-            then it is tried for longer.
+        unreleased: For the operator itself: how long the undo of a deleted plan made no progress, or the targets could not be
+            released. A crash of the operator may lose it; then it is tried for longer.
     """
 
     __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
@@ -166,8 +166,7 @@ class Current:
             then the dwell starts again.
         ready: Ready pods out of those wanted, such as 2/3.
         undo_progress: For the operator itself: highest progress of the undo, in units defined by the kind.
-        progressed_at: For the operator itself: when that progress was reached. A deleted plan is not kept for an undo that makes
-            no progress.
+        progressed_at: For the operator itself: when that progress was reached.
         digest: Digest of what a user is asked to approve. An approval that names another one is rejected.
         reapply: For the operator itself: the stage was paused and is applied again, even if another writer has changed its target.
         not_started: The stage is announced and waits for the window of the plan.
