@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from cutover.errors import Denied, OutsideError, Rejected, Unavailable
-from cutover.ports import APPLIED_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS
+from cutover.field_path import Operation
+from cutover.ports import APPLIED_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
 from cutover.status.requests import Answer, RequestVerb
 from cutover.status.status import ENDED, Phase
+from cutover.testing import Crash
 from cutover.testing.controllers import react
 from engine.test_end_of_run import asked, marks_off, refuse
 from support.fakes.shop import V1, V2, plan, shop
@@ -172,6 +175,41 @@ async def test_abort_and_abandon_are_answered_while_it_releases() -> None:
     assert run.phase is Phase.SUCCEEDED
     (told,) = warnings(run)
     assert RELABEL in told
+
+
+async def test_what_was_not_tried_yet_is_released_on_abandon_too() -> None:
+    """The process dies between announcing the release and its first write, and the plan is abandoned before the next one starts."""
+    run = await asked()
+    patch = run.cluster.patch
+
+    async def dies(at: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if at == V2 and any(map(marks_off, operations)):
+            raise Crash
+        return await patch(at, operations, account)
+
+    run.cluster.patch = dies  # type: ignore[assignment]
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.crashes > 0)
+    assert run.status.reason == "Releasing"
+    del run.cluster.patch
+    run.request(RequestVerb.ABANDON)
+    await ends(run, timedelta(seconds=5))
+    assert run.phase is Phase.ROLLED_BACK
+    assert run.leftovers() == []
+    assert warnings(run) == []
+
+
+async def test_a_target_without_an_answer_keeps_no_snapshot() -> None:
+    run = await asked()
+    refuse(run, Unavailable("failed calling webhook"), V2, marks_off)
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.status.reason == "Releasing")
+    run.request(RequestVerb.ABANDON)
+    await ends(run, timedelta(seconds=5))
+    assert run.phase is Phase.ROLLED_BACK
+    assert [ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS] == []
+    (told,) = warnings(run)
+    assert "failed calling webhook" in told
 
 
 async def test_a_finalizer_that_may_not_be_removed_is_reported_once() -> None:

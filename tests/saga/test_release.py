@@ -106,6 +106,28 @@ def test_it_fails_for_two_minutes_or_ten_and_no_longer(failure: Outcome, seconds
     assert "not everything could be released: no" in walk.status.message
 
 
+ABANDON = (Request(RequestVerb.ABANDON, "1"),)
+
+
+@BOTH
+@pytest.mark.parametrize("new_process", [True, False])
+def test_abandon_ends_it_with_the_next_answer_and_not_before(failure: Outcome, *, new_process: bool) -> None:
+    """Whoever announced the release may have died before the first try: what nobody has tried is not left out."""
+    walk = over()
+    walk.now += AWAY
+    assert walk.go(requests=ABANDON, new_process=new_process) == "release"
+    assert walk.go(failure) == "remove finalizer"
+    assert walk.is_(Phase.SUCCEEDED)
+    assert "not everything could be released: no" in walk.status.message
+
+
+@BOTH
+def test_abandon_ends_it_at_once_where_the_answer_is_there(failure: Outcome) -> None:
+    walk = over()
+    assert walk.go(failure, requests=ABANDON) == "remove finalizer"
+    assert walk.is_(Phase.SUCCEEDED)
+
+
 @BOTH
 def test_an_abandoned_plan_too_is_tried_again_after_an_interruption(failure: Outcome) -> None:
     walk = Walk().to("look")

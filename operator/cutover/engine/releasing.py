@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from cutover.engine import residue
 from cutover.engine.command_context import CommandContext
-from cutover.errors import Denied, NotFound, OutsideError, Rejected
+from cutover.errors import Denied, NotFound, OutsideError, Rejected, Unavailable
 from cutover.names import matching
 from cutover.objects import jobs
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, Ref
@@ -36,7 +36,13 @@ async def release(context: CommandContext) -> Outcome:
     if keeps_snapshots:
         with _collecting(of_snapshots):
             await set_snapshot_owner(context, owned=True)
-    problems = await _release_claims(context, abandoned=abandoned)
+    try:
+        problems = await _release_claims(context, abandoned=abandoned)
+    except Unavailable:  # perhaps of one target only, and the run may end with that
+        if not keeps_snapshots and not abandoned:
+            with _collecting(of_snapshots):
+                await _drop_snapshots(context)
+        raise
     left = await residue.residue_of(context) if abandoned else ""
     if not keeps_snapshots:
         with _collecting(of_snapshots):

@@ -49,11 +49,12 @@ def releasing(draft: Draft, verb: RequestVerb | None) -> Turn:
     and snapshots without an owner are deleted when they are no longer needed.
     """
     if verb is RequestVerb.ABANDON:
-        return _finish(draft, f"abandon was requested before that; {draft.status.message}")
+        _try_once_more(draft)
     match draft.inputs.outcome:
         case None:
             fence_if_new_process(draft)
-            _try_anew(draft)
+            if verb is not RequestVerb.ABANDON:
+                _try_anew(draft)
             return draft.turn(Command(Verb.RELEASE))
         case Done():
             return _finish(draft)
@@ -77,6 +78,12 @@ def _try_anew(draft: Draft) -> None:
     if draft.inputs.new_process and before is not None:
         since = max(before.since, draft.now - NO_PROGRESS + RELEASE_WITHIN)
         draft.set_run(unreleased=replace(before, since=since, refused_since=None))
+
+
+def _try_once_more(draft: Draft) -> None:
+    """On `abandon`: nothing may have been tried so far, so the run ends with the next answer, not before it."""
+    since, refused_since = draft.now - NO_PROGRESS, draft.now - RELEASE_WITHIN
+    draft.set_run(unreleased=Unreleased(since=since, refused_since=refused_since, tried_at=draft.now))
 
 
 def _left(draft: Draft, *, refused: bool) -> timedelta:
