@@ -13,6 +13,7 @@ from cutover.engine.sweep import sweep, sweep_until_done
 from cutover.errors import Denied, Unavailable
 from cutover.field_path import ABSENT, Json, Operation, Path
 from cutover.go_json import as_go_writes
+from cutover.names import Selector
 from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
@@ -60,6 +61,47 @@ async def test_snapshots_that_were_orphaned_go_with_their_plan() -> None:
     await run.turn()
     (left,) = snapshots(run)
     assert left != old
+
+
+@pytest.mark.parametrize("told", ["by an event", "by a save without an answer"])
+async def test_those_of_a_former_plan_do_not_keep_the_next_one_of_its_name(told: str) -> None:
+    """The server answers 500 to each deletion of snapshots, for as long as it likes."""
+    run = Simulation(plan(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    uid = run.cluster.objects[run.plan]["metadata"]["uid"]
+    cache = run.driver._caches.of(run.plan, run.cluster.objects[run.plan])
+    delete_all, tries = run.cluster.delete_all, list[str]()
+
+    async def away(resource: Resource, namespace: str, labels: Selector) -> None:
+        if resource == SNAPSHOTS and uid in labels:
+            tries.append(labels)
+            raise Unavailable("an admission webhook is down")
+        await delete_all(resource, namespace, labels)
+
+    run.cluster.delete_all = away  # type: ignore[assignment, method-assign]
+    old = snapshots(run)
+    run.cluster.delete(run.plan)
+    again = plan(DEPLOY.replace("replicas: 3", "replicas: 4"))
+    again["metadata"]["uid"] = "another"
+    run.cluster.put(PLANS, again)
+    run.cluster.objects[run.plan]["status"] = {"observedGeneration": -1}
+    if told == "by an event":
+        run.driver.deleted(run.plan, uid)
+    else:
+        run.driver._unsure[run.plan] = cache
+    assert await run.run() is Phase.SUCCEEDED
+    assert set(old) < set(snapshots(run))
+    begun, before = run.clock.now(), len(tries)
+    while run.clock.now() - begun < timedelta(minutes=10):
+        after = await run.turn()
+        assert after is not None
+        run.clock.pass_time(after)
+    assert 15 <= len(tries) - before <= 25, "it is tried again, and not all the time"
+    run.cluster.delete_all = delete_all  # type: ignore[method-assign]
+    run.clock.pass_time(timedelta(minutes=1))
+    await run.turn()
+    assert not set(old) & set(snapshots(run))
+    assert len(snapshots(run)) == 1
 
 
 def test_documents_are_written_as_go_writes_them() -> None:

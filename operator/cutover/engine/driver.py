@@ -18,6 +18,7 @@ from cutover.engine import commands, inputs
 from cutover.engine.command_context import CommandContext, Rests
 from cutover.engine.criteria import with_report
 from cutover.engine.ended_plan import idle_turn
+from cutover.engine.former_plans import FormerPlans
 from cutover.engine.plan_cache import PlanCache, PlanCaches
 from cutover.engine.saving import Saver
 from cutover.engine.unreadable_spec import PlanWithoutSpec
@@ -64,12 +65,12 @@ class Driver:
         self._cluster, self._clock = ports.cluster, ports.clock
         self._caches, self._saver = PlanCaches(spawn, wake, ports.clock), Saver(ports, report_dropped)
         self._crd, self._rests = CrdGap(), Rests()
-        self._deleted: dict[Ref, list[str]] = {}
+        self._former = FormerPlans(ports.cluster, ports.clock)
         self._unsure: dict[Ref, PlanCache] = {}
 
     def deleted(self, ref: Ref, uid: str) -> None:
         """An event says that a plan was deleted. A 404 proves less: a starting API server may answer it for a moment."""
-        self._deleted.setdefault(ref, []).append(uid)
+        self._former.add(ref, uid)
 
     def failed(self, ref: Ref) -> bool:
         """Whether a gate or guard of a plan has failed since its last turn."""
@@ -90,16 +91,12 @@ class Driver:
         Raises:
             Unavailable: the API server gave no answer; try again later.
         """
-        # Nothing else deletes snapshots that the plan did not own, or that were orphaned.
-        while uids := self._deleted.get(ref):
-            await snapshots.drop_all(self._cluster, ref.namespace, uids[-1])
-            uids.pop()
         if ref in self._unsure:
             await self._reread(ref, self._unsure[ref])
             del self._unsure[ref]
         body = self._cluster.seen(ref)
         if body is None:
-            self._deleted.pop(ref, None)
+            await self._former.drop(ref)
             self._caches.forget(ref)
             return None
         cache = self._caches.of(ref, body)
@@ -120,7 +117,8 @@ class Driver:
             self._unsure[ref] = cache
             raise
         self._caches.drop_ended(ref)
-        return after
+        due = await self._former.try_to_drop(ref)
+        return min((each for each in (after, due) if each is not None), default=None)
 
     async def _turn(self, ref: Ref, body: Json, cache: PlanCache) -> timedelta | None:
         idle = idle_turn(body, cache, self._clock.now())
@@ -245,7 +243,7 @@ class Driver:
         except NotFound:
             return
         if body["metadata"]["uid"] != cache.uid:  # created again: the former plan needs nothing any more
-            await snapshots.drop_all(self._cluster, ref.namespace, cache.uid)
+            self._former.add(ref, cache.uid)
             return
         read = read_status(body.get("status"))
         self._caches.notice_other_process(ref, read, cache)
