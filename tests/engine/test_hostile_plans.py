@@ -12,10 +12,9 @@ import pytest
 
 from cutover.adapters.transport import Request
 from cutover.names import ApiPath
-from cutover.objects import job_templates
+from cutover.objects import job_templates, spec_patch
 from cutover.ports import ACCESS_REVIEWS, PLANS
 from cutover.status.status import ENDED
-from cutover.steps.deploy import spec as deploy_spec
 from cutover.testing import MemoryCluster, react
 from support.fakes.memory_api_server import DISCOVERY
 from support.fakes.shop import NAMESPACE, PLAN, shop_of_many_routes
@@ -112,8 +111,8 @@ async def test_a_name_in_a_template_is_one_segment_even_where_it_is_not_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What refuses it with the plan is one thing; that it cannot lead elsewhere is another."""
-    for module in (job_templates, deploy_spec):
-        monkeypatch.setattr(module, "check_names", lambda *_: None)
+    for module in (job_templates, spec_patch):
+        monkeypatch.setattr(module, "wrong_names", lambda *_: ())
     places = [leaf for leaf in leaves() if leaf.below and leaf.path[-1] in ("name", "serviceAccountName")]
     read = [leaf for leaf in places if "deploy" in leaf.path or leaf.path[-1] == "serviceAccountName"]
     assert len(read) > 30

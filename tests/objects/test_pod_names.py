@@ -9,20 +9,15 @@ import yaml
 
 from cutover.errors import PlanError
 from cutover.names import NAME_RULE
-from cutover.objects.pod_names import check_names
+from cutover.objects.pod_names import wrong_names
 from cutover.plan.parsing import parse
-from cutover.schema.problems import WrongFields
 from support.hostile_names import NO_SEGMENTS, REFERENCES
 
 NEEDS = f"is not a valid name; use {NAME_RULE}"
 
 
 def wrong(pod: Any) -> list[str]:
-    try:
-        check_names(pod, "spec")
-    except WrongFields as found:
-        return [f"{field}: {message}" for field, message in found.found]
-    return []
+    return [f"{field}: {message}" for field, message in wrong_names(pod, "spec")]
 
 
 @pytest.mark.parametrize("reference", REFERENCES)

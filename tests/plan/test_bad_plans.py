@@ -107,6 +107,82 @@ def test_all_mistakes_at_once() -> None:
     ]
 
 
+PATCH = """
+replicas: 3
+labels: {a: b}
+minReadySeconds: {}
+template:
+  metadata: {labels: [a]}
+  spec:
+    priorityClassName: Not A Name
+    initContainers: {app: x}
+    containers:
+      - {image: x}
+      - {name: 1}
+      - {name: app, env: [{name: A, valueFrom: {configMapKeyRef: {name: ../other, key: a}}}]}
+    nodeSelector: {}
+"""
+TEMPLATE = """
+kind: Job
+metadata: {name: x, labels: [a]}
+spec:
+  suspend: true
+  completions: 0
+  template:
+    spec:
+      restartPolicy: RESTART
+      serviceAccount: old
+      priorityClassName: Not A Name
+"""
+
+
+def test_all_mistakes_of_a_patch_at_once() -> None:
+    step = {"name": "a", "deploy": {"workload": {"name": "shop-v2"}, "patch": PATCH}}
+    with pytest.raises(PlanError) as caught:
+        parse({**GOOD, "steps": [step]})
+    at = "steps[a].deploy.patch."
+    assert sorted(problem.where.removeprefix(at) for problem in caught.value.problems) == [
+        "labels",
+        "minReadySeconds",
+        "replicas",
+        "template.metadata.labels",
+        "template.spec.containers[0]",
+        "template.spec.containers[1].name",
+        "template.spec.containers[app].env[A].valueFrom.configMapKeyRef.name",
+        "template.spec.initContainers",
+        "template.spec.nodeSelector",
+        "template.spec.priorityClassName",
+    ]
+
+
+@pytest.mark.parametrize("where", ["step", "undo", "gate"])
+def test_all_mistakes_of_a_template_at_once(where: str) -> None:
+    """Also that the policy is one which only a step may have."""
+    text = TEMPLATE.replace("RESTART", "OnFailure" if where == "gate" else "Always")
+    good = "spec: {template: {spec: {containers: [{name: a, image: x}]}}}"
+    job = {"template": good if where == "undo" else text, "undo": text if where == "undo" else good}
+    step: dict[str, Any] = {"name": "a", "job": job}
+    if where == "gate":
+        step = {"name": "a", "check": {}, "gates": [{"name": "g", "job": {"template": text}}]}
+    with pytest.raises(PlanError) as caught:
+        parse({**GOOD, "steps": [step]})
+    at = {"step": "job.template", "undo": "job.undo", "gate": "gates[g].job.template"}[where]
+    found = {problem.where.removeprefix(f"steps[a].{at}."): problem.message for problem in caught.value.problems}
+    assert list(found) == [
+        "kind",
+        "metadata.name",
+        "metadata.labels",
+        "spec.suspend",
+        "spec.completions",
+        "spec.template.spec.containers",
+        "spec.template.spec.restartPolicy",
+        "spec.template.spec.serviceAccount",
+        "spec.template.spec.priorityClassName",
+    ]
+    policy = found["spec.template.spec.restartPolicy"]
+    assert ("use Never, with backoffLimit" if where == "gate" else "use Never or OnFailure") in policy
+
+
 JOB = "spec: {template: {spec: {containers: [{name: a, args: [ITEMS]}]}}}"
 _WITHOUT_ITEMS = 14
 """Keys and values of this Job when it has no arguments."""

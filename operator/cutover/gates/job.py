@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from functools import partial
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cutover.errors import Conflict, Denied, NotFound, OutsideError, Problem, Rejected
 from cutover.field_path import Json
@@ -15,17 +16,17 @@ from cutover.gates.base import GateContext, Pending, Source
 from cutover.gates.verdict import Measurement
 from cutover.names import matching
 from cutover.objects import jobs, pods
-from cutover.objects.job_templates import BackoffLimit, Template, pod_of
+from cutover.objects.job_templates import BackoffLimit, pod_of, possible
 from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
 from cutover.schema.model import Duration, show_duration
-from cutover.schema.problems import WrongFields
+from cutover.schema.yaml_text import YamlText
 from cutover.targets.claims import Owner
 from cutover.targets.snapshots import RUN_LABEL
 
 _MOMENT_LABEL: Final = "cutover.dev/moment"
 _SAMPLE_LABEL: Final = "cutover.dev/sample"
-_NEVER: Final = (
+_NEVER: Final = (  # at the backoff limit it deletes a pod that restarts in place
     "with OnFailure Kubernetes deletes the pod of a failed Job, and its exit code with it; "
     "use Never, with backoffLimit beside the template"
 )
@@ -42,7 +43,7 @@ class Job(Source):
     key: ClassVar[str] = "job"
     needs_bounds: ClassVar[bool] = False
 
-    template: Template = Field(
+    template: Annotated[YamlText, AfterValidator(partial(possible, why_never=_NEVER))] = Field(
         description="The Job, as the jobTemplate of a CronJob: metadata (labels, annotations) and spec. YAML as text, "
         "below `template: |`. It must change nothing."
     )
@@ -58,14 +59,6 @@ class Job(Source):
         if isinstance(given, dict) and "cronJob" in given:
             raise ValueError("only a step's job can use cronJob; write a template")
         return given
-
-    @field_validator("template")
-    @classmethod
-    def _tells_its_exit_code(cls, template: Json) -> Json:
-        """At the backoff limit Kubernetes deletes a pod that restarts in place, and its exit code with it."""
-        if template["spec"]["template"]["spec"].get("restartPolicy", "Never") != "Never":
-            raise WrongFields([("spec.template.spec.restartPolicy", _NEVER)])
-        return template
 
     def maximum(self) -> float:
         """Only 0 passes."""

@@ -32,9 +32,8 @@ async def template_of(cluster: Cluster, ref: Ref, account: str, pods_account: st
         command = f"kubectl patch cronjob {ref.name} -n {ref.namespace} -p {_SUSPEND}"
         return {}, f"{ref} also runs by itself; suspend it: {command}"
     template, limit = _as_in_a_plan(body["spec"]["jobTemplate"])
-    if wrong := next(mistakes(template), None):
-        where, message = wrong
-        return {}, f"{ref}, spec.jobTemplate.{where}: {message}"
+    if wrong := [f"spec.jobTemplate.{where}: {message}" for where, message in mistakes(template)]:
+        return {}, f"{ref}, {'; '.join(wrong)}"
     if others := sorted(accounts_of(pod_of(template)) - {pods_account}):
         named = others[0]
         way_out = f"write serviceAccountName: {named} beside cronJob"

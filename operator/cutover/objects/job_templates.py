@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from cutover.field_path import Json
-from cutover.objects.pod_names import check_names
+from cutover.objects.pod_names import wrong_names
 from cutover.schema.problems import WrongFields
 from cutover.schema.yaml_text import YamlText
 
@@ -27,19 +27,27 @@ _NOT_IN_SPEC: Final = {
 }
 
 
-def mistakes(template: Json) -> Iterator[tuple[str, str]]:
-    """What is wrong with a template, each with the field and a message; most is left to the server's dry run."""
+def mistakes(template: Json, why_never: str = "") -> Iterator[tuple[str, str]]:
+    """What is wrong with a template, each with the field and a message; most is left to the server's dry run.
+
+    Args:
+        template: the template, of any content.
+        why_never: why restartPolicy must be Never, as a message; empty where OnFailure is possible too.
+    """
     if "spec" not in template:
         yield "spec", "is missing; write metadata and spec, as in the jobTemplate of a CronJob"
         return
     for extra in sorted(template.keys() - {"metadata", "spec"}):
         yield extra, _SPEC_ONLY
-    metadata, spec = template.get("metadata", {}), template["spec"]
-    for where, node in (("metadata", metadata), ("spec", spec)):
+    parts = {"metadata": template.get("metadata", {}), "spec": template["spec"]}
+    for where, node in parts.items():
         if not isinstance(node, dict):
             yield where, "is not a mapping; put its fields below it, indented"
-            return
-    yield from _of_metadata(metadata)
+        else:
+            yield from _of_metadata(node) if where == "metadata" else _of_spec(node, why_never)
+
+
+def _of_spec(spec: Json, why_never: str) -> Iterator[tuple[str, str]]:
     for key in sorted(spec.keys() & _NOT_IN_SPEC.keys()):
         yield f"spec.{key}", _NOT_IN_SPEC[key]
     for key in ("parallelism", "completions"):
@@ -50,7 +58,8 @@ def mistakes(template: Json) -> Iterator[tuple[str, str]]:
     if not isinstance(pod, dict):
         yield "spec.template.spec", "is missing; add a pod spec with containers"
         return
-    yield from _of_pod(pod)
+    yield from _of_pod(pod, why_never)
+    yield from wrong_names(pod, "spec.template.spec")
 
 
 def _of_metadata(metadata: Json) -> Iterator[tuple[str, str]]:
@@ -73,27 +82,31 @@ def _of_entries(where: str, entries: Json) -> Iterator[tuple[str, str]]:
             yield f"{where}.{key}", f"{wrong_one!r} is not a string; put it in quotes"
 
 
-def _of_pod(pod: Json) -> Iterator[tuple[str, str]]:
+def _of_pod(pod: Json, why_never: str) -> Iterator[tuple[str, str]]:
     at = "spec.template.spec"
     containers = pod.get("containers")
     if not containers:
         yield f"{at}.containers", "is missing or empty; add a container with name and image"
     elif not isinstance(containers, list) or not all(isinstance(item, dict) for item in containers):
         yield f"{at}.containers", "is not a list of containers; start each with a dash and its name"
-    if pod.get("restartPolicy", "Never") not in ("Never", "OnFailure"):
-        yield f"{at}.restartPolicy", f"{pod['restartPolicy']!r} would never let the Job end; use Never or OnFailure"
+    policy = pod.get("restartPolicy", "Never")
+    if policy == "OnFailure" and why_never:
+        yield f"{at}.restartPolicy", why_never
+    elif policy not in ("Never", "OnFailure"):
+        way_out = "use Never" if why_never else "use Never or OnFailure"
+        yield f"{at}.restartPolicy", f"{policy!r} would never let the Job end; {way_out}"
     if "serviceAccount" in pod:
         yield f"{at}.serviceAccount", "that is the old name of the field; write serviceAccountName"
 
 
-def _possible(template: dict[str, Any]) -> dict[str, Any]:
-    if wrong := next(mistakes(template), None):
-        raise WrongFields([wrong])
-    check_names(template["spec"]["template"]["spec"], "spec.template.spec")
+def possible(template: dict[str, Any], why_never: str = "") -> dict[str, Any]:
+    """The template itself. Raises WrongFields with all its `mistakes`."""
+    if wrong := list(mistakes(template, why_never)):
+        raise WrongFields(wrong)
     return template
 
 
-Template = Annotated[YamlText, AfterValidator(_possible)]
+Template = Annotated[YamlText, AfterValidator(possible)]
 """A Job without a name, as the jobTemplate of a CronJob: `metadata` (labels, annotations) and `spec`, as text."""
 BackoffLimit = Annotated[
     int,

@@ -11,7 +11,7 @@ from typing import Final
 
 from cutover.field_path import Json
 from cutover.names import is_name
-from cutover.schema.problems import WrongFields, not_a_name
+from cutover.schema.problems import not_a_name
 
 _OF_CONTAINERS: Final = (
     "env[].valueFrom.configMapKeyRef.name",
@@ -46,26 +46,19 @@ _FIELDS: Final = tuple(
 """Where a pod spec names other objects, as Kubernetes 1.36 has it."""
 
 
-def check_names(pod: Json, at: str) -> None:
-    """Check each name of another object in a pod spec, or in a patch of one.
+def wrong_names(pod: Json, at: str) -> Iterator[tuple[str, str]]:
+    """Each name of another object in a pod spec, or in a patch of one, that no object can have: where it stands, and a message.
 
     Only names are checked: where a spec has another shape than a pod's, the server's dry run says so. An empty name is none.
 
     Args:
         pod: the pod spec.
         at: where it stands, below the field that is validated.
-
-    Raises:
-        WrongFields: with every name that no object can have.
     """
-    found = [
-        (where, not_a_name(value))
-        for field in _FIELDS
-        for where, value in _values(pod, field, at)
-        if value not in (None, "") and not is_name(value)
-    ]
-    if found:
-        raise WrongFields(found)
+    for field in _FIELDS:
+        for where, value in _values(pod, field, at):
+            if value not in (None, "") and not is_name(value):
+                yield where, not_a_name(value)
 
 
 def _values(node: Json, field: Sequence[str], at: str) -> Iterator[tuple[str, Json]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from cutover.field_path import Json, names_of
+from cutover.objects.pod_names import wrong_names
 
 _SHOWN: Final = 60
 """Characters of a value in a message."""
@@ -34,68 +35,69 @@ _BELOW: Final = {
 """Fields of pods that are easily written one level too high, and where they belong."""
 
 
-def no_field(kind: str, key: str) -> str:
-    """Why a key cannot stand at the top of a patch, as a message; empty when it can.
+def mistakes(patch: Json, kind: str) -> Iterator[tuple[str, str]]:
+    """What is wrong with a patch, each with the field and a message; most is left to the server's dry run.
 
-    Only fields of pods are known by name. A list of those that a workload may have would refuse what a newer Kubernetes adds; what the
-    server does not know, its dry run says.
+    Of the fields that a workload has none is known by name: such a list would refuse what a newer Kubernetes adds.
+
+    Args:
+        patch: the patch, of any content.
+        kind: of the workload.
     """
-    return f"is not a field of a {kind}'s spec; write it below {_BELOW[key]}" if key in _BELOW else ""
-
-
-def mistake(patch: Json) -> tuple[str, str] | None:
-    """The first mistake in a patch: the field, and what is wrong with it; most is left to the server's dry run."""
+    rest = dict(patch)
     for key in patch:
         if key in _NOT_HERE:
-            return key, _NOT_HERE[key]
-    node, at = patch, ""
+            yield key, _NOT_HERE[key]
+        elif key in _BELOW:
+            yield key, f"is not a field of a {kind}'s spec; write it below {_BELOW[key]}"
+        else:
+            continue
+        del rest[key]
+    node, at = rest, ""
     for key in ("template", "spec"):
         node, at = node.get(key, {}), f"{at}.{key}" if at else key
         if not isinstance(node, dict):
-            return at, "is not a mapping; put its fields below it, indented"
-    if wrong := _wrong_metadata(patch) or _wrong_containers(node, at):
-        return wrong
-    empty = next(_empty(patch), None)
-    return (empty, "is empty, which changes nothing; write fields below it, or null to remove it") if empty else None
+            yield at, "is not a mapping; put its fields below it, indented"
+            break
+    else:
+        yield from _wrong_containers(node, at)
+        yield from wrong_names(node, at)
+    yield from _wrong_metadata(rest)
+    for empty in _empty(rest):
+        yield empty, "is empty, which changes nothing; write fields below it, or null to remove it"
 
 
-def _wrong_metadata(patch: Json) -> tuple[str, str] | None:
+def _wrong_metadata(patch: Json) -> Iterator[tuple[str, str]]:
     """A null is valid: it removes the field, and the server checks whether a pod can be without."""
-    node = patch.get("template", {}).get("metadata")
+    template = patch.get("template")
+    node = template.get("metadata") if isinstance(template, dict) else None
     parts = {"template.metadata": node}
     if isinstance(node, dict):
         parts = {f"template.metadata.{key}": node.get(key) for key in ("labels", "annotations")}
-    return next(
-        (
-            (at, f"{_shown(value)} is not a mapping; put its fields below it, indented")
-            for at, value in parts.items()
-            if value is not None and not isinstance(value, dict)
-        ),
-        None,
-    )
+    for at, value in parts.items():
+        if value is not None and not isinstance(value, dict):
+            yield at, f"{_shown(value)} is not a mapping; put its fields below it, indented"
 
 
-def _wrong_containers(pod: Json, at: str) -> tuple[str, str] | None:
+def _wrong_containers(pod: Json, at: str) -> Iterator[tuple[str, str]]:
     """The server merges containers by their names, and this module finds them by name too."""
     for part in _PARTS:
         items = pod.get(part, [])
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            return f"{at}.{part}", "is not a list of containers; start each with a dash and its name"
+            yield f"{at}.{part}", "is not a list of containers; start each with a dash and its name"
+            continue
         for position, item in enumerate(items):
-            if wrong := _wrong_container(item, f"{at}.{part}[{position}]"):
-                return wrong
-    return None
+            yield from _wrong_container(item, f"{at}.{part}[{position}]")
 
 
-def _wrong_container(item: Json, where: str) -> tuple[str, str] | None:
+def _wrong_container(item: Json, where: str) -> Iterator[tuple[str, str]]:
     name = item.get("name")
     if item.get(_DIRECTIVE) == "replace":  # a directive to replace the whole list, not a container
-        return None
+        return
     if name is None or name == "":
-        return where, f"has no name in {_shown(item)}; containers are merged by name, so add the name of the container"
-    if not isinstance(name, str):
-        return f"{where}.name", f"{_shown(name)} is not a string; put it in quotes or correct it"
-    return None
+        yield where, f"has no name in {_shown(item)}; containers are merged by name, so add the name of the container"
+    elif not isinstance(name, str):
+        yield f"{where}.name", f"{_shown(name)} is not a string; put it in quotes or correct it"
 
 
 def _shown(value: Json) -> str:
@@ -114,7 +116,7 @@ def _empty(patch: Json, at: str = "") -> Iterator[str]:
 
 
 def images_in(patch: Json) -> set[str]:
-    """Names of the containers whose image a patch sets, for a patch without a `mistake`."""
+    """Names of the containers whose image a patch sets, for a patch without `mistakes`."""
     pod = patch.get("template", {}).get("spec", {})
     return {item["name"] for part in _PARTS for item in pod.get(part, ()) if "image" in item and "name" in item}
 

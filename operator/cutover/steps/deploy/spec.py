@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cutover.field_path import Change, Json
 from cutover.gates.readiness import Workload
 from cutover.objects import spec_patch
-from cutover.objects.pod_names import check_names
 from cutover.ports import DAEMON_SETS
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Label, Model, validations
@@ -63,10 +62,10 @@ class DeploySpec(WritesFields, RollsOut, BringsPods, HasPurposes, Passable):
 
     @field_validator("patch")
     @classmethod
-    def _possible(cls, patch: dict[str, Any]) -> dict[str, Any]:
-        if wrong := spec_patch.mistake(patch):
-            raise WrongFields([wrong])
-        check_names(patch.get("template", {}).get("spec", {}), "template.spec")
+    def _possible(cls, patch: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        workload = info.data.get("workload")  # missing where it is wrong itself
+        if wrong := list(spec_patch.mistakes(patch, workload.kind if workload else "workload")):
+            raise WrongFields(wrong)
         return patch
 
     @model_validator(mode="after")
@@ -75,7 +74,6 @@ class DeploySpec(WritesFields, RollsOut, BringsPods, HasPurposes, Passable):
             raise ValueError(_NOTHING)
         if self.replicas is not None and self.workload.kind == DAEMON_SETS.kind:
             raise ValueError(_NO_REPLICAS)
-        self._no_fields_of_pods()
         names = [image.container for image in self.images]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -83,11 +81,6 @@ class DeploySpec(WritesFields, RollsOut, BringsPods, HasPurposes, Passable):
         if doubles := sorted(spec_patch.images_in(self.patch) & set(names)):
             raise ValueError(f"the image of container {doubles[0]} is set in images and in patch; keep one")
         return self
-
-    def _no_fields_of_pods(self) -> None:
-        for key in self.patch:
-            if message := spec_patch.no_field(self.workload.kind, key):
-                raise WrongFields([(f"patch.{key}", message)])
 
     def stages(self) -> tuple[StageRule, ...]:
         """One: the rollout."""
