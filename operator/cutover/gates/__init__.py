@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final, Self
+from functools import partial
+from typing import Annotated, Any, Final, Self
 
-from pydantic import ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from cutover.gates.base import Source
 from cutover.gates.http import Http
@@ -13,14 +14,13 @@ from cutover.gates.job import Job
 from cutover.gates.prometheus import Prometheus
 from cutover.gates.readiness import Readiness
 from cutover.gates.verdict import NoData, Rule
-from cutover.schema.model import Decimal, Duration, Label, Model, show_duration, validations
+from cutover.schema.model import Decimal, Duration, Label, Model, parse_duration, show_duration, validations
 
 __all__ = ["FASTEST", "SOURCES", "Bounds", "Gate"]
 
 SOURCES: Final[tuple[type[Source], ...]] = (Readiness, Prometheus, Http, Job)
 FASTEST: Final = timedelta(seconds=1)
 """The shortest interval of a gate: each sample is work for a server that others use too."""
-_TOO_FAST: Final = f"is too short; use {show_duration(FASTEST)} or more"
 
 _SOME_LIMIT: Final = ("has(self.min) || has(self.max)", "ratio has neither min nor max; give at least one")
 _SOME_BOUND: Final = (
@@ -112,11 +112,14 @@ class _GateFields(Model):
     model_config = ConfigDict(json_schema_extra=validations(_ONE_SOURCE, *_BOUNDED, *_COMPARED))
 
     name: Label = Field(description="Name of the gate, unique within its step.")
-    interval: Duration = Field(
+    interval: Annotated[Duration, BeforeValidator(partial(parse_duration, least=FASTEST))] = Field(
         default=timedelta(seconds=15),
         description="Time from one sample to the next, 1s or more. Default 15s.",
         json_schema_extra=validations(
-            (f"duration(self) >= duration('{show_duration(FASTEST)}')", f"='interval ' + self + ' {_TOO_FAST}'")
+            (
+                f"duration(self) >= duration('{show_duration(FASTEST)}')",
+                f"='interval ' + self + ' is too short; use {show_duration(FASTEST)} or more'",
+            )
         ),
     )
     initial_delay: Duration = Field(
@@ -136,13 +139,6 @@ class _GateFields(Model):
         description="What a sample without a usable number means: Wait neither passes nor fails; Pass and Fail count it as such. Default Wait.",
     )
     pass_: Bounds | None = Field(default=None, alias="pass", description="Bounds of the number.")
-
-    @field_validator("interval")
-    @classmethod
-    def _rests(cls, interval: timedelta) -> timedelta:
-        if interval < FASTEST:
-            raise ValueError(f"{show_duration(interval)} {_TOO_FAST}")
-        return interval
 
     @property
     def source(self) -> Source:

@@ -9,10 +9,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Any, Final
+from functools import cached_property, partial
+from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field, create_model, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, create_model
 
 from cutover.gates import Gate
 from cutover.gates.base import Source
@@ -21,7 +21,16 @@ from cutover.plan.notifications import Notification
 from cutover.plan.windows import Recurring, Window, opening
 from cutover.ports import Ref, Resource
 from cutover.saga.turn import DeletionPolicy, OnFailure, Opening, Rules, StepRule
-from cutover.schema.model import Duration, Label, Model, Name, Text, show_duration, validations
+from cutover.schema.model import (
+    Duration,
+    Label,
+    Model,
+    Name,
+    Text,
+    parse_duration,
+    show_duration,
+    validations,
+)
 from cutover.steps import KINDS
 from cutover.steps.kind import Kind, Target
 from cutover.steps.parts import (
@@ -40,9 +49,7 @@ from cutover.steps.parts import (
 DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
 _LAST_START: Final = timedelta(hours=24)
 """The longest start deadline: until it is over, everything that is missing is looked for again and again."""
-_TOO_LATE: Final = (
-    f"is too long; use {show_duration(_LAST_START)} or less, and retry the plan if it is Refused before it can start"
-)
+_START_LATER: Final = ", and retry the plan if it is Refused before it can start"
 KIND_KEYS: Final = tuple(kind.key for kind in KINDS)
 """The key in a step that names its kind: each step has exactly one of them."""
 _LIST_MAP: Final[dict[str, Any]] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -168,13 +175,15 @@ class Plan(Model):
         description="ServiceAccount in the plan's namespace that all writes to targets are made as. It must have the label "
         'cutover.dev/migrator: "true".'
     )
-    start_deadline: Duration = Field(
+    start_deadline: Annotated[
+        Duration, BeforeValidator(partial(parse_duration, most=_LAST_START, hint=_START_LATER))
+    ] = Field(
         default=timedelta(minutes=2),
         description="How long to wait for missing prerequisites before the plan is Refused, 24h at most. Default 2m.",
         json_schema_extra=validations(
             (
                 f"duration(self) <= duration('{show_duration(_LAST_START)}')",
-                f"='startDeadline ' + self + ' {_TOO_LATE}'",
+                f"='startDeadline ' + self + ' is too long; use {show_duration(_LAST_START)} or less{_START_LATER}'",
             )
         ),
     )
@@ -217,13 +226,6 @@ class Plan(Model):
     steps: tuple[Step, ...] = Field(
         min_length=1, max_length=64, description="The steps, done in this order.", json_schema_extra=_LIST_MAP
     )
-
-    @field_validator("start_deadline")
-    @classmethod
-    def _some_day(cls, span: timedelta) -> timedelta:
-        if span > _LAST_START:
-            raise ValueError(f"{show_duration(span)} {_TOO_LATE}")
-        return span
 
     def opening(self, now: datetime) -> Opening:
         """Whether a stage may begin now."""

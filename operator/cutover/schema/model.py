@@ -65,16 +65,34 @@ class Model(BaseModel):
         return schema
 
 
-def parse_duration(value: object) -> timedelta:
-    """Read ``90s``, ``1h30m`` or ``500ms``. Raises ValueError with a sentence for the author."""
+def parse_duration(
+    value: object, least: timedelta = timedelta(), most: timedelta = _LONGEST, hint: str = ""
+) -> timedelta:
+    """Read ``90s``, ``1h30m`` or ``500ms``.
+
+    Args:
+        value: as written.
+        least: the minimum.
+        most: the maximum.
+        hint: what else helps where the maximum is too short, for the message.
+
+    Raises:
+        ValueError: with a sentence for the author, which names the limits of the field also where this is not a duration at all.
+    """
     if isinstance(value, timedelta):
         return value
+    at_least = f"use {show_duration(least)} or more" if least else ""
+    at_most = f"use {show_duration(most)} or less" if most < _LONGEST else ""
     if not isinstance(value, str) or not re.fullmatch(DURATION_PATTERN, value):
         units = "the units are h, m, s and ms, such as 90s or 12h"
-        raise ValueError(f"is not a duration; {f'add its unit, such as {value}s' if type(value) is int else units}")
+        way_out = f"add its unit, such as {value}s" if type(value) is int else units
+        raise ValueError("; ".join(filter(None, (f"is not a duration; {way_out}", at_least, at_most))))
     span = sum((int(count) * _UNITS[unit] for count, unit in _DURATION.findall(value)), timedelta())
-    if span > _LONGEST:
-        raise ValueError(f"{value} is longer than a hundred years; write a shorter duration")
+    if span < least:
+        raise ValueError(f"{value} is too short; {at_least}")
+    if span > most:
+        what = f"too long; {at_most}{hint}" if at_most else "longer than a hundred years; write a shorter duration"
+        raise ValueError(f"{value} is {what}")
     return span
 
 
