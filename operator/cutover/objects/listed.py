@@ -82,12 +82,14 @@ def _pod(body: Json) -> Json:
         return _only(of, "type", "status", "reason")
 
     def state(of: Json) -> Json:
-        return _only(of, "name", "state", "lastState", "restartCount")
+        return _only(of, "name", "ready", "state", "lastState", "restartCount")
 
     spec, status = body.get("spec") or {}, body.get("status") or {}
     return {
-        "spec": _parts(spec, "containers", container) | _parts(spec, "initContainers", container),
-        "status": _only(status, "phase", "reason")
+        "spec": _only(spec, "nodeName", "readinessGates")
+        | _parts(spec, "containers", container)
+        | _parts(spec, "initContainers", container),
+        "status": _only(status, "phase", "reason", "startTime")
         | _parts(status, "conditions", condition)
         | _parts(status, "containerStatuses", state)
         | _parts(status, "initContainerStatuses", state),

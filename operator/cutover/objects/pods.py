@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cutover.field_path import Json
@@ -16,6 +17,7 @@ _MISSING: Final = re.compile(
     r"(?P<kind>secret|configmap) \"(?P<name>[a-z0-9.-]{1,253})\" not found"
     r"|couldn't find key (?P<key>[-._a-zA-Z0-9]{1,253}) in (?P<of>Secret|ConfigMap) [a-z0-9-]{1,63}/(?P<where>[a-z0-9.-]{1,253})"
 )
+_SILENCE: Final = timedelta(seconds=30)
 _STARTING: Final = ("ContainerCreating", "PodInitializing")
 
 
@@ -70,13 +72,40 @@ def _sidecars(pod: Json) -> set[str]:
     return {item["name"] for item in pod["spec"].get("initContainers") or () if item.get("restartPolicy") == "Always"}
 
 
-def waits_for(pods: Sequence[Json], namespace: str) -> str:
-    """Why pods do not run yet, by the scheduler's and the kubelet's reason; empty when they run."""
-    return next((why for pod in pods if (why := _waits_for(pod, namespace))), "")
+def waits_for(pods: Sequence[Json], namespace: str, now: datetime | None = None) -> str:
+    """Why pods do not run yet, by the scheduler's and the kubelet's reason; empty when they run.
+
+    Args:
+        pods: the pods.
+        namespace: of them.
+        now: to tell which nodes seem not to answer, which is worth it where pods stay on their nodes.
+    """
+    return next((why for pod in pods if (why := _waits_for(pod, namespace, now))), "")
 
 
-def _waits_for(pod: Json, namespace: str) -> str:
+def silent_node(pod: Json, now: datetime) -> str:
+    """The node of a pod, where that node seems to answer no longer; else empty.
+
+    Told by the pod alone, as the operator may not read nodes: nobody has taken it on, or confirms its end, for half a minute; or it is not
+    ready though each of its containers is, which only the node controller writes.
+    """
+    metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    node = str(spec.get("nodeName") or "")
+    if not node:
+        return ""
+    moments = [metadata.get("deletionTimestamp")]  # with the grace period in it
+    moments += [metadata.get("creationTimestamp")] if "startTime" not in status else []
+    late = any(now - datetime.fromisoformat(moment) > _SILENCE for moment in moments if moment)
+    ready = next((one["status"] for one in status.get("conditions") or () if one["type"] == "Ready"), "")
+    containers = status.get("containerStatuses") or ()
+    marked = ready != "True" and bool(containers) and all(one.get("ready") for one in containers)
+    return node if late or (ready and marked and not spec.get("readinessGates")) else ""
+
+
+def _waits_for(pod: Json, namespace: str, now: datetime | None) -> str:
     name = pod["metadata"]["name"]
+    if now is not None and (node := silent_node(pod, now)):
+        return f"pod {name} waits for node {node}, which seems not to answer; kubectl describe node {node}"
     scheduled: Json = next(
         (c for c in pod.get("status", {}).get("conditions") or () if c["type"] == "PodScheduled"), {}
     )

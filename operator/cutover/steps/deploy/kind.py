@@ -26,6 +26,7 @@ from cutover.steps.shared.rollouts import (
     undo_blocked,
     why_pods_wait,
 )
+from cutover.steps.shared.silent_nodes import restored_elsewhere
 from cutover.targets.snapshots import Snapshot
 
 _LOOK_AGAIN: Final = 30.0
@@ -91,12 +92,16 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
         body = await context.targets.restore(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
-        if restored(context, rollout, snapshot):
+        elsewhere = ""
+        if restored(context, rollout, snapshot) or (
+            elsewhere := await restored_elsewhere(context, ref, body, snapshot)
+        ):
             await context.targets.restore(ref, snapshot.uid, changes)
             await context.targets.confirm(ref, snapshot.uid, changes)
-            return Done(ready=rollout.text)
+            return Done(ready=rollout.text, message=elsewhere)
         message = f"{rollout.text} pods of the old template are ready"
-        again = Again(_LOOK_AGAIN, message, rollout.text, reached=rollout.reached)
+        why = await why_pods_wait(context, ref, body)
+        again = Again(_LOOK_AGAIN, f"{message}{why}", rollout.text, reached=rollout.reached)
         if sooner != changes and not rollout.current:  # the pause may be our own write, not yet seen by the controller
             return again
         return (

@@ -73,7 +73,7 @@ async def why_pods_wait(context: StepContext, ref: Ref, body: Json) -> str:
 
 async def _why_not_started(context: StepContext, ref: Ref, body: Json) -> str:
     pods = owned(await context.cluster.list(PODS, context.namespace, selector(body), fresh=False), ref, body)
-    return waits_for(pods, context.namespace)
+    return waits_for(pods, context.namespace, context.now)
 
 
 def blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Pause | Failed | None:
