@@ -58,13 +58,27 @@ def service_of(host: str, namespace: str) -> str:
     return name if dot and rest == f"{namespace}.svc.cluster.local" else ""
 
 
+def namespace_in(host: str) -> str:
+    """The namespace that a host of a Service names; empty for a name alone."""
+    return host.partition(".")[2].partition(".")[0]
+
+
+def not_a_service(host: str, namespace: str) -> str:
+    """Why a host is not a Service of a namespace, as a message; empty when it is one.
+
+    Without a namespace, which a document may leave out, only what can be a Service of no namespace at all is refused.
+    """
+    if service_of(host, namespace or namespace_in(host)):
+        return ""
+    whose = f"namespace {namespace}" if namespace else "the plan's namespace"
+    return f"host {host} is not a Service of {whose}; traffic can be shifted between its Services only"
+
+
 async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | None) -> Side | str:
     """What a destination resolves to, or a message that says what is missing."""
+    if message := not_a_service(host, namespace):
+        return message
     name = service_of(host, namespace)
-    if not name:
-        return (
-            f"host {host} is not a Service of namespace {namespace}; traffic can be shifted between its Services only"
-        )
     try:
         service = await cluster.get(Ref(SERVICES, namespace, name))
     except NotFound:
@@ -143,16 +157,17 @@ async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
     """Pods that the workloads behind a destination should have."""
-    return sum(Rollout.of(body, resource).wanted for resource, body in await _workloads(cluster, namespace, side))
+    return sum(Rollout.of(body, resource).wanted for resource, body in await workloads_behind(cluster, namespace, side))
 
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
     """The workloads whose pods are behind these destinations."""
-    found = await _workloads(cluster, namespace, *sides)
+    found = await workloads_behind(cluster, namespace, *sides)
     return [Ref(resource, namespace, body["metadata"]["name"]) for resource, body in found]
 
 
-async def _workloads(cluster: Cluster, namespace: str, *sides: Side) -> list[tuple[Resource, Json]]:
+async def workloads_behind(cluster: Cluster, namespace: str, *sides: Side) -> list[tuple[Resource, Json]]:
+    """The workloads whose pods are behind at least one of these destinations, each with its kind."""
     found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
     return [
         (resource, body)

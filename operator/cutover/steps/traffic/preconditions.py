@@ -13,6 +13,7 @@ from cutover.routing.shift import Role
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.preconditions import may_not_patch
 from cutover.steps.traffic import sides
+from cutover.steps.traffic.overlap import overlaps
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
 from cutover.targets.foreign import restore_command
@@ -42,7 +43,8 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         problems.extend(error.problems)
     try:
         sides.forget(context)
-        await sides.endpoints(context, step.from_, step.to)
+        ends = await sides.endpoints(context, step.from_, step.to)
+        problems += await overlaps(context, (step.from_, ends.old), (step.to, ends.new))
     except PlanError as error:
         problems.extend(error.problems)
     return problems
