@@ -118,6 +118,14 @@ class Source(Model):
         """Its queries to that provider, one per line, as shown."""
         return ()
 
+    def details(self) -> tuple[str, ...]:
+        """What it measures and with what, one line each, for people."""
+        return tuple(f"queries {self.provider()}: {' '.join(query.split())}" for query in self.queries())
+
+    def looks_back(self) -> timedelta:
+        """How old the oldest sample is that a measurement of the present reads, as far as that is known."""
+        return timedelta()
+
     def baseline_query(self) -> str:
         """The query of the baseline; empty for none."""
         return ""

@@ -16,7 +16,7 @@ from cutover.gates.base import GateContext, Pending, Source
 from cutover.gates.verdict import Measurement
 from cutover.names import matching
 from cutover.objects import jobs, pods
-from cutover.objects.job_templates import BackoffLimit, pod_of, possible
+from cutover.objects.job_templates import BackoffLimit, images_of, pod_of, possible
 from cutover.objects.jobs import GATE_LABEL
 from cutover.ports import JOBS, MADE_LABEL, Cluster, Ref, Resource
 from cutover.schema.model import Duration, show_duration
@@ -71,6 +71,12 @@ class Job(Source):
     def pod_specs(self, *, undo: bool = False) -> tuple[Json, ...]:
         """That of the template; no gate is judged while a step is undone."""
         return () if undo else (pod_of(self.template),)
+
+    def details(self) -> tuple[str, ...]:
+        """What runs, under which account, for how long."""
+        named = pod_of(self.template).get("serviceAccountName")
+        account = f"ServiceAccount {named}" if named else "the ServiceAccount of the plan"
+        return (f"runs a Job of {images_of(self.template)} under {account}, for {show_duration(self.timeout)} at most",)
 
     async def examine(self, cluster: Cluster, owner: Owner, place: str) -> list[Problem]:
         """The server accepts the Job."""

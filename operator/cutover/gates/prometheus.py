@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 from pydantic import Field, field_validator
 
 from cutover.gates.base import GateContext, Source
+from cutover.gates.promql import looks_back
 from cutover.gates.verdict import Measurement
 from cutover.ports import Sample
 from cutover.schema.model import Duration, Label, show_duration
@@ -59,6 +60,15 @@ class Prometheus(Source):
     def queries(self) -> tuple[str, ...]:
         """Both queries."""
         return (self.query, f"{self.baseline} (the baseline)") if self.baseline else (self.query,)
+
+    def details(self) -> tuple[str, ...]:
+        """Both queries, and the window where they have it."""
+        window = (f"$(window) is {show_duration(self.window)}",) if self.settle() else ()
+        return (*super().details(), *window)
+
+    def looks_back(self) -> timedelta:
+        """That of the query; the baseline is meant to be of the past."""
+        return looks_back(self.query.replace("$(window)", show_duration(self.window)))
 
     def baseline_query(self) -> str:
         """The second query."""

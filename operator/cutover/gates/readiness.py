@@ -61,6 +61,10 @@ class Readiness(Source):
         """Without a workload of its own it measures the step's workload."""
         return self.workload is None
 
+    def details(self) -> tuple[str, ...]:
+        """The workload, where it is not that of the step."""
+        return (f"measures {self.workload.kind} {self.workload.name}",) if self.workload else ()
+
     async def measure(self, context: GateContext) -> Measurement:
         """Read the streamed workload; its pods only when restarts count."""
         ref = context.workload

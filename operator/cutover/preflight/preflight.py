@@ -9,6 +9,7 @@ from typing import Any
 
 from cutover.errors import NotFound, NotInstalled, Problem
 from cutover.plan.spec import Plan
+from cutover.plan.warnings import warnings
 from cutover.ports import Cluster, Messenger, Metrics, Ref
 from cutover.preflight import accounts, assessment
 from cutover.steps.kind import StepContext
@@ -40,7 +41,7 @@ async def missing(
     )
     unknown = (_no_providers(plan, metrics), _unknown_receivers(plan, contexts[0].messenger))
     # The permissions come last: their message ends in a manifest to copy.
-    problems = (problem for part in (*found, assessed.problems, *unknown, denied) for problem in part)
+    problems = (problem for part in (*found, assessed.problems, *unknown, warnings(plan), denied) for problem in part)
     return assessment.Assessment(tuple(dict.fromkeys(problems)), assessed.risks)
 
 
