@@ -107,6 +107,23 @@ def test_all_mistakes_at_once() -> None:
     ]
 
 
+def test_hosts_of_another_namespace() -> None:
+    """Where the document says which one is the plan's; both sides may be given in full."""
+    spec = copy.deepcopy(GOOD)
+    spec["steps"][0]["traffic"] |= {
+        side: {"host": f"{name}.shop.svc.cluster.local"} for side, name in (("from", "shop-v1"), ("to", "shop-v2"))
+    }
+    assert parse(spec)
+    assert parse(spec, "shop")
+    with pytest.raises(PlanError) as caught:
+        parse(spec, "other")
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"steps[shift].traffic.{side}.host: host {name}.shop.svc.cluster.local is not a Service of namespace other; "
+        "traffic can be shifted between its Services only"
+        for side, name in (("from", "shop-v1"), ("to", "shop-v2"))
+    ]
+
+
 PATCH = """
 replicas: 3
 labels: {a: b}

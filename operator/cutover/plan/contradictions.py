@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from cutover.errors import Problem
 from cutover.gates import SOURCES
 from cutover.plan.spec import KIND_KEYS, Plan
 from cutover.schema.model import show_duration
 from cutover.steps.parts import MayBeIrreversible, NeedsGates
+
+_NEVER_PASSES: Final = "a guard is judged throughout and never has passed, so it counts no passing samples; remove it"
 
 
 def contradictions(plan: Plan) -> Iterator[Problem]:
@@ -29,6 +31,8 @@ def _of_guards(plan: Plan) -> Iterator[Problem]:
     yield from _duplicates("guards", "guard", [guard.name for guard in plan.guards])
     for guard in plan.guards:
         yield from _of_gate(f"guards[{guard.name}]", guard, None)
+        if "success_threshold" in guard.model_fields_set:
+            yield Problem(f"guards[{guard.name}].successThreshold", _NEVER_PASSES)
 
 
 def _of_notifications(plan: Plan) -> Iterator[Problem]:

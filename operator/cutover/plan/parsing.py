@@ -22,10 +22,18 @@ from cutover.schema.yaml_text import Room
 _NAME: Final = TypeAdapter[str](Name)
 
 
-def parse(spec: Json) -> Plan:
-    """Read `.spec`. Raises PlanError with every error in it, or with one alone when its texts are too large to go on."""
+def parse(spec: Json, namespace: str = "") -> Plan:
+    """Read `.spec`.
+
+    Args:
+        spec: as it is written.
+        namespace: of the plan, where the document says so and nothing else will check what must be in it.
+
+    Raises:
+        PlanError: with every error in it, or with one alone when its texts are too large to go on.
+    """
     try:
-        plan = Plan.model_validate(spec, context=Room())
+        plan = Plan.model_validate(spec, context=Room(namespace=namespace))
     except ValidationError as error:
         raise PlanError(*problems_of(error, spec, Plan)) from None
     if problems := tuple(contradictions(plan)):

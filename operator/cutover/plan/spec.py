@@ -221,7 +221,10 @@ class Plan(Model):
         default=(),
         max_length=16,
         description="Checks evaluated throughout the run. When one fails, the plan follows onFailure.",
-        json_schema_extra=_LIST_MAP,
+        json_schema_extra=_LIST_MAP
+        | validations(
+            ("self.all(guard, !has(guard.successThreshold))", "a guard has no successThreshold; remove it"),
+        ),
     )
     steps: tuple[Step, ...] = Field(
         min_length=1, max_length=64, description="The steps, done in this order.", json_schema_extra=_LIST_MAP

@@ -63,9 +63,15 @@ class _Open:
 
 @dataclass(slots=True)
 class Room:
-    """How many keys and values the texts of one plan may still have; the context in which its spec is validated."""
+    """The context in which the spec of a plan is validated.
+
+    Attributes:
+        left: how many keys and values its texts may still have.
+        namespace: of the plan; empty where it is not known.
+    """
 
     left: int = MOST_TOGETHER
+    namespace: str = ""
 
 
 def parse(text: str, field: str = "text", room: Room | None = None) -> dict[str, Any]:

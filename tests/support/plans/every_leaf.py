@@ -24,6 +24,8 @@ Path = tuple[str, ...]
 ITEM, VALUE, KEY = "[]", "{}", "{key}"
 """In a path: an item of a list, a value of a map, and a key of a map."""
 
+_REFUSED: Final = ("guards.[].successThreshold",)
+"""Places of the schema that no good plan has, whatever stands there."""
 _GONE: Final = object()
 MARKER: Final = "qz7"
 """In each hostile value that could be a part of an address, so that it is found in a log."""
@@ -235,7 +237,7 @@ def carriers() -> tuple[dict[str, Any], ...]:
 
 def leaves() -> list[Leaf]:
     """All places: those of the schema, then those in templates of Jobs and in patches."""
-    found = [_leaf(path) for path in _paths(schema())]
+    found = [_leaf(path) for path in _paths(schema()) if ".".join(path) not in _REFUSED]
     for leaf in list(found):
         document = _document(_value(leaf.spec, leaf.path))
         if isinstance(document, dict):

@@ -6,9 +6,10 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cutover.field_path import Change, Json
+from cutover.objects.endpoints import namespace_in, not_a_service
 from cutover.ports import Ref
 from cutover.routing.branches import Match, Mirror, Stickiness
 from cutover.routing.http_routes import HttpRoute, no_prefix, no_subset
@@ -19,6 +20,8 @@ from cutover.routing.shift import Shift
 from cutover.routing.virtual_services import VirtualService
 from cutover.saga.turn import StageRule
 from cutover.schema.model import Duration, validations
+from cutover.schema.problems import WrongFields
+from cutover.schema.yaml_text import Room
 from cutover.steps.kind import StepContext, Target
 from cutover.steps.parts import Enforced
 from cutover.targets.snapshots import Snapshot
@@ -90,6 +93,14 @@ class TrafficSpec(Enforced):
     )
     settle: Duration = Field(default=timedelta(), description="How long after each write gates are not evaluated.")
 
+    @field_validator("from_", "to")
+    @classmethod
+    def _of_the_namespace(cls, side: Destination, info: ValidationInfo) -> Destination:
+        namespace = info.context.namespace if isinstance(info.context, Room) else ""
+        if message := not_a_service(side.host, namespace):
+            raise WrongFields([("host", message)])
+        return side
+
     @model_validator(mode="after")
     def _makes_sense(self) -> TrafficSpec:
         for before, after in pairwise(self.weights):
@@ -99,6 +110,9 @@ class TrafficSpec(Enforced):
                 )
         if self.from_ == self.to:
             raise ValueError(f"from and to are both {self.to}; name two different destinations")
+        if len(namespaces := {namespace_in(side.host) for side in (self.from_, self.to)} - {""}) > 1:
+            both = " and ".join(sorted(namespaces))
+            raise ValueError(f"from and to are in namespaces {both}; traffic can be shifted within one namespace only")
         self._one_object()
         if duplicate := self.where.duplicate():
             raise ValueError(duplicate)
