@@ -216,6 +216,57 @@ def test_a_generated_name_will_do() -> None:
     assert cutover("explain", "-", stdin=text).stdout.startswith("good-\n")
 
 
+def test_a_file_that_cannot_be_read_hides_no_error_of_the_others(tmp_path: Path) -> None:
+    """Nor of the documents above the one that cannot be parsed."""
+    bad = GOOD.replace("[50, 100]", "[100, 50]")
+    texts = {
+        "a": GOOD,
+        "b": f"{bad}---\nsteps: [\n",
+        "c": bad,
+        "d": GOOD.replace("spec:", "spec:\n  timeout: 1h\n  timeout: 2h"),
+    }
+    files = [str(tmp_path / f"{name}.yaml") for name in texts]
+    for file, text in zip(files, texts.values(), strict=True):
+        Path(file).write_text(text)
+    done = cutover("lint", *files, str(tmp_path / "none.yaml"))
+    assert done.returncode == 64
+    assert done.stdout == ""
+    weights = "steps[shift].traffic: weights must ascend"
+    lines = done.stderr.splitlines()
+    assert [line.removeprefix(f"{tmp_path}/").partition(" ")[0] for line in lines[:2]] == ["b.yaml:", "c.yaml:"]
+    assert all(weights in line for line in lines[:2])
+    assert lines[2].startswith(f"error: {files[1]} is not valid YAML at line ")
+    assert lines[3].startswith(f"error: {files[3]}, line 7: timeout is given twice")
+    assert lines[4:] == [f"error: {tmp_path}/none.yaml: No such file or directory", "2 errors"]
+    done = cutover("explain", *files)
+    assert done.returncode == 64
+    assert done.stdout.startswith("good\n2 steps;")
+    assert done.stderr.splitlines() == [*lines[:4], "2 errors"]
+
+
+def test_lint_warns_and_knows_the_namespace() -> None:
+    bounded = GOOD.replace(
+        "dwell: 2m}", 'dwell: 2m}, gates: [{name: e, prometheus: {query: "rate(x[5m])"}, pass: {max: "1"}}]'
+    )
+    done = cutover("lint", "-", stdin=bounded)
+    assert (done.returncode, done.stdout) == (0, "no errors\n")
+    assert done.stderr.startswith(
+        "-: warning: steps[shift].gates[e].prometheus.query: it looks back 5m, and a stage is judged for 2m only"
+    )
+    assert (
+        "\nwarning: steps[shift].gates[e].prometheus.query: it looks back 5m"
+        in cutover("explain", "-", stdin=bounded).stdout
+    )
+    elsewhere = GOOD.replace("{name: good}", "{name: good, namespace: shop}").replace(
+        "host: b", "host: b.other.svc.cluster.local"
+    )
+    done = cutover("lint", "-", stdin=elsewhere)
+    assert done.returncode == 1
+    assert (
+        "steps[shift].traffic.to.host: host b.other.svc.cluster.local is not a Service of namespace shop" in done.stderr
+    )
+
+
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_bytes(b"kind: \xff")
     done = cutover("lint", str(tmp_path / "plan.yaml"))

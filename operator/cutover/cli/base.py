@@ -65,8 +65,13 @@ Files = Annotated[list[Path], typer.Argument(help="YAML files with plans; - read
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Exit with a message and an exit code."""
-    err.print(f"[red]error:[/] {escape(message)}")
+    print_error(message)
     raise typer.Exit(code)
+
+
+def print_error(message: str) -> None:
+    """A message on standard error."""
+    err.print(f"[red]error:[/] {escape(message)}")
 
 
 def check_output(output: str, *formats: str) -> None:

@@ -136,7 +136,10 @@ def _in_file(plan: str) -> Json:
     """The plan of a file; None for the name of one in the cluster."""
     if plan != "-" and not plan.endswith((".yaml", ".yml")):
         return None
-    ((_, document), *more) = read([Path(plan)])
+    found, unreadable = read([Path(plan)])
+    if unreadable:
+        fail(unreadable[0], USAGE)
+    ((_, document), *more) = found
     if more:
         fail(f"{file_name(Path(plan))} contains {1 + len(more)} plans; give a file with one", USAGE)
     return document

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import yaml
 
+from cutover.gates.base import Source
+from cutover.gates.verdict import NoData, Rule
 from cutover.plan import permissions
 from cutover.plan.spec import Plan
+from cutover.plan.warnings import warnings
+from cutover.ports import JOBS
 from cutover.schema.model import show_duration
 from cutover.steps.parts import MakesObjects
+
+_NO_DATA: Final = {
+    NoData.WAIT: "does not count",
+    NoData.PASS: "counts as passing",
+    NoData.FAIL: "counts as failing",
+}
 
 
 def explain(plan: Plan) -> Iterator[str]:
     """Line by line, indented by level."""
     yield f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}; all writes are made as ServiceAccount {plan.service_account_name}"
     for guard in plan.guards:
-        yield from _gate("  guard", guard, " (whole run)")
+        yield from _gate("  guard", guard, guard=True)
     for notification in plan.notifications:
         yield f"  notifies {notification.provider} on {', '.join(notification.phases)}"
     for number, step in enumerate(plan.steps, 1):
@@ -29,12 +40,13 @@ def explain(plan: Plan) -> Iterator[str]:
             yield f"     creates {resource.kind}s"
         yield from (f"     stage: {stage.intent}" for stage in rule.stages)
         for gate in step.gates:
-            yield from _gate("     gate", gate)
+            yield from _gate("     gate", gate, max(stage.settle for stage in rule.stages))
         yield (
             f"     timeout: {show_duration(rule.timeout)} per stage, not counting its dwell"
             if rule.timeout
             else "     no timeout"
         )
+    yield from (f"warning: {problem}" for problem in warnings(plan))
     yield f"rollback order: {_rollback_order(plan)}"
     yield "permissions the service account needs:"
     yield from (f"  {line}" for line in _rights(plan))
@@ -65,12 +77,40 @@ def _flow(rule: dict[str, list[str]]) -> str:
     return yaml.safe_dump(rule, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
-def _gate(lead: str, gate: Any, scope: str = "") -> Iterator[str]:
-    rule, source = gate.rule(), gate.source
-    parts = [f"{lead} {rule.name}{scope}: {source.key} {rule.bound}"]
-    if rule.sustain:
-        parts.append(f"for {show_duration(rule.sustain)}")
-    if rule.passes_needed > 1:
-        parts.append(f"{rule.passes_needed} consecutive samples, every {show_duration(rule.interval)}")
-    yield ", ".join(parts)
-    yield from (f"       queries {source.provider()}: {' '.join(question.split())}" for question in source.queries())
+def _gate(lead: str, gate: Any, settle: timedelta = timedelta(), *, guard: bool = False) -> Iterator[str]:
+    rule, source = gate.rule(guard=guard), gate.source
+    bound = f"{rule.bound} times the baseline" if rule.compared else rule.bound
+    if JOBS in source.makes():
+        bound = "exit code 0"
+    lasting = f", for {show_duration(rule.sustain)}" if rule.sustain else ""
+    yield f"{lead} {rule.name}{' (whole run)' if guard else ''}: {source.key} {bound}{lasting}"
+    yield from (f"       {line}" for line in source.details())
+    delay = settle + source.settle() + gate.initial_delay
+    yield f"       {_sampling(rule, source, delay)}; {_judging(rule)}"
+
+
+def _sampling(rule: Rule, source: Source, delay: timedelta) -> str:
+    """When samples are taken."""
+    since = "the run begins" if rule.guard else "the stage takes effect"
+    first = f", the first {show_duration(delay)} after {since}" if delay else ""
+    if JOBS in source.makes():
+        return f"starts a Job {show_duration(rule.interval)} after the one before has ended{first}"
+    often = "all the time" if source.live else f"every {show_duration(rule.interval)}"
+    return f"measures {often}{first}"
+
+
+def _judging(rule: Rule) -> str:
+    """What the samples lead to."""
+    if rule.patient:
+        return "waits until it passes"
+    parts, needed, allowed = list[str](), rule.passes_needed, rule.fails_allowed
+    if not rule.guard:
+        parts.append(
+            f"passes after {needed} passing samples in a row" if needed > 1 else "passes with one passing sample"
+        )
+    row = " in a row" if rule.guard else ""
+    parts.append(
+        f"fails after {allowed} failing samples{row}" if allowed > 1 else "fails with the first failing sample"
+    )
+    parts.append(f"a sample without a number {_NO_DATA[rule.no_data]}")
+    return ", ".join(parts)

@@ -12,7 +12,7 @@ import typer
 import yaml
 from rich.markup import escape
 
-from cutover.cli.base import CHECK, USAGE, Files, app, err, fail, out
+from cutover.cli.base import CHECK, USAGE, Files, app, err, fail, out, print_error
 from cutover.errors import PlanError, Problem
 from cutover.schema import yaml_file
 from cutover.schema.yaml_mistakes import sentence
@@ -23,15 +23,25 @@ if TYPE_CHECKING:
 PLAN: Final = "MigrationPlan"
 
 
-def read(files: list[Path]) -> list[tuple[str, Json]]:
-    """All plans in the files, each with its place."""
-    documents = [document for file in files for document in _read(file)]
+class UnreadableError(Exception):
+    """A file cannot be read, or not all of it; the message is for its author."""
+
+
+def read(files: list[Path]) -> tuple[list[tuple[str, Json]], list[str]]:
+    """All plans in the files, each with its place; then why files could not be read, or not to their ends."""
+    documents: list[tuple[str, Json]] = []
+    unreadable: list[str] = []
+    for file in files:
+        try:
+            documents.extend(_read(file))
+        except UnreadableError as error:
+            unreadable.append(str(error))
     found = [(where, document) for where, document in documents if _kind_of(document) == PLAN]
-    if not found:
+    if not found and not unreadable:
         kinds = ", ".join(dict.fromkeys(_kind_of(document) for _, document in documents)) or "nothing"
         verb = "contain" if len(files) > 1 else "contains"
         fail(f"{', '.join(map(file_name, files))} {verb} no {PLAN} (found: {kinds})", USAGE)
-    return found
+    return found, unreadable
 
 
 def file_name(file: Path) -> str:
@@ -44,30 +54,29 @@ def _kind_of(document: object) -> str:
     return kind if isinstance(kind, str) else "no kind"
 
 
-def _read(file: Path) -> list[tuple[str, Json]]:
-    """Everything in a file, each document or item of a list with its place."""
-    found, name = [], file_name(file)
+def _read(file: Path) -> Iterator[tuple[str, Json]]:
+    """Everything in a file, each document or item of a list with its place. Raises UnreadableError where it cannot go on."""
+    name = file_name(file)
     try:
         text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
     except OSError as error:
-        fail(f"{name}: {error.strerror}", USAGE)
+        raise UnreadableError(f"{name}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        fail(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}", USAGE)
+        raise UnreadableError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     try:
         for number, document in enumerate(yaml_file.documents(text), 1):
             where = f"{file}#{number}" if number > 1 else str(file)
-            found += [(f"{where}{at}", item) for at, item in _items_of(document)]
+            yield from ((f"{where}{at}", item) for at, item in _items_of(document))
     except yaml_file.GivenTwiceError as error:
         field = error.field.removeprefix("spec.")  # as in all messages about a plan
-        fail(f"{name}, line {error.line}: {field} is given twice; keep one", USAGE)
+        raise UnreadableError(f"{name}, line {error.line}: {field} is given twice; keep one") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        fail(f"{name} is not valid YAML{where}: {sentence(error, text)}", USAGE)
+        raise UnreadableError(f"{name} is not valid YAML{where}: {sentence(error, text)}") from None
     except yaml.YAMLError as error:
         problem = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
-        fail(f"{name} is not valid YAML: {problem}", USAGE)
-    return found
+        raise UnreadableError(f"{name} is not valid YAML: {problem}") from None
 
 
 def _items_of(document: Json) -> Iterator[tuple[str, Json]]:
@@ -95,7 +104,7 @@ def parsed(document: Json) -> Any:
         problems.append(Problem("spec", "required field is missing"))
     elif document.get("apiVersion") == PLANS.api_version:
         try:
-            plan = parse(document["spec"])
+            plan = parse(document["spec"], namespace_of(document))
         except PlanError as error:
             problems += error.problems
     if problems:
@@ -110,6 +119,13 @@ def name_of(document: Json) -> str:
     return name if isinstance(name, str) else ""
 
 
+def namespace_of(document: Json) -> str:
+    """The namespace that the document names; empty when it names none."""
+    metadata = document.get("metadata")
+    named = metadata.get("namespace") if isinstance(metadata, dict) else None
+    return named if isinstance(named, str) else ""
+
+
 def _print_problems(where: str, error: PlanError) -> int:
     """One line per problem; how many there are."""
     for problem in error.problems:
@@ -117,18 +133,32 @@ def _print_problems(where: str, error: PlanError) -> int:
     return len(error.problems)
 
 
-@app.command(rich_help_panel=CHECK)
-def lint(files: Files) -> None:
-    """Validate plans offline and report every error."""
-    count = 0
-    for where, document in read(files):
-        try:
-            parsed(document)
-        except PlanError as error:
-            count += _print_problems(where, error)
+def _exit_if(unreadable: list[str], count: int) -> None:
+    """End with what is wrong, if anything is: files that could not be read, and the errors that were printed before."""
+    for message in unreadable:
+        print_error(message)
     if count:
         err.print(f"[red]{count} error{'s' if count > 1 else ''}[/]")
-        raise typer.Exit(1)
+    if unreadable or count:
+        raise typer.Exit(USAGE if unreadable else 1)
+
+
+@app.command(rich_help_panel=CHECK)
+def lint(files: Files) -> None:
+    """Validate plans offline: report every error, and warn of what is probably not meant."""
+    from cutover.plan.warnings import warnings
+
+    count = 0
+    found, unreadable = read(files)
+    for where, document in found:
+        try:
+            plan = parsed(document)
+        except PlanError as error:
+            count += _print_problems(where, error)
+            continue
+        for warning in warnings(plan):
+            err.print(f"[bold]{escape(where)}[/]: [yellow]warning:[/] {escape(str(warning))}")
+    _exit_if(unreadable, count)
     out.print("[green]no errors[/]")
 
 
@@ -142,15 +172,18 @@ def explain(files: Files) -> None:
     from cutover.report.checklist import checklist
     from cutover.report.checklist import lines as checked
 
-    for where, document in read(files):
+    count = 0
+    found, unreadable = read(files)
+    for where, document in found:
         try:
             plan = parsed(document)
         except PlanError as error:
-            _print_problems(where, error)
-            raise typer.Exit(1) from None
+            count += _print_problems(where, error)
+            continue
         out.print(f"[bold]{escape(name_of(document))}[/]")
         for line in lines(plan):
             out.print(escape(line))
         out.print("checklist:")
         for line in checked(checklist(plan)):
             out.print(escape(line))
+    _exit_if(unreadable, count)
