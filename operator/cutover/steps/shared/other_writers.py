@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cutover.field_path import Change, stand
-from cutover.ports import FIELD_MANAGER, Ref
+from cutover.ports import Ref
 from cutover.saga.turn import Pause
 from cutover.steps.kind import StepContext
+from cutover.targets.writers import last_writer
 
 _MOST_REPAIRS: Final = 5
 """So many changes of another writer are repaired within a minute; then a user must decide."""
@@ -44,9 +45,6 @@ def count_repair(context: StepContext) -> bool:
 
 async def foreign_writer(context: StepContext, ref: Ref, what: str) -> Pause:
     """Repairs do not help against a writer that does not stop: pause, and name its field manager."""
-    managed = (await context.cluster.get(ref))["metadata"].get("managedFields") or ()
-    others = [entry for entry in managed if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")]
-    last = max(others, key=lambda entry: entry.get("time", ""), default=None)
-    who = f"field manager {last['manager']}" if last else "another writer"
+    who = last_writer(await context.cluster.get(ref))
     message = f"{who} has changed {what} of {ref} more than {_MOST_REPAIRS} times in a minute"
     return Pause("ForeignWriter", f"{message}; make it leave them alone, then resume")
