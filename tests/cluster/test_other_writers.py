@@ -184,6 +184,11 @@ WORKLOADS = (
         lambda who: who.image("shop:1"),
     ),
     Row(
+        "image set back",
+        lambda who: who.image("shop:1"),
+        plan_is(Phase.PAUSED, "ForeignChange", "is shop:1, and this plan has set shop:2; field manager somebody"),
+    ),
+    Row(
         "scaled",
         then_abort(lambda who: who.scale(5)),
         _STUCK("is 5, was 0 before, and this plan set 2"),
@@ -206,8 +211,8 @@ WORKLOADS = (
     ),
 )
 HEALED = (
-    Row("applied every second", _nothing, _LOWERED, throughout=_healed("apply", *_ALL)),
-    Row("replaced every second", _nothing, _LOWERED, throughout=_healed("replace", *_ALL)),
+    Row("applied every second", _nothing, plan_is(Phase.PAUSED), throughout=_healed("apply", *_ALL)),
+    Row("replaced every second", _nothing, plan_is(Phase.PAUSED), throughout=_healed("replace", *_ALL)),
     Row(
         "set back again and again in a rollout",
         set_again_and_again,
@@ -297,6 +302,25 @@ def _all(testbed: Testbed, rows: Sequence[Row]) -> None:
     print(f"\n{'':34} change follows\n" + "\n".join(map(str, told)))  # noqa: T201 -- the table
     wrong = [str(one) for one in told if one.problems]
     assert wrong == [], f"{len(wrong)} of {len(told)}:\n" + "\n".join(wrong)
+
+
+def test_an_image_set_back_after_its_step_gets_no_traffic(testbed: Testbed) -> None:
+    """Nothing builds on it, its writer is named, and a resume sets it again before the traffic goes on."""
+    with testbed.site("set-back") as site:
+        shop, who = site.shop, OtherWriter(site.shop)
+        shop.apply(_PLAN.replace("10m", "5s"))
+        until("weight 50 is written", lambda: shop.weights() == [50, 50])
+        who.image("shop:1")
+        status = shop.until_phase(Phase.PAUSED)
+        assert status.reason == "ForeignChange", status
+        assert "is shop:1, and this plan has set shop:2; field manager somebody has changed it" in status.message
+        assert shop.weights() == [50, 50]
+        shop.request(RequestVerb.RESUME)
+        status = shop.until_ended(deadline=60)
+        assert status.phase is Phase.SUCCEEDED, status
+        assert shop.weights() == [0, 100]
+        assert "shop:2" in str(shop.api.get(f"{shop.deployments}/shop-v2")["spec"])
+        assert site.claims() == []
 
 
 ROWS = (*WEIGHTS, *WORKLOADS, *HEALED)

@@ -58,7 +58,7 @@ async def test_a_claim_that_a_new_process_has_not_read_is_not_taken_for_lost() -
     assert run.cluster.seen(V2) is not None
     run.restart()
     assert (run.cluster.seen(V2), run.cluster.seen(run.plan)) == (None, run.cluster.objects[run.plan])
-    edit(run, V2, lambda body: body["spec"].update(replicas=7))
+    edit(run, V2, lambda body: body["spec"].update(minReadySeconds=7))
     await run.turn()
     assert run.phase is Phase.WAITING, run.status
 
@@ -73,7 +73,7 @@ async def test_a_resume_is_remembered_until_the_weights_are_back() -> None:
     await run.turn()
     assert run.crashes == 1
     assert weights(run) == [100, 0]
-    assert [step.reapply for step in run.status.steps] == [False, True, False, False]
+    assert [step.reapply for step in run.status.steps] == [True, True, False, False]
     await run.until(lambda: weights(run) == [50, 50])
     await run.until(lambda: run.phase is Phase.WAITING)
     set_weights(run, 100, 0)
@@ -128,12 +128,14 @@ async def test_weights_of_a_done_step_are_kept_while_a_user_pauses_the_plan() ->
     assert weights(run) == [100, 0]
 
 
-async def test_what_a_done_step_that_keeps_nothing_has_left_is_for_others_to_change() -> None:
+async def test_fields_that_no_step_has_written_are_for_others_to_change() -> None:
     run = await asked()
-    edit(run, V2, lambda body: body["spec"].update(replicas=4))
+    edit(run, V2, lambda body: body["spec"].update(minReadySeconds=4))
     await run.turn()
     assert run.phase is Phase.WAITING
-    assert run.cluster.objects[V2]["spec"]["replicas"] == 4
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await run.run() is Phase.SUCCEEDED
+    assert run.cluster.objects[V2]["spec"]["minReadySeconds"] == 4
 
 
 async def test_without_its_snapshot_nothing_is_written_and_none_is_taken() -> None:

@@ -51,6 +51,8 @@ _LEAST = {
     "replaced": 0.1,
     "snapshot deleted": 0.1,
     "SnapshotLost": 0.01,
+    "taken back": 0.1,
+    "ForeignChange after a step": 0.02,
     "fault: late": 0.05,
     **{f"fault: {fault}": 0.02 for fault in Fault if fault is not Fault.LATE},
 }
@@ -294,6 +296,14 @@ class Machine(Walk, RuleBasedStateMachine):
     @rule(back=st.booleans())
     def image_put_right(self, back: bool) -> None:  # noqa: FBT001 -- drawn
         self.set_image("shop-v2:1" if back else self.was)
+
+    @precondition(lambda self: self.active)
+    @rule(ref=st.sampled_from([V1, V2, ROUTES]), turns=st.integers(0, 2))
+    def takes_back(self, ref: Ref, turns: int) -> None:
+        """A GitOps tool, say, that writes an object as it is in git, at any moment; then nothing may build on it."""
+        if self.world.cluster.objects[ref]["spec"] != self.before[ref]["spec"]:
+            self.take_back(ref)
+            self.run(self.several(turns))
 
     @invariant()
     def nothing_is_wrong(self) -> None:

@@ -99,7 +99,7 @@ def looked_after() -> Walk:
     rules = replace(RULES, steps=(replace(RULES.steps[0], enforced=True), *RULES.steps[1:]))
     walk = Walk(rules).to("shift")
     assert walk.go(Again(5.0, "not all routes")) == ""
-    assert walk.go() == "enforce"
+    assert walk.go(to_restore=True) == "enforce"
     return walk
 
 
@@ -112,11 +112,59 @@ def test_what_a_done_step_has_left_and_is_lost_rolls_the_plan_back() -> None:
 
 def test_what_a_done_step_has_left_is_looked_at_again_in_its_time() -> None:
     walk = looked_after()
-    assert walk.go(Again(7.0, "something is put back")) == "do shift 0"
-    walk.go(Again(60.0, "not all routes"))
-    assert walk.go() == "enforce"
-    assert walk.go(Again(7.0, "something is put back")) == "do shift 0"
-    assert walk.turn.look_again == timedelta(seconds=7)
+    for _ in range(2):
+        assert walk.go(Again(7.0, "something is put back")) == "", "nothing builds on it meanwhile"
+        assert walk.turn.look_again == timedelta(seconds=7)
+        assert walk.go(to_restore=True) == "enforce"
+    assert walk.go(Done()) == "do shift 0"
+    assert walk.go(ask_again=timedelta(seconds=3)) == "do shift 0"
+    walk.go(Again(60.0, "not all routes"), ask_again=timedelta(seconds=3))
+    assert walk.turn.look_again == timedelta(seconds=3)
+
+
+def test_a_stage_is_over_only_when_all_that_is_done_stands() -> None:
+    walk = looked_after()
+    assert walk.go(Done()) == "do shift 0"
+    walk.now += timedelta(minutes=5)
+    assert walk.go(Done(), to_restore=True) == "enforce"
+    assert walk.go(Done()) == "do shift 0"
+    assert walk.go(Done(), target_problem=Pause("ForeignChange", "spec.replicas is 1")) == ""
+    assert (walk.status.phase, walk.status.reason) == (Phase.PAUSED, "ForeignChange")
+
+
+def at_its_end() -> Walk:
+    """All steps are done, and the release is announced."""
+    walk, said = Walk(), ""
+    while said != "release":
+        walk.now += timedelta(minutes=2)
+        said = walk.go(Done()) or walk.go()
+    return walk
+
+
+def test_a_release_waits_until_all_that_is_done_stands() -> None:
+    walk = at_its_end()
+    assert walk.go(Again(0.0, "something has changed")) == ""
+    assert walk.go(to_restore=True) == "enforce"
+    assert walk.go(Done()) == "release"
+    assert walk.go(Again(0.0, "something has changed")) == ""
+    assert walk.go(target_problem=Pause("ForeignChange", "spec.replicas is 1")) == ""
+    assert (walk.status.phase, walk.status.reason) == (Phase.PAUSED, "ForeignChange")
+    assert walk.go(requests=(Request(RequestVerb.RESUME, "1"),)) == "enforce", "what differs is set again"
+    assert walk.go(Done()) == "release"
+    walk.go(Done())
+    assert walk.is_(Phase.SUCCEEDED)
+
+
+def test_a_target_that_is_gone_at_the_very_end_rolls_back() -> None:
+    walk = at_its_end()
+    assert walk.go(target_problem=Failed("TargetGone", "shop-v2 is gone")) == "undo shift"
+    assert walk.is_(Phase.ROLLING_BACK)
+
+
+def test_an_abandoned_release_asks_nothing() -> None:
+    walk = at_its_end()
+    walk.go(target_problem=Failed("TargetGone", "gone"), requests=(Request(RequestVerb.ABANDON, "1"),))
+    assert walk.is_(Phase.SUCCEEDED)
 
 
 @pytest.mark.parametrize("answer", [Done(), Again(7.0, "something is put back")])

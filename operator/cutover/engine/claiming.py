@@ -9,19 +9,22 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cutover.engine.command_context import CommandContext
-from cutover.engine.drift import written_fields
+from cutover.engine.drift import differences
 from cutover.engine.releasing import applied_label, set_snapshot_owner
-from cutover.errors import Denied, NotFound, Rejected
-from cutover.field_path import find, readable
+from cutover.errors import Denied, NotFound, PlanError, Rejected
+from cutover.field_path import Path, overlap, readable
 from cutover.objects import jobs
-from cutover.ports import APPLIED_LABEL, JOBS, Cluster
+from cutover.ports import APPLIED_LABEL, JOBS, Cluster, Ref
 from cutover.preflight import preflight
 from cutover.preflight.look import Look
-from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
+from cutover.saga.turn import Again, Done, Failed, Outcome, Pause, Wait
+from cutover.status.reasons import Reason
 from cutover.status.status import StepState
+from cutover.steps.parts import WritesFields
 from cutover.targets import snapshots
 from cutover.targets.claims import Busy
 from cutover.targets.finalizer import set_finalizer
+from cutover.targets.foreign import shown
 
 
 async def examine(context: CommandContext) -> Outcome:
@@ -42,23 +45,67 @@ async def examine(context: CommandContext) -> Outcome:
 
 async def _look(context: CommandContext, look: Look[Cluster]) -> Outcome:
     # First: a spec that has been applied already needs no account and no permissions any more.
-    if await _already_applied(context):
-        return Done(skip=True)
+    if applied := await _already_applied(context):
+        return applied
     contexts = [context.step_context(at) for at in range(len(context.plan.steps))]
     found = await preflight.missing(context.plan, context.cluster, context.metrics, context.ref.namespace, contexts)
     if problems := [problem for problem in found.problems if not problem.warning]:
         return Again(None, "; ".join(map(str, problems)), pause=look.pause)
-    for ref in context.all_targets():
-        if owner := await context.targets().claimed_by(ref):
-            return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; waiting for it to end")
+    if busy := await _busy(context):
+        return busy
     note = f"warnings: {'; '.join(map(str, found.problems))}" if found.problems else ""
     return Done(message=note, risks=found.risks)
 
 
-async def _already_applied(context: CommandContext) -> bool:
-    """Whether a plan that was created again (a replace, a restored backup) finds the label of its spec on all its targets."""
-    targets = context.all_targets()
-    if not targets or context.status.run is None or context.status.run.number > 1:
+async def _busy(context: CommandContext) -> Wait | None:
+    for ref in context.all_targets():
+        if owner := await context.targets().claimed_by(ref):
+            return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; waiting for it to end")
+    return None
+
+
+async def _already_applied(context: CommandContext) -> Outcome | None:
+    """What becomes of a plan that was created again and finds the label of its spec on all its targets; None: it does not.
+
+    The label says what was, not what is: a plan from an old backup must not undo what was decided after it.
+    """
+    if not await _marked(context):
+        return None
+    if changed := await _changed_since_applied(context):
+        more = f"; {len(changed) - 1} more fields differ" if len(changed) > 1 else ""
+        why = f"this spec was applied before, as the label {APPLIED_LABEL} says, and since then {changed[0]}{more}"
+        way_out = (
+            "to run the plan over what is there now, request retry; to keep what is there, leave the plan as it is"
+        )
+        return await _busy(context) or Pause(str(Reason.APPLIED_THEN_CHANGED), f"{why}; {way_out}")
+    return Done(skip=True)
+
+
+async def _changed_since_applied(context: CommandContext) -> list[str]:
+    """The fields that do not have the value which the spec gives them; of each field the last step that sets it counts."""
+    changed, later = list[str](), list[tuple[Ref, Path]]()
+    for at in reversed(range(len(context.plan.steps))):
+        kind = context.plan.steps[at].kind
+        if not isinstance(kind, WritesFields):
+            continue
+        try:
+            fields = await kind.would_set(context.step_context(at))
+        except (PlanError, Rejected) as error:
+            changed.insert(0, f"step {context.plan.steps[at].name} no longer fits: {error}")
+            continue
+        changed[:0] = [
+            f"{readable(change.path)} of {ref} is {shown(change.was)}, where this spec sets {shown(change.to)}"
+            for ref, change in fields
+            if change.was != change.to and not any(ref == other and overlap(change.path, path) for other, path in later)
+        ]
+        later += [(ref, change.path) for ref, change in fields]
+    return changed
+
+
+async def _marked(context: CommandContext) -> bool:
+    """Whether all targets carry the label of this spec, and no user wants it run over them all the same."""
+    targets, run = context.all_targets(), context.status.run
+    if not targets or run is None or run.number > 1 or run.over_applied:
         return False
     for ref in targets:
         try:
@@ -119,12 +166,9 @@ async def reclaim(context: CommandContext) -> Outcome:
 
 async def _changed_since_success(context: CommandContext) -> str:
     """What is no longer as the run left it; empty when everything is."""
-    for ref in context.all_targets():
-        body = await context.cluster.get(ref)
-        for change in await written_fields(context, ref):
-            found = find(body, change.path)
-            if found is None or not change.forward().stands_in(found.value):
-                return f"{readable(change.path)} of {ref} is no longer what this run left"
+    for at, step in enumerate(context.status.steps):
+        if step.state is StepState.DONE and (changed := await differences(context, at, read=True)):
+            return f"{readable(changed[0].change.path)} of {changed[0].ref} is no longer what this run left"
     for at, step in enumerate(context.status.steps):
         targets = context.targets(step.name)
         for ref in context.targets_of(at):

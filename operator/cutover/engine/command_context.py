@@ -29,6 +29,8 @@ class RunCache:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     kinds: dict[str, Any] = field(default_factory=dict)
     account_checked: set[tuple[int, Verb]] = field(default_factory=set)
+    enforced: dict[tuple[int, Ref], str] = field(default_factory=dict)
+    """Per step, the version at which its targets were restored last."""
 
 
 class Rests:

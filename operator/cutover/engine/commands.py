@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from cutover.engine import claiming
+from cutover.engine import claiming, postconditions
 from cutover.engine.command_context import CommandContext
-from cutover.engine.drift import enforce
 from cutover.engine.outcomes import outcome_of
-from cutover.engine.releasing import release
+from cutover.engine.releasing import has_succeeded, release
 from cutover.errors import Broken, OutsideError, PlanError
 from cutover.plan.permissions import role_command
 from cutover.preflight import accounts
@@ -50,13 +49,13 @@ async def _act(context: CommandContext, command: Command, prefetched: Any) -> Ou
         case Verb.RECLAIM:
             return await claiming.reclaim(context)
         case Verb.RELEASE:
-            return await release(context)
+            return await _end(context)
         case Verb.SWEEP:
             owner = context.targets().owner
             await snapshots.drop_expired(context.cluster, context.ref, owner.uid, owner.run)
             return Done()
         case Verb.ENFORCE:
-            return await enforce(context)
+            return await postconditions.enforce(context)
         case Verb.REMOVE_FINALIZER:
             await set_finalizer(context.cluster, context.ref, context.body, wanted=False)
             return Done()
@@ -72,7 +71,31 @@ async def _do(context: CommandContext, kind: Kind, command: Command, prefetched:
         return Failed("AccountUnusable", "; ".join(missing))
     if lost := await _missing_snapshot(context, command.step):
         return Pause("SnapshotLost", f"{lost}; restore it and resume, or set the fields by hand and abandon the plan")
+    if _begins(context, command.step) and (
+        not_now := await postconditions.ask_before(context, certain=_takes_away(context, command.step))
+    ):
+        return not_now
     return await kind.do(context.step_context(command.step, prefetched), command.stage)
+
+
+def _begins(context: CommandContext, at: int) -> bool:
+    """Whether a step has done nothing yet, as far as the saved status knows."""
+    step, current = context.status.steps[at], context.status.current
+    return not (step.snapshot_taken or step.made or (current and current.applied_at))
+
+
+def _takes_away(context: CommandContext, at: int) -> bool:
+    """Whether a step cannot be undone, or may take pods away."""
+    step = context.plan.steps[at]
+    return step.irreversible or step.workload() is not None
+
+
+async def _end(context: CommandContext) -> Outcome:
+    """Release; a run that goes to its success only while all that it has done stands."""
+    if not has_succeeded(context):
+        return await release(context, {})
+    asked = await postconditions.versions(context)
+    return await postconditions.ask_before(context, certain=True) or await release(context, asked)
 
 
 async def _undo(context: CommandContext, kind: Kind, command: Command, prefetched: Any) -> Outcome:

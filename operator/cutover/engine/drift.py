@@ -1,23 +1,35 @@
-"""Drift: what other writers changed of what a run has written. Finds it, and restores it where a kind is enforced.
+"""What a run has written, by the snapshots of its steps, and what other writers have changed of it. Writes nothing but lost claims.
 
-The snapshots of the steps say what was written. Called by the driver (`target_problem`) and by the commands.
+Called by `postconditions.py`, by `inputs.py` (`target_problem`) and by the command that claims again.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 from cutover.engine.command_context import CommandContext
 from cutover.errors import Conflict, Denied, NotFound, Rejected
-from cutover.field_path import Change, overlap, stand
+from cutover.field_path import Change, Found, Json, Path, find, overlap
 from cutover.ports import PLAN_LABEL, Ref
 from cutover.preflight import accounts
 from cutover.saga.tables import TOUCHED
-from cutover.saga.turn import Done, Failed, Outcome, Pause
-from cutover.status.status import StepState
-from cutover.steps.kind import StepContext
-from cutover.steps.parts import Enforced, WritesFields
+from cutover.saga.turn import Failed, Pause
+from cutover.steps.parts import WritesFields
 from cutover.targets.fields import Foreign
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field that no longer has the value which a step has left; `found` is None where its list item or map is gone."""
+
+    ref: Ref
+    change: Change
+    found: Found | None
+
+    @property
+    def known(self) -> bool:
+        """It has another value that this plan knows: the one before the step, or one of an earlier stage."""
+        return self.found is not None and self.change.knows(self.found.value)
 
 
 async def written_fields(context: CommandContext, ref: Ref) -> list[Change]:
@@ -25,10 +37,44 @@ async def written_fields(context: CommandContext, ref: Ref) -> list[Change]:
     found: list[Change] = []
     for at in reversed(range(len(context.plan.steps))):
         if context.status.steps[at].state in TOUCHED:
-            for change in await _fields_of_step(context, at, ref):
+            for change in await _fields_of_step(context, at, ref) or ():
                 if not any(overlap(change.path, known.path) for known in found):
                     found.append(change)
     return found
+
+
+async def differences(context: CommandContext, at: int, *, read: bool = False) -> list[Difference]:
+    """The fields of a done step that differ from what it has left, without those that a later step has taken over.
+
+    Of streamed objects, unless they are to be `read`. A step whose snapshot is gone has none: what it wrote is not known.
+
+    Raises:
+        NotFound: a target is gone, or it was deleted and created again.
+    """
+    found, targets = list[Difference](), context.targets(context.plan.steps[at].name)
+    kind = context.plan.steps[at].kind
+    if not isinstance(kind, WritesFields):
+        return found
+    for ref in context.targets_of(at):
+        snapshot = await targets.saved(ref)
+        if snapshot is None:
+            continue
+        body = await (context.cluster.get(ref) if read else targets.view(ref))
+        if body["metadata"]["uid"] != snapshot.uid:
+            raise NotFound(_replaced(ref))
+        differ = [one for one in kind.forward(snapshot) if not _has(body, one)]
+        later = await _later_fields(context, at, ref) if differ else []
+        found += [
+            Difference(ref, one, find(body, one.path))
+            for one in differ
+            if not any(overlap(one.path, path) for path in later)
+        ]
+    return found
+
+
+def _has(body: Json, change: Change) -> bool:
+    found = find(body, change.path)
+    return found is not None and change.stands_in(found.value)
 
 
 async def target_problem(context: CommandContext) -> Failed | Pause | None:
@@ -40,6 +86,8 @@ async def target_problem(context: CommandContext) -> Failed | Pause | None:
     for ref in context.all_targets():
         try:
             body = context.cluster.seen(ref) or await context.cluster.get(ref)
+            if body["metadata"]["uid"] not in (await _uids(context, ref) or [body["metadata"]["uid"]]):
+                return Failed("TargetGone", _replaced(ref))
             if (body["metadata"].get("labels") or {}).get(PLAN_LABEL) == uid:
                 continue
             await context.targets().claim_again(ref, await written_fields(context, ref))
@@ -57,64 +105,53 @@ async def target_problem(context: CommandContext) -> Failed | Pause | None:
     return None
 
 
-async def enforce(context: CommandContext) -> Outcome:
-    """Restore what done steps have set, by carrying out their last stage again, as long as that was in effect.
+def _replaced(ref: Ref) -> str:
+    return f"{ref} is gone: it was deleted, and another object was created under its name"
 
-    Idempotent, as that stage is. A step is left out once a later one has taken a snapshot of one of its fields: from
-    then on that field belongs to the later step. Where that snapshot is lost, any of them may.
-    """
+
+async def _uids(context: CommandContext, ref: Ref) -> list[str]:
+    """The uid of an object by the snapshots that this run has taken of it."""
+    found = []
     for at, step in enumerate(context.status.steps):
-        kind, mine = context.plan.steps[at].kind, context.step_context(at)
-        if (
-            step.state is not StepState.DONE
-            or not isinstance(kind, Enforced)
-            or await _overwritten_by_later_step(context, at)
-        ):
-            continue
-        if await _all_stand(mine, kind):  # then nothing is written, not even a higher fence
-            if refused := await kind.refused(mine):
-                return refused
-            continue
-        mine = replace(mine, applied=True, reapply=step.reapply)
-        outcome: Outcome = await kind.do(mine, len(kind.stages()) - 1)
-        if not isinstance(outcome, Done):
-            return outcome
-    return Done()
+        if step.state in TOUCHED and step.snapshot_taken and ref in context.targets_of(at):
+            snapshot = await context.targets(step.name).saved(ref)
+            found += [snapshot.uid] if snapshot else []
+    return found
 
 
-async def _all_stand(step_context: StepContext, kind: WritesFields) -> bool:
-    for target in kind.touches():
-        ref = target.ref(step_context.namespace)
-        snapshot = await step_context.targets.saved(ref)
-        if snapshot is None or not stand(await step_context.targets.view(ref), kind.forward(snapshot)):
-            return False
-    return True
+async def overwritten_by_later_step(context: CommandContext, at: int) -> bool:
+    """Whether a later step has taken over a field of a step: from its snapshot on the field belongs to that one.
 
-
-async def _overwritten_by_later_step(context: CommandContext, at: int) -> bool:
-    for target in context.plan.steps[at].kind.touches():
-        ref = target.ref(context.step_context(at).namespace)
+    Also where the snapshot of the step itself is gone: its undo reports that, and what it wrote is not known.
+    """
+    for ref in context.targets_of(at):
         ours = await _fields_of_step(context, at, ref)
-        if not ours:  # its snapshot is gone, which its undo reports; a new one would store unknown values
+        if ours is None:
             return True
-        for later in range(at + 1, len(context.plan.steps)):
-            if context.status.steps[later].state not in TOUCHED:
-                continue
-            theirs = await _fields_of_step(context, later, ref)
-            lost = context.status.steps[later].snapshot_taken and not theirs and _touches(context, later, ref)
-            if lost or any(overlap(own.path, other.path) for own in ours for other in theirs):
-                return True
+        later = await _later_fields(context, at, ref)
+        if any(overlap(own.path, path) for own in ours for path in later):
+            return True
     return False
 
 
-def _touches(context: CommandContext, at: int, ref: Ref) -> bool:
-    return ref in context.targets_of(at)
+async def _later_fields(context: CommandContext, at: int, ref: Ref) -> list[Path]:
+    """The fields of an object that later steps have taken over; all of it where the snapshot of one is lost."""
+    found = list[Path]()
+    for later in range(at + 1, len(context.plan.steps)):
+        step = context.status.steps[later]
+        if step.state not in TOUCHED or ref not in context.targets_of(later):
+            continue
+        theirs = await _fields_of_step(context, later, ref)
+        if theirs is None and step.snapshot_taken:
+            return [()]
+        found += [change.path for change in theirs or ()]
+    return found
 
 
-async def _fields_of_step(context: CommandContext, at: int, ref: Ref) -> list[Change]:
-    """The fields a step has written on an object; empty when it has written none, or its snapshot is gone."""
+async def _fields_of_step(context: CommandContext, at: int, ref: Ref) -> list[Change] | None:
+    """The fields a step has written on an object; None when it has taken no snapshot of it, or that is gone."""
     kind = context.plan.steps[at].kind
-    if not isinstance(kind, WritesFields) or not _touches(context, at, ref):
-        return []
+    if not isinstance(kind, WritesFields) or ref not in context.targets_of(at):
+        return None
     snapshot = await context.step_context(at).targets.saved(ref)
-    return kind.restores(snapshot) if snapshot is not None else []
+    return kind.restores(snapshot) if snapshot is not None else None

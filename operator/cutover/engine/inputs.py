@@ -11,13 +11,14 @@ from typing import Final
 from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import target_problem
 from cutover.engine.plan_cache import PlanCache
+from cutover.engine.postconditions import Standings, ask
 from cutover.engine.undo_order import ready_to_undo
 from cutover.ports import Clock
-from cutover.saga.draft import position, stage_of
-from cutover.saga.turn import Command, Done, Inputs, OnFailure, Outcome, Rules
+from cutover.saga.draft import position, seconds, stage_of
+from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Pause, Rules, Verb
 from cutover.status import requests
 from cutover.status.state import State
-from cutover.status.status import ACTIVE, GateStatus, Phase, Status, StepState
+from cutover.status.status import ACTIVE, GateStatus, Phase, StepState
 from cutover.targets.finalizer import deleted_at, has_finalizer, terminating
 
 _FORWARD: Final = (Phase.RUNNING, Phase.WAITING, Phase.PAUSED)
@@ -44,11 +45,14 @@ async def collect(
     status, body, now = context.status, context.body, context.now
     active_run = status.run.number if status.run and status.phase in ACTIVE else 0
     deleted = deleted_at(body)
+    lost, standings = await _standings(context, command, outcome)
     return Inputs(
         outcome=outcome,
         last_command=command.verb if command else None,
         snapshot_taken=status.current is not None and context.snapshots_taken(position(status)),
-        target_problem=await target_problem(context) if _holds_claims(status) and outcome is None else None,
+        target_problem=lost or standings.problem,
+        to_restore=standings.to_restore,
+        ask_again=seconds(standings.after),
         gates=await _gates(context, cache, rules, clock, now if _takes_effect(outcome) else None),
         guards=await _guards(context, cache, clock),
         requests=requests.read(body["metadata"].get("annotations") or {}),
@@ -98,9 +102,22 @@ async def _guards(context: CommandContext, cache: PlanCache, clock: Clock) -> tu
     return await cache.guards.look(context.gate_context(plan.step(status.current.step), clock, "/guards"))
 
 
-def _holds_claims(status: Status) -> bool:
-    """Whether the run goes forward and its targets are to stay claimed: not before they are, nor while they are released."""
-    return status.phase in _FORWARD and status.state not in (State.CLAIMING, State.RELEASING)
+async def _standings(
+    context: CommandContext, command: Command | None, outcome: Outcome | None
+) -> tuple[Failed | Pause | None, Standings]:
+    """Whether all targets are there and claimed, and all that the run has done still stands.
+
+    Asked wherever a run may go forward by what comes out: at the beginning of a turn, and after each command that is done.
+    """
+    verb, status = command.verb if command else None, context.status
+    if status.phase not in _FORWARD or status.state is State.CLAIMING or verb is Verb.RELEASE:
+        return None, Standings()
+    if outcome is not None and not isinstance(outcome, Done):
+        return None, Standings()
+    # While they are released the claims may be gone.
+    if status.state is not State.RELEASING and (lost := await target_problem(context)):
+        return lost, Standings()
+    return None, await ask(context, current=verb is Verb.DO)
 
 
 def _takes_effect(outcome: Outcome | None) -> bool:

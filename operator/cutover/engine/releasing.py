@@ -5,7 +5,7 @@ Called by `commands.py`. Nothing that may not be released keeps the rest: what i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from cutover.engine import residue
@@ -23,9 +23,10 @@ from cutover.targets.claims import Busy
 from cutover.targets.fields import Foreign
 
 
-async def release(context: CommandContext) -> Outcome:
+async def release(context: CommandContext, asked: Mapping[Ref, str]) -> Outcome:
     """After a success leave its label and keep the snapshots for a while; after anything else delete them.
 
+    A target in `asked` is released at that version only, at which all fields of a success were seen to stand.
     Each part is idempotent, because after a crash the whole command is carried out again. The snapshots are deleted last: what an
     abandoned plan leaves behind is known only from them.
     """
@@ -37,7 +38,7 @@ async def release(context: CommandContext) -> Outcome:
         with _collecting(of_snapshots):
             await set_snapshot_owner(context, owned=True)
     try:
-        problems = await _release_claims(context, abandoned=abandoned)
+        problems = await _release_claims(context, asked, abandoned=abandoned)
     except Unavailable:  # perhaps of one target only, and the run may end with that
         if not keeps_snapshots and not abandoned:
             with _collecting(of_snapshots):
@@ -60,12 +61,13 @@ def _collecting(errors: list[OutsideError]) -> Iterator[None]:
         errors.append(error)
 
 
-def _has_succeeded(context: CommandContext) -> bool:
+def has_succeeded(context: CommandContext) -> bool:
+    """Whether the run ends as a success."""
     return context.status.failure is None and context.status.phase not in ENDED
 
 
 def _keeps_snapshots(context: CommandContext) -> bool:
-    return _has_succeeded(context) and bool(context.plan.keep_snapshots)
+    return has_succeeded(context) and bool(context.plan.keep_snapshots)
 
 
 def _rolled_back_before_first_step(context: CommandContext) -> bool:
@@ -80,7 +82,7 @@ async def _outdate_claims(context: CommandContext) -> None:
             await context.targets().claim(ref)
 
 
-async def _release_claims(context: CommandContext, *, abandoned: bool) -> list[str]:
+async def _release_claims(context: CommandContext, asked: Mapping[Ref, str], *, abandoned: bool) -> list[str]:
     """Release the Jobs and all targets; what could not be released, in sentences."""
     targets, label = context.targets(), _label_to_leave(context)
     of_jobs, of_claims, kept = list[OutsideError](), list[OutsideError](), list[Ref]()
@@ -90,7 +92,7 @@ async def _release_claims(context: CommandContext, *, abandoned: bool) -> list[s
     for ref in context.all_targets():
         before = len(of_claims)
         with _collecting(of_claims):
-            await targets.release(ref, label, fenced=not abandoned)
+            await targets.release(ref, label, fenced=not abandoned, asked=asked.get(ref))
         kept += [ref] * (len(of_claims) - before)
     if abandoned:  # its claims are void already, so it is not kept active for them
         return []
@@ -101,7 +103,7 @@ async def _release_claims(context: CommandContext, *, abandoned: bool) -> list[s
 def _label_to_leave(context: CommandContext) -> str | None:
     """The value for the label of a success; empty removes it, None leaves it: after a rollback what it was is true again."""
     failure = context.status.failure
-    if _has_succeeded(context):
+    if has_succeeded(context):
         return applied_label(context)
     rolled_back_success = failure is not None and failure.reason == Reason.ROLLBACK
     return "" if context.status.phase is Phase.ABANDONED or rolled_back_success else None

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cutover.field_path import Json, names_of
+from cutover.field_path import Json, Path, names_of
 from cutover.objects.pod_names import wrong_names
 
 _SHOWN: Final = 60
@@ -148,6 +148,19 @@ def expressions(patch: Json, at: str) -> Iterator[str]:
     elif isinstance(patch, list) and names_of(patch):
         for item in patch:
             yield from expressions(item, f"{at}[] | select(.name == {json.dumps(item['name'])})")
+    else:
+        yield at
+
+
+def paths(patch: Json, at: Path = ()) -> Iterator[Path]:
+    """The same, as paths."""
+    if isinstance(patch, dict) and patch and _DIRECTIVE not in patch:
+        for key, value in patch.items():
+            if not (key == "name" and at and isinstance(at[-1], dict)):
+                yield from paths(value, (*at, key))
+    elif isinstance(patch, list) and names_of(patch):
+        for item in patch:
+            yield from paths(item, (*at, {"name": item["name"]}))
     else:
         yield at
 

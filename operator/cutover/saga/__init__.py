@@ -21,7 +21,7 @@ from cutover.saga.end import ended, reclaiming, releasing, succeeded
 from cutover.saga.forward import forward, paused, retry
 from cutover.saga.requests import answer_requests, pause_or_resume
 from cutover.saga.start import claiming, pending, refused, take_spec
-from cutover.saga.stop_conditions import check_stop_conditions
+from cutover.saga.stop_conditions import check_stop_conditions, check_target_problem
 from cutover.saga.turn import Inputs, Rules, Turn
 from cutover.saga.unreadable_spec import without_spec_problem
 from cutover.status.phases import RELEASING, states_in
@@ -49,6 +49,9 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
     # A new spec comes before the requests: those that were there already are not for it, and are marked Ignored.
     take_spec(draft)
     verb = answer_requests(draft)
+    # What was done may have been changed while it is released; then the run is no success yet.
+    if draft.state is State.RELEASING and verb is not RequestVerb.ABANDON:
+        check_target_problem(draft)
     # Deletion, abort, failed guards and gates and timeouts come before the current step: its outcome must not move the
     # plan on in the very turn in which it has to stop. Each may lead to another state.
     if draft.state in _UNDER_WAY:
@@ -75,6 +78,7 @@ _IN_STATE: Final[Mapping[State, Callable[[Draft, RequestVerb | None], Turn]]] = 
     State.RECLAIMING: reclaiming,
     State.SUCCEEDED: succeeded,
     State.REFUSED: refused,
+    State.APPLIED_THEN_CHANGED: refused,
     State.ROLLED_BACK: ended,
     State.ABANDONED: ended,
 }

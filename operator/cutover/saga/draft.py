@@ -59,6 +59,8 @@ class Draft:
     def __post_init__(self) -> None:
         """Set the outcomes of commands aside that are not about the current step: its code must not take them for its own."""
         self.phase_before, outcome = self.status.phase, self.inputs.outcome
+        if self.inputs.ask_again is not None:
+            self.look_again.append(self.inputs.ask_again)
         if self.inputs.last_command is Verb.REMOVE_FINALIZER:
             self.finalizer_outcome, self.inputs = outcome, replace(self.inputs, outcome=None)
         elif self.inputs.last_command is Verb.ENFORCE:

@@ -42,6 +42,20 @@ def release(draft: Draft, message: str) -> Turn:
     return draft.turn(Command(Verb.RELEASE))
 
 
+def enforce_first(draft: Draft) -> Turn | None:
+    """Restore what done steps have set, once a turn; None when there is nothing to restore, or it was done in this turn.
+
+    Before the current stage and before the release: neither may build on what another writer has changed.
+    """
+    if isinstance(draft.enforce_outcome, Again):
+        return draft.turn()
+    wanted = draft.inputs.to_restore or any(step.reapply for step in draft.status.steps)
+    if draft.enforce_outcome is not None or not wanted:
+        return None
+    fence_if_new_process(draft)
+    return draft.turn(Command(Verb.ENFORCE))
+
+
 def releasing(draft: Draft, verb: RequestVerb | None) -> Turn:
     """Release the targets, then end; what cannot be released for good is left, with a warning.
 
@@ -52,6 +66,8 @@ def releasing(draft: Draft, verb: RequestVerb | None) -> Turn:
         _try_once_more(draft)
     match draft.inputs.outcome:
         case None:
+            if first := enforce_first(draft):
+                return first
             fence_if_new_process(draft)
             if verb is not RequestVerb.ABANDON:
                 _try_anew(draft)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from cutover.saga.backward import backward
 from cutover.saga.draft import Draft, clock, fence_if_new_process, moment, position, seconds, stage_of
-from cutover.saga.end import release
+from cutover.saga.end import enforce_first, release
 from cutover.saga.requests import digest_of, failed_step, gates_skipped, pause
 from cutover.saga.stop_conditions import fail
 from cutover.saga.tables import PlanEvent, StepEvent
@@ -31,9 +31,9 @@ def forward(draft: Draft, _: RequestVerb | None) -> Turn:
         draft.mark_snapshot_taken(at)
     match draft.inputs.outcome:
         case None:
-            return _enforce_first(draft) or _do(draft, at, stage)
+            return enforce_first(draft) or _do(draft, at, stage)
         case Done() as done:
-            return _judge_stage(draft, done)
+            return enforce_first(draft) or _judge_stage(draft, done)
         case Again(after=after, message=message, ready=ready):
             _continue(draft, at)
             draft.set(current=replace(draft.current, message=message, ready=ready))
@@ -50,20 +50,6 @@ def forward(draft: Draft, _: RequestVerb | None) -> Turn:
             return draft.turn()
         case Failed(reason=reason, message=message):
             return _attempt_failed(draft, at, reason, message)
-
-
-def _enforce_first(draft: Draft) -> Turn | None:
-    """Once a turn, enforce what done steps have set; None when no done step is enforced, or it was done in this turn.
-
-    Before the current stage: it must not build on weights that another writer has changed.
-    """
-    steps = zip(draft.status.steps, draft.rules.steps, strict=True)
-    if draft.enforce_outcome is not None or not any(
-        rule.enforced and step.state is StepState.DONE for step, rule in steps
-    ):
-        return None
-    fence_if_new_process(draft)
-    return draft.turn(Command(Verb.ENFORCE))
 
 
 def _do(draft: Draft, at: int, stage: int) -> Turn:
@@ -93,9 +79,10 @@ def paused(draft: Draft, _: RequestVerb | None) -> Turn:
     state = draft.status.state
     if state in (State.INTERRUPTED, State.PAUSED_WITHOUT_SPEC):
         return draft.turn()
-    match draft.inputs.outcome or draft.enforce_outcome:
+    problem = draft.inputs.target_problem if state in ON_PURPOSE | STOPPED else None
+    match draft.inputs.outcome or draft.enforce_outcome or problem:
         case None | Done() if draft.inputs.outcome is None:
-            return _enforce_first(draft) or _enforce_current(draft)
+            return enforce_first(draft) or _enforce_current(draft)
         case Again(after=after):
             return draft.turn(None, seconds(after))
         case Pause(reason=reason, message=message) | Failed(reason=reason, message=message) if (

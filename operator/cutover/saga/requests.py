@@ -247,7 +247,7 @@ def pause_or_resume(draft: Draft, verb: RequestVerb | None) -> None:
         or (status.state is State.GATE_FAILED and gates_skipped(status))
     ):
         resume(draft)
-        if stop is not None:
+        if stop is not None and draft.state is not State.RELEASING:  # what is over is not stopped
             pause(draft, *stop)
 
 
@@ -292,12 +292,14 @@ def resume(draft: Draft) -> None:
         if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
             draft.step_event(at, StepEvent.CONTINUE)
     if not on_purpose:
-        steps = zip(draft.status.steps, draft.rules.steps, strict=True)
-        draft.set(steps=tuple(replace(s, reapply=rule.enforced and s.state is StepState.DONE) for s, rule in steps))
+        steps = draft.status.steps
+        draft.set(steps=tuple(replace(step, reapply=step.state is StepState.DONE) for step in steps))
     draft.set(failure=None)
-    if current is None:
-        draft.plan_event(PlanEvent.RESUME_CLAIMING, Reason.CLAIMING)
-    else:
+    if current is not None:
         draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
+    elif all(step.state is StepState.DONE for step in draft.status.steps):
+        draft.plan_event(PlanEvent.RESUME_RELEASING, Reason.RELEASING)
+    else:
+        draft.plan_event(PlanEvent.RESUME_CLAIMING, Reason.CLAIMING)
     draft.set_run(paused_at=None)
     draft.notice("Resumed", "the plan continues")

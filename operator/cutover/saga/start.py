@@ -113,6 +113,8 @@ def refused(draft: Draft, verb: RequestVerb | None) -> Turn:
 
 
 def _examine_again(draft: Draft) -> Turn:
+    if draft.state is State.APPLIED_THEN_CHANGED:
+        draft.set_run(over_applied=True)
     draft.plan_event(PlanEvent.SEEN, Reason.PREFLIGHT)
     # With the spec as it is read now: an upgraded operator or CRD may read what could not be read before.
     draft.set_run(spec_hash=draft.rules.spec_hash, steps_digest=draft.rules.steps_digest)
@@ -157,7 +159,7 @@ def _preflight(draft: Draft) -> Turn:
         case None:
             return _examine(draft)
         case Done(skip=True):
-            message = "every target carries the label of this spec: it was applied before"
+            message = "every target carries the label of this spec, and its values: it was applied before"
             draft.plan_event(PlanEvent.FIND_APPLIED, Reason.ALREADY, message)
             draft.notice(Reason.ALREADY, message)
             return ended(draft)
@@ -178,8 +180,10 @@ def _preflight(draft: Draft) -> Turn:
         case Wait(message=message):
             draft.plan_event(PlanEvent.BUSY, Reason.TARGET_BUSY, message)
             return draft.remove_finalizer(BUSY_EVERY)
-        case Failed(reason=reason, message=message) | Pause(reason=reason, message=message):
+        case Failed(reason=reason, message=message):
             return _refuse(draft, reason, message)
+        case Pause(reason=reason, message=message):
+            return _refuse(draft, reason, message, PlanEvent.FIND_CHANGED)
 
 
 def _examine(draft: Draft) -> Turn:
@@ -229,8 +233,8 @@ def _waited(draft: Draft) -> timedelta:
     return draft.now - draft.run.started_at
 
 
-def _refuse(draft: Draft, reason: Reason | str, message: str) -> Turn:
-    draft.plan_event(PlanEvent.REFUSE, reason, message)
+def _refuse(draft: Draft, reason: Reason | str, message: str, event: PlanEvent = PlanEvent.REFUSE) -> Turn:
+    draft.plan_event(event, reason, message)
     draft.notice("Refused", message, warning=True)
     return ended(draft)
 

@@ -51,12 +51,19 @@ def _check_failures(draft: Draft) -> None:
         if gate is not None:
             message = f"gate {gate.name} failed: {gate.message}"
             return fail(draft, Reason.GATE_FAILED, message, rules.steps[at].on_failure, cause=Cause.GATE)
-    match inputs.target_problem:
+    return None if check_target_problem(draft) else _check_timeouts(draft)
+
+
+def check_target_problem(draft: Draft) -> bool:
+    """Roll back or pause where a target is gone, or what the run has done no longer stands; whether it did."""
+    match draft.inputs.target_problem:
         case Failed(reason=reason, message=message):
-            return fail(draft, reason, message, rules.on_failure)
+            fail(draft, reason, message, draft.rules.on_failure)
         case Pause(reason=reason, message=message):
-            return pause(draft, PlanEvent.INTERRUPT, reason, message, warning=True)
-    return _check_timeouts(draft)
+            pause(draft, PlanEvent.INTERRUPT, reason, message, warning=True)
+        case None:
+            return False
+    return True
 
 
 def _check_guards_while_paused(draft: Draft) -> None:

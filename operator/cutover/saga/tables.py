@@ -20,6 +20,7 @@ class PlanEvent(StrEnum):
     BUSY = "wait for a busy target"  # another plan has claimed one
     WAIT_FOR_WINDOW = "wait for a window"
     FIND_APPLIED = "find itself applied"  # its targets carry the label of this spec
+    FIND_CHANGED = "find itself applied and changed since"
     REFUSE = "be refused"
     BEGIN = "begin"  # all prerequisites are met
     CLAIMED = "have claimed its targets"
@@ -34,6 +35,7 @@ class PlanEvent(StrEnum):
     INTERRUPT = "be interrupted"  # by another writer, or by an attempt that cannot be undone
     RESUME = "resume"
     RESUME_CLAIMING = "resume claiming"  # no step has begun
+    RESUME_RELEASING = "resume its release"  # all steps are done
     ROLL_BACK = "start rolling back"
     GET_STUCK = "get stuck"  # an undo cannot continue
     GET_UNSTUCK = "continue rolling back"
@@ -63,6 +65,7 @@ _PLAN: Final[tuple[tuple[PlanEvent, frozenset[State], State], ...]] = (
     (PlanEvent.WAIT_FOR_WINDOW, _EXAMINING | {State.BEFORE_WINDOW}, State.BEFORE_WINDOW),
     (PlanEvent.WAIT_FOR_WINDOW, frozenset({State.PROGRESSING}), State.OUTSIDE_WINDOW),
     (PlanEvent.FIND_APPLIED, _EXAMINING, State.SUCCEEDED),
+    (PlanEvent.FIND_CHANGED, _EXAMINING, State.APPLIED_THEN_CHANGED),
     (PlanEvent.REFUSE, _NOT_BEGUN, State.REFUSED),
     (PlanEvent.BEGIN, _EXAMINING, State.CLAIMING),
     (PlanEvent.CLAIMED, frozenset({State.CLAIMING}), State.PROGRESSING),
@@ -78,11 +81,12 @@ _PLAN: Final[tuple[tuple[PlanEvent, frozenset[State], State], ...]] = (
     (PlanEvent.LOSE_SPEC, _AT_A_STEP, State.PAUSED_WITHOUT_SPEC),
     (PlanEvent.LOSE_SPEC, frozenset({State.ROLLING_BACK}), State.STUCK_WITHOUT_SPEC),
     (PlanEvent.FAIL_GATE, _AT_A_STEP, State.GATE_FAILED),
-    (PlanEvent.FAIL, _FORWARD, State.FAILED),
-    (PlanEvent.INTERRUPT, _FORWARD | _ON_PURPOSE, State.INTERRUPTED),
+    (PlanEvent.FAIL, _FORWARD | {State.RELEASING}, State.FAILED),
+    (PlanEvent.INTERRUPT, _FORWARD | _ON_PURPOSE | {State.RELEASING}, State.INTERRUPTED),
     (PlanEvent.RESUME, _PAUSED, State.PROGRESSING),
     (PlanEvent.RESUME_CLAIMING, _ON_PURPOSE | {State.FAILED, State.INTERRUPTED}, State.CLAIMING),
-    (PlanEvent.ROLL_BACK, _FORWARD | _PAUSED, State.ROLLING_BACK),
+    (PlanEvent.RESUME_RELEASING, frozenset({State.FAILED, State.INTERRUPTED}), State.RELEASING),
+    (PlanEvent.ROLL_BACK, _FORWARD | _PAUSED | {State.RELEASING}, State.ROLLING_BACK),
     (PlanEvent.GET_STUCK, states_in(Phase.STUCK) | {State.ROLLING_BACK}, State.STUCK),
     (PlanEvent.GET_UNSTUCK, states_in(Phase.STUCK), State.ROLLING_BACK),
     (PlanEvent.STOP_ROLLBACK, frozenset({State.ROLLING_BACK}), State.PAST_POINT_OF_NO_RETURN),

@@ -158,7 +158,7 @@ class Verb(StrEnum):
     CLAIM = "claim"  # claim all targets, all or none
     DO = "do"
     UNDO = "undo"
-    ENFORCE = "enforce"  # restore what done steps have set and another writer changed, of kinds that are enforced
+    ENFORCE = "enforce"  # restore what done steps have set and another writer changed, of kinds that are enforced or on request
     RECLAIM = "reclaim"  # after the end: claim all targets again, if everything is as the run left it
     RELEASE = "release"  # remove the claims; after a success keep the snapshots for a while, otherwise delete them
     SWEEP = "sweep"  # delete snapshots that were kept long enough
@@ -210,8 +210,10 @@ class Inputs:
         outcome: the outcome of the command that the status announces; None when it was not carried out in this turn yet.
         last_command: the verb of that command.
         snapshot_taken: the current step has taken its snapshots, so it may have changed something.
-        target_problem: a target is gone or lost its claim, apart from the current command; handled as if it had failed or
-            paused.
+        target_problem: a target is gone or lost its claim, or what the run has done no longer stands, apart from the current
+            command; handled as if it had failed or paused.
+        to_restore: what a done step has set is to be restored before anything else.
+        ask_again: when it must be asked again whether all stands, although no event came.
         gates: the gates of the current stage as they are now.
         guards: the guards of the plan.
         requests: the request annotations on the plan.
@@ -228,6 +230,8 @@ class Inputs:
     last_command: Verb | None = None
     snapshot_taken: bool = False
     target_problem: Failed | Pause | None = None
+    to_restore: bool = False
+    ask_again: timedelta | None = None
     gates: tuple[GateStatus, ...] = ()
     guards: tuple[GateStatus, ...] = ()
     requests: tuple[Request, ...] = ()

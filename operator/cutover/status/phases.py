@@ -37,7 +37,7 @@ PHASES: Final[Mapping[State, Phase]] = {
         Phase.STUCK: (State.STUCK, State.STUCK_WITHOUT_SPEC),
         Phase.SUCCEEDED: (State.SUCCEEDED,),
         Phase.ROLLED_BACK: (State.ROLLED_BACK,),
-        Phase.REFUSED: (State.REFUSED,),
+        Phase.REFUSED: (State.REFUSED, State.APPLIED_THEN_CHANGED),
         Phase.ABANDONED: (State.ABANDONED,),
     }.items()
     for state in states

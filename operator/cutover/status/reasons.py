@@ -28,6 +28,7 @@ class Reason(StrEnum):
     ABANDONED = "Abandoned"
     ROLLBACK = "RollbackRequested"
     ALREADY = "AlreadyApplied"
+    APPLIED_THEN_CHANGED = "AppliedThenChanged"
     DELETED = "Deleted"
     TIMED_OUT = "TimedOut"
     STAGE_TIMED_OUT = "StageTimedOut"

@@ -40,6 +40,7 @@ class State(StrEnum):
         SUCCEEDED: all steps are done.
         ROLLED_BACK: everything was undone.
         REFUSED: nothing was changed.
+        APPLIED_THEN_CHANGED: nothing was changed, because the spec was applied before and its targets were changed since.
         ABANDONED: ended as it was.
     """
 
@@ -71,4 +72,5 @@ class State(StrEnum):
     SUCCEEDED = "Succeeded"
     ROLLED_BACK = "RolledBack"
     REFUSED = "Refused"
+    APPLIED_THEN_CHANGED = "AppliedThenChanged"
     ABANDONED = "Abandoned"

@@ -78,6 +78,7 @@ class Run:
         finished_at: When the run ended.
         keep_until: Until when the snapshots of a Succeeded run are kept, so that a rollback can be requested. Absent when
             there are none.
+        over_applied: A user has requested to run a spec that was applied before over what others have changed since.
         steps_digest: Digest of what the steps do. Runs with the same digest did the same steps.
         unreleased: For the operator itself: how long the undo of a deleted plan made no progress, or the targets could not be
             released. A crash of the operator may lose it; then it is tried for longer.
@@ -94,6 +95,7 @@ class Run:
     paused_at: datetime | None = None
     finished_at: datetime | None = None
     keep_until: datetime | None = None
+    over_applied: bool = False
     steps_digest: str = ""
     unreleased: Unreleased | None = None
 

@@ -49,6 +49,7 @@ class StepContext:
         attempt: the number of the attempt.
         made: what an earlier command of this attempt asked to save (`Again.made`).
         prefetched: what `LooksAhead` has read for this command; None when the kind has no such part, or that did not run or failed.
+        certain: a postcondition is asked before what cannot be taken back, so what is not streamed is read now.
     """
 
     cluster: Cluster
@@ -65,6 +66,7 @@ class StepContext:
     attempt: int = 1
     made: str = ""
     prefetched: Any = None
+    certain: bool = False
     messenger: Messenger = field(kw_only=True)
 
     def next_look(self, soonest: float = 0.05) -> float:
@@ -103,7 +105,10 @@ class Kind(Model):
         return Done()
 
     async def postcondition(self, context: StepContext) -> Standing:
-        """Whether what the step did is still so. Reads only; asked of the stage in effect and of done steps."""
+        """Whether what the step did is still so, apart from its fields, which the engine compares.
+
+        Reads only; asked of the stage in effect and of done steps, in each turn and before all that goes forward.
+        """
         del context
         return Stands()
 

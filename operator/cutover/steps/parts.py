@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from cutover.errors import Problem
 from cutover.field_path import Change, Json
 from cutover.ports import Ref, Resource
-from cutover.saga.turn import Failed
 from cutover.steps.kind import Kind, StepContext, Target
 from cutover.targets.snapshots import Snapshot
 
@@ -32,7 +31,12 @@ class WritesFields(Kind):
     """Writes fields of its targets (`touches`), and undoes that.
 
     `do` takes a snapshot before the first write (`context.targets.snapshot`) and writes only with `context.targets.change`.
+
+    Attributes:
+        set_again: where another writer has changed its fields since it was done, `resume` carries out its last stage again.
     """
+
+    set_again: ClassVar[bool] = True
 
     @abstractmethod
     def fields(self, target: Target, body: Json) -> list[str]:
@@ -46,14 +50,16 @@ class WritesFields(Kind):
         """The same fields forward: to the last value that the step sets. Follows from `restores`, and is not overridden."""
         return [change.forward() for change in self.restores(snapshot)]
 
+    @abstractmethod
+    async def would_set(self, context: StepContext) -> list[tuple[Ref, Change]]:
+        """The fields that its spec sets, without a snapshot: `was` is the value that a field has now, `to` what it would get.
+
+        Asked of a spec that was applied before, so what only one run can know is left out, such as the mark of a restart.
+        """
+
 
 class Enforced(WritesFields):
-    """Its effect is enforced while the plan is paused, and after the step until the end of the run."""
-
-    async def refused(self, context: StepContext) -> Failed | None:
-        """Whether the controller that serves its target refuses what it wrote; asked of a done step."""
-        del context
-        return None
+    """Its fields are enforced while the plan is paused, and after the step until the end of the run."""
 
 
 class RollsOut(Kind):

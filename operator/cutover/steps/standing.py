@@ -15,9 +15,12 @@ class Stands:
 
     Attributes:
         after: seconds until it has to be asked again although no event came; None: an event of what is streamed tells.
+        unsettled: what is wrong and may still pass by itself; until then nothing may build on the step, such as taking
+            capacity away. Empty: nothing.
     """
 
     after: float | None = None
+    unsettled: str = ""
 
 
 @dataclass(frozen=True, slots=True)

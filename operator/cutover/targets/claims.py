@@ -146,13 +146,19 @@ class Claims:
         owner = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
         return await self._active_plan(ref.namespace, owner) if owner not in (None, self.owner.uid) else ""
 
-    async def release(self, ref: Ref, applied: str | None = None, *, fenced: bool = True) -> None:
+    async def release(
+        self, ref: Ref, applied: str | None = None, *, fenced: bool = True, asked: str | None = None
+    ) -> None:
         """Remove our claim; harmless when it is gone, or the object is.
 
         Args:
             ref: the object.
             applied: the value for the label of a success; empty removes that label, None leaves it as it is.
             fenced: raise Superseded when the fence on the object is higher than ours.
+            asked: the version that everything was seen to stand at; None: any will do.
+
+        Raises:
+            Conflict: the object is at another version than `asked`, or it changed at every try.
         """
         for attempt in range(TRIES):
             try:
@@ -161,6 +167,8 @@ class Claims:
                 labels = body["metadata"].get("labels") or {}
                 if labels.get(PLAN_LABEL) != self.owner.uid:
                     return
+                if asked not in (None, body["metadata"]["resourceVersion"]):
+                    raise Conflict(f"{ref} has changed since this run last looked whether all that it has done stands")
                 if fenced:
                     with suppress(Foreign):  # a fence that another writer changed does not keep the claim there
                         await self.fence_of(ref, body)

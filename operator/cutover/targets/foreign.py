@@ -16,9 +16,9 @@ _LONGEST: Final = 160
 def foreign_value(ref: Ref, change: Change, found: Found) -> str:
     """A field has a value that is neither the snapshot's nor one of ours."""
     was, set_by_us = change.was, (*change.previous, change.ours)
-    set_to = " or ".join(dict.fromkeys(_shown(value) for value in set_by_us if value != was)) or _shown(was)
+    set_to = " or ".join(dict.fromkeys(shown(value) for value in set_by_us if value != was)) or shown(was)
     return (
-        f"{readable(change.path)} of {ref} is {_shown(found.value)}, was {_shown(was)} before, and this plan set {set_to}; "
+        f"{readable(change.path)} of {ref} is {shown(found.value)}, was {shown(was)} before, and this plan set {set_to}; "
         f"another writer changed it. To restore it: {restore_command(ref, (found, was))}"
     )
 
@@ -26,7 +26,7 @@ def foreign_value(ref: Ref, change: Change, found: Found) -> str:
 def field_gone(ref: Ref, change: Change) -> str:
     """The list item or map with the field is gone."""
     return (
-        f"{ref} no longer has {readable(change.path)}; it was {_shown(change.was)} before. To restore it: {_edit(ref)}"
+        f"{ref} no longer has {readable(change.path)}; it was {shown(change.was)} before. To restore it: {_edit(ref)}"
     )
 
 
@@ -61,6 +61,7 @@ def _edit(ref: Ref) -> str:
     return f"kubectl edit {ref.resource.kind.lower()} {ref.name} -n {ref.namespace}"
 
 
-def _shown(value: Json) -> str:
+def shown(value: Json) -> str:
+    """One value as messages show it."""
     text = "absent" if value is ABSENT else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

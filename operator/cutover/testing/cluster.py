@@ -17,6 +17,7 @@ from cutover.objects.listed import listed
 from cutover.ports import JOBS, NAMESPACES, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.targets.patching import apply, merge, tidy
 from cutover.testing.crash import CrashSwitch
+from cutover.testing.ledger import Ledger
 from cutover.testing.ports import MemoryClock
 from cutover.testing.server_rules import apply_defaults, check_possible, content, picked, prune
 from cutover.testing.streams import Streams
@@ -29,7 +30,7 @@ class MemoryCluster:
         objects: all objects.
         writes: every write so far, as (verb, object), for counting.
         told: called with each write and its content.
-        changed: called with each changed object: before and after, None where it is absent.
+        changed: called with each changed object: before and after, None where absent.
         effects: the writes that changed a spec (of a ConfigMap its data), as ("spec", object).
         denied: (verb, object) that no account may do.
         unknown: kinds that are not installed.
@@ -39,6 +40,7 @@ class MemoryCluster:
         templates: the pod template that each workload's controller has rolled out last.
         exits: the exit code with which the pod of a Job (its spec) ends; None while it runs.
         status_schema: the schema of the status of a plan, by which it is pruned; None: whatever is saved is kept.
+        ledger: what runs have written, all of which must stand at a success.
         clock: the time of what is created.
     """
 
@@ -55,6 +57,7 @@ class MemoryCluster:
         self.templates: dict[Ref, Json] = {}
         self.exits: Callable[[Json], int | None] = lambda _: 0
         self.status_schema: Json = None
+        self.ledger = Ledger()
         self.switch = switch or CrashSwitch()
         self.clock = MemoryClock()
         self._version = 100
@@ -90,6 +93,7 @@ class MemoryCluster:
     def delete(self, ref: Ref) -> None:
         """Delete an object; one with finalizers is only marked."""
         body = copy.deepcopy(self.objects[ref])
+        self.ledger.deleted(ref, body)
         if body["metadata"].get("finalizers"):
             body["metadata"].setdefault("deletionTimestamp", self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"))
             self._store(ref, body)
@@ -97,7 +101,7 @@ class MemoryCluster:
             self._remove(ref)
 
     def terminate(self, namespace: str) -> None:
-        """Start deleting a namespace: it stays until everything in it is gone."""
+        """Start deleting a namespace: it stays until it is empty."""
         metadata = {"name": namespace, "namespace": "", "deletionTimestamp": "2026-01-01T12:00:00Z"}
         self.put(NAMESPACES, {"metadata": metadata})
 
@@ -145,7 +149,7 @@ class MemoryCluster:
             raise NotInstalled(f"there is no kind {ref.resource.kind}")
         if ref not in self.objects:
             raise NotFound(f"{ref} not found")
-        return self.objects[ref]  # callers never change a body in place, so it need not be copied
+        return self.objects[ref]  # no caller changes a body in place, so it is not copied
 
     def seen(self, ref: Ref) -> Json | None:
         """The object, if a process keeps its body."""
@@ -163,7 +167,7 @@ class MemoryCluster:
         return found
 
     def _listed(self, ref: Ref) -> Json:
-        """What a list has of an object. Of plans all: the command line lists them too, with a client of its own."""
+        """What a list has of an object. Of plans all: the command line lists them too."""
         return self.objects[ref] if ref.resource == PLANS else listed(ref.resource, self.objects[ref])
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
@@ -201,6 +205,7 @@ class MemoryCluster:
         check_possible(ref, before, body, strict=self.strict)
         if body == before:
             return before
+        self.ledger.note(ref, before, body, self.objects)
         if content(body) != content(before):
             body["metadata"]["generation"] += 1
             self.effects.append(("spec", ref))

@@ -31,6 +31,7 @@ class ChangeInvariants:
         status: the last one that was saved.
         phases: all that the plan has been in; `reasons`: and why.
         split: it rolled back while the traffic was split.
+        changed_after_done: it was paused because another writer had changed what a done step has left.
     """
 
     def __init__(self, plan: Ref, spec: Plan) -> None:
@@ -41,7 +42,7 @@ class ChangeInvariants:
         self.status = Status()
         self.phases: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.split = False
+        self.split, self.changed_after_done = False, False
         self._writes: Counter[Any] = Counter()
         self._weight, self._uid = 0, ""
 
@@ -78,6 +79,7 @@ class ChangeInvariants:
 
     def _status_saved(self, old: Status, new: Status, size: int) -> None:
         self.reasons[new.reason] += 1
+        self.changed_after_done |= new.phase is Phase.PAUSED and new.reason == "ForeignChange" and new.failure is None
         if new.phase is not old.phase:
             self.phases[str(new.phase)] += 1
             self.split |= new.phase is Phase.ROLLING_BACK and 0 < self._weight < 100

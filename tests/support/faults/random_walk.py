@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from cutover.engine.sweep import sweep
+from cutover.field_path import Path, differences, find, write
 from cutover.plan.parsing import parse
 from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.saga.requests import failed_step
@@ -20,6 +21,7 @@ from cutover.status.reasons import Reason
 from cutover.status.requests import PREFIX, RequestVerb
 from cutover.status.status import ACTIVE, ENDED, Phase, Status
 from cutover.targets.finalizer import has_finalizer
+from cutover.targets.patching import apply
 from cutover.targets.snapshots import labels
 from cutover.testing import MemoryCluster, react
 from support.fakes.older_crd import status_schema
@@ -60,6 +62,7 @@ class Walk:
         self.controllers, self.courtesy = True, False
         self.earlier: tuple[str, int] | None = None
         self.was = ""
+        self.set_back: dict[Ref, list[tuple[Path, Any]]] = {}
 
     def set_up(
         self, name: str, processes: int, policies: dict[str, str], intention: str, missing: tuple[str, ...] = ()
@@ -223,6 +226,27 @@ class Walk:
 
         self.edit(V2, change)
 
+    def take_back(self, ref: Ref) -> None:
+        """A tool that knows nothing of the plan writes an object as it was before it."""
+        now, before = self.world.cluster.objects[ref]["spec"], self.before[ref]["spec"]
+        self.set_back[ref] = [(path, value) for path, value, _ in differences(now, before, ("spec",))]
+        self.edit(ref, lambda body: body.update(spec=copy.deepcopy(before)))
+        self.world.counts["taken back"] += 1
+
+    def put_right(self) -> None:
+        """People set again what was taken back, where it is still as that tool has left it."""
+        for ref, fields in self.set_back.items():
+
+            def change(body: Any, ref: Ref = ref, fields: list[tuple[Path, Any]] = fields) -> None:
+                for path, value in fields:
+                    now, before = find(body, path), find(self.before[ref], path)
+                    if now and before and now.value == before.value:
+                        for operation in write(now, value):
+                            apply(body, operation)
+
+            self.edit(ref, change)
+        self.set_back.clear()
+
     def restore_shop(self) -> None:
         """What the last run has left is brought back by people to what it was before."""
         cluster, self.changes.by_hand = self.world.cluster, True
@@ -352,6 +376,8 @@ class Walk:
         elif phase is Phase.WAITING:
             self.ask(RequestVerb.APPROVE)
         else:
+            if helped % 2:  # a resume alone has not helped
+                self.put_right()
             self.ask(RequestVerb.RETRY if failed_step(status) >= 0 else RequestVerb.RESUME)
 
     def _judge(self) -> None:
@@ -407,6 +433,7 @@ class Walk:
         FIGURES.update({"walks": 1, "turns": world.counts["turns"], "crashes": world.counts["crashes"]})
         FIGURES[f"ended {end}"] += 1
         FIGURES.update(f"was {phase}" for phase in phases)
+        FIGURES["ForeignChange after a step"] += self.changes.changed_after_done
         FIGURES["SnapshotLost"] += self.changes.reasons["SnapshotLost"] > 0
         FIGURES["rolled back in mid-traffic"] += self.changes.split
         FIGURES[f"ended {end} after a crash"] += world.counts["crashes"] > 0

@@ -6,13 +6,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from cutover.errors import Conflict, PlanError, Problem
-from cutover.field_path import Json, Path, differences
+from cutover.errors import Conflict, Denied, PlanError, Problem
+from cutover.field_path import ABSENT, Change, Json, Path, differences, find, readable
 from cutover.objects import spec_patch
 from cutover.ports import Ref
 from cutover.routing.resources import carried
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext
+from cutover.targets.patching import merge
 
 _TRIES: Final = 4
 
@@ -60,6 +61,31 @@ async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
         fields = tuple(differences(spec, after["spec"], ("spec",)))
         return Foreseen(body, fields, after["spec"], sum(weights.values()))
     raise Conflict(f"{ref} changed at each of {_TRIES} dry runs")
+
+
+async def would_set(step: DeploySpec, context: StepContext) -> list[tuple[Ref, Change]]:
+    """The fields that the step sets, with their values now and then. Raises PlanError, as `foresee`.
+
+    A plan that was applied before may have no account any more; then the patch is merged here.
+    """
+    ref = step.rolls_out().ref(context.namespace)
+    try:
+        foreseen = await foresee(step, context)
+        before, after = foreseen.body["spec"], foreseen.after
+    except Denied:
+        before = (await context.targets.view(ref))["spec"]
+        after = merge(before, step.joined(before))
+    named = {readable(path): path for path in spec_patch.paths(step.joined(before))}
+    named |= {readable(path): path for path, _, _ in differences(before, after)}
+    return [
+        (ref, Change(("spec", *path), to=_value(after, path), was=_value(before, path), ours=_value(after, path)))
+        for path in named.values()
+    ]
+
+
+def _value(spec: Json, path: Path) -> Json:
+    found = find(spec, path)
+    return found.value if found else ABSENT
 
 
 def _patch_of(step: DeploySpec, context: StepContext, ref: Ref, spec: Json) -> Json:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from cutover.errors import Denied, PlanError, Problem, Rejected
-from cutover.field_path import ABSENT, Path
+from cutover.field_path import ABSENT, Change, Path
 from cutover.objects.workloads import Rollout
 from cutover.ports import Ref
 from cutover.routing.resources import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.steps.deploy import preconditions
-from cutover.steps.deploy.dry_run import Foreseen, foresee
+from cutover.steps.deploy.dry_run import Foreseen, foresee, would_set
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext
 from cutover.steps.parts import Examines, LooksAhead
@@ -47,6 +47,10 @@ class Deploy(Examines, LooksAhead, DeploySpec):
     async def examine(self, context: StepContext) -> list[Problem]:
         """Nothing else manages the replicas, the server accepts the change, and the rollout is not paused."""
         return await preconditions.examine(self, context)
+
+    async def would_set(self, context: StepContext) -> list[tuple[Ref, Change]]:
+        """What the server would make of it, also where that is what is there."""
+        return await would_set(self, context)
 
     async def prefetch(self, context: StepContext, stage: int) -> Any:
         """Ask what will change, unless there is a snapshot that has it."""

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.field_path import Change, Json, find
+from cutover.field_path import ABSENT, Change, Json, find
 from cutover.objects.gitops import manager_of
 from cutover.objects.workloads import Rollout, ending, fingerprint
 from cutover.ports import Ref
@@ -57,6 +57,16 @@ class Flags(Examines, FlagsSpec):
     async def examine(self, context: StepContext) -> list[Problem]:
         """The ConfigMap accepts the values, all its readers are named, and each restart can complete."""
         return await preconditions.examine(self, context)
+
+    async def would_set(self, context: StepContext) -> list[tuple[Ref, Change]]:
+        """The keys; which run has restarted the workloads does not matter."""
+        ref = self.refs(context)[0]
+        body = await context.targets.view(ref)
+        found = [(key, find(body, ("data", key)), value) for key, value in self.set_.items()]
+        return [
+            (ref, Change(("data", key), to=value, was=at.value if at else ABSENT, ours=value))
+            for key, at, value in found
+        ]
 
     # --- forward ------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ class FlagsSpec(WritesFields, RollsOut, HasPurposes):
     """The fields of a `flags` step."""
 
     key: ClassVar[str] = "flags"
+    set_again: ClassVar[bool] = False  # pods that started in between may have read the other value
 
     config_map: Name = Field(description="Name of the ConfigMap.")
     set_: dict[str, Value] = Field(

@@ -57,6 +57,13 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         await self._at_the_start(context, body)
         return problems
 
+    async def would_set(self, context: StepContext) -> list[tuple[Ref, Change]]:
+        """The selector."""
+        ref = self.ref(context)
+        live = _live(await context.targets.view(ref))
+        ours = (live or {}) | self.selector
+        return [(ref, Change(_SELECTOR, to=ours, was=live, ours=ours))]
+
     async def do(self, context: StepContext, stage: int) -> Outcome:
         """Switch the selector once the new side is ready, then wait until the endpoints have followed."""
         del stage

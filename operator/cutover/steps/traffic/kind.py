@@ -11,10 +11,11 @@ from cutover.field_path import Change, Json, find
 from cutover.objects.endpoints import Side, behind, count_ready
 from cutover.ports import Ref
 from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
-from cutover.saga.turn import Again, Done, Failed, Outcome
+from cutover.saga.turn import Again, Done, Outcome
 from cutover.steps.kind import StepContext
 from cutover.steps.parts import Examines, LooksAhead, UndoneEarly
 from cutover.steps.shared.rollouts import old_side_not_ready
+from cutover.steps.standing import Failing, Standing, Stands
 from cutover.steps.traffic import drift, preconditions, sides
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
@@ -50,6 +51,17 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
     async def examine(self, context: StepContext) -> list[Problem]:
         """The routes and both destinations exist, have weight, and resolve to Services."""
         return await preconditions.examine(self, context)
+
+    async def would_set(self, context: StepContext) -> list[tuple[Ref, Change]]:
+        """The weights at the end; what is set only for a while is gone by then."""
+        ref = self.ref(context)
+        body = await context.targets.view(ref)
+        fields = list[tuple[Ref, Change]]()
+        for pair in self.pairs(context, body):
+            share = self.shift().last_share(pair.total, pair.new.weight)
+            for side, weight in ((pair.old, pair.total - share), (pair.new, share)):
+                fields.append((ref, Change(side.weight_path, to=weight, was=side.weight, ours=weight)))
+        return fields
 
     async def prefetch(self, context: StepContext, stage: int) -> Any:
         """Count the ready endpoints of the new side; before the first weight, also read what the snapshot will hold.
@@ -141,13 +153,15 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         body = await context.targets.confirm(ref, snapshot.uid, [*weights, *temporary])
         return Done(message=self.where.refused(body, ()))
 
-    async def refused(self, context: StepContext) -> Failed | None:
+    async def postcondition(self, context: StepContext) -> Standing:
         """A gateway may report only long after the write that it continues with what it had before."""
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
-            return None
-        return drift.not_served(self.where, await context.targets.view(ref), snapshot, self.restores(snapshot))
+            return Stands()
+        body = await context.targets.view(ref)
+        refused = drift.not_served(self.where, body, snapshot, self.restores(snapshot))
+        return Failing(refused.reason, refused.message) if refused else Stands()
 
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
