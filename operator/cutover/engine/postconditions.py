@@ -159,7 +159,12 @@ async def _fields(context: CommandContext, at: int) -> _Found:
     differ = await differences(context, at, read=True)
     if not differ:
         return Stands()
-    again = isinstance(kind, WritesFields) and kind.set_again and all(one.known for one in differ) and not await overwritten_by_later_step(context, at)
+    again = (
+        isinstance(kind, WritesFields)
+        and kind.set_again
+        and all(one.known for one in differ)
+        and not await overwritten_by_later_step(context, at)
+    )
     if again and step.reapply and context.status.phase is not Phase.PAUSED:
         return _ToRestore()
     return await _differs(context, differ[0], again=again)

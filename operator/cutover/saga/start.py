@@ -153,26 +153,11 @@ def _restart_preflight(draft: Draft) -> None:
 
 
 def _preflight(draft: Draft) -> Turn:
-    if isinstance(draft.inputs.outcome, Done):
-        draft.status = with_risks(draft.status, draft.inputs.outcome.risks, draft.now)
     match draft.inputs.outcome:
         case None:
             return _examine(draft)
-        case Done(skip=True):
-            message = "every target carries the label of this spec, and its values: it was applied before"
-            draft.plan_event(PlanEvent.FIND_APPLIED, Reason.ALREADY, message)
-            draft.notice(Reason.ALREADY, message)
-            return ended(draft)
-        case Done() if not draft.inputs.opening.open:
-            return _wait_for_first_window(draft)
-        case Done(message=note):
-            draft.plan_event(PlanEvent.BEGIN, Reason.CLAIMING)
-            # Before the claims: they carry the new number, so that writes of an earlier run fail from here on.
-            draft.raise_fence()
-            draft.notice(
-                "Started", f"run {draft.run.number} started; {note or 'all prerequisites are met'}", warning=bool(note)
-            )
-            return draft.turn(Command(Verb.CLAIM))
+        case Done() as found:
+            return _all_there(draft, found)
         case Again(after=None, message=message, pause=pause):
             return _still_missing(draft, message, pause)
         case Again(after=after, message=message):
@@ -184,6 +169,25 @@ def _preflight(draft: Draft) -> Turn:
             return _refuse(draft, reason, message)
         case Pause(reason=reason, message=message):
             return _refuse(draft, reason, message, PlanEvent.FIND_CHANGED)
+
+
+def _all_there(draft: Draft, found: Done) -> Turn:
+    draft.status = with_risks(draft.status, found.risks, draft.now)
+    if found.skip:
+        message = "every target carries the label of this spec, and its values: it was applied before"
+        draft.plan_event(PlanEvent.FIND_APPLIED, Reason.ALREADY, message)
+        draft.notice(Reason.ALREADY, message)
+        return ended(draft)
+    if not draft.inputs.opening.open:
+        return _wait_for_first_window(draft)
+    draft.plan_event(PlanEvent.BEGIN, Reason.CLAIMING)
+    # Before the claims: they carry the new number, so that writes of an earlier run fail from here on.
+    draft.raise_fence()
+    note = found.message
+    draft.notice(
+        "Started", f"run {draft.run.number} started; {note or 'all prerequisites are met'}", warning=bool(note)
+    )
+    return draft.turn(Command(Verb.CLAIM))
 
 
 def _examine(draft: Draft) -> Turn:
