@@ -169,6 +169,19 @@ def test_an_undo_that_fails_waits_for_a_user(tool: MigrationTool) -> None:
     assert tool.left() == []
 
 
+def test_a_failed_undo_is_run_again_on_request(tool: MigrationTool) -> None:
+    """What it needs is missing at first: retry is all that a user needs once it is there."""
+    apply(tool, schema(tool.job("echo up >> LEDGER; exit 1", "test -e LEDGER.there && echo down >> LEDGER")))
+    status = tool.shop.until_phase(Phase.STUCK)
+    assert "retry runs the undo again with a new Job" in status.message
+    tool.ledger.with_name("ledger.there").touch()
+    tool.shop.request(RequestVerb.RETRY)
+    assert tool.shop.until_ended().phase is Phase.ROLLED_BACK
+    assert tool.done() == ["up", "down"]
+    assert len(tool.jobs()) == 3
+    assert tool.left() == []
+
+
 def test_every_error_is_reported_before_the_first_step(tool: MigrationTool) -> None:
     """Fields that the server does not know, its validation, the account of the pods, and the Role word for word."""
     tool.api.delete(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{tool.shop.namespace}/rolebindings/jobs")

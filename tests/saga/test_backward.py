@@ -9,7 +9,7 @@ from math import ceil
 import pytest
 
 from cutover.saga.turn import Again, Done, Failed, Outcome, Pause, Wait
-from cutover.status.requests import Request, RequestVerb
+from cutover.status.requests import Answer, Request, RequestVerb
 from cutover.status.status import ENDED, Phase, StepState
 from saga.test_saga import RULES, Walk
 
@@ -38,6 +38,80 @@ def test_what_may_go_ahead_is_not_begun_again_while_it_waits_itself() -> None:
     assert walk.go(Again(2.0, "not yet"), ready_to_undo=both) == ""
     assert walk.go(Done(), ready_to_undo=both) == "undo deploy"
     assert walk.status.steps[1].state is StepState.UNDONE
+
+
+# --- an undo that is retried on request -------------------------------------------------------------------------------
+
+RETRY = (*ABORT, Request(RequestVerb.RETRY, "2"))
+
+
+def stuck(outcome: Outcome) -> Walk:
+    walk = Walk().to("shift")
+    walk.go(requests=ABORT)
+    assert walk.go(outcome, requests=ABORT) == ""
+    assert walk.is_(Phase.STUCK)
+    return walk
+
+
+def numbers(walk: Walk) -> tuple[int, int]:
+    """Of the attempt of the undo, and of the fence."""
+    assert walk.status.run is not None
+    return walk.status.run.undo_attempt, walk.status.run.fence
+
+
+def test_an_undo_that_failed_is_attempted_again_on_request() -> None:
+    walk = stuck(Failed("JobFailed", "code 4"))
+    _, before = numbers(walk)
+    assert walk.go(requests=RETRY) == "undo shift"
+    assert walk.is_(Phase.ROLLING_BACK)
+    assert numbers(walk) == (2, before + 1)
+    assert walk.go(requests=RETRY) == "undo shift", "the same after a crash"
+    assert numbers(walk) == (2, before + 1)
+    assert walk.go(Failed("JobFailed", "code 4"), requests=RETRY) == ""
+    third = (*ABORT, Request(RequestVerb.RETRY, "3"))
+    assert walk.go(requests=third) == "undo shift"
+    assert numbers(walk)[0] == 3
+    assert walk.go(Done(), requests=third) == "undo deploy"
+    assert numbers(walk)[0] == 3
+
+
+def test_an_undo_that_only_waits_is_looked_at_again_on_request() -> None:
+    walk = stuck(Failed("JobFailed", "code 4"))
+    walk.go(Wait("AccountUnusable", "no"), requests=ABORT)
+    _, before = numbers(walk)
+    assert walk.go(requests=RETRY) == "undo shift"
+    assert numbers(walk) == (1, before + 1)
+
+
+@pytest.mark.parametrize("outcome", [Done(), Again(2.0, "2/3 pods")])
+def test_an_undo_that_goes_on_in_the_turn_of_the_request_is_not_attempted_again(outcome: Outcome) -> None:
+    walk = stuck(Failed("JobFailed", "code 4"))
+    walk.go(outcome, requests=RETRY)
+    assert numbers(walk)[0] == 1
+    assert walk.is_(Phase.ROLLING_BACK)
+
+
+def test_an_undo_that_is_not_stuck_cannot_be_retried() -> None:
+    walk = Walk().to("shift")
+    walk.go(requests=ABORT)
+    assert walk.go(requests=RETRY) == "undo shift"
+    record = walk.status.requests[-1]
+    assert (record.answer, record.message) == (
+        Answer.REJECTED,
+        "there is no failed step to retry; the plan is RollingBack",
+    )
+
+
+def test_an_undo_that_failed_before_another_attempt_of_its_step_is_attempted_again() -> None:
+    rules = replace(RULES, steps=(replace(RULES.steps[0], retries=1), *RULES.steps[1:]))
+    walk = Walk(rules).to("deploy")
+    assert walk.go(Failed("JobFailed", "code 3")) == "undo deploy"
+    assert walk.go(Failed("JobFailed", "code 4")) == ""
+    assert walk.is_(Phase.PAUSED)
+    assert walk.go(requests=RETRY[1:]) == "undo deploy"
+    assert numbers(walk)[0] == 2
+    assert walk.go(Done(), requests=RETRY[1:]) == "do deploy 0"
+    assert walk.status.steps[0].attempt == 2
 
 
 # --- ten minutes without progress ---------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, 
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
-from cutover.steps.job import SETTLED_LABEL, Job
+from cutover.steps.job import Job
 from cutover.steps.kind import StepContext
+from cutover.steps.shared.job_kind import SETTLED_LABEL
 from cutover.targets.claims import Owner
 from cutover.targets.targets import Targets
 from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger, run_jobs
@@ -42,7 +43,7 @@ class Bench:
         self.cluster = cluster or MemoryCluster()
         if cluster is None:
             shop(self.cluster)
-        self.made, self.fence = "", 1
+        self.made, self.fence, self.undo_attempt = "", 1, 1
 
     def work(self, elapsed: float = 0.0, *, fence: int = 0, applied: bool = False) -> StepContext:
         """What a process has that saved the plan last; with another `fence` one that slept since."""
@@ -59,6 +60,7 @@ class Bench:
             elapsed=elapsed,
             applied=applied,
             made=self.made,
+            undo_attempt=self.undo_attempt,
             messenger=MemoryMessenger(),
         )
 
@@ -89,8 +91,17 @@ class Bench:
         self.fence += 1
         return await self.to_the_end("undo")
 
+    async def back_again(self) -> Outcome:
+        """On request: another attempt of the undo, counted in the save that raises the fence."""
+        self.undo_attempt += 1
+        return await self.back()
+
     def jobs(self) -> list[Any]:
         return [body for ref, body in self.cluster.objects.items() if ref.resource == JOBS]
+
+    def undo_jobs(self) -> list[Any]:
+        """In the order of their creation."""
+        return [job for job in self.jobs() if "-undo-" in job["metadata"]["name"]]
 
     def job(self, *, undo: bool = False) -> Any:
         return next(job for job in self.jobs() if ("-undo-" in job["metadata"]["name"]) is undo)
@@ -275,7 +286,7 @@ async def test_a_job_that_another_writer_put_there_first_is_not_taken_for_ours(
     forge(job)
     before, as_it_was = bench.writes(), copy.deepcopy(job)
     outcome = await (bench.undo() if verb == "undo" else bench.do())
-    assert isinstance(outcome, Wait if verb == "undo" else Failed)
+    assert isinstance(outcome, Failed)
     assert outcome.reason == "NameTaken"
     assert f"there is a Job {job['metadata']['name']} that this plan has not created" in outcome.message
     assert bench.writes() == before
@@ -496,11 +507,12 @@ async def test_an_undo_that_fails_is_left_to_a_user() -> None:
     bench = Bench(FAILS)
     await bench.to_the_end("do")
     outcome = await bench.back()
-    assert isinstance(outcome, Wait)
+    assert isinstance(outcome, Failed)
     assert outcome.reason == "JobFailed"
     assert "exited with code 4" in outcome.message
     command = f"kubectl label job -n shop {bench.ref().name} {SETTLED_LABEL}=true"
-    assert outcome.message.endswith(f"fix what it left by hand, then confirm: {command}")
+    way_out = "retry runs the undo again with a new Job; or fix by hand what is left, then confirm"
+    assert outcome.message.endswith(f"{way_out}: {command}")
     bench.job()["metadata"]["labels"][SETTLED_LABEL] = "true"
     assert await bench.undo() == Done(message="undone by hand")
 
@@ -511,10 +523,148 @@ async def test_an_undo_that_vanished_is_left_to_a_user() -> None:
     assert isinstance(await bench.back(), Again)
     bench.cluster.delete(bench.ref(undo=True))
     outcome = await bench.undo()
-    assert isinstance(outcome, Wait)
+    assert isinstance(outcome, Failed)
     assert outcome.reason == "JobVanished"
+    assert "retry runs the undo again with a new Job" in outcome.message
     assert len(bench.jobs()) == 1
     assert await bench.undo(applied=True) == outcome, "that its step was in effect says nothing of how its undo ended"
+
+
+# --- another attempt of the undo --------------------------------------------------------------------------------------
+
+
+async def failed_undo() -> Bench:
+    """The undo Job has failed, and from now on every Job succeeds."""
+    bench = Bench(FAILS)
+    await bench.to_the_end("do")
+    assert isinstance(await bench.back(), Failed)
+    bench.cluster.exits = lambda _: 0
+    return bench
+
+
+async def test_another_attempt_of_the_undo_has_a_job_of_its_own() -> None:
+    bench = await failed_undo()
+    (failed,) = bench.undo_jobs()
+    assert isinstance(await bench.undo(), Failed), "who only looks again creates nothing"
+    assert await bench.back_again() == Done(ready="1/1")
+    first, second = bench.undo_jobs()
+    assert first == failed
+    assert second["metadata"]["name"] != first["metadata"]["name"]
+    assert label(second, FENCE_LABEL) == str(bench.fence)
+    uids = [body["metadata"]["uid"][-12:] for body in (bench.job(), second)]
+    assert bench.made == f"{uids[0]} {uids[1]} 2"
+    assert await bench.undo() == Done(ready="1/1")
+    assert len(bench.undo_jobs()) == 2
+
+
+async def test_an_attempt_of_the_undo_that_fails_too_is_followed_by_a_third() -> None:
+    bench = await failed_undo()
+    bench.cluster.exits = lambda _: 5
+    outcome = await bench.back_again()
+    assert isinstance(outcome, Failed)
+    assert bench.undo_jobs()[1]["metadata"]["name"] in outcome.message
+    bench.cluster.exits = lambda _: 0
+    assert await bench.back_again() == Done(ready="1/1")
+    assert len({job["metadata"]["name"] for job in bench.undo_jobs()}) == 3
+
+
+async def test_a_lost_save_of_its_uid_makes_no_third_undo_job() -> None:
+    bench = await failed_undo()
+    saved = bench.made
+    bench.undo_attempt, bench.fence = 2, bench.fence + 1
+    assert isinstance(first := await bench.undo(), Again)
+    bench.made = saved
+    assert await bench.undo() == first
+    assert len(bench.undo_jobs()) == 2
+    assert all(job["spec"]["suspend"] for job in bench.undo_jobs()[1:])
+
+
+async def test_a_status_that_lost_the_count_keeps_to_the_attempt_whose_job_it_knows() -> None:
+    """A CRD that is older than the operator drops the count."""
+    bench = await failed_undo()
+    assert await bench.back_again() == Done(ready="1/1")
+    bench.undo_attempt = 1
+    assert await bench.undo() == Done(ready="1/1")
+    assert len(bench.undo_jobs()) == 2
+
+
+async def test_another_attempt_waits_for_the_pods_of_a_vanished_undo_job() -> None:
+    bench = Bench(f"{{template: {template('tool:up')}, undo: {template('tool:hangs')}}}")
+    await bench.to_the_end("do")
+    assert isinstance(await bench.back(), Again)
+    ref = bench.ref(undo=True)
+    bench.cluster.delete(ref)
+    assert isinstance(await bench.undo(), Failed)
+    bench.undo_attempt, bench.fence = 2, bench.fence + 1
+    outcome = await bench.undo()
+    assert outcome == Again(2.0, f"the undo waits until pod {ref.name}-0 of Job {ref.name} is gone")
+    assert bench.undo_jobs() == []
+    bench.cluster.exits = lambda _: 0
+    assert await bench.to_the_end("undo") == Done(ready="1/1")
+
+
+async def test_what_a_user_has_undone_by_hand_is_not_undone_by_a_job_again() -> None:
+    bench = await failed_undo()
+    bench.job()["metadata"]["labels"][SETTLED_LABEL] = "true"
+    assert await bench.back_again() == Done(message="undone by hand")
+    assert len(bench.undo_jobs()) == 1
+
+
+async def test_another_attempt_leaves_a_job_alone_that_another_writer_put_under_the_name() -> None:
+    bench = Bench(UP_AND_DOWN)
+    await bench.to_the_end("do")
+    bench.fence += 1
+    assert isinstance(await bench.undo(), Again)
+    taken, bench.made = copy.deepcopy(bench.job(undo=True)), ""
+    taken["spec"]["template"]["spec"]["containers"][0]["image"] = "tool:other"
+    bench.cluster.put(JOBS, taken)
+    outcome = await bench.undo()
+    assert isinstance(outcome, Failed)
+    assert outcome.reason == "NameTaken"
+    assert await bench.back_again() == Done(ready="1/1")
+    other, _ = bench.undo_jobs()
+    assert other["spec"]["suspend"] is True
+
+
+@pytest.mark.parametrize("retries", [0, 1], ids=["stuck", "paused before a retry of the step"])
+async def test_retry_runs_an_undo_again_that_has_failed(retries: int) -> None:
+    run = Simulation(plan(f"steps: [{{name: schema, retries: {retries}, job: {FAILS}}}]"), put=shop)
+    await run.until(lambda: run.phase is (Phase.PAUSED if retries else Phase.STUCK))
+    fence = run.status.run.fence if run.status.run else 0
+    run.request(RequestVerb.RETRY)
+    await run.turn()
+    assert run.status.run is not None
+    assert run.status.run.undo_attempt == 2
+    assert run.status.run.fence > fence
+    run.cluster.exits = lambda spec: 3 if spec["containers"][0]["image"] == "tool:exit-3" else 0
+    assert await run.run() is Phase.ROLLED_BACK
+    assert list(run.jobs().values()).count("BackoffLimitExceeded, started true") == 2 + retries
+    assert run.leftovers() == []
+
+
+async def test_retry_looks_at_an_undo_that_has_not_failed_and_runs_no_second_one_beside_it() -> None:
+    """It is stuck because the account may not be used; its Job runs all the while."""
+    run = Simulation(plan(f"steps: [{{name: schema, job: {HANGS.replace('tool:down', 'tool:hangs')}}}]"), put=shop)
+
+    def runs(lead: str) -> bool:
+        of_jobs = [body for ref, body in run.cluster.objects.items() if ref.resource == JOBS and lead in ref.name]
+        return any((body.get("status") or {}).get("active") for body in of_jobs)
+
+    await run.until(lambda: runs("schema-"))
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: runs("-undo-"))
+    account = Ref(SERVICE_ACCOUNTS, "shop", "migrator")
+    body = run.cluster.objects[account]
+    run.cluster.delete(account)
+    run._start_process()
+    await run.until(lambda: run.phase is Phase.STUCK)
+    run.cluster.put(SERVICE_ACCOUNTS, body)
+    run.request(RequestVerb.RETRY)
+    await run.turn()
+    assert run.phase is Phase.ROLLING_BACK
+    run.cluster.exits = lambda _: 0
+    assert await run.run() is Phase.ROLLED_BACK
+    assert len([name for name in run.jobs() if "-undo-" in name]) == 1
 
 
 async def test_without_undo_what_has_begun_is_left_to_a_user() -> None:

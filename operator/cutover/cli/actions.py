@@ -86,7 +86,10 @@ for _verb, _help in (
     ("pause", "Pause a plan.\n\nNothing is undone, and its timeouts stop until it is resumed."),
     ("resume", "Resume a paused plan."),
     ("abort", "Abort a plan and roll it back.\n\nIts steps are undone, last first."),
-    ("retry", "Retry the failed step of a paused plan, or check a refused plan again."),
+    (
+        "retry",
+        "Retry the failed step of a paused plan or the failed undo of a stuck one, or check a refused plan again.",
+    ),
     (
         "rollback",
         "Roll back a plan, even one that has succeeded.\n\nPossible while its snapshots are kept (spec.keepSnapshots).",

@@ -94,6 +94,7 @@ class CommandContext:
             approved=current is not None and current.approved,
             earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
             attempt=self.status.steps[at].attempt or 1,
+            undo_attempt=self.status.run.undo_attempt if self.status.run else 1,
             made=self.status.steps[at].made,
             prefetched=prefetched,
         )

@@ -67,7 +67,7 @@ _GATES_NEEDED: Final = tuple(
     for kind in KINDS
     if issubclass(kind, NeedsGates)
 )
-_WAY_BACK: Final = tuple(kind.undo_rule for kind in KINDS if issubclass(kind, MayBeIrreversible))
+_WAY_BACK: Final = tuple(kind.undo_rule for kind in KINDS if issubclass(kind, MayBeIrreversible) and kind.undo_rule)
 
 
 class _StepFields(Model):

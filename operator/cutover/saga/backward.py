@@ -28,6 +28,8 @@ def backward(draft: Draft, verb: RequestVerb | None = None) -> Turn:
     if draft.inputs.deleting and draft.inputs.terminating:
         return abandon(draft, Reason.DELETED, "the namespace is being deleted")
     at = _undo_in_progress(draft)
+    if verb is RequestVerb.RETRY and not isinstance(draft.inputs.outcome, Done | Again):
+        return _retry_undo(draft)
     if at >= 0 and draft.inputs.outcome is not None:
         return _take_outcome(draft, at)
     return _next(draft)
@@ -85,6 +87,15 @@ def _announce_undo(draft: Draft, at: int) -> Turn:
     return draft.turn(Command(Verb.UNDO, at))
 
 
+def _retry_undo(draft: Draft) -> Turn:
+    """On request look at once at an undo that is stuck; one that has failed is attempted again."""
+    draft.count_undo_attempt()
+    draft.inputs = replace(draft.inputs, outcome=None)
+    _no_longer_stuck(draft)
+    draft.set(current=None)  # so that it is announced again, with a higher fence and its full time
+    return _next(draft)
+
+
 def _take_outcome(draft: Draft, at: int) -> Turn:
     """Take the outcome of the current undo."""
     step, outcome = draft.status.steps[at], draft.inputs.outcome
@@ -100,7 +111,8 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
             return _next(draft)
         case Again(after=after, message=message, ready=ready, reached=reached):
             _no_longer_stuck(draft)
-            draft.set(current=replace(_with_progress(draft, reached), message=message, ready=ready))
+            current = _with_progress(draft, reached)
+            draft.set(current=replace(current, message=message, ready=ready, undo_failed=False))
             if _next_undo(draft, at) != at:
                 return _next(draft)
             left = _time_left(draft)
@@ -112,6 +124,7 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
             | Failed(reason=reason, message=message)
             | Pause(reason=reason, message=message)
         ):
+            draft.set(current=replace(draft.current, undo_failed=isinstance(outcome, Failed)))
             return _stuck(draft, step.name, reason, message)
     return draft.turn()
 

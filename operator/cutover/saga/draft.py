@@ -179,6 +179,11 @@ class Draft:
         """From here on, late writes of earlier attempts and processes fail."""
         self.set_run(fence=self.run.fence + 1)
 
+    def count_undo_attempt(self) -> None:
+        """On request the current undo is attempted once more, if its last attempt is over. One that goes on is only looked at."""
+        if self.status.current is not None and self.current.undo_failed:
+            self.set_run(undo_attempt=self.run.undo_attempt + 1)
+
     def notice(self, reason: Reason | str, message: str, *, warning: bool = False, on_namespace: bool = False) -> None:
         """Publish an event of the plan."""
         self.notices.append(Notice(str(reason), message, warning, on_namespace))

@@ -243,6 +243,8 @@ def _undo_attempt(draft: Draft, at: int) -> Turn:
     # Undoing means: paused because that undo failed. It begins again then, with its full time.
     if step.state is not StepState.UNDOING:
         draft.step_event(at, StepEvent.UNDO, step.message)
+    else:
+        draft.count_undo_attempt()
     draft.raise_fence()
     intent = f"undoing attempt {step.attempt} before retrying"
     draft.set(current=Current(step=rule.name, intent=intent, started_at=draft.now))
@@ -266,6 +268,7 @@ def _undo_before_retry(draft: Draft, at: int) -> Turn:
             | Failed(reason=reason, message=message)
             | Pause(reason=reason, message=message)
         ):
+            draft.set(current=replace(draft.current, undo_failed=isinstance(outcome, Failed)))
             why = f"undo of the last attempt of step {draft.current.step} failed: {message}"
             pause(draft, PlanEvent.INTERRUPT, reason, why, warning=True)
             return draft.turn()

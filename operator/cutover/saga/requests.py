@@ -145,6 +145,8 @@ def failed_step(status: Status) -> int:
 
 def _refuse_retry(draft: Draft, _: Request) -> str:
     phase = draft.status.phase
+    if phase is Phase.STUCK:
+        return ""
     if draft.inputs.outdated_crd:
         return draft.inputs.outdated_crd
     return "" if failed_step(draft.status) >= 0 else f"there is no failed step to retry; the plan is {phase}"

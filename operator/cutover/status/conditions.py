@@ -10,13 +10,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from cutover.status.condition import Condition
 from cutover.status.limits import bounded, clip, longest_message
 from cutover.status.phases import ON_PURPOSE
 from cutover.status.status import (
     ENDED,
     OUTDATED_CRD,
     RISKS,
-    Condition,
     Current,
     Phase,
     Status,

@@ -13,8 +13,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from cutover.status.condition import Condition
 from cutover.status.report import RunTally
-from cutover.status.status import OUTDATED_CRD, RISKS, Condition, Current, Risk, Status, StepState, StepStatus
+from cutover.status.status import OUTDATED_CRD, RISKS, Current, Risk, Status, StepState, StepStatus
 
 _MISSING: Final = 8192
 """The message of a plan that has not started: it lists everything that is missing."""

@@ -24,7 +24,9 @@ class RequestVerb(StrEnum):
     ROLLBACK = "rollback"  # the same, and also for a plan that has Succeeded
     ABANDON = "abandon"  # release the targets and leave everything as it is
     PAUSE = "pause"
-    RETRY = "retry"  # a failed step of a Paused plan again; a Refused plan is examined again
+    RETRY = (
+        "retry"  # a failed step of a Paused plan again, a failed undo of a Stuck one; a Refused plan is examined again
+    )
     RESUME = "resume"
     SKIP = "skip"  # treat the gates of the current step as passed
     APPROVE = "approve"

@@ -14,6 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Final
 
+from cutover.status.condition import Condition
 from cutover.status.reasons import Reason
 from cutover.status.release import Unreleased
 from cutover.status.report import Criterion, RunTally
@@ -72,6 +73,7 @@ class Run:
         started_at: When its spec was first seen, or examined again. The start deadline counts from here.
         fence: For the operator itself: number on every write to a target. It rises before each attempt and each undo, and
             whenever another operator process takes over, so that late writes of the former one fail.
+        undo_attempt: For the operator itself: it rises with each further attempt of an undo, made on request.
         running_seconds: Seconds spent Running, excluding the time since runningSince. Compared with spec.timeout.
         running_since: When the plan last became Running. Absent while it is not.
         paused_at: When the clocks of the run stopped. Absent while they run.
@@ -90,6 +92,7 @@ class Run:
     spec_hash: str
     started_at: datetime
     fence: int = 0
+    undo_attempt: int = 1
     running_seconds: float = 0.0
     running_since: datetime | None = None
     paused_at: datetime | None = None
@@ -168,6 +171,7 @@ class Current:
             then the dwell starts again.
         ready: Ready pods out of those wanted, such as 2/3.
         undo_progress: For the operator itself: highest progress of the undo, in units defined by the kind.
+        undo_failed: For the operator itself: this attempt of the undo is over; retry makes another.
         progressed_at: For the operator itself: when that progress was reached.
         digest: Digest of what a user is asked to approve. An approval that names another one is rejected.
         reapply: For the operator itself: the stage was paused and is applied again, even if another writer has changed its target.
@@ -187,6 +191,7 @@ class Current:
     applied_at: datetime | None = None
     ready: str = ""
     undo_progress: int = 0
+    undo_failed: bool = False
     progressed_at: datetime | None = None
     digest: str = ""
     reapply: bool = False
@@ -256,28 +261,6 @@ class PastRun:
     finished_at: datetime | None = None
     steps_digest: str = ""
     steps_done: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
-    """A condition, as all Kubernetes resources have them.
-
-    Attributes:
-        type: Type of the condition, such as Succeeded, Ready, Reconciling or Stalled.
-        status: Whether the condition is true, false or unknown.
-        reason: Why, in CamelCase.
-        message: Why, in a sentence.
-        last_transition_time: When the status of this condition last changed.
-        observed_generation: Generation of the plan that the condition is about.
-    """
-
-    __pydantic_config__: ClassVar = AS_KUBERNETES_SPELLS
-    type: str
-    status: str
-    reason: str
-    message: str
-    last_transition_time: datetime
-    observed_generation: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class StepContext:
         approved: a user has approved the current stage.
         earlier: targets of earlier steps of the plan; they may have changed by the time this step starts.
         attempt: the number of the attempt.
+        undo_attempt: a number that rises when an undo has failed and a user requests another attempt of it.
         made: what an earlier command of this attempt asked to save (`Again.made`).
         prefetched: what `LooksAhead` has read for this command; None when the kind has no such part, or that did not run or failed.
         certain: a postcondition is asked before what cannot be taken back, so what is not streamed is read now.
@@ -64,6 +65,7 @@ class StepContext:
     approved: bool = False
     earlier: frozenset[Target] = frozenset()
     attempt: int = 1
+    undo_attempt: int = 1
     made: str = ""
     prefetched: Any = None
     certain: bool = False

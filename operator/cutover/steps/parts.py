@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from cutover.errors import Problem
 from cutover.field_path import Change, Json
 from cutover.ports import Ref, Resource
+from cutover.saga.turn import Done, Outcome
 from cutover.steps.kind import Kind, StepContext, Target
 from cutover.targets.snapshots import Snapshot
 
@@ -24,7 +25,12 @@ class Passable(Kind):
 
 
 class ChangesNothing(Passable):
-    """There is nothing to undo."""
+    """There is nothing to undo, and by default nothing to do: the dwell of its stages passes, and its gates are evaluated."""
+
+    async def do(self, context: StepContext, stage: int) -> Outcome:
+        """Nothing."""
+        del context, stage
+        return Done()
 
 
 class WritesFields(Kind):
@@ -135,10 +141,10 @@ class MayBeIrreversible(Kind):
     """Some of its steps cannot be undone; those must say `irreversible`.
 
     Attributes:
-        undo_rule: the CEL rule on the step with its message: it can be undone, or says `irreversible`.
+        undo_rule: a CEL rule on the step with its message, so that the API server refuses it too: it can be undone, or says `irreversible`.
     """
 
-    undo_rule: ClassVar[tuple[str, str]]
+    undo_rule: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod
     def irreversible_reason(self) -> str:

@@ -32,7 +32,7 @@ class Story:
     `fails_at` is the weight at which the gate or guard begins to fail; above 100 is never. With `fails_in` it fails in that
     step. The cluster holds what `put` puts there. In a `timed` story the samples
     of a guard decide in which step it rolls back, and those start again after a crash. With `abort_running` it is aborted while a
-    Job runs.
+    Job runs. With `retries_undo` an undo fails, what it needs is fixed, and it is retried.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Story:
     abort_in: str = ""
     timed: bool = False
     abort_running: bool = False
+    retries_undo: bool = False
     put: Callable[[MemoryCluster], None] = shop
 
 
@@ -283,6 +284,7 @@ STORIES = (
     Story("job-undone", migrating("tool:up", more=_SOAK), Phase.ROLLED_BACK, fails_in="soak"),
     Story("job-fails", migrating("tool:exit-3"), Phase.ROLLED_BACK),
     Story("job-aborted", migrating("tool:hangs"), Phase.ROLLED_BACK, abort_running=True),
+    Story("job-undo-retried", migrating("tool:exit-3", "tool:exit-4"), Phase.ROLLED_BACK, retries_undo=True),
     Story("job-retried", _RETRIED, Phase.ROLLED_BACK),
     Story("job-tested", _TESTED, Phase.SUCCEEDED),
     Story("job-of-cron-job", _OF_A_CRON_JOB, Phase.SUCCEEDED, put=shop_with_a_cron_job),
@@ -342,6 +344,10 @@ async def play(story: Story, run: Simulation) -> Phase:
     if story.abort_running:
         await run.until(lambda: any((body.get("status") or {}).get("active") for body in run.cluster.objects.values()))
         run.request(RequestVerb.ABORT)
+    if story.retries_undo:
+        await run.until(lambda: run.phase is Phase.STUCK)
+        run.cluster.exits = lambda _: 0
+        run.request(RequestVerb.RETRY)
     return await run.run()
 
 
