@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +9,10 @@ import yaml
 
 from cutover.status.status import Phase
 from harness.api import ApiError
-from plan.test_bad_plans import spec_of
+from plan.test_bad_plans import CASES, spec_of
 from support.cluster.shop import DEPLOY, SHIFT, Shop
 
 pytestmark = pytest.mark.cluster
-CASES = yaml.safe_load((Path(__file__).parents[1] / "plan" / "bad_plans.yaml").read_text())
 AT_APPLY = [case for case in CASES if "apply" in case]
 LATER = [case for case in CASES if "apply" not in case and "unknown field" not in case["lint"]]
 

@@ -13,6 +13,7 @@ import yaml
 
 from cutover.errors import PlanError
 from cutover.plan.parsing import parse
+from cutover.plan.spec import KIND_KEYS
 from cutover.schema import yaml_text
 from cutover.schema.yaml_text import MOST, MOST_TOGETHER
 
@@ -28,7 +29,7 @@ steps:
     gates:
       - {name: errors, prometheus: {query: errors}, pass: {max: "0.5"}}
 """)
-CASES = yaml.safe_load((Path(__file__).parent / "bad_plans.yaml").read_text())
+CASES = yaml.safe_load((Path(__file__).parent / "bad_plans.yaml").read_text().replace("KINDS", ", ".join(KIND_KEYS)))
 
 
 def spec_of(case: dict[str, Any]) -> dict[str, Any]:

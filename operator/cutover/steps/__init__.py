@@ -1,7 +1,7 @@
 """The kinds of steps: one file or folder per kind, one line per kind in `KINDS`. Nothing else in the program lists them.
 
-To add a kind: subclass `Kind` (`kind.py`), or those of its optional parts that apply (`parts.py`), in a file of its own, add it to `KINDS` and to the contract
-"Kinds do not know each other" in `pyproject.toml`, then a test file, a page in `docs/kinds/` and an example; run `make crd`. A kind
+To add a kind: subclass `Kind` (`kind.py`), or those of its optional parts that apply (`parts.py`), in a file of its own, and add it to
+`KINDS`; then a test file and a page in `docs/kinds/`; run `make crd`. A kind that runs a Job is a `JobKind` (`shared/job_kind.py`). A kind
 that outgrows a file becomes a folder: `spec.py` (its fields), `preconditions.py` (before the first step), `kind.py` (do and undo).
 
 What kinds share is in `shared/`.

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.saga.turn import StageRule
 from cutover.schema.model import Duration, show_duration
-from cutover.steps.kind import StepContext
 from cutover.steps.parts import ChangesNothing, HasPurposes, NeedsGates, Purpose
 
 
@@ -35,8 +34,3 @@ class Check(NeedsGates, HasPurposes, ChangesNothing):
     def purposes(self) -> frozenset[Purpose]:
         """Its gates verify something."""
         return frozenset({Purpose.VERIFIES})
-
-    async def do(self, context: StepContext, stage: int) -> Outcome:
-        """Nothing; the gates are evaluated."""
-        del context, stage
-        return Done()

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from cutover.saga.turn import Done, Outcome, StageRule
+from cutover.saga.turn import StageRule
 from cutover.schema.model import Duration, show_duration, validations
-from cutover.steps.kind import StepContext
 from cutover.steps.parts import ChangesNothing
 
 
@@ -39,8 +38,3 @@ class Delay(ChangesNothing):
     def stages(self) -> tuple[StageRule, ...]:
         """One: the time."""
         return (StageRule(f"wait for {show_duration(self.for_)}", self.for_),)
-
-    async def do(self, context: StepContext, stage: int) -> Outcome:
-        """Nothing; the dwell of the stage is the wait."""
-        del context, stage
-        return Done()

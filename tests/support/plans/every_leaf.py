@@ -1,6 +1,7 @@
 """Plans with a hostile value at each place where an author of a plan can write one, derived from the schema of the CRD.
 
-A field that is added to a model is covered by itself. Only a new kind of step or gate needs one plan more in `CARRIERS`.
+A field that is added to a model is covered by itself, and a new kind of step by the plan on its page. Only what is not in that
+plan and cannot be added to it needs one more in `CARRIERS`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import yaml
 from cutover.errors import PlanError
 from cutover.plan import crd
 from cutover.plan.parsing import parse
+from harness.cluster import ROOT
 
 Path = tuple[str, ...]
 ITEM, VALUE, KEY = "[]", "{}", "{key}"
@@ -231,8 +233,15 @@ def schema() -> dict[str, Any]:
 
 @functools.cache
 def carriers() -> tuple[dict[str, Any], ...]:
-    """The plans of `CARRIERS`, in the shape that the schema wants: templates and patches as documents or as texts."""
-    return tuple(_fitting({"serviceAccountName": "migrator", **yaml.safe_load(text)}, schema()) for text in CARRIERS)
+    """The plans of `CARRIERS` and of the pages, in the shape that the schema wants: templates and patches as documents or as texts."""
+    specs = [*(yaml.safe_load(text) for text in CARRIERS), *_of_pages()]
+    return tuple(_fitting({**spec, "serviceAccountName": "migrator"}, schema()) for spec in specs)
+
+
+def _of_pages() -> Iterator[dict[str, Any]]:
+    for page in sorted((ROOT / "docs" / "kinds").glob("*.md")):
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            yield from (body["spec"] for body in yaml.safe_load_all(block) if body["kind"] == "MigrationPlan")
 
 
 def leaves() -> list[Leaf]:
