@@ -86,7 +86,8 @@ def _gate(lead: str, gate: Any, settle: timedelta = timedelta(), *, guard: bool 
     yield f"{lead} {rule.name}{' (whole run)' if guard else ''}: {source.key} {bound}{lasting}"
     yield from (f"       {line}" for line in source.details())
     delay = settle + source.settle() + gate.initial_delay
-    yield f"       {_sampling(rule, source, delay)}; {_judging(rule)}"
+    yield f"       {_sampling(rule, source, delay)}"
+    yield f"       {_judging(rule)}"
 
 
 def _sampling(rule: Rule, source: Source, delay: timedelta) -> str:
