@@ -161,10 +161,11 @@ def test_a_target_that_is_gone_at_the_very_end_rolls_back() -> None:
     assert walk.is_(Phase.ROLLING_BACK)
 
 
-def test_an_abandoned_release_asks_nothing() -> None:
+@pytest.mark.parametrize("problem", [Failed("TargetGone", "shop-v2 is gone"), Pause("ForeignChange", "replicas is 1")])
+def test_who_abandons_a_release_of_what_no_longer_stands_gets_no_success(problem: Failed | Pause) -> None:
     walk = at_its_end()
-    walk.go(target_problem=Failed("TargetGone", "gone"), requests=(Request(RequestVerb.ABANDON, "1"),))
-    assert walk.is_(Phase.SUCCEEDED)
+    walk.go(target_problem=problem, requests=(Request(RequestVerb.ABANDON, "1"),))
+    assert walk.is_(Phase.ABANDONED)
 
 
 @pytest.mark.parametrize("answer", [Done(), Again(7.0, "something is put back")])

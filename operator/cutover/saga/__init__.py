@@ -50,7 +50,7 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
     take_spec(draft)
     verb = answer_requests(draft)
     # What was done may have been changed while it is released; then the run is no success yet.
-    if draft.state is State.RELEASING and verb is not RequestVerb.ABANDON:
+    if draft.state is State.RELEASING:
         check_target_problem(draft)
     # Deletion, abort, failed guards and gates and timeouts come before the current step: its outcome must not move the
     # plan on in the very turn in which it has to stop. Each may lead to another state.
