@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -93,7 +93,7 @@ class Operator:
         )
         self._activity = ApiActivity()
         # Apart: the Lease is renewed while requests for plans hang.
-        self.cluster, self._own = self._client(), self._client()
+        self.cluster, self._own = self._client(self._queue.add), self._client()
         self._lease = lease_for(settings.lease, self._own, me, _ACCOUNT / "namespace")
         self._messages = Messages(settings.notify, self._metrics.message_ended)
         self._recorder = EventRecorder(
@@ -116,8 +116,8 @@ class Operator:
             self._metrics.text,
         )
 
-    def _client(self) -> Kubernetes:
-        return Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]))
+    def _client(self, wake: Callable[[Ref], None] | None = None) -> Kubernetes:
+        return Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]), wake)
 
     # --- start-up and shutdown ----------------------------------------------------------------------------------------
 
@@ -213,6 +213,7 @@ class Operator:
         await self._lease.wait_until_held()
         with self._metrics.turn(), acting_for(ref):
             after = await self._driver.turn(ref)
+        self.cluster.turn_ended(ref)
         return resync_at_latest(after) if self.cluster.phase(ref) in ACTIVE else after
 
     def _crd_read(self, gap: CrdGap) -> None:

@@ -131,6 +131,14 @@ class Cluster(Protocol):
     def seen(self, ref: Ref) -> Json | None:
         """The newest streamed body of a claimed object, never older than our own last write; None when it is not streamed."""
 
+    def follow(self, plan: Ref, services: frozenset[str]) -> int | None:
+        """Stream the EndpointSlices of some Services of the plan's namespace until a turn of the plan does not ask for it.
+
+        Returns:
+            A number that grows with each change of them, and wakes the plan; None while they are not streamed, so that
+            only a read tells.
+        """
+
     async def list(
         self, resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
     ) -> Sequence[Json]:

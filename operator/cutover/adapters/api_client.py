@@ -84,9 +84,12 @@ class ApiClient:
                 return
             given = {name: value for name, value in given.items() if name != "resourceVersion"} | {"continue": token}
 
-    async def events(self, path: ApiPath, params: Mapping[str, str]) -> AsyncGenerator[Json, None]:
+    async def events(
+        self, path: ApiPath, params: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Json, None]:
         """The documents of a watch, one per line, until it ends; the end of one gives no reason."""
-        async with contextlib.aclosing(self._transport.lines(Request("GET", path, params=params))) as lines:
+        asked = Request("GET", path, headers or {}, params)
+        async with contextlib.aclosing(self._transport.lines(asked)) as lines:
             async for line in lines:
                 yield _document(line)
 

@@ -7,21 +7,34 @@ cache of streamed objects (`object_cache.py`); errors are those of `api_client.p
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
 from cutover import names
 from cutover.adapters.api_client import ApiClient
+from cutover.adapters.endpoint_streams import EndpointStreams
 from cutover.adapters.object_cache import Known, ObjectCache
 from cutover.adapters.transport import Transport
 from cutover.errors import Conflict, Denied, NotFound, Unavailable
 from cutover.field_path import Json, Operation
 from cutover.names import EVERYTHING, Selector
 from cutover.objects.listed import NAMES_ONLY, listed
-from cutover.ports import ACCESS_REVIEWS, CRDS, EVENTS, FIELD_MANAGER, PLAN_LABEL, PLANS, STREAMED, Ref, Resource
+from cutover.ports import (
+    ACCESS_REVIEWS,
+    CRDS,
+    ENDPOINT_SLICES,
+    EVENTS,
+    FIELD_MANAGER,
+    PLAN_LABEL,
+    PLANS,
+    STREAMED,
+    Ref,
+    Resource,
+)
 
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
 _METADATA_ONLY: Final = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+_METADATA_ONLY_EVENTS: Final = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
 _STRATEGIC: Final = {"Content-Type": "application/strategic-merge-patch+json"}
 
 
@@ -30,13 +43,17 @@ class Kubernetes:
 
     Args:
         transport: carries the requests.
+        wake: adds a plan to the queue when what it follows has changed; without it nothing is followed.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, wake: Callable[[Ref], None] | None = None) -> None:
         self._client, self._cache = ApiClient(transport), ObjectCache()
+        self._endpoints = EndpointStreams(self._watch_endpoints, wake) if wake else None
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._endpoints:
+            self._endpoints.close()
         await self._client.close()
 
     # --- what is streamed ---------------------------------------------------------------------------------------------
@@ -95,6 +112,24 @@ class Kubernetes:
         raise NotFound(f"there is no CustomResourceDefinition {PLANS.plural}.{PLANS.group}")
 
     # --- the port -----------------------------------------------------------------------------------------------------
+
+    def follow(self, plan: Ref, services: frozenset[str]) -> int | None:
+        """Stream the EndpointSlices of some Services for a plan."""
+        return self._endpoints.follow(plan, services) if self._endpoints else None
+
+    def turn_ended(self, plan: Ref) -> None:
+        """A plan follows what it has asked for in this turn, and nothing else."""
+        if self._endpoints:
+            self._endpoints.turn_ended(plan)
+
+    def _watch_endpoints(self, namespace: str, labels: Selector, seconds: int) -> AsyncGenerator[Json, None]:
+        params = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "labelSelector": labels,
+            "timeoutSeconds": str(seconds),
+        }
+        return self._client.events(ENDPOINT_SLICES.path(namespace), params, _METADATA_ONLY_EVENTS)
 
     async def get(self, ref: Ref) -> Json:
         """Read one object now."""

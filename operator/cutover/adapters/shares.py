@@ -18,6 +18,8 @@ from weakref import WeakValueDictionary
 from cutover.ports import Ref
 
 CONNECTIONS: Final = 64
+STREAMS: Final = 32
+"""Connections beside them that answers which go on may keep."""
 OF_A_PLAN: Final = 8
 OF_A_NAMESPACE: Final = 16
 """A quarter of the connections. What belongs to no plan, such as events, shares one such limit."""

@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from cutover.adapters.connection import Credentials, connect
-from cutover.adapters.shares import CONNECTIONS, Shares
+from cutover.adapters.shares import CONNECTIONS, STREAMS, Shares
 from cutover.errors import Unavailable
 from cutover.names import ApiPath
 
@@ -121,7 +121,7 @@ class HttpTransport:
             sys.setrecursionlimit(max(_DEEPEST, sys.getrecursionlimit()))
             credentials = self._log_in()
             self._server = credentials.server.rstrip("/")
-            self._former, self._session = self._session, connect(credentials, self._traces, CONNECTIONS)
+            self._former, self._session = self._session, connect(credentials, self._traces, CONNECTIONS + STREAMS)
             self._login += 1
             return self._session
 
@@ -147,7 +147,7 @@ class HttpTransport:
         session, timeout = self._session or await self._open(self._login), aiohttp.ClientTimeout(sock_connect=5)
         url = self._url(request)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with session.get(url, timeout=timeout, allow_redirects=False) as response:
+            async with session.get(url, headers=request.headers, timeout=timeout, allow_redirects=False) as response:
                 async for line in response.content:
                     yield line
 

@@ -117,7 +117,7 @@ async def _standings(
     # While they are released the claims may be gone.
     if status.state is not State.RELEASING and (lost := await target_problem(context)):
         return lost, Standings()
-    return None, await ask(context, current=verb is Verb.DO)
+    return None, await ask(context, current=outcome is None or verb is Verb.DO)
 
 
 def _takes_effect(outcome: Outcome | None) -> bool:

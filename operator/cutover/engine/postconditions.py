@@ -55,11 +55,11 @@ _Found: TypeAlias = Standing | _ToRestore
 
 
 async def ask(context: CommandContext, *, current: bool = False, certain: bool = False) -> Standings:
-    """Ask all done steps, and the current one too once its stage is in effect.
+    """Ask all done steps, and the current one too: an earlier stage of it may be in effect while the next one waits.
 
     Args:
         context: the plan as it is now.
-        current: the stage of the current step is in effect, and its own fields were compared just now.
+        current: the current step too, whose own fields its stage compares.
         certain: something follows that cannot be taken back, so what is not streamed is read.
 
     Raises:
@@ -68,9 +68,10 @@ async def ask(context: CommandContext, *, current: bool = False, certain: bool =
     if await _release_has_begun(context):
         return Standings()
     found = Standings()
-    at_current = position(context.status) if current else -1
+    at_current = position(context.status) if current and context.status.current else -1
     for at, step in enumerate(context.status.steps):
-        if step.state is not StepState.DONE and at != at_current:
+        under_way = at == at_current and step.state in (StepState.DOING, StepState.WAITING)
+        if step.state is not StepState.DONE and not under_way:
             continue
         match await _standing(context, at, certain=certain):
             case Differs(reason=reason, message=message):

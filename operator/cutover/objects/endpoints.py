@@ -27,7 +27,8 @@ from cutover.ports import (
     Resource,
 )
 
-_SERVICE_LABEL: Final = "kubernetes.io/service-name"
+SERVICE_LABEL: Final = "kubernetes.io/service-name"
+"""On each EndpointSlice: its Service."""
 _BY_SELECTOR: Final = {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
 """On slices that follow the Service's selector; others may have been created by hand."""
 
@@ -106,29 +107,39 @@ async def subsets(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dic
 
 async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[int, ...]:
     """Ready endpoints of each side, by two reads for all of them: slices (pods where there is a subset) and WorkloadEntries."""
-    entries = cluster.list(WORKLOAD_ENTRIES, namespace, fresh=False)
+    pods, entries = await count_apart(cluster, namespace, *sides)
+    return tuple(map(sum, zip(pods, entries, strict=True)))
+
+
+async def count_apart(
+    cluster: Cluster, namespace: str, *sides: Side, fresh: bool = False
+) -> tuple[list[int], list[int]]:
+    """The same as pods and WorkloadEntries, which no EndpointSlice has. `fresh`: not older than the call."""
+    entries = cluster.list(WORKLOAD_ENTRIES, namespace, fresh=fresh)
     by_pods = any(side.subset for side in sides)  # slices do not tell subsets apart
-    counting = _count_pods(cluster, namespace, sides) if by_pods else _count_endpoints(cluster, namespace, sides)
-    counts, known = await asyncio.gather(counting, entries)
-    return tuple(count + _entries(known, side.selector) for count, side in zip(counts, sides, strict=True))
+    count = _count_pods if by_pods else _count_endpoints
+    counts, known = await asyncio.gather(count(cluster, namespace, sides, fresh=fresh), entries)
+    return counts, [_entries(known, side.selector) for side in sides]
 
 
-async def _count_pods(cluster: Cluster, namespace: str, sides: Sequence[Side]) -> list[int]:
+async def _count_pods(cluster: Cluster, namespace: str, sides: Sequence[Side], *, fresh: bool) -> list[int]:
     common = set.intersection(*(set(side.selector.items()) for side in sides))
-    pods = await cluster.list(PODS, namespace, matching(dict(common)), fresh=False)
+    pods = await cluster.list(PODS, namespace, matching(dict(common)), fresh=fresh)
     running = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
     return [sum(selects(side.selector, labels) for labels in running) for side in sides]
 
 
-async def _count_endpoints(cluster: Cluster, namespace: str, sides: Sequence[Side]) -> list[int]:
-    picked = matching({}, (_SERVICE_LABEL, "In", sorted({side.service for side in sides})))
-    slices = await cluster.list(ENDPOINT_SLICES, namespace, picked, fresh=False)
+async def _count_endpoints(cluster: Cluster, namespace: str, sides: Sequence[Side], *, fresh: bool) -> list[int]:
+    picked = matching({}, (SERVICE_LABEL, "In", sorted({side.service for side in sides})))
+    slices = await cluster.list(ENDPOINT_SLICES, namespace, picked, fresh=fresh)
     return [len(_ready_endpoints(slices, side.service)) for side in sides]
 
 
-async def pods_of(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> Sequence[Json]:
+async def pods_of(
+    cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = False
+) -> Sequence[Json]:
     """Pods that a Service would select by these labels."""
-    return await cluster.list(PODS, namespace, matching(labels), fresh=False)
+    return await cluster.list(PODS, namespace, matching(labels), fresh=fresh)
 
 
 def ready_by_port(service: Json, pods: Sequence[Json]) -> dict[str, int]:
@@ -151,7 +162,7 @@ def _ports_of(pod: Json) -> set[str]:
 
 async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
     """The uids of the ready pods in the EndpointSlices that follow a Service's selector."""
-    labels = matching({_SERVICE_LABEL: service, **_BY_SELECTOR})
+    labels = matching({SERVICE_LABEL: service, **_BY_SELECTOR})
     return _ready_endpoints(await cluster.list(ENDPOINT_SLICES, namespace, labels), service)
 
 
@@ -183,7 +194,7 @@ def _ready_endpoints(slices: Sequence[Json], service: str) -> set[str]:
     return {
         (endpoint.get("targetRef") or {}).get("uid") or endpoint["addresses"][0]
         for part in slices
-        if part["metadata"]["labels"][_SERVICE_LABEL] == service
+        if part["metadata"]["labels"][SERVICE_LABEL] == service
         for endpoint in part.get("endpoints") or ()
         if (endpoint.get("conditions") or {}).get("ready") is not False
     }

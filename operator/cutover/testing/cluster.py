@@ -39,9 +39,9 @@ class MemoryCluster:
         rollouts: the controllers complete rollouts.
         templates: the pod template that each workload's controller has rolled out last.
         exits: the exit code with which the pod of a Job (its spec) ends; None while it runs.
-        status_schema: the schema of the status of a plan, by which it is pruned; None: whatever is saved is kept.
+        status_schema: the schema by which the status of a plan is pruned; None: nothing is.
         ledger: what runs have written, all of which must stand at a success.
-        clock: the time of what is created.
+        clock: the time.
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
@@ -66,11 +66,12 @@ class MemoryCluster:
     def restart(self) -> None:
         """The process that works with it is a new one: of the claimed objects it has read none."""
         self._streams = Streams(self.objects)
+        self.follow = self._streams.follow
 
     # --- for tests ----------------------------------------------------------------------------------------------------
 
     def put(self, resource: Resource, body: Json) -> Ref:
-        """Create or replace an object, as a person would."""
+        """Create or replace an object, as people do."""
         body = copy.deepcopy(body)
         apply_defaults(resource, body)
         metadata = body["metadata"]
@@ -86,7 +87,7 @@ class MemoryCluster:
         return ref
 
     def report(self, ref: Ref, status: Json) -> None:
-        """Set the status of an object, as its controller would do."""
+        """Set the status of an object, as its controller does."""
         body = self.objects[ref]
         self._store(ref, body | {"metadata": dict(body["metadata"]), "status": status})
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from cutover.adapters.object_cache import ObjectCache
 from cutover.field_path import Json
-from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ref
+from cutover.objects.endpoints import SERVICE_LABEL
+from cutover.ports import ENDPOINT_SLICES, PLAN_LABEL, PLANS, STREAMED, Ref
 
 
 class Streams:
@@ -17,7 +18,7 @@ class Streams:
     """
 
     def __init__(self, objects: Mapping[Ref, Json]) -> None:
-        self._cache = ObjectCache()
+        self._cache, self._objects = ObjectCache(), objects
         for ref, body in objects.items():
             self.changed(ref, body)
 
@@ -35,6 +36,15 @@ class Streams:
     def read(self, ref: Ref, body: Json) -> Json:
         """This process has read or written an object; a write is told by the stream first, so both are the same here."""
         return self._cache.keep(ref, body)
+
+    def follow(self, plan: Ref, services: frozenset[str]) -> int | None:
+        """As the port has it: the sum of the versions of all EndpointSlices of these Services."""
+        return sum(
+            int(body["metadata"]["resourceVersion"])
+            for ref, body in self._objects.items()
+            if (ref.resource, ref.namespace) == (ENDPOINT_SLICES, plan.namespace)
+            if body["metadata"]["labels"][SERVICE_LABEL] in services
+        )
 
     def keeps(self, ref: Ref) -> bool:
         """Whether the body of an object is kept."""

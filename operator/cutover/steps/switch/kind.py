@@ -8,13 +8,17 @@ from typing import Final
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Change, Json, Path, find
 from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by_port, selects, wanted
+from cutover.objects.workloads import pod_ready
 from cutover.ports import WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Outcome, Pause
 from cutover.steps.kind import StepContext
 from cutover.steps.parts import Examines, UndoneEarly
+from cutover.steps.shared import ready_sides
 from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.shared.preconditions import dry_run_problem
+from cutover.steps.shared.ready_sides import Load
 from cutover.steps.shared.rollouts import old_side_not_ready, stuck_after
+from cutover.steps.standing import Standing, Stands
 from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
 
@@ -77,7 +81,8 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
             if live == change.was and context.applied and not context.reapply and await self._set_back(context, change):
                 message = f"another writer has set the selector of {ref} back to {shown(live)}"
                 return Pause("SwitchedBack", f"{message}; resume moves it again, abort rolls everything back")
-            if short := await self._short(context, change.to, snapshot.facts["ready"]):
+            needed = await self._needed_now(context, change.was, change.to, snapshot)
+            if short := await self._short(context, change.to, needed):
                 return Again(
                     context.next_look(),
                     f"the switch waits: {short}{'' if self.min_ready else '; minReady would ask for fewer'}",
@@ -105,6 +110,29 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         await context.targets.confirm(ref, snapshot.uid, changes)
         outcome = await self._followed(context, body, served=snapshot.facts["stood"][""] > 0)
         return stuck_after(context, outcome) if isinstance(outcome, Again) else outcome
+
+    async def postcondition(self, context: StepContext) -> Standing:
+        """Whether the Service has as many ready pods as the switch asked for; which pods it selects is one of its fields.
+
+        Of a Service that still selects the old pods, or others, nothing is asked here.
+        """
+        snapshot = await context.targets.saved(self.ref(context))
+        if snapshot is None:
+            return Stands()
+        (change,) = self.forward(snapshot)
+        if _live(await context.targets.view(self.ref(context))) != change.to:
+            return Stands()
+        # A port that no pod had then may be unused.
+        most = max(count for count in snapshot.facts["ready"].values())
+        side = Side(self.service, change.to, subset=True)
+
+        async def count() -> list[Load]:
+            pods = await pods_of(context.cluster, context.namespace, change.to, fresh=True)
+            ready = sum(map(pod_ready, pods))
+            asked = await wanted(context.cluster, context.namespace, side) if ready < most else 0
+            return [Load(f"Service {self.service}", ready, min(most, asked) if asked else most)]
+
+        return await ready_sides.standing(context, frozenset({self.service}), most, count, self.unready_deadline)
 
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
@@ -134,6 +162,19 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
             context.memo[self._memo(context)] = await self._ready(context, body, body["spec"]["selector"])
         known: dict[str, int] = context.memo[self._memo(context)]
         return known
+
+    async def _needed_now(
+        self, context: StepContext, old: Mapping[str, str], new: Mapping[str, str], snapshot: Snapshot
+    ) -> dict[str, int]:
+        """What the new side needs at each port: by what the old one had at the start, or has now where that is more.
+
+        Pods that both sides select are on the new one.
+        """
+        pods = await pods_of(context.cluster, context.namespace, old)
+        ours = [pod for pod in pods if not selects(new, pod["metadata"].get("labels") or {})]
+        body = await context.targets.view(self.ref(context))
+        now, then = self._needed(ready_by_port(body, ours)), snapshot.facts["ready"]
+        return {port: max(then.get(port, 0), now.get(port, 0)) for port in (*then, *now)}
 
     def _needed(self, ready: Mapping[str, int]) -> dict[str, int]:
         """What the new side needs at each port: what the old one had; a port without ready pods beside others may be unused."""

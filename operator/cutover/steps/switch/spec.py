@@ -12,9 +12,10 @@ from cutover.errors import Problem
 from cutover.field_path import Change, Json
 from cutover.ports import SERVICES, Ref
 from cutover.saga.turn import StageRule
-from cutover.schema.model import Name
+from cutover.schema.model import Duration, Name
 from cutover.steps.kind import StepContext, Target
 from cutover.steps.parts import WritesFields
+from cutover.steps.shared.ready_sides import UNREADY_DEADLINE
 from cutover.targets.snapshots import Snapshot
 
 _KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -40,6 +41,8 @@ class SwitchSpec(WritesFields):
         le=100_000,
         description="Ready pods that a side needs before traffic is switched to it. Default: as many as the old side had at the start.",
     )
+
+    unready_deadline: Duration = UNREADY_DEADLINE
 
     @field_validator("selector", mode="before")
     @classmethod

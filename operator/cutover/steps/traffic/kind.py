@@ -28,11 +28,11 @@ class _Prefetched:
     """What `do` needs before it writes a weight.
 
     Attributes:
-        ready: ready endpoints of the new side.
+        ready: ready endpoints of both sides.
         body: the object; read only before the first weight, for the snapshot.
     """
 
-    ready: int
+    ready: sides.Ready
     body: Json = None
 
 
@@ -64,16 +64,16 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         return fields
 
     async def prefetch(self, context: StepContext, stage: int) -> Any:
-        """Count the ready endpoints of the new side; before the first weight, also read what the snapshot will hold.
+        """Count the ready endpoints of both sides; before the first weight, also read what the snapshot will hold.
 
         That must not be a view from a stream, which may be behind: a rollback would restore it.
         """
         endpoints = await self._endpoints(context)
-        counting = count_ready(context.cluster, context.namespace, endpoints.new)
+        counting = count_ready(context.cluster, context.namespace, endpoints.old, endpoints.new)
         if stage or context.targets.remembers(self.ref(context)):
-            return _Prefetched((await counting)[0])
+            return _Prefetched(sides.Ready(*await counting))
         counts, body = await asyncio.gather(counting, context.cluster.get(self.ref(context)))
-        return _Prefetched(counts[0], body)
+        return _Prefetched(sides.Ready(*counts), body)
 
     async def do(self, context: StepContext, stage: int) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
@@ -91,8 +91,8 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
             return stop
         if await drift.raises_new_side(context, ref, found.weights, [*filter(sets, temporary)]):
             prefetched: _Prefetched | None = context.prefetched
-            ready = prefetched.ready if prefetched else await sides.count(context, snapshot.facts["to"])
-            if short := await sides.short(context, snapshot, ("to", self.to), ready, here.share):
+            ready = prefetched.ready if prefetched else await sides.ready_now(context, snapshot)
+            if short := await sides.short_of_new(context, snapshot, self.to, ready, here.share):
                 return Again(context.next_look(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
         body = await self._write(context, snapshot, found, temporary)
         if isinstance(body, Again):
@@ -154,14 +154,19 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         return Done(message=self.where.refused(body, ()))
 
     async def postcondition(self, context: StepContext) -> Standing:
-        """A gateway may report only long after the write that it continues with what it had before."""
+        """Whether gateways serve what was written, and each side that carries traffic has ready pods for it.
+
+        A gateway may report only long after the write that it continues with what it had before.
+        """
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
-            return Stands()
+            return Stands()  # nothing was written
         body = await context.targets.view(ref)
-        refused = drift.not_served(self.where, body, snapshot, self.restores(snapshot))
-        return Failing(refused.reason, refused.message) if refused else Stands()
+        if refused := drift.not_served(self.where, body, snapshot, self.restores(snapshot)):
+            return Failing(refused.reason, refused.message)
+        shares = sides.shares_of(snapshot, body)
+        return await sides.standing(context, snapshot, (self.from_, self.to), shares, self.unready_deadline)
 
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""

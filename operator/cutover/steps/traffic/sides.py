@@ -7,14 +7,35 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from cutover.errors import PlanError, Problem
-from cutover.objects.endpoints import Side, count_ready, resolve, wanted
-from cutover.routing.routes import Destination
-from cutover.routing.shift import pairs_of
+from cutover.field_path import Json, find
+from cutover.objects.endpoints import Side, count_apart, count_ready, resolve, wanted
+from cutover.routing.routes import Destination, number
+from cutover.routing.shift import Role, pairs_of, temporary_fields_of
 from cutover.steps.kind import StepContext
+from cutover.steps.shared import ready_sides
+from cutover.steps.shared.ready_sides import Load
+from cutover.steps.standing import Standing
 from cutover.targets.snapshots import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Ready endpoints of both sides."""
+
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What each side carries of the traffic; None: nothing."""
+
+    old: float | None
+    new: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +93,84 @@ async def short_of_old(context: StepContext, snapshot: Snapshot, old: Destinatio
 async def short(context: StepContext, snapshot: Snapshot, of: tuple[str, Destination], ready: int, share: float) -> str:
     """What a side lacks to take a share of the traffic; empty when it is ready for it."""
     which, side = of
-    exact = round(share * snapshot.facts["fromReady"], 6)  # 0.55 * 100 is slightly more than 55 as a float
-    needed = max(1, math.ceil(exact))
-    if ready >= needed:
-        return ""
-    asked = await wanted(context.cluster, context.namespace, Side(**snapshot.facts[which]))
-    if 0 < asked <= ready:
-        return ""
+    return _lacks(side, ready, await _needed(context, snapshot, which, ready, share * snapshot.facts["fromReady"]))
+
+
+def _lacks(side: Destination, ready: int, needed: int) -> str:
     endpoints = "ready endpoint" if ready == 1 else "ready endpoints"
-    return f"{side} has {ready} {endpoints} and needs {needed if not asked else min(needed, asked)}"
+    return "" if ready >= needed else f"{side} has {ready} {endpoints} and needs {needed}"
+
+
+async def _needed(context: StepContext, snapshot: Snapshot, which: str, ready: int, exact: float) -> int:
+    """How many ready endpoints a side needs: at least one, and no more than its workloads want. `exact`: its share of them."""
+    needed = max(1, math.ceil(round(exact, 6)))  # 0.55 * 100 is slightly more than 55 as a float
+    if ready >= needed:
+        return needed
+    asked = await wanted(context.cluster, context.namespace, Side(**snapshot.facts[which]))
+    return min(needed, asked) if asked else needed
+
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+
+async def ready_now(context: StepContext, snapshot: Snapshot) -> Ready:
+    """Ready endpoints of both sides as the snapshot has them."""
+    both = [Side(**snapshot.facts[which]) for which in ("from", "to")]
+    return Ready(*await count_ready(context.cluster, context.namespace, *both))
+
+
+async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destination, ready: Ready, share: float) -> str:
+    """What the new side lacks to get a share of what the old side had at the start, or has now where that is more.
+
+    The old side may have grown since, for instance while the plan waited for an approval.
+    """
+    most = context.memo[_most(context)] = max(snapshot.facts["fromReady"], ready.old)
+    return _lacks(new, ready.new, await _needed(context, snapshot, "to", ready.new, share * most))
+
+
+def _most(context: StepContext) -> str:
+    return f"{context.place}.most"
+
+
+async def standing(
+    context: StepContext,
+    snapshot: Snapshot,
+    names: tuple[Destination, Destination],
+    shares: Shares,
+    patience: timedelta,
+) -> Standing:
+    """Whether each side that carries traffic has the ready endpoints that its share asks for.
+
+    An old side that had none before the step is not asked for any: the traffic is on its way to where it is answered.
+    """
+    both = [Side(**snapshot.facts[which]) for which in ("from", "to")]
+    most = max(snapshot.facts["fromReady"], context.memo.get(_most(context), 0))
+
+    async def count() -> list[Load]:
+        pods, entries = await count_apart(context.cluster, context.namespace, *both, fresh=True)
+        loads = []
+        for at, (which, share) in enumerate((("from", shares.old), ("to", shares.new))):
+            if share is None or (which == "from" and not snapshot.facts["fromReady"]):
+                continue
+            ready = pods[at] + entries[at]
+            needed = await _needed(context, snapshot, which, ready, share * most)
+            loads.append(Load(str(names[at]), ready, needed, streamed=not entries[at]))
+        return loads
+
+    services = frozenset(side.service for side in both)
+    return await ready_sides.standing(context, services, (shares, most), count, patience)
+
+
+def shares_of(snapshot: Snapshot, body: Json) -> Shares:
+    """What each side carries now: its largest share of any pair; of the new side also what has the headers of a match."""
+    found = [
+        (number(before.value) / pair.total, number(after.value) / pair.total)
+        for pair in pairs_of(snapshot)
+        if pair.total and (before := find(body, pair.old.path)) and (after := find(body, pair.new.path))
+    ]
+    routed = any(
+        one.role == Role.MATCH and (at := find(body, one.path)) is not None and at.value == one.ours
+        for one in temporary_fields_of(snapshot)
+    )
+    old, new = max((one for one, _ in found), default=0.0), max((one for _, one in found), default=0.0)
+    return Shares(old or None, new or (0.0 if routed else None))

@@ -24,6 +24,7 @@ from cutover.schema.problems import WrongFields
 from cutover.schema.yaml_text import Room
 from cutover.steps.kind import StepContext, Target
 from cutover.steps.parts import Enforced
+from cutover.steps.shared.ready_sides import UNREADY_DEADLINE
 from cutover.targets.snapshots import Snapshot
 
 Weight = Annotated[int, Field(ge=1, le=100)]
@@ -92,6 +93,7 @@ class TrafficSpec(Enforced):
         description="How long the step stays at each weight, and at the header routes (match) before the first weight.",
     )
     settle: Duration = Field(default=timedelta(), description="How long after each write gates are not evaluated.")
+    unready_deadline: Duration = UNREADY_DEADLINE
 
     @field_validator("from_", "to")
     @classmethod

@@ -1,0 +1,176 @@
+"""Streams of EndpointSlices: opened only for plans that stay with moved traffic, closed with them, and never believed once they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from cutover.adapters import endpoint_streams
+from cutover.adapters.endpoint_streams import MOST, EndpointStreams
+from cutover.ports import PLANS, Ref
+
+PLAN, OTHER, ELSEWHERE = Ref(PLANS, "shop", "a"), Ref(PLANS, "shop", "b"), Ref(PLANS, "bar", "a")
+BOTH = frozenset({"v1", "v2"})
+
+
+class Server:
+    """Watches that a test feeds."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[str, str]] = []
+        self.open: list[asyncio.Queue[Any]] = []
+        self.woken: list[Ref] = []
+        self.streams = EndpointStreams(self.watch, self.woken.append)
+
+    async def watch(self, namespace: str, labels: str, seconds: int) -> AsyncGenerator[Any, None]:
+        assert 200 < seconds < 400
+        self.opened.append((namespace, labels))
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        self.open.append(events)
+        try:
+            while (event := await events.get()) is not None:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            self.open.remove(events)
+
+    async def tell(self, *services: str, kind: str = "ADDED") -> None:
+        for service in services:
+            labels = {"kubernetes.io/service-name": service}
+            self.open[-1].put_nowait({"type": kind, "object": {"metadata": {"labels": labels}}})
+        await asyncio.sleep(0.01)
+
+    def ask(self, plan: Ref = PLAN, services: frozenset[str] = BOTH) -> int | None:
+        """What one turn does."""
+        number = self.streams.follow(plan, services)
+        self.streams.turn_ended(plan)
+        return number
+
+
+@asynccontextmanager
+async def serving(monkeypatch: pytest.MonkeyPatch, delay: float = 0.02) -> AsyncIterator[Server]:
+    monkeypatch.setattr(endpoint_streams, "_DELAY", delay)
+    monkeypatch.setattr(endpoint_streams, "_PAUSE", delay)
+    server = Server()
+    try:
+        yield server
+    finally:
+        server.streams.close()
+        await asyncio.sleep(0.01)
+        assert server.open == []
+
+
+async def test_it_is_live_once_all_services_were_told_and_grows_with_each_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving(monkeypatch) as server:
+        assert server.ask() is None
+        await asyncio.sleep(0.05)
+        assert server.opened == [("shop", "kubernetes.io/service-name in (v1,v2)")]
+        await server.tell("v1")
+        assert server.ask() is None
+        await server.tell("v2")
+        first = server.ask()
+        assert first is not None
+        server.woken.clear()
+        await server.tell("v1", kind="MODIFIED")
+        assert set(server.woken) == {PLAN}
+        second = server.ask()
+        await server.tell("v2", kind="DELETED")
+        third = server.ask()
+        assert second is not None
+        assert third is not None
+        assert first < second < third
+        await server.tell("v9", kind="MODIFIED")
+        assert server.ask() == third
+
+
+async def test_a_shift_that_does_not_stay_opens_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as server:
+        server.ask()
+        server.streams.turn_ended(PLAN)
+        await asyncio.sleep(0.05)
+        assert server.opened == []
+
+
+async def test_it_ends_with_the_last_plan_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as server:
+        server.ask()
+        server.ask(OTHER)
+        await asyncio.sleep(0.05)
+        server.streams.turn_ended(PLAN)
+        await asyncio.sleep(0.01)
+        assert len(server.open) == 1
+        server.streams.turn_ended(OTHER)
+        await asyncio.sleep(0.01)
+        assert server.open == []
+
+
+async def test_other_services_of_a_namespace_make_it_one_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as server:
+        server.ask()
+        await asyncio.sleep(0.05)
+        for name in ("w1", "w2", "w3"):
+            assert server.ask(OTHER, frozenset({name})) is None
+            await asyncio.sleep(0.05)
+        assert server.opened == [
+            ("shop", "kubernetes.io/service-name in (v1,v2)"),
+            ("shop", "kubernetes.io/service-name"),
+        ]
+        await server.tell("v1", "v2", "w3")
+        assert server.ask() is not None
+        assert server.ask(OTHER, frozenset({"w3"})) is not None
+
+
+@pytest.mark.parametrize(
+    "end", [None, {"type": "ERROR", "object": {"code": 410}}, {"kind": "Status", "code": 403}, KeyError("x")]
+)
+async def test_one_that_ends_is_not_believed_and_opened_again(monkeypatch: pytest.MonkeyPatch, end: Any) -> None:
+    async with serving(monkeypatch) as server:
+        server.ask()
+        await asyncio.sleep(0.05)
+        await server.tell("v1", "v2")
+        first = server.ask()
+        server.open[0].put_nowait(end)
+        await asyncio.sleep(0.005)
+        assert server.ask() is None
+        await asyncio.sleep(0.05)
+        assert len(server.opened) == 2
+        await server.tell("v1", "v2")
+        second = server.ask()
+        assert first is not None
+        assert second is not None
+        assert second > first, "what happened in between is news"
+
+
+async def test_one_that_is_silent_for_too_long_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_streams, "_SILENCE", 0.2)
+    async with serving(monkeypatch) as server:
+        server.ask()
+        await asyncio.sleep(0.05)
+        await server.tell("v1", "v2")
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            server.open[0].put_nowait({"type": "BOOKMARK", "object": {"metadata": {}}})
+        assert server.ask() is not None
+        assert len(server.opened) == 1
+        await asyncio.sleep(0.3)
+        assert len(server.opened) == 2
+        assert server.ask() is None
+
+
+async def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as server:
+        for number in range(MOST + 3):
+            server.ask(Ref(PLANS, f"n{number}", "a"))
+        await asyncio.sleep(0.05)
+        assert len(server.open) == MOST
+        server.streams.turn_ended(Ref(PLANS, "n0", "a"))
+        server.ask(ELSEWHERE)
+        await asyncio.sleep(0.05)
+        assert len(server.open) == MOST
