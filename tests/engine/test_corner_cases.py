@@ -292,7 +292,7 @@ async def test_the_account_is_asked_for_before_the_first_write_of_a_step() -> No
 
 async def test_claims_of_a_try_that_died_do_not_stay() -> None:
     """Both targets are claimed, the process dies, one of them is deleted."""
-    spec = DEPLOY + "  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 1}}\n"
+    spec = DEPLOY + "  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 4}}\n"
     run = Simulation(plan(spec), put=shop)
     claimed = 0
 

@@ -10,6 +10,7 @@ import pytest
 from cutover.ports import APPLIED_LABEL, DEPLOYMENTS, PLANS, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
+from cutover.testing import MemoryCluster
 from engine.test_other_writers import edit, held_for, weights
 from support.fakes.shop import FLAGS, FRONT, ROUTES, V1, V2, plan, shop
 from support.fakes.simulation import Simulation
@@ -64,9 +65,14 @@ def set_image(run: Simulation, image: str) -> None:
 
 async def asked(spec: str = RELEASE) -> Simulation:
     """The first steps are done, and a person is asked."""
-    run = Simulation(plan(spec), put=shop)
+    run = Simulation(plan(spec), put=shop if spec is not SWITCHED else shop_without_routes)
     await run.until(lambda: run.phase is Phase.WAITING)
     return run
+
+
+def shop_without_routes(cluster: MemoryCluster) -> None:
+    shop(cluster)
+    cluster.delete(ROUTES)
 
 
 async def test_an_image_that_is_set_back_after_its_step_pauses_and_gets_no_traffic() -> None:
@@ -341,6 +347,7 @@ async def test_a_recreated_plan_takes_nothing_back_that_was_decided_since(ref: R
 async def test_only_a_retry_runs_it_over_what_was_changed_since() -> None:
     run = await applied()
     set_image(run, "shop-v2:1")
+    edit(run, ROUTES, to_v1)  # its first step lowers replicas, which waits while they carry traffic
     await recreated(run, EVERYTHING)
     assert await run.run() is Phase.REFUSED
     run.restart()

@@ -21,7 +21,7 @@ from support.fakes.simulation import Simulation
 
 TWO = """
 steps:
-  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 1}}
+  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 4}}
 """
 RELABEL = "kubectl label deployments.apps/shop-v2 -n shop cutover.dev/plan- cutover.dev/fence-"
 

@@ -5,7 +5,7 @@ Read-only. Used by `deploy` before it reduces replicas, by preflight, and where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Final
 
 from cutover.field_path import Json
@@ -29,6 +29,23 @@ def destinations(resource: Resource, body: Json) -> Iterator[tuple[WeightedDesti
 async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = True) -> dict[Ref, int]:
     """Weight that each object gives to pods with these labels; objects that give none are left out."""
     found: dict[Ref, int] = {}
+    async for ref, given, _ in _given(cluster, namespace, labels, fresh=fresh):
+        found[ref] = found.get(ref, 0) + given
+    return found
+
+
+async def shares(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> dict[Ref, float]:
+    """The largest share of the requests of one of its routes that each object gives to pods with these labels."""
+    found: dict[Ref, float] = {}
+    async for ref, given, total in _given(cluster, namespace, labels, fresh=True):
+        found[ref] = max(found.get(ref, 0.0), given / total)
+    return found
+
+
+async def _given(
+    cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool
+) -> AsyncIterator[tuple[Ref, int, int]]:
+    """For each route that leads to pods with these labels: its object, the weight that they get, and that of all destinations."""
     reached: dict[tuple[str, str | None], bool] = {}
 
     async def reaches(host: str, subset: str | None) -> bool:
@@ -37,10 +54,11 @@ async def carried(cluster: Cluster, namespace: str, labels: Mapping[str, str], *
             reached[host, subset] = isinstance(side, Side) and selects(side.selector, labels)
         return reached[host, subset]
 
-    for resource in ROUTINGS:
+    for resource, routing in ROUTINGS.items():
         for body in await cluster.list(resource, namespace, fresh=fresh):
             ref = Ref(resource, namespace, body["metadata"]["name"])
-            for destination, weight in destinations(resource, body):
-                if weight and await reaches(destination.host, destination.subset):
-                    found[ref] = found.get(ref, 0) + weight
-    return found
+            for route in routing.routes_of(body):
+                weights = list(routing.effective_weights(route))
+                given = sum([weight for one, weight in weights if weight and await reaches(one.host, one.subset)])
+                if given:
+                    yield ref, given, sum(weight for _, weight in weights)

@@ -9,7 +9,7 @@ import yaml
 from cutover.ports import FENCE_LABEL, PLAN_LABEL, PLANS, Ref
 from cutover.saga.turn import Outcome
 from cutover.steps.deploy import Deploy
-from cutover.steps.kind import StepContext
+from cutover.steps.kind import StepContext, Target
 from cutover.targets.claims import Owner
 from cutover.targets.targets import Targets
 from cutover.testing import MemoryClock, MemoryCluster, MemoryMessenger
@@ -34,13 +34,22 @@ def step(text: str) -> Deploy:
     return Deploy.model_validate(yaml.safe_load(text))
 
 
-def work(cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1) -> StepContext:
+def work(
+    cluster: MemoryCluster, elapsed: float = 0.0, *, fence: int = 1, earlier: frozenset[Target] = frozenset()
+) -> StepContext:
     """As a process that has just begun: it remembers nothing."""
     body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
     cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": fence}}})
     targets = Targets(cluster, Owner(PLAN, "uid-a", 1, fence, "migrator"), "roll")
     return StepContext(
-        cluster, targets, "shop", "steps[roll]", MemoryClock().now(), elapsed, messenger=MemoryMessenger()
+        cluster,
+        targets,
+        "shop",
+        "steps[roll]",
+        MemoryClock().now(),
+        elapsed,
+        earlier=earlier,
+        messenger=MemoryMessenger(),
     )
 
 

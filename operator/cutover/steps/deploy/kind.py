@@ -67,6 +67,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         changes = self.forward(snapshot)
         if await repaired_too_often(context, ref, changes):
             return await foreign_writer(context, ref, "the fields of this step")
+        if needed := await preconditions.still_needed(context, ref, self.replicas):
+            return Again(context.next_look(soonest=1.0), needed)
         body = await context.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
         note_written(context)  # after the write: from here on another value is another writer's

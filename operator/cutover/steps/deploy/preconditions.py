@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.field_path import Json
 from cutover.objects.config_maps import CREATE_FIRST, references
 from cutover.objects.workloads import Rollout, paused, scalers_of
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, Ref
+from cutover.routing.resources import ROUTINGS, shares
 from cutover.steps.deploy.dry_run import foresee
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext, Target
@@ -22,7 +24,7 @@ async def examine(step: DeploySpec, context: StepContext) -> list[Problem]:
     Only the first step of a workload is tried by a dry run: a later one starts from what that one leaves.
     """
     ref = step.rolls_out().ref(context.namespace)
-    problems = await _autoscaled(step, context, ref)
+    problems = [*await _autoscaled(step, context, ref), *await _carries(step, context, ref)]
     if step.rolls_out() not in context.earlier:
         problems += await _refused(step, context, ref)
     return problems
@@ -40,6 +42,38 @@ async def _autoscaled(step: DeploySpec, context: StepContext, ref: Ref) -> list[
         )
         for scaler in scalers_of(ref, scalers)
     ]
+
+
+async def _carries(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
+    """The pods that the step would take away carry traffic, and no earlier step can have moved it by then."""
+    if step.rolls_out() in context.earlier or any(target.resource in ROUTINGS for target in context.earlier):
+        return []
+    try:
+        needed = await still_needed(context, ref, step.replicas)
+    except NotFound:
+        return []  # preflight reports it for every target
+    return [Problem(f"{context.place}.deploy.replicas", needed)] if needed else []
+
+
+async def still_needed(context: StepContext, ref: Ref, replicas: int | None) -> str:
+    """Why a workload cannot go down to so many replicas: routes lead to its pods, and fewer cannot carry their share. Empty when it can.
+
+    A workload that gets half of the requests of a route keeps half of its pods; one that gets none may lose all. Raises NotFound.
+    """
+    if replicas is None:
+        return ""
+    spec = (await context.targets.view(ref))["spec"]
+    has = spec.get("replicas", 1)
+    if replicas >= has:
+        return ""
+    given = await shares(context.cluster, context.namespace, spec["template"]["metadata"].get("labels") or {})
+    route, share = max(given.items(), key=lambda one: one[1], default=(None, 0.0))
+    least = max(1, math.ceil(round(share * has, 6)))
+    if route is None or replicas >= least:
+        return ""
+    what = f"{route} gives its pods {share:.0%} of the requests of a route"
+    way_out = "shift the traffic away in an earlier step, or leave replicas out"
+    return f"{ref} cannot go from {has} to {replicas} replicas while {what}, which takes {least}; {way_out}"
 
 
 async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
