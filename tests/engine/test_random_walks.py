@@ -50,6 +50,7 @@ _LEAST = {
     "applied again": 0.1,
     "replaced": 0.1,
     "snapshot deleted": 0.1,
+    "pods taken": 0.1,
     "SnapshotLost": 0.01,
     "taken back": 0.1,
     "ForeignChange after a step": 0.02,
@@ -201,6 +202,18 @@ class Machine(Walk, RuleBasedStateMachine):
     @rule(on=st.booleans())
     def rollouts(self, on: bool) -> None:  # noqa: FBT001 -- drawn
         self.controllers = on
+        self.react()
+
+    @precondition(lambda self: self.active)
+    @rule(ref=st.sampled_from([V1, V2, V2]), left=st.sampled_from([0, 0, 1]))
+    def pods_go(self, ref: Ref, left: int) -> None:
+        """They are evicted, or crash, and none comes back."""
+        self.take_pods(ref, left)
+
+    @_going
+    @rule()
+    def pods_come_back(self) -> None:
+        self.world.cluster.rollouts = True
         self.react()
 
     @_going

@@ -13,7 +13,7 @@ from cutover.ports import FINALIZER, STREAMED, VIRTUAL_SERVICES, Ref
 from cutover.saga.tables import TOUCHED
 from cutover.status.reasons import Reason
 from cutover.status.status import ACTIVE, Phase, Status, StepState
-from support.fakes.shop import NAMESPACE
+from support.fakes.shop import NAMESPACE, ROUTES, V1, V2
 
 _BETWEEN_STEPS = (Reason.CLAIMING, Reason.RELEASING, Reason.RECLAIMING)
 FOREIGN = "foreign:9"
@@ -117,6 +117,7 @@ class ChangeInvariants:
         ]
         announced = status.phase in ACTIVE and status.reason not in _BETWEEN_STEPS and touched
         self._must(announced, f"{ref} is written though the plan is {status.phase} ({status.reason}), {status.current}")
+        self._keeps_capacity(ref, before, after)
         for path, was, _ in differences(before, after, ("spec",)):
             self._must(was != FOREIGN, f"{readable(path)} of {ref} was somebody else's, and is overwritten")
         if not announced or ref in self.edited:
@@ -133,6 +134,13 @@ class ChangeInvariants:
             key = (self._uid, status.run.number, step.name, step.attempt, way, ref, readable(path), str(value))
             self._writes[key] += 1
             self._must(self._writes[key] == 1, f"done twice: {key}")
+
+    def _keeps_capacity(self, ref: Ref, before: Json, after: Json) -> None:
+        """No pods are taken from a side beyond its share of the traffic; where a person has moved weights, a write may be late."""
+        share = {V1: 100 - self._weight, V2: self._weight}.get(ref)
+        had, has = before.get("replicas", 1), after.get("replicas", 1)
+        if share is not None and has < had and not self.edited & {ref, ROUTES}:
+            self._must(100 * has >= share * had, f"{ref} goes from {had} to {has} replicas with weight {share}")
 
     def _weights(self, touched: list[tuple[int, Any]]) -> set[int]:
         """What the new side may have: what it had, and what the stages have given it that were announced so far."""

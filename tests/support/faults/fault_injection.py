@@ -13,15 +13,16 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
+from cutover.adapters.endpoint_streams import EndpointStreams
 from cutover.adapters.kubernetes import Kubernetes
 from cutover.adapters.transport import Request, Response
 from cutover.engine.driver import Driver
 from cutover.errors import Broken, OutsideError, Unavailable
 from cutover.field_path import Json
 from cutover.plan.crd_gap import CrdGap
-from cutover.ports import PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
+from cutover.ports import ENDPOINT_SLICES, PLAN_LABEL, PLANS, STREAMED, Ports, Ref, Resource
 from cutover.runtime.relist import RelistCheck
 from cutover.testing import Crash, MemoryClock, MemoryCluster, MemoryMessenger, MemoryMetrics, MemoryRecorder, Spawner
 from support.fakes.memory_api_server import DISCOVERY, answered, failure
@@ -188,6 +189,21 @@ class FaultyTransport:
         """There is nothing to close."""
 
 
+class _Endpoints:
+    """The streams of EndpointSlices of one process, which tell of each change at once while its targets are streamed so."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def follow(self, plan: Ref, services: frozenset[str]) -> int | None:
+        """As the real one."""
+        del plan, services
+        return self._process.world.slices if self._process.paces["targets"] is Pace.LIVE else None
+
+    def turn_ended(self, plan: Ref) -> None:
+        """Nothing is closed here."""
+
+
 class Process:
     """One operator process, from its start to its death.
 
@@ -201,6 +217,7 @@ class Process:
         self.world, self.paces = world, paces
         self.transport = FaultyTransport(self)
         self.api = Kubernetes(self.transport)
+        self.api._endpoints = cast("EndpointStreams", _Endpoints(self))
         self.dead, self.woken = False, True
         self.due: datetime | None = None
         self.task: asyncio.Future[None] | None = None
@@ -329,6 +346,7 @@ class World:
         wrong: exceptions that no turn may raise.
         missing: fields of the status that the CRD lacks, as every process has read.
         strays: objects written by late requests for whose answers nobody waited any more.
+        slices: how often EndpointSlices have changed.
     """
 
     cluster: MemoryCluster
@@ -343,6 +361,7 @@ class World:
     wrong: list[BaseException] = field(default_factory=list)
     strays: set[Ref] = field(default_factory=set)
     unheard: bool = False
+    slices: int = 0
     missing: tuple[str, ...] = ()
 
     @property
@@ -363,6 +382,10 @@ class World:
         if self.unheard:
             self.strays.add(ref)
         self.log.append(Event(self.cluster.version, ref, before, after))
+        if ref.resource == ENDPOINT_SLICES:
+            self.slices += 1
+            for process in self.processes:
+                process.wake()
 
     def hear(self) -> None:
         """What has changed between turns reaches all whose streams go on."""

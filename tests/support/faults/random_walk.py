@@ -15,10 +15,11 @@ from typing import Any
 from cutover.engine.sweep import sweep
 from cutover.field_path import Path, differences, find, write
 from cutover.plan.parsing import parse
-from cutover.ports import PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
+from cutover.ports import ENDPOINT_SLICES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.saga.requests import failed_step
 from cutover.status.reasons import Reason
 from cutover.status.requests import PREFIX, RequestVerb
+from cutover.status.state import State
 from cutover.status.status import ACTIVE, ENDED, Phase, Status
 from cutover.targets.finalizer import has_finalizer
 from cutover.targets.patching import apply
@@ -38,6 +39,7 @@ _TURNS = 400
 _HELP = 12
 """How often people have to help it on, at most."""
 _FAR = timedelta(hours=2)
+_BOUND = timedelta(seconds=5)
 
 
 class Walk:
@@ -163,11 +165,38 @@ class Walk:
                 due = min((process.due for _, process in processes if process.due), default=None)
                 if due is None or due - now > _FAR:
                     return done
+                self._nobody_sleeps_over_a_side_without_pods(due - now)
                 await self.pass_time(due - now)
                 awake = [at for at, process in processes if process.due and process.due <= due]
             await self.world.turn(awake[done % len(awake)])
             self.react()
         return turns
+
+    def _nobody_sleeps_over_a_side_without_pods(self, rest: timedelta) -> None:
+        """A plan on its way forward never waits for longer than the bound while a side carries weight and has no ready pod."""
+        undisturbed = not self.world.flights and not self.changes.edited and not self.world.counts["snapshot deleted"]
+        driven = self.status.phase in (Phase.RUNNING, Phase.WAITING) and self.status.state not in (
+            State.CLAIMING,
+            State.RELEASING,
+        )
+        if not (driven and undisturbed and self.there):
+            return
+        objects = self.world.cluster.objects
+        for share, service in zip(self.shares(objects[ROUTES]), ("shop-v1", "shop-v2"), strict=True):
+            if share and not objects[Ref(ENDPOINT_SLICES, "shop", service)]["endpoints"] and rest > _BOUND:
+                self.changes.wrong.append(
+                    f"{service} has weight {share} and no pod, and all sleep for {rest}: {self.status}"
+                )
+
+    def take_pods(self, ref: Ref, left: int) -> None:
+        """So many pods of a workload are ready until its rollouts go on."""
+        cluster = self.world.cluster
+        cluster.rollouts = False
+        body = cluster.objects[ref]
+        left = min(left, (body.get("status") or {}).get("readyReplicas", 0))
+        cluster.report(ref, {**body["status"], "readyReplicas": left, "availableReplicas": left})
+        self.world.counts["pods taken"] += 1
+        self.react()
 
     def react(self) -> None:
         if self.controllers and react(self.world.cluster):
@@ -336,7 +365,7 @@ class Walk:
             process.paces.update(dict.fromkeys(process.paces, Pace.LIVE))
         while self.world.flights:
             await self.world.land(self.world.flights[0], "answered")
-        self.controllers, self.sample = True, 0.1
+        self.controllers, self.sample, self.world.cluster.rollouts = True, 0.1, True
         self.world.hear()
         self.react()
         if self.there:
