@@ -26,10 +26,11 @@ from cutover.saga.turn import (
     Verb,
     Wait,
 )
+from cutover.saga.unreadable_spec import unreadable
 from cutover.status.durable import durable_part
 from cutover.status.phases import PHASES, state_before_states
 from cutover.status.requests import Request, RequestVerb
-from cutover.status.status import ENDED, GateStatus, Phase, Status, StepState, Verdict
+from cutover.status.status import ACTIVE, ENDED, GateStatus, Phase, Status, StepState, Verdict
 from saga.test_saga import RULES
 
 pytestmark = pytest.mark.exhaustive
@@ -66,6 +67,8 @@ class Happening:
     crash: bool
     delete: bool
     suspended: bool
+    outdated: bool
+    readable: bool
     opening: Opening
     ahead: frozenset[int]
     seconds: int
@@ -80,6 +83,8 @@ happenings = st.builds(
     crash=st.booleans(),
     delete=st.sampled_from([False] * 12 + [True]),
     suspended=st.sampled_from([False] * 6 + [True]),
+    outdated=st.sampled_from([False] * 9 + [True]),
+    readable=st.sampled_from([False] + [True] * 9),
     opening=st.sampled_from(OPENINGS),
     ahead=st.sampled_from([frozenset[int](), frozenset[int](), frozenset({1}), frozenset({0, 1})]),
     seconds=st.sampled_from([0, 1, 30, 100]),
@@ -131,11 +136,15 @@ def test_promises(rules: Rules, walk: list[Happening]) -> None:
             new_process=happening.crash,
             deleted_at=deleted_at,
             suspended=happening.suspended,
+            outdated_crd="the CRD is too old" if happening.outdated else "",
             opening=happening.opening,
             has_finalizer=bound,
             ready_to_undo=happening.ahead,
         )
-        turn = advance(rules, status, inputs, now)
+        if happening.readable or status.phase not in ACTIVE:
+            turn = advance(rules, status, inputs, now)
+        else:
+            turn = unreadable(status, "no", replace(inputs, outcome=None, last_command=None), now)
         status, command = turn.status, turn.command
         _check(rules, before, status, command)
         if command is not None and command.verb in (Verb.CLAIM, Verb.RECLAIM, Verb.REMOVE_FINALIZER):

@@ -24,7 +24,7 @@ from cutover.saga.start import claiming, pending, refused, take_spec
 from cutover.saga.stop_conditions import check_stop_conditions, check_target_problem
 from cutover.saga.turn import Inputs, Rules, Turn
 from cutover.saga.unreadable_spec import without_spec_problem
-from cutover.status.phases import RELEASING, states_in
+from cutover.status.phases import AT_A_STEP, RELEASING, states_in
 from cutover.status.requests import RequestVerb
 from cutover.status.state import State
 from cutover.status.status import Phase, Status
@@ -64,14 +64,13 @@ def advance(rules: Rules, status: Status, inputs: Inputs, now: datetime) -> Turn
 
 
 _PAUSED: Final = states_in(Phase.PAUSED)
-_AT_A_STEP: Final = frozenset({State.PROGRESSING, State.WAITING, State.OUTSIDE_WINDOW})
-_UNDER_WAY: Final = _AT_A_STEP | _PAUSED | {State.CLAIMING}
+_UNDER_WAY: Final = AT_A_STEP | _PAUSED | {State.CLAIMING}
 """The plan goes forward, or does so again once it is resumed."""
 
 _IN_STATE: Final[Mapping[State, Callable[[Draft, RequestVerb | None], Turn]]] = {
     **dict.fromkeys(states_in(Phase.PENDING), pending),
     State.CLAIMING: claiming,
-    **dict.fromkeys(_AT_A_STEP, forward),
+    **dict.fromkeys(AT_A_STEP, forward),
     **dict.fromkeys(_PAUSED, paused),
     **dict.fromkeys(RELEASING, releasing),
     **dict.fromkeys((State.ROLLING_BACK, State.STUCK, State.STUCK_WITHOUT_SPEC), backward),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from cutover.status.phases import STOPPED, states_in
+from cutover.status.phases import AT_A_STEP, STOPPED, states_in
 from cutover.status.state import State
 from cutover.status.status import ACTIVE, ENDED, Phase, StepState
 
@@ -51,8 +51,7 @@ _NOT_BEGUN: Final = states_in(Phase.PENDING)
 _EXAMINING: Final = frozenset({State.PREFLIGHT, State.UNANSWERED, State.TARGET_BUSY})
 _MAY_STOP: Final = _NOT_BEGUN - {State.PAUSED_BEFORE_START}
 """Once a user has paused a plan, nothing else stops it too."""
-_AT_A_STEP: Final = frozenset({State.PROGRESSING, State.WAITING, State.OUTSIDE_WINDOW})
-_FORWARD: Final = _AT_A_STEP | {State.CLAIMING}
+_FORWARD: Final = AT_A_STEP | {State.CLAIMING}
 _PAUSED: Final = states_in(Phase.PAUSED)
 _STOPPED: Final = STOPPED & _PAUSED
 _ON_PURPOSE: Final = _STOPPED | {State.PAUSED_BY_PERSON}
@@ -78,9 +77,9 @@ _PLAN: Final[tuple[tuple[PlanEvent, frozenset[State], State], ...]] = (
     (PlanEvent.SUSPEND, _FORWARD | _STOPPED, State.SUSPENDED),
     (PlanEvent.OUTDATE, _MAY_STOP, State.OUTDATED_CRD_BEFORE_START),
     (PlanEvent.OUTDATE, _FORWARD | _STOPPED, State.OUTDATED_CRD),
-    (PlanEvent.LOSE_SPEC, _AT_A_STEP, State.PAUSED_WITHOUT_SPEC),
+    (PlanEvent.LOSE_SPEC, AT_A_STEP, State.PAUSED_WITHOUT_SPEC),
     (PlanEvent.LOSE_SPEC, frozenset({State.ROLLING_BACK}), State.STUCK_WITHOUT_SPEC),
-    (PlanEvent.FAIL_GATE, _AT_A_STEP, State.GATE_FAILED),
+    (PlanEvent.FAIL_GATE, AT_A_STEP, State.GATE_FAILED),
     (PlanEvent.FAIL, _FORWARD | {State.RELEASING}, State.FAILED),
     (PlanEvent.INTERRUPT, _FORWARD | _ON_PURPOSE | {State.RELEASING}, State.INTERRUPTED),
     (PlanEvent.RESUME, _PAUSED, State.PROGRESSING),

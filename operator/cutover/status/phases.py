@@ -64,6 +64,7 @@ STOPPED: Final = frozenset({
     State.OUTDATED_CRD,
 })  # fmt: skip
 """The plan continues by itself once what stops it is over."""
+AT_A_STEP: Final = states_in(Phase.WAITING) | {State.PROGRESSING}
 RELEASING: Final = frozenset({State.RELEASING, State.RELEASING_ROLLED_BACK})
 WITHOUT_SPEC: Final = frozenset({State.PAUSED_WITHOUT_SPEC, State.STUCK_WITHOUT_SPEC})
 
