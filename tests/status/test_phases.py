@@ -46,6 +46,7 @@ BEFORE = {
     (Phase.ROLLED_BACK, "GuardFailed"): State.ROLLED_BACK,
     (Phase.REFUSED, "Preflight"): State.REFUSED,
     (Phase.REFUSED, "Invalid"): State.REFUSED,
+    (Phase.REFUSED, "AppliedThenChanged"): State.APPLIED_THEN_CHANGED,
     (Phase.ABANDONED, "Deleted"): State.ABANDONED,
 }
 """What an earlier version has saved, without a failure."""

@@ -54,11 +54,18 @@ async def _given(
             reached[host, subset] = isinstance(side, Side) and selects(side.selector, labels)
         return reached[host, subset]
 
+    async for ref, weights in _routes(cluster, namespace, fresh=fresh):
+        given = sum([weight for one, weight in weights if weight and await reaches(one.host, one.subset)])
+        if given:
+            yield ref, given, sum(weight for _, weight in weights)
+
+
+async def _routes(
+    cluster: Cluster, namespace: str, *, fresh: bool
+) -> AsyncIterator[tuple[Ref, list[tuple[WeightedDestination, int]]]]:
+    """Each route with its object: the weight of each of its destinations."""
     for resource, routing in ROUTINGS.items():
         for body in await cluster.list(resource, namespace, fresh=fresh):
             ref = Ref(resource, namespace, body["metadata"]["name"])
             for route in routing.routes_of(body):
-                weights = list(routing.effective_weights(route))
-                given = sum([weight for one, weight in weights if weight and await reaches(one.host, one.subset)])
-                if given:
-                    yield ref, given, sum(weight for _, weight in weights)
+                yield ref, list(routing.effective_weights(route))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final, NamedTuple
 
 from cutover.saga.draft import Draft, position
@@ -17,7 +18,7 @@ from cutover.status.phases import ON_PURPOSE, RELEASING, STOPPED, WITHOUT_SPEC
 from cutover.status.reasons import Reason
 from cutover.status.requests import Answer, Request, RequestRecord, RequestVerb
 from cutover.status.state import State
-from cutover.status.status import ENDED, Phase, Status, StepState
+from cutover.status.status import ENDED, Current, Phase, Status, StepState
 
 _STAGE_FLAGS: Final[Mapping[RequestVerb, str]] = {RequestVerb.APPROVE: "approved", RequestVerb.SKIP: "gates_skipped"}
 """Verbs that are saved with the current stage, so that no later request undoes them; of all others one is done in a turn."""
@@ -281,23 +282,13 @@ def resume(draft: Draft) -> None:
     on_purpose = status.state in ON_PURPOSE | STOPPED | WITHOUT_SPEC
     if not on_purpose:
         draft.renew_time()
-    current = status.current
-    if current is not None:
-        if on_purpose:
-            applied = current.applied_at + stopped if current.applied_at else None
-            started = current.started_at + stopped
-        else:  # another writer may have changed the target since: the stage is applied and its gates are evaluated again
-            applied, started = None, draft.now
-        reapply = current.reapply or not on_purpose
-        draft.set(current=replace(current, started_at=started, applied_at=applied, reapply=reapply, message=""))
-        at = position(draft.status)
-        if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
-            draft.step_event(at, StepEvent.CONTINUE)
+    if status.current is not None:
+        _resume_stage(draft, status.current, stopped, on_purpose=on_purpose)
     if not on_purpose:
         steps = draft.status.steps
         draft.set(steps=tuple(replace(step, reapply=step.state is StepState.DONE) for step in steps))
     draft.set(failure=None)
-    if current is not None:
+    if status.current is not None:
         draft.plan_event(PlanEvent.RESUME, Reason.PROGRESSING)
     elif all(step.state is StepState.DONE for step in draft.status.steps):
         draft.plan_event(PlanEvent.RESUME_RELEASING, Reason.RELEASING)
@@ -305,3 +296,16 @@ def resume(draft: Draft) -> None:
         draft.plan_event(PlanEvent.RESUME_CLAIMING, Reason.CLAIMING)
     draft.set_run(paused_at=None)
     draft.notice("Resumed", "the plan continues")
+
+
+def _resume_stage(draft: Draft, current: Current, stopped: timedelta, *, on_purpose: bool) -> None:
+    if on_purpose:
+        applied = current.applied_at + stopped if current.applied_at else None
+        started = current.started_at + stopped
+    else:  # another writer may have changed the target since: the stage is applied and its gates are evaluated again
+        applied, started = None, draft.now
+    reapply = current.reapply or not on_purpose
+    draft.set(current=replace(current, started_at=started, applied_at=applied, reapply=reapply, message=""))
+    at = position(draft.status)
+    if draft.status.steps[at].state in (StepState.WAITING, StepState.FAILED):
+        draft.step_event(at, StepEvent.CONTINUE)

@@ -165,10 +165,12 @@ def _preflight(draft: Draft) -> Turn:
         case Wait(message=message):
             draft.plan_event(PlanEvent.BUSY, Reason.TARGET_BUSY, message)
             return draft.remove_finalizer(BUSY_EVERY)
-        case Failed() | Pause() as no:
-            # Pause: another writer has changed what was applied, and only a user knows which is right.
-            event = PlanEvent.FIND_CHANGED if isinstance(no, Pause) else PlanEvent.REFUSE
-            return _refuse(draft, no.reason, no.message, event)
+        case Failed(reason=reason, message=message):
+            return _refuse(draft, reason, message)
+        case Pause(
+            message=message
+        ):  # another writer has changed what was applied, and only a user knows which is right
+            return _refuse(draft, Reason.APPLIED_THEN_CHANGED, message, PlanEvent.FIND_CHANGED)
 
 
 def _all_there(draft: Draft, found: Done) -> Turn:

@@ -87,6 +87,7 @@ _BEFORE_STATES: Final[Mapping[tuple[Phase, str], State]] = {
     (Phase.ROLLING_BACK, Reason.RECLAIMING): State.RECLAIMING,
     (Phase.ROLLING_BACK, Reason.RELEASING): State.RELEASING_ROLLED_BACK,
     (Phase.STUCK, Reason.UNREADABLE): State.STUCK_WITHOUT_SPEC,
+    (Phase.REFUSED, Reason.APPLIED_THEN_CHANGED): State.APPLIED_THEN_CHANGED,
 }
 _OTHERWISE: Final[Mapping[Phase, State]] = {
     Phase.PENDING: State.PREFLIGHT,

@@ -27,16 +27,15 @@ class Ledger:
             return
         owner, claimed = _label(after, PLAN_LABEL), _label(before, PLAN_LABEL)
         if owner is None and claimed is not None:
-            if (
-                _label(after, APPLIED_LABEL) not in (None, _label(before, APPLIED_LABEL))
-                and claimed not in self._ending
-            ):
+            succeeded = _label(after, APPLIED_LABEL) not in (None, _label(before, APPLIED_LABEL))
+            if succeeded and claimed not in self._ending:
                 self._ending.add(claimed)
                 self._must_stand(claimed, objects)
             self.forget(ref)
-            return
-        if owner is None:
-            return
+        if owner is not None:
+            self._note(ref, owner, before, after)
+
+    def _note(self, ref: Ref, owner: str, before: Json, after: Json) -> None:
         if self._owners.get(ref) != owner:
             self.forget(ref)
         self._owners[ref] = owner

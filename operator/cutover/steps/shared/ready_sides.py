@@ -5,7 +5,7 @@ Reads only. What it remembers is read again after a crash; only how long somethi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -94,21 +94,28 @@ async def standing(
     due = list[datetime]()
     if observed.news is None:
         due.append(observed.at + _UNSTREAMED)
-    for load in observed.loads:
+    for load, since, limit in _wrong(context, observed.loads, patience):
+        if context.now - since >= limit:
+            return Failing("SideNotReady", f"{load.problem}, for {show_duration(limit)}")
+        due.append(since + limit)
+    after = min(due) - context.now if due else None
+    # Only what takes something away has to wait for that: it counts what is left.
+    unsettled = [load.problem for load in observed.loads if load.problem] if context.certain else []
+    return Stands(max(0.0, after.total_seconds()) if after is not None else None, "; ".join(unsettled))
+
+
+def _wrong(
+    context: StepContext, loads: Sequence[Load], patience: timedelta
+) -> Iterator[tuple[Load, datetime, timedelta]]:
+    """Each side that has none or too few: since when, and how long it may. What is right again is forgotten."""
+    for load in loads:
         for kind, wrong, limit in (
             ("none", not load.ready, GRACE),
             ("few", load.ready < load.needed and patience > timedelta(), patience),
         ):
             since = _since(context, f"{load.name} {kind}", wrong=wrong)
-            if since is None:
-                continue
-            if context.now - since >= limit:
-                return Failing("SideNotReady", f"{load.problem}, for {show_duration(limit)}")
-            due.append(since + limit)
-    after = min(due) - context.now if due else None
-    # Only what takes something away has to wait for that: it counts what is left.
-    unsettled = [load.problem for load in observed.loads if load.problem] if context.certain else []
-    return Stands(max(0.0, after.total_seconds()) if after is not None else None, "; ".join(unsettled))
+            if since is not None:
+                yield load, since, limit
 
 
 async def _observed(

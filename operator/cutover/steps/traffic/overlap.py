@@ -21,23 +21,30 @@ async def overlaps(context: StepContext, old: tuple[Destination, Side], new: tup
     traffic to the new pods. With the new side, the old version answers requests that count as the new one's.
     """
     found = await workloads_behind(context.cluster, context.namespace, old[1], new[1])
-    both = [one for one in found if all(selects(side.selector, labels_of(one)) for _, side in (old, new))]
+    both = [one for one in found if _selected(one, old) and _selected(one, new)]
     if not both:
         return []
+    apart = [one for one in found if one not in both]
     problems = []
-    for field, (mine, side), (other, others) in (("from", old, new), ("to", new, old)):
-        of_mine = [one for one in found if one not in both and selects(side.selector, labels_of(one))]
-        of_others = [one for one in found if one not in both and selects(others.selector, labels_of(one))]
-        if of_others and not of_mine:
-            continue  # all its workloads are the other side's too: that one selects too much
-        what = ", ".join(f"{resource.kind} {body['metadata']['name']}" for resource, body in both)
-        then = "a rollback sends traffic to them" if field == "from" else "the old version still answers at weight 100"
-        where = f"the labels of subset {mine.subset}" if side.subset else f"the selector of Service {side.service}"
-        message = (
-            f"{mine} selects the pods of {what}, as {other} does, so {then}; add to {where} {_label(of_mine, both)}"
-        )
-        problems.append(Problem(f"{context.place}.traffic.{field}", message, warning=True))
+    for field, mine, other in (("from", old, new), ("to", new, old)):
+        of_mine = [one for one in apart if _selected(one, mine)]
+        if of_mine or not any(_selected(one, other) for one in apart):
+            message = _says(field, mine, other[0], both, _label(of_mine, both))
+            problems.append(Problem(f"{context.place}.traffic.{field}", message, warning=True))
+        # Otherwise all its workloads are the other side's too: that one selects too much.
     return problems
+
+
+def _says(field: str, mine: tuple[Destination, Side], other: Destination, both: Sequence[_Workload], label: str) -> str:
+    name, side = mine
+    what = ", ".join(f"{resource.kind} {body['metadata']['name']}" for resource, body in both)
+    then = "a rollback sends traffic to them" if field == "from" else "the old version still answers at weight 100"
+    where = f"the labels of subset {name.subset}" if side.subset else f"the selector of Service {side.service}"
+    return f"{name} selects the pods of {what}, as {other} does, so {then}; add to {where} {label}"
+
+
+def _selected(workload: _Workload, by: tuple[Destination, Side]) -> bool:
+    return selects(by[1].selector, labels_of(workload))
 
 
 def labels_of(workload: _Workload) -> Mapping[str, str]:
