@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cutover.engine import claiming, postconditions
 from cutover.engine.command_context import CommandContext
+from cutover.engine.old_pods import old_pods_left
 from cutover.engine.outcomes import outcome_of
 from cutover.engine.releasing import has_succeeded, release
 from cutover.errors import Broken, OutsideError, PlanError
@@ -71,9 +72,10 @@ async def _do(context: CommandContext, kind: Kind, command: Command, prefetched:
         return Failed("AccountUnusable", "; ".join(missing))
     if lost := await _missing_snapshot(context, command.step):
         return Pause("SnapshotLost", f"{lost}; restore it and resume, or set the fields by hand and abandon the plan")
-    if _begins(context, command.step) and (
-        not_now := await postconditions.ask_before(context, certain=_takes_away(context, command.step))
-    ):
+    begins = _begins(context, command.step)
+    if begins and (waits := await old_pods_left(context, command.step)):
+        return waits
+    if begins and (not_now := await postconditions.ask_before(context, certain=_takes_away(context, command.step))):
         return not_now
     return await kind.do(context.step_context(command.step, prefetched), command.stage)
 

@@ -91,9 +91,8 @@ class Rollout:
 
     def as_before(self, total: int, available: int) -> bool:
         """As `complete`, for a workload that had no more pods than these before its template was changed."""
-        newer = self.total - self.updated - self.kept
         enough = self.available >= min(self.wanted, available)
-        return self.current and newer <= 0 and min(self.wanted, total) <= self.total <= self.wanted and enough
+        return self.current and not self.older and min(self.wanted, total) <= self.total <= self.wanted and enough
 
     def stalled(self, elapsed: float) -> str:
         """Why the controller reports that this rollout, started so many seconds ago, does not progress; empty when it does not.
@@ -113,6 +112,11 @@ class Rollout:
     def outdated(self) -> int:
         """Pods that must still get the newest template; 0 as long as the controller has not observed it."""
         return max(0, self.wanted - self.kept - self.updated) if self.current else 0
+
+    @property
+    def older(self) -> int:
+        """Pods of another template than the newest that do not stay by the spec; terminating ones are not counted."""
+        return max(0, self.total - self.updated - self.kept)
 
     @property
     def _steady(self) -> bool:

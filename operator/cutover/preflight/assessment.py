@@ -17,6 +17,7 @@ from cutover.objects.config_maps import CREATE_FIRST, Reference, references
 from cutover.objects.endpoints import selects
 from cutover.objects.gitops import Manager, Tool, drifts, way_out
 from cutover.objects.quotas import Room, meets
+from cutover.objects.volumes import lost_volumes
 from cutover.objects.workloads import scalers_of
 from cutover.plan.spec import Plan
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, DISRUPTION_BUDGETS, LIMIT_RANGES, RESOURCE_QUOTAS, Ref
@@ -59,6 +60,8 @@ async def assess(plan: Plan, reader: Reader, namespace: str) -> Assessment:
         except UNREADABLE:  # a value that only the server understands must not hide the other results
             continue
         problems += [Problem(change.place, f"pods of {change.ref} would be refused: {message}") for message in found]
+        final = plan.step(change.step).irreversible
+        problems += lost_volumes(change.ref, change.place, change.before, change.after, irreversible=final)
         warnings += slower
     problems += await _missing_config_maps(plan, rollouts, reader)
     risks = [*_drift(plan, bodies)]

@@ -46,6 +46,7 @@ class StepContext:
         memo: what the kind remembers of this run; lost in a crash, so it holds only what can be read again.
         approved: a user has approved the current stage.
         earlier: targets of earlier steps of the plan; they may have changed by the time this step starts.
+        irreversible: the step says that it cannot be undone once it is done.
         attempt: the number of the attempt.
         undo_attempt: a number that rises when an undo has failed and a user requests another attempt of it.
         made: what an earlier command of this attempt asked to save (`Again.made`).
@@ -64,6 +65,7 @@ class StepContext:
     memo: dict[str, Any] = field(default_factory=dict)
     approved: bool = False
     earlier: frozenset[Target] = frozenset()
+    irreversible: bool = False
     attempt: int = 1
     undo_attempt: int = 1
     made: str = ""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from cutover.errors import Denied, PlanError, Problem, Rejected
 from cutover.field_path import ABSENT, Change, Path
+from cutover.objects.volumes import lost_volumes
 from cutover.objects.workloads import Rollout
 from cutover.ports import Ref
 from cutover.routing.resources import carried
@@ -127,6 +128,11 @@ class Deploy(Examines, LooksAhead, DeploySpec):
             if known := await context.targets.saved(ref):
                 return known
             raise
+        # Checked before the first step too, but the workload may have changed since.
+        before, place = foreseen.body["spec"], f"{context.place}.deploy"
+        lost = lost_volumes(ref, place, before, foreseen.after, irreversible=context.irreversible)
+        if problems := [problem for problem in lost if not problem.warning]:
+            raise PlanError(*problems)
         paths, ours = [path for path, _, _ in foreseen.fields], [after for _, _, after in foreseen.fields]
         facts = {"carried": foreseen.carried, "stood": pod_counts(foreseen.body, ref.resource)}
         return await context.targets.snapshot(ref, foreseen.body, paths, facts, ours)
