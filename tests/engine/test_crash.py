@@ -53,7 +53,8 @@ def told(run: Simulation) -> list[object]:
 async def end(
     story: Story, at: int = 0, *, after: bool = False, lost: bool = False, crowded: bool = False
 ) -> tuple[Simulation, Phase]:
-    run = Simulation(plan(story.spec), switch=CrashSwitch(at, after, lost=lost), put=story.put, crowded=crowded)
+    switch = CrashSwitch(at, after, lost=lost)
+    run = Simulation(plan(story.spec), switch=switch, put=story.put, crowded=crowded, owned=True)
     return run, await play(story, run)
 
 

@@ -245,3 +245,30 @@ async def test_a_restart_by_hand_stays_and_all_that_is_ours_goes_back(after_succ
     template, before = (each[V1]["spec"]["template"] for each in (run.cluster.objects, run.before))
     assert template["metadata"].pop("annotations") == {"restarted": "now"}
     assert template == before
+
+
+EVERYTHING = """
+steps:
+  - name: roll
+    deploy:
+      workload: {name: shop-v2}
+      replicas: 3
+      images: [{container: app, image: "shop:2"}]
+      patch: '{template: {metadata: {annotations: {config-version: "42"}}}}'
+  - {name: flip, flags: {configMap: flags, set: {COLOUR: green, MORE: "1"}, reload: [{name: shop-v1}, {name: shop-v2}]}}
+  - {name: front, switch: {service: front, selector: {app: shop-v2}}}
+  - name: shift
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50, 100]}
+  - {name: again, deploy: {workload: {name: shop-v2}, images: [{container: app, image: "shop:3"}]}}
+  - {name: ok, approve: {message: go}}
+"""
+
+
+async def test_after_a_rollback_every_field_belongs_to_who_owned_it() -> None:
+    run = Simulation(plan(EVERYTHING), put=shop, owned=True)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    ours = [ref for ref, body in run.cluster.objects.items() if "cutover" in str(body["metadata"].get("managedFields"))]
+    assert {ref.name for ref in ours} >= {"shop-v2", "shop-v1", "flags", "front", "shop"}
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()

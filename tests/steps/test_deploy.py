@@ -105,11 +105,16 @@ patch: '{template: {spec: {nodeSelector: null, containers: [{name: db, image: "d
 
 
 async def test_a_change_between_the_look_and_the_dry_run_is_not_taken_for_ours(cluster: MemoryCluster) -> None:
-    """The streamed body is old: the dry run is refused, and the new one compared with what is there."""
+    """Another writer comes between the read and the dry run: that is refused, and the new one compared with what is there."""
     old = copy.deepcopy(cluster.objects[STORE])
     pod(cluster, STORE)["containers"][0]["env"][1]["value"] = "2"
     cluster._store(STORE, cluster.objects[STORE])
-    seen, cluster.seen = cluster.seen, lambda ref: old if ref == STORE else seen(ref)  # type: ignore[method-assign]
+    reads = [old]
+
+    async def get(ref: Ref) -> Any:
+        return reads.pop() if ref == STORE and reads else await MemoryCluster.get(cluster, ref)
+
+    cluster.get = get  # type: ignore[method-assign]
     looked = await step(STORE_2).prefetch(work(cluster), 0)
     assert [path[-1] for path, _, _ in looked.fields] == ["image"]
 

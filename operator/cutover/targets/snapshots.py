@@ -31,12 +31,14 @@ class Snapshot:
         values: per field, its path and its value or ABSENT.
         facts: what else the kind needs to know of that moment.
         ours: per field, in the same order, what the step sets it to; empty where the kind computes it from its spec.
+        owners: who owned the fields (`ownership.py`); empty where that is not known, as in a snapshot of a former release.
     """
 
     uid: str
     values: tuple[tuple[Path, Json], ...]
     facts: Mapping[str, Any]
     ours: tuple[Json, ...] = ()
+    owners: tuple[Json, ...] = ()
 
     def value(self, path: Path) -> Json:
         """What a field was."""
@@ -49,7 +51,10 @@ def written(snapshot: Snapshot, ref: Ref, step: str) -> Json:
     for entry, value in zip(fields, snapshot.ours, strict=False):
         entry["ours"] = _stored(value)
     what = {"kind": ref.resource.kind, "name": ref.name, "uid": snapshot.uid}
-    return {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}
+    data = {"step": step, "object": what, "fields": fields, "facts": dict(snapshot.facts)}
+    # The values come first: they are what an undo cannot do without.
+    with_owners = {**data, "owners": list(snapshot.owners)}
+    return with_owners if snapshot.owners and _size(with_owners) <= LARGEST else data
 
 
 def too_large(ref: Ref, fields: Iterable[tuple[Path, Json, Json]]) -> str:
@@ -82,7 +87,7 @@ def read(body: Json) -> Snapshot:
     data = body["data"]
     values = tuple((tuple(entry["path"]), entry.get("value", ABSENT)) for entry in data["fields"])
     ours = tuple(entry["ours"].get("value", ABSENT) for entry in data["fields"] if "ours" in entry)
-    return Snapshot(data["object"]["uid"], values, data["facts"], ours)
+    return Snapshot(data["object"]["uid"], values, data["facts"], ours, tuple(data.get("owners", ())))
 
 
 def labels(uid: str, run: int) -> dict[str, str]:

@@ -19,7 +19,8 @@ from cutover.field_path import Change, Json, Operation, Path, find, readable, sa
 from cutover.ports import PLAN_LABEL, SNAPSHOTS, Ref
 from cutover.targets.claims import FENCE_AT, PLAN_AT, TRIES, Claims
 from cutover.targets.fields import Foreign, operations_for, undisputed
-from cutover.targets.snapshots import Snapshot, labels, read, written
+from cutover.targets.ownership import given_back, owners_of
+from cutover.targets.snapshots import Snapshot, labels, read, write_over, written
 
 
 @dataclass(slots=True)
@@ -80,7 +81,8 @@ class Targets(Claims):
             if found is None:
                 raise Foreign("TargetReplaced", f"{ref} has no {readable(path)}")
             values.append((path, found.value))
-        taken = Snapshot(body["metadata"]["uid"], tuple(values), dict(facts or {}), tuple(ours))
+        owners = owners_of(body, paths)
+        taken = Snapshot(body["metadata"]["uid"], tuple(values), dict(facts or {}), tuple(ours), tuple(owners))
         marks = labels(self.owner.uid, self.owner.run)
         manifest = {
             "apiVersion": SNAPSHOTS.api_version,
@@ -152,15 +154,25 @@ class Targets(Claims):
             raise
 
     async def confirm(self, ref: Ref, uid: str, changes: Sequence[Change]) -> Json:
-        """Read the object back, check that every field has its value, and return it.
+        """Read the object back after an undo, check that every field has its value, and give the fields back to their owners.
 
         Raises:
             Rejected: a field has another value of ours or of the snapshot: another writer sets it again.
             Foreign, Superseded, NotFound, Unavailable: as for `change`.
         """
-        if await self._operations(ref, uid, body := await self.cluster.get(ref), changes):
-            raise Rejected(f"{ref} does not keep what was written to it; find out which other writer sets it back")
-        return body
+        for _ in range(TRIES):
+            if await self._operations(ref, uid, body := await self.cluster.get(ref), changes):
+                raise Rejected(f"{ref} does not keep what was written to it; find out which other writer sets it back")
+            snapshot = await self.saved(ref)
+            owned = given_back(body, snapshot.owners) if snapshot else None
+            if owned is None:
+                return body
+            # At this version: the whole list is written, with what others have come to own since the snapshot.
+            write: Operation = {"op": "add", "path": "/metadata/managedFields", "value": owned}
+            with suppress(Conflict):
+                await write_over(self.cluster, ref, body, [*self._fenced(self.owner.fence), write], self.owner.account)
+                return body
+        raise Conflict(f"{ref} changed at each of {TRIES} attempts to give its fields back to their owners")
 
     async def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:
         metadata = body["metadata"]
@@ -178,13 +190,16 @@ class Targets(Claims):
         if fence == self.owner.fence and not writes:
             return []
         # The tests come first: the claim and the fence as they were read, then, in `writes`, each value that is replaced.
-        operations: list[Operation] = [
-            {"op": "test", "path": PLAN_AT, "value": self.owner.uid},
-            {"op": "test", "path": FENCE_AT, "value": str(fence)},
-        ]
+        operations = self._fenced(fence)
         if fence < self.owner.fence:
             operations.append({"op": "add", "path": FENCE_AT, "value": str(self.owner.fence)})
         return operations + writes
+
+    def _fenced(self, fence: int) -> list[Operation]:
+        return [
+            {"op": "test", "path": PLAN_AT, "value": self.owner.uid},
+            {"op": "test", "path": FENCE_AT, "value": str(fence)},
+        ]
 
     def _reclaim_operations(self, ref: Ref, body: Json, changes: Sequence[Change]) -> list[Operation]:
         """Our labels were removed, perhaps by a write of the whole object: claim it again only if nothing else was changed."""

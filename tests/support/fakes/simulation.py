@@ -20,12 +20,14 @@ from cutover.ports import (
     PLANS,
     PODS,
     SNAPSHOTS,
+    STREAMED,
     Ports,
     Ref,
 )
 from cutover.runtime.notifier import with_notifications
 from cutover.status.requests import RequestVerb, write
 from cutover.status.status import ENDED, Phase, Status
+from cutover.targets.ownership import fields_of
 from cutover.testing import (
     Crash,
     CrashSwitch,
@@ -36,6 +38,7 @@ from cutover.testing import (
     Spawner,
 )
 from cutover.testing.controllers import react
+from support.fakes.field_owners import applied_by, keep_owners
 
 _MAY_STAY = (MIGRATOR_LABEL, APPLIED_LABEL)
 
@@ -45,6 +48,9 @@ class Simulation:
 
     Attributes:
         crowded: other plans wait for their turn all the while.
+
+    Args:
+        owned: all targets have been applied by another field manager.
     """
 
     def __init__(
@@ -54,11 +60,17 @@ class Simulation:
         switch: CrashSwitch | None = None,
         put: Callable[..., None],
         crowded: bool = False,
+        owned: bool = False,
     ) -> None:
-        self.crowded = crowded
+        self.crowded, self._owned = crowded, owned
         self.switch = switch or CrashSwitch()
         self.cluster = MemoryCluster(self.switch)
         put(self.cluster)
+        if owned:
+            keep_owners(self.cluster)
+        for ref, target in self.cluster.objects.items() if owned else ():
+            if ref.resource in STREAMED:
+                target["metadata"]["managedFields"] = [applied_by("helm", target)]
         self.before = copy.deepcopy(self.cluster.objects)
         self.metrics = MemoryMetrics()
         self.messenger = MemoryMessenger()
@@ -185,12 +197,12 @@ class Simulation:
         return found
 
     def specs(self) -> dict[Ref, Any]:
-        """Spec, data, labels and annotations of everything but the plan."""
-        return specs_of(self.cluster.objects)
+        """Spec, data, labels and annotations of everything but the plan, and the owners of fields if they are kept."""
+        return specs_of(self.cluster.objects, owners=self._owned)
 
     def specs_before(self) -> dict[Ref, Any]:
         """The same, before the plan was there."""
-        return specs_of(self.before)
+        return specs_of(self.before, owners=self._owned)
 
 
 def _wrong_with_a_job(ref: Ref, body: Any) -> list[str]:
@@ -204,8 +216,8 @@ def _wrong_with_a_job(ref: Ref, body: Any) -> list[str]:
     return found
 
 
-def specs_of(objects: dict[Ref, Any]) -> dict[Ref, Any]:
-    """Spec, labels and annotations of everything but plans."""
+def specs_of(objects: dict[Ref, Any], *, owners: bool = False) -> dict[Ref, Any]:
+    """Spec, labels and annotations of everything but plans, and the owners of fields if they are kept."""
     kept = {}
     for ref, body in objects.items():
         if ref.resource not in (PLANS, JOBS, PODS) and ("spec" in body or ref.resource == CONFIG_MAPS):
@@ -215,5 +227,6 @@ def specs_of(objects: dict[Ref, Any]) -> dict[Ref, Any]:
                 body.get("data"),
                 metadata.get("labels") or {},
                 metadata.get("annotations") or {},
+                {entry["manager"]: set(fields_of(entry)) for entry in metadata.get("managedFields") or () if owners},
             )
     return kept

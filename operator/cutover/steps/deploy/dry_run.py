@@ -41,7 +41,8 @@ async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
     The dry run names the version it is compared with; otherwise another writer's change could be taken for ours.
     """
     ref = step.rolls_out().ref(context.namespace)
-    account, body = context.targets.owner.account, await context.targets.view(ref)
+    # Read, and not seen in a stream: the snapshot needs the owners of its fields too, which no stream keeps.
+    account, body = context.targets.owner.account, await context.cluster.get(ref)
     for _ in range(_TRIES):
         spec = body["spec"]
         version = {"resourceVersion": body["metadata"]["resourceVersion"]}
