@@ -239,7 +239,7 @@ async def test_not_back_to_a_side_that_is_not_ready(cluster: MemoryCluster) -> N
     outcome = await undo(cluster)
     assert isinstance(outcome, Again)
     assert (
-        "Service front cannot be switched back yet: 1 pods with app=shop-v1 are ready, and 3 are needed"
+        "Service front cannot be switched back yet: 1 pods with app=shop-v1 are ready, and 2 are needed"
         in outcome.message
     )
     late = await undo(cluster, elapsed=61.0)
@@ -274,12 +274,50 @@ async def test_where_it_never_moved_the_old_side_is_not_asked_for_more(cluster: 
     assert await undo(cluster) == Done(ready="1")
 
 
-async def test_all_that_the_old_side_is_asked_for_is_enough_on_rollback(cluster: MemoryCluster) -> None:
+@pytest.mark.parametrize(
+    ("had", "left", "fields", "back"),
+    [
+        (20, 19, {}, True),
+        (20, 10, {}, True),
+        (20, 9, {}, False),
+        (3, 2, {}, True),
+        (3, 1, {}, False),
+        (20, 19, {"backward": {"share": 100}}, False),
+        (20, 1, {"backward": {"share": 1}}, True),
+        (20, 5, {"min_ready": 10}, True),
+        (20, 4, {"min_ready": 10}, False),
+    ],
+)
+async def test_back_to_half_of_what_it_asks_for(
+    cluster: MemoryCluster,
+    had: int,
+    left: int,
+    fields: dict[str, Any],
+    back: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    """Half of the old pods are better than a new version that fails, and its workload wanting no more is not enough."""
+    step = Switch.model_validate({"service": "front", "selector": {"app": "shop-v2"}, **fields})
+    scale(cluster, V1, had)
+    scale(cluster, V2, had)
+    await do(cluster, step)
+    scale(cluster, V1, left)
+    await undo(cluster, step=step)
+    assert selector(cluster) == {"app": "shop-v1" if back else "shop-v2"}
+
+
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("ports", [[], [{"port": 80, "targetPort": "http"}]], ids=["no pods", "no port"])
+async def test_back_to_any_pod_where_the_new_ones_answer_nothing(cluster: MemoryCluster, left: int, ports: Any) -> None:
     await do(cluster)
-    scale(cluster, V1, 1)
+    scale(cluster, V1, left)
+    for ref in [ref for ref in cluster.objects if ref.resource == PODS and "shop-v1" in ref.name]:
+        cluster.objects[ref]["spec"] = {"containers": [_WITH_THE_PORT]}
+    if ports:
+        change(cluster, ports=ports)
+    else:
+        scale(cluster, V2, 0)
     await undo(cluster)
-    name_endpoints(cluster)
-    assert await undo(cluster) == Done(ready="1")
+    assert selector(cluster) == {"app": "shop-v1" if left else "shop-v2"}
 
 
 async def test_pods_that_have_traffic_before_the_switch_are_reported(cluster: MemoryCluster) -> None:

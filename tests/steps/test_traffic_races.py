@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 import yaml
 
-from cutover.objects.endpoints import Side
 from cutover.ports import ENDPOINT_SLICES, VIRTUAL_SERVICES, Ref, Sample
-from cutover.routing.routes import Destination
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from cutover.steps.traffic import sides
-from cutover.targets.snapshots import Snapshot
 from cutover.testing import MemoryCluster
 from steps.test_traffic_headers_and_mirrors import HEADER, OURS, edit, names, only, primary, put_with, share, spec
-from support.fakes.deploy_step import work
 from support.fakes.shop import ROUTES, V2, shop, shop_of_many_routes
 from support.fakes.simulation import Simulation
 
@@ -134,15 +128,6 @@ async def test_an_undo_that_gives_no_weight_back_waits_for_no_endpoints() -> Non
         await run.turn()
     assert len(listed(run, "http")) == 1
     await run.until(lambda: run.phase is Phase.ROLLED_BACK)
-
-
-@pytest.mark.parametrize(("was", "short"), [(0, ""), (1, "shop-v1 has 0 ready endpoints and needs 1")])
-async def test_a_side_that_had_nothing_needs_nothing_to_get_it_back(was: int, short: str) -> None:
-    weights = ((("from", "weight"), was), (("to", "weight"), 100 - was))
-    side = Side("shop-v1", {"app": "shop-v1"}, subset=False)
-    snapshot = Snapshot("uid", weights, {"from": asdict(side), "fromReady": 0})
-    here = work(MemoryCluster())
-    assert await sides.short_of_old(here, snapshot, Destination(host="shop-v1"), 0) == short
 
 
 async def test_one_header_route_that_another_writer_changed_keeps_no_other() -> None:

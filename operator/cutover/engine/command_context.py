@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from cutover.errors import Broken
@@ -15,8 +16,9 @@ from cutover.gates.base import GateContext
 from cutover.plan.spec import Plan
 from cutover.ports import Clock, Cluster, Messenger, Metrics, Ref
 from cutover.saga.turn import Verb
-from cutover.status.status import Status
-from cutover.steps.kind import StepContext
+from cutover.status.status import Status, StepState
+from cutover.steps.kind import Drain, StepContext
+from cutover.steps.parts import UndoneEarly
 from cutover.targets.claims import Owner
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
@@ -24,8 +26,15 @@ from cutover.targets.targets import Targets
 
 @dataclass(slots=True)
 class RunCache:
-    """What this process remembers of one run: nothing that could not be read again."""
+    """What this process remembers of one run: nothing that could not be read again.
 
+    Attributes:
+        since: when this process took over a run that another one may have driven before; None when it began the run itself.
+        moved: when each step last moved traffic, by its name; of what was before `since` it is not known.
+    """
+
+    since: datetime | None = None
+    moved: dict[str, datetime] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     kinds: dict[str, Any] = field(default_factory=dict)
     account_checked: set[tuple[int, Verb]] = field(default_factory=set)
@@ -64,6 +73,7 @@ class CommandContext:
     status: Status
     run_cache: RunCache
     rests: Rests
+    clock: Clock
     now: datetime
 
     def targets(self, step: str = "") -> Targets:
@@ -98,7 +108,23 @@ class CommandContext:
             undo_attempt=self.status.run.undo_attempt if self.status.run else 1,
             made=self.status.steps[at].made,
             prefetched=prefetched,
+            moved=partial(self._note_moved, name),
+            draining=self._draining,
         )
+
+    def _note_moved(self, step: str) -> None:
+        """At this very moment, not that of the command: a write takes its time."""
+        self.run_cache.moved[step] = self.clock.now()
+
+    async def _draining(self, workload: Ref) -> Drain | None:
+        """The last drain that keeps the pods of a workload. After a crash each counts from when this process took over."""
+        drains = list[Drain]()
+        for at, step in enumerate(self.status.steps):
+            moved, kind = self.run_cache.moved.get(step.name, self.run_cache.since), self.plan.steps[at].kind
+            if moved is not None and step.state is not StepState.PENDING and isinstance(kind, UndoneEarly):
+                drain = await kind.drain_since(self.step_context(at), moved)
+                drains += [drain] if drain is not None and workload in drain.workloads else []
+        return max(drains, key=lambda drain: drain.until, default=None)
 
     def gate_context(self, step: Any, clock: Clock, moment: str) -> GateContext:
         """What the gates of a step, or the guards, need for a measurement."""

@@ -269,6 +269,7 @@ class Driver:
             status=cache.status,
             run_cache=cache.run_cache,
             rests=self._rests,
+            clock=self._clock,
             now=self._clock.now(),
         )
 

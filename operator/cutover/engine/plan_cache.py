@@ -145,7 +145,7 @@ class PlanCaches:
             cache.version = metadata["resourceVersion"]
         run = cache.status.run.number if cache.status.run else 0
         if run != cache.run:
-            cache.run, cache.run_cache = run, RunCache()
+            cache.run, cache.run_cache = run, RunCache(since=self._clock.now())
         return cache
 
     def _take_saved(self, ref: Ref, cache: PlanCache, read: Status) -> None:

@@ -19,7 +19,7 @@ from cutover.ports import HTTP_ROUTES, Resource
 from cutover.routing import http_route_warnings
 from cutover.routing.branches import Match
 from cutover.routing.http_route_matches import ANY_PATH, as_header, criterion, show_rule
-from cutover.routing.parents import refusals, refused
+from cutover.routing.parents import behind, refusals, refused
 from cutover.routing.routes import HeaderRoute, Leftover, Pair, Route, WeightedDestination
 from cutover.routing.routing import Routing, cookie_set_already, cookies_removed, not_there
 from cutover.schema.model import Name
@@ -101,6 +101,10 @@ class HttpRoute(Routing):
     def refused(self, body: Json, before: Container[str]) -> str:
         """A gateway that refuses it continues with what it had, or serves nothing."""
         return refused(body, before)
+
+    def behind(self, body: Json) -> bool:
+        """A gateway reports when it has taken up a generation."""
+        return behind(body)
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """The fields that are written, as jq paths; header rules are identified by the headers that they match."""

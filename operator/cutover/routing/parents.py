@@ -6,6 +6,7 @@ none. So a missing condition, or one for an older generation, is not an answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -71,6 +72,16 @@ def refused(body: Json, before: Container[str]) -> str:
         if one.current and one.what not in before and _what(one.who, _ACCEPTED) not in before
     )
     return next(fresh, "")
+
+
+def behind(body: Json) -> bool:
+    """Whether a parent that has accepted it before has yet to report on the current generation."""
+    return any(
+        condition["type"] == _ACCEPTED
+        and condition.get("observedGeneration", math.inf) < body["metadata"]["generation"]
+        for parent in _heard(body)
+        for condition in parent.get("conditions") or ()
+    )
 
 
 def _heard(body: Json) -> list[Json]:

@@ -88,6 +88,11 @@ class Routing(Model):
         del body, before
         return ""
 
+    def behind(self, body: Json) -> bool:
+        """Whether a gateway has yet to report on the object as it is now; Istio reports nothing by default."""
+        del body
+        return False
+
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """The fields that a step writes, as jq paths: weights and temporary fields."""
         raise NotImplementedError

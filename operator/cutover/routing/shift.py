@@ -5,7 +5,7 @@ Used by the `traffic` kind, which reads and writes. It knows fields by their pat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -226,12 +226,32 @@ class Shift:
         return found + flat(pairs)
 
 
-def weights_back(snapshot: Snapshot, body: Json) -> list[Change]:
-    """The weights to what they were, over any value that stands there now."""
-    return [
-        Change(path, to=was, was=was, ours=found.value if (found := find(body, path)) else was)
-        for path, was in _weights_of(snapshot)
-    ]
+def weights_back(
+    snapshot: Snapshot, body: Json, capacity: Callable[[int], int] = lambda total: total
+) -> list[PairChange]:
+    """The weights to what they were, over any value that stands there now.
+
+    Args:
+        snapshot: has what they were.
+        body: the object as it is now.
+        capacity: how much of what a pair has in total its old side can take. Where it had more, it gets that much, and keeps what it has:
+            such weights are written only over those in `body`, so that what somebody has given back since is not taken away again.
+    """
+    changes = []
+    for pair in pairs_of(snapshot):
+        old, new = (found.value if (found := find(body, one.path)) else one.was for one in (pair.old, pair.new))
+        was = number(pair.old.was)
+        goal = min(was, max(number(old), capacity(pair.total)))
+        if goal == was:
+            changes.append(PairChange(_over(pair.old, old, pair.old.was), _over(pair.new, new, pair.new.was)))
+        else:
+            part, rest = Weight(pair.old.path, old), Weight(pair.new.path, new)
+            changes.append(PairChange(_over(part, old, goal), _over(rest, new, pair.total - goal)))
+    return changes
+
+
+def _over(weight: Weight, live: Json, to: Json) -> Change:
+    return Change(weight.path, to=to, was=weight.was, ours=live)
 
 
 def _pair_back(pair: PairWeights, shares: Sequence[int]) -> PairChange:

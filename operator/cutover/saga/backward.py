@@ -111,7 +111,7 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
             return _next(draft)
         case Again(after=after, message=message, ready=ready, reached=reached):
             _no_longer_stuck(draft)
-            current = _with_progress(draft, reached)
+            current = with_progress(draft, reached)
             draft.set(current=replace(current, message=message, ready=ready, undo_failed=False))
             if _next_undo(draft, at) != at:
                 return _next(draft)
@@ -143,7 +143,7 @@ def _stuck(draft: Draft, name: str, reason: str, message: str) -> Turn:
     return draft.turn(None, STUCK_EVERY, left)
 
 
-def _with_progress(draft: Draft, reached: int) -> Current:
+def with_progress(draft: Draft, reached: int) -> Current:
     """The current undo with its progress: further than ever before. A pod that gets ready again and again is no progress."""
     if reached <= draft.current.undo_progress:
         return draft.current

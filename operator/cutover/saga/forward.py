@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cutover.saga.backward import backward
+from cutover.saga.backward import backward, with_progress
 from cutover.saga.draft import Draft, clock, fence_if_new_process, moment, position, seconds, stage_of
 from cutover.saga.end import enforce_first, release
 from cutover.saga.requests import digest_of, failed_step, gates_skipped, pause
@@ -260,8 +260,8 @@ def _undo_before_retry(draft: Draft, at: int) -> Turn:
             return draft.turn(Command(Verb.UNDO, at))
         case Done():
             return start(draft, at)
-        case Again(after=after, message=message, ready=ready):
-            draft.set(current=replace(draft.current, message=message, ready=ready))
+        case Again(after=after, message=message, ready=ready, reached=reached):
+            draft.set(current=replace(with_progress(draft, reached), message=message, ready=ready))
             return draft.turn(None, seconds(after))
         case (
             Wait(reason=reason, message=message)

@@ -7,6 +7,7 @@ Who adds a kind subclasses `Kind`, or those of its optional parts in `parts.py` 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final
@@ -34,6 +35,29 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Traffic has just moved, and what sends the requests may not all know it yet: these workloads keep their pods for now.
+
+    Attributes:
+        workloads: those behind both sides.
+        until: when it is over, or when to ask again.
+        why: half a sentence, such as ``traffic that step shift has moved drains``.
+    """
+
+    workloads: frozenset[Ref]
+    until: datetime
+    why: str
+
+
+async def _nothing_drains(_: Ref) -> Drain | None:
+    return None
+
+
+def _not_noted() -> None:
+    """For contexts outside of the engine."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepContext:
     """What a kind works with in one command; created for each command, so nothing is kept in it but `memo`.
 
@@ -52,6 +76,8 @@ class StepContext:
         made: what an earlier command of this attempt asked to save (`Again.made`).
         prefetched: what `LooksAhead` has read for this command; None when the kind has no such part, or that did not run or failed.
         certain: a postcondition is asked before what cannot be taken back, so what is not streamed is read now.
+        moved: notes that the step has just moved traffic, or may have; the drain of the step counts from the last one.
+        draining: the drain that keeps the pods of a workload where they are; None when none does.
     """
 
     cluster: Cluster
@@ -71,6 +97,8 @@ class StepContext:
     made: str = ""
     prefetched: Any = None
     certain: bool = False
+    moved: Callable[[], None] = _not_noted
+    draining: Callable[[Ref], Awaitable[Drain | None]] = _nothing_drains
     messenger: Messenger = field(kw_only=True)
 
     def next_look(self, soonest: float = 0.05) -> float:

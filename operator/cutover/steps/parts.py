@@ -7,6 +7,7 @@ without members only tell the engine something about the kind.
 from __future__ import annotations
 
 from abc import abstractmethod
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from cutover.errors import Problem
 from cutover.field_path import Change, Json
 from cutover.ports import Ref, Resource
 from cutover.saga.turn import Done, Outcome
-from cutover.steps.kind import Kind, StepContext, Target
+from cutover.steps.kind import Drain, Kind, StepContext, Target
 from cutover.targets.snapshots import Snapshot
 
 # --- what it does -----------------------------------------------------------------------------------------------------
@@ -135,6 +136,10 @@ class UndoneEarly(Kind):
     @abstractmethod
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads that its undo relies on, when it could be carried out now; otherwise None."""
+
+    @abstractmethod
+    async def drain_since(self, context: StepContext, moved: datetime) -> Drain | None:
+        """What no step may take pods from yet, after the step has moved traffic (`StepContext.moved`); None: nothing, or not any more."""
 
 
 class MayBeIrreversible(Kind):

@@ -70,6 +70,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
             return await foreign_writer(context, ref, "the fields of this step")
         if needed := await preconditions.still_needed(context, ref, self.replicas):
             return Again(context.next_look(soonest=1.0), needed)
+        if draining := await self._draining(context, ref, changes):
+            return draining
         body = await context.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
         note_written(context)  # after the write: from here on another value is another writer's
@@ -96,6 +98,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         if busy := await self._still_carries(context, ref, snapshot):
             return Wait("StillCarriesTraffic", busy)
         changes = self.restores(snapshot)
+        if draining := await self._draining(context, ref, changes):
+            return draining
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
         body = await context.targets.restore(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
@@ -136,6 +140,17 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         paths, ours = [path for path, _, _ in foreseen.fields], [after for _, _, after in foreseen.fields]
         facts = {"carried": foreseen.carried, "stood": pod_counts(foreseen.body, ref.resource)}
         return await context.targets.snapshot(ref, foreseen.body, paths, facts, ours)
+
+    async def _draining(self, context: StepContext, ref: Ref, changes: list[Change]) -> Again | None:
+        """Why replicas cannot go down yet: traffic has just moved, and requests may still come to these pods."""
+        wanted = next((change.to for change in changes if change.path == _REPLICAS), None)
+        if wanted is None:
+            return None
+        has = (await context.targets.view(ref))["spec"].get("replicas", 1)
+        if has <= (1 if wanted is ABSENT else wanted) or not (drain := await context.draining(ref)):
+            return None
+        rest = (drain.until - context.now).total_seconds()
+        return Again(rest, f"{ref} keeps its {has} replicas until {drain.until:%H:%M:%S} UTC: {drain.why}")
 
     async def _still_carries(self, context: StepContext, ref: Ref, snapshot: Snapshot) -> str:
         """Why replicas cannot go down yet: the pods have more weight than before the step. Empty when they can."""

@@ -21,11 +21,6 @@ _LONG_FOR_A_POD: Final = 15.0
 """Seconds until the reason why pods do not start is read, and from one such read to the next."""
 
 
-def old_side_not_ready(context: StepContext, message: str) -> Outcome:
-    """Traffic cannot go back yet: check again, and become Stuck after a while."""
-    return Again(context.next_look(), message) if context.elapsed < _UNDO_LIMIT else Wait("OldSideNotReady", message)
-
-
 def stuck_after(context: StepContext, again: Again, limit: float = UNDO_LIMIT_WITH_PODS) -> Outcome:
     """Wait for what should happen by itself; after `limit` seconds the undo is Stuck, which asks for attention."""
     return again if context.elapsed < limit else Wait("NotBackYet", again.message)

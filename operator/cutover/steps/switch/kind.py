@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from datetime import datetime
 
 from cutover.errors import NotFound, PlanError, Problem
-from cutover.field_path import Change, Json, Path, find
-from cutover.objects.endpoints import Side, addressed, behind, pods_of, ready_by_port, selects, wanted
+from cutover.field_path import Change, Json
+from cutover.objects.endpoints import Side, behind, pods_of, ready_by_port, selects, wanted
 from cutover.objects.workloads import pod_ready
 from cutover.ports import WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Outcome, Pause
-from cutover.steps.kind import StepContext
+from cutover.steps.kind import Drain, StepContext
 from cutover.steps.parts import Examines, UndoneEarly
 from cutover.steps.shared import ready_sides
+from cutover.steps.shared.backward import drain_of, old_side_not_ready
 from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.shared.preconditions import dry_run_problem
 from cutover.steps.shared.ready_sides import Load
-from cutover.steps.shared.rollouts import old_side_not_ready, stuck_after
+from cutover.steps.shared.rollouts import stuck_after
 from cutover.steps.standing import Standing, Stands
+from cutover.steps.switch.endpoints import SELECTOR, followed, live, needed_back
 from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
-
-_SELECTOR: Final[Path] = ("spec", "selector")
 
 
 class Switch(Examines, UndoneEarly, SwitchSpec):
@@ -64,9 +64,9 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
     async def would_set(self, context: StepContext) -> list[tuple[Ref, Change]]:
         """The selector."""
         ref = self.ref(context)
-        live = _live(await context.targets.view(ref))
-        ours = (live or {}) | self.selector
-        return [(ref, Change(_SELECTOR, to=ours, was=live, ours=ours))]
+        now = live(await context.targets.view(ref))
+        ours = (now or {}) | self.selector
+        return [(ref, Change(SELECTOR, to=ours, was=now, ours=ours))]
 
     async def do(self, context: StepContext, stage: int) -> Outcome:
         """Switch the selector once the new side is ready, then wait until the endpoints have followed."""
@@ -76,10 +76,10 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         if snapshot is None:
             return Done(skip=True)
         (change,) = self.forward(snapshot)
-        live = _live(await context.targets.view(ref))
-        if live != change.to:
-            if live == change.was and context.applied and not context.reapply and await self._set_back(context, change):
-                message = f"another writer has set the selector of {ref} back to {shown(live)}"
+        now = live(await context.targets.view(ref))
+        if now != change.to:
+            if now == change.was and context.applied and not context.reapply and await self._set_back(context, change):
+                message = f"another writer has set the selector of {ref} back to {shown(now)}"
                 return Pause("SwitchedBack", f"{message}; resume moves it again, abort rolls everything back")
             needed = await self._needed_now(context, change.was, change.to, snapshot)
             if short := await self._short(context, change.to, needed):
@@ -89,9 +89,9 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
                 )
         if await repaired_too_often(context, ref, [change]):
             return await foreign_writer(context, ref, "the selector")
-        body = await context.targets.change(ref, snapshot.uid, [change])
+        body = await self._change(context, snapshot, change)
         note_written(context)
-        return Done() if context.applied else await self._followed(context, body)
+        return Done() if context.applied else await followed(context, self.service, body)
 
     async def undo(self, context: StepContext) -> Outcome:
         """Restore the selector in one write, once the old side is ready, and wait until the endpoints have followed."""
@@ -102,13 +102,13 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
             # Nothing was written; the fence makes a late write of a former process fail.
             await context.targets.fence(ref)
             return Done()
-        changes = self.restores(snapshot)
-        moved = _live(await context.targets.view(ref)) == changes[0].ours
-        if moved and (short := await self._short_back(context, changes[0].to, snapshot)):
+        (change,) = self.restores(snapshot)
+        moved = live(await context.targets.view(ref)) == change.ours
+        if moved and (short := await self._short_back(context, change, snapshot)):
             return old_side_not_ready(context, f"{ref} cannot be switched back yet: {short}")
-        body = await context.targets.change(ref, snapshot.uid, changes)
-        await context.targets.confirm(ref, snapshot.uid, changes)
-        outcome = await self._followed(context, body, served=snapshot.facts["stood"][""] > 0)
+        body = await self._change(context, snapshot, change)
+        await context.targets.confirm(ref, snapshot.uid, [change])
+        outcome = await followed(context, self.service, body, served=snapshot.facts["stood"][""] > 0)
         return stuck_after(context, outcome) if isinstance(outcome, Again) else outcome
 
     async def postcondition(self, context: StepContext) -> Standing:
@@ -120,7 +120,7 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         if snapshot is None:
             return Stands()
         (change,) = self.forward(snapshot)
-        if _live(await context.targets.view(self.ref(context))) != change.to:
+        if live(await context.targets.view(self.ref(context))) != change.to:
             return Stands()
         # A port that no pod had then may be unused.
         most = max(count for count in snapshot.facts["ready"].values())
@@ -140,12 +140,33 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         if snapshot is None:
             return frozenset()
         (change,) = self.restores(snapshot)
-        if await self._short_back(context, change.to, snapshot):
+        if await self._short_back(context, change, snapshot):
             return None
-        sides = [Side(self.service, labels, subset=True) for labels in change.expects]
-        return frozenset(await behind(context.cluster, context.namespace, *sides))
+        return frozenset(await behind(context.cluster, context.namespace, *self._both(change)))
+
+    async def drain_since(self, context: StepContext, moved: datetime) -> Drain | None:
+        """For `drain`, from when the endpoints have followed."""
+        snapshot = await context.targets.saved(self.ref(context)) if self.drain else None
+        if snapshot is None:
+            return None
+        why = f"traffic that step {context.targets.step} has moved drains"
+        return await drain_of(context, moved + self.drain, why, self._both(*self.restores(snapshot)))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
+
+    def _both(self, change: Change) -> list[Side]:
+        return [Side(self.service, labels, subset=True) for labels in change.expects]
+
+    async def _change(self, context: StepContext, snapshot: Snapshot, change: Change) -> Json:
+        """Write the selector; where no answer comes, it may be written all the same."""
+        ref, after = self.ref(context), None
+        before = await context.targets.view(ref)
+        try:
+            after = await context.targets.change(ref, snapshot.uid, [change], before)
+        finally:
+            if after is not before:
+                context.moved()
+        return after
 
     def _memo(self, context: StepContext) -> str:
         return f"{context.place}.ready"
@@ -195,48 +216,27 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
             return await context.targets.saved(ref)  # written just before a crash, or nothing to write
         needed = self._needed(await self._at_the_start(context, body))
         stood = await self._ready(context, body, body["spec"]["selector"])
-        return await context.targets.snapshot(ref, body, [_SELECTOR], {"ready": needed, "stood": stood}, [ours])
+        return await context.targets.snapshot(ref, body, [SELECTOR], {"ready": needed, "stood": stood}, [ours])
 
     async def _set_back(self, context: StepContext, change: Change) -> bool:
         """A stream may be behind; no plan pauses without a read."""
-        return bool(_live(await context.cluster.get(self.ref(context))) != change.to)
+        return bool(live(await context.cluster.get(self.ref(context))) != change.to)
 
-    async def _short(
-        self, context: StepContext, labels: Mapping[str, str], needed: Mapping[str, int], asked: int = 0
-    ) -> str:
-        """What a side lacks; empty when it is ready. All pods that its workloads are `asked` for are enough."""
+    async def _short(self, context: StepContext, labels: Mapping[str, str], needed: Mapping[str, int]) -> str:
+        """What a side lacks; empty when it is ready."""
         body = await context.targets.view(self.ref(context))
         for port, ready in (await self._ready(context, body, labels)).items():
-            if ready < needed.get(port, 0) and not 0 < asked <= ready:
+            if ready < needed.get(port, 0):
                 where = f" and a port {port}" if port else ""
                 return f"{ready} pods with {shown(labels)}{where} are ready, and {needed[port]} are needed"
         return ""
 
-    async def _short_back(self, context: StepContext, labels: Mapping[str, str], snapshot: Snapshot) -> str:
-        """As `_short`, for the old side: never more than it had just before the switch, or it could never be undone."""
-        stood = snapshot.facts["stood"]
-        needed = {port: min(count, stood.get(port, 0)) for port, count in snapshot.facts["ready"].items()}
-        if not await self._short(context, labels, needed):
-            return ""
-        asked = await wanted(context.cluster, context.namespace, Side(self.service, labels, subset=True))
-        return await self._short(context, labels, needed, asked)
+    async def _short_back(self, context: StepContext, change: Change, snapshot: Snapshot) -> str:
+        """As `_short`, for the old side: enough to be better than to stay, and any that answers where the new side does not.
 
-    async def _followed(self, context: StepContext, body: Json, *, served: bool = True) -> Outcome:
-        """Whether the Service's endpoints are those of its selector; until then traffic goes where it went before.
-
-        A side without endpoints before the switch has none to wait for.
+        Never more than it had just before the switch, or it could never be undone. What its workload wants is no measure: an
+        autoscaler wants little for a side that gets no requests.
         """
-        chosen, there = _live(body), await addressed(context.cluster, context.namespace, self.service)
-        pods = await pods_of(context.cluster, context.namespace, chosen)
-        strays = there - {pod["metadata"]["uid"] for pod in pods}
-        if (there or not served) and not strays:
-            return Done(ready=str(len(there)))
-        message = (
-            f"{len(strays)} of {len(there)} endpoints of Service {self.service} are still pods without {shown(chosen)}"
-        )
-        return Again(context.next_look(), message if there else f"Service {self.service} has no ready endpoints yet")
-
-
-def _live(body: Json) -> Json:
-    found = find(body, _SELECTOR)
-    return found.value if found else None
+        body = await context.targets.view(self.ref(context))
+        needed = needed_back(snapshot.facts, await self._ready(context, body, change.ours), self.backward.share)
+        return await self._short(context, change.to, needed)

@@ -15,6 +15,7 @@ from cutover.saga.turn import StageRule
 from cutover.schema.model import Duration, Name
 from cutover.steps.kind import StepContext, Target
 from cutover.steps.parts import WritesFields
+from cutover.steps.shared.backward import DRAIN, Backward, DrainTime
 from cutover.steps.shared.ready_sides import UNREADY_DEADLINE
 from cutover.targets.snapshots import Snapshot
 
@@ -39,7 +40,12 @@ class SwitchSpec(WritesFields):
         default=None,
         ge=1,
         le=100_000,
-        description="Ready pods that a side needs before traffic is switched to it. Default: as many as the old side had at the start.",
+        description="Ready pods that the new side needs before traffic is switched to it. Default: as many as the old side had at the start.",
+    )
+
+    drain: DrainTime = DRAIN
+    backward: Backward = Field(
+        default=Backward(), description="What the old side needs before traffic goes back to it."
     )
 
     unready_deadline: Duration = UNREADY_DEADLINE

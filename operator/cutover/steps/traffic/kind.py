@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from cutover.errors import Problem
 from cutover.field_path import Change, Json, find
@@ -12,15 +13,19 @@ from cutover.objects.endpoints import Side, behind, count_ready
 from cutover.ports import Ref
 from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
 from cutover.saga.turn import Again, Done, Outcome
-from cutover.steps.kind import StepContext
+from cutover.steps.kind import Drain, StepContext
 from cutover.steps.parts import Examines, LooksAhead, UndoneEarly
-from cutover.steps.shared.rollouts import old_side_not_ready
+from cutover.steps.shared.backward import drain_of, old_side_not_ready
 from cutover.steps.standing import Failing, Standing, Stands
 from cutover.steps.traffic import drift, preconditions, sides
+from cutover.steps.traffic.back import EVERYTHING, WeightsBack, affordable, capacity
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
 from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import Snapshot
+
+_PARENTS_REPORT_WITHIN: Final = timedelta(minutes=1)
+"""After this time a gateway that reports nothing keeps no pods waiting: some never report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +116,22 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
             return found.body
         ref = self.ref(context)
         try:
-            return await context.targets.change(ref, snapshot.uid, [*flat(found.weights), *temporary], found.body)
+            return await self._change(context, snapshot, [*flat(found.weights), *temporary], found.body)
         except Foreign:
             if await found.outdated(context, ref):
                 return Again(context.next_look(), f"another writer set the weight of {self.to} in {ref} just now")
             raise
 
     async def prefetch_undo(self, context: StepContext) -> Any:
-        """Count the ready endpoints of the old side."""
+        """Count the ready endpoints of both sides."""
         snapshot = await context.targets.saved(self.ref(context))
-        return None if snapshot is None else await sides.count(context, snapshot.facts["from"])
+        return None if snapshot is None else await capacity(self, context, snapshot)
 
     async def undo(self, context: StepContext) -> Outcome:
-        """Restore everything in one write. A weight that another writer set is restored too, because it is traffic."""
+        """Restore everything in one write, or as much weight as the old side can take, and the rest as its pods become ready.
+
+        A weight that another writer set is restored too, because it is traffic.
+        """
         ref = self.ref(context)
         snapshot = await context.targets.saved(ref)
         if snapshot is None:
@@ -131,27 +139,42 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
             await context.targets.fence(ref)
             return Done()
         body = await context.targets.view(ref)
-        weights = weights_back(snapshot, body)
-        # Readiness first: traffic that goes back to pods that are gone is lost. Where no weight moves, nothing waits.
-        if any(change.to != change.ours for change in weights):
-            short = await sides.short_of_old(context, snapshot, self.from_, context.prefetched)
-            if short:
-                return old_side_not_ready(context, f"traffic cannot be switched back yet: {short}")
+        back = await self._affordable(context, snapshot, body, context.prefetched)
+        if back.short and back.gets == back.has:
+            return old_side_not_ready(context, back.short)
         temporary = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in temporary_fields_of(snapshot)]
         try:
-            await context.targets.change(ref, snapshot.uid, [*weights, *temporary], body)
+            await self._change(context, snapshot, [*back.weights, *temporary], body)
         except Foreign:
             # Another writer changed a field. Weights are read again and restored; so are the temporary fields that are still ours.
             # One that is not must keep neither the traffic nor the rest from going back: it is reported after the write.
             body = await context.cluster.get(ref)
             ours = [one for one in temporary if (found := find(body, one.path)) and found.value in one.expects]
-            weights = weights_back(snapshot, body)
-            await context.targets.change(ref, snapshot.uid, [*weights, *ours], body)
+            back = await self._affordable(context, snapshot, body, context.prefetched)
+            await self._change(context, snapshot, [*back.weights, *ours], body)
             if ours != temporary:
                 raise
+        if back.short:
+            return old_side_not_ready(context, back.short, reached=back.gets, moved=True)
         # Read back, not trusted: the answer of the write says nothing about who wrote after it.
-        body = await context.targets.confirm(ref, snapshot.uid, [*weights, *temporary])
+        body = await context.targets.confirm(ref, snapshot.uid, [*back.weights, *temporary])
         return Done(message=self.where.refused(body, ()))
+
+    async def _affordable(self, context: StepContext, snapshot: Snapshot, body: Json, found: Any) -> WeightsBack:
+        """Readiness first: traffic that goes back to pods that are gone is lost. Where no weight moves, nothing is counted."""
+        if all(change.to == change.ours for change in flat(weights_back(snapshot, body))):
+            return affordable(snapshot, body, EVERYTHING, self.from_)
+        return affordable(snapshot, body, found or await capacity(self, context, snapshot), self.from_)
+
+    async def _change(self, context: StepContext, snapshot: Snapshot, changes: list[Change], body: Json) -> Json:
+        """Write the fields; where no answer comes, they may be written all the same."""
+        after = None
+        try:
+            after = await context.targets.change(self.ref(context), snapshot.uid, changes, body)
+        finally:
+            if after is not body:
+                context.moved()
+        return after
 
     async def postcondition(self, context: StepContext) -> Standing:
         """Whether gateways serve what was written, and each side that carries traffic has ready pods for it.
@@ -169,14 +192,26 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         return await sides.standing(context, snapshot, (self.from_, self.to), shares, self.unready_deadline)
 
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
-        """The workloads behind both sides, when the old side can take the traffic now."""
+        """The workloads behind both sides, when the old side can take the traffic now, or much of it."""
         snapshot = await context.targets.saved(self.ref(context))
         if snapshot is None:
             return frozenset()
-        if await sides.short_of_old(context, snapshot, self.from_, None):
+        body = await context.targets.view(self.ref(context))
+        if not (await self._affordable(context, snapshot, body, None)).worthwhile:
             return None
-        both = [Side(**snapshot.facts[which]) for which in ("from", "to")]
-        return frozenset(await behind(context.cluster, context.namespace, *both))
+        return frozenset(await behind(context.cluster, context.namespace, *_both(snapshot)))
+
+    async def drain_since(self, context: StepContext, moved: datetime) -> Drain | None:
+        """For `drain`; where gateways report what they have taken up, also until they do, at most a minute."""
+        ref, until = self.ref(context), moved + self.drain
+        snapshot = await context.targets.saved(ref) if self.drain else None
+        if snapshot is None:
+            return None
+        why = f"traffic that step {context.targets.step} has moved drains"
+        if until <= context.now < moved + _PARENTS_REPORT_WITHIN and self.where.behind(await context.targets.view(ref)):
+            until = moved + _PARENTS_REPORT_WITHIN
+            why = f"a gateway has not reported yet on what step {context.targets.step} has written"
+        return await drain_of(context, until, why, _both(snapshot))
 
     async def _endpoints(self, context: StepContext) -> sides.Endpoints:
         return await sides.endpoints(context, self.from_, self.to)
@@ -197,3 +232,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         facts = {"from": asdict(endpoints.old), "to": asdict(endpoints.new), "fromReady": endpoints.old_ready}
         facts |= {ROLES: [role for role, _, _ in fields], REFUSED: self.where.refusals(body)}
         return await context.targets.snapshot(ref, body, paths, facts, ours)
+
+
+def _both(snapshot: Snapshot) -> list[Side]:
+    return [Side(**snapshot.facts[which]) for which in ("from", "to")]

@@ -81,15 +81,6 @@ async def count(context: StepContext, side: dict[str, Any]) -> int:
     return (await count_ready(context.cluster, context.namespace, Side(**side)))[0]
 
 
-async def short_of_old(context: StepContext, snapshot: Snapshot, old: Destination, ready: int | None) -> str:
-    """What the old side lacks to take its former share; empty when it is ready."""
-    share = max(pair.old_share for pair in pairs_of(snapshot))
-    if not share:
-        return ""
-    counted = await count(context, snapshot.facts["from"]) if ready is None else ready
-    return await short(context, snapshot, ("from", old), counted, share)
-
-
 async def short(context: StepContext, snapshot: Snapshot, of: tuple[str, Destination], ready: int, share: float) -> str:
     """What a side lacks to take a share of the traffic; empty when it is ready for it."""
     which, side = of

@@ -24,6 +24,7 @@ from cutover.schema.problems import WrongFields
 from cutover.schema.yaml_text import Room
 from cutover.steps.kind import StepContext, Target
 from cutover.steps.parts import Enforced
+from cutover.steps.shared.backward import DRAIN, Backward, DrainTime
 from cutover.steps.shared.ready_sides import UNREADY_DEADLINE
 from cutover.targets.snapshots import Snapshot
 
@@ -94,6 +95,10 @@ class TrafficSpec(Enforced):
     )
     settle: Duration = Field(default=timedelta(), description="How long after each write gates are not evaluated.")
     unready_deadline: Duration = UNREADY_DEADLINE
+    drain: DrainTime = DRAIN
+    backward: Backward = Field(
+        default=Backward(), description="What the old side needs before traffic goes back to it."
+    )
 
     @field_validator("from_", "to")
     @classmethod

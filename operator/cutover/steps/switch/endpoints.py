@@ -1,0 +1,48 @@
+"""What stands behind a Service that is switched: its selector, whether its endpoints have followed, and what rollback asks for.
+
+Used by the kind `switch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cutover.field_path import Json, Path, find
+from cutover.objects.endpoints import addressed, pods_of
+from cutover.saga.turn import Again, Done, Outcome
+from cutover.steps.kind import StepContext
+from cutover.steps.switch.spec import shown
+
+SELECTOR: Final[Path] = ("spec", "selector")
+
+
+def live(body: Json) -> Json:
+    """The selector as it is."""
+    found = find(body, SELECTOR)
+    return found.value if found else None
+
+
+def needed_back(facts: Mapping[str, Any], new: Mapping[str, int], share: int) -> dict[str, int]:
+    """Pods that the old side needs on rollback, by port, after what the snapshot says of it and what the new side has ready.
+
+    At least one where it had any; `share` percent of them as long as the new side answers at any port.
+    """
+    answers = any(count for port, count in new.items() if port or len(new) == 1)
+    had = {port: min(count, facts["stood"].get(port, 0)) for port, count in facts["ready"].items()}
+    return {port: max(1, -(-count * share // 100) if answers else 1) if count else 0 for port, count in had.items()}
+
+
+async def followed(context: StepContext, service: str, body: Json, *, served: bool = True) -> Outcome:
+    """Whether the Service's endpoints are those of its selector; until then traffic goes where it went before.
+
+    A side without endpoints before the switch has none to wait for.
+    """
+    chosen, there = live(body), await addressed(context.cluster, context.namespace, service)
+    pods = await pods_of(context.cluster, context.namespace, chosen)
+    strays = there - {pod["metadata"]["uid"] for pod in pods}
+    if (there or not served) and not strays:
+        return Done(ready=str(len(there)))
+    context.moved()  # until they follow, the other side gets the requests
+    message = f"{len(strays)} of {len(there)} endpoints of Service {service} are still pods without {shown(chosen)}"
+    return Again(context.next_look(), message if there else f"Service {service} has no ready endpoints yet")
