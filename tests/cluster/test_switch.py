@@ -191,7 +191,7 @@ def test_it_goes_back_through_a_kill_once_the_old_side_is_ready(shop: Shop, oper
     shop.api.patch(path, _behaviour("never-ready"))
     until("no pod of the old side is ready", lambda: shop.endpoints("shop-v1") == 0)
     shop.request(RequestVerb.ABORT)
-    says = "Service front cannot be switched back yet: 0 pods with app=shop-v1 are ready, and 3 are needed"
+    says = "Service front cannot be switched back yet: 0 pods with app=shop-v1 are ready, and 2 are needed"
     shop.until(lambda s: s.current is not None and says in s.current.message)
     operator.kill()
     assert behind(shop) == {"shop-v2"}

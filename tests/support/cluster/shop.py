@@ -129,8 +129,13 @@ class Shop:
     # --- plans --------------------------------------------------------------------------------------------------------
 
     def apply(self, spec: str | dict[str, Any], name: str = "plan", **metadata: Any) -> str:
-        """Apply a plan; its path."""
+        """Apply a plan; its path. Pods that go wait for no drain where the plan asks for none, or every rollback would take half a minute."""
         document = yaml.safe_load(spec) if isinstance(spec, str) else copy.deepcopy(spec)
+        steps = document.get("steps")
+        for step in steps if isinstance(steps, list) else ():
+            for kind in ("traffic", "switch"):
+                if isinstance(step, dict) and isinstance(fields := step.get(kind), dict):
+                    fields.setdefault("drain", "0s")
         body = {
             "apiVersion": "cutover.dev/v1alpha1",
             "kind": "MigrationPlan",
