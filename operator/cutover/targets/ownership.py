@@ -46,20 +46,20 @@ def given_back(body: Json, before: Sequence[Json]) -> list[Json] | None:
     taken = {field for field in _our_fields(now) - _our_fields(before) if field[0] in parts}
     if not taken:
         return None
-    entries = [dict(entry) for entry in now]
-    known = [_manager(entry) for entry in entries]
+    entries = {_manager(entry): entry for entry in now}
     for former in before:
         back = taken & set(fields_of(former))
-        if not back or _is_ours(former):
-            continue
-        if _manager(former) not in known:
-            known.append(_manager(former))
-            entries.append({**former, "fieldsV1": {}})
-        entry = entries[known.index(_manager(former))]
-        entry["fieldsV1"] = tree_of({*fields_of(entry), *back})
-    for entry in filter(_is_ours, entries):
-        entry["fieldsV1"] = tree_of(set(fields_of(entry)) - taken)
-    return [entry for entry in entries if entry.get("fieldsV1") or not _is_ours(entry)]
+        if back and not _is_ours(former):
+            entry = entries.setdefault(_manager(former), {**former, "fieldsV1": {}})
+            entries[_manager(former)] = _owning(entry, {*fields_of(entry), *back})
+    for manager, entry in entries.items():
+        if _is_ours(entry):
+            entries[manager] = _owning(entry, set(fields_of(entry)) - taken)
+    return [entry for entry in entries.values() if entry.get("fieldsV1") or not _is_ours(entry)]
+
+
+def _owning(entry: Json, fields: Iterable[Field]) -> Json:
+    return {**entry, "fieldsV1": tree_of(fields)}
 
 
 def _is_ours(entry: Json) -> bool:
