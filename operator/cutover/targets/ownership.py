@@ -44,17 +44,20 @@ def given_back(body: Json, before: Sequence[Json]) -> list[Json] | None:
     now = body["metadata"].get("managedFields") or ()
     parts = {part for entry in before for part in entry["fieldsV1"]}
     taken = {field for field in _our_fields(now) - _our_fields(before) if field[0] in parts}
-    if not taken:
-        return None
+    return _moved(now, before, taken) if taken else None
+
+
+def _moved(now: Sequence[Json], before: Sequence[Json], taken: set[Field]) -> list[Json]:
+    """The entries with these fields taken from ours, and given to those who had them."""
     entries = {_manager(entry): entry for entry in now}
-    for former in before:
-        back = taken & set(fields_of(former))
-        if back and not _is_ours(former):
-            entry = entries.setdefault(_manager(former), {**former, "fieldsV1": {}})
-            entries[_manager(former)] = _owning(entry, {*fields_of(entry), *back})
     for manager, entry in entries.items():
         if _is_ours(entry):
             entries[manager] = _owning(entry, set(fields_of(entry)) - taken)
+    for former in before:
+        back = set() if _is_ours(former) else taken & set(fields_of(former))
+        if back:
+            entry = entries.get(_manager(former), {**former, "fieldsV1": {}})
+            entries[_manager(former)] = _owning(entry, {*fields_of(entry), *back})
     return [entry for entry in entries.values() if entry.get("fieldsV1") or not _is_ours(entry)]
 
 
