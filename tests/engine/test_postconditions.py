@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.ports import APPLIED_LABEL, DEPLOYMENTS, PLANS, Ref
+from cutover.ports import APPLIED_LABEL, DEPLOYMENTS, JOBS, PLANS, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -358,3 +358,27 @@ async def test_only_a_retry_runs_it_over_what_was_changed_since() -> None:
     assert await run.run() is Phase.SUCCEEDED
     assert run.status.reason == "Completed"
     assert image(run) == "shop:2"
+
+
+async def test_before_an_irreversible_step_a_stream_that_is_behind_is_not_believed() -> None:
+    run = await asked(FLAGGED)
+    old = run.cluster.objects[FLAGS]
+
+    def take_away(body: Any) -> None:
+        del body["data"]["DUAL_WRITE"]
+
+    edit(run, FLAGS, take_away)
+    streamed, read = run.cluster.seen, run.cluster.get
+    behind = {FLAGS}
+
+    async def get(ref: Ref) -> Any:
+        behind.discard(ref)  # what was read is known from then on
+        return await read(ref)
+
+    run.cluster.seen = lambda ref: old if ref in behind else streamed(ref)  # type: ignore[method-assign]
+    run.cluster.get = get  # type: ignore[method-assign]
+    run.request(RequestVerb.APPROVE, "ok")
+    for _ in range(3):
+        await run.turn()
+    assert held_for(run, "ForeignChange")
+    assert not [ref for ref in run.cluster.objects if ref.resource == JOBS]

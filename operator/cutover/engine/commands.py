@@ -16,7 +16,7 @@ from cutover.engine.releasing import has_succeeded, release
 from cutover.errors import Broken, OutsideError, PlanError
 from cutover.plan.permissions import role_command
 from cutover.preflight import accounts
-from cutover.saga.turn import Command, Done, Failed, Outcome, Pause, Verb, Wait
+from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Verb, Wait
 from cutover.steps.kind import Kind
 from cutover.steps.parts import LooksAhead
 from cutover.targets import snapshots
@@ -75,7 +75,7 @@ async def _do(context: CommandContext, kind: Kind, command: Command, prefetched:
     begins = _begins(context, command.step)
     if begins and (waits := await old_pods_left(context, command.step)):
         return waits
-    if begins and (not_now := await postconditions.ask_before(context, certain=_takes_away(context, command.step))):
+    if begins and (not_now := await _not_now(context, command.step)):
         return not_now
     return await kind.do(context.step_context(command.step, prefetched), command.stage)
 
@@ -86,10 +86,11 @@ def _begins(context: CommandContext, at: int) -> bool:
     return not (step.snapshot_taken or step.made or (current and current.applied_at))
 
 
-def _takes_away(context: CommandContext, at: int) -> bool:
-    """Whether a step cannot be undone, or may take pods away."""
+async def _not_now(context: CommandContext, at: int) -> Again | None:
+    """Whether what is done stands, before a step begins; asked with more care where it cannot be undone, or may take pods away."""
     step = context.plan.steps[at]
-    return step.irreversible or step.workload() is not None
+    certain = step.irreversible or step.workload() is not None
+    return await postconditions.ask_before(context, certain=certain, afresh=step.irreversible)
 
 
 async def _end(context: CommandContext) -> Outcome:

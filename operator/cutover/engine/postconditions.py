@@ -2,7 +2,8 @@
 
 Asked of all done steps in each turn, and again before each command that goes forward and before the release. The fields of
 every step are compared here; what else must be true a kind answers itself (`Kind.postcondition`). A field that a later step
-has taken over is that step's. Objects that are streamed cost no request; nobody is blamed without a read.
+has taken over is that step's. Objects that are streamed cost no request, but before an irreversible step, for a stream may be
+behind; nobody is blamed without a read.
 """
 
 from __future__ import annotations
@@ -54,13 +55,16 @@ class _ToRestore:
 _Found: TypeAlias = Standing | _ToRestore
 
 
-async def ask(context: CommandContext, *, current: bool = False, certain: bool = False) -> Standings:
+async def ask(
+    context: CommandContext, *, current: bool = False, certain: bool = False, afresh: bool = False
+) -> Standings:
     """Ask all done steps, and the current one too: an earlier stage of it may be in effect while the next one waits.
 
     Args:
         context: the plan as it is now.
         current: the current step too, whose own fields its stage compares.
-        certain: something follows that cannot be taken back, so what is not streamed is read.
+        certain: something follows that may lose requests or cannot be taken back, so what is not streamed is read.
+        afresh: the targets are read as well, one request each.
 
     Raises:
         Unavailable: the API server gave no answer.
@@ -73,7 +77,7 @@ async def ask(context: CommandContext, *, current: bool = False, certain: bool =
         under_way = at == at_current and step.state in (StepState.DOING, StepState.WAITING)
         if step.state is not StepState.DONE and not under_way:
             continue
-        match await _standing(context, at, certain=certain):
+        match await _standing(context, at, certain=certain, afresh=afresh):
             case Differs(reason=reason, message=message):
                 return replace(found, problem=Pause(reason, message))
             case Failing(reason=reason, message=message):
@@ -86,13 +90,13 @@ async def ask(context: CommandContext, *, current: bool = False, certain: bool =
     return found
 
 
-async def ask_before(context: CommandContext, *, certain: bool = False) -> Again | None:
+async def ask_before(context: CommandContext, *, certain: bool = False, afresh: bool = False) -> Again | None:
     """Ask just before a command goes forward: other writers may have been there while its announcement was saved.
 
     Returns:
         When to look again, where the command must not be carried out now. What follows from it the next turn decides.
     """
-    found = await ask(context, certain=certain)
+    found = await ask(context, certain=certain, afresh=afresh)
     if found.problem or found.to_restore:
         return Again(0.0, found.problem.message if found.problem else "fields that another writer changed come first")
     return Again(found.after, found.unsettled) if found.unsettled else None
@@ -123,10 +127,10 @@ async def enforce(context: CommandContext) -> Outcome:
     return Done()
 
 
-async def _standing(context: CommandContext, at: int, *, certain: bool) -> _Found:
+async def _standing(context: CommandContext, at: int, *, certain: bool, afresh: bool) -> _Found:
     done = context.status.steps[at].state is StepState.DONE
     try:
-        found = await _fields(context, at) if done else Stands()
+        found = await _fields(context, at, afresh=afresh) if done else Stands()
         if not isinstance(found, Stands) or await overwritten_by_later_step(context, at):
             return found
         mine = replace(context.step_context(at), applied=True, certain=certain)
@@ -149,9 +153,9 @@ def _from_error(error: OutsideError | PlanError | Foreign) -> Standing:
             return Stands()
 
 
-async def _fields(context: CommandContext, at: int) -> _Found:
+async def _fields(context: CommandContext, at: int, *, afresh: bool = False) -> _Found:
     """Whether the fields of a done step have the values that it has left."""
-    differ = await differences(context, at)
+    differ = await differences(context, at, read=afresh)
     if not differ:
         return Stands()
     kind, step = context.plan.steps[at].kind, context.status.steps[at]
