@@ -26,7 +26,7 @@ from harness import tools
 from harness.process import NotReady, until
 from harness.proxy import Proxy
 from support.cluster.shop import DEPLOY, Shop
-from support.cluster.testbed import Site, Testbed, side_by_side, unclaimed
+from support.cluster.testbed import Site, Testbed, side_by_side, unclaimed, without_labels
 from support.faults.phases import (
     Abandoned,
     Case,
@@ -142,10 +142,7 @@ def _deleted(testbed: Testbed, row: Row, propagation: str) -> str:
 
 def _unmarked(objects: dict[str, Any]) -> dict[str, Any]:
     """Without our claims, and without the mark of a success, which comes when they go."""
-    return {
-        name: (spec, {key: value for key, value in labels.items() if key != APPLIED_LABEL}, annotations)
-        for name, (spec, labels, annotations) in unclaimed(objects).items()
-    }
+    return without_labels(unclaimed(objects), (APPLIED_LABEL,))
 
 
 def _gone(site: Site, path: str) -> list[str]:

@@ -16,6 +16,7 @@ from cutover.plan.status_document import read_status
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL
 from cutover.status.requests import RequestVerb, write
 from cutover.status.status import ENDED, Phase, Status
+from cutover.targets.ownership import fields_of
 from harness.api import Api
 from harness.cluster import ROOT, Cluster
 from harness.kind import Installed
@@ -214,7 +215,7 @@ class Shop:
         return [entry.get("weight", 0) for entry in self.api.get(self.routes)["spec"]["http"][0]["route"]]
 
     def objects(self) -> dict[str, Any]:
-        """Spec (of a ConfigMap its data, of a Service its selector), labels and annotations of all that a plan may touch."""
+        """Spec (of a ConfigMap its data, of a Service its selector), labels, annotations and owners of fields of all that a plan may touch."""
         found = {}
         workloads = [f"{self.apps}/{plural}" for plural in ("deployments", "statefulsets", "daemonsets")]
         core = [f"/api/v1/namespaces/{self.namespace}/{plural}" for plural in ("services", "configmaps")]
@@ -233,6 +234,7 @@ class Shop:
                     content,
                     metadata.get("labels") or {},
                     annotations,
+                    owners_of(metadata),
                 )
         return found
 
@@ -241,12 +243,27 @@ class Shop:
         plans = self.api.list(self.plans)
         succeeded = {plan["metadata"]["uid"] for plan in plans if plan["status"].get("phase") == Phase.SUCCEEDED}
         marks = (PLAN_LABEL, FENCE_LABEL) if succeeded else (PLAN_LABEL, FENCE_LABEL, APPLIED_LABEL)
-        found = [name for name, (_, labels, _) in self.objects().items() if any(mark in labels for mark in marks)]
+        found = [name for name, (_, labels, *_) in self.objects().items() if any(mark in labels for mark in marks)]
         for revision in self.api.list(f"{self.apps}/controllerrevisions", PLAN_LABEL):
             metadata = revision["metadata"]
             if metadata["labels"][PLAN_LABEL] not in succeeded or not metadata.get("ownerReferences"):
                 found.append(metadata["name"])
         return found
+
+
+def owners_of(metadata: dict[str, Any]) -> dict[str, list[str]]:
+    """Who owns which fields, without those who write the status. When they were written is left out, so an applied copy is equal."""
+    found: dict[str, list[str]] = {}
+    for entry in metadata.get("managedFields") or ():
+        if not entry.get("subresource"):  # there the controllers count changes, those back included
+            fields = found.setdefault(f"{entry['manager']} {entry['operation']}", [])
+            fields += sorted({"/".join(field) for field in fields_of(entry)})
+    return found
+
+
+def without_owners(objects: dict[str, Any]) -> dict[str, Any]:
+    """The same objects, for a test in which somebody else writes them and owns what he wrote."""
+    return {name: (*parts, {}) for name, (*parts, _) in objects.items()}
 
 
 _SHOP = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -230,7 +230,7 @@ class Site:
         api, shop = self.testbed.api, self.shop
         found = [
             f"label {key} on {name}"
-            for name, (_, labels, _) in shop.objects().items()
+            for name, (_, labels, *_) in shop.objects().items()
             for key in labels
             if key in _CLAIM
         ]
@@ -284,10 +284,18 @@ def _apart(one: dict[str, Any], other: dict[str, Any]) -> tuple[dict[str, Any], 
 
 def unclaimed(objects: dict[str, Any]) -> dict[str, Any]:
     """The same objects without our claims."""
-    return {
-        name: (spec, {key: value for key, value in labels.items() if key not in _CLAIM}, annotations)
-        for name, (spec, labels, annotations) in objects.items()
-    }
+    return without_labels(objects, _CLAIM)
+
+
+def without_labels(objects: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """The same objects without these labels, and without the ownership of them."""
+    owned = {"f:metadata/f:labels", *(f"f:metadata/f:labels/f:{key}" for key in keys)}
+    found = {}
+    for name, (spec, labels, remarks, owners) in objects.items():
+        left = {who: [field for field in fields if field not in owned] for who, fields in owners.items()}
+        kept = {key: value for key, value in labels.items() if key not in keys}
+        found[name] = (spec, kept, remarks, {who: fields for who, fields in left.items() if fields})
+    return found
 
 
 def until_met(attempt: Callable[[float], T], met: Callable[[T], bool]) -> T:
