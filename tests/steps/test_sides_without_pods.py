@@ -146,6 +146,15 @@ async def test_after_its_step_and_the_old_side_is_not_retired() -> None:
     assert await run.run() is Phase.ROLLED_BACK
 
 
+async def test_while_an_approval_is_awaited() -> None:
+    """No event comes but the one that tells of the pods, so the plan looks again by itself."""
+    run = Simulation(shift("[100]", dwell="0s"), put=staffed())
+    await run.until(lambda: run.phase is Phase.WAITING)
+    ready(run, V2, 0)
+    assert await lasts(run, weights(run)(0)) < _BOUND
+    assert reason(run) == "SideNotReady"
+
+
 async def test_in_the_very_moment_of_the_approval_nothing_is_retired() -> None:
     """The stream has not told of it yet, and the answer is read before pods are taken away."""
     run = Simulation(shift("[100]", dwell="0s"), put=staffed())

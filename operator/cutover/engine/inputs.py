@@ -107,12 +107,13 @@ async def _standings(
 ) -> tuple[Failed | Pause | None, Standings]:
     """Whether all targets are there and claimed, and all that the run has done still stands.
 
-    Asked wherever a run may go forward by what comes out: at the beginning of a turn, and after each command that is done.
+    Asked wherever a run may go on by what comes out: at the beginning of a turn, and after each command that is done or is not
+    finished, for only the last answer of a turn says when it must be asked again.
     """
     verb, status = command.verb if command else None, context.status
     if status.phase not in _FORWARD or status.state is State.CLAIMING or verb is Verb.RELEASE:
         return None, Standings()
-    if outcome is not None and not isinstance(outcome, Done):
+    if isinstance(outcome, Failed | Pause):
         return None, Standings()
     # While they are released the claims may be gone.
     if status.state is not State.RELEASING and (lost := await target_problem(context)):
