@@ -63,6 +63,7 @@ class Happening:
     outcome: Outcome | None
     gates: tuple[GateStatus, ...]
     target_problem: Failed | Pause | None
+    problem_at: int
     requests: tuple[Request, ...]
     crash: bool
     delete: bool
@@ -79,6 +80,7 @@ happenings = st.builds(
     outcome=st.sampled_from(OUTCOMES),
     gates=st.sampled_from([*GATES, (), (), ()]),
     target_problem=st.sampled_from(TROUBLES),
+    problem_at=st.sampled_from([-1, 0, 1]),
     requests=st.lists(st.sampled_from(REQUESTS), max_size=2, unique_by=lambda request: request.verb).map(tuple),
     crash=st.booleans(),
     delete=st.sampled_from([False] * 12 + [True]),
@@ -132,6 +134,7 @@ def test_promises(rules: Rules, walk: list[Happening]) -> None:
             gates=tuple(gate for gate in happening.gates if not gate.guard),
             guards=tuple(gate for gate in happening.gates if gate.guard),
             target_problem=happening.target_problem,
+            problem_at=happening.problem_at,
             requests=tuple(sorted(happening.requests, key=lambda request: list(RequestVerb).index(request.verb))),
             new_process=happening.crash,
             deleted_at=deleted_at,

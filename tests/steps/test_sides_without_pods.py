@@ -146,6 +146,32 @@ async def test_after_its_step_and_the_old_side_is_not_retired() -> None:
     assert await run.run() is Phase.ROLLED_BACK
 
 
+@pytest.mark.parametrize("weight", [50, 100])
+async def test_while_a_user_has_paused_the_plan(weight: int) -> None:
+    run = Simulation(shift(), put=staffed())
+    await run.until(weights(run)(weight))
+    await run.turn()
+    run.request(RequestVerb.PAUSE)
+    await run.until(lambda: run.phase is Phase.PAUSED)
+    ready(run, V2, 0)
+    assert await lasts(run, weights(run)(0)) < _BOUND
+    assert reason(run) == "SideNotReady"
+
+
+async def test_while_the_plan_is_paused_because_another_writer_has_changed_a_field() -> None:
+    """Traffic first: the disputed field is left to a user all the same."""
+    run = Simulation(shift("[100]", dwell="0s"), put=staffed())
+    await run.until(lambda: run.phase is Phase.WAITING)
+    body = copy.deepcopy(run.cluster.objects[V2])
+    body["spec"]["template"]["spec"]["containers"][1]["image"] = "hotfix:9"
+    run.cluster.put(V2.resource, body)
+    await run.until(lambda: run.phase is Phase.PAUSED)
+    assert run.status.reason == "ForeignChange"
+    ready(run, V2, 0)
+    assert await lasts(run, weights(run)(0)) < _BOUND
+    assert reason(run) == "SideNotReady"
+
+
 async def test_while_an_approval_is_awaited() -> None:
     """No event comes but the one that tells of the pods, so the plan looks again by itself."""
     run = Simulation(shift("[100]", dwell="0s"), put=staffed())
@@ -153,6 +179,26 @@ async def test_while_an_approval_is_awaited() -> None:
     ready(run, V2, 0)
     assert await lasts(run, weights(run)(0)) < _BOUND
     assert reason(run) == "SideNotReady"
+
+
+async def test_not_where_the_failures_of_its_step_pause() -> None:
+    spec = shift("[100]", dwell="0s")
+    spec["spec"]["steps"][1]["onFailure"] = "Pause"
+    run = Simulation(spec, put=staffed())
+    await run.until(lambda: run.phase is Phase.WAITING)
+    ready(run, V2, 0)
+    await lasts(run, lambda: run.phase is Phase.PAUSED, _BOUND)
+    assert run.status.failure is not None
+    assert (run.status.failure.step, run.status.failure.reason) == ("shift", "SideNotReady")
+    await run.turn()
+    assert weight_of_new(run) == 100
+    ready(run, V2, 3)
+    run.cluster.rollouts = True
+    run.request(RequestVerb.RESUME)
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await run.run() is Phase.SUCCEEDED
 
 
 async def test_in_the_very_moment_of_the_approval_nothing_is_retired() -> None:

@@ -51,6 +51,7 @@ async def collect(
         last_command=command.verb if command else None,
         snapshot_taken=status.current is not None and context.snapshots_taken(position(status)),
         target_problem=lost or standings.problem,
+        problem_at=standings.problem_at,
         to_restore=standings.to_restore,
         ask_again=seconds(standings.after),
         gates=await _gates(context, cache, rules, clock, now if _takes_effect(outcome) else None),

@@ -35,13 +35,16 @@ class Standings:
     """What became of all that the run has done.
 
     Attributes:
-        problem: the first step that no longer stands, as what has to become of the plan.
+        problem: a step that no longer stands, as what has to become of the plan. One that no longer works comes first, because
+            requests may be lost; then the first one that differs.
+        problem_at: its position.
         to_restore: an enforced step differs, or one that a user wants applied again, so that comes first.
         after: seconds until it must be asked again although no event came.
         unsettled: what is wrong and may still pass; until then nothing may build on it.
     """
 
     problem: Failed | Pause | None = None
+    problem_at: int = -1
     to_restore: bool = False
     after: float | None = None
     unsettled: str = ""
@@ -78,10 +81,10 @@ async def ask(
         if step.state is not StepState.DONE and not under_way:
             continue
         match await _standing(context, at, certain=certain, afresh=afresh):
-            case Differs(reason=reason, message=message):
-                return replace(found, problem=Pause(reason, message))
             case Failing(reason=reason, message=message):
-                return replace(found, problem=Failed(reason, message))
+                return replace(found, problem=Failed(reason, message), problem_at=at)
+            case Differs(reason=reason, message=message) if found.problem is None:
+                found = replace(found, problem=Pause(reason, message), problem_at=at)
             case _ToRestore():
                 found = replace(found, to_restore=True)
             case Stands(after=after, unsettled=unsettled):

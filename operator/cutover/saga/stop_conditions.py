@@ -35,7 +35,7 @@ def check_stop_conditions(draft: Draft, verb: RequestVerb | None) -> None:
     if verb is RequestVerb.ABANDON:
         mark_abandoned(draft, Reason.ABANDONED, "abandoned on request")
         return None
-    return _check_guards_while_paused(draft) if draft.status.phase is Phase.PAUSED else _check_failures(draft)
+    return _check_while_paused(draft) if draft.status.phase is Phase.PAUSED else _check_failures(draft)
 
 
 def _check_failures(draft: Draft) -> None:
@@ -58,7 +58,8 @@ def check_target_problem(draft: Draft) -> bool:
     """Roll back or pause where a target is gone, or what the run has done no longer stands; whether it did."""
     match draft.inputs.target_problem:
         case Failed(reason=reason, message=message):
-            fail(draft, reason, message, draft.rules.on_failure)
+            cause = Cause.STEP if draft.inputs.problem_at in (-1, position(draft.status)) else Cause.DONE_STEP
+            fail(draft, reason, message, _policy(draft), cause=cause)
         case Pause(reason=reason, message=message):
             pause(draft, PlanEvent.INTERRUPT, reason, message, warning=True)
         case None:
@@ -66,13 +67,33 @@ def check_target_problem(draft: Draft) -> bool:
     return True
 
 
-def _check_guards_while_paused(draft: Draft) -> None:
-    """While traffic is split it depends on both versions, so guards count; not where failures only pause the plan."""
-    if draft.rules.on_failure is OnFailure.PAUSE or draft.status.point_of_no_return or not traffic_is_split(draft):
-        return
+def _policy(draft: Draft) -> OnFailure:
+    """Of the step that no longer stands; of the plan where it is no single step's."""
+    at = draft.inputs.problem_at
+    return draft.rules.steps[at].on_failure if at >= 0 else draft.rules.on_failure
+
+
+def _check_while_paused(draft: Draft) -> None:
+    """Requests are served while a plan is paused too, so what they depend on rolls it back; not where failures only pause the plan."""
     guard = next((guard for guard in draft.inputs.guards if guard.verdict is Verdict.FAIL), None)
-    if guard is not None:
+    if guard is not None and _guards_count_while_paused(draft):
         fail(draft, Reason.GUARD_FAILED, f"guard {guard.name} failed: {guard.message}", cause=Cause.GUARD)
+    elif _no_longer_works(draft) and _policy(draft) is OnFailure.ROLLBACK:
+        check_target_problem(draft)
+
+
+def _guards_count_while_paused(draft: Draft) -> bool:
+    """While traffic is split it depends on both versions."""
+    rolls_back = draft.rules.on_failure is OnFailure.ROLLBACK and not draft.status.point_of_no_return
+    return rolls_back and traffic_is_split(draft)
+
+
+def _no_longer_works(draft: Draft) -> bool:
+    """Whether what a step has done no longer works, and a rollback would undo it."""
+    at = draft.inputs.problem_at
+    if at < 0 or not isinstance(draft.inputs.target_problem, Failed):
+        return False
+    return draft.status.point_of_no_return not in [step.name for step in draft.status.steps[at:]]
 
 
 def traffic_is_split(draft: Draft) -> bool:
@@ -134,13 +155,15 @@ def fail(
         reason: CamelCase.
         message: what happened, in a sentence.
         policy: whether everything is undone or a user decides.
-        cause: what failed. Where it is the step or its gate and the plan is paused, the step can be retried and not resumed.
+        cause: what failed. Where it is the current step or its gate and the plan is paused, the step can be retried and not resumed.
     """
     where = draft.status.current
     step, stage = (where.step, where.stage) if where else ("", "")
+    at = position(draft.status) if where else -1
+    if cause is Cause.DONE_STEP:
+        step, stage = draft.rules.steps[draft.inputs.problem_at].name, ""
     record_failure(draft, cause, message)
     draft.set(failure=Failure(step=step, stage=stage, reason=str(reason), message=message[:1024]))
-    at = position(draft.status) if where else -1
     pauses, of_step = policy is OnFailure.PAUSE, cause in (Cause.STEP, Cause.GATE)
     if at >= 0 and (of_step or not pauses) and draft.status.steps[at].state in (StepState.DOING, StepState.WAITING):
         draft.step_event(at, StepEvent.FAIL, message)

@@ -40,6 +40,7 @@ class Cause(Enum):
     """What made a run roll back or pause."""
 
     STEP = auto()
+    DONE_STEP = auto()  # an earlier one, of which what it did no longer works
     GATE = auto()
     GUARD = auto()
     TIME = auto()  # of the plan as a whole

@@ -212,6 +212,7 @@ class Inputs:
         snapshot_taken: the current step has taken its snapshots, so it may have changed something.
         target_problem: a target is gone or lost its claim, or what the run has done no longer stands, apart from the current
             command; handled as if it had failed or paused.
+        problem_at: the position of the step of which it no longer stands; -1 when it is no single step's.
         to_restore: what a done step has set is to be restored before anything else.
         ask_again: when it must be asked again whether all stands, although no event came.
         gates: the gates of the current stage as they are now.
@@ -230,6 +231,7 @@ class Inputs:
     last_command: Verb | None = None
     snapshot_taken: bool = False
     target_problem: Failed | Pause | None = None
+    problem_at: int = -1
     to_restore: bool = False
     ask_again: timedelta | None = None
     gates: tuple[GateStatus, ...] = ()
