@@ -130,12 +130,13 @@ def _take_outcome(draft: Draft, at: int) -> Turn:
 
 
 def _stuck(draft: Draft, name: str, reason: str, message: str) -> Turn:
-    """Try again each minute; where the plan is deleted only for a while, and not without an account."""
+    """Look again each minute; where the plan is deleted only for a while, and not without an account."""
     left = _time_left(draft)
     if left is not None and (left <= timedelta() or reason == _ACCOUNT_GONE):
         return abandon(draft, Reason.DELETED, f"undo of step {name} is stuck ({reason}: {message})")
     until = "" if left is None else f" until {clock(draft.now + left)}, then the plan is abandoned"
-    stuck = f"undo of step {name} is stuck, and retried every minute{until}: {message}"
+    how = "runs again only on retry" if draft.current.undo_failed else "is retried every minute"
+    stuck = f"undo of step {name} is stuck, and {how}{until}: {message}"
     if draft.status.phase is not Phase.STUCK:
         draft.notice("Stuck", stuck, warning=True)
     draft.plan_event(PlanEvent.GET_STUCK, reason, stuck)
