@@ -13,6 +13,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import CrashSwitch, MemoryCluster
 from engine.test_rollback import with_another
+from steps.test_sides_without_pods import ready
 from support.fakes.shop import FRONT, ROUTES, RULES, V1, V2, plan, shop, shop_with_an_http_route
 from support.fakes.simulation import Simulation
 
@@ -72,6 +73,27 @@ async def test_forward_the_old_pods_stay_until_it_has_drained(kind: str, ref: Re
     seen = Moments(run)
     await run.until(lambda: run.phase is Phase.WAITING)
     assert 30 <= seen.between(ref, V1) < 32
+
+
+@each_way
+async def test_the_old_pods_stay_while_the_new_side_lacks_some_at_the_end_of_the_drain(
+    kind: str, ref: Ref, put: Any
+) -> None:
+    """What was asked when the drain began may not be so any more when it is over."""
+    run = Simulation(spec(kind), put=put)
+    seen = Moments(run)
+    await run.until(lambda: run.status.current is not None and run.status.current.step == "retire")
+    while run.clock.now() < seen.last[ref] + timedelta(seconds=25):
+        await run.turn()
+        run.clock.pass_time(timedelta(seconds=1))
+    ready(run, V2, 1)
+    while run.clock.now() < seen.last[ref] + timedelta(minutes=3):
+        await run.turn()
+        run.clock.pass_time(timedelta(seconds=1))
+    assert V1 not in seen.lowered
+    run.cluster.rollouts = True
+    await run.until(lambda: run.phase is Phase.WAITING)
+    assert V1 in seen.lowered
 
 
 @each_way

@@ -64,14 +64,15 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         del stage
         ref = self.rolls_out().ref(context.namespace)
         known = await context.targets.saved(ref) if context.targets.remembers(ref) else None
-        snapshot = known or await self._snapshot(context)
-        changes = self.forward(snapshot)
-        if await repaired_too_often(context, ref, changes):
+        if known and await repaired_too_often(context, ref, self.forward(known)):
             return await foreign_writer(context, ref, "the fields of this step")
+        # Before the snapshot: until it is taken the engine asks each time whether all that is done still stands.
         if needed := await preconditions.still_needed(context, ref, self.replicas):
             return Again(context.next_look(soonest=1.0), needed)
-        if draining := await self._draining(context, ref, changes):
+        if draining := await self._draining(context, ref, self.replicas):
             return draining
+        snapshot = known or await self._snapshot(context)
+        changes = self.forward(snapshot)
         body = await context.targets.change(ref, snapshot.uid, changes)
         rollout = Rollout.of(body, ref.resource)
         note_written(context)  # after the write: from here on another value is another writer's
@@ -98,7 +99,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         if busy := await self._still_carries(context, ref, snapshot):
             return Wait("StillCarriesTraffic", busy)
         changes = self.restores(snapshot)
-        if draining := await self._draining(context, ref, changes):
+        least = next((1 if change.to is ABSENT else change.to for change in changes if change.path == _REPLICAS), None)
+        if draining := await self._draining(context, ref, least):
             return draining
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
         body = await context.targets.restore(ref, snapshot.uid, sooner)
@@ -141,13 +143,12 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         facts = {"carried": foreseen.carried, "stood": pod_counts(foreseen.body, ref.resource)}
         return await context.targets.snapshot(ref, foreseen.body, paths, facts, ours)
 
-    async def _draining(self, context: StepContext, ref: Ref, changes: list[Change]) -> Again | None:
+    async def _draining(self, context: StepContext, ref: Ref, replicas: int | None) -> Again | None:
         """Why replicas cannot go down yet: traffic has just moved, and requests may still come to these pods."""
-        wanted = next((change.to for change in changes if change.path == _REPLICAS), None)
-        if wanted is None:
+        if replicas is None:
             return None
         has = (await context.targets.view(ref))["spec"].get("replicas", 1)
-        if has <= (1 if wanted is ABSENT else wanted) or not (drain := await context.draining(ref)):
+        if has <= replicas or not (drain := await context.draining(ref)):
             return None
         rest = (drain.until - context.now).total_seconds()
         return Again(rest, f"{ref} keeps its {has} replicas until {drain.until:%H:%M:%S} UTC: {drain.why}")
