@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from cutover.errors import Denied, OutsideError, Rejected, Unavailable
 from cutover.field_path import Operation
-from cutover.ports import APPLIED_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
+from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
 from cutover.status.requests import Answer, RequestVerb
+from cutover.status.state import State
 from cutover.status.status import ENDED, Phase
 from cutover.testing import Crash
 from cutover.testing.controllers import react
@@ -222,3 +224,32 @@ async def test_a_finalizer_that_may_not_be_removed_is_reported_once() -> None:
     assert run.phase is Phase.SUCCEEDED
     (told,) = warnings(run)
     assert told == "the operator may not remove its finalizer, so a deletion of the plan waits until it may: no patch"
+
+
+async def test_a_run_that_turns_out_to_be_no_success_keeps_what_its_rollback_needs() -> None:
+    """The plan owns neither snapshots nor Jobs yet: a foreground deletion would take them before the rollback."""
+    job = '{spec: {template: {spec: {containers: [{name: tool, image: "tool:1"}]}}}}'
+    body = plan(f"""
+steps:
+  - {{name: schema, job: {{template: '{job}', undo: '{job}'}}}}
+  - {{name: deploy, deploy: {{workload: {{name: shop-v2}}, replicas: 3}}}}
+  - {{name: ok, approve: {{message: go}}}}
+""")
+    run = Simulation(body, put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.request(RequestVerb.APPROVE, "ok")
+    patch = run.cluster.patch
+
+    async def meddle(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if run.status.state is State.RELEASING:
+            run.cluster.patch = patch  # type: ignore[method-assign]
+            scaled = copy.deepcopy(run.cluster.objects[V2])
+            scaled["spec"]["replicas"] = 2
+            run.cluster.put(V2.resource, scaled)
+        return await patch(ref, operations, account)
+
+    run.cluster.patch = meddle  # type: ignore[method-assign]
+    await run.until(lambda: run.phase is Phase.PAUSED)
+    made = [body["metadata"] for ref, body in run.cluster.objects.items() if ref.resource in (SNAPSHOTS, JOBS)]
+    assert len(made) == 2
+    assert not any(metadata.get("ownerReferences") for metadata in made)

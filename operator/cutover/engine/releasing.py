@@ -34,9 +34,6 @@ async def release(context: CommandContext, asked: Mapping[Ref, str]) -> Outcome:
     if _rolled_back_before_first_step(context):
         await _outdate_claims(context)
     of_snapshots = list[OutsideError]()
-    if keeps_snapshots:
-        with _collecting(of_snapshots):
-            await set_snapshot_owner(context, owned=True)
     try:
         problems = await _release_claims(context, asked, abandoned=abandoned)
     except Unavailable:  # perhaps of one target only, and the run may end with that
@@ -45,9 +42,10 @@ async def release(context: CommandContext, asked: Mapping[Ref, str]) -> Outcome:
                 await _drop_snapshots(context)
         raise
     left = await residue.residue_of(context) if abandoned else ""
-    if not keeps_snapshots:
-        with _collecting(of_snapshots):
-            await _drop_snapshots(context)
+    with _collecting(of_snapshots):
+        # What has an owner goes with a foreground deletion. The claims come first: until they are released the run may still
+        # turn out to be no success, and a rollback needs its snapshots.
+        await (set_snapshot_owner(context, owned=True) if keeps_snapshots else _drop_snapshots(context))
     problems += [_snapshots_left(context, str(error), kept=keeps_snapshots) for error in of_snapshots]
     return Wait("NotReleased", "; ".join((*([left] if left else ()), *problems))) if problems else Done(message=left)
 
@@ -86,14 +84,14 @@ async def _release_claims(context: CommandContext, asked: Mapping[Ref, str], *, 
     """Release the Jobs and all targets; what could not be released, in sentences."""
     targets, label = context.targets(), _label_to_leave(context)
     of_jobs, of_claims, kept = list[OutsideError](), list[OutsideError](), list[Ref]()
-    if JOBS in context.plan.makes():
-        with _collecting(of_jobs):
-            await jobs.release(context.cluster, targets.owner, abandoned=abandoned)
     for ref in context.all_targets():
         before = len(of_claims)
         with _collecting(of_claims):
             await targets.release(ref, label, fenced=not abandoned, asked=asked.get(ref))
         kept += [ref] * (len(of_claims) - before)
+    if JOBS in context.plan.makes():  # after the targets, as the snapshots: a rollback needs the Jobs too
+        with _collecting(of_jobs):
+            await jobs.release(context.cluster, targets.owner, abandoned=abandoned)
     if abandoned:  # its claims are void already, so it is not kept active for them
         return []
     said = [_jobs_left(context, await _why(context, error)) for error in of_jobs]
