@@ -53,7 +53,8 @@ def test_operator_is_a_source_root() -> None:
 def test_the_crd_files_are_fresh_and_small() -> None:
     text = crd.text()
     assert (ROOT / "crds" / "migrationplans.yaml").read_text() == text, "run make crd"
-    assert (ROOT / "charts" / "cutover" / "crds" / "migrationplans.yaml").read_text() == text, "run make crd"
+    (in_chart,) = (ROOT / "charts" / "cutover" / "crds").iterdir()  # Helm would install another one as well
+    assert (in_chart.name, in_chart.read_text()) == ("migrationplans.yaml", text), "run make crd"
     assert len(text.encode()) <= 200_000
 
 
