@@ -49,7 +49,7 @@ def test_the_role_of_one_plan_takes_nothing_from_another(shop: Shop) -> None:
     shop.apply(f"startDeadline: 1m\nsteps:{DEPLOY}{ASK}", "first")
     grant(shop, shop.until(lambda s: GRANT in s.message, "first"))
     shop.until_phase(Phase.WAITING, "first")
-    shop.apply("startDeadline: 1m\nsteps: [{name: old, deploy: {workload: {name: shop-v1}, replicas: 2}}]", "second")
+    shop.apply("startDeadline: 1m\nsteps: [{name: old, deploy: {workload: {name: shop-v1}, replicas: 4}}]", "second")
     role, _ = grant(shop, shop.until(lambda s: GRANT in s.message, "second"))
     assert role["metadata"]["name"] == "migrationplan-second"
     assert shop.until_ended("second").phase is Phase.SUCCEEDED
