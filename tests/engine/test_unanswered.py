@@ -1,4 +1,4 @@
-"""Preflight cannot read everything: the plan says what, since when, and its deadline counts."""
+"""Preflight cannot read everything: the plan says what, since when, and its deadline counts. Who wants a run to stop waits for no answer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from cutover.errors import Unavailable
-from cutover.ports import VIRTUAL_SERVICES, Ref
+from cutover.ports import SNAPSHOTS, VIRTUAL_SERVICES, Ref, Resource
+from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
+from steps.test_sides_without_pods import staffed
 from support.fakes.shop import plan, shop
 from support.fakes.simulation import Simulation
 
@@ -95,3 +97,38 @@ async def test_an_outage_of_the_whole_server_changes_nothing(minutes: int) -> No
     whole()
     assert await run.run() is Phase.SUCCEEDED
     assert warned(run) == []
+
+
+def abort(run: Simulation) -> None:
+    run.request(RequestVerb.ABORT)
+
+
+def delete(run: Simulation) -> None:
+    run.cluster.delete(run.plan)
+
+
+@pytest.mark.parametrize("unread", [VIRTUAL_SERVICES, SNAPSHOTS], ids=lambda one: one.plural)
+@pytest.mark.parametrize("cause", [abort, delete])
+async def test_who_wants_a_run_to_stop_is_heard_though_its_targets_cannot_be_read(unread: Resource, cause: Any) -> None:
+    run = Simulation(plan(SHIFT.replace("[50]", "[50, 100], dwell: 1h")), put=staffed())
+    await run.until(lambda: bool(run.status.current and run.status.current.step == "shift"))
+    for _ in range(3):
+        await run.turn()
+    run.restart()
+    get = run.cluster.get
+
+    async def read(ref: Ref) -> Any:
+        if ref.resource == unread:
+            raise Unavailable(BROKEN)
+        return await get(ref)
+
+    run.cluster.get = read  # type: ignore[method-assign]
+    await run.turn()
+    assert run.crashes == 1
+    cause(run)
+    for _ in range(3):
+        await run.turn()
+    assert run.phase is Phase.ROLLING_BACK
+    run.cluster.get = get  # type: ignore[method-assign]
+    await run.until(lambda: run.over)
+    assert run.specs() == run.specs_before()

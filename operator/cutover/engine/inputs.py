@@ -13,16 +13,20 @@ from cutover.engine.drift import target_problem
 from cutover.engine.plan_cache import PlanCache
 from cutover.engine.postconditions import Standings, ask
 from cutover.engine.undo_order import ready_to_undo
+from cutover.errors import Unavailable
 from cutover.ports import Clock
 from cutover.saga.draft import position, seconds, stage_of
+from cutover.saga.requests import unanswered
 from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome, Pause, Rules, Verb
 from cutover.status import requests
+from cutover.status.requests import RequestVerb
 from cutover.status.state import State
 from cutover.status.status import ACTIVE, GateStatus, Phase, StepState
 from cutover.targets.finalizer import deleted_at, has_finalizer, terminating
 
 _FORWARD: Final = (Phase.RUNNING, Phase.WAITING, Phase.PAUSED)
 _BACKWARD: Final = (Phase.ROLLING_BACK, Phase.STUCK)
+_STOPS: Final = frozenset({RequestVerb.ABORT, RequestVerb.ROLLBACK, RequestVerb.ABANDON})
 
 
 async def collect(
@@ -44,8 +48,14 @@ async def collect(
     command, outcome = answer or (None, None)
     status, body, now = context.status, context.body, context.now
     active_run = status.run.number if status.run and status.phase in ACTIVE else 0
-    deleted = deleted_at(body)
-    lost, standings = await _standings(context, command, outcome)
+    deleted, asked = deleted_at(body), requests.read(body["metadata"].get("annotations") or {})
+    lost, standings = None, Standings()
+    try:
+        lost, standings = await _standings(context, command, outcome)
+    except Unavailable:
+        # Whether all stands is no matter then, and who wants the plan to stop must not wait for one kind of object.
+        if not deleted and not any(request.verb in _STOPS for request in unanswered(status, asked)):
+            raise
     return Inputs(
         outcome=outcome,
         last_command=command.verb if command else None,
@@ -56,7 +66,7 @@ async def collect(
         ask_again=seconds(standings.after),
         gates=await _gates(context, cache, rules, clock, now if _takes_effect(outcome) else None),
         guards=await _guards(context, cache, clock),
-        requests=requests.read(body["metadata"].get("annotations") or {}),
+        requests=asked,
         deleted_at=deleted,
         suspended=context.plan.suspend,
         new_process=active_run not in (0, cache.fenced_run),
