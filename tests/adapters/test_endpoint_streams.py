@@ -118,6 +118,7 @@ async def test_other_services_of_a_namespace_make_it_one_of_all(monkeypatch: pyt
         for name in ("w1", "w2", "w3"):
             assert server.ask(OTHER, frozenset({name})) is None
             await asyncio.sleep(0.05)
+        assert PLAN in server.woken, "its stream was interrupted for that"
         assert server.opened == [
             ("shop", "kubernetes.io/service-name in (v1,v2)"),
             ("shop", "kubernetes.io/service-name"),
@@ -136,8 +137,10 @@ async def test_one_that_ends_is_not_believed_and_opened_again(monkeypatch: pytes
         await asyncio.sleep(0.05)
         await server.tell("v1", "v2")
         first = server.ask()
+        server.woken.clear()
         server.open[0].put_nowait(end)
         await asyncio.sleep(0.005)
+        assert server.woken == [PLAN], "it may not be opened again for long"
         assert server.ask() is None
         await asyncio.sleep(0.05)
         assert len(server.opened) == 2

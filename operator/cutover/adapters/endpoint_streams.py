@@ -88,6 +88,7 @@ class EndpointStreams:
         former = self._streams.get(namespace)
         if former is not None:
             former.task.cancel()
+            self._wake_all(namespace)
         stream = self._streams[namespace] = _Stream()
         stream.task = asyncio.create_task(self._run(namespace, stream, everything=former is not None))
 
@@ -106,6 +107,7 @@ class EndpointStreams:
                 log.exception("a stream of EndpointSlices failed", extra={"namespace": namespace})
             finally:
                 stream.numbers.clear()
+            self._wake_all(namespace)
             pause, everything = _PAUSE, False
 
     async def _hear(self, namespace: str, stream: _Stream) -> None:
@@ -126,6 +128,12 @@ class EndpointStreams:
                             "a stream of EndpointSlices ended: %s", str(event)[:300], extra={"namespace": namespace}
                         )
                         return
+
+    def _wake_all(self, namespace: str) -> None:
+        """Nothing tells of their Services now, perhaps for long: they count themselves, and one that sleeps has to be told that."""
+        for plan in {*self._kept, *self._asked}:
+            if plan.namespace == namespace:
+                self._wake(plan)
 
     def _changed(self, namespace: str, stream: _Stream, service: str) -> None:
         self._number += 1
