@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.ports import APPLIED_LABEL, DEPLOYMENTS, JOBS, PLANS, Ref
+from cutover.ports import APPLIED_LABEL, DEPLOYMENTS, FENCE_LABEL, JOBS, PLAN_LABEL, PLANS, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -210,7 +210,8 @@ async def test_what_is_set_back_at_the_last_moment_stops_the_end(moment: str) ->
     assert run.leftovers() == []
 
 
-async def test_a_run_stopped_at_its_very_end_can_still_be_rolled_back() -> None:
+async def stopped_at_its_end() -> Simulation:
+    """An image is set back in the moment in which the release is announced."""
     run = await asked()
     run.request(RequestVerb.APPROVE, "ok")
 
@@ -220,6 +221,49 @@ async def test_a_run_stopped_at_its_very_end_can_still_be_rolled_back() -> None:
 
     run.cluster.told = told
     await run.until(lambda: run.phase is Phase.PAUSED)
+    return run
+
+
+@pytest.mark.parametrize("seen", ["while it is paused", "by the undo"])
+async def test_a_mark_that_a_suspended_process_has_left_too_late_goes_with_the_rollback(seen: str) -> None:
+    """It was about to release the targets, and did so after another process had stopped the run."""
+    run = await stopped_at_its_end()
+    assert run.status.run is not None
+    mark = run.status.run.spec_hash[:32]
+
+    def release(body: Any) -> None:
+        labels = body["metadata"]["labels"]
+        del labels[PLAN_LABEL], labels[FENCE_LABEL]
+        labels[APPLIED_LABEL] = mark
+
+    edit(run, ROUTES, release)
+    if seen == "while it is paused":
+        await run.turn()
+        assert PLAN_LABEL in run.cluster.objects[ROUTES]["metadata"]["labels"]
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert not [
+        ref for ref, body in run.cluster.objects.items() if APPLIED_LABEL in (body["metadata"].get("labels") or {})
+    ]
+
+
+async def test_the_mark_of_an_earlier_run_stays_where_a_claim_is_set_again() -> None:
+    run = await asked()
+
+    def lose(body: Any) -> None:
+        labels = body["metadata"]["labels"]
+        del labels[PLAN_LABEL]
+        labels[APPLIED_LABEL] = "0" * 32
+
+    edit(run, ROUTES, lose)
+    await run.turn()
+    labels = run.cluster.objects[ROUTES]["metadata"]["labels"]
+    assert PLAN_LABEL in labels
+    assert labels[APPLIED_LABEL] == "0" * 32
+
+
+async def test_a_run_stopped_at_its_very_end_can_still_be_rolled_back() -> None:
+    run = await stopped_at_its_end()
     run.request(RequestVerb.ABORT)
     assert await run.run() is Phase.ROLLED_BACK
     assert run.specs() == run.specs_before()

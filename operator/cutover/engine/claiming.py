@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import differences
-from cutover.engine.releasing import applied_label, set_snapshot_owner
+from cutover.engine.releasing import set_snapshot_owner
 from cutover.errors import Denied, NotFound, PlanError, Rejected
 from cutover.field_path import Path, overlap, readable
 from cutover.objects import jobs
@@ -112,7 +112,7 @@ async def _marked(context: CommandContext) -> bool:
             body = await context.cluster.get(ref)
         except NotFound:
             return False
-        if (body["metadata"].get("labels") or {}).get(APPLIED_LABEL) != applied_label(context):
+        if (body["metadata"].get("labels") or {}).get(APPLIED_LABEL) != context.applied_label:
             return False
     return True
 

@@ -76,13 +76,18 @@ class CommandContext:
     clock: Clock
     now: datetime
 
+    @property
+    def applied_label(self) -> str:
+        """What the label of a success is for this run."""
+        return self.status.run.spec_hash[:32] if self.status.run else ""
+
     def targets(self, step: str = "") -> Targets:
         """The targets as this run may write them; `step` names its snapshots."""
         run = self.status.run
         if run is None:
             raise Broken("a command without a run")
-        account = self.plan.service_account_name
-        owner = Owner(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account)
+        account, applied = self.plan.service_account_name, "" if run.over_applied else self.applied_label
+        owner = Owner(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account, applied)
         return Targets(self.cluster, owner, step, self.run_cache.snapshots)
 
     def step_context(self, at: int, prefetched: Any = None) -> StepContext:

@@ -209,14 +209,13 @@ async def _differs(context: CommandContext, one: Difference, *, again: bool) -> 
 
 async def _release_has_begun(context: CommandContext) -> bool:
     """Whether the run has marked one of its targets as done already, so that its success is no longer in question."""
-    if context.status.state is not State.RELEASING or context.status.run is None:
+    if context.status.state is not State.RELEASING:
         return False
-    mark = context.status.run.spec_hash[:32]
     for ref in context.all_targets():
         try:
             labels = (await context.targets().view(ref))["metadata"].get("labels") or {}
         except NotFound:
             continue
-        if PLAN_LABEL not in labels and labels.get(APPLIED_LABEL) == mark:
+        if PLAN_LABEL not in labels and labels.get(APPLIED_LABEL) == context.applied_label:
             return True
     return False

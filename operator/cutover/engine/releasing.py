@@ -102,14 +102,9 @@ def _label_to_leave(context: CommandContext) -> str | None:
     """The value for the label of a success; empty removes it, None leaves it: after a rollback what it was is true again."""
     failure = context.status.failure
     if has_succeeded(context):
-        return applied_label(context)
+        return context.applied_label
     rolled_back_success = failure is not None and failure.reason == Reason.ROLLBACK
     return "" if context.status.phase is Phase.ABANDONED or rolled_back_success else None
-
-
-def applied_label(context: CommandContext) -> str:
-    """What the label of a success is for this run."""
-    return context.status.run.spec_hash[:32] if context.status.run else ""
 
 
 async def set_snapshot_owner(context: CommandContext, *, owned: bool) -> None:

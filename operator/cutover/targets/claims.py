@@ -30,13 +30,19 @@ class Busy(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who writes: one run of one plan. `fence` is `status.run.fence` as it was saved."""
+    """Who writes: one run of one plan.
+
+    Attributes:
+        fence: `status.run.fence` as it was saved.
+        applied: the label of a success of this run. A target has it only once it is released; empty where it may be of an earlier run.
+    """
 
     plan: Ref
     uid: str
     run: int
     fence: int
     account: str
+    applied: str = ""
 
     @property
     def namespace(self) -> str:
@@ -136,6 +142,17 @@ class Claims:
         operations.append({"op": "add", "path": FENCE_AT, "value": str(self.owner.fence)})
         return operations
 
+    def reclaim_operations(self, body: Json) -> list[Operation]:
+        """The same for an object that was claimed before and is not any more.
+
+        A process that was suspended may have released it after all, as of a success, while the run was stopped by another one: the
+        mark goes, or a plan that is created again would find its spec applied, and changed since.
+        """
+        operations, labels = self.claim_operations(body), body["metadata"].get("labels") or {}
+        if self.owner.applied and labels.get(APPLIED_LABEL) == self.owner.applied:
+            operations.append({"op": "remove", "path": _APPLIED_AT})
+        return operations
+
     def unclaimed_by_others(self, body: Json) -> bool:
         """Whether no other plan has claimed an object, so that no value in it belongs to a migration in progress."""
         return (body["metadata"].get("labels") or {}).get(PLAN_LABEL) in (None, self.owner.uid)
@@ -220,7 +237,7 @@ class Claims:
             if owner is not None:
                 raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {owner}")
             await self.still_ours()
-            if await self._write_labels(ref, body, self.claim_operations(body)):
+            if await self._write_labels(ref, body, self.reclaim_operations(body)):
                 return
         raise Conflict(f"{ref} changed at each of {TRIES} tries to claim it again")
 

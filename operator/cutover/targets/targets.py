@@ -207,7 +207,7 @@ class Targets(Claims):
             writes = operations_for(ref, body, changes)
         except Foreign as foreign:
             raise Foreign("ClaimLost", f"the label {PLAN_LABEL} was removed from {ref}, and {foreign}") from foreign
-        return self.claim_operations(body) + writes
+        return self.reclaim_operations(body) + writes
 
     async def fence(self, ref: Ref) -> None:
         """Raise the fence on an object that needs no other write, so that a late write of an earlier attempt fails."""
