@@ -311,6 +311,43 @@ async def test_a_plan_that_waits_with_moved_weight_asks_nobody() -> None:
     assert run.switch.calls == calls
 
 
+def rolls_out(run: Simulation, ref: Ref) -> None:
+    """One of three pods at a time gets another template, and takes its time."""
+    ready(run, ref, 2)
+    body = copy.deepcopy(run.cluster.objects[ref])
+    body["spec"]["strategy"] = {"rollingUpdate": {"maxUnavailable": 1}}
+    body["status"]["updatedReplicas"] = 1
+    run.cluster.put(ref.resource, body)
+    observed = {**body["status"], "observedGeneration": run.cluster.objects[ref]["metadata"]["generation"]}
+    run.cluster.report(ref, observed)
+
+
+@pytest.mark.parametrize("spec", [shift("[100]", dwell="0s"), plan(_SWITCH)], ids=["traffic", "switch"])
+async def test_a_slow_rollout_of_the_side_that_carries_traffic_is_no_loss(spec: Any) -> None:
+    """A later step may restart it; what its strategy allows to be missing meanwhile is not judged."""
+    run = Simulation(spec, put=without_routes if spec["spec"]["steps"][1]["name"] == "turn" else staffed())
+    await run.until(lambda: run.phase is Phase.WAITING)
+    rolls_out(run, V2)
+    for _ in range(60):
+        run.clock.pass_time(timedelta(seconds=10))
+        await run.turn()
+    assert run.phase is Phase.WAITING, run.status
+    ready(run, V2, 1)
+    await lasts(run, lambda: run.phase is Phase.ROLLING_BACK)
+    assert run.status.failure is not None
+    assert "unreadyDeadline allows for longer" in run.status.failure.message
+
+
+async def test_without_a_limit_too_few_pods_do_not_keep_a_run_from_its_end() -> None:
+    spec = shift("[100]", dwell="0s", more="unreadyDeadline: 0s")
+    del spec["spec"]["steps"][3]
+    run = Simulation(spec, put=staffed())
+    await run.until(lambda: run.phase is Phase.WAITING)
+    ready(run, V2, 1)
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await lasts(run, lambda: run.phase is Phase.SUCCEEDED) < _BOUND
+
+
 # --- the baseline -----------------------------------------------------------------------------------------------------
 
 

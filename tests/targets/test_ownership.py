@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.errors import Superseded
+from cutover.errors import Rejected, Superseded
 from cutover.field_path import Change
 from cutover.ports import DEPLOYMENTS, FENCE_LABEL, SNAPSHOTS
 from cutover.targets.ownership import fields_of, given_back, owners_of, tree_of
@@ -132,6 +132,21 @@ async def test_a_late_process_gives_nothing_back(cluster: MemoryCluster) -> None
     with pytest.raises(Superseded):
         await late.confirm(V2, uid(cluster), BACK)
     assert cluster.objects[V2]["metadata"]["managedFields"] == body["metadata"]["managedFields"]
+
+
+async def test_where_that_is_refused_the_undo_ends_all_the_same(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The values are back; a policy that lets nobody write owners must not hold up the undo of earlier steps."""
+    await written_and_back(cluster)
+
+    async def refused(*_: Any) -> Any:
+        raise Rejected("admission webhook says no")
+
+    monkeypatch.setattr(MemoryCluster, "patch", refused)
+    body = await targets(cluster).confirm(V2, uid(cluster), BACK)
+    assert body["spec"]["replicas"] == 0
+    assert "not given back" in caplog.text
 
 
 async def test_another_write_in_between_is_not_lost(cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch) -> None:

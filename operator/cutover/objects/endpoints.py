@@ -14,7 +14,7 @@ from typing import Final
 from cutover.errors import NotFound
 from cutover.field_path import Json
 from cutover.names import matching
-from cutover.objects.workloads import Rollout, pod_ready
+from cutover.objects.workloads import Rollout, may_lack, pod_ready
 from cutover.ports import (
     DESTINATION_RULES,
     ENDPOINT_SLICES,
@@ -169,6 +169,11 @@ async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
     """Pods that the workloads behind a destination should have."""
     return sum(Rollout.of(body, resource).wanted for resource, body in await workloads_behind(cluster, namespace, side))
+
+
+async def lacking_for_now(cluster: Cluster, namespace: str, side: Side) -> int:
+    """How many pods the workloads behind a destination may lack, because they roll out a template."""
+    return sum(may_lack(body, resource) for resource, body in await workloads_behind(cluster, namespace, side))
 
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:

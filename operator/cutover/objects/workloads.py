@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -139,6 +140,35 @@ class Rollout:
     def text(self) -> str:
         """Ready of wanted, such as ``2/3``."""
         return f"{self.ready_new}/{self.wanted}"
+
+
+def surge_and_unavailable(resource: Resource, spec: Json, wanted: int) -> tuple[int, int]:
+    """How many pods a rollout creates beyond the wanted ones, and how many of those may be unavailable."""
+    strategy = spec.get("strategy" if resource == DEPLOYMENTS else "updateStrategy") or {}
+    kind, change = strategy.get("type", "RollingUpdate"), strategy.get("rollingUpdate") or {}
+    if kind == "Recreate":
+        return 0, wanted
+    if kind == "OnDelete":
+        return 0, 1
+    default = {DEPLOYMENTS: ("25%", "25%"), DAEMON_SETS: (0, 1), STATEFUL_SETS: (0, 1)}[resource]
+    surge = _share(change.get("maxSurge", default[0]), wanted, up=True)
+    unavailable = _share(change.get("maxUnavailable", default[1]), wanted, up=resource != DEPLOYMENTS)
+    return surge, unavailable if surge or unavailable else 1
+
+
+def _share(value: str | int, of: int, *, up: bool) -> int:
+    if isinstance(value, int):
+        return value
+    share = int(value.removesuffix("%")) * of / 100
+    return math.ceil(share) if up else math.floor(share)
+
+
+def may_lack(body: Json, resource: Resource) -> int:
+    """How many of its pods a workload may lack for now: while it rolls out a template, what its strategy allows; otherwise none."""
+    rollout = Rollout.of(body, resource)
+    if rollout.current and not rollout.outdated and not rollout.older:
+        return 0
+    return surge_and_unavailable(resource, body["spec"], rollout.wanted)[1]
 
 
 def scalers_of(ref: Ref, scalers: Iterable[Json]) -> list[Json]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,9 +9,9 @@ from typing import Any, Final
 from cutover.field_path import Json, names_of
 from cutover.objects.quantities import amounts
 from cutover.objects.quotas import Pods
-from cutover.objects.workloads import Rollout
+from cutover.objects.workloads import Rollout, surge_and_unavailable
 from cutover.plan.spec import Plan
-from cutover.ports import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, WORKLOADS, Ref, Resource
+from cutover.ports import WORKLOADS, Ref, Resource
 from cutover.steps.parts import RollsOut
 
 UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -90,31 +89,10 @@ def _stages_of(resource: Resource, before: Json, after: Json, now: int, rollout:
     old, new = before["template"]["spec"], after["template"]["spec"]
     if before["template"] == after["template"]:
         return Pods(old, new, now, ((wanted, 0),), (wanted, 0), created=wanted > now), min(now, wanted)
-    surge, unavailable = _bounds(resource, after, wanted)
+    surge, unavailable = surge_and_unavailable(resource, after, wanted)
     fresh, left = wanted - kept, min(now, wanted)
     must_reach = [(fresh, kept)]
     if not unavailable and left:  # at least one new pod must exist before the first old one is removed
         must_reach = [(1, left), (wanted, 1), (wanted, 0)]
     pods = Pods(old, new, now, tuple(must_reach), (fresh, kept + min(surge, now)), created=fresh > 0)
     return pods, max(0, min(now, wanted) - unavailable)
-
-
-def _bounds(resource: Resource, spec: Json, wanted: int) -> tuple[int, int]:
-    """How many pods a rollout creates beyond the wanted ones, and how many of those may be unavailable."""
-    strategy = spec.get("strategy" if resource == DEPLOYMENTS else "updateStrategy") or {}
-    kind, change = strategy.get("type", "RollingUpdate"), strategy.get("rollingUpdate") or {}
-    if kind == "Recreate":
-        return 0, wanted
-    if kind == "OnDelete":
-        return 0, 1
-    default = {DEPLOYMENTS: ("25%", "25%"), DAEMON_SETS: (0, 1), STATEFUL_SETS: (0, 1)}[resource]
-    surge = _share(change.get("maxSurge", default[0]), wanted, up=True)
-    unavailable = _share(change.get("maxUnavailable", default[1]), wanted, up=resource != DEPLOYMENTS)
-    return surge, unavailable if surge or unavailable else 1
-
-
-def _share(value: str | int, of: int, *, up: bool) -> int:
-    if isinstance(value, int):
-        return value
-    share = int(value.removesuffix("%")) * of / 100
-    return math.ceil(share) if up else math.floor(share)

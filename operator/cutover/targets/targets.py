@@ -9,18 +9,21 @@ Called by the kinds (snapshot, change) and by the commands of the engine (claim,
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cutover.errors import Conflict, NotFound, Rejected
+from cutover.errors import Conflict, Denied, NotFound, Rejected
 from cutover.field_path import Change, Json, Operation, Path, find, readable, same_version
 from cutover.ports import PLAN_LABEL, SNAPSHOTS, Ref
 from cutover.targets.claims import FENCE_AT, PLAN_AT, TRIES, Claims
 from cutover.targets.fields import Foreign, operations_for, undisputed
 from cutover.targets.ownership import given_back, owners_of
 from cutover.targets.snapshots import Snapshot, labels, read, write_over, written
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -169,9 +172,13 @@ class Targets(Claims):
                 return body
             # At this version: the whole list is written, with what others have come to own since the snapshot.
             write: Operation = {"op": "add", "path": "/metadata/managedFields", "value": owned}
-            with suppress(Conflict):
+            try:
                 await write_over(self.cluster, ref, body, [*self._fenced(self.owner.fence), write], self.owner.account)
-                return body
+            except Conflict:
+                continue
+            except (Denied, Rejected) as refused:  # the values are back, and earlier undos must not wait for the rest
+                log.warning("fields are not given back to their owners", extra={"of": str(ref), "why": str(refused)})
+            return body
         raise Conflict(f"{ref} changed at each of {TRIES} attempts to give its fields back to their owners")
 
     async def _operations(self, ref: Ref, uid: str, body: Json, changes: Sequence[Change]) -> list[Operation]:

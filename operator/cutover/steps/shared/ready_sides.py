@@ -96,12 +96,18 @@ async def standing(
         due.append(observed.at + _UNSTREAMED)
     for load, since, limit in _wrong(context, observed.loads, patience):
         if context.now - since >= limit:
-            return Failing("SideNotReady", f"{load.problem}, for {show_duration(limit)}")
+            return Failing("SideNotReady", f"{load.problem}, for {show_duration(limit)}{_way_out(load)}")
         due.append(since + limit)
     after = min(due) - context.now if due else None
     # Only what takes something away has to wait for that: it counts what is left.
-    unsettled = [load.problem for load in observed.loads if load.problem] if context.certain else []
+    # Without a limit too few are no reason to wait either, or a run could never end.
+    judged = [load for load in observed.loads if patience or not load.ready] if context.certain else []
+    unsettled = [load.problem for load in judged if load.problem]
     return Stands(max(0.0, after.total_seconds()) if after is not None else None, "; ".join(unsettled))
+
+
+def _way_out(load: Load) -> str:
+    return "; unreadyDeadline allows for longer" if load.ready else ""
 
 
 def _wrong(

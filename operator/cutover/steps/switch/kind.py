@@ -7,7 +7,7 @@ from datetime import datetime
 
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Change, Json
-from cutover.objects.endpoints import Side, behind, pods_of, ready_by_port, selects, wanted
+from cutover.objects.endpoints import Side, behind, pods_of, ready_by_port, selects
 from cutover.objects.workloads import pod_ready
 from cutover.ports import WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Outcome, Pause
@@ -20,7 +20,7 @@ from cutover.steps.shared.preconditions import dry_run_problem
 from cutover.steps.shared.ready_sides import Load
 from cutover.steps.shared.rollouts import stuck_after
 from cutover.steps.standing import Standing, Stands
-from cutover.steps.switch.endpoints import SELECTOR, followed, live, needed_back
+from cutover.steps.switch.endpoints import SELECTOR, followed, live, needed_back, needed_now
 from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
 
@@ -129,8 +129,8 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         async def count() -> list[Load]:
             pods = await pods_of(context.cluster, context.namespace, change.to, fresh=True)
             ready = sum(map(pod_ready, pods))
-            asked = await wanted(context.cluster, context.namespace, side) if ready < most else 0
-            return [Load(f"Service {self.service}", ready, min(most, asked) if asked else most)]
+            needed = most if ready >= most else await needed_now(context, side, most)
+            return [Load(f"Service {self.service}", ready, needed)]
 
         return await ready_sides.standing(context, frozenset({self.service}), most, count, self.unready_deadline)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, find
-from cutover.objects.endpoints import Side, count_apart, count_ready, resolve, wanted
+from cutover.objects.endpoints import Side, count_apart, count_ready, lacking_for_now, resolve, wanted
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import Role, pairs_of, temporary_fields_of
 from cutover.steps.kind import StepContext
@@ -145,6 +145,8 @@ async def standing(
                 continue
             ready = pods[at] + entries[at]
             needed = await _needed(context, snapshot, which, ready, share * most)
+            if ready < needed:  # a rollout, perhaps of a later step, may leave it fewer for a while
+                needed = max(1, needed - await lacking_for_now(context.cluster, context.namespace, both[at]))
             loads.append(Load(str(names[at]), ready, needed, streamed=not entries[at]))
         return loads
 
