@@ -116,6 +116,21 @@ def test_two_plans_over_one_target_go_one_after_the_other(shop: Shop) -> None:
     assert shop.until_ended("second", deadline=45).phase is Phase.SUCCEEDED
 
 
+def test_a_plan_takes_no_pods_away_that_the_rollback_of_another_one_needs(shop: Shop) -> None:
+    shop.apply(f"steps:{DEPLOY}{SHIFT}\n  - {{name: ok, approve: {{message: go}}}}\n", "canary")
+    shop.until_phase(Phase.WAITING, "canary")
+    assert shop.weights() == [0, 100]
+    shop.apply("steps:\n  - {name: retire, deploy: {workload: {name: shop-v1}, replicas: 0}}\n", "retire")
+    status = shop.until(lambda s: s.reason == "TargetBusy", "retire")
+    assert status.phase is Phase.PENDING
+    assert "Deployment shop-v1 cannot go from 3 to 0 replicas before plan canary ends, whose step" in status.message
+    assert shop.endpoints("shop-v1") == 3
+    shop.request(RequestVerb.APPROVE, "ok", "canary")
+    assert shop.until_ended("canary").phase is Phase.SUCCEEDED
+    assert shop.until_ended("retire", deadline=45).phase is Phase.SUCCEEDED
+    until("the old pods are gone", lambda: shop.endpoints("shop-v1") == 0)
+
+
 def test_the_plan_timeout_counts_and_rolls_back(shop: Shop) -> None:
     before = shop.objects()
     shop.apply(

@@ -14,9 +14,10 @@ from cutover.engine.releasing import set_snapshot_owner
 from cutover.errors import Denied, NotFound, PlanError, Rejected
 from cutover.field_path import Path, overlap, readable
 from cutover.objects import jobs
-from cutover.ports import APPLIED_LABEL, JOBS, Cluster, Ref
-from cutover.preflight import preflight
+from cutover.ports import APPLIED_LABEL, DAEMON_SETS, JOBS, Cluster, Ref
+from cutover.preflight import preflight, reader
 from cutover.preflight.look import Look
+from cutover.preflight.rollouts import rollout_changes
 from cutover.saga.turn import Again, Done, Failed, Outcome, Pause, Wait
 from cutover.status.reasons import Reason
 from cutover.status.status import StepState
@@ -61,6 +62,16 @@ async def _busy(context: CommandContext) -> Wait | None:
     for ref in context.all_targets():
         if owner := await context.targets().claimed_by(ref):
             return Wait("TargetBusy", f"{ref} is claimed by plan {owner}; waiting for it to end")
+    return await _needed_elsewhere(context)
+
+
+async def _needed_elsewhere(context: CommandContext) -> Wait | None:
+    """Why the plan does not begin: it would take pods away that another one needs, and would have to wait in the middle."""
+    bodies = await reader.targets(context.plan, context.cluster, context.ref.namespace)
+    for change in rollout_changes(context.plan, bodies, context.ref.namespace):
+        has, gets = (spec.get("replicas", 1) for spec in (bodies[change.ref]["spec"], change.after))
+        if change.ref.resource != DAEMON_SETS and gets < has and (needed := await context.needed_elsewhere(change.ref)):
+            return Wait("TargetBusy", f"{change.ref} cannot go from {has} to {gets} replicas before {needed}")
     return None
 
 

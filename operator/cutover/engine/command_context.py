@@ -5,11 +5,12 @@ Nothing is decided or written here. Made by the driver for each command; used by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from cutover.engine.other_plans import OtherPlan, needed_elsewhere
 from cutover.errors import Broken
 from cutover.field_path import Json
 from cutover.gates.base import GateContext
@@ -115,6 +116,7 @@ class CommandContext:
             prefetched=prefetched,
             moved=partial(self._note_moved, name),
             draining=self._draining,
+            needed_elsewhere=self.needed_elsewhere,
         )
 
     def _note_moved(self, step: str) -> None:
@@ -130,6 +132,20 @@ class CommandContext:
                 drain = await kind.drain_since(self.step_context(at), moved)
                 drains += [drain] if drain is not None and workload in drain.workloads else []
         return max(drains, key=lambda drain: drain.until, default=None)
+
+    async def needed_elsewhere(self, workload: Ref) -> str:
+        """Until when another plan needs the pods of a workload, as `other_plans` tells it; empty when none does. Raises NotFound."""
+        targets = self.targets()
+        template = (await targets.view(workload))["spec"]["template"]
+        return await needed_elsewhere(
+            self.cluster, targets.owner, template["metadata"].get("labels") or {}, self._context_of_other
+        )
+
+    def _context_of_other(self, other: OtherPlan, at: int) -> StepContext:
+        theirs = replace(
+            self, ref=other.ref, body=other.body, plan=other.plan, status=other.status, run_cache=RunCache()
+        )
+        return theirs.step_context(at)
 
     def gate_context(self, step: Any, clock: Clock, moment: str) -> GateContext:
         """What the gates of a step, or the guards, need for a measurement."""

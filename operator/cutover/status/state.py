@@ -14,7 +14,7 @@ class State(StrEnum):
     Attributes:
         PREFLIGHT: checking what the plan needs.
         UNANSWERED: something that it needs could not be read.
-        TARGET_BUSY: another plan has claimed a target.
+        TARGET_BUSY: another plan has claimed a target, or needs pods that this one would take away.
         BEFORE_WINDOW: ready, until the first window opens.
         PAUSED_BEFORE_START: paused by a user before the first step.
         SUSPENDED_BEFORE_START: spec.suspend is true before the first step.

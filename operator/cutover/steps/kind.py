@@ -53,6 +53,10 @@ async def _nothing_drains(_: Ref) -> Drain | None:
     return None
 
 
+async def _needed_by_nobody(_: Ref) -> str:
+    return ""
+
+
 def _not_noted() -> None:
     """For contexts outside of the engine."""
 
@@ -78,6 +82,8 @@ class StepContext:
         certain: a postcondition is asked before what cannot be taken back, so what is not streamed is read now.
         moved: notes that the step has just moved traffic, or may have; the drain of the step counts from the last one.
         draining: the drain that keeps the pods of a workload where they are; None when none does.
+        needed_elsewhere: until when another plan needs the pods of a workload, such as ``plan checkout ends, whose step …``;
+            empty when none does.
     """
 
     cluster: Cluster
@@ -99,6 +105,7 @@ class StepContext:
     certain: bool = False
     moved: Callable[[], None] = _not_noted
     draining: Callable[[Ref], Awaitable[Drain | None]] = _nothing_drains
+    needed_elsewhere: Callable[[Ref], Awaitable[str]] = _needed_by_nobody
     messenger: Messenger = field(kw_only=True)
 
     def next_look(self, soonest: float = 0.05) -> float:

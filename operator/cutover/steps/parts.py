@@ -7,12 +7,14 @@ without members only tell the engine something about the kind.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from cutover.errors import Problem
 from cutover.field_path import Change, Json
+from cutover.objects.endpoints import Side
 from cutover.ports import Ref, Resource
 from cutover.saga.turn import Done, Outcome
 from cutover.steps.kind import Drain, Kind, StepContext, Target
@@ -132,6 +134,10 @@ class LooksAhead(Kind):
 
 class UndoneEarly(Kind):
     """Its undo helps users by itself, so it is done before its turn where that is safe (traffic)."""
+
+    @abstractmethod
+    async def both_sides(self, context: StepContext) -> Sequence[Side]:
+        """What traffic leaves and what it goes to, as far as that is there: no other plan takes their pods away while this one is active."""
 
     @abstractmethod
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:

@@ -69,6 +69,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         # Before the snapshot: until it is taken the engine asks each time whether all that is done still stands.
         if needed := await preconditions.still_needed(context, ref, self.replicas):
             return Again(context.next_look(soonest=1.0), needed)
+        if needed := await self._needed_elsewhere(context, ref, self.replicas):
+            return Again(_LOOK_AGAIN, needed)
         if draining := await self._draining(context, ref, self.replicas):
             return draining
         snapshot = known or await self._snapshot(context)
@@ -100,6 +102,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
             return Wait("StillCarriesTraffic", busy)
         changes = self.restores(snapshot)
         least = next((1 if change.to is ABSENT else change.to for change in changes if change.path == _REPLICAS), None)
+        if needed := await self._needed_elsewhere(context, ref, least):
+            return Wait("NeededElsewhere", needed)
         if draining := await self._draining(context, ref, least):
             return draining
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
@@ -143,12 +147,23 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         facts = {"carried": foreseen.carried, "stood": pod_counts(foreseen.body, ref.resource)}
         return await context.targets.snapshot(ref, foreseen.body, paths, facts, ours)
 
-    async def _draining(self, context: StepContext, ref: Ref, replicas: int | None) -> Again | None:
-        """Why replicas cannot go down yet: traffic has just moved, and requests may still come to these pods."""
+    async def _lowered(self, context: StepContext, ref: Ref, replicas: int | None) -> int | None:
+        """How many replicas there are, if these are fewer; None if they are not."""
         if replicas is None:
             return None
-        has = (await context.targets.view(ref))["spec"].get("replicas", 1)
-        if has <= replicas or not (drain := await context.draining(ref)):
+        has: int = (await context.targets.view(ref))["spec"].get("replicas", 1)
+        return has if replicas < has else None
+
+    async def _needed_elsewhere(self, context: StepContext, ref: Ref, replicas: int | None) -> str:
+        """Why replicas cannot go down yet: another plan may move traffic to these pods, or back to them. Empty when they can."""
+        has = await self._lowered(context, ref, replicas)
+        needed = "" if has is None else await context.needed_elsewhere(ref)
+        return needed and f"{ref} cannot go from {has} to {replicas} replicas before {needed}"
+
+    async def _draining(self, context: StepContext, ref: Ref, replicas: int | None) -> Again | None:
+        """Why replicas cannot go down yet: traffic has just moved, and requests may still come to these pods."""
+        has = await self._lowered(context, ref, replicas)
+        if has is None or not (drain := await context.draining(ref)):
             return None
         rest = (drain.until - context.now).total_seconds()
         return Again(rest, f"{ref} keeps its {has} replicas until {drain.until:%H:%M:%S} UTC: {drain.why}")

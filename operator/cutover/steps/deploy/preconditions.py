@@ -52,7 +52,9 @@ async def _carries(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
         needed = await still_needed(context, ref, step.replicas)
     except NotFound:
         return []  # preflight reports it for every target
-    return [Problem(f"{context.place}.deploy.replicas", needed)] if needed else []
+    if not needed or await context.needed_elsewhere(ref):
+        return []  # another plan may be about to move the traffic, and this one waits for its end
+    return [Problem(f"{context.place}.deploy.replicas", needed)]
 
 
 async def still_needed(context: StepContext, ref: Ref, replicas: int | None) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cutover.field_path import Json, Path, find
+from cutover.field_path import Change, Json, Path, find
 from cutover.objects.endpoints import Side, addressed, lacking_for_now, pods_of, wanted
+from cutover.ports import Ref
 from cutover.saga.turn import Again, Done, Outcome
 from cutover.steps.kind import StepContext
 from cutover.steps.switch.spec import shown
@@ -21,6 +22,16 @@ def live(body: Json) -> Json:
     """The selector as it is."""
     found = find(body, SELECTOR)
     return found.value if found else None
+
+
+async def set_back(context: StepContext, ref: Ref, change: Change) -> bool:
+    """Whether the selector is not the new one. A stream may be behind; no plan pauses without a read."""
+    return bool(live(await context.cluster.get(ref)) != change.to)
+
+
+def sides(service: str, *selectors: Mapping[str, str]) -> list[Side]:
+    """What the Service is a destination of, with each of these selectors."""
+    return [Side(service, labels, subset=True) for labels in selectors]
 
 
 def needed_back(facts: Mapping[str, Any], new: Mapping[str, int], share: int) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from cutover.errors import NotFound, PlanError, Problem
@@ -20,7 +20,7 @@ from cutover.steps.shared.preconditions import dry_run_problem
 from cutover.steps.shared.ready_sides import Load
 from cutover.steps.shared.rollouts import stuck_after
 from cutover.steps.standing import Standing, Stands
-from cutover.steps.switch.endpoints import SELECTOR, followed, live, needed_back, needed_now
+from cutover.steps.switch.endpoints import SELECTOR, followed, live, needed_back, needed_now, set_back, sides
 from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
 
@@ -52,7 +52,8 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
             so = "they get traffic as soon as they are ready, and count as ready on the old side too"
             way_out = "first add a label to its selector that only the old pods have"
             problems.append(Problem(f"{place}.selector", f"{message}, so {so}; {way_out}", warning=True))
-        if not any(target.resource in WORKLOADS for target in context.earlier) and not await self._made(context, ours):
+        made = any(target.resource in WORKLOADS for target in context.earlier)
+        if not made and not await behind(context.cluster, context.namespace, *sides(self.service, ours)):
             message = f"no workload in namespace {context.namespace} creates pods with {shown(ours)}; create it, or fix the labels"
             problems.append(Problem(f"{place}.selector", message))
         if message := await dry_run_problem(context, ref, {"spec": {"selector": self.selector}}):
@@ -78,7 +79,7 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         (change,) = self.forward(snapshot)
         now = live(await context.targets.view(ref))
         if now != change.to:
-            if now == change.was and context.applied and not context.reapply and await self._set_back(context, change):
+            if now == change.was and context.applied and not context.reapply and await set_back(context, ref, change):
                 message = f"another writer has set the selector of {ref} back to {shown(now)}"
                 return Pause("SwitchedBack", f"{message}; resume moves it again, abort rolls everything back")
             needed = await self._needed_now(context, change.was, change.to, snapshot)
@@ -124,7 +125,7 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
             return Stands()
         # A port that no pod had then may be unused.
         most = max(count for count in snapshot.facts["ready"].values())
-        side = Side(self.service, change.to, subset=True)
+        (side,) = sides(self.service, change.to)
 
         async def count() -> list[Load]:
             pods = await pods_of(context.cluster, context.namespace, change.to, fresh=True)
@@ -134,6 +135,13 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
 
         return await ready_sides.standing(context, frozenset({self.service}), most, count, self.unready_deadline)
 
+    async def both_sides(self, context: StepContext) -> Sequence[Side]:
+        """By the selectors before and after the switch."""
+        if snapshot := await context.targets.saved(self.ref(context)):
+            return sides(self.service, *self.restores(snapshot)[0].expects)
+        old = live(await context.targets.view(self.ref(context)))
+        return sides(self.service, old, old | self.selector) if old else []
+
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now."""
         snapshot = await context.targets.saved(self.ref(context))
@@ -142,7 +150,7 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         (change,) = self.restores(snapshot)
         if await self._short_back(context, change, snapshot):
             return None
-        return frozenset(await behind(context.cluster, context.namespace, *self._both(change)))
+        return frozenset(await behind(context.cluster, context.namespace, *sides(self.service, *change.expects)))
 
     async def drain_since(self, context: StepContext, moved: datetime) -> Drain | None:
         """For `drain`, from when the endpoints have followed."""
@@ -150,12 +158,9 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         if snapshot is None:
             return None
         why = f"traffic that step {context.targets.step} has moved drains"
-        return await drain_of(context, moved + self.drain, why, self._both(*self.restores(snapshot)))
+        return await drain_of(context, moved + self.drain, why, await self.both_sides(context))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
-
-    def _both(self, change: Change) -> list[Side]:
-        return [Side(self.service, labels, subset=True) for labels in change.expects]
 
     async def _change(self, context: StepContext, snapshot: Snapshot, change: Change) -> Json:
         """Write the selector; where no answer comes, it may be written all the same."""
@@ -170,9 +175,6 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
 
     def _memo(self, context: StepContext) -> str:
         return f"{context.place}.ready"
-
-    async def _made(self, context: StepContext, labels: Mapping[str, str]) -> bool:
-        return bool(await behind(context.cluster, context.namespace, Side(self.service, labels, subset=True)))
 
     async def _ready(self, context: StepContext, body: Json, labels: Mapping[str, str]) -> dict[str, int]:
         return ready_by_port(body, await pods_of(context.cluster, context.namespace, labels))
@@ -217,10 +219,6 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         needed = self._needed(await self._at_the_start(context, body))
         stood = await self._ready(context, body, body["spec"]["selector"])
         return await context.targets.snapshot(ref, body, [SELECTOR], {"ready": needed, "stood": stood}, [ours])
-
-    async def _set_back(self, context: StepContext, change: Change) -> bool:
-        """A stream may be behind; no plan pauses without a read."""
-        return bool(live(await context.cluster.get(self.ref(context))) != change.to)
 
     async def _short(self, context: StepContext, labels: Mapping[str, str], needed: Mapping[str, int]) -> str:
         """What a side lacks; empty when it is ready."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from cutover.field_path import Change, Json
-from cutover.objects.endpoints import Side, count_ready
+from cutover.objects.endpoints import count_ready
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import flat, pairs_of, weights_back
 from cutover.steps.kind import StepContext
+from cutover.steps.traffic.sides import both
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.targets.snapshots import Snapshot
 
@@ -51,8 +52,7 @@ EVERYTHING: Final = Capacity(old=1, new=0, whole=0)
 
 async def capacity(step: TrafficSpec, context: StepContext, snapshot: Snapshot) -> Capacity:
     """Count both sides."""
-    sides = (Side(**snapshot.facts[which]) for which in ("from", "to"))
-    old, new = await count_ready(context.cluster, context.namespace, *sides)
+    old, new = await count_ready(context.cluster, context.namespace, *both(snapshot))
     return Capacity(old, new, snapshot.facts["fromReady"] * step.backward.share)
 
 

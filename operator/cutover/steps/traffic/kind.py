@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cutover.errors import Problem
 from cutover.field_path import Change, Json, find
-from cutover.objects.endpoints import Side, behind, count_ready
+from cutover.objects.endpoints import Side, count_ready
 from cutover.ports import Ref
 from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
 from cutover.saga.turn import Again, Done, Outcome
@@ -26,19 +27,6 @@ from cutover.targets.snapshots import Snapshot
 
 _PARENTS_REPORT_WITHIN: Final = timedelta(minutes=1)
 """After this time a gateway that reports nothing keeps no pods waiting: some never report."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Prefetched:
-    """What `do` needs before it writes a weight.
-
-    Attributes:
-        ready: ready endpoints of both sides.
-        body: the object; read only before the first weight, for the snapshot.
-    """
-
-    ready: sides.Ready
-    body: Json = None
 
 
 class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
@@ -76,9 +64,9 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         endpoints = await self._endpoints(context)
         counting = count_ready(context.cluster, context.namespace, endpoints.old, endpoints.new)
         if stage or context.targets.remembers(self.ref(context)):
-            return _Prefetched(sides.Ready(*await counting))
+            return sides.Prefetched(sides.Ready(*await counting))
         counts, body = await asyncio.gather(counting, context.cluster.get(self.ref(context)))
-        return _Prefetched(sides.Ready(*counts), body)
+        return sides.Prefetched(sides.Ready(*counts), body)
 
     async def do(self, context: StepContext, stage: int) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
@@ -95,7 +83,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         if stop := found.stop or await drift.removed_by_others(context, ref, standing):
             return stop
         if await drift.raises_new_side(context, ref, found.weights, [*filter(sets, temporary)]):
-            prefetched: _Prefetched | None = context.prefetched
+            prefetched: sides.Prefetched | None = context.prefetched
             ready = prefetched.ready if prefetched else await sides.ready_now(context, snapshot)
             if short := await sides.short_of_new(context, snapshot, self.to, ready, here.share):
                 return Again(context.next_look(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
@@ -191,6 +179,11 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         shares = sides.shares_of(snapshot, body)
         return await sides.standing(context, snapshot, (self.from_, self.to), shares, self.unready_deadline)
 
+    async def both_sides(self, context: StepContext) -> Sequence[Side]:
+        """As they were when the step began; before that, as they are."""
+        snapshot = await context.targets.saved(self.ref(context))
+        return sides.both(snapshot) if snapshot else await sides.resolved(context, self.from_, self.to)
+
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now, or much of it."""
         snapshot = await context.targets.saved(self.ref(context))
@@ -199,7 +192,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         body = await context.targets.view(self.ref(context))
         if not (await self._affordable(context, snapshot, body, None)).worthwhile:
             return None
-        return frozenset(await behind(context.cluster, context.namespace, *_both(snapshot)))
+        return await sides.workloads(context, snapshot)
 
     async def drain_since(self, context: StepContext, moved: datetime) -> Drain | None:
         """For `drain`; where gateways report what they have taken up, also until they do, at most a minute."""
@@ -211,7 +204,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         if until <= context.now < moved + _PARENTS_REPORT_WITHIN and self.where.behind(await context.targets.view(ref)):
             until = moved + _PARENTS_REPORT_WITHIN
             why = f"a gateway has not reported yet on what step {context.targets.step} has written"
-        return await drain_of(context, until, why, _both(snapshot))
+        return await drain_of(context, until, why, sides.both(snapshot))
 
     async def _endpoints(self, context: StepContext) -> sides.Endpoints:
         return await sides.endpoints(context, self.from_, self.to)
@@ -221,7 +214,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         ref, endpoints = self.ref(context), await self._endpoints(context)
         if self.asks_for_http and (kept := await context.targets.saved(ref)):
             return kept  # taken just before a crash: the temporary fields may be set already
-        prefetched: _Prefetched | None = context.prefetched
+        prefetched: sides.Prefetched | None = context.prefetched
         body = (prefetched and prefetched.body) or await context.cluster.get(ref)
         found = self.pairs(context, body)
         weights = [
@@ -232,7 +225,3 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         facts = {"from": asdict(endpoints.old), "to": asdict(endpoints.new), "fromReady": endpoints.old_ready}
         facts |= {ROLES: [role for role, _, _ in fields], REFUSED: self.where.refusals(body)}
         return await context.targets.snapshot(ref, body, paths, facts, ours)
-
-
-def _both(snapshot: Snapshot) -> list[Side]:
-    return [Side(**snapshot.facts[which]) for which in ("from", "to")]

@@ -12,7 +12,8 @@ from typing import Any
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, find
-from cutover.objects.endpoints import Side, count_apart, count_ready, lacking_for_now, resolve, wanted
+from cutover.objects.endpoints import Side, behind, count_apart, count_ready, lacking_for_now, resolve, wanted
+from cutover.ports import Ref
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import Role, pairs_of, temporary_fields_of
 from cutover.steps.kind import StepContext
@@ -28,6 +29,19 @@ class Ready:
 
     old: int
     new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetched:
+    """What `do` needs before it writes a weight.
+
+    Attributes:
+        ready: ready endpoints of both sides.
+        body: the object; read only before the first weight, for the snapshot.
+    """
+
+    ready: Ready
+    body: Json = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,22 @@ def _memo(context: StepContext) -> str:
     return f"{context.place}.endpoints"
 
 
+def both(snapshot: Snapshot) -> list[Side]:
+    """The sides as the snapshot has them."""
+    return [Side(**snapshot.facts[which]) for which in ("from", "to")]
+
+
+async def workloads(context: StepContext, snapshot: Snapshot) -> frozenset[Ref]:
+    """The workloads behind both sides."""
+    return frozenset(await behind(context.cluster, context.namespace, *both(snapshot)))
+
+
+async def resolved(context: StepContext, *names: Destination) -> list[Side]:
+    """The sides as they are now; one that is not there is left out."""
+    found = [await resolve(context.cluster, context.namespace, side.host, side.subset) for side in names]
+    return [side for side in found if isinstance(side, Side)]
+
+
 async def count(context: StepContext, side: dict[str, Any]) -> int:
     """Ready endpoints of a side as the snapshot has it."""
     return (await count_ready(context.cluster, context.namespace, Side(**side)))[0]
@@ -106,8 +136,7 @@ async def _needed(context: StepContext, snapshot: Snapshot, which: str, ready: i
 
 async def ready_now(context: StepContext, snapshot: Snapshot) -> Ready:
     """Ready endpoints of both sides as the snapshot has them."""
-    both = [Side(**snapshot.facts[which]) for which in ("from", "to")]
-    return Ready(*await count_ready(context.cluster, context.namespace, *both))
+    return Ready(*await count_ready(context.cluster, context.namespace, *both(snapshot)))
 
 
 async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destination, ready: Ready, share: float) -> str:
@@ -134,11 +163,11 @@ async def standing(
 
     An old side that had none before the step is not asked for any: the traffic is on its way to where it is answered.
     """
-    both = [Side(**snapshot.facts[which]) for which in ("from", "to")]
+    counted = both(snapshot)
     most = max(snapshot.facts["fromReady"], context.memo.get(_most(context), 0))
 
     async def count() -> list[Load]:
-        pods, entries = await count_apart(context.cluster, context.namespace, *both, fresh=True)
+        pods, entries = await count_apart(context.cluster, context.namespace, *counted, fresh=True)
         loads = []
         for at, (which, share) in enumerate((("from", shares.old), ("to", shares.new))):
             if share is None or (which == "from" and not snapshot.facts["fromReady"]):
@@ -150,7 +179,7 @@ async def standing(
             loads.append(Load(str(names[at]), ready, needed, streamed=not entries[at]))
         return loads
 
-    services = frozenset(side.service for side in both)
+    services = frozenset(side.service for side in counted)
     return await ready_sides.standing(context, services, (shares, most), count, patience)
 
 

@@ -1,0 +1,97 @@
+"""Which pods other active plans of the namespace need: those behind both sides of each step that moves traffic.
+
+The old side has no traffic any more once it has moved, so no route says that a rollback would need its pods; the new side
+has none before the first weight. Reads only; asked before pods are taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cutover.errors import NotFound, PlanError
+from cutover.field_path import Json
+from cutover.objects.endpoints import selects
+from cutover.plan.parsing import parse
+from cutover.plan.spec import Plan
+from cutover.plan.status_document import read_status
+from cutover.ports import PLANS, Cluster, Ref
+from cutover.saga.tables import TOUCHED
+from cutover.status.status import ACTIVE, Phase, Status, StepState
+from cutover.steps.kind import StepContext
+from cutover.steps.parts import UndoneEarly
+from cutover.targets.claims import Owner
+
+_BACKWARD = frozenset({Phase.ROLLING_BACK, Phase.STUCK})
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPlan:
+    """Another plan of the namespace that is active."""
+
+    ref: Ref
+    body: Json
+    plan: Plan
+    status: Status
+
+    def shifts(self) -> Iterator[tuple[int, UndoneEarly]]:
+        """The steps that move traffic and are still to be done, or may still be undone."""
+        names = [step.name for step in self.status.steps]
+        limit = names.index(self.status.point_of_no_return) if self.status.point_of_no_return in names else -1
+        for at, (step, status) in enumerate(zip(self.plan.steps, self.status.steps, strict=False)):
+            to_come = status.state is StepState.PENDING and self.status.phase not in _BACKWARD
+            if at > limit and (to_come or status.state in TOUCHED) and isinstance(step.kind, UndoneEarly):
+                yield at, step.kind
+
+
+async def needed_elsewhere(
+    cluster: Cluster, owner: Owner, labels: Mapping[str, str], context_of: Callable[[OtherPlan, int], StepContext]
+) -> str:
+    """Until when another plan needs pods with these labels, such as ``plan checkout ends, whose step …``; empty when none does.
+
+    Which plans are active is asked of the API server, as for claims: another process may drive them. What they need follows
+    from their specs and snapshots, so that nothing on a workload has to tell it.
+
+    Args:
+        cluster: the API server.
+        owner: who asks.
+        labels: of the pods.
+        context_of: what the kind of a step of another plan needs to read its sides.
+    """
+    for listed in await cluster.list(PLANS, owner.namespace):
+        name, status = listed["metadata"]["name"], listed.get("status") or {}
+        if listed["metadata"]["uid"] == owner.uid or status.get("phase") not in ACTIVE:
+            continue
+        ref = Ref(PLANS, owner.namespace, name)
+        try:
+            other = await _read(cluster, ref, listed)
+        except NotFound:
+            continue
+        except PlanError:
+            way_out = "restore the spec, or abandon that plan"
+            return f"plan {name} ends, whose spec cannot be read, so that nobody knows which pods it needs; {way_out}"
+        for at, kind in other.shifts():
+            if await _rests_on(kind, context_of(other, at), labels):
+                way_out = "to end it sooner, abort or abandon it"
+                return f"plan {name} ends, whose step {other.plan.steps[at].name} needs these pods; {way_out}"
+    return ""
+
+
+async def _rests_on(kind: UndoneEarly, context: StepContext, labels: Mapping[str, str]) -> bool:
+    with suppress(NotFound):  # the object that has the traffic
+        return any(selects(side.selector, labels) for side in await kind.both_sides(context))
+    return False
+
+
+async def _read(cluster: Cluster, ref: Ref, listed: Json) -> OtherPlan:
+    """As it was last seen, where that is of the run that goes on; otherwise read. Raises NotFound, PlanError."""
+    body = cluster.seen(ref)
+    if body is None or _run(body) != _run(listed):
+        body = await cluster.get(ref)
+    return OtherPlan(ref, body, parse(body["spec"]), read_status(body.get("status")))
+
+
+def _run(body: Json) -> tuple[str, Json]:
+    """Which run it is, also after the plan was created again."""
+    return body["metadata"]["uid"], ((body.get("status") or {}).get("run") or {}).get("number")
