@@ -175,7 +175,7 @@ async def standing(
             ready = pods[at] + entries[at]
             needed = await _needed(context, snapshot, which, ready, share * most)
             if ready < needed:  # a rollout, perhaps of a later step, may leave it fewer for a while
-                needed = max(1, needed - await lacking_for_now(context.cluster, context.namespace, both[at]))
+                needed = max(1, needed - await lacking_for_now(context.cluster, context.namespace, counted[at]))
             loads.append(Load(str(names[at]), ready, needed, streamed=not entries[at]))
         return loads
 
