@@ -229,3 +229,21 @@ class _Streams:
     def __init__(self) -> None:
         self.cache = busy()
         self.note, self.known, self.holds = self.cache.note, self.cache.known, self.cache.holds
+
+
+def test_an_answer_that_comes_after_the_end_of_its_object_revives_nothing() -> None:
+    """Our write was answered late: somebody has taken the label off since, so no other event will ever follow."""
+    cache = busy()
+    cache.keep(FLAGS, config(5), ours=True)
+    assert cache.note(FLAGS, config(7), deleted=True)
+    cache.keep(FLAGS, config(6), ours=True)
+    assert (cache.known(FLAGS), cache.get(FLAGS)) == (None, None)
+    cache.keep(FLAGS, config(8), ours=True)
+    assert cache.get(FLAGS) == config(8), "claimed again since"
+
+
+def test_of_few_objects_it_is_remembered_when_they_ended() -> None:
+    cache = busy()
+    for number in range(3_000):
+        cache.note(Ref(CONFIG_MAPS, "shop", f"flags-{number}"), config(7), deleted=True)
+    assert len(cache._gone) <= 1_000

@@ -10,7 +10,7 @@ import pytest
 from cutover.ports import DEPLOYMENTS, PLAN_LABEL, SNAPSHOTS, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from support.fakes.shop import ROUTES, V2
+from support.fakes.shop import ROUTES, V1, V2
 from support.faults.fault_injection import Aim, Fault, Pace
 from support.faults.random_walk import Walk
 
@@ -30,6 +30,11 @@ def begin() -> Iterator[Begin]:
     yield begin
     for walk in begun:
         walk.teardown()
+
+
+def replicas(walk: Walk) -> int:
+    """Of the old version."""
+    return int(walk.world.cluster.objects[V1]["spec"]["replicas"])
 
 
 def marked(walk: Walk) -> list[str]:
@@ -97,7 +102,7 @@ def test_an_answer_is_taken_for_no_other_command(begin: Begin) -> None:
     walk.run(walk.several(30, 0, lambda: walk.status.current is not None and walk.status.current.step == "deploy"))
     walk.fault(0, Fault.LATE_ANSWER, Aim.TARGET, 1)
     (late,) = walk.world.flights
-    walk.run(walk.several(200, 1, lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [0, 100]))
+    walk.run(walk.several(200, 1, lambda: walk.weights() == [0, 100]))
     walk.run(walk.pass_time(timedelta(minutes=1)))
     walk.fault(1, Fault.LATE, Aim.TARGET, 1)
     assert walk.status.reason == "Releasing"
@@ -108,7 +113,7 @@ def test_an_answer_is_taken_for_no_other_command(begin: Begin) -> None:
 
 def test_one_target_that_may_not_be_released_keeps_no_other(begin: Begin) -> None:
     walk = begin("canary")
-    walk.run(walk.several(30, until=lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [90, 10]))
+    walk.run(walk.several(30, until=lambda: walk.weights() == [90, 10]))
     walk.ask(RequestVerb.ABANDON)
     walk.fault(0, Fault.DENIED, Aim.TARGET, 1)
     walk.run(walk.several(10, until=lambda: walk.over))
@@ -174,5 +179,13 @@ def test_without_a_gap_nothing_is_missed(begin: Begin) -> None:
 
 def at_the_first_weight(begin: Begin) -> Walk:
     walk = begin("canary")
-    walk.run(walk.several(60, until=lambda: walk.shares(walk.world.cluster.objects[ROUTES]) == [90, 10]))
+    walk.run(walk.several(60, until=lambda: walk.weights() == [90, 10]))
     return walk
+
+
+def test_a_drain_counts_from_the_other_process_too_and_ends(begin: Begin) -> None:
+    """Each has seen the run before the other one moved the traffic; and they take over from each other all the while."""
+    walk = begin("switched", processes=2)
+    walk.run(walk.several(120, until=lambda: replicas(walk) == 0))
+    assert replicas(walk) == 0
+    assert walk.changes.wrong == []

@@ -11,10 +11,10 @@ import pytest
 from cutover.ports import HTTP_ROUTES, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from cutover.testing import CrashSwitch, MemoryCluster
+from cutover.testing import CrashSwitch
 from engine.test_rollback import with_another
 from steps.test_sides_without_pods import ready
-from support.fakes.shop import FRONT, ROUTES, RULES, V1, V2, plan, shop, shop_with_an_http_route
+from support.fakes.shop import FRONT, ROUTES, RULES, V1, V2, plan, shop, shop_with_an_http_route, shop_without_a_mesh
 from support.fakes.simulation import Simulation
 
 SHIFT = "traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [100]MORE}"
@@ -27,13 +27,6 @@ steps:
   - {name: retire, deploy: {workload: {name: RETIRED}, replicas: 0}}
   - {name: ok, approve: {message: go}}
 """
-
-
-def shop_without_a_mesh(cluster: MemoryCluster) -> None:
-    """Only the Service sends requests to the old pods."""
-    shop(cluster)
-    cluster.delete(ROUTES)
-
 
 WAYS = [(SHIFT, ROUTES, shop), (TURN, FRONT, shop_without_a_mesh), (RULED, RULES, shop_with_an_http_route)]
 each_way = pytest.mark.parametrize(("kind", "ref", "put"), WAYS, ids=["virtualService", "switch", "httpRoute"])

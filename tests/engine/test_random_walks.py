@@ -28,11 +28,11 @@ from hypothesis.stateful import (
 from cutover.ports import FENCE_LABEL, PLAN_LABEL, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from support.fakes.shop import ROUTES, V1, V2
+from support.fakes.shop import FRONT, V1, V2
 from support.faults.change_invariants import FOREIGN
 from support.faults.fault_injection import Aim, Fault, Pace
 from support.faults.random_walk import FIGURES, Walk
-from support.plans.simulated import SPECS
+from support.plans.walked import WALKED, entries
 
 pytestmark = pytest.mark.exhaustive
 
@@ -75,7 +75,7 @@ class Machine(Walk, RuleBasedStateMachine):
     """What may happen."""
 
     @initialize(
-        name=st.sampled_from(sorted(SPECS)),
+        name=st.sampled_from(sorted(WALKED)),
         processes=st.sampled_from([1, 2, 2]),
         on_failure=st.sampled_from(["Rollback", "Rollback", "Pause"]),
         keep=st.sampled_from(["0s", "24h"]),
@@ -273,23 +273,24 @@ class Machine(Walk, RuleBasedStateMachine):
     def asks_for_a_rollback(self) -> None:
         self.ask(RequestVerb.ROLLBACK)
 
-    @precondition(lambda self: self.active and self.shares(self.world.cluster.objects[ROUTES]) != [100, 0])
+    @precondition(lambda self: self.active and self.moves not in (None, FRONT) and self.weights() != [100, 0])
     @rule(new=st.sampled_from([0, 5, 30, 60, 100]))
     def weights_by_hand(self, new: int) -> None:
         def change(body: Any) -> None:
-            for entry, weight in zip(body["spec"]["http"][0]["route"], (100 - new, new), strict=True):
+            for entry, weight in zip(entries(body), (100 - new, new), strict=True):
                 entry["weight"] = weight
 
-        self.edit(ROUTES, change)
+        assert self.moves is not None
+        self.edit(self.moves, change)
 
     @precondition(lambda self: self.active)
-    @rule(ref=st.sampled_from([V1, V2, ROUTES]))
-    def takes_labels_off(self, ref: Ref) -> None:
+    @rule(which=st.integers(0, 5))
+    def takes_labels_off(self, which: int) -> None:
         def change(body: Any) -> None:
             for label in (PLAN_LABEL, FENCE_LABEL):
-                body["metadata"].get("labels", {}).pop(label, None)
+                (body["metadata"].get("labels") or {}).pop(label, None)
 
-        self.edit(ref, change)
+        self.edit(self.targets[which % len(self.targets)], change)
 
     @precondition(lambda self: self.active and self.taken())
     @rule(which=st.integers(0, 3))
@@ -311,10 +312,11 @@ class Machine(Walk, RuleBasedStateMachine):
         self.set_image("shop-v2:1" if back else self.was)
 
     @precondition(lambda self: self.active)
-    @rule(ref=st.sampled_from([V1, V2, ROUTES]), turns=st.integers(0, 2))
-    def takes_back(self, ref: Ref, turns: int) -> None:
+    @rule(which=st.integers(0, 5), turns=st.integers(0, 2))
+    def takes_back(self, which: int, turns: int) -> None:
         """A GitOps tool, say, that writes an object as it is in git, at any moment; then nothing may build on it."""
-        if self.world.cluster.objects[ref]["spec"] != self.before[ref]["spec"]:
+        ref = self.targets[which % len(self.targets)]
+        if not self.as_before(ref):
             self.take_back(ref)
             self.run(self.several(turns))
 

@@ -13,10 +13,14 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cutover.field_path import Json
 from cutover.ports import PLAN_LABEL, PLANS, Ref, Resource
 from cutover.status.status import ACTIVE, ENDED
+
+_LATE_ANSWERS: Final = 1_000
+"""Of how many objects it is remembered when they ended: far more than requests can be under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class ObjectCache:
         self._bodies: dict[Ref, Json] = {}
         self._packed: dict[Ref, bytes] = {}
         self._written: dict[Ref, int] = {}
+        self._gone: dict[Ref, int] = {}  # the version at which a stream has told the end of an object, or of its claim
         self._active: dict[str, str] = {}  # namespace by uid, of each active plan
 
     def get(self, ref: Ref) -> Json | None:
@@ -96,6 +101,9 @@ class ObjectCache:
                 return self._written.get(ref) != new.version  # what was only read is news
         if deleted:
             self.drop(ref)
+            self._gone[ref] = new.version
+            if len(self._gone) > _LATE_ANSWERS:
+                del self._gone[next(iter(self._gone))]
         else:
             self._store(ref, new, body if ref.resource == PLANS or ref in self._bodies else None)
         return True
@@ -106,6 +114,8 @@ class ObjectCache:
         gone = "deletionTimestamp" in body["metadata"] and not body["metadata"].get("finalizers")
         if not gone and (ref.resource == PLANS or new.claim is not None):
             known = self._known.get(ref)
+            if known is None and new.version < self._gone.get(ref, 0):
+                return body  # the answer came after the event; kept, it would stand for ever, as no other event follows
             if known is None or new.version >= known.version or known.uid != new.uid:
                 self._store(ref, new, body)
                 if ours:

@@ -17,7 +17,7 @@ from cutover.gates.base import GateContext
 from cutover.plan.spec import Plan
 from cutover.ports import Clock, Cluster, Messenger, Metrics, Ref
 from cutover.saga.turn import Verb
-from cutover.status.status import Status, StepState
+from cutover.status.status import Status, StepState, StepStatus
 from cutover.steps.kind import Drain, StepContext
 from cutover.steps.parts import UndoneEarly
 from cutover.targets.claims import Owner
@@ -30,8 +30,8 @@ class RunCache:
     """What this process remembers of one run: nothing that could not be read again.
 
     Attributes:
-        since: when this process took over a run that another one may have driven before; None when it began the run itself.
-        moved: when each step last moved traffic, by its name; of what was before `since` it is not known.
+        since: when this process first took over a run that another one may have driven before; None when nobody else has driven it.
+        moved: when each step last moved traffic, by its name, as far as no other process has driven the run since.
     """
 
     since: datetime | None = None
@@ -41,6 +41,11 @@ class RunCache:
     account_checked: set[tuple[int, Verb]] = field(default_factory=set)
     enforced: dict[tuple[int, Ref], str] = field(default_factory=dict)
     """Per step, the version at which its targets were restored last."""
+
+    def taken_over(self, now: datetime) -> None:
+        """Another process may have moved traffic until now."""
+        self.since = self.since or now
+        self.moved.clear()
 
 
 class Rests:
@@ -124,10 +129,10 @@ class CommandContext:
         self.run_cache.moved[step] = self.clock.now()
 
     async def _draining(self, workload: Ref) -> Drain | None:
-        """The last drain that keeps the pods of a workload. After a crash each counts from when this process took over."""
+        """The last drain that keeps the pods of a workload."""
         drains = list[Drain]()
         for at, step in enumerate(self.status.steps):
-            moved, kind = self.run_cache.moved.get(step.name, self.run_cache.since), self.plan.steps[at].kind
+            moved, kind = self._moved(step), self.plan.steps[at].kind
             if moved is not None and step.state is not StepState.PENDING and isinstance(kind, UndoneEarly):
                 drain = await kind.drain_since(self.step_context(at), moved)
                 drains += [drain] if drain is not None and workload in drain.workloads else []
@@ -146,6 +151,15 @@ class CommandContext:
             self, ref=other.ref, body=other.body, plan=other.plan, status=other.status, run_cache=RunCache()
         )
         return theirs.step_context(at)
+
+    def _moved(self, step: StepStatus) -> datetime | None:
+        """When a step moved traffic last. Of what other processes did it is known only that it was before the step was finished.
+
+        Never counted from the last take-over: two processes that take over from each other would drain for ever.
+        """
+        since = self.run_cache.since
+        by_others = max(since, step.finished_at or since) if since is not None else None
+        return self.run_cache.moved.get(step.name, by_others)
 
     def gate_context(self, step: Any, clock: Clock, moment: str) -> GateContext:
         """What the gates of a step, or the guards, need for a measurement."""

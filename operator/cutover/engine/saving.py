@@ -61,6 +61,8 @@ class Saver:
             self._report_dropped(lost)
         cache.saved_at = now
         if shown.run is not None and shown.run.fence > cache.fence:  # saved by us, so this process may act on the run
+            if cache.fenced_run != shown.run.number:
+                cache.run_cache.taken_over(now)
             cache.fence, cache.fenced_run = shown.run.fence, shown.run.number
         if shown.run is not None and shown.run.number != cache.run:
             cache.run, cache.run_cache = shown.run.number, RunCache()

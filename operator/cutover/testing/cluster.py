@@ -64,7 +64,7 @@ class MemoryCluster:
         self.restart()
 
     def restart(self) -> None:
-        """The process that works with it is a new one: of the claimed objects it has read none."""
+        """A new process works with it: of the claimed objects it has read none."""
         self._streams = Streams(self.objects)
         self.follow = self._streams.follow
 
@@ -150,7 +150,7 @@ class MemoryCluster:
             raise NotInstalled(f"there is no kind {ref.resource.kind}")
         if ref not in self.objects:
             raise NotFound(f"{ref} not found")
-        return self.objects[ref]  # no caller changes a body in place, so it is not copied
+        return self.objects[ref]  # never changed in place, so not copied
 
     def seen(self, ref: Ref) -> Json | None:
         """The object, if a process keeps its body."""
@@ -179,15 +179,17 @@ class MemoryCluster:
     async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
         """A dry run of a JSON patch."""
         await asyncio.sleep(0)
+        return self.switch.around(lambda: self._try_out(ref, operations, account))
 
-        def effect() -> Json:
-            if ("patch", ref) in self.denied:
-                raise Denied(f"{account} cannot patch {ref}")
-            body = self._patched(ref, operations)
-            self.refuse(ref, body)
-            return body
+    def _try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
+        self._allowed(ref, account)
+        body = self._patched(ref, operations)
+        self.refuse(ref, body)
+        return body
 
-        return self.switch.around(effect)
+    def _allowed(self, ref: Ref, account: str) -> None:
+        if ("patch", ref) in self.denied:
+            raise Denied(f"{account or 'the operator'} cannot patch {ref}")
 
     def _patched(self, ref: Ref, operations: Sequence[Operation]) -> Json:
         body = copy.deepcopy(self._get(ref))
@@ -201,8 +203,7 @@ class MemoryCluster:
         before, body = self._get(ref), self._patched(ref, operations)
         if ref.resource not in (PLANS, SNAPSHOTS) and not account:
             raise Broken(f"{ref} is written without an account")
-        if ("patch", ref) in self.denied:
-            raise Denied(f"{account or 'the operator'} cannot patch {ref}")
+        self._allowed(ref, account)
         check_possible(ref, before, body, strict=self.strict)
         if body == before:
             return before
@@ -226,8 +227,7 @@ class MemoryCluster:
         before = self._get(ref)
         if not account:
             raise Broken(f"{ref} is patched in a dry run without an account")
-        if ("patch", ref) in self.denied:
-            raise Denied(f"{account} cannot patch {ref}")
+        self._allowed(ref, account)
         version = patch.get("metadata", {}).get("resourceVersion", before["metadata"]["resourceVersion"])
         if version != before["metadata"]["resourceVersion"]:
             raise Conflict(f"{ref} is no longer at version {version}")
@@ -301,7 +301,7 @@ class MemoryCluster:
         return status if self.status_schema is None else prune(status, self.status_schema)
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
-        """Whether no test has denied it."""
+        """Unless a test denies it."""
         await asyncio.sleep(0)
         del account
         return (verb, Ref(resource, namespace, name)) not in self.denied

@@ -60,8 +60,10 @@ def _answered(cluster: MemoryCluster, lists: Mapping[Ref, Json], request: Reques
     ref, account = Ref(resource, namespace, name), request.headers.get("Impersonate-User", "").rpartition(":")[2]
     if method == "GET":
         return cluster._get(ref) if name else _listed(cluster, lists, ref, params)
+    if method == "PATCH" and "dryRun" in params:
+        return (cluster._try_out if isinstance(body, list) else cluster._dry_run)(ref, body, account)
     if method == "PATCH":
-        return (cluster._dry_run if "dryRun" in params else cluster._patch)(ref, body, account)
+        return cluster._patch(ref, body, account)
     if method == "POST":
         return cluster._create(resource, namespace, body, account, dry_run="dryRun" in params)
     if method == "PUT":

@@ -172,6 +172,12 @@ def shop_with_an_http_route(cluster: MemoryCluster) -> None:
     cluster.put(HTTP_ROUTES, http_route())
 
 
+def shop_without_a_mesh(cluster: MemoryCluster) -> None:
+    """Only the Service sends requests to the old pods."""
+    shop(cluster)
+    cluster.delete(ROUTES)
+
+
 def shop_of_many_routes(cluster: MemoryCluster) -> None:
     """The shop, whose VirtualService has four routes over the pair, and other destinations beside it."""
     shop(cluster)

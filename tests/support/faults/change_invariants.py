@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any
 
 from cutover.field_path import Json, differences, readable
 from cutover.plan.spec import Plan
 from cutover.plan.status_document import read_status
-from cutover.ports import FINALIZER, STREAMED, VIRTUAL_SERVICES, Ref
+from cutover.ports import CONFIG_MAPS, DEPLOYMENTS, FINALIZER, HTTP_ROUTES, STREAMED, VIRTUAL_SERVICES, Ref
 from cutover.saga.tables import TOUCHED
 from cutover.status.reasons import Reason
 from cutover.status.status import ACTIVE, Phase, Status, StepState
-from support.fakes.shop import NAMESPACE, ROUTES, V1, V2
+from cutover.testing import MemoryCluster
+from support.fakes.shop import NAMESPACE, V2
+from support.plans.walked import pods_of, shares
 
 _BETWEEN_STEPS = (Reason.CLAIMING, Reason.RELEASING, Reason.RECLAIMING)
 FOREIGN = "foreign:9"
@@ -32,10 +35,15 @@ class ChangeInvariants:
         phases: all that the plan has been in; `reasons`: and why.
         split: it rolled back while the traffic was split.
         changed_after_done: it was paused because another writer had changed what a done step has left.
+        blind: whoever writes now may have counted pods that are gone since.
+        shares: percent of the traffic that the pods of each workload get, where the plan moves any.
+        drained: from when on pods may be taken from a workload.
+        moves: the object by which the plan moves traffic.
+        lost: a snapshot was deleted, so that nobody knows which pods drain.
     """
 
-    def __init__(self, plan: Ref, spec: Plan) -> None:
-        self.plan, self.spec = plan, spec
+    def __init__(self, plan: Ref, spec: Plan, cluster: MemoryCluster, moves: Ref | None) -> None:
+        self.plan, self.spec, self.moves, self._cluster = plan, spec, moves, cluster
         self.wrong: list[str] = []
         self.by_hand = False
         self.edited: set[Ref] = set()
@@ -44,19 +52,34 @@ class ChangeInvariants:
         self.reasons: Counter[str] = Counter()
         self.split, self.changed_after_done = False, False
         self._writes: Counter[Any] = Counter()
-        self._weight, self._uid = 0, ""
+        self._uid, self.blind, self.lost = "", False, False
+        self.shares = shares(moves, cluster.objects[moves]) if moves else {}
+        self.drained: dict[Ref, datetime] = {}
+        self._drain = min((step.kind.drain for step in self.moving()), default=timedelta())
 
     def changed(self, ref: Ref, before: Json | None, after: Json | None) -> None:
         """One change of one object."""
         if ref == self.plan and after is not None:
             self._plan_changed(before, after)
-        elif ref.resource in STREAMED and before is not None and after is not None and before["spec"] != after["spec"]:
-            if ref.resource == VIRTUAL_SERVICES:
-                self._weight = after["spec"]["http"][0]["route"][1].get("weight", 0)
-            if self.by_hand:
-                self.edited.add(ref)
-            else:
-                self._target_changed(ref, before["spec"], after["spec"])
+        elif ref.resource in STREAMED and before is not None and after is not None:
+            part = "data" if ref.resource == CONFIG_MAPS else "spec"
+            if before[part] != after[part]:
+                self._content_changed(ref, part, before, after)
+
+    def _content_changed(self, ref: Ref, part: str, before: Json, after: Json) -> None:
+        had = self.shares
+        if ref == self.moves:
+            self.shares = shares(ref, after)
+        if self.by_hand:
+            self.edited.add(ref)
+            return
+        self._target_changed(ref, part, before[part], after[part])
+        if ref == self.moves:
+            self._moves_traffic(had)
+
+    def moving(self) -> list[Any]:
+        """The steps that move traffic."""
+        return [step for step in self.spec.steps if self.moves in [one.ref(NAMESPACE) for one in step.kind.touches()]]
 
     def _must(self, true: object, message: str) -> None:
         if not true:
@@ -82,7 +105,7 @@ class ChangeInvariants:
         self.changed_after_done |= new.phase is Phase.PAUSED and new.reason == "ForeignChange" and new.failure is None
         if new.phase is not old.phase:
             self.phases[str(new.phase)] += 1
-            self.split |= new.phase is Phase.ROLLING_BACK and 0 < self._weight < 100
+            self.split |= new.phase is Phase.ROLLING_BACK and 0 < self.shares.get(V2, 0) < 100
         self._must(size < _LARGEST_STATUS, f"a status of {size} bytes")
         assert new.run is not None
         self._must(old.run is None or new.run.fence >= old.run.fence, "the fence fell")
@@ -106,7 +129,7 @@ class ChangeInvariants:
 
     # --- targets ------------------------------------------------------------------------------------------------------
 
-    def _target_changed(self, ref: Ref, before: Json, after: Json) -> None:
+    def _target_changed(self, ref: Ref, part: str, before: Json, after: Json) -> None:
         status = self.status
         touched = [
             (at, step)
@@ -117,30 +140,47 @@ class ChangeInvariants:
         ]
         announced = status.phase in ACTIVE and status.reason not in _BETWEEN_STEPS and touched
         self._must(announced, f"{ref} is written though the plan is {status.phase} ({status.reason}), {status.current}")
-        self._keeps_capacity(ref, before, after)
-        for path, was, _ in differences(before, after, ("spec",)):
+        if ref.resource == DEPLOYMENTS:
+            self._keeps_capacity(ref, before.get("replicas", 1), after.get("replicas", 1))
+        for path, was, _ in differences(before, after, (part,)):
             self._must(was != FOREIGN, f"{readable(path)} of {ref} was somebody else's, and is overwritten")
         if not announced or ref in self.edited:
             return
-        if ref.resource == VIRTUAL_SERVICES:
-            self._must(self._weight in self._weights(touched), f"weight {self._weight} was not announced")
+        if ref.resource in (VIRTUAL_SERVICES, HTTP_ROUTES):
+            weight = self.shares[V2]
+            self._must(weight in self._weights(touched), f"weight {weight} was not announced")
         assert status.run is not None
         current = status.current
         step = next((step for step in status.steps if current is not None and step.name == current.step), None)
         if step is None:
             return
-        for path, _, value in differences(before, after, ("spec",)):
+        for path, _, value in differences(before, after, (part,)):
             way = "undo" if step.state is StepState.UNDOING else "do"
             key = (self._uid, status.run.number, step.name, step.attempt, way, ref, readable(path), str(value))
             self._writes[key] += 1
             self._must(self._writes[key] == 1, f"done twice: {key}")
 
-    def _keeps_capacity(self, ref: Ref, before: Json, after: Json) -> None:
-        """No pods are taken from a side beyond its share of the traffic; where a person has moved weights, a write may be late."""
-        share = {V1: 100 - self._weight, V2: self._weight}.get(ref)
-        had, has = before.get("replicas", 1), after.get("replicas", 1)
-        if share is not None and has < had and not self.edited & {ref, ROUTES}:
-            self._must(100 * has >= share * had, f"{ref} goes from {had} to {has} replicas with weight {share}")
+    def _keeps_capacity(self, ref: Ref, had: int, has: int) -> None:
+        """No pods are taken from a side beyond its share of the traffic, nor while requests may still come to it.
+
+        Where a person has moved traffic, a write may be late.
+        """
+        if has >= had or ref not in self.shares or self.edited & {ref, self.moves}:
+            return
+        share, now = self.shares[ref], self._cluster.clock.now()
+        self._must(100 * has >= share * had, f"{ref} goes from {had} to {has} replicas with weight {share}")
+        rest = self.drained.get(ref, now) - now
+        self._must(
+            rest <= timedelta() or self.lost, f"{ref} goes from {had} to {has} replicas {rest} before it has drained"
+        )
+
+    def _moves_traffic(self, had: dict[Ref, int]) -> None:
+        """A side gets more only while a pod of it is ready; from then on the other one drains."""
+        for side, share in self.shares.items():
+            if share < had[side]:
+                self.drained[side] = self._cluster.clock.now() + self._drain
+            if share > had[side] and not self.blind and self.moves not in self.edited:
+                self._must(pods_of(self._cluster.objects, side), f"{side} gets {share} of the traffic without a pod")
 
     def _weights(self, touched: list[tuple[int, Any]]) -> set[int]:
         """What the new side may have: what it had, and what the stages have given it that were announced so far."""

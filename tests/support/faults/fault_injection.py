@@ -279,6 +279,8 @@ class Process:
             for ref, body in list(self.world.cluster.objects.items()):
                 if ref.resource in kinds and (stream == "plans" or _uid(body)):
                     self._note(ref, body)
+            for resource in kinds:  # and is compared with what this process has read or written before
+                self._compare(resource)
             return
         for event in self.world.log[heard:until]:
             if event.ref.resource not in kinds:
@@ -288,6 +290,13 @@ class Process:
             elif event.before is not None and (stream == "plans" or _uid(event.before)):
                 metadata = event.before["metadata"] | {"resourceVersion": str(event.version)}
                 self._note(event.ref, event.before | {"metadata": metadata}, deleted=True)
+
+    def _compare(self, resource: Resource) -> None:
+        """As `RelistCheck` does after each list."""
+        for ref, before in self.api.all_known(resource).items():
+            body = self.world.cluster.objects.get(ref)
+            if body is None or not (resource == PLANS or _uid(body)):
+                self._note(ref, before.body(ref), deleted=True)
 
     def _note(self, ref: Ref, body: Json, *, deleted: bool = False) -> None:
         before = self.api.known(ref)

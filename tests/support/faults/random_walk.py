@@ -15,22 +15,23 @@ from typing import Any
 from cutover.engine.sweep import sweep
 from cutover.field_path import Path, differences, find, write
 from cutover.plan.parsing import parse
-from cutover.ports import ENDPOINT_SLICES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
+from cutover.ports import CONFIG_MAPS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Sample
 from cutover.saga.requests import failed_step
 from cutover.status.reasons import Reason
 from cutover.status.requests import PREFIX, RequestVerb
 from cutover.status.state import State
-from cutover.status.status import ACTIVE, ENDED, Phase, Status
+from cutover.status.status import ACTIVE, ENDED, Phase, Status, StepState
 from cutover.targets.finalizer import has_finalizer
 from cutover.targets.patching import apply
 from cutover.targets.snapshots import labels
 from cutover.testing import MemoryCluster, react
+from support.fakes.field_owners import keep_owners
 from support.fakes.older_crd import status_schema
-from support.fakes.shop import ROUTES, V2
+from support.fakes.shop import NAMESPACE, V2
 from support.fakes.simulation import specs_of
 from support.faults.change_invariants import FOREIGN, ChangeInvariants
 from support.faults.fault_injection import Aim, Fault, Pace, World
-from support.plans.simulated import at_the_end_of, the_plan, the_shop
+from support.plans.walked import WALKED, at_the_end_of, contents, pods_of, the_plan, the_shop
 
 FIGURES: Counter[str] = Counter()
 """Of all walks so far."""
@@ -51,6 +52,7 @@ class Walk:
         sample: what every gate sees.
         controllers: rollouts go on.
         earlier: the run that was over when the plan was applied again.
+        at_release: which target is taken back in the very moment in which a success is announced; None for none.
     """
 
     world: World
@@ -64,6 +66,7 @@ class Walk:
         self.controllers, self.courtesy = True, False
         self.earlier: tuple[str, int] | None = None
         self.was = ""
+        self.at_release: int | None = None
         self.set_back: dict[Ref, list[tuple[Path, Any]]] = {}
 
     def set_up(
@@ -73,22 +76,33 @@ class Walk:
         self.intention, self.goal = intention, at_the_end_of(name)
         cluster = MemoryCluster()
         cluster.status_schema = status_schema(*missing)
-        self.before, cluster._version = the_shop()
+        shop = the_shop(name)
+        self.before, cluster._version, cluster.unknown = shop.objects, shop.version, shop.unknown
         cluster.objects = dict(self.before)
-        self.body = copy.deepcopy(the_plan(name))
+        cluster.templates = dict(shop.templates)
+        keep_owners(cluster)
+        self.body = the_plan(name)
         self.body["spec"] |= policies
+        self.moves = WALKED[name].moves
         ref = cluster.put(PLANS, copy.deepcopy(self.body))
         cluster.report(ref, {"observedGeneration": -1})
         self.world = World(cluster, ref, cluster.objects[ref]["metadata"]["uid"], missing=missing)
         self.world.metrics.answer = lambda _: Sample(self.sample)
-        self.changes = ChangeInvariants(ref, parse(self.body["spec"]))
+        plan = parse(self.body["spec"])
+        self.targets = sorted(plan.targets(NAMESPACE))
+        self.changes = ChangeInvariants(ref, plan, cluster, self.moves)
         cluster.changed = self._changed
         for _ in range(processes):
             self.world.start()
 
     def _changed(self, ref: Ref, before: Any, after: Any) -> None:
         self.world.happened(ref, before, after)
+        stale = any(process.paces["lists"] is not Pace.LIVE for process in self.world.processes)
+        self.changes.blind = stale or bool(self.world.flights)
         self.changes.changed(ref, before, after)
+        if self.at_release is not None and self.status.state is State.RELEASING and self.status.failure is None:
+            target, self.at_release = self.targets[self.at_release % len(self.targets)], None
+            self.take_back(target)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(work)
@@ -127,8 +141,13 @@ class Walk:
     def who(self, at: int) -> int:
         return min(at, len(self.world.processes) - 1)
 
-    def shares(self, body: Any) -> list[int]:
-        return [entry.get("weight", 0) for entry in body["spec"]["http"][0]["route"]]
+    def weights(self) -> list[int]:
+        """Of the old side and the new one."""
+        return list(self.changes.shares.values())
+
+    def as_before(self, ref: Ref) -> bool:
+        part = _part(ref)
+        return bool(self.world.cluster.objects[ref][part] == self.before[ref][part])
 
     def image(self) -> str:
         return str(self.world.cluster.objects[V2]["spec"]["template"]["spec"]["containers"][1]["image"])
@@ -163,9 +182,10 @@ class Walk:
             awake = [at for at, process in processes if process.woken or (process.due and process.due <= now)]
             if not awake:
                 due = min((process.due for _, process in processes if process.due), default=None)
+                if only is None:
+                    self._nobody_sleeps_over_a_side_without_pods(timedelta.max if due is None else due - now)
                 if due is None or due - now > _FAR:
                     return done
-                self._nobody_sleeps_over_a_side_without_pods(due - now)
                 await self.pass_time(due - now)
                 awake = [at for at, process in processes if process.due and process.due <= due]
             await self.world.turn(awake[done % len(awake)])
@@ -179,13 +199,14 @@ class Walk:
             State.CLAIMING,
             State.RELEASING,
         )
-        if not (driven and undisturbed and self.there):
+        begun = {step.name for step in self.status.steps if step.snapshot_taken and step.state is not StepState.UNDONE}
+        moved = any(step.name in begun for step in self.changes.moving())
+        if not (driven and moved and undisturbed and self.there and not any(one.busy for one in self.world.processes)):
             return
-        objects = self.world.cluster.objects
-        for share, service in zip(self.shares(objects[ROUTES]), ("shop-v1", "shop-v2"), strict=True):
-            if share and not objects[Ref(ENDPOINT_SLICES, "shop", service)]["endpoints"] and rest > _BOUND:
+        for side, share in self.changes.shares.items():
+            if share and not pods_of(self.world.cluster.objects, side) and rest > _BOUND:
                 self.changes.wrong.append(
-                    f"{service} has weight {share} and no pod, and all sleep for {rest}: {self.status}"
+                    f"{side} has weight {share} and no pod, and all sleep for {rest}: {self.status}"
                 )
 
     def take_pods(self, ref: Ref, left: int) -> None:
@@ -245,6 +266,7 @@ class Walk:
         self.world.hear()
 
     def lose(self, ref: Ref) -> None:
+        self.changes.lost = True
         self.world.cluster.delete(ref)
         self.world.counts["snapshot deleted"] += 1
         self.world.hear()
@@ -257,9 +279,10 @@ class Walk:
 
     def take_back(self, ref: Ref) -> None:
         """A tool that knows nothing of the plan writes an object as it was before it."""
-        now, before = self.world.cluster.objects[ref]["spec"], self.before[ref]["spec"]
-        self.set_back[ref] = [(path, value) for path, value, _ in differences(now, before, ("spec",))]
-        self.edit(ref, lambda body: body.update(spec=copy.deepcopy(before)))
+        part = _part(ref)
+        now, before = self.world.cluster.objects[ref][part], self.before[ref][part]
+        self.set_back[ref] = [(path, value) for path, value, _ in differences(now, before, (part,))]
+        self.edit(ref, lambda body: body.update({part: copy.deepcopy(before)}))
         self.world.counts["taken back"] += 1
 
     def put_right(self) -> None:
@@ -279,14 +302,18 @@ class Walk:
     def restore_shop(self) -> None:
         """What the last run has left is brought back by people to what it was before."""
         cluster, self.changes.by_hand = self.world.cluster, True
-        now = specs_of(cluster.objects)
-        for ref, wanted in specs_of(self.before).items():
+        now = specs_of(cluster.objects, owners=True)
+        for ref, wanted in specs_of(self.before, owners=True).items():
             if now[ref] != wanted:
-                body = copy.deepcopy(cluster.objects[ref])
-                body["spec"], body["metadata"]["labels"] = copy.deepcopy(wanted[0]), dict(wanted[2])
+                body, was = copy.deepcopy(cluster.objects[ref]), copy.deepcopy(self.before[ref])
+                body[_part(ref)], body["metadata"]["labels"] = was[_part(ref)], dict(wanted[2])
+                if "managedFields" in was["metadata"]:
+                    body["metadata"]["managedFields"] = was["metadata"]["managedFields"]
                 cluster.put(ref.resource, body)
         self.changes.by_hand = False
         self.changes.edited.clear()
+        self.changes.drained.clear()
+        self.changes.lost = False
         self.earlier = self._run_of_now()
 
     def recreate(self) -> None:
@@ -311,9 +338,8 @@ class Walk:
         if not hasattr(self, "world"):
             return
         wrong = [*self.changes.wrong, *map(repr, self.world.wrong)]
-        shares = self.shares(self.world.cluster.objects[ROUTES])
-        if sum(shares) != 100:
-            wrong.append(f"weights {shares}")
+        if self.moves and sum(self.weights()) != 100:
+            wrong.append(f"weights {self.weights()}")
         if wrong:
             self.intention = "failed"
             error = self.world.wrong[0] if self.world.wrong else None
@@ -421,14 +447,23 @@ class Walk:
         if self.earlier == self._run_of_now():  # the plan was applied again, and nobody has read it yet
             assert now == before, status
         elif status.phase is Phase.SUCCEEDED:
-            for ref, (spec, *_) in self.goal.items():
+            reached = contents(self.world.cluster.objects)
+            for ref, content in self.goal.items():
                 if ref not in self.changes.edited:
-                    assert now[ref][0] == spec, f"{ref} after {status}"
+                    assert reached[ref] == content, f"{ref} after {status}"
         elif status.phase is Phase.ABANDONED:
             assert self.abandoned or self.stopped, status
         else:
             assert status.phase in (Phase.ROLLED_BACK, Phase.REFUSED, Phase.PENDING, None), status
             assert now == before, status
+            self._owners_are_as_before()
+
+    def _owners_are_as_before(self) -> None:
+        """A field that the plan has changed belongs to its former owner again."""
+        was, now = (specs_of(objects, owners=True) for objects in (self.before, self.world.cluster.objects))
+        for ref, (*_, owners) in was.items():
+            if ref not in self.changes.edited:
+                assert now[ref][-1] == owners, f"owners of {ref} after {self.status}"
 
     def _leftovers(self) -> list[str]:
         found = []
@@ -467,3 +502,7 @@ class Walk:
         FIGURES["rolled back in mid-traffic"] += self.changes.split
         FIGURES[f"ended {end} after a crash"] += world.counts["crashes"] > 0
         FIGURES.update({name: count for name, count in world.counts.items() if name not in ("turns", "crashes")})
+
+
+def _part(ref: Ref) -> str:
+    return "data" if ref.resource == CONFIG_MAPS else "spec"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from cutover.ports import CRON_JOBS, Ref, Sample
@@ -16,7 +14,6 @@ from support.fakes.shop import (
     CANARY,
     ROUTES,
     RULES,
-    plan,
     shop,
     shop_of_many_routes,
     shop_with_a_mirror,
@@ -349,46 +346,3 @@ async def play(story: Story, run: Simulation) -> Phase:
         run.cluster.exits = lambda _: 0
         run.request(RequestVerb.RETRY)
     return await run.run()
-
-
-SPECS = {
-    "canary": CANARY,
-    "guarded": GUARDED,
-    "approved": APPROVED,
-    "there and back": BACK_AND_FORTH,
-    "walled": WALLED,
-    "wide": WIDE,
-}
-"""What the state machine walks through."""
-
-
-@cache
-def the_shop() -> tuple[dict[Ref, Any], int]:
-    """What is there before the plan; bodies are never changed in place."""
-    cluster = MemoryCluster()
-    shop(cluster)
-    return cluster.objects, cluster.version
-
-
-@cache
-def the_plan(name: str) -> dict[str, Any]:
-    return plan(SPECS[name])
-
-
-@cache
-def at_the_end_of(name: str) -> dict[Ref, Any]:
-    """The specs after the plan has Succeeded undisturbed."""
-    run = Simulation(plan(SPECS[name]), put=shop)
-
-    async def play() -> Phase:
-        for _ in range(20):
-            await run.until(lambda: run.over or run.phase is Phase.WAITING)
-            if run.over:
-                break
-            assert run.status.current is not None
-            run.request(RequestVerb.APPROVE, run.status.current.step)
-            await run.turn()
-        return await run.run()
-
-    assert asyncio.run(play()) is Phase.SUCCEEDED
-    return run.specs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -97,15 +98,9 @@ class Deploy(Examines, LooksAhead, DeploySpec):
             # Nothing was written; the fence makes a late write of a former process fail.
             await context.targets.fence(ref)
             return Done()
-        # Traffic before pods: fewer replicas under the same weight would lose requests.
-        if busy := await self._still_carries(context, ref, snapshot):
-            return Wait("StillCarriesTraffic", busy)
         changes = self.restores(snapshot)
-        least = next((1 if change.to is ABSENT else change.to for change in changes if change.path == _REPLICAS), None)
-        if needed := await self._needed_elsewhere(context, ref, least):
-            return Wait("NeededElsewhere", needed)
-        if draining := await self._draining(context, ref, least):
-            return draining
+        if waits := await self._keeps_pods(context, ref, snapshot, changes):
+            return waits
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
         body = await context.targets.restore(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
@@ -126,6 +121,17 @@ class Deploy(Examines, LooksAhead, DeploySpec):
             or needs_manual_deletion(context, ref, body, rollout)
             or stuck_after(context, again)
         )
+
+    async def _keeps_pods(
+        self, context: StepContext, ref: Ref, snapshot: Snapshot, changes: Sequence[Change]
+    ) -> Outcome | None:
+        """Why an undo may not take pods away yet. Traffic before pods: fewer under the same weight would lose requests."""
+        if busy := await self._still_carries(context, ref, snapshot):
+            return Wait("StillCarriesTraffic", busy)
+        least = next((1 if change.to is ABSENT else change.to for change in changes if change.path == _REPLICAS), None)
+        if needed := await self._needed_elsewhere(context, ref, least):
+            return Wait("NeededElsewhere", needed)
+        return await self._draining(context, ref, least)
 
     async def _snapshot(self, context: StepContext) -> Snapshot:
         """The fields before the first write, and what they will be."""
