@@ -15,9 +15,9 @@ from cutover.status.state import State
 from cutover.status.status import Phase
 from cutover.testing import CrashSwitch, MemoryCluster
 from cutover.testing.controllers import react
-from engine.test_drain import RULED, SHIFT, TURN, shop_without_a_mesh
+from engine.test_drain import RULED, SHIFT, TURN
 from engine.test_rollback import with_another
-from support.fakes.shop import FRONT, NAMESPACE, V1, V2, plan, shop_with_an_http_route
+from support.fakes.shop import FRONT, NAMESPACE, V1, V2, plan, shop_with_an_http_route, shop_without_a_mesh
 from support.fakes.simulation import Simulation
 
 OTHER = Ref(DEPLOYMENTS, NAMESPACE, "other")

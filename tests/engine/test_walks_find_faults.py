@@ -115,7 +115,7 @@ RULES: list[tuple[Off, list[str], list[str], str]] = [
     (
         _no_check_before_the_release,
         ["canary"],
-        [*TURNS, "is_late", "takes_back", "comes_late"],
+        [*TURNS, "takes_back_at_the_release"],
         "a run ends as a success",
     ),
     (_no_owners, ["canary", "retired"], [*TURNS, "asks"], "owners of"),
