@@ -13,7 +13,7 @@ from cutover.steps.kind import Target
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react
 from support.fakes import deploy_step
-from support.fakes.shop import ROUTES, V2, plan, shop, virtual_service
+from support.fakes.shop import ROUTES, V1, V2, plan, shop, virtual_service
 from support.fakes.simulation import Simulation
 
 _SCALED = "{{workload: {{name: shop-v2}}, replicas: {replicas}}}"
@@ -77,3 +77,25 @@ steps:
     assert await run.run() is Phase.ROLLED_BACK
     assert run.status.failure is not None
     assert "cannot go from 3 to 0 replicas while VirtualService shop gives its pods 50%" in run.status.failure.message
+
+
+async def test_the_old_version_goes_once_the_service_that_a_route_names_is_switched() -> None:
+    """The route stays as it is: what it leads to is what the Service selects."""
+
+    def behind_a_front(cluster: MemoryCluster) -> None:
+        shop(cluster)
+        body = virtual_service()
+        body["spec"]["http"][0]["route"] = [{"destination": {"host": "front"}}]
+        cluster.put(VIRTUAL_SERVICES, body)
+
+    run = Simulation(
+        plan("""
+steps:
+  - {name: new, deploy: {workload: {name: shop-v2}, replicas: 3}}
+  - {name: turn, switch: {service: front, selector: {app: shop-v2}}}
+  - {name: old, deploy: {workload: {name: shop-v1}, replicas: 0}}
+"""),
+        put=behind_a_front,
+    )
+    assert await run.run() is Phase.SUCCEEDED
+    assert run.cluster.objects[V1]["spec"]["replicas"] == 0

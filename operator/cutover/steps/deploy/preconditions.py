@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Final
 
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.field_path import Json
 from cutover.objects.config_maps import CREATE_FIRST, references
 from cutover.objects.workloads import Rollout, paused, scalers_of
-from cutover.ports import AUTOSCALERS, CONFIG_MAPS, Ref
+from cutover.ports import AUTOSCALERS, CONFIG_MAPS, SERVICES, Ref
 from cutover.routing.resources import ROUTINGS, shares
 from cutover.steps.deploy.dry_run import foresee
 from cutover.steps.deploy.spec import DeploySpec
 from cutover.steps.kind import StepContext, Target
 from cutover.steps.shared.preconditions import may_not_patch
 from cutover.targets.snapshots import too_large
+
+_MOVES: Final = frozenset({*ROUTINGS, SERVICES})
+"""What a step changes that moves traffic: a route leads to whichever pods the Service that it names selects."""
 
 
 async def examine(step: DeploySpec, context: StepContext) -> list[Problem]:
@@ -46,7 +50,7 @@ async def _autoscaled(step: DeploySpec, context: StepContext, ref: Ref) -> list[
 
 async def _carries(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
     """The pods that the step would take away carry traffic, and no earlier step can have moved it by then."""
-    if step.rolls_out() in context.earlier or any(target.resource in ROUTINGS for target in context.earlier):
+    if step.rolls_out() in context.earlier or any(target.resource in _MOVES for target in context.earlier):
         return []
     try:
         needed = await still_needed(context, ref, step.replicas)
