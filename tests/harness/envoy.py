@@ -11,11 +11,10 @@ from harness import tools
 
 SYSTEM: Final = "istio-system"
 LABELS: Final = {"istio": "ingressgateway"}
-NODE = f"router~127.0.0.1~gw.{SYSTEM}~{SYSTEM}.svc.cluster.local"
 
 
-def bootstrap(admin: int, xds: int) -> dict[str, Any]:
-    """A configuration for plain Envoy that asks istiod's plain-text port for the rest."""
+def bootstrap(name: str, admin: int, xds: int) -> dict[str, Any]:
+    """A configuration for plain Envoy that asks istiod's plain-text port for the rest, under this name of a pod."""
     ads = {
         "api_type": "DELTA_GRPC",
         "transport_api_version": "V3",
@@ -35,7 +34,11 @@ def bootstrap(admin: int, xds: int) -> dict[str, Any]:
         "LABELS": LABELS,
     }
     return {
-        "node": {"id": NODE, "cluster": "gateway", "metadata": metadata},
+        "node": {
+            "id": f"router~127.0.0.1~{name}~{SYSTEM}.svc.cluster.local",
+            "cluster": "gateway",
+            "metadata": metadata,
+        },
         "admin": {"address": _address(admin)},
         "stats_flush_interval": "1s",
         "stats_config": {"use_all_default_tags": False, "stats_tags": stats_tags()},

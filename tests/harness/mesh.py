@@ -1,4 +1,4 @@
-"""Istio without containers: istiod and one gateway Envoy as processes, the CRDs of Istio and the Gateway API, the webhook."""
+"""Istio without containers: istiod and the Envoy of a gateway as processes, the CRDs of Istio and the Gateway API, the webhook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from harness import tools
 from harness.control_plane import ControlPlane, install, load
-from harness.envoy import LABELS, NODE, SYSTEM, bootstrap
+from harness.envoy import LABELS, SYSTEM, bootstrap
 from harness.process import Process, free_ports, until
 
 GATEWAY: Final = f"{SYSTEM}/gateway"
@@ -23,6 +23,7 @@ _HOST: Final = f"gateway.{SYSTEM}.svc.cluster.local"
 _PORT: Final = 80
 
 _MESH = {
+    "defaultHttpRetryPolicy": {"attempts": 0},  # so that every failure is seen
     "enableAutoMtls": False,
     "enablePrometheusMerge": False,
     "ingressControllerMode": "OFF",
@@ -90,7 +91,14 @@ class Mesh:
         self.start_envoy()
         until("the webhook refuses what is wrong", self._webhook_works, process=self.processes["istiod"])
 
-    def start_istiod(self) -> None:
+    def start_istiod(self, debounce: tuple[str, str] = ("10ms", "100ms")) -> None:
+        """Start it; one that runs is ended first.
+
+        Args:
+            debounce: how long it waits for another change before it sends any to the Envoys, and how long in all.
+        """
+        if "istiod" in self.processes:
+            self.processes["istiod"].stop()
         mesh = self.folder / "mesh.yaml"
         mesh.write_text(yaml.safe_dump({**_MESH, "defaultConfig": {"discoveryAddress": f"127.0.0.1:{self._grpc}"}}))
         env = {
@@ -103,8 +111,8 @@ class Mesh:
             "PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER": "false",
             "PILOT_ENABLE_METADATA_EXCHANGE": "false",
             "PILOT_ENABLE_ALPN_FILTER": "false",
-            "PILOT_DEBOUNCE_AFTER": "10ms",
-            "PILOT_DEBOUNCE_MAX": "100ms",
+            "PILOT_DEBOUNCE_AFTER": debounce[0],
+            "PILOT_DEBOUNCE_MAX": debounce[1],
         }
         process = Process(
             "istiod",
@@ -130,11 +138,18 @@ class Mesh:
         self.processes["istiod"] = process
         until("istiod is ready", lambda: _ok(f"http://127.0.0.1:{self.istiod_port}/ready"), process=process)
 
-    def start_envoy(self) -> None:
-        config = self.folder / "envoy.json"
-        config.write_text(json.dumps(bootstrap(self.admin_port, self._grpc)))
+    def start_envoy(self, name: str = "envoy", admin_port: int = 0) -> Process:
+        """Start one; a second one shares the ports of the gateway with the first, and the kernel divides the connections.
+
+        Args:
+            name: of the process.
+            admin_port: its own; that of the gateway by default.
+        """
+        admin_port = admin_port or self.admin_port
+        config = self.folder / f"{name}.json"
+        config.write_text(json.dumps(bootstrap(_pod(name), admin_port, self._grpc)))
         process = Process(
-            "envoy",
+            name,
             [
                 str(self._tools["envoy"]),
                 "-c",
@@ -145,18 +160,19 @@ class Mesh:
                 "-l",
                 "warning",
             ],
-            log=self.folder / "envoy.log",
+            log=self.folder / f"{name}.log",
             cwd=self.folder,
             detached=self._detached,
         )
         process.start()
-        self.processes["envoy"] = process
-        until("Envoy is ready", lambda: _ok(f"http://{self.envoy_admin}/ready"), process=process)
+        self.processes[name] = process
+        until("Envoy is ready", lambda: _ok(f"http://127.0.0.1:{admin_port}/ready"), process=process)
+        return process
 
     def stop(self) -> None:
-        for name in ("envoy", "istiod"):
-            if name in self.processes:
-                self.processes[name].stop()
+        """The Envoys first."""
+        for name in sorted(self.processes):
+            self.processes[name].stop()
 
     # --- objects ------------------------------------------------------------------------------------------------------
 
@@ -243,22 +259,27 @@ class Mesh:
     # --- waiting ------------------------------------------------------------------------------------------------------
 
     def wait_synced(self, deadline: float = 10.0) -> None:
-        """Until Envoy has acknowledged everything istiod has for it."""
+        """Until each Envoy has acknowledged everything istiod has for it."""
+        names = {_pod(name) for name, process in self.processes.items() if name != "istiod" and process.alive}
+        names.add(_pod("envoy"))
 
         def synced() -> bool:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.istiod_port}/debug/syncz", timeout=2) as answer:
-                clients = json.load(answer)
-            for client in clients or []:
-                if client.get("proxy") != NODE.split("~")[2]:
-                    continue
-                kinds = ("cluster", "listener", "route", "endpoint")
-                return all(client.get(f"{kind}_sent") == client.get(f"{kind}_acked") for kind in kinds)
-            return False
+                clients = [client for client in json.load(answer) or () if client.get("proxy") in names]
+            kinds = ("cluster", "listener", "route", "endpoint")
+            return {client["proxy"] for client in clients} == names and all(
+                client.get(f"{kind}_sent") == client.get(f"{kind}_acked") for client in clients for kind in kinds
+            )
 
         time.sleep(
             0.05
         )  # istiod gathers changes for 10 ms before it sends any: asked at once, it would say all is well
         until("Envoy has what istiod sent", synced, deadline=deadline)
+
+
+def _pod(process: str) -> str:
+    """What istiod calls an Envoy."""
+    return f"{process}.{SYSTEM}"
 
 
 def crds() -> list[dict[str, Any]]:
