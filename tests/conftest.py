@@ -10,7 +10,7 @@ pytest_plugins = ["harness.plugin", "support.cluster.fixtures"]
 
 
 _LONGEST_FIRST = (
-    "test_kill", "test_job", "test_two_operators", "test_examples", "test_notify", "test_traffic", "test_sticky", "test_lease",
+    "test_kill", "test_job", "test_two_operators", "test_examples", "test_notify", "test_traffic", "test_drain", "test_sticky", "test_lease",
     "test_api_faults", "test_every_call", "test_outage", "test_deletion", "test_flags", "test_budget", "test_prometheus",
     "test_http_route", "test_side_by_side", "test_kind", "test_deploy",
 )  # fmt: skip
