@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from harness.process import free_ports, until
 from harness.proxy import Proxy
 from support.cluster.forked_operator import ForkedOperator
 from support.cluster.observer import Observer
-from support.cluster.shop import Shop, rights
+from support.cluster.shop import Shop, rights, without_owners
 from support.plans.on_cluster import Story
 
 T = TypeVar("T")
@@ -113,6 +113,10 @@ class End:
     jobs: tuple[str, ...]
     jobs_did: tuple[str, ...]
     leftovers: tuple[str, ...]
+
+    def without_owners(self) -> End:
+        """The same, for a story in which somebody else takes fields over."""
+        return replace(self, objects=without_owners(self.objects), before=without_owners(self.before))
 
     def differs_from(self, other: End) -> list[str]:
         """In what the story went otherwise than this other run of it, or is wrong in itself."""

@@ -28,6 +28,8 @@ class Case:
     end: ClassVar[Phase] = Phase.SUCCEEDED
     blocked: ClassVar[bool] = False
     """Nothing goes on, not even the end of a deletion, until it is set free."""
+    edited: ClassVar[bool] = False
+    """Somebody else writes a field of the plan in it, and owns that field from then on."""
 
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
@@ -251,6 +253,7 @@ class Stuck(Waiting):
 
     spec = RollingBack.spec
     end = Phase.ROLLED_BACK
+    edited = True
 
     def set_image(self, image: str) -> None:
         containers = {"spec": {"template": {"spec": {"containers": [{"name": "app", "image": image}]}}}}
