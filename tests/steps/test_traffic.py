@@ -13,7 +13,7 @@ from cutover.ports import DESTINATION_RULES, ENDPOINT_SLICES, PODS, SERVICES, VI
 from cutover.routing.routes import Destination
 from cutover.status.status import Phase
 from cutover.steps.kind import StepContext
-from cutover.steps.traffic.sides import short
+from cutover.steps.traffic.sides import Ready, short_of_new
 from cutover.targets.claims import Owner
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
@@ -134,10 +134,12 @@ async def test_no_endpoint_more_is_asked_for_than_the_share(share: float, old: i
     cluster.objects[V2]["spec"]["replicas"] = 1000
     targets = Targets(cluster, Owner(PLAN, "uid-a", 1, 1, "migrator"), "shift")
     work = StepContext(cluster, targets, "shop", "steps[shift]", cluster.clock.now(), messenger=MemoryMessenger())
-    facts = {"to": asdict(Side("shop-v2", {"app": "shop-v2"}, subset=False)), "fromReady": old}
-    of = ("to", Destination(host="shop-v2"))
-    assert await short(work, Snapshot("uid-b", (), facts), of, needed, share) == ""
-    says = await short(work, Snapshot("uid-b", (), facts), of, needed - 1, share)
+    sides = {
+        key: asdict(Side(name, {"app": name}, subset=False)) for key, name in (("from", "shop-v1"), ("to", "shop-v2"))
+    }
+    snapshot, new = Snapshot("uid-b", (), {**sides, "fromReady": old}), Destination(host="shop-v2")
+    assert await short_of_new(work, snapshot, new, Ready(old, needed), share) == ""
+    says = await short_of_new(work, snapshot, new, Ready(old, needed - 1), share)
     assert says == f"shop-v2 has {needed - 1} ready endpoint{'' if needed == 2 else 's'} and needs {needed}"
 
 

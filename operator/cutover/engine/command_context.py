@@ -14,6 +14,7 @@ from cutover.engine.other_plans import OtherPlan, needed_elsewhere
 from cutover.errors import Broken
 from cutover.field_path import Json
 from cutover.gates.base import GateContext
+from cutover.objects.workloads import pod_labels
 from cutover.plan.spec import Plan
 from cutover.ports import Clock, Cluster, Messenger, Metrics, Ref
 from cutover.saga.turn import Verb
@@ -141,10 +142,8 @@ class CommandContext:
     async def needed_elsewhere(self, workload: Ref) -> str:
         """Until when another plan needs the pods of a workload, as `other_plans` tells it; empty when none does. Raises NotFound."""
         targets = self.targets()
-        template = (await targets.view(workload))["spec"]["template"]
-        return await needed_elsewhere(
-            self.cluster, targets.owner, template["metadata"].get("labels") or {}, self._context_of_other
-        )
+        labels = pod_labels((await targets.view(workload))["spec"])
+        return await needed_elsewhere(self.cluster, targets.owner, labels, self._context_of_other)
 
     def _context_of_other(self, other: OtherPlan, at: int) -> StepContext:
         theirs = replace(

@@ -14,7 +14,7 @@ from typing import Final
 from cutover.errors import NotFound
 from cutover.field_path import Json
 from cutover.names import matching
-from cutover.objects.workloads import Rollout, may_lack, pod_ready
+from cutover.objects.workloads import Rollout, may_lack, pod_labels, pod_ready
 from cutover.ports import (
     DESTINATION_RULES,
     ENDPOINT_SLICES,
@@ -166,14 +166,16 @@ async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
     return _ready_endpoints(await cluster.list(ENDPOINT_SLICES, namespace, labels), service)
 
 
-async def wanted(cluster: Cluster, namespace: str, side: Side) -> int:
-    """Pods that the workloads behind a destination should have."""
-    return sum(Rollout.of(body, resource).wanted for resource, body in await workloads_behind(cluster, namespace, side))
+async def wanted(cluster: Cluster, namespace: str, side: Side) -> tuple[int, int]:
+    """Pods that the workloads behind a destination should have, and how many of them may lack while a template is rolled out."""
+    found = await workloads_behind(cluster, namespace, side)
+    pods = sum(Rollout.of(body, resource).wanted for resource, body in found)
+    return pods, sum(may_lack(body, resource) for resource, body in found)
 
 
-async def lacking_for_now(cluster: Cluster, namespace: str, side: Side) -> int:
-    """How many pods the workloads behind a destination may lack, because they roll out a template."""
-    return sum(may_lack(body, resource) for resource, body in await workloads_behind(cluster, namespace, side))
+def ready_endpoints(count: int) -> str:
+    """As messages count them."""
+    return f"{count} ready endpoint{'' if count == 1 else 's'}"
 
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
@@ -189,8 +191,7 @@ async def workloads_behind(cluster: Cluster, namespace: str, *sides: Side) -> li
         (resource, body)
         for resource, bodies in zip(WORKLOADS, found, strict=True)
         for body in bodies
-        for labels in (body["spec"]["template"]["metadata"].get("labels") or {},)
-        if any(selects(side.selector, labels) for side in sides)
+        if any(selects(side.selector, pod_labels(body["spec"])) for side in sides)
     ]
 
 

@@ -140,20 +140,19 @@ def places(patch: Json, at: str = "") -> Iterator[str]:
 
 
 def expressions(patch: Json, at: str) -> Iterator[str]:
-    """The fields that a patch sets, as jq paths: named items of lists are followed too."""
-    if isinstance(patch, dict) and patch and _DIRECTIVE not in patch:
-        for key, value in patch.items():
-            if not (key == "name" and at.endswith(")")):
-                yield from expressions(value, at_key(f"{at} | ." if at.endswith(")") else at, key))
-    elif isinstance(patch, list) and names_of(patch):
-        for item in patch:
-            yield from expressions(item, f"{at}[] | select(.name == {json.dumps(item['name'])})")
-    else:
-        yield at
+    """The fields that a patch sets, as jq paths."""
+    for path in paths(patch):
+        text = at
+        for part in path:
+            if isinstance(part, dict):
+                text = f"{text}[] | select(.name == {json.dumps(part['name'])})"
+            else:
+                text = at_key(f"{text} | ." if text.endswith(")") else text, str(part))
+        yield text
 
 
 def paths(patch: Json, at: Path = ()) -> Iterator[Path]:
-    """The same, as paths."""
+    """The fields that a patch sets: named items of lists are followed too."""
     if isinstance(patch, dict) and patch and _DIRECTIVE not in patch:
         for key, value in patch.items():
             if not (key == "name" and at and isinstance(at[-1], dict)):

@@ -163,6 +163,12 @@ def _share(value: str | int, of: int, *, up: bool) -> int:
     return math.ceil(share) if up else math.floor(share)
 
 
+def pod_labels(spec: Json) -> Mapping[str, str]:
+    """The labels of the pods of a workload with this spec."""
+    labels: Mapping[str, str] = spec["template"]["metadata"].get("labels") or {}
+    return labels
+
+
 def may_lack(body: Json, resource: Resource) -> int:
     """How many of its pods a workload may lack for now: while it rolls out a template, what its strategy allows; otherwise none."""
     rollout = Rollout.of(body, resource)

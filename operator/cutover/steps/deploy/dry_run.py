@@ -9,6 +9,7 @@ from typing import Final
 from cutover.errors import Conflict, Denied, PlanError, Problem
 from cutover.field_path import ABSENT, Change, Json, Path, differences, find, readable
 from cutover.objects import spec_patch
+from cutover.objects.workloads import pod_labels
 from cutover.ports import Ref
 from cutover.routing.resources import carried
 from cutover.steps.deploy.spec import DeploySpec
@@ -51,8 +52,7 @@ async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
         )
         try:
             if step.replicas is not None and step.replicas > spec.get("replicas", 1):
-                labels = spec["template"]["metadata"].get("labels") or {}
-                carries = carried(context.cluster, context.namespace, labels, fresh=False)
+                carries = carried(context.cluster, context.namespace, pod_labels(spec), fresh=False)
                 after, weights = await asyncio.gather(trial, carries)
             else:
                 after, weights = await trial, {}

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cutover.errors import Denied, PlanError, Problem, Rejected
 from cutover.field_path import ABSENT, Change, Path
 from cutover.objects.volumes import lost_volumes
-from cutover.objects.workloads import Rollout
+from cutover.objects.workloads import Rollout, pod_labels
 from cutover.ports import Ref
 from cutover.routing.resources import carried
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
@@ -183,7 +183,7 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         spec, least = body["spec"], 1 if was is ABSENT else was
         if spec.get("replicas", 1) <= least:
             return ""
-        now = await carried(context.cluster, context.namespace, spec["template"]["metadata"].get("labels") or {})
+        now = await carried(context.cluster, context.namespace, pod_labels(spec))
         before = snapshot.facts.get("carried", 0)
         if sum(now.values()) <= before:
             return ""

@@ -9,7 +9,7 @@ from typing import Final
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.field_path import Json
 from cutover.objects.config_maps import CREATE_FIRST, references
-from cutover.objects.workloads import Rollout, paused, scalers_of
+from cutover.objects.workloads import Rollout, paused, pod_labels, scalers_of
 from cutover.ports import AUTOSCALERS, CONFIG_MAPS, SERVICES, Ref
 from cutover.routing.resources import ROUTINGS, shares
 from cutover.steps.deploy.dry_run import foresee
@@ -72,7 +72,7 @@ async def still_needed(context: StepContext, ref: Ref, replicas: int | None) -> 
     has = spec.get("replicas", 1)
     if replicas >= has:
         return ""
-    given = await shares(context.cluster, context.namespace, spec["template"]["metadata"].get("labels") or {})
+    given = await shares(context.cluster, context.namespace, pod_labels(spec))
     route, share = max(given.items(), key=lambda one: one[1], default=(None, 0.0))
     least = max(1, math.ceil(round(share * has, 6)))
     if route is None or replicas >= least:

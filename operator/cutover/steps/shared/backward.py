@@ -5,16 +5,19 @@ Fields and numbers only; `traffic` and `switch` count pods themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
+from cutover.field_path import Change, Json
 from cutover.objects.endpoints import Side, behind
+from cutover.ports import Ref
 from cutover.saga.turn import Again, Outcome, Wait
 from cutover.schema.model import Duration, Model, show_duration, validations
 from cutover.steps.kind import Drain, StepContext
+from cutover.targets.snapshots import Snapshot
 
 _LONGEST: Final = timedelta(minutes=5)
 _TOO_LONG: Final = (
@@ -64,6 +67,19 @@ def old_side_not_ready(context: StepContext, message: str, *, reached: int = 0, 
     if moved or context.elapsed < _NOT_READY_LIMIT:
         return Again(context.next_look(), message, reached=reached)
     return Wait("OldSideNotReady", message)
+
+
+async def change_and_note(
+    context: StepContext, ref: Ref, snapshot: Snapshot, changes: Sequence[Change], body: Json
+) -> Json:
+    """Write what moves traffic, over `body`, and note it for the drain; where no answer comes, it may be written all the same."""
+    after = None
+    try:
+        after = await context.targets.change(ref, snapshot.uid, changes, body)
+    finally:
+        if after is not body:  # otherwise there was nothing to write
+            context.moved()
+    return after
 
 
 async def drain_of(context: StepContext, until: datetime, why: str, sides: Iterable[Side]) -> Drain | None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from cutover.objects.endpoints import ready_endpoints
 from cutover.schema.model import show_duration
 from cutover.steps.kind import StepContext
 from cutover.steps.standing import Failing, Standing, Stands
@@ -50,8 +51,7 @@ class Load:
             return f"{self.name} carries traffic and has no ready endpoint"
         if self.ready >= self.needed:
             return ""
-        endpoints = "ready endpoint" if self.ready == 1 else "ready endpoints"
-        return f"{self.name} carries traffic with {self.ready} {endpoints}, and its share needs {self.needed}"
+        return f"{self.name} carries traffic with {ready_endpoints(self.ready)}, and its share needs {self.needed}"
 
 
 @dataclass(slots=True)

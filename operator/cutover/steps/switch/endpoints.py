@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cutover.field_path import Change, Json, Path, find
-from cutover.objects.endpoints import Side, addressed, lacking_for_now, pods_of, wanted
+from cutover.objects.endpoints import Side, addressed, pods_of, wanted
 from cutover.ports import Ref
 from cutover.saga.turn import Again, Done, Outcome
 from cutover.steps.kind import StepContext
@@ -59,7 +59,7 @@ async def followed(context: StepContext, service: str, body: Json, *, served: bo
     return Again(context.next_look(), message if there else f"Service {service} has no ready endpoints yet")
 
 
-async def needed_now(context: StepContext, side: Side, most: int) -> int:
+async def needed_in_effect(context: StepContext, side: Side, most: int) -> int:
     """How many ready pods a side needs that had so many: no more than its workloads want, fewer while one rolls out."""
-    asked = await wanted(context.cluster, context.namespace, side) or most
-    return max(1, min(most, asked) - await lacking_for_now(context.cluster, context.namespace, side))
+    asked, lacking = await wanted(context.cluster, context.namespace, side)
+    return max(1, min(most, asked or most) - lacking)

@@ -14,13 +14,13 @@ from cutover.saga.turn import Again, Done, Outcome, Pause
 from cutover.steps.kind import Drain, StepContext
 from cutover.steps.parts import Examines, UndoneEarly
 from cutover.steps.shared import ready_sides
-from cutover.steps.shared.backward import drain_of, old_side_not_ready
+from cutover.steps.shared.backward import change_and_note, drain_of, old_side_not_ready
 from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.shared.preconditions import dry_run_problem
 from cutover.steps.shared.ready_sides import Load
 from cutover.steps.shared.rollouts import stuck_after
 from cutover.steps.standing import Standing, Stands
-from cutover.steps.switch.endpoints import SELECTOR, followed, live, needed_back, needed_now, set_back, sides
+from cutover.steps.switch.endpoints import SELECTOR, followed, live, needed_back, needed_in_effect, set_back, sides
 from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
 
@@ -90,7 +90,7 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
                 )
         if await repaired_too_often(context, ref, [change]):
             return await foreign_writer(context, ref, "the selector")
-        body = await self._change(context, snapshot, change)
+        body = await change_and_note(context, ref, snapshot, [change], await context.targets.view(ref))
         note_written(context)
         return Done() if context.applied else await followed(context, self.service, body)
 
@@ -107,7 +107,7 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         moved = live(await context.targets.view(ref)) == change.ours
         if moved and (short := await self._short_back(context, change, snapshot)):
             return old_side_not_ready(context, f"{ref} cannot be switched back yet: {short}")
-        body = await self._change(context, snapshot, change)
+        body = await change_and_note(context, ref, snapshot, [change], await context.targets.view(ref))
         await context.targets.confirm(ref, snapshot.uid, [change])
         outcome = await followed(context, self.service, body, served=snapshot.facts["stood"][""] > 0)
         return stuck_after(context, outcome) if isinstance(outcome, Again) else outcome
@@ -130,7 +130,7 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         async def count() -> list[Load]:
             pods = await pods_of(context.cluster, context.namespace, change.to, fresh=True)
             ready = sum(map(pod_ready, pods))
-            needed = most if ready >= most else await needed_now(context, side, most)
+            needed = most if ready >= most else await needed_in_effect(context, side, most)
             return [Load(f"Service {self.service}", ready, needed)]
 
         return await ready_sides.standing(context, frozenset({self.service}), most, count, self.unready_deadline)
@@ -161,17 +161,6 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         return await drain_of(context, moved + self.drain, why, await self.both_sides(context))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
-
-    async def _change(self, context: StepContext, snapshot: Snapshot, change: Change) -> Json:
-        """Write the selector; where no answer comes, it may be written all the same."""
-        ref, after = self.ref(context), None
-        before = await context.targets.view(ref)
-        try:
-            after = await context.targets.change(ref, snapshot.uid, [change], before)
-        finally:
-            if after is not before:
-                context.moved()
-        return after
 
     def _memo(self, context: StepContext) -> str:
         return f"{context.place}.ready"

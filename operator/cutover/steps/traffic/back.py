@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cutover.field_path import Change, Json
-from cutover.objects.endpoints import count_ready
+from cutover.objects.endpoints import count_ready, ready_endpoints
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import flat, pairs_of, weights_back
 from cutover.steps.kind import StepContext
@@ -86,6 +86,5 @@ def affordable(snapshot: Snapshot, body: Json, found: Capacity, old: Destination
     if any(number(change.old.to) < number(pair.old.was) for change, pair in pairs):
         part = 100 * gets // sum(pair.total for _, pair in pairs)
         much = f"only {part}% of the traffic is switched back" if part else "traffic cannot be switched back yet"
-        endpoints = "ready endpoint" if found.old == 1 else "ready endpoints"
-        short = f"{much}: {old} has {found.old} {endpoints} and needs {found.needed(snapshot)}"
+        short = f"{much}: {old} has {ready_endpoints(found.old)} and needs {found.needed(snapshot)}"
     return WeightsBack(flat(weights), short, has, gets)

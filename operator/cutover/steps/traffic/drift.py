@@ -25,14 +25,11 @@ async def removed_by_others(context: StepContext, ref: Ref, ours: list[Change]) 
     def removed(body: Json) -> Change | None:
         return next((one for one in ours if (at := find(body, one.path)) and at.value == one.was), None)
 
-    if (
-        not ours
-        or context.reapply
-        or not removed(await context.targets.view(ref))
-        or not (
-            one := removed(await context.cluster.get(ref))
-        )  # a stream may be behind; nobody is blamed without a read; no plan pauses without a read
-    ):
+    if not ours or context.reapply or not removed(await context.targets.view(ref)):
+        return None
+    if not (
+        one := removed(await context.cluster.get(ref))
+    ):  # a stream may be behind, and nobody is blamed without a read
         return None
     message = f"another writer has removed {readable(one.path)} from {ref}, which this plan had set"
     return Pause("TakenAway", f"{message}; resume sets it again, abort rolls everything back")
@@ -75,7 +72,7 @@ async def detect(context: StepContext, ref: Ref, to: Destination, wanted: list[P
     kept = kept or context.applied
     body = await context.targets.view(ref)
     weights, lowered, raised = _compare(context, wanted, body, kept=kept)
-    if lowered:  # a stream may be behind; nobody is blamed without a read; no plan pauses without a read
+    if lowered:  # a stream may be behind, and nobody is blamed without a read
         body = await context.cluster.get(ref)
         weights, lowered, raised = _compare(context, wanted, body, kept=kept)
     stop = None

@@ -16,7 +16,7 @@ from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_o
 from cutover.saga.turn import Again, Done, Outcome
 from cutover.steps.kind import Drain, StepContext
 from cutover.steps.parts import Examines, LooksAhead, UndoneEarly
-from cutover.steps.shared.backward import drain_of, old_side_not_ready
+from cutover.steps.shared.backward import change_and_note, drain_of, old_side_not_ready
 from cutover.steps.standing import Failing, Standing, Stands
 from cutover.steps.traffic import drift, preconditions, sides
 from cutover.steps.traffic.back import EVERYTHING, WeightsBack, affordable, capacity
@@ -104,7 +104,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
             return found.body
         ref = self.ref(context)
         try:
-            return await self._change(context, snapshot, [*flat(found.weights), *temporary], found.body)
+            return await change_and_note(context, ref, snapshot, [*flat(found.weights), *temporary], found.body)
         except Foreign:
             if await found.outdated(context, ref):
                 return Again(context.next_look(), f"another writer set the weight of {self.to} in {ref} just now")
@@ -132,14 +132,14 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
             return old_side_not_ready(context, back.short)
         temporary = [Change(one.path, to=one.was, was=one.was, ours=one.ours) for one in temporary_fields_of(snapshot)]
         try:
-            await self._change(context, snapshot, [*back.weights, *temporary], body)
+            await change_and_note(context, ref, snapshot, [*back.weights, *temporary], body)
         except Foreign:
             # Another writer changed a field. Weights are read again and restored; so are the temporary fields that are still ours.
             # One that is not must keep neither the traffic nor the rest from going back: it is reported after the write.
             body = await context.cluster.get(ref)
             ours = [one for one in temporary if (found := find(body, one.path)) and found.value in one.expects]
             back = await self._affordable(context, snapshot, body, context.prefetched)
-            await self._change(context, snapshot, [*back.weights, *ours], body)
+            await change_and_note(context, ref, snapshot, [*back.weights, *ours], body)
             if ours != temporary:
                 raise
         if back.short:
@@ -153,16 +153,6 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         if all(change.to == change.ours for change in flat(weights_back(snapshot, body))):
             return affordable(snapshot, body, EVERYTHING, self.from_)
         return affordable(snapshot, body, found or await capacity(self, context, snapshot), self.from_)
-
-    async def _change(self, context: StepContext, snapshot: Snapshot, changes: list[Change], body: Json) -> Json:
-        """Write the fields; where no answer comes, they may be written all the same."""
-        after = None
-        try:
-            after = await context.targets.change(self.ref(context), snapshot.uid, changes, body)
-        finally:
-            if after is not body:
-                context.moved()
-        return after
 
     async def postcondition(self, context: StepContext) -> Standing:
         """Whether gateways serve what was written, and each side that carries traffic has ready pods for it.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cutover.errors import Problem
 from cutover.field_path import Json
 from cutover.objects.endpoints import Side, selects, workloads_behind
+from cutover.objects.workloads import pod_labels
 from cutover.ports import Resource
 from cutover.routing.routes import Destination
 from cutover.steps.kind import StepContext
@@ -44,16 +45,11 @@ def _says(field: str, mine: tuple[Destination, Side], other: Destination, both: 
 
 
 def _selected(workload: _Workload, by: tuple[Destination, Side]) -> bool:
-    return selects(by[1].selector, labels_of(workload))
-
-
-def labels_of(workload: _Workload) -> Mapping[str, str]:
-    """The labels of its pods."""
-    return workload[1]["spec"]["template"]["metadata"].get("labels") or {}
+    return selects(by[1].selector, pod_labels(workload[1]["spec"]))
 
 
 def _label(mine: Sequence[_Workload], both: Sequence[_Workload]) -> str:
     """A label that all of these pods have and none of those, or that there must be one."""
-    common = set.intersection(*(set(labels_of(one).items()) for one in mine)) if mine else set()
-    own = sorted(common - set().union(*(labels_of(one).items() for one in both)))
+    common = set.intersection(*(set(pod_labels(one[1]["spec"]).items()) for one in mine)) if mine else set()
+    own = sorted(common - set().union(*(pod_labels(one[1]["spec"]).items() for one in both)))
     return f"{own[0][0]}: {own[0][1]}, which only its own pods have" if own else "a label that only its own pods have"

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, find
-from cutover.objects.endpoints import Side, behind, count_apart, count_ready, lacking_for_now, resolve, wanted
+from cutover.objects.endpoints import Side, behind, count_apart, count_ready, ready_endpoints, resolve, wanted
 from cutover.ports import Ref
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import Role, pairs_of, temporary_fields_of
@@ -106,29 +105,21 @@ async def resolved(context: StepContext, *names: Destination) -> list[Side]:
     return [side for side in found if isinstance(side, Side)]
 
 
-async def count(context: StepContext, side: dict[str, Any]) -> int:
-    """Ready endpoints of a side as the snapshot has it."""
-    return (await count_ready(context.cluster, context.namespace, Side(**side)))[0]
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """How many ready endpoints a side needs, and how many of them it may lack while its workloads roll out a template."""
+
+    whole: int
+    lacking: int = 0
 
 
-async def short(context: StepContext, snapshot: Snapshot, of: tuple[str, Destination], ready: int, share: float) -> str:
-    """What a side lacks to take a share of the traffic; empty when it is ready for it."""
-    which, side = of
-    return _lacks(side, ready, await _needed(context, snapshot, which, ready, share * snapshot.facts["fromReady"]))
-
-
-def _lacks(side: Destination, ready: int, needed: int) -> str:
-    endpoints = "ready endpoint" if ready == 1 else "ready endpoints"
-    return "" if ready >= needed else f"{side} has {ready} {endpoints} and needs {needed}"
-
-
-async def _needed(context: StepContext, snapshot: Snapshot, which: str, ready: int, exact: float) -> int:
-    """How many ready endpoints a side needs: at least one, and no more than its workloads want. `exact`: its share of them."""
+async def _needed(context: StepContext, side: Side, ready: int, exact: float) -> _Needed:
+    """At least one, and no more than its workloads want. `exact`: its share of them."""
     needed = max(1, math.ceil(round(exact, 6)))  # 0.55 * 100 is slightly more than 55 as a float
     if ready >= needed:
-        return needed
-    asked = await wanted(context.cluster, context.namespace, Side(**snapshot.facts[which]))
-    return min(needed, asked) if asked else needed
+        return _Needed(needed)
+    asked, lacking = await wanted(context.cluster, context.namespace, side)
+    return _Needed(min(needed, asked) if asked else needed, lacking)
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -145,7 +136,8 @@ async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destinatio
     The old side may have grown since, for instance while the plan waited for an approval.
     """
     most = context.memo[_most(context)] = max(snapshot.facts["fromReady"], ready.old)
-    return _lacks(new, ready.new, await _needed(context, snapshot, "to", ready.new, share * most))
+    needed = (await _needed(context, both(snapshot)[1], ready.new, share * most)).whole
+    return "" if ready.new >= needed else f"{new} has {ready_endpoints(ready.new)} and needs {needed}"
 
 
 def _most(context: StepContext) -> str:
@@ -173,10 +165,10 @@ async def standing(
             if share is None or (which == "from" and not snapshot.facts["fromReady"]):
                 continue
             ready = pods[at] + entries[at]
-            needed = await _needed(context, snapshot, which, ready, share * most)
-            if ready < needed:  # a rollout, perhaps of a later step, may leave it fewer for a while
-                needed = max(1, needed - await lacking_for_now(context.cluster, context.namespace, counted[at]))
-            loads.append(Load(str(names[at]), ready, needed, streamed=not entries[at]))
+            needed = await _needed(context, counted[at], ready, share * most)
+            # A rollout, perhaps of a later step, may leave it fewer for a while.
+            enough = max(1, needed.whole - needed.lacking)
+            loads.append(Load(str(names[at]), ready, enough, streamed=not entries[at]))
         return loads
 
     services = frozenset(side.service for side in counted)
