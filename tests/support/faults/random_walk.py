@@ -35,8 +35,8 @@ from support.plans.walked import WALKED, at_the_end_of, contents, pods_of, the_p
 
 FIGURES: Counter[str] = Counter()
 """Of all walks so far."""
-_TURNS = 1200
-"""A plan that nobody disturbs ends in fewer turns of all processes; one that waits for its stage to time out too."""
+_TURNS = 5000
+"""A plan that nobody disturbs ends in fewer turns of all processes; one whose stage asks each second until its timeout of half an hour too."""
 _HELP = 12
 """How often people have to help it on, at most."""
 _FAR = timedelta(hours=2)
