@@ -131,16 +131,20 @@ def test_some_requests_meet_a_fault(testbed: Testbed, baseline: dict[str, Baseli
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [name for name in ON_REQUESTS if name != "hang"])
 def test_every_request_meets_a_fault(name: str, testbed: Testbed, baseline: dict[str, Baseline]) -> None:
-    cases = [
-        (
-            story,
-            f"{name} at {number}",
-            _on_requests(ON_REQUESTS[name], {number}, writes_only=name == "conflict"),
-        )
-        for story in (CANARY, FAILING)
-        for number in _half(story, baseline)[:-4]
-    ]
-    _all(testbed, baseline, cases)
+    runs = list[Callable[[], str]]()
+    for story in (CANARY, FAILING):
+        half = _half(story, baseline)
+        for number in half:
+            inject = _on_requests(ON_REQUESTS[name], {number}, writes_only=name == "conflict")
+            run = partial(_run, testbed, story, baseline[story.name], f"{name} at {number}", inject)
+            runs.append(run if number in _surely(half) else partial(_perhaps, run))
+    _table(runs)
+
+
+def _perhaps(run: Callable[[], str]) -> str:
+    """A run that may be over before its fault comes; all else must be right."""
+    told = run()
+    return "" if f": {MISSED} after" in told else told
 
 
 # --- on streams, and on everything ------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ PATIENCE = float(os.environ.get("CUTOVER_PATIENCE", "1"))
 """Factor on every deadline of a wait: the long campaigns load the machine to the full, and a deadline is there to give up, not to measure."""
 _PR_SET_PDEATHSIG = 1
 _LOWEST_PORT = 12_000
-_reservations: deque[IO[str]] = deque(maxlen=200)
+_RESERVATIONS = 200
+_reservations: deque[IO[str]] = deque()
 """Locks on the last ports that were given out, until this process ends: a server listens long before 200 more are asked for."""
 
 
@@ -176,6 +177,8 @@ def free_ports(count: int) -> list[int]:
         port = random.randrange(_LOWEST_PORT, _first_outgoing_port())  # noqa: S311 -- nobody has to be kept from guessing it
         if (lock := _reserved(port)) is not None:
             _reservations.append(lock)
+            if len(_reservations) > _RESERVATIONS:
+                _reservations.popleft().close()
             found.append(port)
     return found
 
