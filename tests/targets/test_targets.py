@@ -9,7 +9,7 @@ import pytest
 
 from cutover.errors import NotFound, Rejected, Superseded
 from cutover.field_path import ABSENT, Change
-from cutover.ports import DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, VIRTUAL_SERVICES, Ref
+from cutover.ports import APPLIED_LABEL, DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, VIRTUAL_SERVICES, Ref
 from cutover.targets.claims import Busy, Owner
 from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import drop
@@ -63,6 +63,21 @@ async def test_a_claim_is_two_labels_and_goes_without_a_trace(cluster: MemoryClu
     await mine.release(V2)
     assert cluster.objects[V2]["metadata"]["labels"] == before["metadata"]["labels"]
     assert cluster.objects[V2]["spec"] == before["spec"]
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+async def test_a_process_whose_stream_is_from_before_the_claim_releases_it(
+    cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch, *, claimed: bool
+) -> None:
+    """It slept while another one claimed the object and did all the rest, and hears of the plan first."""
+    before = copy.deepcopy(cluster.objects[V2])
+    if claimed:
+        await targets(cluster, 1).claim(V2)
+    mine = targets(cluster, 2)
+    monkeypatch.setattr(cluster, "seen", lambda ref: before if ref == V2 else None)
+    await mine.release(V2, "done" if claimed else None)
+    now = cluster.objects[V2]["metadata"]["labels"]
+    assert now == ({"team": "shop", APPLIED_LABEL: "done"} if claimed else {"team": "shop"})
 
 
 @pytest.mark.parametrize(

@@ -179,11 +179,10 @@ class Claims:
         """
         for attempt in range(TRIES):
             try:
-                # A streamed body may be old; the patch tests its version, and the next attempt reads.
-                body = await (self.cluster.get(ref) if attempt else self.view(ref))
-                labels = body["metadata"].get("labels") or {}
-                if labels.get(PLAN_LABEL) != self.owner.uid:
+                body = await self._claimed(ref, read=attempt > 0)
+                if body is None:
                     return
+                labels = body["metadata"]["labels"]
                 if asked not in (None, body["metadata"]["resourceVersion"]):
                     raise Conflict(f"{ref} has changed since this run last looked whether all that it has done stands")
                 if fenced:
@@ -196,6 +195,21 @@ class Claims:
         raise Conflict(
             f"{ref} changed at each of {TRIES} attempts to release it; retrying, find out what keeps changing it"
         )
+
+    async def _claimed(self, ref: Ref, *, read: bool) -> Json | None:
+        """The object, when our claim is on it, else None. Raises NotFound.
+
+        A streamed body may be old. Where it has our claim, the patch tests its version; where it has not, it may be from before the
+        claim, as another process made it, and only a read tells that nothing is to be done.
+        """
+        seen = None if read else self.cluster.seen(ref)
+        if seen is not None and self._is_ours(seen):
+            return seen
+        body = await self.cluster.get(ref)
+        return body if self._is_ours(body) else None
+
+    def _is_ours(self, body: Json) -> bool:
+        return (body["metadata"].get("labels") or {}).get(PLAN_LABEL) == self.owner.uid
 
     async def _active_plan(self, namespace: str, uid: str) -> str:
         """The name of the active plan with this uid, asked of the API server; empty when there is none: the claim is void."""
