@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cutover.engine import claiming, postconditions
 from cutover.engine.command_context import CommandContext
+from cutover.engine.drift import has_written
 from cutover.engine.old_pods import old_pods_left
 from cutover.engine.outcomes import outcome_of
 from cutover.engine.releasing import has_succeeded, release
@@ -72,7 +73,7 @@ async def _do(context: CommandContext, kind: Kind, command: Command, prefetched:
         return Failed("AccountUnusable", "; ".join(missing))
     if lost := await _missing_snapshot(context, command.step):
         return Pause("SnapshotLost", f"{lost}; restore it and resume, or set the fields by hand and abandon the plan")
-    begins = _begins(context, command.step)
+    begins = not await _has_begun(context, command.step)
     if begins and (waits := await old_pods_left(context, command.step)):
         return waits
     if begins and (not_now := await _not_now(context, command.step)):
@@ -80,10 +81,15 @@ async def _do(context: CommandContext, kind: Kind, command: Command, prefetched:
     return await kind.do(context.step_context(command.step, prefetched), command.stage)
 
 
-def _begins(context: CommandContext, at: int) -> bool:
-    """Whether a step has done nothing yet, as far as the saved status knows."""
+async def _has_begun(context: CommandContext, at: int) -> bool:
+    """Whether a step has done something, as far as the saved status knows.
+
+    A snapshot alone is nothing yet: its first write may have got no answer, or the attempt that took it is undone.
+    """
     step, current = context.status.steps[at], context.status.current
-    return not (step.snapshot_taken or step.made or (current and current.applied_at))
+    if step.made or (current and current.applied_at):
+        return True
+    return step.snapshot_taken and await has_written(context, at)
 
 
 async def _not_now(context: CommandContext, at: int) -> Again | None:

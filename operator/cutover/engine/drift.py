@@ -1,6 +1,6 @@
 """What a run has written, by the snapshots of its steps, and what other writers have changed of it. Writes nothing but lost claims.
 
-Called by `postconditions.py`, by `inputs.py` (`target_problem`) and by the command that claims again.
+Called by `postconditions.py`, by `inputs.py` (`target_problem`), and by the commands that begin a step or claim again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cutover.engine.command_context import CommandContext
 from cutover.errors import Conflict, Denied, NotFound, Rejected
-from cutover.field_path import Change, Found, Json, Path, find, overlap
+from cutover.field_path import Change, Found, Json, Path, find, overlap, stand
 from cutover.ports import PLAN_LABEL, Ref
 from cutover.preflight import accounts
 from cutover.saga.tables import TOUCHED
@@ -41,6 +41,15 @@ async def written_fields(context: CommandContext, ref: Ref) -> list[Change]:
                 if not any(overlap(change.path, known.path) for known in found):
                     found.append(change)
     return found
+
+
+async def has_written(context: CommandContext, at: int) -> bool:
+    """Whether a field of a step that has taken its snapshots no longer has the value from before it. Raises NotFound."""
+    for ref in context.targets_of(at):
+        written = await _fields_of_step(context, at, ref)
+        if written and not stand(await context.targets().view(ref), written):
+            return True
+    return False
 
 
 async def differences(context: CommandContext, at: int, *, read: bool = False) -> list[Difference]:
