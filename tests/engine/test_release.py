@@ -18,7 +18,8 @@ from cutover.status.status import ENDED, Phase
 from cutover.testing import Crash
 from cutover.testing.controllers import react
 from engine.test_end_of_run import asked, marks_off, refuse
-from support.fakes.shop import V1, V2, plan, shop
+from steps.test_sides_without_pods import ready
+from support.fakes.shop import ROUTES, V1, V2, plan, shop
 from support.fakes.simulation import Simulation
 
 TWO = """
@@ -253,3 +254,65 @@ steps:
     made = [body["metadata"] for ref, body in run.cluster.objects.items() if ref.resource in (SNAPSHOTS, JOBS)]
     assert len(made) == 2
     assert not any(metadata.get("ownerReferences") for metadata in made)
+
+
+PAIR = f"{TWO}  - {{name: new, deploy: {{workload: {{name: shop-v2}}, replicas: 3}}}}\n"
+
+
+async def half_released(spec: str = PAIR, late: Ref = V2) -> Simulation:
+    """The first target carries the mark of the success, and the release of another one gets no answer yet."""
+    run = Simulation(plan(spec), put=shop)
+    refuse(run, Unavailable("failed calling webhook"), late, marks_off)
+    await run.until(lambda: APPLIED_LABEL in (run.cluster.objects[V1]["metadata"].get("labels") or {}))
+    del run.cluster.patch
+    return run
+
+
+def scale(run: Simulation, ref: Ref, replicas: int) -> None:
+    scaled = copy.deepcopy(run.cluster.objects[ref])
+    scaled["spec"]["replicas"] = replicas
+    run.cluster.put(ref.resource, scaled)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+@pytest.mark.parametrize("verb", [RequestVerb.ABORT, RequestVerb.RESUME])
+async def test_what_is_not_released_yet_must_stand_though_another_target_is(
+    verb: RequestVerb, *, restarted: bool
+) -> None:
+    run = await half_released()
+    scale(run, V2, 2)
+    if restarted:
+        run.restart()
+    await run.until(lambda: run.phase is not Phase.RUNNING)
+    assert (run.phase, run.status.reason) == (Phase.PAUSED, "ForeignChange")
+    assert "spec.replicas of Deployment shop-v2 is 2, and this plan has set 3" in run.status.message
+    scale(run, V2, 3)
+    run.request(verb)
+    rolled_back = verb is RequestVerb.ABORT
+    assert await run.run() is (Phase.ROLLED_BACK if rolled_back else Phase.SUCCEEDED)
+    for ref in (V1, V2):
+        assert (APPLIED_LABEL in run.cluster.objects[ref]["metadata"]["labels"]) is not rolled_back
+    if rolled_back:
+        assert run.specs() == run.specs_before()
+    assert run.leftovers() == []
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_what_is_released_may_be_changed_by_anybody(*, restarted: bool) -> None:
+    run = await half_released()
+    scale(run, V1, 9)
+    if restarted:
+        run.restart()
+    assert await run.run() is Phase.SUCCEEDED
+    assert run.cluster.objects[V1]["spec"]["replicas"] == 9
+
+
+async def test_a_side_that_loses_its_pods_then_undoes_no_success() -> None:
+    """Another plan may have claimed what is released already."""
+    shift = "traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [100]}"
+    run = await half_released(f"{PAIR}  - {{name: shift, {shift}}}\n", ROUTES)
+    ready(run, V2, 0)
+    for _ in range(5):
+        await run.turn()
+        run.clock.pass_time(timedelta(seconds=3))
+    assert run.phase is Phase.SUCCEEDED

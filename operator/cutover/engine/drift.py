@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from cutover.engine.command_context import CommandContext
 from cutover.errors import Conflict, Denied, NotFound, Rejected
 from cutover.field_path import Change, Found, Json, Path, find, overlap, stand
-from cutover.ports import PLAN_LABEL, Ref
+from cutover.ports import APPLIED_LABEL, PLAN_LABEL, Ref
 from cutover.preflight import accounts
 from cutover.saga.tables import TOUCHED
 from cutover.saga.turn import Failed, Pause
+from cutover.status.state import State
 from cutover.steps.parts import WritesFields
 from cutover.targets.fields import Foreign
 
@@ -43,6 +44,14 @@ async def written_fields(context: CommandContext, ref: Ref) -> list[Change]:
     return found
 
 
+def is_released(context: CommandContext, body: Json) -> bool:
+    """Whether a run that releases its targets as a success has released this one: from then on anybody may change it."""
+    if context.status.state is not State.RELEASING:
+        return False
+    labels = body["metadata"].get("labels") or {}
+    return PLAN_LABEL not in labels and labels.get(APPLIED_LABEL) == context.applied_label
+
+
 async def has_written(context: CommandContext, at: int) -> bool:
     """Whether a field of a step that has taken its snapshots no longer has the value from before it. Raises NotFound."""
     for ref in context.targets_of(at):
@@ -65,20 +74,23 @@ async def differences(context: CommandContext, at: int, *, read: bool = False) -
     if not isinstance(kind, WritesFields):
         return found
     for ref in context.targets_of(at):
-        snapshot = await targets.saved(ref)
-        if snapshot is None:
-            continue
-        body = await (context.cluster.get(ref) if read else targets.view(ref))
-        if body["metadata"]["uid"] != snapshot.uid:
-            raise NotFound(_replaced(ref))
-        differ = [one for one in kind.forward(snapshot) if not _has(body, one)]
-        later = await _later_fields(context, at, ref) if differ else []
-        found += [
-            Difference(ref, one, find(body, one.path))
-            for one in differ
-            if not any(overlap(one.path, path) for path in later)
-        ]
+        if snapshot := await targets.saved(ref):
+            body = await (context.cluster.get(ref) if read else targets.view(ref))
+            if is_released(context, body):
+                continue
+            if body["metadata"]["uid"] != snapshot.uid:
+                raise NotFound(_replaced(ref))
+            differ = [one for one in kind.forward(snapshot) if not _has(body, one)]
+            found += await _without_later(
+                context, at, ref, [Difference(ref, one, find(body, one.path)) for one in differ]
+            )
     return found
+
+
+async def _without_later(context: CommandContext, at: int, ref: Ref, differ: list[Difference]) -> list[Difference]:
+    """Without the fields that later steps have taken over."""
+    later = await _later_fields(context, at, ref) if differ else []
+    return [one for one in differ if not any(overlap(one.change.path, path) for path in later)]
 
 
 def _has(body: Json, change: Change) -> bool:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cutover.engine.command_context import CommandContext
-from cutover.engine.drift import Difference, differences, overwritten_by_later_step
+from cutover.engine.drift import Difference, differences, is_released, overwritten_by_later_step
 from cutover.engine.outcomes import outcome_of
 from cutover.errors import NotFound, OutsideError, PlanError, Unavailable
 from cutover.field_path import readable
-from cutover.ports import APPLIED_LABEL, PLAN_LABEL, Ref
+from cutover.ports import Ref
 from cutover.saga.draft import position
 from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Verb
 from cutover.status.state import State
@@ -72,22 +72,22 @@ async def ask(
     Raises:
         Unavailable: the API server gave no answer.
     """
-    if await _release_has_begun(context):
-        return Standings()
-    found = Standings()
+    found, releasing = Standings(), await _release_has_begun(context)
     at_current = position(context.status) if current and context.status.current else -1
     for at, step in enumerate(context.status.steps):
         under_way = at == at_current and step.state in (StepState.DOING, StepState.WAITING)
         if step.state is not StepState.DONE and not under_way:
             continue
         match await _standing(context, at, certain=certain, afresh=afresh):
+            case Failing() if releasing:
+                continue  # whether it works is no longer for this run: others may have claimed what is released
             case Failing(reason=reason, message=message):
                 return replace(found, problem=Failed(reason, message), problem_at=at)
             case Differs(reason=reason, message=message) if found.problem is None:
                 found = replace(found, problem=Pause(reason, message), problem_at=at)
             case _ToRestore():
                 found = replace(found, to_restore=True)
-            case Stands(after=after, unsettled=unsettled):
+            case Stands(after=after, unsettled=unsettled) if not releasing:
                 soonest = min((one for one in (after, found.after) if one is not None), default=None)
                 found = replace(found, after=soonest, unsettled=found.unsettled or unsettled)
     return found
@@ -208,14 +208,9 @@ async def _differs(context: CommandContext, one: Difference, *, again: bool) -> 
 
 
 async def _release_has_begun(context: CommandContext) -> bool:
-    """Whether the run has marked one of its targets as done already, so that its success is no longer in question."""
-    if context.status.state is not State.RELEASING:
-        return False
-    for ref in context.all_targets():
-        try:
-            labels = (await context.targets().view(ref))["metadata"].get("labels") or {}
-        except NotFound:
-            continue
-        if PLAN_LABEL not in labels and labels.get(APPLIED_LABEL) == context.applied_label:
-            return True
+    """Whether the run has released one of its targets already. The fields of the others are compared until they are released too."""
+    for ref in context.all_targets() if context.status.state is State.RELEASING else ():
+        with suppress(NotFound):
+            if is_released(context, await context.targets().view(ref)):
+                return True
     return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cutover.errors import Broken
 from cutover.field_path import Json, Path, differences, find, overlap, readable
@@ -28,9 +28,9 @@ class Ledger:
         owner, claimed = _label(after, PLAN_LABEL), _label(before, PLAN_LABEL)
         if owner is None and claimed is not None:
             succeeded = _label(after, APPLIED_LABEL) not in (None, _label(before, APPLIED_LABEL))
-            if succeeded and claimed not in self._ending:
+            if succeeded:  # at the first mark all of them must stand, and later those that are still to be marked
+                self._must_stand(objects, [ref] if claimed in self._ending else self._of(claimed))
                 self._ending.add(claimed)
-                self._must_stand(claimed, objects)
             self.forget(ref)
         if owner is not None:
             self._note(ref, owner, before, after)
@@ -59,11 +59,14 @@ class Ledger:
             for other in [one for one in self._owners if (one.resource.kind, one.name) == (of["kind"], of["name"])]:
                 self.forget(other)
 
-    def _must_stand(self, owner: str, objects: Mapping[Ref, Json]) -> None:
-        for ref in [ref for ref, uid in self._owners.items() if uid == owner]:
+    def _of(self, owner: str) -> list[Ref]:
+        return [ref for ref, uid in self._owners.items() if uid == owner]
+
+    def _must_stand(self, objects: Mapping[Ref, Json], refs: Iterable[Ref]) -> None:
+        for ref in refs:
             if ref not in objects:
                 raise Broken(f"a run ends as a success, and {ref} is gone")
-            for path, value in self._written[ref].values():
+            for path, value in self._written.get(ref, {}).values():
                 found = find(objects[ref], path)
                 if found is None or found.value != value:
                     now = "gone" if found is None else found.value
