@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import copy
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from cutover.ports import APPLIED_LABEL, DEPLOYMENTS, FENCE_LABEL, JOBS, PLAN_LABEL, PLANS, Ref
+from cutover.ports import (
+    APPLIED_LABEL,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    FENCE_LABEL,
+    JOBS,
+    PLAN_LABEL,
+    PLANS,
+    Ref,
+)
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -34,6 +44,14 @@ SWITCHED = """
 steps:
   - {name: green, deploy: {workload: {name: shop-v2}, replicas: 3}}
   - {name: turn, switch: {service: front, selector: {app: shop-v2}}}
+  - {name: ok, approve: {message: go}}
+  - {name: retire, deploy: {workload: {name: shop-v1}, replicas: 0}}
+"""
+SHIFTED = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+  - name: shift
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [100], drain: 0s}
   - {name: ok, approve: {message: go}}
   - {name: retire, deploy: {workload: {name: shop-v1}, replicas: 0}}
 """
@@ -426,3 +444,22 @@ async def test_before_an_irreversible_step_a_stream_that_is_behind_is_not_believ
         await run.turn()
     assert held_for(run, "ForeignChange")
     assert not [ref for ref in run.cluster.objects if ref.resource == JOBS]
+
+
+async def test_what_the_operator_may_not_read_has_not_failed_and_nothing_builds_on_it() -> None:
+    """A right that is lost for a while, as in an upgrade of the chart, must not roll back every plan that has moved traffic."""
+    run = await asked(SHIFTED)
+    run.cluster.denied.add(("list", Ref(ENDPOINT_SLICES, "shop", "")))
+    for _ in range(5):
+        await run.turn()
+        run.clock.pass_time(timedelta(seconds=10))
+    assert run.phase is Phase.WAITING
+    run.request(RequestVerb.APPROVE, "ok")
+    for _ in range(5):
+        await run.turn()
+        run.clock.pass_time(timedelta(seconds=10))
+    assert run.status.reason == "Progressing", run.status
+    assert run.cluster.objects[V1]["spec"]["replicas"] == 3
+    run.cluster.denied.clear()
+    assert await run.run() is Phase.SUCCEEDED
+    assert run.cluster.objects[V1]["spec"]["replicas"] == 0

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import Difference, differences, is_released, overwritten_by_later_step
 from cutover.engine.outcomes import outcome_of
-from cutover.errors import NotFound, OutsideError, PlanError, Unavailable
+from cutover.errors import Denied, NotFound, OutsideError, PlanError, Unavailable
 from cutover.field_path import readable
 from cutover.ports import Ref
 from cutover.saga.draft import position
@@ -28,6 +28,9 @@ from cutover.steps.standing import Differs, Failing, Standing, Stands
 from cutover.targets.fields import Foreign
 from cutover.targets.foreign import restore_command, shown
 from cutover.targets.writers import writer_of
+
+_UNREAD_EVERY: Final = 5.0
+"""Seconds until what the operator may not read is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,9 @@ async def _standing(context: CommandContext, at: int, *, certain: bool, afresh: 
         return await context.plan.steps[at].kind.postcondition(mine)
     except Unavailable:
         raise
+    except Denied as denied:  # nothing is known, so nothing has failed, and nothing may build on it
+        unread = f"it cannot be read whether step {context.plan.steps[at].name} still stands: {denied}"
+        return Stands(_UNREAD_EVERY, unread if certain else "")
     except (OutsideError, PlanError, Foreign) as error:
         return _from_error(error)
 
