@@ -11,7 +11,7 @@ import pytest
 
 from cutover.errors import Denied, OutsideError, Rejected, Unavailable
 from cutover.field_path import Operation
-from cutover.ports import APPLIED_LABEL, JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
+from cutover.ports import APPLIED_LABEL, FENCE_LABEL, JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref
 from cutover.status.requests import Answer, RequestVerb
 from cutover.status.state import State
 from cutover.status.status import ENDED, Phase
@@ -316,3 +316,40 @@ async def test_a_side_that_loses_its_pods_then_undoes_no_success() -> None:
         await run.turn()
         run.clock.pass_time(timedelta(seconds=3))
     assert run.phase is Phase.SUCCEEDED
+
+
+@pytest.mark.parametrize("fails", [1, 3])
+async def test_a_plan_that_is_given_up_is_released_though_that_fails_at_first(fails: int) -> None:
+    """The ten minutes for its undo are over; what its release takes is not counted among them."""
+    run = await asked()
+    tries = list[Any]()
+    patch = run.cluster.patch
+
+    async def refusing(at: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if at == V2 and any(map(marks_off, operations)):
+            tries.append(operations)
+            if len(tries) <= fails:
+                raise Unavailable("no answer")
+        elif at == V2:
+            raise Rejected("a policy says no")
+        return await patch(at, operations, account)
+
+    run.cluster.patch = refusing  # type: ignore[assignment]
+    begin = run.clock.now()
+    run.cluster.delete(run.plan)
+    await run.until(lambda: run.plan not in run.cluster.objects)
+    assert timedelta(minutes=10) <= run.clock.now() - begin <= timedelta(minutes=12)
+    assert len(tries) == fails + 1
+    assert not {PLAN_LABEL, FENCE_LABEL} & run.cluster.objects[V2]["metadata"]["labels"].keys()
+    assert warnings(run) == []
+
+
+async def test_where_its_release_gets_no_answer_either_it_ends_all_the_same() -> None:
+    run = await asked()
+    refuse(run, Unavailable("no answer"), V2, lambda _: True)
+    begin = run.clock.now()
+    run.cluster.delete(run.plan)
+    await run.until(lambda: run.plan not in run.cluster.objects)
+    assert run.clock.now() - begin <= timedelta(minutes=13)
+    (told,) = warnings(run)
+    assert "no answer" in told

@@ -25,6 +25,7 @@ from cutover.saga.turn import (
     Verb,
     Wait,
 )
+from cutover.status.phases import RELEASING
 from cutover.status.reasons import Reason
 from cutover.status.release import Unreleased
 from cutover.status.requests import Answer, RequestVerb
@@ -90,8 +91,13 @@ def releasing(draft: Draft, verb: RequestVerb | None) -> Turn:
 
 def _try_anew(draft: Draft) -> None:
     """What another process was refused is no reason to give up at the first try of this one."""
-    before = draft.run.unreleased
-    if draft.inputs.new_process and before is not None:
+    if draft.inputs.new_process:
+        _spare_some_time(draft)
+
+
+def _spare_some_time(draft: Draft) -> None:
+    """However long something was tried in vain, the release may still take as long as one that is refused."""
+    if (before := draft.run.unreleased) is not None:
         since = max(before.since, draft.now - NO_PROGRESS + RELEASE_WITHIN)
         draft.set_run(unreleased=replace(before, since=since, refused_since=None))
 
@@ -143,6 +149,8 @@ def _finish(draft: Draft, unreleased: str = "") -> Turn:
 
 def abandon(draft: Draft, reason: Reason, why: str) -> Turn:
     """End here and leave everything as it is; the claims are released."""
+    if draft.state not in RELEASING:  # what was tried so far was something else
+        _spare_some_time(draft)
     mark_abandoned(draft, reason, why)
     return ended(draft)
 
