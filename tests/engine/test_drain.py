@@ -206,3 +206,17 @@ async def test_the_old_pods_stay_until_the_gateway_has_taken_it_up(reports: int,
             told = True
     assert waits <= seen.between(RULES, V1) <= waits + 1
     assert RULES.resource == HTTP_ROUTES
+
+
+@pytest.mark.parametrize("more", ["drain: 30s", "drain: 0s"])
+async def test_a_route_that_is_deleted_keeps_no_other_step_from_its_undo(more: str) -> None:
+    """What an undo reads besides its own target may be gone; that is no reason to skip it."""
+    run = Simulation(spec(RULED, more), put=shop_with_an_http_route)
+    await run.until(lambda: run.status.current is not None and run.status.current.step == "ok")
+    run.cluster.delete(RULES)
+    assert await run.run() is Phase.ROLLED_BACK
+    after, before = run.specs(), run.specs_before()
+    del before[RULES]
+    assert after == before
+    assert "skipped" in run.status.steps[1].message
+    assert "skipped" not in run.status.steps[0].message

@@ -14,7 +14,7 @@ from cutover.engine.drift import has_written
 from cutover.engine.old_pods import old_pods_left
 from cutover.engine.outcomes import outcome_of
 from cutover.engine.releasing import has_succeeded, release
-from cutover.errors import Broken, OutsideError, PlanError
+from cutover.errors import Broken, NotFound, OutsideError, PlanError
 from cutover.plan.permissions import role_command
 from cutover.preflight import accounts
 from cutover.saga.turn import Again, Command, Done, Failed, Outcome, Pause, Verb, Wait
@@ -26,6 +26,8 @@ from cutover.targets.finalizer import set_finalizer
 
 log = logging.getLogger(__name__)
 
+_SOON: Final = 2.0
+"""Seconds until an undo is tried again that missed an object which is none of its targets."""
 _AS_ACCOUNT: Final = frozenset({Verb.CLAIM, Verb.RECLAIM, Verb.DO, Verb.UNDO, Verb.ENFORCE, Verb.RELEASE})
 """Commands that write as the plan's account. What is denied to the operator itself is not explained by what that account lacks."""
 
@@ -110,12 +112,29 @@ async def _end(context: CommandContext) -> Outcome:
 async def _undo(context: CommandContext, kind: Kind, command: Command, prefetched: Any) -> Outcome:
     at = command.step
     if missing := await _account_problems(context, command):
-        for ref in context.targets_of(at):
-            await context.cluster.get(ref)  # raises NotFound: an undo of a target that is gone needs no account
+        await _must_be_left(context, at)  # an undo of what is gone needs no account
         return Wait("AccountUnusable", "; ".join(missing))
     if lost := await _missing_snapshot(context, at):
         return Wait("SnapshotLost", f"{lost}; set the fields by hand, then abandon the plan")
-    return await kind.undo(context.step_context(at, prefetched))
+    try:
+        return await kind.undo(context.step_context(at, prefetched))
+    except NotFound as missing:  # perhaps of something else that it reads, such as a route
+        await _must_be_left(context, at)
+        return Again(_SOON, str(missing))
+
+
+async def _must_be_left(context: CommandContext, at: int) -> None:
+    """Raises NotFound when all targets of a step are gone: then nothing is left to restore."""
+    gone: NotFound | None = None
+    for ref in context.targets_of(at):
+        try:
+            await context.cluster.get(ref)
+        except NotFound as missing:
+            gone = missing
+        else:
+            return
+    if gone is not None:
+        raise gone
 
 
 async def _missing_snapshot(context: CommandContext, at: int) -> str:

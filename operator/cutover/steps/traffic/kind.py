@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from cutover.errors import Problem
+from cutover.errors import NotFound, Problem
 from cutover.field_path import Change, Json, find
 from cutover.objects.endpoints import Side, count_ready
 from cutover.ports import Ref
@@ -191,10 +192,16 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         if snapshot is None:
             return None
         why = f"traffic that step {context.targets.step} has moved drains"
-        if until <= context.now < moved + _PARENTS_REPORT_WITHIN and self.where.behind(await context.targets.view(ref)):
+        if until <= context.now < moved + _PARENTS_REPORT_WITHIN and await self._is_behind(context, ref):
             until = moved + _PARENTS_REPORT_WITHIN
             why = f"a gateway has not reported yet on what step {context.targets.step} has written"
         return await drain_of(context, until, why, sides.both(snapshot))
+
+    async def _is_behind(self, context: StepContext, ref: Ref) -> bool:
+        """Whether a gateway has not reported yet on the object as it is; of one that is gone nothing comes any more."""
+        with suppress(NotFound):
+            return self.where.behind(await context.targets.view(ref))
+        return False
 
     async def _endpoints(self, context: StepContext) -> sides.Endpoints:
         return await sides.endpoints(context, self.from_, self.to)
