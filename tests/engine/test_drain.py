@@ -220,3 +220,21 @@ async def test_a_route_that_is_deleted_keeps_no_other_step_from_its_undo(more: s
     assert after == before
     assert "skipped" in run.status.steps[1].message
     assert "skipped" not in run.status.steps[0].message
+
+
+async def test_the_time_for_pods_to_stop_begins_after_the_drain() -> None:
+    """Ten minutes, as without a drain: five of them would be over by then."""
+    body = spec(more="drain: 5m")
+    del body["spec"]["steps"][2]
+    run = Simulation(body, put=shop)
+    seen = Moments(run)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.cluster.rollouts = False
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: V2 in seen.lowered)
+    while run.phase is Phase.ROLLING_BACK:
+        after = await run.turn()
+        assert after is not None
+        run.clock.pass_time(after)
+    assert run.phase is Phase.STUCK
+    assert timedelta(minutes=10) <= run.clock.now() - seen.lowered[V2] <= timedelta(minutes=11)

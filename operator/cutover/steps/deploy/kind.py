@@ -21,9 +21,11 @@ from cutover.steps.parts import Examines, LooksAhead
 from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.shared.rollouts import (
     blocked,
+    kept,
     needs_manual_deletion,
     pod_counts,
     restored,
+    since_kept,
     stuck_after,
     undo_blocked,
     why_pods_wait,
@@ -100,7 +102,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
             return Done()
         changes = self.restores(snapshot)
         if waits := await self._keeps_pods(context, ref, snapshot, changes):
-            return waits
+            return kept(context, waits)
+        context = since_kept(context)
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
         body = await context.targets.restore(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
@@ -124,7 +127,7 @@ class Deploy(Examines, LooksAhead, DeploySpec):
 
     async def _keeps_pods(
         self, context: StepContext, ref: Ref, snapshot: Snapshot, changes: Sequence[Change]
-    ) -> Outcome | None:
+    ) -> Again | Wait | None:
         """Why an undo may not take pods away yet. Traffic before pods: fewer under the same weight would lose requests."""
         if busy := await self._still_carries(context, ref, snapshot):
             return Wait("StillCarriesTraffic", busy)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cutover.field_path import Json
@@ -19,6 +20,23 @@ UNDO_LIMIT_WITH_PODS: Final = 600.0
 """The same where pods must start or stop: as long as the default progress deadline of a Deployment."""
 _LONG_FOR_A_POD: Final = 15.0
 """Seconds until the reason why pods do not start is read, and from one such read to the next."""
+
+
+def kept(context: StepContext, waits: Again | Wait) -> Again | Wait:
+    """An undo may not take pods away yet. The time for which pods may take to stop and start counts from when it may."""
+    rest = waits.after if isinstance(waits, Again) else None
+    context.memo[_kept(context)] = context.now + timedelta(seconds=rest or 0.0)
+    return waits
+
+
+def since_kept(context: StepContext) -> StepContext:
+    """With the time that has passed since the undo may take pods away; a new process does not know that, and has less patience."""
+    until: datetime = context.memo.get(_kept(context), datetime.min.replace(tzinfo=UTC))
+    return replace(context, elapsed=max(0.0, min(context.elapsed, (context.now - until).total_seconds())))
+
+
+def _kept(context: StepContext) -> str:
+    return f"{context.place}.kept"
 
 
 def stuck_after(context: StepContext, again: Again, limit: float = UNDO_LIMIT_WITH_PODS) -> Outcome:
