@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -124,6 +125,26 @@ async def test_the_old_side_stays_for_the_rollback_of_another_plan(kind: str, pu
     await run.end_canary()
     assert await run.run() is Phase.SUCCEEDED
     assert run.replicas(V1) == 0
+
+
+@each_way
+async def test_traffic_that_the_other_plan_has_moved_drains_also_after_its_end(kind: str, put: Any) -> None:
+    """The plan is woken by that very end, and what sends the requests may not know yet where they go."""
+    run = Two(steps(lowers("shop-v1")), steps(shifts(kind).replace("drain: 0s", "drain: 90s"), APPROVE), put)
+    await run.canary_until(waiting(run))
+    await run.looks()
+    assert run.status.state is State.TARGET_BUSY
+    await run.end_canary()
+    ended = run.clock.now()
+    await run.looks(1)
+    until = (ended + timedelta(seconds=90)).strftime("%H:%M:%S")
+    assert run.status.message == (
+        f"Deployment shop-v1 cannot go from 3 to 0 replicas before {until} UTC: "
+        "traffic that step shift has moved drains in plan canary"
+    )
+    run.restart()
+    await run.until(lambda: run.replicas(V1) == 0)
+    assert timedelta(seconds=90) <= run.clock.now() - ended <= timedelta(minutes=3)
 
 
 async def test_the_other_plan_can_still_be_rolled_back() -> None:

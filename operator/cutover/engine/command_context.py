@@ -143,7 +143,7 @@ class CommandContext:
         """Until when another plan needs the pods of a workload, as `other_plans` tells it; empty when none does. Raises NotFound."""
         targets = self.targets()
         labels = pod_labels((await targets.view(workload))["spec"])
-        return await needed_elsewhere(self.cluster, targets.owner, labels, self._context_of_other)
+        return await needed_elsewhere(self.cluster, targets.owner, self.now, labels, self._context_of_other)
 
     def _context_of_other(self, other: OtherPlan, at: int) -> StepContext:
         theirs = replace(

@@ -1,7 +1,8 @@
-"""Which pods other active plans of the namespace need: those behind both sides of each step that moves traffic.
+"""Which pods other plans of the namespace need: those behind both sides of each step that moves traffic.
 
 The old side has no traffic any more once it has moved, so no route says that a rollback would need its pods; the new side
-has none before the first weight. Reads only; asked before pods are taken away.
+has none before the first weight. A plan that has just succeeded needs them until its traffic has drained. Reads only; asked
+before pods are taken away.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, TypeAlias
 
 from cutover.errors import NotFound, PlanError
 from cutover.field_path import Json
@@ -23,12 +26,14 @@ from cutover.steps.kind import StepContext
 from cutover.steps.parts import UndoneEarly
 from cutover.targets.claims import Owner
 
-_BACKWARD = frozenset({Phase.ROLLING_BACK, Phase.STUCK})
+_BACKWARD: Final = frozenset({Phase.ROLLING_BACK, Phase.STUCK})
+_DRAINED_BY: Final = timedelta(minutes=6)
+"""After the end of a run no drain of it goes on: it takes five minutes at most, and a gateway has one to report."""
 
 
 @dataclass(frozen=True, slots=True)
 class OtherPlan:
-    """Another plan of the namespace that is active."""
+    """Another plan of the namespace that is active, or has just succeeded."""
 
     ref: Ref
     body: Json
@@ -36,17 +41,24 @@ class OtherPlan:
     status: Status
 
     def shifts(self) -> Iterator[tuple[int, UndoneEarly]]:
-        """The steps that move traffic and are still to be done, or may still be undone."""
-        names = [step.name for step in self.status.steps]
-        limit = names.index(self.status.point_of_no_return) if self.status.point_of_no_return in names else -1
+        """The steps that move traffic and are still to be done, or may still be undone; of a run that is over all that it has done."""
+        names, last = [step.name for step in self.status.steps], self.status.point_of_no_return
+        limit = names.index(last) if last in names and self.status.phase in ACTIVE else -1
         for at, (step, status) in enumerate(zip(self.plan.steps, self.status.steps, strict=False)):
             to_come = status.state is StepState.PENDING and self.status.phase not in _BACKWARD
             if at > limit and (to_come or status.state in TOUCHED) and isinstance(step.kind, UndoneEarly):
                 yield at, step.kind
 
 
+_ContextOf: TypeAlias = Callable[[OtherPlan, int], StepContext]
+
+
 async def needed_elsewhere(
-    cluster: Cluster, owner: Owner, labels: Mapping[str, str], context_of: Callable[[OtherPlan, int], StepContext]
+    cluster: Cluster,
+    owner: Owner,
+    now: datetime,
+    labels: Mapping[str, str],
+    context_of: _ContextOf,
 ) -> str:
     """Until when another plan needs pods with these labels, such as ``plan checkout ends, whose step …``; empty when none does.
 
@@ -56,26 +68,63 @@ async def needed_elsewhere(
     Args:
         cluster: the API server.
         owner: who asks.
+        now: the time.
         labels: of the pods.
         context_of: what the kind of a step of another plan needs to read its sides.
     """
     for listed in await cluster.list(PLANS, owner.namespace):
-        name, status = listed["metadata"]["name"], listed.get("status") or {}
-        if listed["metadata"]["uid"] == owner.uid or status.get("phase") not in ACTIVE:
+        if listed["metadata"]["uid"] == owner.uid:
             continue
-        ref = Ref(PLANS, owner.namespace, name)
-        try:
-            other = await _read(cluster, ref, listed)
-        except NotFound:
+        status = listed.get("status") or {}
+        if status.get("phase") in ACTIVE:
+            until = await _until_its_end(cluster, listed, labels, context_of)
+        elif ended := _just_succeeded(status, now):
+            until = await _until_drained(cluster, listed, ended, labels, context_of)
+        else:
             continue
-        except PlanError:
-            way_out = "restore the spec, or abandon that plan"
-            return f"plan {name} ends, whose spec cannot be read, so that nobody knows which pods it needs; {way_out}"
-        for at, kind in other.shifts():
-            if await _rests_on(kind, context_of(other, at), labels):
-                way_out = "to end it sooner, abort or abandon it"
-                return f"plan {name} ends, whose step {other.plan.steps[at].name} needs these pods; {way_out}"
+        if until:
+            return until
     return ""
+
+
+async def _until_its_end(cluster: Cluster, listed: Json, labels: Mapping[str, str], context_of: _ContextOf) -> str:
+    name = listed["metadata"]["name"]
+    try:
+        other = await _read(cluster, listed)
+    except NotFound:
+        return ""
+    except PlanError:
+        way_out = "restore the spec, or abandon that plan"
+        return f"plan {name} ends, whose spec cannot be read, so that nobody knows which pods it needs; {way_out}"
+    for at, kind in other.shifts():
+        if await _rests_on(kind, context_of(other, at), labels):
+            way_out = "to end it sooner, abort or abandon it"
+            return f"plan {name} ends, whose step {other.plan.steps[at].name} needs these pods; {way_out}"
+    return ""
+
+
+async def _until_drained(
+    cluster: Cluster, listed: Json, ended: datetime, labels: Mapping[str, str], context_of: _ContextOf
+) -> str:
+    """Counted from the end of the run: that it moved traffic before it is all that is known of when it did."""
+    name = listed["metadata"]["name"]
+    with suppress(NotFound, PlanError):
+        other = await _read(cluster, listed)
+        for at, kind in other.shifts():
+            context = context_of(other, at)
+            drain = await kind.drain_since(context, ended)
+            if drain and await _rests_on(kind, context, labels):
+                return f"{drain.until:%H:%M:%S} UTC: {drain.why} in plan {name}"
+    return ""
+
+
+def _just_succeeded(status: Json, now: datetime) -> datetime | None:
+    """When the run has ended as a success, if traffic that it has moved may still drain."""
+    at = (status.get("run") or {}).get("finishedAt")
+    if status.get("phase") != Phase.SUCCEEDED or not at:
+        return None
+    ended = datetime.fromisoformat(at)
+    return ended if now - ended < _DRAINED_BY else None
 
 
 async def _rests_on(kind: UndoneEarly, context: StepContext, labels: Mapping[str, str]) -> bool:
@@ -84,8 +133,9 @@ async def _rests_on(kind: UndoneEarly, context: StepContext, labels: Mapping[str
     return False
 
 
-async def _read(cluster: Cluster, ref: Ref, listed: Json) -> OtherPlan:
+async def _read(cluster: Cluster, listed: Json) -> OtherPlan:
     """As it was last seen, where that is of the run that goes on; otherwise read. Raises NotFound, PlanError."""
+    ref = Ref(PLANS, listed["metadata"]["namespace"], listed["metadata"]["name"])
     body = cluster.seen(ref)
     if body is None or _run(body) != _run(listed):
         body = await cluster.get(ref)
