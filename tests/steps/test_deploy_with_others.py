@@ -26,7 +26,7 @@ from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react, roll_out
 from support.fakes import flags_step
 from support.fakes.deploy_step import SCALE, STORE_2, V2_2, claimed, do, pod, step, undo, work
-from support.fakes.shop import ROUTES, STORE, V1, V2, plan, shop
+from support.fakes.shop import ROUTES, STORE, V1, V2, plan, service, shop
 from support.fakes.simulation import Simulation
 
 
@@ -90,7 +90,7 @@ async def test_replicas_that_go_up_ask_nobody(cluster: MemoryCluster) -> None:
 )  # fmt: skip
 async def test_what_counts_as_weight(cluster: MemoryCluster, routes: dict[str, Any], carried: int) -> None:
     await do(cluster, SCALE)
-    cluster.put(SERVICES, {"metadata": {"name": "all"}, "spec": {"selector": {"app": "shop-v2"}}})
+    cluster.put(SERVICES, service("all", {"app": "shop-v2"}))
     cluster.put(VIRTUAL_SERVICES, {"metadata": {"name": "more"}, "spec": routes})
     outcome = await undo(cluster, SCALE)
     if carried:

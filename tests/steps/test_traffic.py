@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cutover.objects.endpoints import Side
+from cutover.objects.serving import Count
 from cutover.ports import DESTINATION_RULES, ENDPOINT_SLICES, PODS, SERVICES, VIRTUAL_SERVICES, Ref
 from cutover.routing.routes import Destination
 from cutover.status.status import Phase
@@ -18,7 +19,7 @@ from cutover.targets.claims import Owner
 from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
 from cutover.testing import MemoryCluster, MemoryMessenger
-from support.fakes.shop import PLAN, ROUTES, V2, plan, shop
+from support.fakes.shop import PLAN, ROUTES, V2, plan, service, shop
 from support.fakes.simulation import Simulation
 
 SHIFT = """
@@ -138,8 +139,8 @@ async def test_no_endpoint_more_is_asked_for_than_the_share(share: float, old: i
         key: asdict(Side(name, {"app": name}, subset=False)) for key, name in (("from", "shop-v1"), ("to", "shop-v2"))
     }
     snapshot, new = Snapshot("uid-b", (), {**sides, "fromReady": old}), Destination(host="shop-v2")
-    assert await short_of_new(work, snapshot, new, Ready(old, needed), share) == ""
-    says = await short_of_new(work, snapshot, new, Ready(old, needed - 1), share)
+    assert await short_of_new(work, snapshot, new, Ready(Count(old), Count(needed)), share) == ""
+    says = await short_of_new(work, snapshot, new, Ready(Count(old), Count(needed - 1)), share)
     assert says == f"shop-v2 has {needed - 1} ready endpoint{'' if needed == 2 else 's'} and needs {needed}"
 
 
@@ -172,7 +173,7 @@ def with_subsets(cluster: MemoryCluster) -> None:
     ]
     cluster.put(VIRTUAL_SERVICES, body)
 
-    cluster.put(SERVICES, {"metadata": {"name": "shop"}, "spec": {"selector": {"app": "shop"}}})
+    cluster.put(SERVICES, service("shop", {"app": "shop"}))
     subsets = [{"name": name, "labels": {"version": name}} for name in ("v1", "v2")]
     cluster.put(DESTINATION_RULES, {"metadata": {"name": "shop"}, "spec": {"host": "shop", "subsets": subsets}})
     for number, version in enumerate(("v1", "v1", "v2")):

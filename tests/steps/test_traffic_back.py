@@ -10,6 +10,7 @@ import pytest
 
 from cutover.field_path import ABSENT
 from cutover.objects.endpoints import Side
+from cutover.objects.serving import Count
 from cutover.ports import DEPLOYMENTS, VIRTUAL_SERVICES, Ref, Sample
 from cutover.routing.routes import Destination
 from cutover.routing.shift import flat, weights_back
@@ -307,7 +308,7 @@ async def test_killed_anywhere_while_it_goes_back_in_parts(after: bool) -> None:
     ],
 )
 def test_what_it_can_take_of_a_hundred(old: int, new: int, had: int, share: int, goes: int) -> None:
-    assert Capacity(old, new, had * share).of(100) == goes
+    assert Capacity(Count(old), Count(new), had * share).of(100) == goes
 
 
 def snapshot(was: list[Any]) -> Snapshot:
@@ -356,7 +357,9 @@ def snapshot(was: list[Any]) -> Snapshot:
     ],
 )
 def test_the_weights_it_gets(was: list[Any], now: list[int], pods: int, goes: list[Any], short: str) -> None:
-    back = affordable(snapshot(was), virtual_service(*now), Capacity(pods, 5, 20 * 50), Destination(host="shop-v1"))
+    back = affordable(
+        snapshot(was), virtual_service(*now), Capacity(Count(pods), Count(5), 20 * 50), Destination(host="shop-v1")
+    )
     assert ([change.to for change in back.weights], back.short) == (goes, short)
 
 

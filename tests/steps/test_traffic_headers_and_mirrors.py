@@ -15,7 +15,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react
-from support.fakes.shop import ROUTES, RUNBOOK, SOAK, V2, plan, shop, shop_of_many_routes, virtual_service
+from support.fakes.shop import ROUTES, RUNBOOK, SOAK, V2, plan, service, shop, shop_of_many_routes, virtual_service
 from support.fakes.simulation import Simulation
 
 HEADER = "{headers: {canary: {exact: 'true'}}}"
@@ -169,9 +169,7 @@ async def test_several_routes_get_one_each_and_an_unnamed_one_too() -> None:
 def runbook(cluster: MemoryCluster) -> None:
     shop(cluster)
     for version in ("v1", "v2"):
-        cluster.put(
-            SERVICES, {"metadata": {"name": f"app-{version}"}, "spec": {"selector": {"app": f"shop-{version}"}}}
-        )
+        cluster.put(SERVICES, service(f"app-{version}", {"app": f"shop-{version}"}))
     body = yaml.safe_load(RUNBOOK)
     body["spec"]["hosts"] = ["app.example"]
     cluster.put(VIRTUAL_SERVICES, body)

@@ -9,7 +9,7 @@ import pytest
 from cutover.ports import DEPLOYMENTS, DESTINATION_RULES, SERVICES
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react
-from support.fakes.shop import deployment, plan, shop
+from support.fakes.shop import deployment, plan, service, shop
 from support.fakes.simulation import Simulation
 
 SHIFT = """
@@ -25,7 +25,7 @@ def apart(selector: dict[str, dict[str, str]], labels: dict[str, dict[str, str]]
     def put(cluster: MemoryCluster) -> None:
         shop(cluster)
         for name, chosen in selector.items():
-            cluster.put(SERVICES, {"metadata": {"name": name}, "spec": {"selector": chosen}})
+            cluster.put(SERVICES, service(name, chosen))
         for name, of_pods in labels.items():
             body = deployment(name, f"{name}:1", 3)
             body["spec"]["template"]["metadata"]["labels"] = of_pods

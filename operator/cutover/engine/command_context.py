@@ -115,6 +115,7 @@ class CommandContext:
             memo=self.run_cache.kinds,
             approved=current is not None and current.approved,
             earlier=frozenset(target for step in self.plan.steps[:at] for target in step.kind.touches()),
+            before=tuple(step.kind for step in self.plan.steps[:at]),
             irreversible=self.plan.steps[at].irreversible,
             attempt=self.status.steps[at].attempt or 1,
             undo_attempt=self.status.run.undo_attempt if self.status.run else 1,

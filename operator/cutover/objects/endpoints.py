@@ -1,26 +1,22 @@
-"""How many ready endpoints a destination has, counted as Istio counts them: pods of the Service and WorkloadEntries.
+"""What a destination is: the Service behind its host, the ports that it means, and the workloads whose pods are behind it.
 
-Read-only. Used by the `traffic` kind before it raises a weight and by its preconditions, by `routing/resources.py`, and by `switch`, which
-has no mesh and counts pods only.
+Read-only. Used by the kinds that move traffic and by `routing/resources.py`; `serving.py` counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cutover.errors import NotFound
 from cutover.field_path import Json
-from cutover.names import matching
-from cutover.objects.workloads import Rollout, may_lack, pod_labels, pod_ready
+from cutover.objects.services import Port, meant
+from cutover.objects.workloads import Rollout, may_lack, pod_labels
 from cutover.ports import (
     DESTINATION_RULES,
-    ENDPOINT_SLICES,
-    PODS,
     SERVICES,
-    WORKLOAD_ENTRIES,
     WORKLOADS,
     Cluster,
     Ref,
@@ -29,8 +25,6 @@ from cutover.ports import (
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 """On each EndpointSlice: its Service."""
-_BY_SELECTOR: Final = {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
-"""On slices that follow the Service's selector; others may have been created by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +33,25 @@ class Side:
 
     Attributes:
         service: name of the Service behind the host.
-        selector: labels of its pods, those of the subset included.
+        selector: labels of its pods, those of the subset included; None where its endpoints are set by hand.
         subset: whether it is only a part of the Service, so that counting its slices would count too many.
+        ports: at which it is given requests; snapshots of older releases have none, and then any ready endpoint counts.
+        headless: it has no address of its own, and so Istio adds no WorkloadEntries to it.
+        asked: the ports that the routes name, None where one names none.
     """
 
     service: str
-    selector: Mapping[str, str]
+    selector: Mapping[str, str] | None
     subset: bool
+    ports: tuple[Port, ...] = ()
+    headless: bool = False
+    asked: tuple[int | None, ...] = ()
+
+    @classmethod
+    def of(cls, facts: Json) -> Side:
+        """As a snapshot has it."""
+        ports = tuple(Port(**port) for port in facts.get("ports") or ())
+        return cls(**facts | {"ports": ports, "asked": tuple(facts.get("asked") or ())})
 
 
 def full_host(host: str, namespace: str) -> str:
@@ -75,8 +81,18 @@ def not_a_service(host: str, namespace: str) -> str:
     return f"host {host} is not a Service of {whose}; traffic can be shifted between its Services only"
 
 
-async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | None) -> Side | str:
-    """What a destination resolves to, or a message that says what is missing."""
+async def resolve(
+    cluster: Cluster, namespace: str, host: str, subset: str | None, numbers: Collection[int | None] = ()
+) -> Side | str:
+    """What a destination resolves to, or a message that says what is missing.
+
+    Args:
+        cluster: the API server.
+        namespace: of the route.
+        host: of the destination.
+        subset: of the destination.
+        numbers: the ports that routes name for it, None where one names none; without any no port is asked for.
+    """
     if message := not_a_service(host, namespace):
         return message
     name = service_of(host, namespace)
@@ -84,14 +100,24 @@ async def resolve(cluster: Cluster, namespace: str, host: str, subset: str | Non
         service = await cluster.get(Ref(SERVICES, namespace, name))
     except NotFound:
         return f"host {host}: there is no Service {name}; create it"
-    selector = dict(service["spec"].get("selector") or {})
-    if not selector:
-        return f"host {host}: Service {name} has no selector, so its endpoints cannot be counted; add one"
-    if subset is None:
-        return Side(name, selector, subset=False)
+    spec = service["spec"]
+    if spec.get("type") == "ExternalName":
+        other = f"it stands for {spec.get('externalName')} (type ExternalName)"
+        return f"host {host}: Service {name} has no endpoints of its own, {other}; name a Service that has some"
+    selector = dict(spec.get("selector") or {}) or None
+    if subset is not None and selector is None:
+        message = f"has no selector, so nobody can tell which of its endpoints are subset {subset}"
+        return f"host {host}: Service {name} {message}; add one"
+    ports = meant(service, numbers)
+    if isinstance(ports, str):
+        return f"host {host}: {ports}"
+    asked, headless = tuple(sorted(numbers, key=lambda number: number or 0)), spec.get("clusterIP") == "None"
+    side = Side(name, selector, subset=False, ports=ports, headless=headless, asked=asked)
+    if subset is None or selector is None:
+        return side
     labels = (await subsets(cluster, namespace)).get((full_host(host, namespace), subset))
     if labels is not None:
-        return Side(name, selector | labels, subset=True)
+        return replace(side, selector=selector | labels, subset=True)
     return f"subset {subset} of host {host} is in no DestinationRule of namespace {namespace}; define it"
 
 
@@ -105,77 +131,11 @@ async def subsets(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dic
     return found
 
 
-async def count_ready(cluster: Cluster, namespace: str, *sides: Side) -> tuple[int, ...]:
-    """Ready endpoints of each side, by two reads for all of them: slices (pods where there is a subset) and WorkloadEntries."""
-    pods, entries = await count_apart(cluster, namespace, *sides)
-    return tuple(map(sum, zip(pods, entries, strict=True)))
-
-
-async def count_apart(
-    cluster: Cluster, namespace: str, *sides: Side, fresh: bool = False
-) -> tuple[list[int], list[int]]:
-    """The same as pods and WorkloadEntries, which no EndpointSlice has. `fresh`: not older than the call."""
-    entries = cluster.list(WORKLOAD_ENTRIES, namespace, fresh=fresh)
-    by_pods = any(side.subset for side in sides)  # slices do not tell subsets apart
-    count = _count_pods if by_pods else _count_endpoints
-    counts, known = await asyncio.gather(count(cluster, namespace, sides, fresh=fresh), entries)
-    return counts, [_entries(known, side.selector) for side in sides]
-
-
-async def _count_pods(cluster: Cluster, namespace: str, sides: Sequence[Side], *, fresh: bool) -> list[int]:
-    common = set.intersection(*(set(side.selector.items()) for side in sides))
-    pods = await cluster.list(PODS, namespace, matching(dict(common)), fresh=fresh)
-    running = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
-    return [sum(selects(side.selector, labels) for labels in running) for side in sides]
-
-
-async def _count_endpoints(cluster: Cluster, namespace: str, sides: Sequence[Side], *, fresh: bool) -> list[int]:
-    picked = matching({}, (SERVICE_LABEL, "In", sorted({side.service for side in sides})))
-    slices = await cluster.list(ENDPOINT_SLICES, namespace, picked, fresh=fresh)
-    return [len(_ready_endpoints(slices, side.service)) for side in sides]
-
-
-async def pods_of(
-    cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool = False
-) -> Sequence[Json]:
-    """Pods that a Service would select by these labels."""
-    return await cluster.list(PODS, namespace, matching(labels), fresh=fresh)
-
-
-def ready_by_port(service: Json, pods: Sequence[Json]) -> dict[str, int]:
-    """How many of the pods are ready, and, for each named target port of the Service, how many of these have it.
-
-    The total is under the empty name. A pod without a port gets no traffic at that port, but does at the others.
-    """
-    ready = [_ports_of(pod) for pod in pods if pod_ready(pod)]
-    targets = (port.get("targetPort") for port in service["spec"].get("ports") or ())
-    names = sorted({name for name in targets if isinstance(name, str)})
-    return {"": len(ready)} | {name: sum(name in ports for ports in ready) for name in names}
-
-
-def _ports_of(pod: Json) -> set[str]:
-    spec = pod.get("spec") or {}
-    sidecars = (item for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always")
-    containers = (*(spec.get("containers") or ()), *sidecars)
-    return {port["name"] for container in containers for port in container.get("ports") or () if "name" in port}
-
-
-async def addressed(cluster: Cluster, namespace: str, service: str) -> set[str]:
-    """The uids of the ready pods in the EndpointSlices that follow a Service's selector."""
-    labels = matching({SERVICE_LABEL: service, **_BY_SELECTOR})
-    return _ready_endpoints(await cluster.list(ENDPOINT_SLICES, namespace, labels), service)
-
-
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> tuple[int, int]:
     """Pods that the workloads behind a destination should have, and how many of them may lack while a template is rolled out."""
     found = await workloads_behind(cluster, namespace, side)
     pods = sum(Rollout.of(body, resource).wanted for resource, body in found)
     return pods, sum(may_lack(body, resource) for resource, body in found)
-
-
-def ready_endpoints(count: int) -> str:
-    """As messages count them."""
-    return f"{count} ready endpoint{'' if count == 1 else 's'}"
 
 
 async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
@@ -186,30 +146,19 @@ async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
 
 async def workloads_behind(cluster: Cluster, namespace: str, *sides: Side) -> list[tuple[Resource, Json]]:
     """The workloads whose pods are behind at least one of these destinations, each with its kind."""
-    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
     return [
         (resource, body)
-        for resource, bodies in zip(WORKLOADS, found, strict=True)
-        for body in bodies
+        for resource, body in await all_workloads(cluster, namespace)
         if any(selects(side.selector, pod_labels(body["spec"])) for side in sides)
     ]
 
 
-def _ready_endpoints(slices: Sequence[Json], service: str) -> set[str]:
-    """By pod, because a Service with two address families has a slice for each."""
-    return {
-        (endpoint.get("targetRef") or {}).get("uid") or endpoint["addresses"][0]
-        for part in slices
-        if part["metadata"]["labels"][SERVICE_LABEL] == service
-        for endpoint in part.get("endpoints") or ()
-        if (endpoint.get("conditions") or {}).get("ready") is not False
-    }
+async def all_workloads(cluster: Cluster, namespace: str) -> list[tuple[Resource, Json]]:
+    """The workloads of a namespace, each with its kind."""
+    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
+    return [(resource, body) for resource, bodies in zip(WORKLOADS, found, strict=True) for body in bodies]
 
 
-def _entries(entries: Sequence[Json], selector: Mapping[str, str]) -> int:
-    return sum(selects(selector, entry["spec"].get("labels") or {}) for entry in entries)
-
-
-def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether a selector selects pods with these labels, as a Service selects them."""
-    return all(labels.get(key) == value for key, value in selector.items())
+def selects(selector: Mapping[str, str] | None, labels: Mapping[str, str]) -> bool:
+    """Whether a selector selects pods with these labels, as a Service selects them: one without any selects none."""
+    return selector is not None and all(labels.get(key) == value for key, value in selector.items())

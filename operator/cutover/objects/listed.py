@@ -71,7 +71,10 @@ def _slice(body: Json) -> Json:
             "targetRef": _only(of.get("targetRef") or {}, "uid"),
         }
 
-    return _parts(body, "endpoints", endpoint)
+    def port(of: Json) -> Json:
+        return _only(of, "name", "port")
+
+    return _parts(body, "endpoints", endpoint) | _parts(body, "ports", port) | _only(body, "addressType")
 
 
 def _pod(body: Json) -> Json:
@@ -97,13 +100,13 @@ def _pod(body: Json) -> Json:
 
 
 def _workload(body: Json) -> Json:
-    """How it is rolled out, which pods it makes, and which ConfigMaps they read."""
+    """How it is rolled out, which pods it makes, their ports, and which ConfigMaps they read."""
 
     def variable(of: Json) -> Json:
         return _only(of, "name", "valueFrom")
 
     def container(of: Json) -> Json:
-        return _only(of, "name", "envFrom") | _parts(of, "env", variable)
+        return _only(of, "name", "envFrom", "ports", "restartPolicy") | _parts(of, "env", variable)
 
     def volume(of: Json) -> Json:
         return _only(of, "name", "configMap", "projected")

@@ -74,6 +74,7 @@ class StepContext:
         memo: what the kind remembers of this run; lost in a crash, so it holds only what can be read again.
         approved: a user has approved the current stage.
         earlier: targets of earlier steps of the plan; they may have changed by the time this step starts.
+        before: these steps, in their order.
         irreversible: the step says that it cannot be undone once it is done.
         attempt: the number of the attempt.
         undo_attempt: a number that rises when an undo has failed and a user requests another attempt of it.
@@ -97,6 +98,7 @@ class StepContext:
     memo: dict[str, Any] = field(default_factory=dict)
     approved: bool = False
     earlier: frozenset[Target] = frozenset()
+    before: tuple[Kind, ...] = ()
     irreversible: bool = False
     attempt: int = 1
     undo_attempt: int = 1

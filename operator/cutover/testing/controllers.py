@@ -11,9 +11,11 @@ import json
 from typing import Any, Final
 
 from cutover.field_path import Json
+from cutover.names import matching
 from cutover.objects.workloads import TEMPLATE_HASH, pod_ready
 from cutover.ports import DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, SERVICES, WORKLOADS, Ref
 from cutover.testing.cluster import MemoryCluster
+from cutover.testing.server_rules import picked
 
 NODES: Final = 2
 """The number of nodes, and so of the pods of a DaemonSet."""
@@ -111,28 +113,55 @@ def pod(name: str, template: Json, mark: str = "", made_by: Json = None) -> Json
 
 
 def name_endpoints(cluster: MemoryCluster) -> bool:
-    """The EndpointSlice of each Service lists the ready pods that it selects; whether anything changed."""
+    """The EndpointSlices of each Service with a selector list its ready pods, those with the same ports in one; whether anything changed.
+
+    A Service may name ports that not all of its pods have: those are in a slice without that port.
+    """
     changed = False
     pods = [body for ref, body in sorted(cluster.objects.items()) if ref.resource == PODS and pod_ready(body)]
     for ref, body in list(cluster.objects.items()):
-        if ref.resource != SERVICES:
+        if ref.resource == SERVICES and body["spec"].get("selector"):
+            changed = _slices_of(cluster, ref, body["spec"], pods) or changed
+    return changed
+
+
+def _slices_of(cluster: MemoryCluster, ref: Ref, spec: Json, pods: list[Json]) -> bool:
+    labels = {_SERVICE: ref.name, _MANAGED: "endpointslice-controller.k8s.io"}
+    ports = spec.get("ports") or []
+    wanted: dict[Ref, Json] = {Ref(ENDPOINT_SLICES, ref.namespace, ref.name): (ports, [])}
+    for place, one in enumerate(pods):
+        if not spec["selector"].items() <= (one["metadata"].get("labels") or {}).items():
             continue
-        chosen = (body["spec"].get("selector") or {}).items()
-        endpoints = [
-            {
-                "addresses": [f"10.0.0.{place}"],
-                "conditions": {"ready": True},
-                "targetRef": {"kind": "Pod", "uid": one["metadata"]["uid"]},
-            }
-            for place, one in enumerate(pods)
-            if chosen and chosen <= (one["metadata"].get("labels") or {}).items()
-        ]
-        part = Ref(ENDPOINT_SLICES, ref.namespace, ref.name)
-        if cluster.objects.get(part, {}).get("endpoints") != endpoints:
-            labels = {_SERVICE: ref.name, _MANAGED: "endpointslice-controller.k8s.io"}
-            cluster.put(ENDPOINT_SLICES, {"metadata": {"name": ref.name, "labels": labels}, "endpoints": endpoints})
+        there = [port for port in ports if _listens(one, port)]
+        missing = [port["targetPort"] for port in ports if port not in there]
+        part = Ref(ENDPOINT_SLICES, ref.namespace, "-without-".join([ref.name, *missing]))
+        target = {"kind": "Pod", "name": one["metadata"]["name"], "uid": one["metadata"]["uid"]}
+        endpoint = {"addresses": [f"10.0.0.{place}"], "conditions": {"ready": True}, "targetRef": target}
+        wanted.setdefault(part, (there, []))[1].append(endpoint)
+    changed = False
+    for gone in [
+        one for one in picked(cluster.objects, ENDPOINT_SLICES, ref.namespace, matching(labels)) if one not in wanted
+    ]:
+        cluster.delete(gone)
+        changed = True
+    for part, (there, endpoints) in wanted.items():
+        shown = [{"name": port.get("name", ""), "port": port["port"], "protocol": port["protocol"]} for port in there]
+        now = cluster.objects.get(part, {})
+        if (now.get("endpoints"), now.get("ports")) != (endpoints, shown):
+            metadata = {"name": part.name, "namespace": ref.namespace, "labels": labels}
+            body = {"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": shown}
+            cluster.put(ENDPOINT_SLICES, body)
             changed = True
     return changed
+
+
+def _listens(pod: Json, port: Json) -> bool:
+    """Whether a pod has the port that a Service refers to; a number needs no name."""
+    spec = pod.get("spec") or {}
+    sidecars = [item for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always"]
+    containers = (*(spec.get("containers") or ()), *sidecars)
+    known = ((one.get("name"), one.get("protocol", "TCP")) for item in containers for one in item.get("ports") or ())
+    return isinstance(port["targetPort"], int) or (port["targetPort"], port["protocol"]) in known
 
 
 def run_jobs(cluster: MemoryCluster) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cutover.errors import Broken
 from cutover.field_path import Json
-from cutover.ports import FENCE_LABEL, HTTP_ROUTES, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
+from cutover.ports import FENCE_LABEL, HTTP_ROUTES, PLAN_LABEL, PLANS, SERVICES, SNAPSHOTS, Ref, Resource
 from cutover.routing.resources import ROUTINGS
 
 
@@ -52,7 +52,9 @@ def check_possible(ref: Ref, before: Json, after: Json, *, strict: bool) -> None
 
 
 def apply_defaults(resource: Resource, body: Json) -> None:
-    """Fill in the defaults of an HTTPRoute, as its CustomResourceDefinition does."""
+    """Fill in the defaults of an HTTPRoute and of a Service, as the API server does. Raises Broken for a Service without a port."""
+    if resource == SERVICES:
+        _check_service(body)
     rules = body["spec"].get("rules") or () if resource == HTTP_ROUTES else ()
     for rule in rules:
         for match in rule.setdefault("matches", [{}]):
@@ -65,6 +67,15 @@ def apply_defaults(resource: Resource, body: Json) -> None:
             reference.setdefault("kind", "Service")
         for reference in rule.get("backendRefs", ()):
             reference.setdefault("weight", 1)
+
+
+def _check_service(body: Json) -> None:
+    spec = body["spec"]
+    if not spec.get("ports") and spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
+        raise Broken(f"Service {body['metadata']['name']} has no port")
+    for port in spec.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port["port"])
 
 
 def prune(document: Json, schema: Json) -> Json:

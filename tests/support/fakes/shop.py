@@ -64,6 +64,14 @@ spec:
     return manifest
 
 
+def service(name: str, selector: dict[str, str], *ports: dict[str, Any]) -> dict[str, Any]:
+    """A Service with these ports; without any with port 80."""
+    return {
+        "metadata": {"name": name},
+        "spec": {"selector": selector, "ports": list(ports) or [{"name": "http", "port": 80}]},
+    }
+
+
 def virtual_service(old: int = 100, new: int = 0) -> dict[str, Any]:
     manifest: dict[str, Any] = parsed(f"""
 apiVersion: networking.istio.io/v1
@@ -142,8 +150,8 @@ def shop(cluster: MemoryCluster) -> None:
     cluster.put(SERVICE_ACCOUNTS, {"metadata": {"name": "migrator", "labels": {"cutover.dev/migrator": "true"}}})
     for name, replicas in (("shop-v1", 3), ("shop-v2", 0)):
         cluster.put(DEPLOYMENTS, deployment(name, f"{name}:1", replicas))
-        cluster.put(SERVICES, {"metadata": {"name": name}, "spec": {"selector": {"app": name}}})
-    cluster.put(SERVICES, {"metadata": {"name": FRONT.name}, "spec": {"selector": {"app": "shop-v1"}}})
+        cluster.put(SERVICES, service(name, {"app": name}))
+    cluster.put(SERVICES, service(FRONT.name, {"app": "shop-v1"}))
     cluster.put(CONFIG_MAPS, {"metadata": {"name": FLAGS.name}, "data": {"USE_NEW_SCHEMA": "false", "COLOUR": "blue"}})
     cluster.put(STATEFUL_SETS, parsed(_STORE))
     cluster.put(DAEMON_SETS, parsed(_AGENT))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from cutover.objects.endpoints import ready_endpoints
+from cutover.objects.serving import Count
 from cutover.schema.model import show_duration
 from cutover.steps.kind import StepContext
 from cutover.steps.standing import Failing, Standing, Stands
@@ -36,22 +36,28 @@ class Load:
         name: as messages name it.
         ready: its ready endpoints.
         needed: what its share asks for.
-        streamed: EndpointSlices have all of them, so that an event tells when that changes.
     """
 
     name: str
-    ready: int
+    ready: Count
     needed: int
-    streamed: bool = True
+
+    @property
+    def lacks(self) -> bool:
+        """Whether it has fewer than it needs."""
+        return self.ready.total < self.needed
+
+    @property
+    def streamed(self) -> bool:
+        """Whether EndpointSlices have all of them, so that an event tells when that changes."""
+        return not self.ready.entries
 
     @property
     def problem(self) -> str:
         """What it lacks; empty when it has what it needs."""
-        if not self.ready:
-            return f"{self.name} carries traffic and has no ready endpoint"
-        if self.ready >= self.needed:
-            return ""
-        return f"{self.name} carries traffic with {ready_endpoints(self.ready)}, and its share needs {self.needed}"
+        if not self.ready.total:
+            return f"{self.name} carries traffic and has no ready endpoint{self.ready.where}"
+        return f"{self.name} carries traffic with {self.ready}, and its share needs {self.needed}" if self.lacks else ""
 
 
 @dataclass(slots=True)
@@ -101,13 +107,13 @@ async def standing(
     after = min(due) - context.now if due else None
     # Only what takes something away has to wait for that: it counts what is left.
     # Without a limit too few are no reason to wait either, or a run could never end.
-    judged = [load for load in observed.loads if patience or not load.ready] if context.certain else []
+    judged = [load for load in observed.loads if patience or not load.ready.total] if context.certain else []
     unsettled = [load.problem for load in judged if load.problem]
     return Stands(max(0.0, after.total_seconds()) if after is not None else None, "; ".join(unsettled))
 
 
 def _way_out(load: Load) -> str:
-    return "; unreadyDeadline allows for longer" if load.ready else ""
+    return "; unreadyDeadline allows for longer" if load.ready.total else ""
 
 
 def _wrong(
@@ -116,8 +122,8 @@ def _wrong(
     """Each side that has none or too few: since when, and how long it may. What is right again is forgotten."""
     for load in loads:
         for kind, wrong, limit in (
-            ("none", not load.ready, GRACE),
-            ("few", load.ready < load.needed and patience > timedelta(), patience),
+            ("none", not load.ready.total, GRACE),
+            ("few", load.lacks and patience > timedelta(), patience),
         ):
             since = _since(context, f"{load.name} {kind}", wrong=wrong)
             if since is not None:

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cutover.field_path import Change, Json, Path, find
-from cutover.objects.endpoints import Side, addressed, pods_of, wanted
+from cutover.objects.endpoints import Side, wanted
+from cutover.objects.serving import addressed, by_port, pods_of
 from cutover.ports import Ref
 from cutover.saga.turn import Again, Done, Outcome
 from cutover.steps.kind import StepContext
+from cutover.steps.shared.ready_sides import Load
 from cutover.steps.switch.spec import shown
 
 SELECTOR: Final[Path] = ("spec", "selector")
@@ -59,7 +61,20 @@ async def followed(context: StepContext, service: str, body: Json, *, served: bo
     return Again(context.next_look(), message if there else f"Service {service} has no ready endpoints yet")
 
 
-async def needed_in_effect(context: StepContext, side: Side, most: int) -> int:
+async def load_in_effect(context: StepContext, side: Side, service: Json, most: Mapping[str, int]) -> Load:
+    """What the Service has at the port where it lacks the most of what the switch asked for.
+
+    A port at which it asked for none may be unused.
+    """
+    pods = await pods_of(context.cluster, context.namespace, side.selector or {}, fresh=True)
+    found = [(ready, most[port]) for port, ready in by_port(service, pods).items() if most.get(port)]
+    ready, needed = min(found, key=lambda one: one[0].total - one[1])
+    if ready.total < needed:
+        needed = await _needed_in_effect(context, side, needed)
+    return Load(f"Service {side.service}", ready, needed)
+
+
+async def _needed_in_effect(context: StepContext, side: Side, most: int) -> int:
     """How many ready pods a side needs that had so many: no more than its workloads want, fewer while one rolls out."""
     asked, lacking = await wanted(context.cluster, context.namespace, side)
     return max(1, min(most, asked or most) - lacking)

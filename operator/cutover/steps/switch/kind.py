@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Change, Json
-from cutover.objects.endpoints import Side, behind, pods_of, ready_by_port, selects
-from cutover.objects.workloads import pod_ready
+from cutover.objects.endpoints import Side, behind, selects
+from cutover.objects.services import ports_of
+from cutover.objects.serving import pods_of, ready_by_port
 from cutover.ports import WORKLOADS, Ref
 from cutover.saga.turn import Again, Done, Outcome, Pause
 from cutover.steps.kind import Drain, StepContext
 from cutover.steps.parts import Examines, UndoneEarly
 from cutover.steps.shared import ready_sides
 from cutover.steps.shared.backward import change_and_note, drain_of, old_side_not_ready
+from cutover.steps.shared.named_ports import lacking
 from cutover.steps.shared.other_writers import foreign_writer, forget_written, note_written, repaired_too_often
 from cutover.steps.shared.preconditions import dry_run_problem
 from cutover.steps.shared.ready_sides import Load
 from cutover.steps.shared.rollouts import stuck_after
 from cutover.steps.standing import Standing, Stands
-from cutover.steps.switch.endpoints import SELECTOR, followed, live, needed_back, needed_in_effect, set_back, sides
+from cutover.steps.switch.endpoints import SELECTOR, followed, live, load_in_effect, needed_back, set_back, sides
 from cutover.steps.switch.spec import SwitchSpec, shown
 from cutover.targets.snapshots import Snapshot
 
@@ -59,8 +62,10 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         if message := await dry_run_problem(context, ref, {"spec": {"selector": self.selector}}):
             problems.append(Problem(f"{place}.selector", message))
         context.memo.pop(self._memo(context), None)
-        await self._at_the_start(context, body)
-        return problems
+        needed = self._needed(await self._at_the_start(context, body))
+        used = tuple(port for port in ports_of(body) if port.named and needed[str(port.target)])
+        side = replace(sides(self.service, ours)[0], ports=used)
+        return problems + await lacking(context, f"the pods with {shown(ours)}", side, f"{place}.selector")
 
     async def would_set(self, context: StepContext) -> list[tuple[Ref, Change]]:
         """The selector."""
@@ -123,17 +128,13 @@ class Switch(Examines, UndoneEarly, SwitchSpec):
         (change,) = self.forward(snapshot)
         if live(await context.targets.view(self.ref(context))) != change.to:
             return Stands()
-        # A port that no pod had then may be unused.
-        most = max(count for count in snapshot.facts["ready"].values())
-        (side,) = sides(self.service, change.to)
+        (side,), most = sides(self.service, change.to), snapshot.facts["ready"]
 
-        async def count() -> list[Load]:
-            pods = await pods_of(context.cluster, context.namespace, change.to, fresh=True)
-            ready = sum(map(pod_ready, pods))
-            needed = most if ready >= most else await needed_in_effect(context, side, most)
-            return [Load(f"Service {self.service}", ready, needed)]
+        async def loads() -> list[Load]:
+            return [await load_in_effect(context, side, await context.targets.view(self.ref(context)), most)]
 
-        return await ready_sides.standing(context, frozenset({self.service}), most, count, self.unready_deadline)
+        about = max(most.values())
+        return await ready_sides.standing(context, frozenset({self.service}), about, loads, self.unready_deadline)
 
     async def both_sides(self, context: StepContext) -> Sequence[Side]:
         """By the selectors before and after the switch."""

@@ -5,15 +5,16 @@ What its workload wants is no measure here: an autoscaler wants little for a sid
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
 from cutover.field_path import Change, Json
-from cutover.objects.endpoints import count_ready, ready_endpoints
+from cutover.objects.serving import Count, count
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import flat, pairs_of, weights_back
 from cutover.steps.kind import StepContext
-from cutover.steps.traffic.sides import both
+from cutover.steps.traffic.sides import both, lost
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.targets.snapshots import Snapshot
 
@@ -26,34 +27,39 @@ class Capacity:
         old: its ready endpoints.
         new: those of the new side; where it has none, any of the old side answers more requests.
         whole: hundredths of the endpoints that are enough for all traffic of the pair.
+        lost: why nothing that is sent to the old side arrives, whatever its pods do; empty when it does.
     """
 
-    old: int
-    new: int
+    old: Count
+    new: Count
     whole: int
+    lost: str = ""
 
     def of(self, total: int) -> int:
         """The old side's part of the weight that a pair has in total."""
-        if not self.old:
+        if not self.old.total or self.lost:
             return 0
-        return min(total, 100 * self.old * total // self.whole) if self.new and self.whole else total
+        return min(total, 100 * self.old.total * total // self.whole) if self.new.total and self.whole else total
 
     def needed(self, snapshot: Snapshot) -> int:
         """Endpoints that it needs for all that it had."""
-        if not self.new:
+        if not self.new.total:
             return 1
         shares = (-(-number(pair.old.was) * self.whole // (100 * max(1, pair.total))) for pair in pairs_of(snapshot))
         return max(1, *shares)
 
 
-EVERYTHING: Final = Capacity(old=1, new=0, whole=0)
+EVERYTHING: Final = Capacity(Count(1), Count(0), whole=0)
 """Where no weight has to move."""
 
 
 async def capacity(step: TrafficSpec, context: StepContext, snapshot: Snapshot) -> Capacity:
     """Count both sides."""
-    old, new = await count_ready(context.cluster, context.namespace, *both(snapshot))
-    return Capacity(old, new, snapshot.facts["fromReady"] * step.backward.share)
+    before, after = both(snapshot)
+    (old, new), why = await asyncio.gather(
+        count(context.cluster, context.namespace, before, after), lost(context, step.from_, before)
+    )
+    return Capacity(old, new, snapshot.facts["fromReady"] * step.backward.share, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,5 +92,5 @@ def affordable(snapshot: Snapshot, body: Json, found: Capacity, old: Destination
     if any(number(change.old.to) < number(pair.old.was) for change, pair in pairs):
         part = 100 * gets // sum(pair.total for _, pair in pairs)
         much = f"only {part}% of the traffic is switched back" if part else "traffic cannot be switched back yet"
-        short = f"{much}: {old} has {ready_endpoints(found.old)} and needs {found.needed(snapshot)}"
+        short = f"{much}: {found.lost or f'{old} has {found.old} and needs {found.needed(snapshot)}'}"
     return WeightsBack(flat(weights), short, has, gets)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cutover.errors import NotFound, Problem
 from cutover.field_path import Change, Json, find
-from cutover.objects.endpoints import Side, count_ready
+from cutover.objects.endpoints import Side
+from cutover.objects.serving import count
 from cutover.ports import Ref
 from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
 from cutover.saga.turn import Again, Done, Outcome
@@ -63,7 +63,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         That must not be a view from a stream, which may be behind: a rollback would restore it.
         """
         endpoints = await self._endpoints(context)
-        counting = count_ready(context.cluster, context.namespace, endpoints.old, endpoints.new)
+        counting = count(context.cluster, context.namespace, endpoints.old, endpoints.new)
         if stage or context.targets.remembers(self.ref(context)):
             return sides.Prefetched(sides.Ready(*await counting))
         counts, body = await asyncio.gather(counting, context.cluster.get(self.ref(context)))
@@ -204,21 +204,23 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         return False
 
     async def _endpoints(self, context: StepContext) -> sides.Endpoints:
-        return await sides.endpoints(context, self.from_, self.to)
+        return sides.known(context) or await self._look_up(context, await context.targets.view(self.ref(context)))
+
+    async def _look_up(self, context: StepContext, body: Json) -> sides.Endpoints:
+        return await sides.look_up(context, (self.from_, self.to), self.pairs(context, body))
 
     async def _snapshot(self, context: StepContext) -> Snapshot:
-        """The fields as they are, and what the two sides resolved to at the start of the run."""
-        ref, endpoints = self.ref(context), await self._endpoints(context)
+        """The fields as they are, and what the two sides resolve to now: a Service may have lost a port since the run began."""
+        ref = self.ref(context)
         if self.asks_for_http and (kept := await context.targets.saved(ref)):
             return kept  # taken just before a crash: the temporary fields may be set already
         prefetched: sides.Prefetched | None = context.prefetched
         body = (prefetched and prefetched.body) or await context.cluster.get(ref)
-        found = self.pairs(context, body)
+        found, endpoints = self.pairs(context, body), await self._look_up(context, body)
         weights = [
             (destination.weight_path, None) for pair in found for destination in (pair.old, pair.new)
         ]  # computed stage by stage
         fields = temporary_fields(self, context, body, found)
         paths, ours = zip(*weights, *(field[1:] for field in fields), strict=True)
-        facts = {"from": asdict(endpoints.old), "to": asdict(endpoints.new), "fromReady": endpoints.old_ready}
-        facts |= {ROLES: [role for role, _, _ in fields], REFUSED: self.where.refusals(body)}
+        facts = endpoints.facts() | {ROLES: [role for role, _, _ in fields], REFUSED: self.where.refusals(body)}
         return await context.targets.snapshot(ref, body, paths, facts, ours)

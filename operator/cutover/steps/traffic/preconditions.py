@@ -11,6 +11,7 @@ from cutover.ports import HTTP_ROUTES
 from cutover.routing.routes import Pair
 from cutover.routing.shift import Role
 from cutover.steps.kind import StepContext
+from cutover.steps.shared.named_ports import lacking
 from cutover.steps.shared.preconditions import may_not_patch
 from cutover.steps.traffic import sides
 from cutover.steps.traffic.overlap import overlaps
@@ -20,8 +21,8 @@ from cutover.targets.foreign import restore_command
 
 
 async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
-    """The routes and both destinations exist, have weight, and resolve to Services."""
-    problems: list[Problem] = []
+    """The routes and both destinations exist, have weight, and resolve to Services that have the port that the routes name."""
+    problems, found, body = list[Problem](), list[Pair](), None
     place = f"{context.place}.traffic"
     try:
         body = await context.cluster.get(step.ref(context))
@@ -43,11 +44,37 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         problems.extend(error.problems)
     try:
         sides.forget(context)
-        ends = await sides.endpoints(context, step.from_, step.to)
+        ends = await sides.look_up(context, (step.from_, step.to), found)
         problems += await overlaps(context, (step.from_, ends.old), (step.to, ends.new))
+        problems += _not_where_they_seem(step, context, ends, body)
+        problems += await lacking(context, str(step.to), ends.new, f"{place}.to")
     except PlanError as error:
         problems.extend(error.problems)
     return problems
+
+
+def _not_where_they_seem(
+    step: TrafficSpec, context: StepContext, ends: sides.Endpoints, body: Json
+) -> Iterator[Problem]:
+    """Destinations for which the route names no port, of Services that have several; Services that sidecars do not balance."""
+    for field, name, side in (("from", step.from_, ends.old), ("to", step.to, ends.new)):
+        if None in side.asked and len(side.ports) > 1:
+            has = " and ".join(map(str, side.ports))
+            message = f"{step.ref(context)} names no port of {name}, and its Service has {has}, so Istio takes the number of the port"
+            message += " at which a request comes in; name the one that is meant (destination.port)"
+            yield Problem(f"{context.place}.traffic.{field}", message, warning=True)
+        if side.headless and body is not None and _in_sidecars(body):
+            message = f"Service {side.service} has no address of its own (clusterIP: None), so a sidecar sends requests for {name} to the"
+            message += " address that its client has called, whatever the weights; give it one, or use it behind a gateway only"
+            yield Problem(f"{context.place}.traffic.{field}", message, warning=True)
+
+
+def _in_sidecars(body: Json) -> bool:
+    """Whether the sidecars of clients apply it themselves: by default a VirtualService (a delegate is applied where its root is)."""
+    spec = body["spec"]
+    if "hosts" in spec:
+        return "mesh" in (spec.get("gateways") or ("mesh",))
+    return any(parent.get("kind") == "Service" for parent in spec.get("parentRefs") or ())
 
 
 def _leftovers(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]) -> Iterator[Problem]:

@@ -6,19 +6,22 @@ Reads only. Used by the kind `traffic`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, find
-from cutover.objects.endpoints import Side, behind, count_apart, count_ready, ready_endpoints, resolve, wanted
+from cutover.objects.endpoints import Side, behind, resolve, wanted
+from cutover.objects.serving import Count, count
 from cutover.ports import Ref
-from cutover.routing.routes import Destination, number
+from cutover.routing.routes import Destination, Pair, number
 from cutover.routing.shift import Role, pairs_of, temporary_fields_of
 from cutover.steps.kind import StepContext
 from cutover.steps.shared import ready_sides
 from cutover.steps.shared.ready_sides import Load
-from cutover.steps.standing import Standing
+from cutover.steps.standing import Failing, Standing
 from cutover.targets.snapshots import Snapshot
 
 
@@ -26,8 +29,8 @@ from cutover.targets.snapshots import Snapshot
 class Ready:
     """Ready endpoints of both sides."""
 
-    old: int
-    new: int
+    old: Count
+    new: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +62,32 @@ class Endpoints:
     new: Side
     old_ready: int
 
+    def facts(self) -> dict[str, Any]:
+        """As a snapshot keeps them."""
+        return {"from": asdict(self.old), "to": asdict(self.new), "fromReady": self.old_ready}
+
 
 def forget(context: StepContext) -> None:
     """Forget the sides, so that they are resolved again."""
     context.memo.pop(_memo(context), None)
 
 
-async def endpoints(context: StepContext, old: Destination, new: Destination) -> Endpoints:
-    """The sides, remembered from the start of the run; a new process resolves them again. Raises PlanError."""
-    known = context.memo.get(_memo(context))
-    if isinstance(known, Endpoints):
-        return known
+def known(context: StepContext) -> Endpoints | None:
+    """The sides as they are remembered; a new process remembers nothing."""
+    found: Endpoints | None = context.memo.get(_memo(context))
+    return found
+
+
+async def look_up(context: StepContext, names: tuple[Destination, Destination], pairs: Sequence[Pair]) -> Endpoints:
+    """Resolve the sides at the ports that these pairs name, and remember them; how many endpoints the old one had is counted once a run.
+
+    Raises:
+        PlanError: with everything that is missing.
+    """
+    asked = [{pair.old.port for pair in pairs}, {pair.new.port for pair in pairs}]
     sides, problems = list[Side](), list[Problem]()
-    for field, side in (("from", old), ("to", new)):
-        resolved = await resolve(context.cluster, context.namespace, side.host, side.subset)
+    for field, side, numbers in zip(("from", "to"), names, asked, strict=True):
+        resolved = await resolve(context.cluster, context.namespace, side.host, side.subset, numbers)
         if isinstance(resolved, Side):
             sides.append(resolved)
         else:
@@ -80,8 +95,9 @@ async def endpoints(context: StepContext, old: Destination, new: Destination) ->
     if problems:
         raise PlanError(*problems)
     before, after = sides
-    found = Endpoints(before, after, (await count_ready(context.cluster, context.namespace, before))[0])
-    context.memo[_memo(context)] = found
+    former = known(context)
+    ready = former.old_ready if former else (await count(context.cluster, context.namespace, before))[0].total
+    found = context.memo[_memo(context)] = Endpoints(before, after, ready)
     return found
 
 
@@ -91,7 +107,7 @@ def _memo(context: StepContext) -> str:
 
 def both(snapshot: Snapshot) -> list[Side]:
     """The sides as the snapshot has them."""
-    return [Side(**snapshot.facts[which]) for which in ("from", "to")]
+    return [Side.of(snapshot.facts[which]) for which in ("from", "to")]
 
 
 async def workloads(context: StepContext, snapshot: Snapshot) -> frozenset[Ref]:
@@ -127,7 +143,7 @@ async def _needed(context: StepContext, side: Side, ready: int, exact: float) ->
 
 async def ready_now(context: StepContext, snapshot: Snapshot) -> Ready:
     """Ready endpoints of both sides as the snapshot has them."""
-    return Ready(*await count_ready(context.cluster, context.namespace, *both(snapshot)))
+    return Ready(*await count(context.cluster, context.namespace, *both(snapshot)))
 
 
 async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destination, ready: Ready, share: float) -> str:
@@ -135,9 +151,19 @@ async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destinatio
 
     The old side may have grown since, for instance while the plan waited for an approval.
     """
-    most = context.memo[_most(context)] = max(snapshot.facts["fromReady"], ready.old)
-    needed = (await _needed(context, both(snapshot)[1], ready.new, share * most)).whole
-    return "" if ready.new >= needed else f"{new} has {ready_endpoints(ready.new)} and needs {needed}"
+    most = context.memo[_most(context)] = max(snapshot.facts["fromReady"], ready.old.total)
+    side = both(snapshot)[1]
+    needed = (await _needed(context, side, ready.new.total, share * most)).whole
+    if ready.new.total >= needed:
+        return ""
+    why = "" if ready.new.total else await lost(context, new, side)
+    return why or f"{new} has {ready.new} and needs {needed}"
+
+
+async def lost(context: StepContext, name: Destination, side: Side) -> str:
+    """Why the Service of a side has no endpoint any more at the ports that the routes name, whatever its pods do; empty when it may have."""
+    resolved = await resolve(context.cluster, context.namespace, name.host, None, side.asked)
+    return resolved if isinstance(resolved, str) else ""
 
 
 def _most(context: StepContext) -> str:
@@ -157,22 +183,38 @@ async def standing(
     """
     counted = both(snapshot)
     most = max(snapshot.facts["fromReady"], context.memo.get(_most(context), 0))
+    carry = [
+        (at, share)
+        for at, share in enumerate((shares.old, shares.new))
+        if share is not None and (at or snapshot.facts["fromReady"])
+    ]
+    if why := await _lost_port(context, [(names[at], counted[at]) for at, _ in carry]):
+        return Failing("SideNotReady", why)
 
-    async def count() -> list[Load]:
-        pods, entries = await count_apart(context.cluster, context.namespace, *counted, fresh=True)
-        loads = []
-        for at, (which, share) in enumerate((("from", shares.old), ("to", shares.new))):
-            if share is None or (which == "from" and not snapshot.facts["fromReady"]):
-                continue
-            ready = pods[at] + entries[at]
-            needed = await _needed(context, counted[at], ready, share * most)
+    async def loads() -> list[Load]:
+        ready = await count(context.cluster, context.namespace, *counted, fresh=True)
+        found = []
+        for at, share in carry:
+            needed = await _needed(context, counted[at], ready[at].total, share * most)
             # A rollout, perhaps of a later step, may leave it fewer for a while.
-            enough = max(1, needed.whole - needed.lacking)
-            loads.append(Load(str(names[at]), ready, enough, streamed=not entries[at]))
-        return loads
+            found.append(Load(str(names[at]), ready[at], max(1, needed.whole - needed.lacking)))
+        return found
 
     services = frozenset(side.service for side in counted)
-    return await ready_sides.standing(context, services, (shares, most), count, patience)
+    return await ready_sides.standing(context, services, (shares, most), loads, patience)
+
+
+async def _lost_port(context: StepContext, loaded: Sequence[tuple[Destination, Side]]) -> str:
+    """Which side carries traffic that nothing can answer, as no EndpointSlice tells it: the number of a port is in the Service alone.
+
+    Read before what cannot be taken back, and once it has been found, in each turn until it is not so any more.
+    """
+    key = f"{context.place}.{context.attempt}.lost"
+    if not (context.certain or context.memo.get(key)):
+        return ""
+    found = [(name, why) for name, side in loaded if (why := await lost(context, name, side))]
+    context.memo[key] = bool(found)
+    return "; ".join(f"{name} carries traffic, and {why}" for name, why in found)
 
 
 def shares_of(snapshot: Snapshot, body: Json) -> Shares:
