@@ -47,9 +47,9 @@ def test_requests_of_a_weight(shop: Shop, cluster: Cluster) -> None:
     assert stages <= counted["update", "migrationplans/status"] <= stages + around, counted
     assert counted["create", "events"] <= stages + around, counted
     reads = sum(count for (verb, _), count in counted.items() if verb in ("get", "list"))
-    # Once a step: whether its account is there, and what its snapshot will keep.
-    assert reads <= 2 * stages + 2, counted
-    once = 3  # a step: these two, and the snapshot
+    # Once a step: whether its account is there, what its snapshot will keep, and the ports of both Services.
+    assert reads <= 2 * stages + 4, counted
+    once = 5  # a step: these four, and the snapshot
     assert sum(counted.values()) <= 5 * stages + 2 * around + once, counted
 
 
