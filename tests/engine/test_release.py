@@ -319,7 +319,7 @@ async def test_a_side_that_loses_its_pods_then_undoes_no_success() -> None:
 
 
 @pytest.mark.parametrize("fails", [1, 3])
-async def test_a_plan_that_is_given_up_is_released_though_that_fails_at_first(fails: int) -> None:
+async def test_a_plan_that_is_abandoned_is_released_though_that_fails_at_first(fails: int) -> None:
     """The ten minutes for its undo are over; what its release takes is not counted among them."""
     run = await asked()
     tries = list[Any]()
