@@ -65,7 +65,7 @@ def _not_where_they_seem(
             yield Problem(f"{context.place}.traffic.{field}", message, warning=True)
         if side.headless and body is not None and _in_sidecars(body):
             message = f"Service {side.service} has no address of its own (clusterIP: None), so a sidecar sends requests for {name} to the"
-            message += " address that its client has called, whatever the weights; give it one, or use it behind a gateway only"
+            message += " address that its client has called, regardless of the weights; give it one, or use it behind a gateway only"
             yield Problem(f"{context.place}.traffic.{field}", message, warning=True)
 
 
