@@ -117,7 +117,8 @@ class Operator:
         )
 
     def _client(self, wake: Callable[[Ref], None] | None = None) -> Kubernetes:
-        return Kubernetes(HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)]), wake)
+        transport = HttpTransport(self.log_in, [trace(lambda: None, self._metrics.request_ended)])
+        return Kubernetes(transport, wake, everywhere=not self.settings.namespaces)
 
     # --- start-up and shutdown ----------------------------------------------------------------------------------------
 

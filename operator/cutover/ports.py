@@ -5,15 +5,15 @@ Every method raises only the errors of `errors.py`. Bodies are plain JSON docume
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Final, Protocol
 
 from cutover import names
 from cutover.errors import NotFound, Rejected
 from cutover.field_path import Json, Operation
+from cutover.messaging import Messenger
 from cutover.names import EVERYTHING, ApiPath, Selector
 from cutover.saga.turn import Notice
 
@@ -84,6 +84,8 @@ VIRTUAL_SERVICES: Final = Resource("networking.istio.io", "v1", "virtualservices
 DESTINATION_RULES: Final = Resource("networking.istio.io", "v1", "destinationrules", "DestinationRule")
 WORKLOAD_ENTRIES: Final = Resource("networking.istio.io", "v1", "workloadentries", "WorkloadEntry")
 HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+ISTIO_GATEWAYS: Final = Resource("networking.istio.io", "v1", "gateways", "Gateway")
+GATEWAYS: Final = Resource("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 
 WORKLOADS: Final = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
 """Kinds that run pods from a template."""
@@ -114,6 +116,21 @@ class Ref:
             return self.path(*subresource)
         except NotFound as impossible:
             raise Rejected(str(impossible)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """What decides who gets a request, of all objects of a kind: of each what `objects/outlines.py` keeps.
+
+    Attributes:
+        bodies: the outlines.
+        number: another one after each change of them; 0 while they are not known.
+        complete: they are of all namespaces.
+    """
+
+    bodies: Sequence[Json] = ()
+    number: int = 0
+    complete: bool = False
 
 
 class Cluster(Protocol):
@@ -152,6 +169,15 @@ class Cluster(Protocol):
             labels: which of them, of `names.matching`.
             fresh: what is read is not older than the call. Without it the server answers at once from its watch cache;
                 with it a list of a quiet kind takes up to 100 ms (kube-apiserver 1.36).
+        """
+
+    async def outlines(self, resource: Resource, namespace: str, *, wait: bool = False) -> Outlines:
+        """What is streamed of all objects of a kind, for all plans together, while any plan asks.
+
+        Args:
+            resource: the kind.
+            namespace: that of the plan; an operator of some namespaces sees this one only.
+            wait: for a stream that has just been opened, some seconds at most; otherwise nothing is asked and nothing waited for.
         """
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
@@ -207,6 +233,9 @@ class Cluster(Protocol):
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
         """Whether a service account of the namespace may do this, asked of the API server's authorizer."""
 
+    async def may_get(self, account: str, namespace: str, ref: Ref) -> bool:
+        """The same of an object of another namespace: a message names it only to who may get it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -261,60 +290,6 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The present moment, UTC."""
-
-
-class Tone(StrEnum):
-    """The colour of a message where it is shown."""
-
-    INFO = "info"
-    SUCCESS = "success"
-    WARNING = "warning"
-    FAILURE = "failure"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message to people."""
-
-    title: str
-    text: str
-    tone: Tone = Tone.INFO
-
-
-@dataclass(slots=True)
-class Delivery:
-    """The delivery of one message; updated by the sender.
-
-    Attributes:
-        over: it was delivered, or has failed for good.
-        error: why it has failed, in words of ours; empty when it was delivered.
-    """
-
-    over: bool = False
-    error: str = ""
-
-
-class Messenger(Protocol):
-    """Receivers of messages, configured by the administrator and named by plans."""
-
-    def knows(self, provider: str) -> bool:
-        """Whether a provider of this name is configured."""
-
-    def names(self) -> Sequence[str]:
-        """Names of all providers, for messages."""
-
-    def post(self, provider: str, message: Message, patience: float, key: Hashable = None) -> Delivery:
-        """Send a message in the background; never blocks, never raises. The messages of one provider keep their order.
-
-        Args:
-            provider: its name in the settings.
-            message: what is sent.
-            patience: seconds after which an undelivered message has failed.
-            key: a message posted under the same key before in this process is not sent again; its delivery is returned.
-        """
-
-    def delivery(self, key: Hashable) -> Delivery | None:
-        """The delivery posted under a key by this process; None when there was none, or it was long ago."""
 
 
 class Recorder(Protocol):

@@ -222,6 +222,23 @@ async def test_who_is_impersonated_is_an_account_of_the_same_namespace_and_has_n
         assert named == {"Impersonate-User": "system:serviceaccount:shop:migrator"}
 
 
+async def test_who_may_get_an_object_of_another_namespace_is_asked_of_the_account_of_its_own() -> None:
+    answer = {"apiVersion": "authorization.k8s.io/v1", "status": {"allowed": True}}
+    transport = Recording(answer)
+    assert await Kubernetes(transport).may_get("migrator", "shop", Ref(VIRTUAL_SERVICES, "other", "rival"))
+    assert json.loads(transport.asked[-1].body or b"")["spec"] == {
+        "user": "system:serviceaccount:shop:migrator",
+        "groups": ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"],
+        "resourceAttributes": {
+            "namespace": "other",
+            "verb": "get",
+            "group": "networking.istio.io",
+            "resource": "virtualservices",
+            "name": "rival",
+        },
+    }
+
+
 @pytest.mark.parametrize("account", ["migrator\r\nImpersonate-Group: system:masters", "migrator\nX: y"])
 async def test_a_name_that_would_be_a_second_header_is_not_sent(account: str) -> None:
     """No plan can have such a name; if one could, no request would be sent."""

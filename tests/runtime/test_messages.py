@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cutover.adapters.receivers import DeliveryReport, urls_of
-from cutover.ports import Delivery, Message
+from cutover.messaging import Delivery, Message
 from cutover.runtime import messages
 from cutover.runtime.messages import Messages
 from cutover.settings.settings import NotifyProvider

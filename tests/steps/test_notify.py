@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cutover.ports import Delivery, Message, Ref, Tone
+from cutover.messaging import Delivery, Message, Tone
+from cutover.ports import Ref
 from cutover.saga.turn import Again, Done
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState

@@ -63,6 +63,13 @@ class ApiClient:
         self, path: ApiPath, headers: Mapping[str, str], params: Mapping[str, str]
     ) -> AsyncGenerator[Sequence[Json], None]:
         """The objects of a list, page by page; of large objects fewer to a page. Raises every OutsideError."""
+        async for items, _ in self.versioned_pages(path, headers, params):
+            yield items
+
+    async def versioned_pages(
+        self, path: ApiPath, headers: Mapping[str, str], params: Mapping[str, str]
+    ) -> AsyncGenerator[tuple[Sequence[Json], str], None]:
+        """The same, each with the version of the list, from which a watch goes on."""
         limit, given = _PAGE, dict(params)
         while True:
             largest = _LARGEST_PAGE if limit > 1 else LARGEST
@@ -77,9 +84,10 @@ class ApiClient:
                         raise
                     limit = max(1, limit // 8)
                 continue
-            items, token = page.get("items") or [], (page.get("metadata") or {}).get("continue")
+            metadata = page.get("metadata") or {}
+            items, token = page.get("items") or [], metadata.get("continue")
             del page
-            yield items
+            yield items, metadata.get("resourceVersion", "")
             if not token:
                 return
             given = {name: value for name, value in given.items() if name != "resourceVersion"} | {"continue": token}

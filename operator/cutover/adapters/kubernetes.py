@@ -14,6 +14,7 @@ from cutover import names
 from cutover.adapters.api_client import ApiClient
 from cutover.adapters.endpoint_streams import EndpointStreams
 from cutover.adapters.object_cache import Known, ObjectCache
+from cutover.adapters.outline_streams import OutlineStreams
 from cutover.adapters.transport import Transport
 from cutover.errors import Conflict, Denied, NotFound, Unavailable
 from cutover.field_path import Json, Operation
@@ -28,6 +29,7 @@ from cutover.ports import (
     PLAN_LABEL,
     PLANS,
     STREAMED,
+    Outlines,
     Ref,
     Resource,
 )
@@ -44,16 +46,21 @@ class Kubernetes:
     Args:
         transport: carries the requests.
         wake: adds a plan to the queue when what it follows has changed; without it nothing is followed.
+        everywhere: whether it may see objects of all namespaces.
     """
 
-    def __init__(self, transport: Transport, wake: Callable[[Ref], None] | None = None) -> None:
+    def __init__(
+        self, transport: Transport, wake: Callable[[Ref], None] | None = None, *, everywhere: bool = True
+    ) -> None:
         self._client, self._cache = ApiClient(transport), ObjectCache()
         self._endpoints = EndpointStreams(self._watch_endpoints, wake) if wake else None
+        self._outlines = OutlineStreams(self._client, everywhere=everywhere)
 
     async def close(self) -> None:
         """Close all connections."""
         if self._endpoints:
             self._endpoints.close()
+        self._outlines.close()
         await self._client.close()
 
     # --- what is streamed ---------------------------------------------------------------------------------------------
@@ -164,6 +171,10 @@ class Kubernetes:
             return []
         return found
 
+    async def outlines(self, resource: Resource, namespace: str, *, wait: bool = False) -> Outlines:
+        """What is streamed of all objects of a kind."""
+        return await self._outlines.known(resource, namespace, wait=wait)
+
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
         """Apply a JSON patch."""
         headers = _JSON_PATCH | (_as(ref.namespace, account) if account else {})
@@ -180,9 +191,8 @@ class Kubernetes:
     async def try_out(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
         """Ask what a JSON patch would make of an object; the answer is not remembered."""
         headers, params = _JSON_PATCH | _as(ref.namespace, account), {"fieldManager": FIELD_MANAGER, "dryRun": "All"}
-        return await self._client.request(
-            "PATCH", ref.written_at(), headers=headers, params=params, body=list(operations)
-        )
+        path = ref.written_at()
+        return await self._client.request("PATCH", path, headers=headers, params=params, body=list(operations))
 
     async def dry_run(self, ref: Ref, patch: Json, account: str) -> Json:
         """Ask what a strategic merge patch would make of an object; the answer is not remembered."""
@@ -252,15 +262,16 @@ class Kubernetes:
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
         """Ask the API server's authorizer."""
-        attributes = {
-            "namespace": namespace,
-            "verb": verb,
-            "group": resource.group,
-            "resource": resource.plural,
-            "name": name,
-        }
+        return await self._may(_user(namespace, account), verb, Ref(resource, namespace, name))
+
+    async def may_get(self, account: str, namespace: str, ref: Ref) -> bool:
+        """Ask it about an object of another namespace."""
+        return await self._may(_user(namespace, account), "get", ref)
+
+    async def _may(self, user: str, verb: str, ref: Ref) -> bool:
+        kind, (_, _, namespace, _) = ref.resource, user.split(":")
+        attributes = {"namespace": ref.namespace, "verb": verb, "group": kind.group, "resource": kind.plural, "name": ref.name}  # fmt: skip
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
-        user = _user(namespace, account)
         review = {
             "apiVersion": ACCESS_REVIEWS.api_version,
             "kind": ACCESS_REVIEWS.kind,

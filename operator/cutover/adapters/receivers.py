@@ -16,7 +16,7 @@ from typing import Final
 
 import apprise
 
-from cutover.ports import Message
+from cutover.messaging import Message
 
 logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its messages may quote a URL or an answer
 

@@ -14,9 +14,10 @@ from cutover.engine.other_plans import OtherPlan, needed_elsewhere
 from cutover.errors import Broken
 from cutover.field_path import Json
 from cutover.gates.base import GateContext
+from cutover.messaging import Messenger
 from cutover.objects.workloads import pod_labels
 from cutover.plan.spec import Plan
-from cutover.ports import Clock, Cluster, Messenger, Metrics, Ref
+from cutover.ports import Clock, Cluster, Metrics, Ref
 from cutover.saga.turn import Verb
 from cutover.status.status import Status, StepState, StepStatus
 from cutover.steps.kind import Drain, StepContext

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from cutover.field_path import Json
-from cutover.ports import Message, Tone
+from cutover.messaging import Message, Tone
 from cutover.schema.model import Label, Model
 from cutover.status.status import Phase
 

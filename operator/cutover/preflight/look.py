@@ -111,6 +111,9 @@ class _Asking:
     async def may(self, *question: Any) -> bool:
         return bool(await self._ask(("may", *question), partial(self._reader.may, *question)))
 
+    async def may_get(self, *question: Any) -> bool:
+        return bool(await self._ask(("may get", *question), partial(self._reader.may_get, *question)))
+
     async def try_out(self, ref: Ref, operations: Sequence[Any], account: str) -> Json:
         question = ("try out", ref, json.dumps(operations), account)
         return await self._ask(question, partial(self._reader.try_out, ref, operations, account))

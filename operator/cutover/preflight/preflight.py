@@ -8,9 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from cutover.errors import NotFound, NotInstalled, Problem
+from cutover.messaging import Messenger
 from cutover.plan.spec import Plan
 from cutover.plan.warnings import warnings
-from cutover.ports import Cluster, Messenger, Metrics, Ref
+from cutover.ports import Cluster, Metrics, Ref
 from cutover.preflight import accounts, assessment
 from cutover.steps.kind import StepContext
 from cutover.steps.parts import Examines

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cutover.adapters.receivers import DeliveryReport, deliver, in_thread
-from cutover.ports import Delivery, Message
+from cutover.messaging import Delivery, Message
 from cutover.settings.settings import NotifyProvider
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ from typing import Any, Final, cast
 from pydantic import TypeAdapter, ValidationError
 
 from cutover.field_path import Json
+from cutover.messaging import Messenger
 from cutover.plan.notifications import Notification, message_of
-from cutover.ports import Cluster, Messenger, Ref
+from cutover.ports import Cluster, Ref
 from cutover.status.status import Phase
 
 log = logging.getLogger(__name__)

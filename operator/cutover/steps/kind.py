@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
-from cutover.ports import Cluster, Messenger, Ref, Resource
+from cutover.messaging import Messenger
+from cutover.ports import Cluster, Ref, Resource
 from cutover.saga.turn import Done, Outcome, StageRule
 from cutover.schema.model import Model
 from cutover.steps.standing import Standing, Stands

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from cutover.errors import Problem
-from cutover.ports import Delivery, Message, Tone
+from cutover.messaging import Delivery, Message, Tone
 from cutover.saga.turn import Again, Done, Outcome, StageRule
 from cutover.schema.model import Label
 from cutover.steps.kind import StepContext

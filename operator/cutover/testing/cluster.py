@@ -19,20 +19,19 @@ from cutover.targets.patching import apply, merge, tidy
 from cutover.testing.crash import CrashSwitch
 from cutover.testing.ledger import Ledger
 from cutover.testing.ports import MemoryClock
+from cutover.testing.questions import Questions
 from cutover.testing.server_rules import apply_defaults, check_possible, content, picked, prune
 from cutover.testing.streams import Streams
 
 
-class MemoryCluster:
+class MemoryCluster(Questions):
     """An API server in memory.
 
     Attributes:
-        objects: all objects.
         writes: every write so far, as (verb, object), for counting.
         told: called with each write and its content.
         changed: called with each changed object: before and after, None where absent.
         effects: the writes that changed a spec (of a ConfigMap its data), as ("spec", object).
-        denied: (verb, object) that no account may do.
         unknown: kinds that are not installed.
         refuse: called with each object that a dry run would produce; raises Rejected or Denied as the server would.
         strict: raise for weights that no longer add up to what they did.
@@ -45,12 +44,11 @@ class MemoryCluster:
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
-        self.objects: dict[Ref, Json] = {}
+        super().__init__()
         self.writes: list[tuple[str, Ref]] = []
         self.told: Callable[[str, Ref, Json], None] = lambda *_: None
         self.changed: Callable[[Ref, Json | None, Json | None], None] = lambda *_: None
         self.effects: list[tuple[str, Ref]] = []
-        self.denied: set[tuple[str, Ref]] = set()
         self.unknown: set[Resource] = set()
         self.refuse: Callable[[Ref, Json], None] = lambda *_: None
         self.strict, self.rollouts = True, True
@@ -299,9 +297,3 @@ class MemoryCluster:
 
     def _pruned(self, status: Json) -> Json:
         return status if self.status_schema is None else prune(status, self.status_schema)
-
-    async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
-        """Unless a test denies it."""
-        await asyncio.sleep(0)
-        del account
-        return (verb, Ref(resource, namespace, name)) not in self.denied

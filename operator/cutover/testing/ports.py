@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cutover.field_path import Json
-from cutover.ports import Delivery, Message, Sample
+from cutover.messaging import Delivery, Message
+from cutover.ports import Sample
 from cutover.saga.turn import Notice
 
 _START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cutover.errors import Denied, NotFound, Rejected
 from cutover.field_path import Json
-from cutover.ports import Messenger, Ref
+from cutover.messaging import Messenger
+from cutover.ports import Ref
 from cutover.steps.kind import StepContext, Target
 
 

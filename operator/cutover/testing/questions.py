@@ -1,0 +1,50 @@
+"""What is asked of the API server in memory beside objects: who may do what, and the outlines that are streamed of all namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from cutover.field_path import Json
+from cutover.objects.outlines import outline
+from cutover.ports import Outlines, Ref, Resource
+from cutover.testing.server_rules import picked
+
+
+class Questions:
+    """The part of `MemoryCluster` that answers them.
+
+    Attributes:
+        objects: all objects.
+        denied: (verb, object) that no account may do.
+        readable: objects of other namespaces that an account may get.
+        everywhere: whether the operator sees all namespaces.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[Ref, Json] = {}
+        self.denied: set[tuple[str, Ref]] = set()
+        self.readable: set[Ref] = set()
+        self.everywhere = True
+        self._numbers: dict[tuple[Resource, str], int] = {}
+
+    async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
+        """Unless a test denies it."""
+        await asyncio.sleep(0)
+        del account
+        return (verb, Ref(resource, namespace, name)) not in self.denied
+
+    async def may_get(self, account: str, namespace: str, ref: Ref) -> bool:
+        """Only what a test allows."""
+        await asyncio.sleep(0)
+        del account, namespace
+        return ref in self.readable
+
+    async def outlines(self, resource: Resource, namespace: str, *, wait: bool = False) -> Outlines:
+        """As the port has it; here a stream is never behind."""
+        del wait
+        await asyncio.sleep(0)
+        seen = picked(self.objects, resource, "" if self.everywhere else namespace, "")
+        bodies = [outline(resource, self.objects[ref]) for ref in seen]
+        number = self._numbers.setdefault((resource, json.dumps(bodies)), len(self._numbers) + 1)
+        return Outlines(bodies, number, self.everywhere)
