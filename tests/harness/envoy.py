@@ -13,8 +13,16 @@ SYSTEM: Final = "istio-system"
 LABELS: Final = {"istio": "ingressgateway"}
 
 
-def bootstrap(name: str, admin: int, xds: int) -> dict[str, Any]:
-    """A configuration for plain Envoy that asks istiod's plain-text port for the rest, under this name of a pod."""
+def bootstrap(name: str, admin: int, xds: int, *, sidecar: bool = False) -> dict[str, Any]:
+    """A configuration for plain Envoy that asks istiod's plain-text port for the rest.
+
+    Args:
+        name: of its pod, a dot, and the namespace.
+        admin: its own port.
+        xds: istiod's.
+        sidecar: it is one of a pod with the label ``app`` of its name, and no gateway; no connections are redirected to it.
+    """
+    pod, _, namespace = name.partition(".")
     ads = {
         "api_type": "DELTA_GRPC",
         "transport_api_version": "V3",
@@ -29,13 +37,14 @@ def bootstrap(name: str, admin: int, xds: int) -> dict[str, Any]:
     }
     metadata = {
         "CLUSTER_ID": "Kubernetes",
-        "NAMESPACE": SYSTEM,
+        "NAMESPACE": namespace,
         "ISTIO_VERSION": "1.31.0",
-        "LABELS": LABELS,
+        **({"LABELS": {"app": pod}, "INTERCEPTION_MODE": "NONE"} if sidecar else {"LABELS": LABELS}),
     }
+    kind = "sidecar" if sidecar else "router"
     return {
         "node": {
-            "id": f"router~127.0.0.1~{name}~{SYSTEM}.svc.cluster.local",
+            "id": f"{kind}~127.0.0.1~{name}~{namespace}.svc.cluster.local",
             "cluster": "gateway",
             "metadata": metadata,
         },

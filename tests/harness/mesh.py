@@ -51,6 +51,7 @@ class Mesh:
     ) -> None:
         self._control_plane, self.folder, self._detached, self._report = control_plane, folder, detached, report
         self.processes: dict[str, Process] = {}
+        self._proxies = {"envoy": f"envoy.{SYSTEM}"}  # what istiod calls each Envoy
 
     def attach(self, gateway_port: int, admin_port: int, istiod_port: int, route_port: int) -> None:
         """Use one that runs already."""
@@ -145,9 +146,23 @@ class Mesh:
             name: of the process.
             admin_port: its own; that of the gateway by default.
         """
-        admin_port = admin_port or self.admin_port
+        return self._start_proxy(name, SYSTEM, admin_port or self.admin_port)
+
+    def start_sidecar(self, name: str, namespace: str) -> Process:
+        """Start one of a pod with the label ``app`` of this name; what it listens on is for a Sidecar to say."""
+        (admin_port,) = free_ports(1)
+        return self._start_proxy(name, namespace, admin_port, sidecar=True)
+
+    def stop_one(self, name: str) -> None:
+        """End an Envoy that a test has started, if it is there."""
+        if process := self.processes.pop(name, None):
+            process.stop()
+            del self._proxies[name]
+
+    def _start_proxy(self, name: str, namespace: str, admin_port: int, *, sidecar: bool = False) -> Process:
         config = self.folder / f"{name}.json"
-        config.write_text(json.dumps(bootstrap(_pod(name), admin_port, self._grpc)))
+        self._proxies[name] = f"{name}.{namespace}"
+        config.write_text(json.dumps(bootstrap(self._proxies[name], admin_port, self._grpc, sidecar=sidecar)))
         process = Process(
             name,
             [
@@ -260,8 +275,8 @@ class Mesh:
 
     def wait_synced(self, deadline: float = 10.0) -> None:
         """Until each Envoy has acknowledged everything istiod has for it."""
-        names = {_pod(name) for name, process in self.processes.items() if name != "istiod" and process.alive}
-        names.add(_pod("envoy"))
+        alive = {name for name, process in self.processes.items() if name in self._proxies and process.alive}
+        names = {self._proxies[name] for name in alive | {"envoy"}}
 
         def synced() -> bool:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.istiod_port}/debug/syncz", timeout=2) as answer:
@@ -275,11 +290,6 @@ class Mesh:
             0.05
         )  # istiod gathers changes for 10 ms before it sends any: asked at once, it would say all is well
         until("Envoy has what istiod sent", synced, deadline=deadline)
-
-
-def _pod(process: str) -> str:
-    """What istiod calls an Envoy."""
-    return f"{process}.{SYSTEM}"
 
 
 def crds() -> list[dict[str, Any]]:
