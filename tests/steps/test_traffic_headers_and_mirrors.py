@@ -264,6 +264,8 @@ async def test_a_delegate_has_no_hosts_and_is_shifted_as_any_other() -> None:
         body = virtual_service()
         del body["spec"]["hosts"]
         cluster.put(VIRTUAL_SERVICES, body)
+        root = {"hosts": ["shop.example"], "http": [{"delegate": {"name": "shop"}}]}
+        cluster.put(VIRTUAL_SERVICES, {"metadata": {"name": "front"}, "spec": root})
 
     run = Simulation(spec(f"match: [{HEADER}]", after=SOAK), put=put)
     await until_weight(run, 100)
@@ -389,8 +391,9 @@ async def test_what_would_surprise_is_reported_and_blocks_no_plan() -> None:
             {"destination": {"host": "elsewhere.example", "subset": "theirs"}, "weight": 5},
             {"destination": {"host": "shop-v1", "subset": "unused"}},
         ]
+        body["http"][0]["match"] = [{"uri": {"prefix": "/a/b"}}, {"uri": {"prefix": "/c"}}]
         body["http"].insert(0, {"match": [{"uri": {"prefix": "/"}, "port": 81}], "route": []})
-        body["http"].insert(1, {"name": "all", "match": [{"port": 81}, {"uri": {"prefix": "/"}}], "route": []})
+        body["http"].insert(1, {"name": "all", "match": [{"port": 81}, {"uri": {"prefix": "/a"}}], "route": []})
 
     run = Simulation(spec("dwell: 0s", service="{name: shop, routes: [primary]}"), put=put_with(change))
     run.cluster.strict = False
@@ -399,12 +402,12 @@ async def test_what_would_surprise_is_reported_and_blocks_no_plan() -> None:
     assert started.warning
     assert started.message == (
         "run 1 started; warnings: "
-        "steps[shift].traffic: route all comes before route primary and matches every request, so primary gets none; "
-        "move it below; "
         "steps[shift].traffic: the weights of route primary add up to 110, and Istio reads each as its share of that sum, "
         "not as percent; make them add up to 100; "
         "steps[shift].traffic: no DestinationRule of namespace shop defines subset gone of host shop-v1, "
-        "to which route primary gives weight: those requests fail; define it"
+        "to which route primary gives weight: those requests fail; define it; "
+        "steps[shift].traffic: route primary gets none for /a/b of host shop.example: route all is tried before it "
+        "(routes of one VirtualService are tried in their order); move it below, or let it match less than route primary"
     )
 
 

@@ -120,7 +120,8 @@ async def test_a_rule_is_known_by_what_it_matches_wherever_it_is_moved() -> None
 async def test_a_rule_with_a_name_is_known_by_it() -> None:
     def change(body: Any) -> None:
         body["spec"]["rules"][-1]["name"] = "primary"
-        body["spec"]["rules"].insert(0, {**copy.deepcopy(body["spec"]["rules"][-1]), "name": "twin"})
+        twin = {"name": "twin", "matches": [{"path": {"value": "/twin"}}]}
+        body["spec"]["rules"].insert(0, {**copy.deepcopy(body["spec"]["rules"][-1]), **twin})
 
     run = Simulation(spec("dwell: 1m", route="{name: shop, rules: [primary]}"), put=put_with(change))
     await run.until(lambda: weights(run) == [90, 10])
@@ -285,8 +286,9 @@ def put_beside(change: Callable[[Any], object], **metadata: str) -> Callable[[Me
 
 
 TAKES = (
-    "steps[shift].traffic: rule / of HTTPRoute rival matches / of host shop.example as rule / does, and of two HTTPRoutes the older "
-    "wins (or the first by name), so / gets none of these requests; remove it there"
+    "steps[shift].traffic: rule / gets no requests, so its weights have no effect: rule / of HTTPRoute rival is tried before it "
+    "(the most specific match wins, and of two equal ones that of the older HTTPRoute); "
+    "remove it there, or shift the weights of that one"
 )
 
 
@@ -298,7 +300,7 @@ TAKES = (
         (lambda _: None, {"creationTimestamp": "2026-01-01T12:00:01Z"}, False),
         (lambda spec: spec.update(hostnames=["other.example"]), {}, False),
         (lambda spec: spec.update(hostnames=["other.example", "shop.example"]), {}, True),
-        (lambda spec: spec.pop("hostnames"), {}, False),  # the more specific host wins
+        (lambda spec: spec.pop("hostnames"), {}, False),  # at a listener without a hostname; with one: test_traffic_winners.py
         (lambda spec: spec.update(parentRefs=[{"name": "inner"}]), {}, False),
         (lambda spec: spec.update(parentRefs=[{"name": "gateway", "namespace": "infra"}]), {}, False),
         (lambda spec: spec.update(parentRefs=[{"name": "gateway", "namespace": "shop", "sectionName": "https"}]), {}, True),
@@ -306,13 +308,17 @@ TAKES = (
         (lambda spec: spec["rules"][0].update(matches=[{"path": {"value": "/else"}}]), {}, False),
     ],
 )  # fmt: skip
-async def test_an_older_http_route_that_takes_all_of_it_is_reported(
+async def test_an_older_http_route_that_takes_all_of_it_is_refused(
     change: Callable[[Any], object],
     metadata: dict[str, str],
     takes: bool,  # noqa: FBT001 -- a parameter
 ) -> None:
-    found = await told(Simulation(spec(), put=put_beside(change, **metadata)))
-    assert found == ([TAKES] if takes else [""])
+    run = Simulation(spec(), put=put_beside(change, **metadata))
+    if not takes:
+        assert await told(run) == [""]
+        return
+    assert await run.run() is Phase.REFUSED
+    assert run.status.message == TAKES
 
 
 async def test_rules_that_take_from_another_are_reported() -> None:
@@ -330,14 +336,17 @@ async def test_rules_that_take_from_another_are_reported() -> None:
 
     run = Simulation(spec("match: [{headers: {canary: {exact: 'true'}, beta: {exact: 'on'}}}]"), put=put_with(change))
     assert await told(run) == [
-        "steps[shift].traffic: rule /x comes before rule /, /x and matches /x as well, so /, /x gets none of these requests; move it below",
         (
-            "rule /x loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
+            "steps[shift].traffic: rule /x loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
             "let rule /x match one more header if it should keep them"
         ),
         (
             "rule / with tenant loses requests with header canary and beta to rule /, /x, because the most specific match wins; "
             "let rule / with tenant match one more header if it should keep them"
+        ),
+        (
+            "rule /, /x gets none for /x of host shop.example: rule /x is tried before it "
+            "(the most specific match wins, and of two equal ones the first); move it below, or let it match less than rule /, /x"
         ),
     ]
 

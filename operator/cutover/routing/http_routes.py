@@ -15,10 +15,11 @@ from pydantic import Field
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import ABOVE, ABSENT, Json, Path
-from cutover.ports import HTTP_ROUTES, Resource
-from cutover.routing import http_route_warnings
+from cutover.ports import GATEWAYS, HTTP_ROUTES, Resource
+from cutover.routing import http_route_order, http_route_warnings
 from cutover.routing.branches import Match
 from cutover.routing.http_route_matches import ANY_PATH, as_header, criterion, show_rule
+from cutover.routing.order import Place, Surroundings
 from cutover.routing.parents import behind, refusals, refused
 from cutover.routing.routes import HeaderRoute, Leftover, Pair, Route, WeightedDestination
 from cutover.routing.routing import Routing, cookie_set_already, cookies_removed, not_there
@@ -37,6 +38,7 @@ class HttpRoute(Routing):
     resource: ClassVar[Resource] = HTTP_ROUTES
     field: ClassVar[str] = "httpRoute"
     word: ClassVar[str] = "rule"
+    gateways: ClassVar[Resource] = GATEWAYS
     pruned_because: ClassVar[str] = (
         "the percent of a mirror needs Gateway API 1.3 or later: install that, or mirror 100 percent"
     )
@@ -90,9 +92,9 @@ class HttpRoute(Routing):
         del subsets
         return http_route_warnings.warnings(body, list(self.routes_of(body)), chosen, match)
 
-    def conflicts(self, body: Json, others: Iterable[Json], chosen: Iterable[Pair]) -> Iterator[str]:
-        """Rules of other HTTPRoutes for the same host at the same parent: of two equal matches the older route wins."""
-        return http_route_warnings.conflicts(body, others, chosen, self.routes_of)
+    def places(self, body: Json, around: Surroundings) -> Iterator[Place]:
+        """The rules of all HTTPRoutes of a host at a listener, in the order of their gateway."""
+        return http_route_order.places(body, self.routes_of, around)
 
     def refusals(self, body: Json) -> list[str]:
         """What each gateway reports against it, for any generation."""

@@ -12,6 +12,7 @@ from cutover.errors import Problem
 from cutover.field_path import ABSENT, Json, Path, find
 from cutover.ports import Resource
 from cutover.routing.branches import Match
+from cutover.routing.order import Place, Surroundings
 from cutover.routing.routes import HeaderRoute, Leftover, Pair, Route, WeightedDestination
 from cutover.schema.model import Model, Name
 
@@ -23,12 +24,14 @@ class Routing(Model):
         resource: its kind.
         field: the key of a step that names it.
         word: what its routes are called; with an s, the field that names them.
+        gateways: the kind of the gateways that it may name.
         pruned_because: why the server may not keep all temporary fields, and the fix; empty where it always does.
     """
 
     resource: ClassVar[Resource]
     field: ClassVar[str]
     word: ClassVar[str]
+    gateways: ClassVar[Resource]
     pruned_because: ClassVar[str] = ""
 
     name: Name
@@ -77,6 +80,15 @@ class Routing(Model):
             match: the headers of requests that will have routes of their own.
         """
         raise NotImplementedError
+
+    def places(self, body: Json, around: Surroundings) -> Iterator[Place]:
+        """Each list of matches that a proxy tries one after the other and that has some of the object."""
+        raise NotImplementedError
+
+    def unreached(self, body: Json, around: Surroundings) -> str:
+        """Why no request can come to the object at all; empty where some may."""
+        del body, around
+        return ""
 
     def refusals(self, body: Json) -> list[str]:
         """What gateways report against an object, to be recognized later; Istio reports nothing by default."""

@@ -9,7 +9,7 @@ from cutover.objects.endpoints import full_host, service_of
 from cutover.routing.branches import Match
 from cutover.routing.routes import WHOLE, Pair, Route
 from cutover.routing.routing import header_matched_already
-from cutover.routing.virtual_service_matches import criteria, takes_all
+from cutover.routing.virtual_service_matches import criteria
 
 
 def warnings(
@@ -31,8 +31,8 @@ def warnings(
     namespace = body["metadata"]["namespace"]
     for route in (pair.route for pair in chosen):
         yield from _own_matches(route, match)
-        above = everything[: everything.index(route)]
-        if taker := next((one for one in above if one.path[1] == route.path[1] and takes_all(one.body)), None):
+        above = everything[: everything.index(route)] if not route.http else ()
+        if taker := next((one for one in above if one.path[1] == route.path[1] and not one.body.get("match")), None):
             yield f"route {taker} comes before route {route} and matches every request, so {route} gets none; move it below"
         yield from _of_weights(route, subsets, namespace)
 

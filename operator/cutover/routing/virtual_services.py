@@ -8,13 +8,14 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field, StringConstraints
 
 from cutover.errors import PlanError, Problem
-from cutover.field_path import ABOVE, ABSENT, Json, Path, Segment
-from cutover.ports import VIRTUAL_SERVICES, Resource
-from cutover.routing import virtual_service_warnings
+from cutover.field_path import ABOVE, ABSENT, Json, Path
+from cutover.ports import ISTIO_GATEWAYS, VIRTUAL_SERVICES, Resource
+from cutover.routing import virtual_service_order, virtual_service_warnings
 from cutover.routing.branches import Match
+from cutover.routing.order import Place, Surroundings
 from cutover.routing.routes import WHOLE, HeaderRoute, Leftover, Pair, Port, Route, WeightedDestination, number
 from cutover.routing.routing import Routing, cookie_set_already, cookies_removed, not_there
-from cutover.routing.virtual_service_matches import criteria
+from cutover.routing.virtual_service_matches import called, criteria, names_of
 from cutover.schema.model import Name
 
 PROTOCOLS: Final = ("http", "tcp", "tls")
@@ -36,6 +37,7 @@ class VirtualService(Routing):
     resource: ClassVar[Resource] = VIRTUAL_SERVICES
     field: ClassVar[str] = "virtualService"
     word: ClassVar[str] = "route"
+    gateways: ClassVar[Resource] = ISTIO_GATEWAYS
 
     name: Name = Field(description="Name of the VirtualService.")
     routes: tuple[RouteName, ...] = Field(default=(), max_length=16, description="Names of its http routes.")
@@ -55,9 +57,9 @@ class VirtualService(Routing):
             for route in body["spec"].get(protocol) or ():
                 key = {"name": route["name"]} if route.get("name") else {"name": None, "match": route.get("match")}
                 at = ("spec", protocol, key)
-                names = frozenset(_names(protocol, route))
+                names = frozenset(names_of(protocol, route))
                 destinations = tuple(_destination(at, entry) for entry in route.get("route") or ())
-                yield Route(at, route, _called(protocol, route, names), names, destinations, protocol == "http")
+                yield Route(at, route, called(protocol, route, names), names, destinations, protocol == "http")
 
     @classmethod
     def effective_weights(cls, route: Route) -> Iterator[tuple[WeightedDestination, int]]:
@@ -124,6 +126,14 @@ class VirtualService(Routing):
     ) -> Iterator[str]:
         """Where Istio does not do with the routes of these pairs what users may expect."""
         return virtual_service_warnings.warnings(body, list(self.routes_of(body)), chosen, subsets, match)
+
+    def places(self, body: Json, around: Surroundings) -> Iterator[Place]:
+        """The http routes of all VirtualServices of a host, in Istio's order."""
+        return virtual_service_order.places(body, self.routes_of, around)
+
+    def unreached(self, body: Json, around: Surroundings) -> str:
+        """One without hosts is reached by what delegates to it."""
+        return virtual_service_order.unreached(body, around)
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:
         """The fields that are written, as jq paths; where no route is named, for every protocol that has routes."""
@@ -226,25 +236,3 @@ def _destination(at: Path, entry: Json) -> WeightedDestination:
         weight,
         rest,
     )
-
-
-def _called(protocol: str, route: Json, names: Iterable[str | int]) -> str:
-    """Its name in messages: ``primary``, ``(unnamed)``, ``tcp port 5432``, ``tls db.example``."""
-    if protocol == "http":
-        return route.get("name") or "(unnamed)"
-    known = sorted(map(str, names))
-    return f"{protocol}{' port' if known and protocol == 'tcp' else ''} {' '.join(known) or '(any)'}"
-
-
-def _names(protocol: str, route: Json) -> set[Json]:
-    """The names by which a plan may refer to it."""
-    if protocol == "http":
-        return {route["name"]} if route.get("name") else set()
-    return {one for entry in route.get("match") or () for one in _told_by(protocol, entry)}
-
-
-def _told_by(protocol: Segment, entry: Json) -> list[Json]:
-    """The names of one entry of a match: its port (tcp), or its SNI hosts (tls)."""
-    if protocol == "tls":
-        return list(entry.get("sniHosts") or ())
-    return [entry["port"]] if "port" in entry else []

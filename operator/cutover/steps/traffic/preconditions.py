@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.field_path import Json, Path, find, in_order, write
 from cutover.objects.endpoints import subsets
-from cutover.ports import HTTP_ROUTES
 from cutover.routing.routes import Pair
 from cutover.routing.shift import Role
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.named_ports import lacking
 from cutover.steps.shared.preconditions import may_not_patch
-from cutover.steps.traffic import sides
+from cutover.steps.traffic import sides, winners
 from cutover.steps.traffic.overlap import overlaps
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
@@ -35,9 +34,8 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         known = await subsets(context.cluster, context.namespace)
         match = (*step.match, *([step.stickiness.match("")] if step.stickiness else ()))
         told = [*step.where.warnings(body, found, known, match)]
-        if step.http_route:
-            told += step.http_route.conflicts(body, await context.cluster.list(HTTP_ROUTES, context.namespace), found)
         problems += [Problem(place, message, warning=True) for message in told]
+        problems += await winners.problems(step, context, body, found)
     except NotFound:
         pass  # preflight reports it for every target
     except PlanError as error:

@@ -1,0 +1,218 @@
+"""In which order Istio tries the http routes of VirtualServices. Pure; the table with its sources is in docs/routing.md.
+
+At a gateway the routes of all VirtualServices for one host are tried one after the other: those of the older one first, but what
+matches every request after all that does not. In the mesh the first VirtualService of a host has all of its requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from cutover.field_path import Json
+from cutover.objects.endpoints import full_host
+from cutover.ports import VIRTUAL_SERVICES, Ref
+from cutover.routing.order import EVERY_PATH, Entry, Place, Surroundings, common_host, ref_of
+from cutover.routing.routes import Route
+
+_MESH: Final = "mesh"
+_PUBLIC: Final = "*"
+_ENVOYS: Final = ("scheme", "method", "authority", "headers", "withoutHeaders", "queryParams")
+"""What Envoy compares beside the path."""
+_ISTIOS: Final = ("port", "sourceLabels", "sourceNamespace")
+"""What istiod compares, for each proxy: a match that does not fit is not sent to it."""
+_ONE: Final = "routes of one VirtualService are tried in their order"
+_AGE: Final = "Istio tries the routes of the older VirtualService first, and those that match every request last"
+_FIRST: Final = "in the mesh the older VirtualService of a host gets all of its requests"
+
+RoutesOf = Callable[[Json], Iterable[Route]]
+
+
+def places(body: Json, routes_of: RoutesOf, around: Surroundings) -> Iterator[Place]:
+    """Each list of matches that has some of an object, or of one that delegates to it."""
+    own = ref_of(VIRTUAL_SERVICES, body)
+    known = {ref_of(VIRTUAL_SERVICES, one): one for one in (*around.routes, body)}
+    spread = _Spread(known, routes_of)
+    hosted = [one for one in known.values() if one["spec"].get("hosts")]
+    roots = [body] if body["spec"].get("hosts") else [one for one in hosted if _delegates_to(one, own)]
+    bound = [(one, _listens(one, around)) for one in hosted]
+    for root in roots:
+        for at in _listens(root, around):
+            there = [_Bound(one, at[0], spread) for one, places in bound if at in places]
+            there.sort(key=lambda one: _age(one.body))
+            mine = next(one for one in there if one.body is root)
+            unsure = frozenset(
+                entry.owner for one in there if not _certain(one.body, root, at[0], around) for entry in one.sent
+            )
+            made = _in_mesh if at[0] == _MESH else _at_gateway
+            yield made(at, mine, there, unsure)
+
+
+def unreached(body: Json, around: Surroundings) -> str:
+    """Why no request can come to it: it has no hosts, and no other VirtualService hands any to it."""
+    own = ref_of(VIRTUAL_SERVICES, body)
+    if body["spec"].get("hosts") or any(_delegates_to(one, own) for one in around.routes):
+        return ""
+    message = f"{own} has no hosts, and no VirtualService delegates to it, so no request reaches its routes"
+    return f"{message} and its weights have no effect; give it hosts, or let another one delegate to it"
+
+
+class _Bound:
+    """A VirtualService at one gateway, with the matches that are sent there."""
+
+    def __init__(self, body: Json, gateway: str, spread: _Spread) -> None:
+        self.body, self.ref = body, ref_of(VIRTUAL_SERVICES, body)
+        self.sent = [one for one in spread.of(self.ref) if _sent(one, gateway)]
+
+
+def _in_mesh(at: tuple[str, str], mine: _Bound, there: list[_Bound], unsure: frozenset[Ref]) -> Place:
+    first = next(one for one in there if one is mine or _unconditional(one.sent))
+    if first is mine:
+        return Place(at, at[1], mine.sent, _ONE)
+    whole = Entry(first.sent[0].owner, first.sent[0].route, {}, "")
+    return Place(at, at[1], (whole, *mine.sent), _FIRST, unsure)
+
+
+def _at_gateway(at: tuple[str, str], _: _Bound, there: list[_Bound], unsure: frozenset[Ref]) -> Place:
+    early, late, never = list[Entry](), list[Entry](), list[Entry]()
+    for one in there:
+        ended = False
+        for entry in one.sent:
+            every = _matches_all(entry.match)
+            (never if ended else late if every else early).append(entry)
+            ended |= every
+    return Place(at, at[1], (*early, *late, *never), _AGE if len(there) > 1 else _ONE, unsure)
+
+
+class _Spread:
+    """The matches of each VirtualService with those of its delegates in their places."""
+
+    def __init__(self, known: Mapping[Ref, Json], routes_of: RoutesOf) -> None:
+        self._known, self._routes_of = known, routes_of
+        self._found: dict[Ref, list[Entry]] = {}
+
+    def of(self, ref: Ref) -> list[Entry]:
+        if ref not in self._found:
+            self._found[ref] = list(self._entries(ref))
+        return self._found[ref]
+
+    def _entries(self, ref: Ref) -> Iterator[Entry]:
+        for route in self._routes_of(self._known[ref]):
+            if not route.http:
+                continue
+            if not (handed := route.body.get("delegate")):
+                for match in _matches(route):
+                    yield _entry(ref, route, match)
+                continue
+            to = Ref(VIRTUAL_SERVICES, handed.get("namespace") or ref.namespace, handed["name"])
+            for below in self._routes_of(self._known[to]) if to in self._known else ():
+                for outer in _matches(route):
+                    for inner in _matches(below):
+                        if (both := _joined(outer, inner)) is not None:
+                            yield _entry(to, below, both)
+
+
+def _entry(owner: Ref, route: Route, match: Json) -> Entry:
+    uri = match.get("uri") or {"prefix": "/"}
+    how, what = next(iter(uri.items()))
+    if match.get("ignoreUriCase") and (how, what) not in EVERY_PATH:
+        how = f"{how} in any case"
+    parts = {key: match[key] for key in (*_ENVOYS, *_ISTIOS, "gateways") if match.get(key)}
+    names = [*(match.get("headers") or ()), *(match.get("queryParams") or ())]
+    shown = " ".join([what, *(f"with {name}" for name in names)])
+    return Entry(owner, route, {"path": (how, what), **parts}, shown)
+
+
+def _matches(route: Route) -> list[Json]:
+    return route.body.get("match") or [{}]
+
+
+def _joined(outer: Json, inner: Json) -> Json | None:
+    """What a delegate's match is in its root; None where they may contradict each other, which Istio leaves out."""
+    if any(outer[key] != inner[key] for key in outer.keys() & inner.keys() - {"name", "uri", "headers"}):
+        return None
+    if "uri" in outer and "uri" in inner:
+        (how, what), (_, below) = (next(iter(one["uri"].items())) for one in (outer, inner))
+        if outer["uri"] != inner["uri"] and not (how == "prefix" and below.startswith(what)):
+            return None
+    return {**outer, **inner, "headers": {**(outer.get("headers") or {}), **(inner.get("headers") or {})}}
+
+
+def _sent(entry: Entry, gateway: str) -> bool:
+    """Whether a match applies at this gateway."""
+    named = entry.match.get("gateways")
+    return not named or gateway in (_gateway(one, entry.owner.namespace) for one in named)
+
+
+def _unconditional(entries: list[Entry]) -> bool:
+    return any(not any(entry.match.get(key) for key in _ISTIOS) for entry in entries)
+
+
+def _matches_all(match: Json) -> bool:
+    """As istiod sees it: ``.*`` and ``/`` are moved to the end, other expressions are not."""
+    return match["path"] in (("prefix", "/"), ("regex", ".*")) and not any(match.get(key) for key in _ENVOYS)
+
+
+def _listens(body: Json, around: Surroundings) -> list[tuple[str, str]]:
+    """Each gateway that it is bound to, with each host that it has there."""
+    spec, namespace = body["spec"], body["metadata"]["namespace"]
+    hosts = [(one if one.startswith("*") else full_host(one, namespace)).lower() for one in spec.get("hosts") or ()]
+    found = dict[tuple[str, str], None]()
+    for gateway in (_gateway(one, namespace) for one in spec.get("gateways") or (_MESH,)):
+        for served in _served(gateway, namespace, around):
+            found |= dict.fromkeys((gateway, both) for one in hosts if (both := common_host(one, served)))
+    return list(found)
+
+
+def _gateway(name: str, namespace: str) -> str:
+    own, slash, rest = name.partition("/")
+    if name == _MESH or (slash and own != "."):
+        return name
+    return f"{namespace}/{rest or own}"
+
+
+def _served(gateway: str, namespace: str, around: Surroundings) -> Iterator[str]:
+    """The hosts that a gateway serves for VirtualServices of a namespace; all, where it is not known."""
+    own, _, name = gateway.partition("/")
+    known = around.gateways.get((own, name))
+    if known is None:
+        yield _PUBLIC
+        return
+    for server in known["spec"].get("servers") or ():
+        for host in server.get("hosts") or ():
+            whose, slash, rest = host.partition("/")
+            if not slash or whose in (_PUBLIC, namespace) or (whose == "." and own == namespace):
+                yield (rest if slash else host).lower()
+
+
+def _certain(one: Json, root: Json, gateway: str, around: Surroundings) -> bool:
+    """Whether each proxy that has the root has this one too: ``exportTo``, and the hosts of the gateway, may keep it away."""
+    if one is root:
+        return True
+    if _restricted(one) or _restricted(root):
+        return False
+    whose, _, name = gateway.partition("/")
+    namespace = root["metadata"]["namespace"]
+    # By default all is exported to all, which the mesh config may restrict to the own namespace: then a gateway elsewhere would not have the root.
+    # In the mesh a Sidecar may keep those of other namespaces away.
+    return one["metadata"]["namespace"] == namespace or ((whose, name) in around.gateways and whose != namespace)
+
+
+def _restricted(body: Json) -> bool:
+    given = body["spec"].get("exportTo")
+    return bool(given) and _PUBLIC not in given
+
+
+def _age(body: Json) -> tuple[bool, str, str, str]:
+    """What is exported to some namespaces only comes first; then the older one."""
+    metadata = body["metadata"]
+    return not _restricted(body), metadata.get("creationTimestamp", ""), metadata["name"], metadata["namespace"]
+
+
+def _delegates_to(body: Json, to: Ref) -> bool:
+    namespace = body["metadata"]["namespace"]
+    return any(
+        handed["name"] == to.name and (handed.get("namespace") or namespace) == to.namespace
+        for route in body["spec"].get("http") or ()
+        if (handed := route.get("delegate"))
+    )

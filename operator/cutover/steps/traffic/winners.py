@@ -1,0 +1,78 @@
+"""Whether requests come to the routes of a step at all, or another route is tried before them. Read-only; used by the kind `traffic`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cutover.errors import PlanError, Problem
+from cutover.field_path import Json
+from cutover.ports import Outlines, Ref
+from cutover.routing.order import Surroundings, Taken, taken, told
+from cutover.routing.routes import Pair
+from cutover.steps.kind import StepContext
+from cutover.steps.traffic.spec import TrafficSpec
+
+_UNSEEN = "the operator watches some namespaces only, so a route of another namespace that takes requests before this plan's is not seen"
+
+
+async def problems(step: TrafficSpec, context: StepContext, body: Json, found: Sequence[Pair]) -> list[Problem]:
+    """What the routes lose to others; an error where it is certain that no request comes to one of them."""
+    place = f"{context.place}.traffic"
+    routes, gateways = await _asked(step, context, wait=True)
+    around = _around(routes, gateways)
+    if message := step.where.unreached(body, around):
+        return [Problem(place, message, warning=not around.complete)]
+    lost = _lost(step, context, body, found, around)
+    told_ones = [Problem(place, await _say(step, context, one), warning=not one.whole) for one in lost]
+    return told_ones if around.complete else [*told_ones, Problem("", _UNSEEN, warning=True)]
+
+
+async def lost(step: TrafficSpec, context: StepContext, body: Json) -> str:
+    """Which route has begun to take all requests of one of the step's; empty when none has. It asks only when something has changed."""
+    routes, gateways = await _asked(step, context, wait=False)
+    if not routes.number:
+        return ""
+    key, at = f"{context.place}.order", (routes.number, gateways.number)
+    known = context.memo.get(key)
+    if known is None or known[0] != at:
+        known = context.memo[key] = at, await _now(step, context, body, _around(routes, gateways))
+    return str(known[1])
+
+
+async def _now(step: TrafficSpec, context: StepContext, body: Json, around: Surroundings) -> str:
+    try:
+        found = step.pairs(context, body)
+    except PlanError:
+        return ""  # others have changed its routes, which is reported where they are written
+    whole = next((one for one in _lost(step, context, body, found, around) if one.whole), None)
+    return await _say(step, context, whole) if whole else ""
+
+
+async def _asked(step: TrafficSpec, context: StepContext, *, wait: bool) -> tuple[Outlines, Outlines]:
+    kinds = step.where.resource, step.where.gateways
+    routes, gateways = [await context.cluster.outlines(kind, context.namespace, wait=wait) for kind in kinds]
+    return routes, gateways
+
+
+def _around(routes: Outlines, gateways: Outlines) -> Surroundings:
+    named = {(one["metadata"]["namespace"], one["metadata"]["name"]): one for one in gateways.bodies}
+    return Surroundings(routes.bodies, named, routes.complete)
+
+
+def _lost(
+    step: TrafficSpec, context: StepContext, body: Json, found: Sequence[Pair], around: Surroundings
+) -> list[Taken]:
+    routes = [pair.route for pair in found if pair.route.http]
+    return list(taken(step.where.places(body, around), step.ref(context), routes)) if routes else []
+
+
+async def _say(step: TrafficSpec, context: StepContext, one: Taken) -> str:
+    """An object of another namespace is named only to an account that may get it."""
+    return told(one, step.where.word, step.ref(context), await _named(context, one.by))
+
+
+async def _named(context: StepContext, ref: Ref) -> str:
+    if ref.namespace == context.namespace:
+        return str(ref)
+    may = await context.cluster.may_get(context.targets.owner.account, context.namespace, ref)
+    return f"{ref} of namespace {ref.namespace}" if may else ""
