@@ -130,6 +130,7 @@ async def test_virtual_services_of_one_host_at_a_gateway(own: Change, other: str
         ("[{hosts: [shop.example]}]", "'*'", "refused"),
         ("[{hosts: ['shop/shop.example']}]", "'*'", "refused"),
         ("[{hosts: ['*.example']}]", "'*'", "silent"),
+        ("[{hosts: ['*']}, {hosts: [shop.example]}]", "'*'", "told"),  # at one of two servers
         ("unknown", "'*'", "silent"),
         ("unknown", "shop.example", "refused"),
     ],

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Final
 
 from cutover.adapters.api_client import ApiClient
-from cutover.errors import Denied, NotFound
+from cutover.errors import Denied, NotFound, OutsideError
 from cutover.field_path import Json
 from cutover.objects.outlines import outline
 from cutover.ports import Outlines, Resource
@@ -83,9 +83,11 @@ class OutlineStreams:
                 log.warning("%s cannot be seen: %s", key[0].plural, denied)
                 stream.forget()
                 pause = _LATER
+            except OutsideError as error:  # what was known stays known; an outage ends, and then all is listed again
+                log.info("%s cannot be listed now: %s", key[0].plural, error)
             except TimeoutError:
                 log.warning("a stream of %s is silent, and is opened again", key[0].plural)
-            except Exception:  # what was known stays known, and whoever moves traffic reads what was written anyway
+            except Exception:
                 log.exception("a stream of %s failed", key[0].plural)
             stream.read.set()
             await asyncio.sleep(pause)

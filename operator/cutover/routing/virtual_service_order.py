@@ -25,6 +25,8 @@ _ONE: Final = "routes of one VirtualService are tried in their order"
 _AGE: Final = "Istio tries the routes of the older VirtualService first, and those that match every request last"
 _FIRST: Final = "in the mesh the older VirtualService of a host gets all of its requests"
 
+_At = tuple[str, int, str]
+"""A gateway, one of its servers, and a host: there all matches are one list."""
 RoutesOf = Callable[[Json], Iterable[Route]]
 
 
@@ -65,15 +67,15 @@ class _Bound:
         self.sent = [one for one in spread.of(self.ref) if _sent(one, gateway)]
 
 
-def _in_mesh(at: tuple[str, str], mine: _Bound, there: list[_Bound], unsure: frozenset[Ref]) -> Place:
+def _in_mesh(at: _At, mine: _Bound, there: list[_Bound], unsure: frozenset[Ref]) -> Place:
     first = next(one for one in there if one is mine or _unconditional(one.sent))
     if first is mine:
-        return Place(at, at[1], mine.sent, _ONE)
+        return Place(at, at[-1], mine.sent, _ONE)
     whole = Entry(first.sent[0].owner, first.sent[0].route, {}, "")
-    return Place(at, at[1], (whole, *mine.sent), _FIRST, unsure)
+    return Place(at, at[-1], (whole, *mine.sent), _FIRST, unsure)
 
 
-def _at_gateway(at: tuple[str, str], _: _Bound, there: list[_Bound], unsure: frozenset[Ref]) -> Place:
+def _at_gateway(at: _At, _: _Bound, there: list[_Bound], unsure: frozenset[Ref]) -> Place:
     early, late, never = list[Entry](), list[Entry](), list[Entry]()
     for one in there:
         ended = False
@@ -81,7 +83,7 @@ def _at_gateway(at: tuple[str, str], _: _Bound, there: list[_Bound], unsure: fro
             every = _matches_all(entry.match)
             (never if ended else late if every else early).append(entry)
             ended |= every
-    return Place(at, at[1], (*early, *late, *never), _AGE if len(there) > 1 else _ONE, unsure)
+    return Place(at, at[-1], (*early, *late, *never), _AGE if len(there) > 1 else _ONE, unsure)
 
 
 class _Spread:
@@ -153,14 +155,14 @@ def _matches_all(match: Json) -> bool:
     return match["path"] in (("prefix", "/"), ("regex", ".*")) and not any(match.get(key) for key in _ENVOYS)
 
 
-def _listens(body: Json, around: Surroundings) -> list[tuple[str, str]]:
-    """Each gateway that it is bound to, with each host that it has there."""
+def _listens(body: Json, around: Surroundings) -> list[_At]:
+    """Each host that it has at each server of the gateways that it is bound to."""
     spec, namespace = body["spec"], body["metadata"]["namespace"]
     hosts = [(one if one.startswith("*") else full_host(one, namespace)).lower() for one in spec.get("hosts") or ()]
-    found = dict[tuple[str, str], None]()
+    found = dict[_At, None]()
     for gateway in (_gateway(one, namespace) for one in spec.get("gateways") or (_MESH,)):
-        for served in _served(gateway, namespace, around):
-            found |= dict.fromkeys((gateway, both) for one in hosts if (both := common_host(one, served)))
+        for server, served in _served(gateway, namespace, around):
+            found |= dict.fromkeys((gateway, server, both) for one in hosts if (both := common_host(one, served)))
     return list(found)
 
 
@@ -171,18 +173,18 @@ def _gateway(name: str, namespace: str) -> str:
     return f"{namespace}/{rest or own}"
 
 
-def _served(gateway: str, namespace: str, around: Surroundings) -> Iterator[str]:
-    """The hosts that a gateway serves for VirtualServices of a namespace; all, where it is not known."""
+def _served(gateway: str, namespace: str, around: Surroundings) -> Iterator[tuple[int, str]]:
+    """The hosts that each server of a gateway has for VirtualServices of a namespace; all, where it is not known."""
     own, _, name = gateway.partition("/")
     known = around.gateways.get((own, name))
     if known is None:
-        yield _PUBLIC
+        yield 0, _PUBLIC
         return
-    for server in known["spec"].get("servers") or ():
+    for at, server in enumerate(known["spec"].get("servers") or ()):
         for host in server.get("hosts") or ():
             whose, slash, rest = host.partition("/")
             if not slash or whose in (_PUBLIC, namespace) or (whose == "." and own == namespace):
-                yield (rest if slash else host).lower()
+                yield at, (rest if slash else host).lower()
 
 
 def _certain(one: Json, root: Json, gateway: str, around: Surroundings) -> bool:

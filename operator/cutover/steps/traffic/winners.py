@@ -24,7 +24,14 @@ async def problems(step: TrafficSpec, context: StepContext, body: Json, found: S
         return [Problem(place, message, warning=not around.complete)]
     lost = _lost(step, context, body, found, around)
     told_ones = [Problem(place, await _say(step, context, one), warning=not one.whole) for one in lost]
-    return told_ones if around.complete else [*told_ones, Problem("", _UNSEEN, warning=True)]
+    if not around.complete:
+        told_ones.append(Problem("", _UNSEEN if routes.number else _unread(step), warning=True))
+    return told_ones
+
+
+def _unread(step: TrafficSpec) -> str:
+    kind = step.where.resource
+    return f"the operator could not list {kind.plural} of all namespaces, so it is not known whether another {kind.kind} takes requests before this plan's"
 
 
 async def lost(step: TrafficSpec, context: StepContext, body: Json) -> str:
