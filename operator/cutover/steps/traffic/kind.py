@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cutover.errors import NotFound, Problem
-from cutover.field_path import Change, Json, find, stand
+from cutover.field_path import Change, Json, find
 from cutover.objects.endpoints import Side
 from cutover.objects.serving import count
 from cutover.ports import Ref
 from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
-from cutover.saga.turn import Again, Done, Failed, Outcome
+from cutover.saga.turn import Again, Done, Outcome
 from cutover.steps.kind import Drain, StepContext
 from cutover.steps.parts import Examines, LooksAhead, UndoneEarly
 from cutover.steps.shared.backward import change_and_note, drain_of, old_side_not_ready
@@ -85,7 +85,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
             return stop
         if await drift.raises_new_side(context, ref, found.weights, [*filter(sets, temporary)]):
             if lost := await winners.lost(self, context, found.body):
-                return Failed("NotServed", lost)
+                return lost
             prefetched: sides.Prefetched | None = context.prefetched
             ready = prefetched.ready if prefetched else await sides.ready_now(context, snapshot)
             if short := await sides.short_of_new(context, snapshot, self.to, ready, here.share):
@@ -167,10 +167,8 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         if snapshot is None:
             return Stands()  # nothing was written
         body = await context.targets.view(ref)
-        if refused := drift.not_served(self.where, body, snapshot, self.restores(snapshot)):
+        if refused := await winners.not_served(self, context, body, snapshot):
             return Failing(refused.reason, refused.message)
-        if not stand(body, self.restores(snapshot)) and (lost := await winners.lost(self, context, body)):
-            return Failing("NotServed", lost)
         shares = sides.shares_of(snapshot, body)
         return await sides.standing(context, snapshot, (self.from_, self.to), shares, self.unready_deadline)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cutover.errors import PlanError, Problem
-from cutover.field_path import Json
+from cutover.field_path import Json, stand
 from cutover.ports import Outlines, Ref
 from cutover.routing.order import Surroundings, Taken, taken, told
 from cutover.routing.routes import Pair
+from cutover.saga.turn import Failed
 from cutover.steps.kind import StepContext
+from cutover.steps.traffic import drift
 from cutover.steps.traffic.spec import TrafficSpec
+from cutover.targets.snapshots import Snapshot
 
 _UNSEEN = "the operator watches some namespaces only, so a route of another namespace that takes requests before this plan's is not seen"
 
@@ -34,16 +37,25 @@ def _unread(step: TrafficSpec) -> str:
     return f"the operator could not list {kind.plural} of all namespaces, so it is not known whether another {kind.kind} takes requests before this plan's"
 
 
-async def lost(step: TrafficSpec, context: StepContext, body: Json) -> str:
-    """Which route has begun to take all requests of one of the step's; empty when none has. It asks only when something has changed."""
+async def not_served(step: TrafficSpec, context: StepContext, body: Json, snapshot: Snapshot) -> Failed | None:
+    """Whether the object is as this plan wrote it, and a gateway refuses that, or another route takes its requests."""
+    restores = step.restores(snapshot)
+    if refused := drift.not_served(step.where, body, snapshot, restores):
+        return refused
+    return None if stand(body, restores) else await lost(step, context, body)
+
+
+async def lost(step: TrafficSpec, context: StepContext, body: Json) -> Failed | None:
+    """Whether another route has begun to take all requests of one of the step's. Where nothing has changed, this is a look at a number."""
     routes, gateways = await _asked(step, context, wait=False)
     if not routes.number:
-        return ""
+        return None
     key, at = f"{context.place}.order", (routes.number, gateways.number)
     known = context.memo.get(key)
     if known is None or known[0] != at:
         known = context.memo[key] = at, await _now(step, context, body, _around(routes, gateways))
-    return str(known[1])
+    message = str(known[1])
+    return Failed("NotServed", message) if message else None
 
 
 async def _now(step: TrafficSpec, context: StepContext, body: Json, around: Surroundings) -> str:
