@@ -9,6 +9,7 @@ import pytest
 
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
+from harness.process import until
 from support.cluster.checkout import Checkout, RouteKind
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("sends requests through the gateway of the local mesh")]
@@ -78,3 +79,45 @@ def test_a_cookie_of_another_run_means_nothing(checkout: Checkout) -> None:
     checkout.spec()
     assert checkout.visit("", 1)[1] == "", "nobody sets a cookie any more"
     assert shop.leftovers() == []
+
+
+def test_users_whom_a_rule_keeps_on_their_pods_come_to_another_one(checkout: Checkout) -> None:
+    """Where the rules of both sides do so: Envoy joins their hashes, so the first weight is another hash for all."""
+    shop, users = checkout.shop, [f"user-{number}" for number in range(40)]
+    for number in range(4):
+        checkout.add("v1", says=f"v1-{number}")
+    for host in ("checkout-v1", "checkout-v2"):
+        hashed = {"loadBalancer": {"consistentHash": {"httpHeaderName": "x-user"}}}
+        shop.api.apply({
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "DestinationRule",
+            "metadata": {"name": host, "namespace": shop.namespace},
+            "spec": {"host": host, "trafficPolicy": hashed},
+        })  # fmt: skip
+
+    def pods() -> dict[str, str]:
+        checkout.cluster.mesh.wait_synced()
+        return {user: next(iter(checkout.ask(1, **{"x-user": user}))) for user in users}
+
+    def settled() -> bool:
+        return pods() == pods()
+
+    until("users are kept on pods", settled)
+    before = pods()
+    shop.apply({"steps": [{"name": "shift", "traffic": {
+        checkout.kind.field: checkout.kind.named, "from": {"host": "checkout-v1"}, "to": {"host": "checkout-v2"}, "weights": [10],
+        "dwell": "10m",
+    }}]})  # fmt: skip
+    at_weight(checkout, 10)
+    (started,) = (event["note"] for event in shop.events() if event["reason"] == "Started")
+    assert (
+        "DestinationRule checkout-v1 keeps users on their pods by spec.trafficPolicy.loadBalancer.consistentHash"
+        in started
+    )
+    now = pods()
+    stayed = [user for user in users if now[user].startswith("v1")]
+    moved = [user for user in stayed if now[user] != before[user]]
+    assert len(moved) > len(stayed) / 2, (len(moved), len(stayed))
+    shop.request(RequestVerb.ABORT)
+    assert shop.until_ended().phase is Phase.ROLLED_BACK
+    assert pods() == before

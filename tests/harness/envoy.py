@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,9 @@ SYSTEM: Final = "istio-system"
 LABELS: Final = {"istio": "ingressgateway"}
 
 
-def bootstrap(name: str, admin: int, xds: int, *, sidecar: bool = False) -> dict[str, Any]:
+def bootstrap(
+    name: str, admin: int, xds: int, *, sidecar: bool = False, labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """A configuration for plain Envoy that asks istiod's plain-text port for the rest.
 
     Args:
@@ -21,6 +24,7 @@ def bootstrap(name: str, admin: int, xds: int, *, sidecar: bool = False) -> dict
         admin: its own port.
         xds: istiod's.
         sidecar: it is one of a pod with the label ``app`` of its name, and no gateway; no connections are redirected to it.
+        labels: it is one of a pod with these, and only asks where it could send requests.
     """
     pod, _, namespace = name.partition(".")
     ads = {
@@ -39,9 +43,13 @@ def bootstrap(name: str, admin: int, xds: int, *, sidecar: bool = False) -> dict
         "CLUSTER_ID": "Kubernetes",
         "NAMESPACE": namespace,
         "ISTIO_VERSION": "1.31.0",
-        **({"LABELS": {"app": pod}, "INTERCEPTION_MODE": "NONE"} if sidecar else {"LABELS": LABELS}),
+        **(
+            {"LABELS": {"app": pod}, "INTERCEPTION_MODE": "NONE"}
+            if sidecar
+            else {"LABELS": LABELS if labels is None else labels}
+        ),
     }
-    kind = "sidecar" if sidecar else "router"
+    kind, listeners = "sidecar" if sidecar else "router", {"lds_config": from_ads} if labels is None else {}
     return {
         "node": {
             "id": f"{kind}~127.0.0.1~{name}~{namespace}.svc.cluster.local",
@@ -51,7 +59,7 @@ def bootstrap(name: str, admin: int, xds: int, *, sidecar: bool = False) -> dict
         "admin": {"address": _address(admin)},
         "stats_flush_interval": "1s",
         "stats_config": {"use_all_default_tags": False, "stats_tags": stats_tags()},
-        "dynamic_resources": {"ads_config": ads, "lds_config": from_ads, "cds_config": from_ads},
+        "dynamic_resources": {"ads_config": ads, **listeners, "cds_config": from_ads},
         "static_resources": {
             "clusters": [
                 {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,16 +153,28 @@ class Mesh:
         (admin_port,) = free_ports(1)
         return self._start_proxy(name, namespace, admin_port, sidecar=True)
 
+    def known_to(self, namespace: str, labels: Mapping[str, str]) -> dict[str, set[str]]:
+        """The clusters that istiod gives to a proxy of this namespace with these labels, with their endpoints' addresses.
+
+        It is asked by an Envoy of its own, which ends here.
+        """
+        (admin_port,) = free_ports(1)
+        self._start_proxy("client", namespace, admin_port, labels=labels)
+        try:
+            return clusters_of(admin_port)
+        finally:
+            self.stop_one("client")
+
     def stop_one(self, name: str) -> None:
         """End an Envoy that a test has started, if it is there."""
         if process := self.processes.pop(name, None):
             process.stop()
             del self._proxies[name]
 
-    def _start_proxy(self, name: str, namespace: str, admin_port: int, *, sidecar: bool = False) -> Process:
+    def _start_proxy(self, name: str, namespace: str, admin_port: int, **kind: Any) -> Process:
         config = self.folder / f"{name}.json"
         self._proxies[name] = f"{name}.{namespace}"
-        config.write_text(json.dumps(bootstrap(self._proxies[name], admin_port, self._grpc, sidecar=sidecar)))
+        config.write_text(json.dumps(bootstrap(self._proxies[name], admin_port, self._grpc, **kind)))
         process = Process(
             name,
             [
@@ -311,6 +323,16 @@ def gateway_crds() -> list[dict[str, Any]]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(text)
     return [body for body in load(kept) if body["kind"] == "CustomResourceDefinition"]
+
+
+def clusters_of(admin_port: int) -> dict[str, set[str]]:
+    """The clusters that an Envoy knows, with the addresses of their endpoints."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/clusters?format=json", timeout=5) as answer:
+        found = json.load(answer).get("cluster_statuses") or ()
+    return {
+        one["name"]: {host["address"]["socket_address"]["address"] for host in one.get("host_statuses") or ()}
+        for one in found
+    }
 
 
 def _ok(url: str) -> bool:

@@ -54,7 +54,7 @@ async def counted(of_shop: MemoryCluster, *numbers: int | None, subset: str | No
 
 async def test_a_subset_is_what_the_service_selects_and_its_labels_narrow() -> None:
     side = await resolve(cluster({"app": "shop"}), "shop", "shop", "new")
-    assert side == Side("shop", {"app": "shop", "version": "2"}, subset=True), "of two definitions the first counts"
+    assert side == Side("shop", {"app": "shop", "version": "2"}, subset=True), "of two as old the first by name counts"
 
 
 async def test_what_is_missing_is_named() -> None:

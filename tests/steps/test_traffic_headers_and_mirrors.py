@@ -404,8 +404,8 @@ async def test_what_would_surprise_is_reported_and_blocks_no_plan() -> None:
         "run 1 started; warnings: "
         "steps[shift].traffic: the weights of route primary add up to 110, and Istio reads each as its share of that sum, "
         "not as percent; make them add up to 100; "
-        "steps[shift].traffic: no DestinationRule of namespace shop defines subset gone of host shop-v1, "
-        "to which route primary gives weight: those requests fail; define it; "
+        "steps[shift].traffic: no DestinationRule that counts defines subset gone of host shop-v1 of route primary, "
+        "asked by any client: its requests fail; define it; "
         "steps[shift].traffic: route primary gets none for /a/b of host shop.example: route all is tried before it "
         "(routes of one VirtualService are tried in their order); move it below, or let it match less than route primary"
     )

@@ -500,7 +500,7 @@ async def test_what_the_server_says_against_it_is_reported_before() -> None:
     run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
     run.cluster.refuse = refuse
     assert await run.run() is Phase.REFUSED
-    says = "steps[shift].traffic: the server refuses the change of HTTPRoute shop: policy no-more-rules says no"
+    says = "steps[shift].traffic: the server refuses weight 10 of HTTPRoute shop: policy no-more-rules says no"
     assert run.status.message == says
     run = Simulation(spec(f"match: [{HEADER}]"), put=shop_with_an_http_route)
     run.cluster.denied.add(("patch", RULES))

@@ -12,10 +12,11 @@ from typing import Final
 
 from cutover.errors import NotFound
 from cutover.field_path import Json
+from cutover.objects.hosts import not_a_service, service_of
 from cutover.objects.services import Port, meant
+from cutover.objects.subsets import subset_labels
 from cutover.objects.workloads import Rollout, may_lack, pod_labels
 from cutover.ports import (
-    DESTINATION_RULES,
     SERVICES,
     WORKLOADS,
     Cluster,
@@ -54,33 +55,6 @@ class Side:
         return cls(**facts | {"ports": ports, "asked": tuple(facts.get("asked") or ())})
 
 
-def full_host(host: str, namespace: str) -> str:
-    """A host as Istio reads it: a name without a dot is a Service of the VirtualService's namespace."""
-    return host if "." in host else f"{host}.{namespace}.svc.cluster.local"
-
-
-def service_of(host: str, namespace: str) -> str:
-    """The Service of this namespace that a host names; empty when it names anything else."""
-    name, dot, rest = full_host(host, namespace).partition(".")
-    return name if dot and rest == f"{namespace}.svc.cluster.local" else ""
-
-
-def namespace_in(host: str) -> str:
-    """The namespace that a host of a Service names; empty for a name alone."""
-    return host.partition(".")[2].partition(".")[0]
-
-
-def not_a_service(host: str, namespace: str) -> str:
-    """Why a host is not a Service of a namespace, as a message; empty when it is one.
-
-    Without a namespace, which a document may leave out, only what can be a Service of no namespace at all is refused.
-    """
-    if service_of(host, namespace or namespace_in(host)):
-        return ""
-    whose = f"namespace {namespace}" if namespace else "the plan's namespace"
-    return f"host {host} is not a Service of {whose}; traffic can be shifted between its Services only"
-
-
 async def resolve(
     cluster: Cluster, namespace: str, host: str, subset: str | None, numbers: Collection[int | None] = ()
 ) -> Side | str:
@@ -115,20 +89,8 @@ async def resolve(
     side = Side(name, selector, subset=False, ports=ports, headless=headless, asked=asked)
     if subset is None or selector is None:
         return side
-    labels = (await subsets(cluster, namespace)).get((full_host(host, namespace), subset))
-    if labels is not None:
-        return replace(side, selector=selector | labels, subset=True)
-    return f"subset {subset} of host {host} is in no DestinationRule of namespace {namespace}; define it"
-
-
-async def subsets(cluster: Cluster, namespace: str) -> dict[tuple[str, str], dict[str, str]]:
-    """The subsets that the namespace defines, by host and name, with their labels; the first of two definitions counts."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for rule in await cluster.list(DESTINATION_RULES, namespace):
-        for known in rule["spec"].get("subsets") or ():
-            key = full_host(rule["spec"]["host"], namespace), known["name"]
-            found.setdefault(key, dict(known.get("labels") or {}))
-    return found
+    labels = await subset_labels(cluster, namespace, host, subset)
+    return labels if isinstance(labels, str) else replace(side, selector={**selector, **labels}, subset=True)
 
 
 async def wanted(cluster: Cluster, namespace: str, side: Side) -> tuple[int, int]:

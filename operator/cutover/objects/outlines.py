@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from cutover.field_path import Json
-from cutover.ports import GATEWAYS, HTTP_ROUTES, ISTIO_GATEWAYS, VIRTUAL_SERVICES, Resource
+from cutover.ports import DESTINATION_RULES, GATEWAYS, HTTP_ROUTES, ISTIO_GATEWAYS, VIRTUAL_SERVICES, Resource
 
 
 def outline(resource: Resource, body: Json) -> Json:
@@ -53,9 +53,23 @@ def _gateway(body: Json) -> Json:
     return {"spec": {"listeners": listeners}}
 
 
+def _destination_rule(body: Json) -> Json:
+    spec = body["spec"]
+    subsets = [{**_only(one, "name", "labels"), **_policy(one)} for one in spec.get("subsets") or ()]
+    return {"spec": {**_only(spec, "host", "exportTo", "workloadSelector"), **_policy(spec), "subsets": subsets}}
+
+
+def _policy(part: Json) -> Json:
+    if not (policy := part.get("trafficPolicy")):
+        return {}
+    ports = [_only(one, "port", "loadBalancer") for one in policy.get("portLevelSettings") or ()]
+    return {"trafficPolicy": {**_only(policy, "loadBalancer"), "portLevelSettings": ports}}
+
+
 _KEPT: Final[Mapping[Resource, Callable[[Json], Json]]] = {
     VIRTUAL_SERVICES: _virtual_service,
     HTTP_ROUTES: _http_route,
     ISTIO_GATEWAYS: _istio_gateway,
     GATEWAYS: _gateway,
+    DESTINATION_RULES: _destination_rule,
 }

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from cutover.errors import PlanError
 from cutover.field_path import Json
-from cutover.objects.endpoints import selects, service_of
+from cutover.objects.endpoints import selects
 from cutover.objects.gitops import manager_of
+from cutover.objects.hosts import service_of
 from cutover.objects.quantities import amounts, shown
 from cutover.objects.workloads import scalers_of
 from cutover.plan.parsing import parse

@@ -85,11 +85,8 @@ class HttpRoute(Routing):
             return "say which to shift"
         return "name the rules and say which to shift, or create one HTTPRoute per rule"
 
-    def warnings(
-        self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
-    ) -> Iterator[str]:
+    def warnings(self, body: Json, chosen: Iterable[Pair], match: tuple[Match, ...]) -> Iterator[str]:
         """Gateways that do not serve it, rules that get no requests, and rules that a header rule takes requests from."""
-        del subsets
         return http_route_warnings.warnings(body, list(self.routes_of(body)), chosen, match)
 
     def places(self, body: Json, around: Surroundings) -> Iterator[Place]:

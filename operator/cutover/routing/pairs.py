@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, find
-from cutover.objects.endpoints import full_host
+from cutover.objects.hosts import same
 from cutover.routing.routes import Destination, Pair, Route, WeightedDestination
 from cutover.routing.routing import Routing
 
@@ -87,7 +87,7 @@ def _has(route: Route, old: Destination, new: Destination, namespace: str) -> bo
 
 def _is(destination: WeightedDestination, side: Destination, namespace: str) -> bool:
     return (
-        full_host(destination.host, namespace) == full_host(side.host, namespace)
+        same(destination.host, side.host, namespace)
         and destination.subset == side.subset
         and (side.port is None or destination.port == side.port)
     )

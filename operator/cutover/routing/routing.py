@@ -68,15 +68,12 @@ class Routing(Model):
         del route, namespace
         return ""
 
-    def warnings(
-        self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
-    ) -> Iterator[str]:
+    def warnings(self, body: Json, chosen: Iterable[Pair], match: tuple[Match, ...]) -> Iterator[str]:
         """Where these routes do not do what users may expect.
 
         Args:
             body: the object.
             chosen: the pairs to shift.
-            subsets: host and name of each subset that the namespace defines.
             match: the headers of requests that will have routes of their own.
         """
         raise NotImplementedError

@@ -173,9 +173,9 @@ class Shift:
         shares = [_share(pair.total, weight) for weight in self.weights[:reached]]
         return [share for share in shares if share > number(pair.new.was)]
 
-    def last_share(self, total: int, new: int) -> int:
-        """The weight of a new side at the end, of what a pair has in total; one that has as much already keeps what it has."""
-        return max(new, _share(total, self.weights[-1]))
+    def share_at(self, which: int, total: int, new: int) -> int:
+        """The new side's part of what a pair has in total, at one of the weights; one that has as much already keeps what it has."""
+        return max(new, _share(total, self.weights[which]))
 
     def too_coarse(self, total: int) -> str:
         """Which of the weights cannot be told from another in what a pair has in total; empty when all can."""

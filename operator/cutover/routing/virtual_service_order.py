@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from cutover.field_path import Json
-from cutover.objects.endpoints import full_host
+from cutover.objects.hosts import full_host
 from cutover.ports import VIRTUAL_SERVICES, Ref
 from cutover.routing.order import EVERY_PATH, Entry, Place, Surroundings, common_host, ref_of
 from cutover.routing.routes import Route

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from cutover.field_path import Json
-from cutover.objects.endpoints import full_host, service_of
 from cutover.routing.branches import Match
 from cutover.routing.routes import WHOLE, Pair, Route
 from cutover.routing.routing import header_matched_already
 from cutover.routing.virtual_service_matches import criteria
 
 
-def warnings(
-    body: Json,
-    everything: list[Route],
-    chosen: Iterable[Pair],
-    subsets: Container[tuple[str, str]],
-    match: tuple[Match, ...],
-) -> Iterator[str]:
+def warnings(everything: list[Route], chosen: Iterable[Pair], match: tuple[Match, ...]) -> Iterator[str]:
     """Where Istio does not do with the routes of these pairs what users may expect.
 
     Args:
-        body: the VirtualService.
-        everything: its routes.
+        everything: the routes of the VirtualService.
         chosen: the pairs to shift.
-        subsets: host and name of each subset that the namespace defines.
         match: the headers of requests that will have routes of their own.
     """
-    namespace = body["metadata"]["namespace"]
     for route in (pair.route for pair in chosen):
         yield from _own_matches(route, match)
         above = everything[: everything.index(route)] if not route.http else ()
         if taker := next((one for one in above if one.path[1] == route.path[1] and not one.body.get("match")), None):
             yield f"route {taker} comes before route {route} and matches every request, so {route} gets none; move it below"
-        yield from _of_weights(route, subsets, namespace)
+        yield from _of_weights(route)
 
 
 def _own_matches(route: Route, match: tuple[Match, ...]) -> Iterator[str]:
@@ -44,15 +33,10 @@ def _own_matches(route: Route, match: tuple[Match, ...]) -> Iterator[str]:
             yield header_matched_already("route", route, one)
 
 
-def _of_weights(route: Route, subsets: Container[tuple[str, str]], namespace: str) -> Iterator[str]:
+def _of_weights(route: Route) -> Iterator[str]:
     total = sum(destination.weight for destination in route.destinations)
     if total != WHOLE:
         yield (
             f"the weights of route {route} add up to {total}, and Istio reads each as its share of that sum, "
             f"not as percent; make them add up to {WHOLE}"
         )
-    for destination in (destination for destination in route.destinations if destination.weight):
-        defined = (full_host(destination.host, namespace), destination.subset) in subsets
-        if destination.subset and service_of(destination.host, namespace) and not defined:
-            message = f"no DestinationRule of namespace {namespace} defines subset {destination.subset} of host {destination.host}"
-            yield f"{message}, to which route {route} gives weight: those requests fail; define it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
@@ -121,11 +121,9 @@ class VirtualService(Routing):
             return f"{message} of namespace {where}; make a plan there that names it"
         return f"{message}; name that one instead"
 
-    def warnings(
-        self, body: Json, chosen: Iterable[Pair], subsets: Container[tuple[str, str]], match: tuple[Match, ...]
-    ) -> Iterator[str]:
+    def warnings(self, body: Json, chosen: Iterable[Pair], match: tuple[Match, ...]) -> Iterator[str]:
         """Where Istio does not do with the routes of these pairs what users may expect."""
-        return virtual_service_warnings.warnings(body, list(self.routes_of(body)), chosen, subsets, match)
+        return virtual_service_warnings.warnings(list(self.routes_of(body)), chosen, match)
 
     def places(self, body: Json, around: Surroundings) -> Iterator[Place]:
         """The http routes of all VirtualServices of a host, in Istio's order."""

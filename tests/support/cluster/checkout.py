@@ -147,9 +147,9 @@ ROUTE_KINDS = (VIRTUAL_SERVICE, HTTP_ROUTE)
 
 
 class Backend(HttpServer):
-    """A server that answers with its version, and counts what reaches it."""
+    """A server that answers with its version, or another text, and counts what reaches it."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, says: str) -> None:
         self.count = 0
         backend, lock = self, threading.Lock()
 
@@ -159,7 +159,7 @@ class Backend(HttpServer):
             def do_GET(self) -> None:
                 with lock:
                     backend.count += 1
-                self.reply(version.encode())
+                self.reply(says.encode())
 
         super().__init__(Handler)
 
@@ -193,9 +193,9 @@ class Checkout:
             self.add(version)
         until("the gateway serves the old version", lambda: self.ask(1) == {"v1": 1}, deadline=30)
 
-    def add(self, version: str) -> None:
-        """One more endpoint of a version."""
-        backend = Backend(version)
+    def add(self, version: str, says: str = "") -> None:
+        """One more endpoint of a version, whose answers say so."""
+        backend = Backend(says or version)
         self.backends[version].append(backend)
         name = f"{version}-{len(self.backends[version])}"
         self.shop.api.apply({

@@ -52,7 +52,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         body = await context.targets.view(ref)
         fields = list[tuple[Ref, Change]]()
         for pair in self.pairs(context, body):
-            share = self.shift().last_share(pair.total, pair.new.weight)
+            share = self.shift().share_at(-1, pair.total, pair.new.weight)
             for side, weight in ((pair.old, pair.total - share), (pair.new, share)):
                 fields.append((ref, Change(side.weight_path, to=weight, was=side.weight, ours=weight)))
         return fields

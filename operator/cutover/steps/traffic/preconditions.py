@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
-from cutover.field_path import Json, Path, find, in_order, write
-from cutover.objects.endpoints import subsets
+from cutover.errors import NotFound, PlanError, Problem
+from cutover.field_path import Json, find
 from cutover.routing.routes import Pair
-from cutover.routing.shift import Role
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.named_ports import lacking
-from cutover.steps.shared.preconditions import may_not_patch
-from cutover.steps.traffic import sides, winners
+from cutover.steps.traffic import rules, sides, trial, winners
 from cutover.steps.traffic.overlap import overlaps
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.steps.traffic.temporary import temporary_fields
@@ -29,12 +26,15 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         # otherwise it waits for another plan, which removes its own fields
         free = context.targets.unclaimed_by_others(body)
         fields = temporary_fields(step, context, body, found) if free else []
-        problems += [*await _not_kept(step, context, body, fields), *_weight_problems(step, context, found)]
+        impossible = _weight_problems(step, context, found)
+        problems += impossible
+        if free and not impossible:
+            problems += await trial.refused(step, context, body, found, fields)
         problems += _leftovers(step, context, body, found) if free else ()
-        known = await subsets(context.cluster, context.namespace)
         match = (*step.match, *([step.stickiness.match("")] if step.stickiness else ()))
-        told = [*step.where.warnings(body, found, known, match)]
+        told = [*step.where.warnings(body, found, match)]
         problems += [Problem(place, message, warning=True) for message in told]
+        problems += await rules.problems(step, context, body, found)
         problems += await winners.problems(step, context, body, found)
     except NotFound:
         pass  # preflight reports it for every target
@@ -96,29 +96,3 @@ def _weight_problems(step: TrafficSpec, context: StepContext, found: list[Pair])
             out = "give them weights that add up to 100"
             problems.append(Problem(f"{context.place}.traffic.weights", f"{where}, and {message}; {out}"))
     return problems
-
-
-async def _not_kept(
-    step: TrafficSpec, context: StepContext, body: Json, fields: list[tuple[Role, Path, Json]]
-) -> list[Problem]:
-    """Whether the server accepts the temporary fields and keeps all of them: an older CRD prunes some.
-
-    Istio's CRDs keep what is written here since their first version, and are not asked.
-    """
-    if not fields or not step.where.pruned_because:
-        return []
-    place, ref = f"{context.place}.traffic", step.ref(context)
-    found = [(at, value) for _, path, value in fields if (at := find(body, path)) is not None]
-    writes = [one for at, value in found for one in write(at, value) if one["op"] != "test"]
-    try:
-        after = await context.cluster.try_out(ref, in_order(writes), context.targets.owner.account)
-    except (Rejected, Denied) as refused:
-        if await may_not_patch(context, ref, refused):
-            return []  # preflight reports it with all other permissions
-        return [Problem(place, f"the server refuses the change of {ref}: {refused}")]
-    kept = all((at := find(after, path)) is not None and at.value == value for _, path, value in fields)
-    return (
-        []
-        if kept
-        else [Problem(place, f"{ref} would not keep all fields that are written to it; {step.where.pruned_because}")]
-    )

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cutover.field_path import Change, Json
-from cutover.objects.endpoints import namespace_in, not_a_service
+from cutover.objects.hosts import namespace_in, not_a_service
 from cutover.ports import Ref
 from cutover.routing.branches import Match, Mirror, Stickiness
 from cutover.routing.http_routes import HttpRoute, no_prefix, no_subset

@@ -1,0 +1,51 @@
+"""What the DestinationRules of the cluster make of a shift, told before the first step. Read-only; used by `preconditions.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cutover.errors import Problem
+from cutover.field_path import Json
+from cutover.objects.destination_rules import Rule
+from cutover.objects.subsets import known_rules
+from cutover.ports import DESTINATION_RULES, Ref
+from cutover.routing.routes import Pair
+from cutover.routing.rule_warnings import Told, told
+from cutover.steps.kind import StepContext
+from cutover.steps.traffic.spec import TrafficSpec
+
+_UNSEEN = "the operator watches some namespaces only, so DestinationRules of the root namespace, and those of clients in others, are not seen"
+
+
+async def problems(step: TrafficSpec, context: StepContext, body: Json, found: Sequence[Pair]) -> list[Problem]:
+    """All that is told; an error where requests would certainly fail."""
+    place, namespace = f"{context.place}.traffic", context.namespace
+    known = await known_rules(context.cluster, namespace)
+    sentences = told(body, found, step.weights[-1], lambda host: known.of(host, namespace))
+    said = [Problem(place, await _say(context, one), warning=not one.wrong) for one in sentences]
+    unseen = [Problem("", _UNSEEN, warning=True)] if any(side.subset for side in (step.from_, step.to)) else []
+    return said if known.all else said + unseen
+
+
+async def _say(context: StepContext, one: Told) -> str:
+    """Rules of other namespaces are named only to an account that may get them."""
+    named = one.rule is None or await _may_name(context, one.rule)
+    client = one.client
+    if client and client.namespace not in ("", context.namespace) and not (one.rule and named):
+        whose = "clients of another namespace"
+    else:
+        whose = str(client)
+    return one.text.replace("{rule}", _named(context, one.rule, named=named)).replace("{client}", whose)
+
+
+def _named(context: StepContext, rule: Rule | None, *, named: bool) -> str:
+    if rule is None or not named:
+        return "a DestinationRule of another namespace"
+    return str(rule) if rule.namespace == context.namespace else f"{rule} of namespace {rule.namespace}"
+
+
+async def _may_name(context: StepContext, rule: Rule) -> bool:
+    if rule.namespace == context.namespace:
+        return True
+    account, refs = context.targets.owner.account, [Ref(DESTINATION_RULES, rule.namespace, one) for one in rule.names]
+    return all([await context.cluster.may_get(account, context.namespace, ref) for ref in refs])
