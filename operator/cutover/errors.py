@@ -6,6 +6,7 @@ PlanError is for the author of the plan, OutsideError for what the API server or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -61,7 +62,15 @@ class NotFound(OutsideError):
 
 
 class NotInstalled(NotFound):
-    """404 because the server has no such kind."""
+    """404 because the server has no such kind.
+
+    Attributes:
+        versions: in which other versions it serves the kind, as far as it was asked.
+    """
+
+    def __init__(self, message: str, versions: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.versions = versions
 
 
 class Conflict(OutsideError):

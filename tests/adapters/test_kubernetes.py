@@ -288,3 +288,18 @@ async def test_what_every_api_server_has_is_never_not_installed(answers: tuple[K
     cluster, known = answers
     known["/apis"] = (200, GROUPS)
     assert await why(cluster, CONFIG) is Unavailable
+
+
+async def test_a_kind_that_is_served_in_other_versions_only(answers: tuple[Kubernetes, Answers]) -> None:
+    """Others of its group may be served in the version that is asked for."""
+    cluster, known = answers
+    group = "networking.istio.io"
+    versions = [{"groupVersion": f"{group}/{one}", "version": one} for one in ("v1", "v1beta1", "v1alpha3")]
+    known["/apis"] = (200, {"kind": "APIGroupList", "groups": [{"versions": versions}]})
+    known[f"/apis/{group}"] = (200, {"kind": "APIGroup", "versions": versions})
+    for version, plurals in (("v1", ["gateways"]), ("v1beta1", ["gateways", "virtualservices"]), ("v1alpha3", [])):
+        resources = [{"name": one} for one in plurals]
+        known[f"/apis/{group}/{version}"] = (200, {"kind": "APIResourceList", "resources": resources})
+    with pytest.raises(NotInstalled) as missing:
+        await cluster.get(ROUTES)
+    assert missing.value.versions == ["v1beta1"]

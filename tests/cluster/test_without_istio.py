@@ -12,7 +12,7 @@ import yaml
 from cutover.status.status import Phase
 from harness.cluster import Cluster
 from harness.control_plane import install
-from harness.mesh import gateway_crds
+from harness.mesh import crds, gateway_crds
 from harness.process import until
 from support.cluster.shop import DEPLOY, SHIFT, Operator, Shop
 
@@ -79,3 +79,21 @@ def test_an_http_route_is_all_that_is_needed(bare: Bare) -> None:
     assert [entry["weight"] for entry in rule["backendRefs"]] == [0, 100]
     started = next(event["note"] for event in shop.events("later") if event["reason"] == "Started")
     assert "no gateway serves HTTPRoute shop (status.parents is empty)" in started
+
+
+def test_an_older_istio_is_told_which_version_is_needed(bare: Bare) -> None:
+    """Its other kinds are served in the new version, as where one definition was left behind by an upgrade."""
+    for body in crds():
+        group = body["spec"]["group"]
+        if group == "networking.istio.io":
+            if body["spec"]["names"]["kind"] == "VirtualService":
+                versions = [one for one in body["spec"]["versions"] if one["name"] == "v1beta1"]
+                body["spec"]["versions"] = [one | {"storage": True} for one in versions]
+            install(bare.cluster.api, body)
+    bare.shop.apply(f"startDeadline: 1s\nsteps:{DEPLOY}{SHIFT}", "older")
+    status = bare.shop.until_ended("older")
+    assert status.phase is Phase.REFUSED
+    assert status.message == (
+        "steps[shift].traffic: the cluster serves VirtualService of networking.istio.io as v1beta1 only, and Cutover needs v1, "
+        "as Istio 1.22 and later have it; upgrade that"
+    )

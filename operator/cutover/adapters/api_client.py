@@ -114,7 +114,22 @@ class ApiClient:
         if own and status == 403 and not await self._ready():  # noqa: PLR2004
             return Unavailable(f"{where}: HTTP 403 of an API server that is not ready")
         error = _error(status, _retry_after(response), answer if own else {})
+        if isinstance(error, NotInstalled):
+            return NotInstalled(str(error), await self._versions(asked.path))
         return Unavailable(f"{where}: {error}", error.retry_after) if isinstance(error, Unavailable) else error
+
+    async def _versions(self, path: ApiPath) -> list[str]:
+        """The versions in which the kind of an object is served; not asked where it is not one object that is addressed."""
+        _, root, group, _, *below = path.split("/")
+        if root == "api" or len(below) < len(("namespaces", "a", "plural", "name")):
+            return []
+        answer = _document((await self._transport.send(Request("GET", names.path("apis", group)))).body)
+        found = list[str]()
+        for version in (one["version"] for one in answer.get("versions") or ()) if _is_a(answer, "APIGroup") else ():
+            listed = _document((await self._transport.send(Request("GET", names.path("apis", group, version)))).body)
+            if any(one["name"] == below[2] for one in listed.get("resources") or ()):
+                found.append(version)
+        return found
 
     async def _ready(self) -> bool:
         """Whether the API server does not say that it is not: one that starts refuses all until it has read who may do what."""

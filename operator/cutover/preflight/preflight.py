@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from cutover.errors import NotFound, NotInstalled, Problem
 from cutover.messaging import Messenger
 from cutover.plan.spec import Plan
 from cutover.plan.warnings import warnings
-from cutover.ports import Cluster, Metrics, Ref
+from cutover.ports import HTTP_ROUTES, VIRTUAL_SERVICES, Cluster, Metrics, Ref, Resource
 from cutover.preflight import accounts, assessment
 from cutover.steps.kind import StepContext
 from cutover.steps.parts import Examines
 from cutover.steps.shared.preconditions import unknown_provider
 from cutover.targets.claims import Owner
+
+_SINCE: Final = {VIRTUAL_SERVICES: "Istio 1.22", HTTP_ROUTES: "Gateway API 1.0"}
+"""The first release whose CRDs have the version that is read and written here."""
 
 
 async def missing(
@@ -57,12 +60,18 @@ async def _of_step(step: Any, cluster: Cluster, context: StepContext) -> list[Pr
 async def _there(cluster: Cluster, place: str, ref: Ref) -> list[Problem]:
     try:
         await cluster.get(ref)
-    except NotInstalled:
-        message = f"the cluster has no kind {ref.resource.kind} ({ref.resource.api_version}); install its CRD"
-        return [Problem(place, message)]
+    except NotInstalled as missing:
+        return [Problem(place, _not_served(ref.resource, missing.versions))]
     except NotFound:
         return [Problem(place, f"there is no {ref} in namespace {ref.namespace}; create it, or fix the name")]
     return []
+
+
+def _not_served(resource: Resource, versions: Sequence[str]) -> str:
+    if not versions:
+        return f"the cluster has no kind {resource.kind} ({resource.api_version}); install its CRD"
+    served = f"the cluster serves {resource.kind} of {resource.group} as {' and '.join(versions)} only"
+    return f"{served}, and Cutover needs {resource.version}, as {_SINCE.get(resource, 'later releases')} and later have it; upgrade that"
 
 
 async def _of_gates(plan: Plan, cluster: Cluster, owner: Owner) -> list[Problem]:
