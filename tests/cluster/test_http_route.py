@@ -168,3 +168,31 @@ def _reset(checkout: Checkout) -> None:
     for entry, weight in zip(given[-1]["backendRefs"], (100, 0), strict=True):
         entry["weight"] = weight
     checkout.shop.api.patch(checkout.path, {"spec": {"rules": given}})
+
+
+def test_a_backend_of_weight_0_is_not_resolved_and_one_with_weight_that_is_not_there_is_answered_with_500(
+    checkout: Checkout,
+) -> None:
+    """So a clean status before the first weight proves nothing, and ResolvedRefs=False does not leave the traffic where it was."""
+    api, spec = checkout.shop.api, checkout.spec()
+
+    def give(weight: int) -> str:
+        """What the gateway says of references, once it has seen that weight."""
+        spec["rules"][1]["backendRefs"][1] |= {"name": "gone", "weight": weight}
+        generation = api.patch(checkout.path, {"spec": {"rules": spec["rules"]}})["metadata"]["generation"]
+
+        def said() -> str | None:
+            parents = api.get(checkout.path)["status"].get("parents", [])
+            found = [one for parent in parents for one in parent["conditions"] if one["type"] == "ResolvedRefs"]
+            return str(found[0]["status"]) if found and found[0].get("observedGeneration") == generation else None
+
+        return until("the gateway has seen it", said)
+
+    assert give(0) == "True"
+    checkout.cluster.mesh.wait_synced()
+    assert checkout.ask(50) == {"v1": 50}
+    assert give(100) == "False"
+    checkout.cluster.mesh.wait_synced()
+    split = checkout.ask(200)
+    assert split.keys() == {"v1", "500"}
+    assert 60 <= split["500"] <= 140, split
