@@ -76,7 +76,7 @@ def _wrong_metadata(patch: Json) -> Iterator[tuple[str, str]]:
         parts = {f"template.metadata.{key}": node.get(key) for key in ("labels", "annotations")}
     for at, value in parts.items():
         if value is not None and not isinstance(value, dict):
-            yield at, f"{_shown(value)} is not a mapping; put its fields below it, indented"
+            yield at, f"{shown(value)} is not a mapping; put its fields below it, indented"
 
 
 def _wrong_containers(pod: Json, at: str) -> Iterator[tuple[str, str]]:
@@ -95,12 +95,13 @@ def _wrong_container(item: Json, where: str) -> Iterator[tuple[str, str]]:
     if item.get(_DIRECTIVE) == "replace":  # a directive to replace the whole list, not a container
         return
     if name is None or name == "":
-        yield where, f"has no name in {_shown(item)}; containers are merged by name, so add the name of the container"
+        yield where, f"has no name in {shown(item)}; containers are merged by name, so add the name of the container"
     elif not isinstance(name, str):
-        yield f"{where}.name", f"{_shown(name)} is not a string; put it in quotes or correct it"
+        yield f"{where}.name", f"{shown(name)} is not a string; put it in quotes or correct it"
 
 
-def _shown(value: Json) -> str:
+def shown(value: Json) -> str:
+    """A value in a message, cut where it is long."""
     text = json.dumps(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 

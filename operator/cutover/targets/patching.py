@@ -12,50 +12,73 @@ from cutover.errors import Rejected
 from cutover.field_path import Json, Operation
 
 _DIRECTIVE: Final = "$patch"
+_MERGE_KEYS: Final = {
+    **dict.fromkeys(("containers", "initContainers", "ephemeralContainers", "volumes", "env"), "name"),
+    **dict.fromkeys(("imagePullSecrets", "resourceClaims", "schedulingGates"), "name"),
+    "ports": "containerPort",
+    "volumeMounts": "mountPath",
+    "volumeDevices": "devicePath",
+    "hostAliases": "ip",
+    "topologySpreadConstraints": "topologyKey",
+}
+"""By which member the server merges the lists of a pod (``patchMergeKey`` in k8s.io/api v0.36.3, core/v1); it replaces all others."""
 _NEVER_EMPTY: Final = (("data",), ("spec", "template", "metadata", "annotations"))
 """Maps that the server removes when they are empty, of those that are patched key by key."""
 
 
-def merge(document: Json, patch: Json) -> Json:
+def merge(document: Json, patch: Json, field: str = "") -> Json:
     """The document after a strategic merge patch; neither is changed.
 
-    Maps are merged, null removes a key, lists of named items are merged by name in the order of the patch, other lists are
-    replaced. Of the directives ``$patch: delete`` is known. The real server takes the merge key of each list from its types.
+    Maps are merged, null removes a key, a list is merged by the key that the server's types give it, or else replaced. Items come in the
+    order of the patch. Of the directives ``$patch: delete`` and ``$patch: replace`` are known.
+
+    Args:
+        document: as it is; None where there is none.
+        patch: what to merge in.
+        field: the field that both are the value of, by which the server's types tell the key.
     """
     if isinstance(patch, dict):
         return copy.deepcopy(_merge_map(document, patch))
-    if isinstance(patch, list) and patch and all(_named(item) for item in patch):
-        return _merge_named({item["name"]: item for item in document or ()}, patch)
+    if isinstance(patch, list) and all(isinstance(item, dict) for item in patch):
+        if any(item.get(_DIRECTIVE) == "replace" for item in patch):
+            return [copy.deepcopy(item) for item in patch if _DIRECTIVE not in item]
+        if (key := _MERGE_KEYS.get(field)) and all(key in item for item in patch):
+            return _merge_items(document or [], patch, key)
     return copy.deepcopy(patch)
 
 
 def _merge_map(document: Json, patch: dict[str, Json]) -> Json:
-    merged = dict(document) if isinstance(document, dict) else {}
+    merged = dict(document) if isinstance(document, dict) and patch.get(_DIRECTIVE) != "replace" else {}
     for key, value in patch.items():
         if value is None or (isinstance(value, dict) and value.get(_DIRECTIVE) == "delete"):
             merged.pop(key, None)
-        else:
-            merged[key] = merge(merged.get(key), value)
+        elif key != _DIRECTIVE:
+            merged[key] = merge(merged.get(key), value, key)
     return merged
 
 
-def _named(item: Json) -> bool:
-    """Whether an item can be found by its name, which must be a string."""
-    return isinstance(item, dict) and isinstance(item.get("name"), str)
+def _merge_items(live: list[Json], patch: list[Json], key: str) -> Json:
+    """Items of the patch come in its order; each other item stays before the first item that it stood before.
 
-
-def _merge_named(live: dict[str, Json], patch: Json) -> Json:
-    """Items of the patch come in its order; each other item stays before the first item that it stood before."""
-    order, named = list(live), {item["name"] for item in patch}
-    rest = [name for name in order if name not in named]
-    merged = []
+    The server takes the first item with the value of the key, also where others have the same one, as two ports of one number do.
+    """
+    merged = list(live)
     for item in patch:
-        name = item["name"]
-        while name in live and rest and order.index(rest[0]) < order.index(name):
-            merged.append(live[rest.pop(0)])
-        if item.get(_DIRECTIVE) != "delete":
-            merged.append(merge(live.get(name), item))
-    return [*merged, *(copy.deepcopy(live[name]) for name in rest)]
+        places = [place for place, one in enumerate(merged) if one.get(key) == item[key]]
+        if item.get(_DIRECTIVE) == "delete":
+            merged = [one for place, one in enumerate(merged) if place not in places]
+        elif places:
+            merged[places[0]] = merge(merged[places[0]], item)
+        else:
+            merged.append(copy.deepcopy(item))
+    order, wanted = [one.get(key) for one in live], [item[key] for item in patch if _DIRECTIVE not in item]
+    mine = sorted((one for one in merged if one.get(key) in wanted), key=lambda one: wanted.index(one.get(key)))
+    rest, found = [one for one in merged if one.get(key) not in wanted], []
+    for item in mine:
+        while item[key] in order and rest and order.index(rest[0].get(key)) < order.index(item[key]):
+            found.append(rest.pop(0))
+        found.append(item)
+    return copy.deepcopy([*found, *rest])
 
 
 def apply(body: Json, operation: Operation) -> None:

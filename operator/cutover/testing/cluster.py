@@ -13,14 +13,22 @@ from collections.abc import Callable, Sequence
 
 from cutover.errors import Broken, Conflict, Denied, NotFound, NotInstalled
 from cutover.field_path import Json, Operation
-from cutover.objects.listed import listed
-from cutover.ports import JOBS, NAMESPACES, PLANS, SNAPSHOTS, Ref, Resource
-from cutover.targets.patching import apply, merge, tidy
+from cutover.ports import EVENTS, JOBS, NAMESPACES, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.testing.crash import CrashSwitch
 from cutover.testing.ledger import Ledger
 from cutover.testing.ports import MemoryClock
 from cutover.testing.questions import Questions
-from cutover.testing.server_rules import apply_defaults, check_possible, content, picked, prune
+from cutover.testing.server_rules import (
+    apply_defaults,
+    as_listed,
+    check_possible,
+    content,
+    merged,
+    patched,
+    picked,
+    prune,
+    told,
+)
 from cutover.testing.streams import Streams
 
 
@@ -34,7 +42,7 @@ class MemoryCluster(Questions):
         effects: the writes that changed a spec (of a ConfigMap its data), as ("spec", object).
         unknown: kinds that are not installed.
         refuse: called with each object that a dry run would produce; raises Rejected or Denied as the server would.
-        strict: raise for weights that no longer add up to what they did.
+        strict: raise for weights that no longer add up.
         rollouts: the controllers complete rollouts.
         templates: the pod template that each workload's controller has rolled out last.
         exits: the exit code with which the pod of a Job (its spec) ends; None while it runs.
@@ -159,15 +167,18 @@ class MemoryCluster(Questions):
         del fresh
         await asyncio.sleep(0)
         found: Sequence[Json] = self.switch.around(
-            lambda: [self._listed(ref) for ref in picked(self.objects, resource, namespace, labels)]
+            lambda: as_listed(self.objects, picked(self.objects, resource, namespace, labels))
         )
         if ("list", Ref(resource, namespace, "")) in self.denied:
             raise Denied(f"the operator cannot list {resource.plural}")
         return found
 
-    def _listed(self, ref: Ref) -> Json:
-        """What a list has of an object. Of plans all: the command line lists them too."""
-        return self.objects[ref] if ref.resource == PLANS else listed(ref.resource, self.objects[ref])
+    async def events_of(self, ref: Ref, uid: str, reason: str) -> Sequence[Json]:
+        """The events about an object with a reason."""
+        await asyncio.sleep(0)
+        if ("list", Ref(EVENTS, ref.namespace, "")) in self.denied:
+            raise Denied("the operator cannot list events")
+        return list(self.switch.around(lambda: told(self.objects, ref, uid, reason)))
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
         """Apply a JSON patch."""
@@ -190,12 +201,7 @@ class MemoryCluster(Questions):
             raise Denied(f"{account or 'the operator'} cannot patch {ref}")
 
     def _patched(self, ref: Ref, operations: Sequence[Operation]) -> Json:
-        body = copy.deepcopy(self._get(ref))
-        for operation in operations:
-            apply(body, operation)
-        tidy(body)
-        apply_defaults(ref.resource, body)
-        return body
+        return patched(ref.resource, self._get(ref), operations)
 
     def _patch(self, ref: Ref, operations: Sequence[Operation], account: str) -> Json:
         before, body = self._get(ref), self._patched(ref, operations)
@@ -229,7 +235,7 @@ class MemoryCluster(Questions):
         version = patch.get("metadata", {}).get("resourceVersion", before["metadata"]["resourceVersion"])
         if version != before["metadata"]["resourceVersion"]:
             raise Conflict(f"{ref} is no longer at version {version}")
-        after = merge(before, patch)
+        after = merged(ref.resource, before, patch)
         self.refuse(ref, after)
         return after
 
@@ -249,11 +255,11 @@ class MemoryCluster(Questions):
             raise Denied(f"{account} cannot create {resource.plural}")
         if ref in self.objects:
             raise Conflict(f"{ref} already exists")
-        self.refuse(ref, body)
-        if dry_run:
-            return body
-        self._write("create", ref, body)
         made = copy.deepcopy(body)
+        self.refuse(ref, made)
+        if dry_run:
+            return made
+        self._write("create", ref, body)
         made["metadata"]["creationTimestamp"] = self.clock.now().isoformat()
         return self.objects[self.put(resource, made)]
 

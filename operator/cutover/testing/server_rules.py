@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from cutover.errors import Broken
-from cutover.field_path import Json
-from cutover.ports import FENCE_LABEL, HTTP_ROUTES, PLAN_LABEL, PLANS, SERVICES, SNAPSHOTS, Ref, Resource
+from cutover.field_path import ABSENT, Json, Operation, Path, find
+from cutover.objects.listed import listed
+from cutover.ports import (
+    EVENTS,
+    FENCE_LABEL,
+    HTTP_ROUTES,
+    PLAN_LABEL,
+    PLANS,
+    SERVICES,
+    SNAPSHOTS,
+    STATEFUL_SETS,
+    Ref,
+    Resource,
+)
 from cutover.routing.resources import ROUTINGS
+from cutover.targets.patching import apply, merge, tidy
+
+_GATED: Final[Mapping[Resource, tuple[Path, ...]]] = {
+    STATEFUL_SETS: (("spec", "updateStrategy", "rollingUpdate", "maxUnavailable"),)
+}
+"""Fields that kube-apiserver 1.36 drops without a word, as their feature gate is off; one that is there already it keeps."""
 
 
 def picked(objects: Mapping[Ref, Json], resource: Resource, namespace: str, labels: str) -> Sequence[Ref]:
@@ -17,6 +37,42 @@ def picked(objects: Mapping[Ref, Json], resource: Resource, namespace: str, labe
         for ref in sorted(ref for ref in objects if ref.resource == resource)
         if namespace in ("", ref.namespace) and _selected(objects[ref]["metadata"].get("labels") or {}, labels)
     ]
+
+
+def as_listed(objects: Mapping[Ref, Json], refs: Sequence[Ref]) -> Sequence[Json]:
+    """What a list has of some objects. Of plans all: the command line lists them too."""
+    return [objects[ref] if ref.resource == PLANS else listed(ref.resource, objects[ref]) for ref in refs]
+
+
+def told(objects: Mapping[Ref, Json], ref: Ref, uid: str, reason: str) -> Sequence[Json]:
+    """The events about an object that have this reason."""
+    events = (objects[one] for one in picked(objects, EVENTS, ref.namespace, ""))
+    return [event for event in events if (event["regarding"]["uid"], event["reason"]) == (uid, reason)]
+
+
+def patched(resource: Resource, before: Json, operations: Sequence[Operation]) -> Json:
+    """An object after a JSON patch."""
+    body = copy.deepcopy(before)
+    for operation in operations:
+        apply(body, operation)
+    tidy(body)
+    apply_defaults(resource, body)
+    _drop_disabled(resource, before, body)
+    return body
+
+
+def merged(resource: Resource, before: Json, patch: Json) -> Json:
+    """An object after a strategic merge patch."""
+    body = merge(before, patch)
+    _drop_disabled(resource, before, body)
+    return body
+
+
+def _drop_disabled(resource: Resource, before: Json, body: Json) -> None:
+    for path in _GATED.get(resource, ()):
+        old, new = find(before, path), find(body, path)
+        if new and new.value is not ABSENT and (old is None or old.value is ABSENT):
+            del new.parent[path[-1]]
 
 
 def _selected(labels: Json, selector: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 from cutover.errors import Conflict, Denied, PlanError, Problem
 from cutover.field_path import ABSENT, Change, Json, Path, differences, find, readable
 from cutover.objects import spec_patch
+from cutover.objects.kept import Lost, mistaken, unkept
 from cutover.objects.workloads import pod_labels
 from cutover.ports import Ref
 from cutover.routing.resources import carried
@@ -27,13 +28,22 @@ class Foreseen:
         body: the workload before.
         fields: each with its value before and after.
         after: its spec after.
+        problems: what the server would not keep of the patch, or would put in the place of something else.
+        whatever_comes_before: those of them that no earlier step can change.
         carried: the weight that the pods had before the step; read only when the step raises the replicas.
     """
 
     body: Json
     fields: tuple[tuple[Path, Json, Json], ...]
     after: Json
+    problems: tuple[Problem, ...] = ()
+    whatever_comes_before: tuple[Problem, ...] = ()
     carried: int = 0
+
+    @property
+    def mistakes(self) -> list[Problem]:
+        """Those of its problems that nobody can want."""
+        return [problem for problem in self.problems if not problem.warning]
 
 
 async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
@@ -47,9 +57,8 @@ async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
     for _ in range(_TRIES):
         spec = body["spec"]
         version = {"resourceVersion": body["metadata"]["resourceVersion"]}
-        trial = context.cluster.dry_run(
-            ref, {"metadata": version, "spec": _patch_of(step, context, ref, spec)}, account
-        )
+        patch = _patch_of(step, context, ref, spec)
+        trial = context.cluster.dry_run(ref, {"metadata": version, "spec": patch}, account)
         try:
             if step.replicas is not None and step.replicas > spec.get("replicas", 1):
                 carries = carried(context.cluster, context.namespace, pod_labels(spec), fresh=False)
@@ -60,7 +69,15 @@ async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
             body = await context.cluster.get(ref)
             continue
         fields = tuple(differences(spec, after["spec"], ("spec",)))
-        return Foreseen(body, fields, after["spec"], sum(weights.values()))
+        place, lost = f"{context.place}.deploy", list(unkept(patch, spec, after["spec"]))
+        dropped = tuple(Problem(place, one.message) for one in lost if one.kind is Lost.DROPPED)
+        problems = (
+            *(Problem(place, message) for message in mistaken(patch, spec, after["spec"])),
+            *dropped,
+            *(Problem(place, one.message) for one in lost if one.kind is Lost.IGNORED),
+            *(Problem(place, one.message, warning=True) for one in lost if one.kind in (Lost.CHANGED, Lost.STAYS)),
+        )
+        return Foreseen(body, fields, after["spec"], problems, dropped, sum(weights.values()))
     raise Conflict(f"{ref} changed at each of {_TRIES} dry runs")
 
 

@@ -150,7 +150,7 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         # Checked before the first step too, but the workload may have changed since.
         before, place = foreseen.body["spec"], f"{context.place}.deploy"
         lost = lost_volumes(ref, place, before, foreseen.after, irreversible=context.irreversible)
-        if problems := [problem for problem in lost if not problem.warning]:
+        if problems := [*foreseen.mistakes, *(problem for problem in lost if not problem.warning)]:
             raise PlanError(*problems)
         paths, ours = [path for path, _, _ in foreseen.fields], [after for _, _, after in foreseen.fields]
         facts = {"carried": foreseen.carried, "stood": pod_counts(foreseen.body, ref.resource)}

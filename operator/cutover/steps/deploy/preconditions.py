@@ -25,13 +25,12 @@ _MOVES: Final = frozenset({*ROUTINGS, SERVICES})
 async def examine(step: DeploySpec, context: StepContext) -> list[Problem]:
     """Nothing else manages the replicas, the server accepts the change, and the rollout is not paused.
 
-    Only the first step of a workload is tried by a dry run: a later one starts from what that one leaves.
+    Of a later step of the workload only what no earlier one can change is taken from the dry run: it starts from what that one leaves.
     """
     ref = step.rolls_out().ref(context.namespace)
     problems = [*await _autoscaled(step, context, ref), *await _carries(step, context, ref)]
-    if step.rolls_out() not in context.earlier:
-        problems += await _refused(step, context, ref)
-    return problems
+    found = await (_dropped if step.rolls_out() in context.earlier else _refused)(step, context, ref)
+    return [*problems, *found]
 
 
 async def _autoscaled(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
@@ -95,7 +94,7 @@ async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
             return []
         message = str(refused).rpartition("strict decoding error: ")[2]  # the server quotes the whole patch before that
         return [Problem(f"{where}.patch" if step.patch else where, f"the server refuses it: {message}")]
-    problems = await _missing_config_maps(context, foreseen.after)
+    problems = [*foreseen.problems, *await _missing_config_maps(context, foreseen.after)]
     if huge := too_large(ref, foreseen.fields):
         problems.append(Problem(f"{where}.patch", f"{huge}; change fewer fields in one step"))
     if foreseen.after.get("paused"):
@@ -105,6 +104,13 @@ async def _refused(step: DeploySpec, context: StepContext, ref: Ref) -> list[Pro
         way_out = "no undo restores these pods; revert the template first, and change it in this step"
         problems.append(Problem(f"{where}.patch.paused", f"{message} too, and {way_out}", warning=True))
     return problems
+
+
+async def _dropped(step: DeploySpec, context: StepContext, _: Ref) -> list[Problem]:
+    try:
+        return list((await foresee(step, context)).whatever_comes_before)
+    except (NotFound, PlanError, Rejected, Denied):
+        return []
 
 
 async def _missing_config_maps(context: StepContext, spec: Json) -> list[Problem]:
