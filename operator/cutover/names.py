@@ -99,5 +99,10 @@ def named(name: str) -> str:
     return f"metadata.name={possible(name)}"
 
 
+def regarding(uid: str, reason: str) -> str:
+    """The field selector of the events about an object with a reason, a word of ours. Raises NotFound: no object has this uid."""
+    return f"regarding.uid={possible(uid)},reason={reason}"
+
+
 def _shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")

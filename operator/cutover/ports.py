@@ -180,6 +180,9 @@ class Cluster(Protocol):
             wait: for a stream that has just been opened, some seconds at most; otherwise nothing is asked and nothing waited for.
         """
 
+    async def events_of(self, ref: Ref, uid: str, reason: str) -> Sequence[Json]:
+        """The events about an object that have this reason. Raises Denied."""
+
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
         """Apply a JSON patch and return the object.
 
@@ -228,7 +231,7 @@ class Cluster(Protocol):
         """Delete every object of a kind that a label selector picks, as the operator."""
 
     async def save_status(self, ref: Ref, resource_version: str, status: Json) -> Json:
-        """Replace `.status` of a plan if it is still at this version. Raises Conflict when it is not."""
+        """Replace `.status` of a plan if it is still at this version. Raises Conflict."""
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
         """Whether a service account of the namespace may do this, asked of the API server's authorizer."""

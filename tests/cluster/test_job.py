@@ -90,6 +90,34 @@ def test_a_failure_is_undone_and_says_the_exit_code(tool: MigrationTool) -> None
     assert tool.left() == []
 
 
+def with_proxy(template: str, ends_with: str) -> str:
+    """The template with a second container, as a mesh injects it, that ends once a file exists."""
+    body = json.loads(template)
+    body["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 1
+    script = f"until test -e {ends_with}; do sleep 0.1; done"
+    body["spec"]["template"]["spec"]["containers"].append(
+        {"name": "proxy", "image": "proxy:1", "command": ["sh", "-c", script]}
+    )
+    return json.dumps(body)
+
+
+def test_a_sidecar_that_keeps_a_job_from_ending_is_named_there_and_back(tool: MigrationTool, tmp_path: Path) -> None:
+    job = tool.job()
+    forward, back = tmp_path / "forward", tmp_path / "back"
+    job["template"], job["undo"] = with_proxy(job["template"], str(forward)), with_proxy(job["undo"], str(back))
+    apply(tool, schema(job, timeout="5s"))
+    says = re.compile(r"container tool of pod \S+ has ended with code 0, but proxy still runs and keeps the pod")
+    tool.shop.until(lambda status: bool(says.search(message(status))))
+    status = tool.shop.until_phase(Phase.ROLLING_BACK)
+    assert status.failure is not None
+    assert status.failure.reason == "StageTimedOut"
+    assert says.search(status.failure.message)
+    tool.shop.until(lambda status: "-undo-" in message(status) and bool(says.search(message(status))))
+    back.touch()
+    assert tool.shop.until_ended().phase is Phase.ROLLED_BACK
+    assert tool.done() == ["up", "down"]
+
+
 def test_retries_and_replaced_pods(tool: MigrationTool) -> None:
     """The second attempt comes once the first is undone; within an attempt the Job controller replaces failed pods."""
     up = "echo up >> LEDGER; test $(grep -c up LEDGER) -ge 3"

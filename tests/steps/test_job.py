@@ -14,7 +14,18 @@ from cutover.errors import Conflict, Denied, Rejected, Superseded
 from cutover.objects import jobs
 from cutover.objects.jobs import STARTED_LABEL
 from cutover.objects.pod_accounts import accounts_of
-from cutover.ports import FENCE_LABEL, JOBS, MIGRATOR_LABEL, PLAN_LABEL, PLANS, PODS, SERVICE_ACCOUNTS, Ref
+from cutover.ports import (
+    EVENTS,
+    FENCE_LABEL,
+    JOBS,
+    MIGRATOR_LABEL,
+    NAMESPACES,
+    PLAN_LABEL,
+    PLANS,
+    PODS,
+    SERVICE_ACCOUNTS,
+    Ref,
+)
 from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
@@ -374,6 +385,90 @@ async def test_a_job_without_pods_says_where_to_look() -> None:
     assert isinstance(outcome, Again)
     assert "no pod has been created yet; kubectl describe job -n shop" in outcome.message
     assert outcome.after == 15.0
+
+
+async def test_a_job_whose_pods_are_refused_says_why() -> None:
+    bench = Bench(HANGS)
+    await bench.do()
+    await bench.do()
+    forbidden = {"reason": "FailedCreate", "note": 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'}
+    about = {"regarding": {"uid": bench.job()["metadata"]["uid"]}, "eventTime": bench.cluster.clock.now().isoformat()}
+    bench.cluster.put(EVENTS, {"metadata": {"name": "e"}, **forbidden, **about})
+    outcome = await bench.do(elapsed=6.0)
+    assert isinstance(outcome, Again)
+    assert outcome.message.endswith(f": pods cannot be created (FailedCreate): {forbidden['note']}")
+
+
+def _outlive(bench: Bench, code: int = 0) -> None:
+    """The tool has ended, and what a mesh has injected runs on."""
+    for ref in [ref for ref in bench.cluster.objects if ref.resource == PODS]:
+        ended = {"name": "tool", "state": {"terminated": {"exitCode": code}}}
+        bench.cluster.report(
+            ref, {"phase": "Running", "containerStatuses": [ended, {"name": "proxy", "state": {"running": {}}}]}
+        )
+    for ref in [
+        ref
+        for ref in bench.cluster.objects
+        if ref.resource == JOBS and not bench.cluster.objects[ref]["spec"]["suspend"]
+    ]:
+        bench.cluster.report(ref, {**bench.cluster.objects[ref]["status"], "ready": 0})
+
+
+async def test_a_sidecar_that_keeps_a_job_from_ending_is_named() -> None:
+    bench = Bench(HANGS)
+    await bench.to_the_end("do")
+    _outlive(bench)
+    outcome = await bench.do(elapsed=20.0)
+    assert isinstance(outcome, Again)
+    name = bench.job()["metadata"]["name"]
+    assert outcome.message == (
+        f"Job {name}: container tool of pod {name}-0 has ended with code 0, but proxy still runs and keeps the pod; "
+        "end that container, and keep it out of this Job or make it a native sidecar"
+    )
+
+
+async def test_an_undo_that_a_sidecar_keeps_from_ending_is_stuck_after_a_minute_and_goes_on_by_itself() -> None:
+    bench = Bench(f"{{template: {template('tool:up')}, undo: {template('tool:hangs')}}}")
+    await bench.to_the_end("do")
+    bench.cluster.exits = lambda _: None
+    assert isinstance(await bench.back(), Again)
+    _outlive(bench)
+    soon = await bench.undo(elapsed=60.0)
+    assert isinstance(soon, Again)
+    assert "has ended with code 0, but proxy still runs" in soon.message
+    late = await bench.undo(elapsed=61.0)
+    assert late == Wait("SidecarRuns", soon.message)
+    bench.cluster.exits = lambda _: 0
+    assert isinstance(await bench.to_the_end("undo"), Done)
+
+
+@pytest.mark.parametrize("asks", ["namespace", "template"])
+async def test_a_sidecar_that_a_mesh_would_put_in_is_told_in_advance(asks: str) -> None:
+    bench = Bench(UP_AND_DOWN)
+    labels = {"istio-injection": "enabled"} if asks == "namespace" else {}
+    bench.cluster.put(NAMESPACES, {"metadata": {"name": "shop", "namespace": "", "labels": labels}})
+    for each in (bench.kind.template, bench.kind.undo_) if asks == "template" else ():
+        assert each is not None
+        each["spec"]["template"]["metadata"] = {"labels": {"sidecar.istio.io/inject": "true"}}
+    problems = await bench.kind.examine(bench.work())
+    assert [problem.warning for problem in problems] == [True, True]
+    assert [problem.where for problem in problems] == ["steps[schema].job.template", "steps[schema].job.undo"]
+    assert all("asks for a sidecar of Istio" in problem.message for problem in problems)
+
+
+async def test_a_field_of_a_template_that_the_server_drops_is_a_mistake() -> None:
+    bench = Bench(UP_AND_DOWN)
+
+    for each in (bench.kind.template, bench.kind.undo_):
+        assert each is not None
+        each["spec"]["podReplacementPolicy"] = "Failed"
+    bench.cluster.refuse = lambda _, body: body["spec"].pop("podReplacementPolicy")
+    problems = await bench.kind.examine(bench.work())
+    assert [(problem.warning, problem.where) for problem in problems] == [
+        (False, "steps[schema].job.template"),
+        (False, "steps[schema].job.undo"),
+    ]
+    assert 'the server drops spec.podReplacementPolicy ("Failed") without a word' in problems[0].message
 
 
 # --- backward ---------------------------------------------------------------------------------------------------------

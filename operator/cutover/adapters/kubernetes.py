@@ -175,6 +175,12 @@ class Kubernetes:
         """What is streamed of all objects of a kind."""
         return await self._outlines.known(resource, namespace, wait=wait)
 
+    async def events_of(self, ref: Ref, uid: str, reason: str) -> Sequence[Json]:
+        """The events about one object that have this reason."""
+        params = {"fieldSelector": names.regarding(uid, reason)}
+        answer = await self._client.request("GET", EVENTS.path(ref.namespace), params=params)
+        return answer.get("items") or []
+
     async def patch(self, ref: Ref, operations: Sequence[Operation], account: str = "") -> Json:
         """Apply a JSON patch."""
         headers = _JSON_PATCH | (_as(ref.namespace, account) if account else {})

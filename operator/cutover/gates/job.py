@@ -157,11 +157,12 @@ class Job(Source):
                 f"Job {state.name} failed ({state.failed}): {ended.message}; {jobs.logs(owner.namespace, state.name)}"
             )
             return Measurement(None if ended.code is None else float(ended.code), now, message)
+        why = pods.waits_for(seen, owner.namespace) or pods.outlived(seen)
         begun = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
         if now - begun > self.timeout:
             await context.cluster.remove(Ref(JOBS, owner.namespace, state.name), state.uid, owner.account)
-            return Measurement(None, now, f"Job {state.name} did not end within {show_duration(self.timeout)}")
-        why = pods.waits_for(seen, owner.namespace)
+            late = f"Job {state.name} did not end within {show_duration(self.timeout)}"
+            return Measurement(None, now, f"{late}: {why}" if why else late)
         return Pending(state.name, _LOOK, f"Job {state.name}: {why}" if why else f"Job {state.name} runs")
 
     def _body(self, owner: Owner, name: str, labels: dict[str, str]) -> Json:

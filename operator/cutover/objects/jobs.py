@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from cutover.errors import Denied, NotFound, Problem, Rejected
-from cutover.field_path import Json, Operation, escape
+from cutover.field_path import ABSENT, Json, Operation, escape
 from cutover.names import matching
+from cutover.objects import sidecars
+from cutover.objects.kept import Lost, unkept
 from cutover.objects.pods import word
-from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
+from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, NAMESPACES, PLAN_LABEL, PLANS, Cluster, Ref
 from cutover.targets.claims import Owner
 from cutover.targets.snapshots import RUN_LABEL, former, write_over
 
@@ -69,7 +71,7 @@ def manifest(template: Json, name: str, owner: Owner, backoff_limit: int, labels
 
 
 async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owner) -> list[Problem]:
-    """Why the server would refuse a Job, by a dry run before the first step."""
+    """Why the server would refuse a Job or run another one, by a dry run before the first step; and what could keep it from ending."""
     try:
         would_be = await cluster.create(JOBS, owner.namespace, body, owner.account, dry_run=True)
     except (Rejected, Denied) as no:
@@ -81,7 +83,15 @@ async def dry_run_problems(cluster: Cluster, place: str, body: Json, owner: Owne
     if "ttlSecondsAfterFinished" in would_be["spec"]:
         message = "something in the cluster adds ttlSecondsAfterFinished to it, and Kubernetes would delete it too soon"
         return [Problem(place, f"{message}; exempt the Jobs with the label {MADE_LABEL} from that")]
-    return []
+    lost = unkept(body["spec"], ABSENT, would_be["spec"], ("spec",))
+    problems = [Problem(place, one.message, warning=one.kind is not Lost.DROPPED) for one in lost]
+    try:
+        namespace = await cluster.get(Ref(NAMESPACES, "", owner.namespace))
+    except (NotFound, Denied):
+        return problems
+    if asked := sidecars.asked_for(namespace, would_be["spec"]["template"]):
+        problems.append(Problem(place, f"{asked}, or the Job does not end unless that is a native one", warning=True))
+    return problems
 
 
 async def is_as_created(cluster: Cluster, found: Json, manifest: Json, owner: Owner) -> bool:

@@ -102,6 +102,23 @@ def silent_node(pod: Json, now: datetime) -> str:
     return node if late or (ready and marked and not spec.get("readinessGates")) else ""
 
 
+def outlived(pods: Sequence[Json]) -> str:
+    """Which container has ended while another one runs on, and so keeps the pod of a Job; empty when none has.
+
+    A container that will be started again is neither: it waits.
+    """
+    for pod in pods:
+        states = {
+            one["name"]: one.get("state") or {} for one in (pod.get("status") or {}).get("containerStatuses") or ()
+        }
+        ended = {name: state["terminated"].get("exitCode") for name, state in states.items() if "terminated" in state}
+        running = [name for name, state in states.items() if "running" in state]
+        if ended and running and "deletionTimestamp" not in pod["metadata"]:
+            (name, code), where = next(iter(ended.items())), pod["metadata"]["name"]
+            return f"container {name} of pod {where} has ended with code {code}, but {running[0]} still runs and keeps the pod"
+    return ""
+
+
 def _waits_for(pod: Json, namespace: str, now: datetime | None) -> str:
     name = pod["metadata"]["name"]
     if now is not None and (node := silent_node(pod, now)):

@@ -22,6 +22,7 @@ from cutover.steps.shared.other_writers import foreign_writer, forget_written, n
 from cutover.steps.shared.rollouts import (
     blocked,
     kept,
+    look_again,
     needs_manual_deletion,
     pod_counts,
     restored,
@@ -86,7 +87,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         outcome, why = blocked(context, ref, rollout), await why_pods_wait(context, ref, body)
         if outcome:
             return replace(outcome, message=f"{outcome.message}{why}") if isinstance(outcome, Failed) else outcome
-        return Again(_LOOK_AGAIN, f"{rollout.text} pods of the new template are ready{why}", rollout.text)
+        message = f"{rollout.text} pods of the new template are ready{why}"
+        return Again(look_again(context, _LOOK_AGAIN), message, rollout.text)
 
     async def undo(self, context: StepContext) -> Outcome:
         """Restore the fields, wait until the old pods are available again, and read the fields back.
@@ -116,7 +118,7 @@ class Deploy(Examines, LooksAhead, DeploySpec):
             return Done(ready=rollout.text, message=elsewhere)
         message = f"{rollout.text} pods of the old template are ready"
         why = await why_pods_wait(context, ref, body)
-        again = Again(_LOOK_AGAIN, f"{message}{why}", rollout.text, reached=rollout.reached)
+        again = Again(look_again(context, _LOOK_AGAIN), f"{message}{why}", rollout.text, reached=rollout.reached)
         if sooner != changes and not rollout.current:  # the pause may be our own write, not yet seen by the controller
             return again
         return (

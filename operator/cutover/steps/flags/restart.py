@@ -10,7 +10,7 @@ from cutover.objects.workloads import Rollout, owned, selector
 from cutover.ports import PODS, Ref
 from cutover.saga.turn import Again, Done, Wait
 from cutover.steps.kind import StepContext
-from cutover.steps.shared.rollouts import needs_manual_deletion, undo_blocked, why_pods_wait
+from cutover.steps.shared.rollouts import look_again, needs_manual_deletion, undo_blocked, why_pods_wait
 
 RESTART: Final = "cutover.dev/restarted-by"
 """On the pod template and its pods: which plan, step and run restarted them."""
@@ -37,7 +37,9 @@ async def progress(
     if slow := [ref for ref, rollout in rollouts.items() if not rollout.complete and ref not in back]:
         why = await why_pods_wait(context, slow[0], bodies[slow[0]])
         message = f"{pods} pods are ready with the values; {', '.join(map(str, slow))} not complete yet{why}"
-        return Again(_LOOK_AGAIN, message, pods, reached=sum(one.reached for one in rollouts.values()))
+        return Again(
+            look_again(context, _LOOK_AGAIN), message, pods, reached=sum(one.reached for one in rollouts.values())
+        )
     for ref, body in bodies.items():
         others = [
             pod["metadata"]["name"]

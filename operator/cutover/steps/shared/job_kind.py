@@ -114,7 +114,7 @@ class JobKind(JobsOfStep):
             made = replace(made, back="", attempt=context.undo_attempt)
         name = self.name_of(context, undo=made.attempt)
         manifest = None if made.back else self.manifest(context, name, template)
-        job = OneJob(name, manifest, made.back)
+        job = OneJob(name, manifest, made.back, undo=True)
         ended = await job_runs.run(context, job, save=lambda uid: replace(made, back=uid).text())
         result = await self.result(context, ended, undo=True) if isinstance(ended, State) else ended
         if result is not None and not isinstance(result, Failed):

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from cutover.field_path import Change, Json
 from cutover.objects import jobs, pods
 from cutover.objects.jobs import STARTED_LABEL, State, state_of
+from cutover.objects.refused_pods import refused_by_events
 from cutover.ports import JOBS, Ref
-from cutover.saga.turn import Again, Failed, Outcome
+from cutover.saga.turn import Again, Failed, Outcome, Wait
 from cutover.steps.kind import StepContext
 
 SOON: Final = 2.0
 _LOOK_AGAIN: Final = 30.0
 """Seconds; Jobs are streamed, so this only makes up for a lost event."""
+_LONG_FOR_A_POD: Final = 5.0
+"""Seconds until events are read that tell why a Job has no pod."""
+_OUTLIVED_LIMIT: Final = 60.0
+"""Seconds of an undo until a sidecar that keeps its Job from ending is a matter for people: no timeout ends an undo."""
 _DIGITS: Final = 12
 """Characters of a uid that are saved: 48 bits tell a Job from another one with its name, and keep a status of 64 steps small."""
 _SUSPEND: Final = ("spec", "suspend")
@@ -48,12 +54,14 @@ class OneJob:
         manifest: the Job, suspended; None once its uid is saved, and not needed from then on.
         uid: what is saved of its uid; empty before it is created.
         changed_since: why it may look as if another writer had created it, for the message.
+        undo: it is that of the undo.
     """
 
     name: str
     manifest: Json | None
     uid: str
     changed_since: str = ""
+    undo: bool = False
 
 
 async def run(context: StepContext, job: OneJob, save: Callable[[str], str]) -> State | Outcome | None:
@@ -95,7 +103,7 @@ async def run(context: StepContext, job: OneJob, save: Callable[[str], str]) -> 
         state = state_of(await context.targets.change(ref, state.uid, changes))
     if state.started == "never":
         return Failed("JobStopped", f"Job {name} was stopped before it started")
-    return state if state.finished else await _running(context, state)
+    return state if state.finished else await _running(context, state, undo=job.undo)
 
 
 async def _is_ours(context: StepContext, body: Json, manifest: Json) -> bool:
@@ -108,7 +116,7 @@ async def _is_ours(context: StepContext, body: Json, manifest: Json) -> bool:
     return not state_of(body).begun and await jobs.is_as_created(context.cluster, body, manifest, owner)
 
 
-async def _running(context: StepContext, state: State) -> Outcome:
+async def _running(context: StepContext, state: State, *, undo: bool) -> Outcome:
     lead = f"Job {state.name}"
     after = min(_LOOK_AGAIN, max(SOON, context.elapsed / 4))
     if state.deleting:
@@ -127,9 +135,15 @@ async def _running(context: StepContext, state: State) -> Outcome:
         message = f"{lead} runs; {jobs.logs(context.namespace, state.name)}"
         return Again(_LOOK_AGAIN, message, state.progress)
     seen = await pods.pods_of(context.cluster, context.namespace, state.name)
+    if why := pods.outlived(seen):
+        message = f"{lead}: {why}; end that container, and keep it out of this Job or make it a native sidecar"
+        late = undo and context.elapsed > _OUTLIVED_LIMIT
+        return Wait("SidecarRuns", message) if late else Again(after, message, state.progress)
     why = pods.waits_for(seen, context.namespace)
-    if not seen and context.elapsed > _LOOK_AGAIN:
-        why = f"no pod has been created yet; kubectl describe job -n {context.namespace} {state.name}"
+    if not seen and context.elapsed > _LONG_FOR_A_POD:
+        since = context.now - timedelta(seconds=context.elapsed)
+        why = await refused_by_events(context.cluster, Ref(JOBS, context.namespace, state.name), state.uid, since)
+        why = why or f"no pod has been created yet; kubectl describe job -n {context.namespace} {state.name}"
     return Again(after, f"{lead}: {why}" if why else f"{lead} runs", state.progress)
 
 

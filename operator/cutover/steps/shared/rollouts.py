@@ -8,6 +8,7 @@ from typing import Final
 
 from cutover.field_path import Json
 from cutover.objects.pods import waits_for
+from cutover.objects.refused_pods import refused_by_events, refused_by_status
 from cutover.objects.workloads import Rollout, owned, paused, pods_to_delete, selector
 from cutover.ports import PODS, STATEFUL_SETS, Ref, Resource
 from cutover.saga.turn import Again, Failed, Outcome, Pause, Wait
@@ -62,18 +63,21 @@ def restored(context: StepContext, rollout: Rollout, before: Snapshot) -> bool:
 
 
 def needs_manual_deletion(context: StepContext, ref: Ref, body: Json, rollout: Rollout) -> Wait | None:
-    """Pods of a rollback that no controller replaces by itself; a StatefulSet is given some time first."""
-    if rollout.outdated and (rollout.by_hand or (ref.resource == STATEFUL_SETS and context.elapsed > _UNDO_LIMIT)):
+    """Pods of a rollback that no controller replaces by itself; a StatefulSet is given some time first. Missing ones are none of them."""
+    late = ref.resource == STATEFUL_SETS and rollout.older and context.elapsed > _UNDO_LIMIT
+    if rollout.outdated and (rollout.by_hand or late):
         return Wait("PodsToDelete", pods_to_delete(ref, body, rollout))
     return None
 
 
 async def why_pods_wait(context: StepContext, ref: Ref, body: Json) -> str:
-    """Why pods of a workload do not start, by the scheduler's and the kubelet's reason, such as a missing Secret.
+    """Why pods of a workload are not created, or do not start: the server's, the scheduler's or the kubelet's reason, such as a missing Secret.
 
     Only the kubelet may read Secrets, so this cannot be checked in advance. Read once it takes long, and then rarely: a rollout of hundreds
     of pods brings as many events. Starts with a semicolon, or is empty.
     """
+    if refused := refused_by_status(body):
+        return f"; {refused}"
     if context.elapsed < _LONG_FOR_A_POD:
         return ""
     memo = f"{context.place}.why_pods_wait[{ref}]"
@@ -86,7 +90,18 @@ async def why_pods_wait(context: StepContext, ref: Ref, body: Json) -> str:
 
 async def _why_not_started(context: StepContext, ref: Ref, body: Json) -> str:
     pods = owned(await context.cluster.list(PODS, context.namespace, selector(body), fresh=False), ref, body)
-    return waits_for(pods, context.namespace, context.now)
+    if why := waits_for(pods, context.namespace, context.now):
+        return why
+    if len(pods) >= Rollout.of(body, ref.resource).wanted:
+        return ""
+    since = context.now - timedelta(seconds=context.elapsed)
+    return await refused_by_events(context.cluster, ref, body["metadata"]["uid"], since)
+
+
+def look_again(context: StepContext, rarely: float) -> float:
+    """Seconds until a workload is looked at again: its changes are streamed, but that its pods do not start is none of them."""
+    left = _LONG_FOR_A_POD - context.elapsed
+    return left if 0 < left < rarely else rarely
 
 
 def blocked(context: StepContext, ref: Ref, rollout: Rollout) -> Pause | Failed | None:
