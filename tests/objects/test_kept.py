@@ -70,6 +70,14 @@ def test_what_should_go_and_stays_is_told() -> None:
     assert told == "the patch removes terminationGracePeriodSeconds, and the server leaves it as it is, 30"
 
 
+def test_an_empty_list_empties_none_that_the_server_merges() -> None:
+    live = {"imagePullSecrets": [{"name": "a"}]}
+    ((told, kind),) = lost({"imagePullSecrets": []}, live, merge(live, {"imagePullSecrets": []}))
+    assert kind is Lost.STAYS
+    assert told == 'the patch removes imagePullSecrets, and the server leaves it as it is, [{"name": "a"}]'
+    assert lost({"tolerations": []}, {"tolerations": [{"key": "a"}]}, {"tolerations": []}) == []
+
+
 def test_an_item_that_no_item_of_the_list_has_was_dropped() -> None:
     ((told, kind),) = lost({"tolerations": [{"key": "a"}]}, {"tolerations": []}, {"tolerations": []})
     assert kind is Lost.IGNORED

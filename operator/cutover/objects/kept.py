@@ -70,8 +70,8 @@ def unkept(wish: Json, before: Json, after: Json, at: Path = ()) -> Iterator[Unk
         after: the same part by the dry run.
         at: where it is.
     """
-    if wish is None or (isinstance(wish, Mapping) and wish.get(_DIRECTIVE) == "delete"):
-        if after not in (ABSENT, None) and after == before:
+    if wish in (None, []) or (isinstance(wish, Mapping) and wish.get(_DIRECTIVE) == "delete"):
+        if after not in (ABSENT, None, []) and after == before:
             yield Unkept(at, None, after, Lost.STAYS)
     elif isinstance(wish, Mapping):
         for key, value in wish.items():
