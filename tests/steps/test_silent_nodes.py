@@ -118,6 +118,14 @@ async def test_an_undo_does_not_wait_for_a_node_that_does_not_answer() -> None:
     )
 
 
+async def test_it_is_told_too_where_the_dead_node_never_got_a_pod_of_the_newer_template() -> None:
+    """As on a node that was dead before: its old pod is terminating for ever, and counts as updated once the template is back."""
+    dead = pod("dead", OLD, {}, deletionTimestamp=at(-60))
+    outcome = await undone(await rolled_out(), 3, 2, pod("a", OLD), pod("b", OLD), dead)
+    assert isinstance(outcome, Done)
+    assert outcome.message == "node dead does not answer; its pods of DaemonSet agent are not waited for"
+
+
 @pytest.mark.parametrize(
     ("updated", "available", "others"),
     [

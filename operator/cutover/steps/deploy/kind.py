@@ -109,10 +109,8 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         sooner = [change for change in changes if change.path != _PAUSED or not change.to]
         body = await context.targets.restore(ref, snapshot.uid, sooner)
         rollout = Rollout.of(body, ref.resource)
-        elsewhere = ""
-        if restored(context, rollout, snapshot) or (
-            elsewhere := await restored_elsewhere(context, ref, body, snapshot)
-        ):
+        elsewhere = "" if rollout.complete else await restored_elsewhere(context, ref, body, snapshot)
+        if elsewhere or restored(context, rollout, snapshot):
             await context.targets.restore(ref, snapshot.uid, changes)
             await context.targets.confirm(ref, snapshot.uid, changes)
             return Done(ready=rollout.text, message=elsewhere)
