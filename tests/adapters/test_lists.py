@@ -168,7 +168,10 @@ KEPT: dict[str, tuple[Resource, Any, Any]] = {
                 "replicas": 2,
                 "template": {
                     "metadata": {"labels": {"app": "web"}},
-                    "spec": {"containers": [{"name": "app"}], "volumes": [{"name": "v"}]},
+                    "spec": {
+                        "containers": [{"name": "app", "ports": [{"name": "http"}]}],
+                        "volumes": [{"name": "v"}],
+                    },
                 },
             }
         },
@@ -180,8 +183,16 @@ KEPT: dict[str, tuple[Resource, Any, Any]] = {
     ),
     "slice": (
         ENDPOINT_SLICES,
-        {"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}, "hints": {"forZones": [LONG]}}]},
-        {"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}, "targetRef": {}}]},
+        {
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "appProtocol": LONG}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}, "hints": {"forZones": [LONG]}}],
+        },
+        {
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}, "targetRef": {}}],
+        },
     ),
     "snapshot": (SNAPSHOTS, {"data": {"fields": [LONG]}}, {}),
     "config map": (CONFIG_MAPS, {"data": {"key": LONG}}, {}),

@@ -202,7 +202,7 @@ async def test_sidecars_do_not_balance_a_service_without_an_address(gateways: li
 
     says = (
         "steps[shift].traffic.to: Service shop-v2 has no address of its own (clusterIP: None), so a sidecar sends requests for shop-v2 "
-        "to the address that its client has called, whatever the weights; give it one, or use it behind a gateway only"
+        "to the address that its client has called, regardless of the weights; give it one, or use it behind a gateway only"
     )
     assert (says in await started(Simulation(plan(SHIFT), put=filled))) is told
 

@@ -27,7 +27,7 @@ class Capacity:
         old: its ready endpoints.
         new: those of the new side; where it has none, any of the old side answers more requests.
         whole: hundredths of the endpoints that are enough for all traffic of the pair.
-        lost: why nothing that is sent to the old side arrives, whatever its pods do; empty when it does.
+        lost: why nothing that is sent to the old side arrives, no matter what its pods do; empty when it does.
     """
 
     old: Count

@@ -161,7 +161,7 @@ async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destinatio
 
 
 async def lost(context: StepContext, name: Destination, side: Side) -> str:
-    """Why the Service of a side has no endpoint any more at the ports that the routes name, whatever its pods do; empty when it may have."""
+    """Why the Service of a side has no endpoint any more at the ports that the routes name, no matter what its pods do; empty when it may have."""
     resolved = await resolve(context.cluster, context.namespace, name.host, None, side.asked)
     return resolved if isinstance(resolved, str) else ""
 
