@@ -419,8 +419,8 @@ async def test_what_prometheus_is_asked() -> None:
         await providers.query("default", "up", 2_000_000, sample.at)
     assert seen.urls == ["/prom/api/v1/query"] * 2
     assert [dict(form) for form in seen.forms] == [
-        {"query": "up", "timeout": "2.500", "lookback_delta": "60.000"},
-        {"query": "up", "timeout": "2.500", "lookback_delta": "2000000.000", "time": "1700000000.250"},
+        {"query": "up", "timeout": "2.500", "lookback_delta": "60.000", "nocache": "1"},
+        {"query": "up", "timeout": "2.500", "lookback_delta": "2000000.000", "nocache": "1", "time": "1700000000.250"},
     ]
 
 

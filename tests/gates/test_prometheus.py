@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +41,7 @@ def vector(*values: str) -> dict[str, Any]:
         (vector("+Inf"), None, "+Inf"),
         (vector("-Inf"), None, "-Inf"),
         (vector("1") | {"warnings": ["partial"]}, None, "warnings"),
+        (vector("1") | {"isPartial": True}, None, "partial"),
         ({"status": "success", "data": {"resultType": "matrix", "result": []}}, None, "matrix"),
         (
             {"status": "success", "data": {"resultType": "vector", "result": [{"histogram": [0, {}]}]}},
@@ -55,6 +59,42 @@ def test_read(answer: Any, value: float | None, note: str) -> None:
     sample = read(answer)
     assert sample.value == value
     assert note in sample.note
+
+
+def documented() -> list[Any]:
+    """The table of what servers say of an answer, from the docs."""
+    page = Path(__file__).parents[2].joinpath("docs/gates/prometheus.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| `(\{.*\})` \| (yes|no)\b", page, re.MULTILINE)
+    return [pytest.param(said, counts == "yes", id=f"{server}: {said[:60]}") for server, said, counts in rows]
+
+
+def test_the_docs_tell_of_each_server_when_an_answer_counts_and_when_not() -> None:
+    told = {(str(row.id).split()[0].rstrip(",:"), row.values[1]) for row in documented()}
+    servers = ("Prometheus", "Thanos", "Mimir", "VictoriaMetrics")
+    assert told == {(server, counts) for server in servers for counts in (True, False)}
+
+
+@pytest.mark.parametrize(("said", "counts"), documented())
+def test_an_answer_counts_as_the_docs_say_of_its_server(said: str, counts: bool) -> None:  # noqa: FBT001
+    sample = read(vector("0.2") | json.loads(said))
+    assert sample.value == (0.2 if counts else None)
+    assert bool(sample.note) is not counts
+
+
+@pytest.mark.parametrize(
+    "warnings",
+    [
+        ["PromQL info: harmless", "PromQL warning: not harmless"],
+        ["PromQL information: of another kind"],
+        ["query: PromQL info: not at its beginning"],
+        ["PromQL info: harmless, and something else"],
+        "PromQL info: no list",
+        [{"text": "PromQL info: no text"}],
+        {"PromQL info: no list": 1, "other": 2},
+    ],
+)
+def test_anything_but_infos_may_hide_that_data_is_missing(warnings: Any) -> None:
+    assert read(vector("0.2") | {"warnings": warnings}).value is None
 
 
 def test_the_time_of_the_server_comes_along() -> None:

@@ -34,6 +34,7 @@ KWOK: Final = "v0.8.0"
 ETCD: Final = "v3.7.3"
 ISTIO: Final = "1.31-eed52ebb66ad"
 PROMETHEUS: Final = "3.5.0"
+VICTORIA_METRICS: Final = "1.79.5"
 HELM: Final = "v3.22.0"
 KIND: Final = "v0.33.0"
 _MODULES: Final = Path(__file__).parent / "tools"
@@ -80,11 +81,13 @@ TOOLS: Final = {
         Tool("kind", KIND, "kind", "sigs.k8s.io/kind", "kind"),
         Tool("envoy", "1.40.0"),
         Tool("prometheus", PROMETHEUS, oldest=(2, 42)),
+        Tool("victoria-metrics", VICTORIA_METRICS),
     )
 }
 FOR_TESTS: Final = [name for name in TOOLS if name != "kind"]
-FOR_PEOPLE: Final = [name for name in FOR_TESTS if name != "helm"]
+FOR_PEOPLE: Final = [name for name in FOR_TESTS if name not in ("helm", "victoria-metrics")]
 """What a cluster is made of that is left running for people, and what they look at it with."""
+_PACKAGED: Final = ("prometheus", "victoria-metrics")
 _BUILD_TAGS: Final = {"istio": ["-tags=vtprotobuf,disable_pgv"]}
 _BUILD_TIME: Final = {
     "kubernetes": "4 to 12 minutes",
@@ -255,13 +258,13 @@ def _download(url: str, sums: str, report: Report) -> bytes:
 
 
 def _from_package(tool: Tool, report: Report) -> bool:
-    if tool.name != "prometheus":
+    if tool.name not in _PACKAGED:
         return False
-    report("unpacking the distribution's package of prometheus")
+    report(f"unpacking the distribution's package of {tool.name}")
 
     def put(at: Path) -> None:
-        debian.unpack("prometheus", at.parent)
-        shutil.move(at.parent / "usr" / "bin" / "prometheus", at)
+        debian.unpack(tool.name, at.parent)
+        shutil.move(at.parent / "usr" / "bin" / tool.name, at)
 
     _keep(tool, put)
     return True

@@ -53,6 +53,7 @@ class Providers:
         timeout = self._providers[provider].server.timeout
         # Plain seconds: a PromQL duration has no fractions ("2.5s" is rejected).
         form = {"query": query, "timeout": f"{timeout:.3f}", "lookback_delta": f"{lookback:.3f}"}
+        form["nocache"] = "1"  # otherwise VictoriaMetrics evaluates as of 30 seconds ago, and dates the number to now
         if at is not None:
             form["time"] = f"{at:.3f}"
         return await self._endpoints[provider].request(prometheus.PATH, prometheus.read, form=form)
