@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -165,6 +167,40 @@ async def test_one_that_is_silent_for_too_long_is_opened_again(monkeypatch: pyte
         await asyncio.sleep(0.3)
         assert len(server.opened) == 2
         assert server.ask() is None
+
+
+DENIED = {"kind": "Status", "code": "403", "message": "cannot watch resource endpointslices"}
+
+
+async def test_a_server_that_refuses_it_is_asked_less_and_less_and_the_log_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(endpoint_streams, "_LONGEST_PAUSE", 0.16)
+    async with serving(monkeypatch) as server:
+        loop, opened = asyncio.get_running_loop(), []
+        server.ask()
+        for number in range(8):
+            while len(server.opened) <= number:
+                await asyncio.sleep(0.002)
+            opened.append(loop.time())
+            server.open[0].put_nowait(DENIED)
+        pauses = [after - before for before, after in pairwise(opened)]
+        assert all(
+            pause >= least for pause, least in zip(pauses, (0.02, 0.04, 0.08, 0.16, 0.16, 0.16, 0.16), strict=True)
+        )
+        (said,) = caplog.messages
+        assert "a stream of EndpointSlices failed" in said
+        assert DENIED["message"] in said
+        while len(server.opened) == 8:
+            await asyncio.sleep(0.002)
+        await server.tell("v1", "v2")
+        assert server.ask() is not None
+        assert caplog.messages[1:] == ["a stream of EndpointSlices works again"]
+        server.open[0].put_nowait(DENIED)
+        while len(server.opened) == 9:
+            await asyncio.sleep(0.002)
+        assert len(caplog.messages) == 3
 
 
 async def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,9 @@ MOST: Final = STREAMS
 _DELAY: Final = 1.0
 """Seconds until a stream is opened: a shift that does not stay with a weight needs none, and several that begin at once share one."""
 _PAUSE: Final = 2.0
-"""Seconds between a stream that ended and the next one, so that a server that refuses it is not flooded."""
+"""Seconds between a stream that ended and the next one; twice as many after each further one that told nothing."""
+_LONGEST_PAUSE: Final = 64.0
+"""Seconds, at most: a server that refuses them all (a ClusterRole without `watch`) is asked each minute."""
 _LIFETIME: Final = 300
 """Seconds after which the server ends a stream, on average."""
 _SILENCE: Final = 100.0
@@ -89,7 +91,7 @@ class EndpointStreams:
         if former is not None:
             former.task.cancel()
             self._wake_all(namespace)
-        stream = self._streams[namespace] = _Stream()
+        stream = self._streams[namespace] = _Stream(namespace)
         stream.task = asyncio.create_task(self._run(namespace, stream, everything=former is not None))
 
     async def _run(self, namespace: str, stream: _Stream, *, everything: bool) -> None:
@@ -98,17 +100,18 @@ class EndpointStreams:
             await asyncio.sleep(pause)
             services = self._wanted(namespace)
             stream.services = None if everything or len(services) > _IN_SELECTOR else services
-            stream.connected = True
+            stream.connected, stream.told = True, False
             try:
                 await self._hear(namespace, stream)
             except TimeoutError:
-                log.warning("a stream of EndpointSlices is silent, and is opened again", extra={"namespace": namespace})
-            except Exception:  # plans read while nothing is streamed, which is what they must not be left to believe
-                log.exception("a stream of EndpointSlices failed", extra={"namespace": namespace})
+                stream.fails("no sign of life")
+            except Exception as error:  # noqa: BLE001 -- the log has it, and plans must not be left to believe that it is open
+                stream.fails(repr(error), error)
             finally:
                 stream.numbers.clear()
             self._wake_all(namespace)
-            pause, everything = _PAUSE, False
+            pause = _PAUSE if stream.told or pause < _PAUSE else min(2 * pause, _LONGEST_PAUSE)
+            everything = False
 
     async def _hear(self, namespace: str, stream: _Stream) -> None:
         """One watch. It begins with all that there is, so nothing is missed between two of them, and each begins with news."""
@@ -120,13 +123,12 @@ class EndpointStreams:
                 silence.reschedule(asyncio.get_running_loop().time() + _SILENCE)
                 match event.get("type"):
                     case "ADDED" | "MODIFIED" | "DELETED":
+                        stream.works()
                         self._changed(namespace, stream, event["object"]["metadata"]["labels"][SERVICE_LABEL])
                     case "BOOKMARK":
-                        pass
-                    case _:  # the end of it, such as 410, or an answer that is no event
-                        log.warning(
-                            "a stream of EndpointSlices ended: %s", str(event)[:300], extra={"namespace": namespace}
-                        )
+                        stream.works()
+                    case _:  # the end of it, such as 410, or an answer that is no event, such as 403
+                        stream.fails(str(event)[:300])
                         return
 
     def _wake_all(self, namespace: str) -> None:
@@ -146,17 +148,34 @@ class EndpointStreams:
 class _Stream:
     """The stream of one namespace.
 
+    Args:
+        namespace: which.
+
     Attributes:
         services: which it is of, once connected; None: all of the namespace.
         connected: it has been opened, or tried to.
+        told: it has told something since it was last opened.
         numbers: of the last event of each Service; without any, the stream has not told of it yet, or is interrupted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str) -> None:
+        self._where, self._failing = {"namespace": namespace}, False
         self.services: frozenset[str] | None = None
-        self.connected = False
+        self.connected, self.told = False, False
         self.numbers: dict[str, int] = {}
         self.task: asyncio.Task[None]
+
+    def works(self) -> None:
+        """It has told something; the log says so if it did not before."""
+        if self._failing:
+            log.info("a stream of EndpointSlices works again", extra=self._where)
+        self.told, self._failing = True, False
+
+    def fails(self, why: str, error: Exception | None = None) -> None:
+        """It ended, and not as it should; the log says so once, until it works again."""
+        if not self._failing:
+            log.warning("a stream of EndpointSlices failed: %s", why, exc_info=error, extra=self._where)
+        self._failing = True
 
     def covers(self, services: frozenset[str]) -> bool:
         """Whether it is of these Services, or will be."""
