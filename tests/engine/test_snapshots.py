@@ -88,7 +88,7 @@ async def test_those_of_a_former_plan_do_not_keep_the_next_one_of_its_name(told:
     if told == "by an event":
         run.driver.deleted(run.plan, uid)
     else:
-        run.driver._unsure[run.plan] = cache
+        cache.unsure = True
     assert await run.run() is Phase.SUCCEEDED
     assert set(old) < set(snapshots(run))
     begun, before = run.clock.now(), len(tries)

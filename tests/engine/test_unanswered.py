@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from cutover.errors import Unavailable
-from cutover.ports import SNAPSHOTS, VIRTUAL_SERVICES, Ref, Resource
+from cutover.ports import SNAPSHOTS, VIRTUAL_SERVICES, Ref, Resource, Sample
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from steps.test_sides_without_pods import staffed
@@ -97,6 +98,113 @@ async def test_an_outage_of_the_whole_server_changes_nothing(minutes: int) -> No
     whole()
     assert await run.run() is Phase.SUCCEEDED
     assert warned(run) == []
+
+
+GATED = """
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+  - name: shift
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50], dwell: 1h}
+    gates:
+      - {name: errors, interval: 10s, failureThreshold: 3, prometheus: {query: errors}, pass: {max: "1"}}
+"""
+GUARDED = """
+guards:
+  - {name: errors, interval: 10s, failureThreshold: 3, prometheus: {query: errors}, pass: {max: "1"}}
+steps:
+  - {name: deploy, deploy: {workload: {name: shop-v2}, replicas: 3}}
+  - name: shift
+    traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50], dwell: 1h}
+"""
+
+
+class Judged:
+    """A run at its weight, with a gate or guard that fails at its third sample; the samples that were taken."""
+
+    def __init__(self, spec: str) -> None:
+        self.run = Simulation(plan(spec), put=staffed())
+        self.samples = 0
+        self.run.metrics.answer = self._sample
+        # Endpoints are read, as where streams are refused.
+        self.run.cluster.follow = lambda *_: None
+
+    def _sample(self, _: str) -> Sample:
+        shifted = self.run.status.current is not None and self.run.status.current.step == "shift"
+        self.samples += shifted
+        return Sample(9.0 if shifted else 0.0)
+
+    async def until_samples(self, count: int) -> None:
+        await self.run.until(lambda: self.samples >= count)
+
+    def unread(self) -> Callable[[], None]:
+        """No object can be read; returns what makes it whole again."""
+        get, many = self.run.cluster.get, self.run.cluster.list
+
+        async def unanswered(*_: Any, **__: Any) -> Any:
+            raise Unavailable(BROKEN)
+
+        def whole() -> None:
+            self.run.cluster.get, self.run.cluster.list = get, many  # type: ignore[method-assign]
+
+        self.run.cluster.get = self.run.cluster.list = unanswered  # type: ignore[method-assign]
+        return whole
+
+
+async def turn_in_vain(run: Simulation) -> None:
+    """One turn that gets no answer."""
+    missed = run.crashes
+    run.clock.pass_time(timedelta(seconds=3))
+    await run.turn()
+    assert run.crashes == missed + 1
+
+
+@pytest.mark.parametrize("spec", [GATED, GUARDED], ids=["gate", "guard"])
+async def test_a_read_without_an_answer_loses_no_sample(spec: str) -> None:
+    judged = Judged(spec)
+    await judged.until_samples(2)
+    whole = judged.unread()
+    await turn_in_vain(judged.run)
+    whole()
+    assert await judged.run.run() is Phase.ROLLED_BACK
+    assert judged.samples == 3
+
+
+@pytest.mark.parametrize("spec", [GATED, GUARDED], ids=["gate", "guard"])
+@pytest.mark.parametrize("lost", [True, False], ids=["not saved", "saved"])
+async def test_a_save_without_an_answer_loses_no_sample(spec: str, lost: bool) -> None:  # noqa: FBT001
+    judged = Judged(spec)
+    run = judged.run
+    await run.until(lambda: bool(run.status.current and run.status.current.applied_at))
+    await judged.until_samples(2)
+    save = run.cluster.save_status
+
+    async def unanswered(*call: Any) -> Any:
+        if not lost:
+            await save(*call)
+        raise Unavailable("connection reset")
+
+    run.cluster.save_status = unanswered  # type: ignore[method-assign,assignment]
+    run.request(RequestVerb.RETRY)  # that it is rejected is saved, and nothing else comes of it
+    await turn_in_vain(run)
+    run.cluster.save_status = save  # type: ignore[method-assign]
+    assert await run.run() is Phase.ROLLED_BACK
+    assert judged.samples == 3
+
+
+@pytest.mark.parametrize("spec", [GATED, GUARDED], ids=["gate", "guard"])
+async def test_what_fails_is_heard_though_its_targets_cannot_be_read(spec: str) -> None:
+    judged = Judged(spec)
+    run = judged.run
+    await judged.until_samples(1)
+    whole = judged.unread()
+    for _ in range(4):
+        run.clock.pass_time(timedelta(seconds=10))
+        await run.turn()
+    assert run.phase is Phase.ROLLING_BACK
+    assert judged.samples == 3
+    whole()
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs() == run.specs_before()
 
 
 def abort(run: Simulation) -> None:

@@ -22,7 +22,7 @@ from cutover.engine.former_plans import FormerPlans
 from cutover.engine.plan_cache import PlanCache, PlanCaches
 from cutover.engine.saving import Saver
 from cutover.engine.unreadable_spec import PlanWithoutSpec
-from cutover.errors import Conflict, NotFound, PlanError, Superseded, Unavailable
+from cutover.errors import Conflict, NotFound, PlanError, Superseded
 from cutover.field_path import Json
 from cutover.gates.watch import Spawn
 from cutover.plan.crd_gap import CrdGap
@@ -66,7 +66,6 @@ class Driver:
         self._caches, self._saver = PlanCaches(spawn, wake, ports.clock), Saver(ports, report_dropped)
         self._crd, self._rests = CrdGap(), Rests()
         self._former = FormerPlans(ports.cluster, ports.clock)
-        self._unsure: dict[Ref, PlanCache] = {}
 
     def deleted(self, ref: Ref, uid: str) -> None:
         """An event says that a plan was deleted. A 404 proves less: a starting API server may answer it for a moment."""
@@ -91,9 +90,8 @@ class Driver:
         Raises:
             Unavailable: the API server gave no answer; try again later.
         """
-        if ref in self._unsure:
-            await self._reread(ref, self._unsure[ref])
-            del self._unsure[ref]
+        if (unsure := self._caches.unsure(ref)) is not None:
+            await self._reread(ref, unsure)
         body = self._cluster.seen(ref)
         if body is None:
             await self._former.drop(ref)
@@ -107,15 +105,12 @@ class Driver:
             after = await self._turn(ref, body, cache)
         except (Conflict, Superseded):
             # Somebody else wrote the plan, or drives it: what we know is old. Read it now and begin again.
+            cache.unsure = True
             await self._reread(ref, cache)
             return timedelta(seconds=0.1)
         except NotFound:
             self._caches.drop(ref)
             return None
-        except Unavailable:
-            # A save without an answer may have taken effect. The next turn reads first, once the server answers again.
-            self._unsure[ref] = cache
-            raise
         self._caches.drop_ended(ref)
         due = await self._former.try_to_drop(ref)
         return min((each for each in (after, due) if each is not None), default=None)
@@ -218,7 +213,9 @@ class Driver:
             return body
         if body["metadata"]["resourceVersion"] != cache.version:
             raise Conflict(f"{ref} has changed in the middle of a turn")
+        cache.unsure = True
         await set_finalizer(self._cluster, ref, body, wanted=True)
+        cache.unsure = False
         return self._current_body(ref, cache)
 
     def _current_body(self, ref: Ref, cache: PlanCache) -> Json:
@@ -237,20 +234,21 @@ class Driver:
 
     async def _reread(self, ref: Ref, cache: PlanCache) -> None:
         """Read a plan whose cache is not to be trusted, and delete what this process has written too late."""
-        self._caches.drop(ref)
         try:
             body = await self._cluster.get(ref)
         except NotFound:
+            self._caches.drop(ref)
             return
         if body["metadata"]["uid"] != cache.uid:  # created again: the former plan needs nothing any more
+            self._caches.drop(ref)
             self._former.add(ref, cache.uid)
             return
         read = read_status(body.get("status"))
-        self._caches.notice_other_process(ref, read, cache)
         run = read.run
         if cache.run and run and (run.number != cache.run or needs_no_snapshots(read.phase, run.keep_until)):
             # This process may have been suspended in the middle of a write until another one had ended the run.
             await snapshots.drop(self._cluster, ref.namespace, cache.uid, cache.run)
+        self._caches.read_again(ref, read, cache)
 
     async def _without_spec(
         self, ref: Ref, body: Json, cache: PlanCache, judge: Callable[..., Turn], outcome: Outcome | None = None

@@ -21,7 +21,7 @@ from cutover.saga.turn import Command, Done, Failed, Inputs, OnFailure, Outcome,
 from cutover.status import requests
 from cutover.status.requests import RequestVerb
 from cutover.status.state import State
-from cutover.status.status import ACTIVE, GateStatus, Phase, StepState
+from cutover.status.status import ACTIVE, GateStatus, Phase, StepState, Verdict
 from cutover.targets.finalizer import deleted_at, has_finalizer, terminating
 
 _FORWARD: Final = (Phase.RUNNING, Phase.WAITING, Phase.PAUSED)
@@ -49,12 +49,15 @@ async def collect(
     status, body, now = context.status, context.body, context.now
     active_run = status.run.number if status.run and status.phase in ACTIVE else 0
     deleted, asked = deleted_at(body), requests.read(body["metadata"].get("annotations") or {})
+    gates = await _gates(context, cache, rules, clock, now if _takes_effect(outcome) else None)
+    guards = await _guards(context, cache, clock)
     lost, standings = None, Standings()
     try:
         lost, standings = await _standings(context, command, outcome)
     except Unavailable:
-        # Whether all stands is no matter then, and who wants the plan to stop must not wait for one kind of object.
-        if not deleted and not any(request.verb in _STOPS for request in unanswered(status, asked)):
+        # Whether all stands is no matter then, and what stops the plan must not wait for one kind of object.
+        stopped = any(request.verb in _STOPS for request in unanswered(status, asked))
+        if not (deleted or stopped or any(gate.verdict is Verdict.FAIL for gate in (*gates, *guards))):
             raise
     return Inputs(
         outcome=outcome,
@@ -64,8 +67,8 @@ async def collect(
         problem_at=standings.problem_at,
         to_restore=standings.to_restore,
         ask_again=seconds(standings.after),
-        gates=await _gates(context, cache, rules, clock, now if _takes_effect(outcome) else None),
-        guards=await _guards(context, cache, clock),
+        gates=gates,
+        guards=guards,
         requests=asked,
         deleted_at=deleted,
         suspended=context.plan.suspend,

@@ -44,6 +44,8 @@ class PlanCache:
         kept: what the API server has of `saved`, where its CRD lacks fields; None when it has all of it.
         saved_at: when this process last saved it.
         version: the resourceVersion of the plan that `saved` belongs to.
+        unsure: a write to the plan has had no answer, so it may have taken effect, or another process has written it: the plan is read
+            before anything else.
         fence: the highest fence that was saved or read.
         fenced_run: number of the run in which this process has raised the fence, so that it may act; 0 for none.
         run: number of the run that `run_cache` belongs to.
@@ -58,6 +60,7 @@ class PlanCache:
     kept: Status | None = None
     saved_at: datetime | None = None
     version: str = ""
+    unsure: bool = False
     fence: int = 0
     fenced_run: int = 0
     run: int = 0
@@ -123,6 +126,22 @@ class PlanCaches:
         """Forget a plan that is gone."""
         self.drop(ref)
         self._quiet.pop(ref, None)
+
+    def unsure(self, ref: Ref) -> PlanCache | None:
+        """What is kept of a plan that has to be read first."""
+        cache = self._caches.get(ref)
+        return cache if cache is not None and cache.unsure else None
+
+    def read_again(self, ref: Ref, read: Status, cache: PlanCache) -> None:
+        """Begin anew with a plan as it was read. Its samples are kept, or reads without answers would save a failing gate.
+
+        Unless another process drives it: that one has samples of its own.
+        """
+        self.notice_other_process(ref, read, cache)
+        if self.quiet_for(ref) > timedelta():
+            self.drop(ref)
+        else:
+            self._caches[ref] = PlanCache(cache.uid, cache.stage, cache.guards)
 
     def failed(self, ref: Ref) -> bool:
         """Whether a gate or guard of a plan has failed since its last turn."""

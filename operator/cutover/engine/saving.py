@@ -53,7 +53,9 @@ class Saver:
         if shown == cache.saved:
             return
         document = write_status(shown)
+        cache.unsure = True
         answer = await self._cluster.save_status(ref, cache.version, document)
+        cache.unsure = False
         cache.version, cache.saved, cache.status = answer["metadata"]["resourceVersion"], shown, shown
         lost = tuple(dropped(document, answer.get("status")))
         cache.kept = read_status(answer.get("status")) if lost else None

@@ -117,8 +117,9 @@ class Simulation:
             after = await self.driver.turn(self.plan)
             if await self.spawner.run():
                 after = timedelta()
-        except Unavailable:  # as the queue does
+        except Unavailable:  # as the queue does; measurements run beside the turns
             self.crashes += 1
+            await self.spawner.run()
             return timedelta(seconds=1)
         except Crash:
             self.crashes += 1
