@@ -1,4 +1,4 @@
-"""Sides of a shift that have pods in common: told when the run begins, with the label that keeps them apart."""
+"""Sides of a shift that have pods in common: told when the run begins, with the label that keeps them apart, and minded on the way back."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from cutover.ports import DEPLOYMENTS, DESTINATION_RULES, SERVICES
+from cutover.status.requests import RequestVerb
+from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from cutover.testing.controllers import react
+from steps.test_sides_without_pods import scale
+from support.fakes.shop import V1 as OLD
 from support.fakes.shop import deployment, plan, service, shop
 from support.fakes.simulation import Simulation
 
@@ -89,3 +93,39 @@ async def test_a_side_that_is_a_subset(*, narrow: bool) -> None:
 
 async def test_sides_of_their_own_are_not_told() -> None:
     assert "warnings" not in await told(apart({}, {"shop-v1": V1, "shop-v2": V2}))
+
+
+GONE = SHIFT.replace("[50, 100]}", "[50, 100], drain: 0s}") + "  - {name: ok, approve: {message: go}}\n"
+
+
+def weights(run: Simulation) -> list[int]:
+    body = next(body for ref, body in run.cluster.objects.items() if ref.resource.kind == "VirtualService")
+    return [entry["weight"] for entry in body["spec"]["http"][0]["route"]]
+
+
+async def test_traffic_goes_back_when_pods_of_the_old_version_are_ready() -> None:
+    """Those of the new one, which the old Service selects too, would only answer under another name."""
+    run = Simulation(plan(GONE), put=apart({"shop-v1": {"team": "shop"}}, {"shop-v1": V1, "shop-v2": V2}))
+    await run.until(lambda: run.phase is Phase.WAITING)
+    scale(run.cluster, OLD, 0)
+    run.request(RequestVerb.ABORT)
+    says = (
+        "traffic cannot be switched back yet: shop-v1 has no ready endpoint but those that shop-v2 selects too, "
+        "so the new version would go on answering"
+    )
+    await run.until(lambda: says in run.status.message)
+    assert weights(run) == [0, 100]
+    scale(run.cluster, OLD, 3)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert weights(run) == [100, 0]
+
+
+@pytest.mark.parametrize(
+    "selector", [{"shop-v1": {"team": "shop"}, "shop-v2": {"team": "shop"}}, {"shop-v2": {"team": "shop"}}, {}]
+)
+async def test_elsewhere_all_that_the_old_side_selects_counts(selector: dict[str, dict[str, str]]) -> None:
+    run = Simulation(plan(GONE), put=apart(selector, {"shop-v1": V1, "shop-v2": V2}))
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.request(RequestVerb.ABORT)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert weights(run) == [100, 0]

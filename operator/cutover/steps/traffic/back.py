@@ -14,6 +14,7 @@ from cutover.objects.serving import Count, count
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import flat, pairs_of, weights_back
 from cutover.steps.kind import StepContext
+from cutover.steps.traffic.overlap import without_its_own
 from cutover.steps.traffic.sides import both, lost
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.targets.snapshots import Snapshot
@@ -27,7 +28,7 @@ class Capacity:
         old: its ready endpoints.
         new: those of the new side; where it has none, any of the old side answers more requests.
         whole: hundredths of the endpoints that are enough for all traffic of the pair.
-        lost: why nothing that is sent to the old side arrives, no matter what its pods do; empty when it does.
+        lost: why nothing that is sent to the old side arrives, or only at pods of the new version; empty when it does.
     """
 
     old: Count
@@ -56,10 +57,12 @@ EVERYTHING: Final = Capacity(Count(1), Count(0), whole=0)
 async def capacity(step: TrafficSpec, context: StepContext, snapshot: Snapshot) -> Capacity:
     """Count both sides."""
     before, after = both(snapshot)
-    (old, new), why = await asyncio.gather(
-        count(context.cluster, context.namespace, before, after), lost(context, step.from_, before)
+    (old, new), why, shared = await asyncio.gather(
+        count(context.cluster, context.namespace, before, after),
+        lost(context, step.from_, before),
+        without_its_own(context, (step.from_, before), (step.to, after)),
     )
-    return Capacity(old, new, snapshot.facts["fromReady"] * step.backward.share, why)
+    return Capacity(old, new, snapshot.facts["fromReady"] * step.backward.share, why or shared)
 
 
 @dataclass(frozen=True, slots=True)

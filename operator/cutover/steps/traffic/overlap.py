@@ -1,14 +1,19 @@
-"""Whether the two sides of a shift have pods in common, which no weight can keep apart. Read-only; called by the preconditions of `traffic`."""
+"""Whether the two sides of a shift have pods in common, which no weight can keep apart. Read-only.
+
+Called by the preconditions of `traffic`, and on the way back: only pods of its own are a reason to give the old side its traffic again.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from cutover.errors import Problem
 from cutover.field_path import Json
 from cutover.objects.endpoints import Side, selects, workloads_behind
-from cutover.objects.workloads import pod_labels
-from cutover.ports import Resource
+from cutover.objects.serving import pods_of
+from cutover.objects.workloads import pod_labels, pod_ready
+from cutover.ports import WORKLOAD_ENTRIES, Resource
 from cutover.routing.routes import Destination
 from cutover.steps.kind import StepContext
 
@@ -34,6 +39,31 @@ async def overlaps(context: StepContext, old: tuple[Destination, Side], new: tup
             problems.append(Problem(f"{context.place}.traffic.{field}", message, warning=True))
         # Otherwise all its workloads are the other side's too: that one selects too much.
     return problems
+
+
+async def without_its_own(context: StepContext, old: tuple[Destination, Side], new: tuple[Destination, Side]) -> str:
+    """Why traffic that goes back to the old side would stay at the new version: all that is ready there is of the new side as well.
+
+    Empty when it has some of its own, none at all, or no workload of its own. Where a label keeps the sides apart, as it should,
+    nothing is read.
+    """
+    (name, mine), (other, theirs) = old, new
+    here, there = mine.selector, theirs.selector
+    if here is None or there is None or any(here.get(key, value) != value for key, value in there.items()):
+        return ""
+    cluster, namespace = context.cluster, context.namespace
+    found, pods, entries = await asyncio.gather(
+        workloads_behind(cluster, namespace, mine),
+        pods_of(cluster, namespace, here, fresh=True),
+        cluster.list(WORKLOAD_ENTRIES, namespace, fresh=True),
+    )
+    labels = [pod["metadata"].get("labels") or {} for pod in pods if pod_ready(pod)]
+    labels += [entry["spec"].get("labels") or {} for entry in entries]
+    ready = [one for one in labels if selects(here, one)]
+    has_own = any(not _selected(workload, new) for workload in found)
+    if not has_own or not ready or not all(selects(there, one) for one in ready):
+        return ""
+    return f"{name} has no ready endpoint but those that {other} selects too, so the new version would go on answering"
 
 
 def _says(field: str, mine: tuple[Destination, Side], other: Destination, both: Sequence[_Workload], label: str) -> str:
