@@ -63,6 +63,7 @@ class Process:
         env: added to the environment.
         cwd: working folder.
         detached: outlives us, in a session of its own.
+        user: who runs it, where it must not be root.
     """
 
     def __init__(
@@ -74,10 +75,11 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         detached: bool = False,
+        user: str | None = None,
     ) -> None:
         self.name, self.argv, self.log, self.detached = name, argv, log, detached
         self._env = {**os.environ, **(env or {})}
-        self._cwd = cwd
+        self._cwd, self._user = cwd, user
         self._running: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -91,6 +93,7 @@ class Process:
                 env=self._env,
                 cwd=self._cwd,
                 start_new_session=True,
+                user=self._user,
                 preexec_fn=None if self.detached else _die_with_parent,  # noqa: PLW1509 -- one call of prctl, no locks
             )
 
@@ -174,7 +177,7 @@ def free_ports(count: int) -> list[int]:
     """
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(_LOWEST_PORT, _first_outgoing_port())  # noqa: S311 -- nobody has to be kept from guessing it
+        port = random.randrange(_LOWEST_PORT, _first_outgoing_port())
         if (lock := _reserved(port)) is not None:
             _reservations.append(lock)
             if len(_reservations) > _RESERVATIONS:
