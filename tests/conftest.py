@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["harness.plugin", "support.cluster.fixtures"]
+pytest_plugins = ["harness.plugin", "support.cluster.fixtures", "support.database.fixtures"]
 
 
 _LONGEST_FIRST = (

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from cutover.errors import PlanError
 from cutover.runner_messages.payload import Direction, Payload, Script, read_payload
 from cutover.runner_messages.progress import Activity, Progress, Slow, read_progress
-from cutover.runner_messages.reasons import FINAL, ExitCode, Reason
+from cutover.runner_messages.reasons import FINAL, ExitCode, RunnerReason
 from cutover.runner_messages.result import LONGEST, Answer, Blocker, Finding, Result, decode
 from cutover.runner_messages.sentences import sentence
 
@@ -79,7 +79,7 @@ def test_a_script_is_known_by_the_hash_of_its_bytes() -> None:
 # --- the result -------------------------------------------------------------------------------------------------------
 
 FULL = Result(
-    Reason.LOCKS,
+    RunnerReason.LOCKS,
     field="schema.up",
     statement=2,
     line=7,
@@ -98,11 +98,11 @@ FULL = Result(
 
 def test_a_result_reads_back_as_it_was_written() -> None:
     assert decode(FULL.encode()) == FULL
-    assert decode(Result(Reason.DONE).encode()) == Result(Reason.DONE)
+    assert decode(Result(RunnerReason.DONE).encode()) == Result(RunnerReason.DONE)
 
 
 def test_a_long_result_is_cut_and_says_by_how_much() -> None:
-    many = Result(Reason.HAZARD, findings=tuple(Finding("NeedsReview", n, n, "x" * 63) for n in range(200)))
+    many = Result(RunnerReason.HAZARD, findings=tuple(Finding("NeedsReview", n, n, "x" * 63) for n in range(200)))
     text = many.encode()
     assert len(text.encode()) <= LONGEST
     cut = decode(text)
@@ -132,7 +132,7 @@ def test_nothing_unknown_is_taken_from_a_foreign_message() -> None:
     )
     result = decode(text)
     assert result == Result(
-        Reason.VERIFY_FAILED, names=("alice@example.com??31m ?script?", "", ""), findings=(Finding(),)
+        RunnerReason.VERIFY_FAILED, names=("alice@example.com?[31m ?script?", "", ""), findings=(Finding(),)
     )
 
 
@@ -148,10 +148,10 @@ def test_no_value_of_a_known_key_does_harm(value: Any) -> None:
 
 
 def test_every_reason_has_its_sentence_and_its_code() -> None:
-    for reason in Reason:
+    for reason in RunnerReason:
         assert sentence(Result(reason))
         assert isinstance(reason.code, ExitCode)
-    assert {reason.code for reason in Reason} == set(ExitCode)
+    assert {reason.code for reason in RunnerReason} == set(ExitCode)
     assert [int(code) for code in FINAL] == [10, 11, 12, 13, 30]
 
 
@@ -160,7 +160,7 @@ def test_the_sentence_names_place_blockers_and_way_out() -> None:
         "the locks were not to be had in 30 tries; blocked by pid 42 (report, idle in transaction for 12s)"
     )
     failed = Result(
-        Reason.STATEMENT_FAILED, field="schema.up", statement=2, line=7, sqlstate="23505", names=("users_pkey",)
+        RunnerReason.STATEMENT_FAILED, field="schema.up", statement=2, line=7, sqlstate="23505", names=("users_pkey",)
     )
     assert sentence(failed) == (
         "schema.up: was refused by the server in statement 2, line 7 (SQLSTATE 23505) (users_pkey); nothing of it was kept"

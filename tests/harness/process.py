@@ -177,7 +177,7 @@ def free_ports(count: int) -> list[int]:
     """
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(_LOWEST_PORT, _first_outgoing_port())
+        port = random.randrange(_LOWEST_PORT, _first_outgoing_port())  # noqa: S311 -- nobody has to be kept from guessing it
         if (lock := _reserved(port)) is not None:
             _reservations.append(lock)
             if len(_reservations) > _RESERVATIONS:

@@ -12,7 +12,6 @@ class Hazard(StrEnum):
     SCANS_TABLE = "ScansTable"
     BUILDS_INDEX = "BuildsIndex"
     LOCKS_TABLE = "LocksTable"
-    LOCKS_OTHER_TABLE = "LocksOtherTable"
     DROPS_DATA = "DropsData"
     RENAMES = "Renames"
     TRUNCATES = "Truncates"
@@ -22,5 +21,4 @@ class Hazard(StrEnum):
     DEFAULT_HIDES_BACKFILL = "DefaultHidesBackfill"
     COLUMNS_BY_POSITION = "ColumnsByPosition"
     CASCADES = "Cascades"
-    RUNS_OUTSIDE = "RunsOutside"
     NEEDS_REVIEW = "NeedsReview"

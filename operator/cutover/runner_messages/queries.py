@@ -73,7 +73,7 @@ class Query(Model):
     expect: Expect = Field(default=Expect.ZERO, description="The answer of `sql` that is right.")
     value: str | None = Field(default=None, max_length=256, description="With `expect: equals`: the value, as text.")
     orphans: Orphans | None = Field(default=None, description="Instead of sql: no reference leads nowhere.")
-    duplicates: Duplicates | None = Field(default=None, description="Instead of sql: no value occurs twice.")
+    duplicates: Duplicates | None = Field(default=None, description="Instead of sql: no value is in two rows.")
     nulls: Nulls | None = Field(default=None, description="Instead of sql: no value is missing.")
     compare_columns: CompareColumns | None = Field(default=None, description="Instead of sql: both say the same.")
     timeout: Duration = Field(default=timedelta(seconds=60), description="Of this query; 0s is none.")

@@ -35,7 +35,7 @@ FINAL: Final = (
 """Codes after which the same payload cannot succeed: the Job fails at once, whatever its backoffLimit."""
 
 
-class Reason(StrEnum):
+class RunnerReason(StrEnum):
     """Why the runner ended; CamelCase, as conditions show it."""
 
     DONE = "Done"
@@ -89,19 +89,19 @@ class Reason(StrEnum):
 
 
 _CODES: Final = {
-    Reason.DONE: ExitCode.OK,
-    Reason.ALREADY_DONE: ExitCode.OK,
-    Reason.NOTHING_TO_UNDO: ExitCode.OK,
-    Reason.VALIDATION_FAILED: ExitCode.VALIDATION_FAILED,
-    Reason.NOT_DONE: ExitCode.VALIDATION_FAILED,
-    Reason.VERIFY_FAILED: ExitCode.VERIFY_FAILED,
-    Reason.ESCAPED: ExitCode.TRANSACTION_ESCAPED,
-    Reason.LOCKS: ExitCode.LOCKS,
-    Reason.CONNECTION_REFUSED: ExitCode.CONNECTION,
-    Reason.CONNECTION_LOST: ExitCode.CONNECTION,
-    Reason.READ_ONLY: ExitCode.CONNECTION,  # a standby that a fail-over left: the primary is behind the same name
-    Reason.INTERRUPTED: ExitCode.INTERRUPTED,
-    Reason.FENCED: ExitCode.FENCED,
-    Reason.UNEXPECTED: ExitCode.UNEXPECTED,
+    RunnerReason.DONE: ExitCode.OK,
+    RunnerReason.ALREADY_DONE: ExitCode.OK,
+    RunnerReason.NOTHING_TO_UNDO: ExitCode.OK,
+    RunnerReason.VALIDATION_FAILED: ExitCode.VALIDATION_FAILED,
+    RunnerReason.NOT_DONE: ExitCode.VALIDATION_FAILED,
+    RunnerReason.VERIFY_FAILED: ExitCode.VERIFY_FAILED,
+    RunnerReason.ESCAPED: ExitCode.TRANSACTION_ESCAPED,
+    RunnerReason.LOCKS: ExitCode.LOCKS,
+    RunnerReason.CONNECTION_REFUSED: ExitCode.CONNECTION,
+    RunnerReason.CONNECTION_LOST: ExitCode.CONNECTION,
+    RunnerReason.READ_ONLY: ExitCode.CONNECTION,  # a standby that a fail-over left: the primary is behind the same name
+    RunnerReason.INTERRUPTED: ExitCode.INTERRUPTED,
+    RunnerReason.FENCED: ExitCode.FENCED,
+    RunnerReason.UNEXPECTED: ExitCode.UNEXPECTED,
 }
 """All others are mistakes of the author, which the same payload meets again."""

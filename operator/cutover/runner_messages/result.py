@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 from cutover.runner_messages.hazards import Hazard
-from cutover.runner_messages.reasons import Reason
+from cutover.runner_messages.reasons import RunnerReason
 
 LONGEST: Final = 2048
 """Bytes of a termination message; Kubernetes keeps 4096 of a container, and 12 KiB of all in a pod."""
-_NAME: Final = 63
+_NAME: Final = 128
 _LARGEST: Final = 2**53
 _CODE: Final = re.compile(r"[0-9A-Z]{5}")
-_UNSHOWN: Final = re.compile(r"[^\w .:/@+-]")
+_UNSHOWN: Final = re.compile(r"[^\w .,:/@+\[\]-]")
 
 
 def identifier(value: object) -> str:
-    """A name as it may be shown: letters, digits and a few signs, at most 63 of them. Of anything else: empty."""
+    """A name as it may be shown: letters, digits and a few signs, at most 128 of them. Of anything else: empty."""
     return _UNSHOWN.sub("?", value)[:_NAME] if isinstance(value, str) else ""
 
 
@@ -97,7 +97,7 @@ class Result:
         more: entries of the lists that were left out for want of room.
     """
 
-    reason: Reason
+    reason: RunnerReason
     field: str = ""
     statement: int = 0
     line: int = 0
@@ -157,7 +157,7 @@ def decode(text: str) -> Result | None:
     """Read a termination message. What is not known is left out; None where it has no known reason."""
     try:
         document = json.loads(text)
-        reason = Reason(document["reason"])
+        reason = RunnerReason(document["reason"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return Result(reason, **_known(Result, document, skip={"reason"}))
@@ -181,7 +181,7 @@ def _hazard(value: object) -> str:
 
 
 def _reason(value: object) -> str:
-    return value if isinstance(value, str) and value in list(Reason) else ""
+    return value if isinstance(value, str) and value in list(RunnerReason) else ""
 
 
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = {

@@ -1,0 +1,49 @@
+"""PostgreSQL behind the protocol of `engines/base.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cutover.database.engines.base import Statement
+from cutover.database.engines.postgresql import connecting, hazards, scripts
+from cutover.database.engines.postgresql.session import PostgresSession
+from cutover.runner_messages.payload import DatabaseSettings
+from cutover.runner_messages.result import Finding, Result
+
+
+class Postgresql:
+    """One database of one server.
+
+    Args:
+        url: as the Secret has it; it is read here and by libpq alone.
+        settings: of the plan.
+        application: shown to whoever looks at the server's sessions.
+    """
+
+    def __init__(self, url: str, settings: DatabaseSettings, application: str) -> None:
+        self._parameters = connecting.parameters(url, settings, application)
+        self._settings = settings
+
+    def connect(self) -> PostgresSession:
+        """Log in."""
+        return PostgresSession(lambda: connecting.connect(self._parameters, self._settings), self._settings)
+
+    def split(self, text: str, field: str) -> Sequence[Statement]:
+        """By the parser."""
+        return scripts.split(text, field)
+
+    def refusals(self, statements: Sequence[Statement], field: str) -> Sequence[Result]:
+        """By the parser's tree."""
+        return list(scripts.refusals(statements, field))
+
+    def lint(self, statements: Sequence[Statement]) -> Sequence[Finding]:
+        """By rules on the parser's tree."""
+        return list(hazards.find(statements))
+
+    def expression(self, text: str, field: str) -> None:
+        """One expression, and nothing that ends it."""
+        scripts.expression(text, field)
+
+    def query(self, text: str, field: str) -> str:
+        """One query that only reads."""
+        return scripts.query(text, field)

@@ -1,0 +1,68 @@
+"""Which work of which kind a payload asks for. The same for every engine, and for the double of the tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cutover.database.engines.base import Engine, Session
+from cutover.database.journal import Claim
+from cutover.database.reporting import Reporter
+from cutover.database.works.backfill import Backfill
+from cutover.database.works.pace import Pace
+from cutover.database.works.schema import Schema
+from cutover.database.works.transactions import Clock, Transactions
+from cutover.database.works.validate import Validate
+from cutover.errors import Broken
+from cutover.runner_messages.payload import Direction, Payload
+from cutover.runner_messages.reasons import RunnerReason
+from cutover.runner_messages.result import Result
+
+
+def carry_out(
+    payload: Payload, engine: Engine, session: Session, reporter: Reporter, clock: Clock | None = None
+) -> Result:
+    """Do what a payload says.
+
+    Raises:
+        Ended: why not.
+        ConnectionBroken: the server went away, and has not come back.
+    """
+    clock = clock or Clock()
+    transactions = Transactions(session, payload.database.lock_retries, clock, reporter.waiting)
+    try:
+        result = _of_direction(payload, engine, transactions, reporter, clock)
+    finally:
+        reporter.end()
+    return replace(result, lock_waits=transactions.lock_waits)
+
+
+def _of_direction(
+    payload: Payload, engine: Engine, transactions: Transactions, reporter: Reporter, clock: Clock
+) -> Result:
+    work = _work(payload, engine, transactions, reporter, clock)
+    match payload.direction:
+        case Direction.UP:
+            return work.up()
+        case Direction.DOWN:
+            return work.down()
+        case Direction.VALIDATE:
+            return work.validate()
+        case Direction.VERIFY:
+            return work.verify()
+        case Direction.PREFLIGHT:
+            problems = [*transactions.session.problems(writes=True), *work.problems()]
+            return Result.of_all(problems) if problems else Result(RunnerReason.DONE)
+
+
+def _work(
+    payload: Payload, engine: Engine, transactions: Transactions, reporter: Reporter, clock: Clock
+) -> Schema | Validate | Backfill:
+    claim = Claim.of(payload)
+    if payload.schema_ is not None:
+        return Schema(payload.schema_, claim, engine, transactions)
+    if payload.backfill is not None:
+        pace = Pace(payload.backfill, transactions.session, reporter, clock)
+        return Backfill(payload.backfill, claim, engine, transactions, pace)
+    if payload.validate_ is None:
+        raise Broken("a payload has exactly one kind")
+    return Validate(payload.validate_, claim, engine, transactions)

@@ -1,0 +1,147 @@
+"""The kind `schema`: a script in one transaction with the row that says so, and the validation inside it.
+
+Idempotent because the row of the step is locked first: who comes later finds it finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cutover.database.engines.base import Engine, Statement, Transaction
+from cutover.database.journal import Claim, Entry, StepRow
+from cutover.database.outcome import Ended
+from cutover.database.works.scripts import problems_of, text_of
+from cutover.database.works.transactions import Transactions
+from cutover.runner_messages.payload import Direction, SchemaWork, Script
+from cutover.runner_messages.reasons import RunnerReason
+from cutover.runner_messages.result import Result
+
+_UP, _DOWN, _VALIDATE = "schema.up", "schema.down", "schema.validate"
+
+
+class Schema:
+    """One step's schema change.
+
+    Args:
+        work: its fields.
+        claim: who does it.
+        engine: splits and checks scripts.
+        transactions: run what is done.
+    """
+
+    def __init__(self, work: SchemaWork, claim: Claim, engine: Engine, transactions: Transactions) -> None:
+        self._work, self._claim, self._engine, self._transactions = work, claim, engine, transactions
+
+    def up(self) -> Result:
+        """Run `up` and `validate` in one transaction. Raises Ended."""
+        text, statements = self._read(self._work.up, _UP)
+        questions = self._questions()
+        self._check(statements, _UP)
+        digest = Script.digest(text)
+        self._transactions.claim_first(self._claim)
+
+        def work(tx: Transaction) -> Result:
+            row = tx.claim(self._claim)
+            if _is_up(row):
+                if row.digest != digest:
+                    raise Ended(Result(RunnerReason.SCRIPT_CHANGED, _UP))
+                return Result(RunnerReason.ALREADY_DONE)
+            for statement in statements:
+                tx.run(statement, _UP)
+            tx.save(self._claim, StepRow(Direction.UP, finished=True, fence=self._claim.fence, digest=digest))
+            tx.record(self._claim, Entry("schema", digest, script=text, down=self._down_text()))
+            tx.only_read()
+            _judge(tx, questions)
+            return Result(RunnerReason.DONE)
+
+        return self._transactions.run(work)
+
+    def down(self) -> Result:
+        """Run `down`, if the database says that `up` was done. Raises Ended."""
+        if self._work.down is None:
+            raise Ended(Result(RunnerReason.DOWN_MISSING, "schema"))
+        text, statements = self._read(self._work.down, _DOWN)
+        refused = list(self._engine.refusals(statements, _DOWN))
+        if refused:
+            raise Ended(Result.of_all(refused))
+        self._transactions.claim_first(self._claim)
+
+        def work(tx: Transaction) -> Result:
+            row = tx.claim(self._claim)
+            if row.direction is Direction.DOWN and row.finished:
+                return Result(RunnerReason.ALREADY_DONE)
+            done = _is_up(row)
+            for statement in statements if done else ():
+                tx.run(statement, _DOWN)
+            digest = Script.digest(text)
+            tx.save(self._claim, StepRow(Direction.DOWN, finished=True, fence=self._claim.fence, digest=digest))
+            tx.record(self._claim, Entry("schema", digest, script=text if done else ""))
+            return Result(RunnerReason.DONE if done else RunnerReason.NOTHING_TO_UNDO)
+
+        return self._transactions.run(work)
+
+    def validate(self) -> Result:
+        """Run `validate` alone; reads only. Raises Ended."""
+        questions = self._questions()
+
+        def work(tx: Transaction) -> Result:
+            _judge(tx, questions)
+            return Result(RunnerReason.DONE)
+
+        return self._transactions.run(work, read_only=True)
+
+    def verify(self) -> Result:
+        """Whether the database says that it is done, and `validate` still passes; reads only. Raises Ended."""
+        text, questions = text_of(self._work.up, _UP), self._questions()
+
+        def work(tx: Transaction) -> Result:
+            row = tx.look(self._claim.key)
+            if row is None or not _is_up(row) or row.digest != Script.digest(text):
+                raise Ended(Result(RunnerReason.NOT_DONE))
+            _judge(tx, questions)
+            return Result(RunnerReason.DONE)
+
+        return self._transactions.run(work, read_only=True)
+
+    def problems(self) -> list[Result]:
+        """What would stop `up` or `down`; reads only, and asks the server nothing."""
+        found = list[Result]()
+        for script, field in ((self._work.up, _UP), (self._work.down, _DOWN), (self._work.validate_, _VALIDATE)):
+            if script is None:
+                continue
+            try:
+                _, statements = self._read(script, field)
+            except Ended as ended:
+                found.append(ended.result)
+                continue
+            if field == _UP:
+                found += problems_of(self._engine, statements, field, self._work.allow)
+            else:
+                found += self._engine.refusals(statements, field)
+        return found
+
+    def _read(self, script: Script, field: str) -> tuple[str, Sequence[Statement]]:
+        text = text_of(script, field)
+        return text, self._engine.split(text, field)
+
+    def _questions(self) -> Sequence[Statement]:
+        return () if self._work.validate_ is None else self._read(self._work.validate_, _VALIDATE)[1]
+
+    def _check(self, statements: Sequence[Statement], field: str) -> None:
+        if problems := problems_of(self._engine, statements, field, self._work.allow):
+            raise Ended(Result.of_all(problems))
+
+    def _down_text(self) -> str:
+        return "" if self._work.down is None else text_of(self._work.down, _DOWN)
+
+
+def _is_up(row: StepRow) -> bool:
+    return row.direction is Direction.UP and row.finished
+
+
+def _judge(tx: Transaction, questions: Sequence[Statement]) -> None:
+    for question in questions:
+        if failures := tx.judge(question, _VALIDATE):
+            raise Ended(
+                Result(RunnerReason.VALIDATION_FAILED, _VALIDATE, question.number, question.line, number=failures)
+            )
