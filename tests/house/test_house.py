@@ -81,6 +81,7 @@ MODULES_AT_THE_ROOT = {
     "errors.py",
     "field_path.py",
     "go_json.py",
+    "messaging.py",
     "names.py",
     "ports.py",
     "py.typed",
