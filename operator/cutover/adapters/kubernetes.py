@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
 from cutover import names
+from cutover.adapters.access_review import review, user_of
 from cutover.adapters.api_client import ApiClient
 from cutover.adapters.endpoint_streams import EndpointStreams
 from cutover.adapters.object_cache import Known, ObjectCache
@@ -268,22 +269,14 @@ class Kubernetes:
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
         """Ask the API server's authorizer."""
-        return await self._may(_user(namespace, account), verb, Ref(resource, namespace, name))
+        return await self._reviewed(review(account, namespace, verb, Ref(resource, namespace, name)))
 
     async def may_get(self, account: str, namespace: str, ref: Ref) -> bool:
         """Ask it about an object of another namespace."""
-        return await self._may(_user(namespace, account), "get", ref)
+        return await self._reviewed(review(account, namespace, "get", ref))
 
-    async def _may(self, user: str, verb: str, ref: Ref) -> bool:
-        kind, (_, _, namespace, _) = ref.resource, user.split(":")
-        attributes = {"namespace": ref.namespace, "verb": verb, "group": kind.group, "resource": kind.plural, "name": ref.name}  # fmt: skip
-        groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
-        review = {
-            "apiVersion": ACCESS_REVIEWS.api_version,
-            "kind": ACCESS_REVIEWS.kind,
-            "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
-        }
-        answer = await self._client.request("POST", ACCESS_REVIEWS.path(""), body=review)
+    async def _reviewed(self, question: Json) -> bool:
+        answer = await self._client.request("POST", ACCESS_REVIEWS.path(""), body=question)
         return bool(answer.get("status", {}).get("allowed"))
 
     async def record(self, namespace: str, event: Json) -> None:
@@ -291,11 +284,7 @@ class Kubernetes:
         await self._client.request("POST", EVENTS.path(namespace), body=event)
 
 
-def _user(namespace: str, account: str) -> str:
-    return f"system:serviceaccount:{namespace}:{account}"
-
-
 def _as(namespace: str, account: str) -> dict[str, str]:
     if not names.is_name(account):
         raise Denied(f"{account!r} cannot be the name of a ServiceAccount; use {names.NAME_RULE}")
-    return {"Impersonate-User": _user(namespace, account)}
+    return {"Impersonate-User": user_of(namespace, account)}

@@ -24,9 +24,7 @@ _ISTIO: Final = "istio.io/"
 _RANKS: Final = {"exact": 3, "segments": 2, "regex": 1}
 _HOW: Final = {"Exact": "exact", "PathPrefix": "segments", "RegularExpression": "regex"}
 _SAME: Final = "the most specific match wins, and of two equal ones that of the older HTTPRoute"
-_MIXED: Final = (
-    "at a listener with a hostname Istio tries the rules of the older HTTPRoute first, regardless of the hostnames that each has"
-)
+_MIXED: Final = "at a listener with a hostname Istio tries the rules of the older HTTPRoute first, regardless of the hostnames that each has"
 _ONE: Final = "the most specific match wins, and of two equal ones the first"
 
 RoutesOf = Callable[[Json], Iterable[Route]]
