@@ -5,6 +5,7 @@ They listen on a private socket and on loopback. PostgreSQL refuses to run as ro
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import importlib.util
 import os
@@ -110,14 +111,24 @@ def _from_registry(version: int) -> Path:
 
 def _reachable(found: Path) -> Path:
     """The same programs where the user that runs them may get at them: not below a home folder of root."""
-    if _runs_as() is None or subprocess.run([found / "postgres", "--version"], user=_OTHER, check=False, capture_output=True).returncode == 0:  # fmt: skip
+    if _runs_as() is None or _others_may_run(found / "postgres"):
         return found
-    copy = Path(tempfile.gettempdir()) / f"cutover-postgresql-{found.stat().st_dev}-{found.stat().st_ino}"
+    status = found.stat()
+    copy = Path(tempfile.gettempdir()) / f"cutover-postgresql-{status.st_dev}-{status.st_ino}"
     if not copy.exists():
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OSError):
             shutil.copytree(found.parent, Path(folder) / "ready", symlinks=True)
-            (Path(folder) / "ready").rename(copy)
+            (Path(folder) / "ready").chmod(0o755)
+            (Path(folder) / "ready").rename(copy)  # another process may have been quicker
     return copy / found.name
+
+
+def _others_may_run(program: Path) -> bool:
+    try:
+        done = subprocess.run([program, "--version"], user=_OTHER, check=False, capture_output=True)
+    except PermissionError:
+        return False
+    return done.returncode == 0
 
 
 def _runs_as() -> str | None:
@@ -157,7 +168,7 @@ class Server:
             self._give_away()
             command = [
                 str(self._bin / "initdb"), "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8",
-                "--no-instructions", "-D", str(self.folder / "data"),
+                "-D", str(self.folder / "data"),
             ]  # fmt: skip
             done = subprocess.run(
                 command, user=_runs_as(), capture_output=True, text=True, check=False, cwd=self.folder
