@@ -237,4 +237,4 @@ async def test_the_time_for_pods_to_stop_begins_after_the_drain() -> None:
         assert after is not None
         run.clock.pass_time(after)
     assert run.phase is Phase.STUCK
-    assert timedelta(minutes=10) <= run.clock.now() - seen.lowered[V2] <= timedelta(minutes=11)
+    assert timedelta(minutes=10) <= run.clock.now() - seen.lowered[V2] <= timedelta(minutes=12)
