@@ -229,8 +229,8 @@ PATCH = "{{template: {{spec: {{containers: [{{name: app, ports: {}}}]}}}}}}"
 @pytest.mark.parametrize(
     ("now", "then", "told"),
     [
-        ("web", "[{name: http, containerPort: 8080}]", False),
-        ("http", "[{name: web, containerPort: 8080}, {name: http, $patch: delete}]", True),
+        ("web", "[{$patch: replace}, {name: http, containerPort: 8080}]", False),
+        ("http", "[{$patch: replace}, {name: web, containerPort: 8080}]", True),
     ],
     ids=["adds it", "takes it away"],
 )

@@ -79,13 +79,13 @@ class ApiClient:
                 )
             except TooLarge:
                 # Where an API server may answer from its cache, it takes no notice of a limit.
-                if given.pop("resourceVersion", None) is None:
-                    if limit == 1:
-                        raise
-                    limit = max(1, limit // 8)
+                cached = given.pop("resourceVersion", None) is not None
+                if limit == 1 and not cached:
+                    raise
+                limit = limit if cached else max(1, limit // 8)
                 continue
             metadata = page.get("metadata") or {}
-            items, token = page.get("items") or [], metadata.get("continue")
+            items, token = _items_of(page), metadata.get("continue")
             del page
             yield items, metadata.get("resourceVersion", "")
             if not token:
@@ -166,6 +166,11 @@ def _retry_after(response: Response) -> float:
     """Seconds the server asked us to wait; 0.0 when it did not say."""
     header = response.headers.get("Retry-After")
     return float(header) if header and header.isdigit() else 0.0
+
+
+def _items_of(page: Json) -> list[Json]:
+    """Absent, or null, where a server has none."""
+    return page.get("items") or []
 
 
 def _document(text: bytes) -> Json:

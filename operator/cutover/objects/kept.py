@@ -16,6 +16,7 @@ from cutover.objects.quantities import quantity
 from cutover.objects.spec_patch import shown
 
 _DIRECTIVE: Final = "$patch"
+_WAY_OUT: Final = "write the whole list, with - $patch: replace as its first item"
 _KEYS: Final[Mapping[str, Mapping[str, Json]]] = {
     "ports": {"containerPort": None, "protocol": "TCP"},
     "topologySpreadConstraints": {"topologyKey": None, "whenUnsatisfiable": None},
@@ -145,19 +146,25 @@ def mistaken(patch: Json, before: Json, after: Json, at: Path = ()) -> Iterator[
 
 
 def _lost(key: str, patch: list[Json], before: Json, after: Json, where: str) -> Iterator[str]:
-    way_out = "write the whole list, with - $patch: replace as its first item"
     if key == "env":
-        names = [item.get("name") for item in _maps(after)]
-        for name in dict.fromkeys(item.get("name") for item in patch if _DIRECTIVE not in item):
-            if names.count(name) > 1:
-                yield f"{where} has {names.count(name)} items {name}, of which the patch changes the first and pods get the last; {way_out}"
-    if key not in _KEYS:
-        return
+        yield from _doubled(patch, after, where)
+    if key in _KEYS:
+        yield from _replaced(key, patch, before, after, where)
+
+
+def _doubled(patch: list[Json], after: Json, where: str) -> Iterator[str]:
+    names = [item.get("name") for item in _maps(after)]
+    for name in dict.fromkeys(item.get("name") for item in patch if _DIRECTIVE not in item):
+        if names.count(name) > 1:
+            yield f"{where} has {names.count(name)} items {name}, of which the patch changes the first and pods get the last; {_WAY_OUT}"
+
+
+def _replaced(key: str, patch: list[Json], before: Json, after: Json, where: str) -> Iterator[str]:
     removed, kept = [item for item in patch if _DIRECTIVE in item], [_identity(key, item) for item in _maps(after)]
     for item in _maps(before):
         if _identity(key, item) not in kept and not any(_is_about(key, one, item) for one in removed):
             by = next(iter(_KEYS[key]))
-            yield f"the server merges {where} by {by} alone, so the patch would replace {shown(item)}; {way_out}"
+            yield f"the server merges {where} by {by} alone, so the patch would replace {shown(item)}; {_WAY_OUT}"
 
 
 def _maps(items: Json) -> list[Json]:

@@ -62,6 +62,19 @@ def _merge_items(live: list[Json], patch: list[Json], key: str) -> Json:
 
     The server takes the first item with the value of the key, also where others have the same one, as two ports of one number do.
     """
+    merged = _merged(live, patch, key)
+    order, wanted = [one.get(key) for one in live], [item[key] for item in patch if _DIRECTIVE not in item]
+    mine = sorted((one for one in merged if one.get(key) in wanted), key=lambda one: wanted.index(one.get(key)))
+    rest, found = [one for one in merged if one.get(key) not in wanted], []
+    for item in mine:
+        while item[key] in order and rest and order.index(rest[0].get(key)) < order.index(item[key]):
+            found.append(rest.pop(0))
+        found.append(item)
+    return copy.deepcopy([*found, *rest])
+
+
+def _merged(live: list[Json], patch: list[Json], key: str) -> list[Json]:
+    """The items with those of the patch, before they are put in order."""
     merged = list(live)
     for item in patch:
         places = [place for place, one in enumerate(merged) if one.get(key) == item[key]]
@@ -71,14 +84,7 @@ def _merge_items(live: list[Json], patch: list[Json], key: str) -> Json:
             merged[places[0]] = merge(merged[places[0]], item)
         else:
             merged.append(copy.deepcopy(item))
-    order, wanted = [one.get(key) for one in live], [item[key] for item in patch if _DIRECTIVE not in item]
-    mine = sorted((one for one in merged if one.get(key) in wanted), key=lambda one: wanted.index(one.get(key)))
-    rest, found = [one for one in merged if one.get(key) not in wanted], []
-    for item in mine:
-        while item[key] in order and rest and order.index(rest[0].get(key)) < order.index(item[key]):
-            found.append(rest.pop(0))
-        found.append(item)
-    return copy.deepcopy([*found, *rest])
+    return merged
 
 
 def apply(body: Json, operation: Operation) -> None:

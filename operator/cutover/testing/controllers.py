@@ -127,17 +127,7 @@ def name_endpoints(cluster: MemoryCluster) -> bool:
 
 def _slices_of(cluster: MemoryCluster, ref: Ref, spec: Json, pods: list[Json]) -> bool:
     labels = {_SERVICE: ref.name, _MANAGED: "endpointslice-controller.k8s.io"}
-    ports = spec.get("ports") or []
-    wanted: dict[Ref, Json] = {Ref(ENDPOINT_SLICES, ref.namespace, ref.name): (ports, [])}
-    for place, one in enumerate(pods):
-        if not spec["selector"].items() <= (one["metadata"].get("labels") or {}).items():
-            continue
-        there = [port for port in ports if _listens(one, port)]
-        missing = [port["targetPort"] for port in ports if port not in there]
-        part = Ref(ENDPOINT_SLICES, ref.namespace, "-without-".join([ref.name, *missing]))
-        target = {"kind": "Pod", "name": one["metadata"]["name"], "uid": one["metadata"]["uid"]}
-        endpoint = {"addresses": [f"10.0.0.{place}"], "conditions": {"ready": True}, "targetRef": target}
-        wanted.setdefault(part, (there, []))[1].append(endpoint)
+    wanted = _wanted_slices(ref, spec, pods)
     changed = False
     for gone in [
         one for one in picked(cluster.objects, ENDPOINT_SLICES, ref.namespace, matching(labels)) if one not in wanted
@@ -153,6 +143,22 @@ def _slices_of(cluster: MemoryCluster, ref: Ref, spec: Json, pods: list[Json]) -
             cluster.put(ENDPOINT_SLICES, body)
             changed = True
     return changed
+
+
+def _wanted_slices(ref: Ref, spec: Json, pods: list[Json]) -> dict[Ref, tuple[list[Json], list[Json]]]:
+    """The ports and endpoints of each slice of a Service: pods that lack some of its ports are in one of their own."""
+    ports = spec.get("ports") or []
+    wanted: dict[Ref, tuple[list[Json], list[Json]]] = {Ref(ENDPOINT_SLICES, ref.namespace, ref.name): (ports, [])}
+    for place, one in enumerate(pods):
+        if not spec["selector"].items() <= (one["metadata"].get("labels") or {}).items():
+            continue
+        there = [port for port in ports if _listens(one, port)]
+        missing = [port["targetPort"] for port in ports if port not in there]
+        part = Ref(ENDPOINT_SLICES, ref.namespace, "-without-".join([ref.name, *missing]))
+        target = {"kind": "Pod", "name": one["metadata"]["name"], "uid": one["metadata"]["uid"]}
+        endpoint = {"addresses": [f"10.0.0.{place}"], "conditions": {"ready": True}, "targetRef": target}
+        wanted.setdefault(part, (there, []))[1].append(endpoint)
+    return wanted
 
 
 def _listens(pod: Json, port: Json) -> bool:

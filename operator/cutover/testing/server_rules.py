@@ -111,18 +111,22 @@ def apply_defaults(resource: Resource, body: Json) -> None:
     """Fill in the defaults of an HTTPRoute and of a Service, as the API server does. Raises Broken for a Service without a port."""
     if resource == SERVICES:
         _check_service(body)
-    rules = body["spec"].get("rules") or () if resource == HTTP_ROUTES else ()
-    for rule in rules:
-        for match in rule.setdefault("matches", [{}]):
-            match["path"] = {"type": "PathPrefix", "value": "/"} | match.get("path", {})
-            for header in match.get("headers", ()):
-                header.setdefault("type", "Exact")
-        mirrors = [one["requestMirror"]["backendRef"] for one in rule.get("filters", ()) if "requestMirror" in one]
-        for reference in (*rule.get("backendRefs", ()), *mirrors):
-            reference.setdefault("group", "")
-            reference.setdefault("kind", "Service")
-        for reference in rule.get("backendRefs", ()):
-            reference.setdefault("weight", 1)
+    for rule in body["spec"].get("rules") or () if resource == HTTP_ROUTES else ():
+        _complete(rule)
+
+
+def _complete(rule: Json) -> None:
+    """The defaults of a rule of an HTTPRoute."""
+    for match in rule.setdefault("matches", [{}]):
+        match["path"] = {"type": "PathPrefix", "value": "/"} | match.get("path", {})
+        for header in match.get("headers", ()):
+            header.setdefault("type", "Exact")
+    mirrors = [one["requestMirror"]["backendRef"] for one in rule.get("filters", ()) if "requestMirror" in one]
+    for reference in (*rule.get("backendRefs", ()), *mirrors):
+        reference.setdefault("group", "")
+        reference.setdefault("kind", "Service")
+    for reference in rule.get("backendRefs", ()):
+        reference.setdefault("weight", 1)
 
 
 def _check_service(body: Json) -> None:

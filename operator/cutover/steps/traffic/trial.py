@@ -37,8 +37,7 @@ async def refused(
     trials = ((step.weights[0], [*fields, *_weights(step, found, 0)]), (step.weights[-1], _weights(step, found, -1)))
     asked = list[list[Operation]]()
     for weight, wanted in trials:
-        operations = _operations(body, wanted)
-        if not operations or operations in asked:
+        if not (operations := _operations(body, wanted)) or operations in asked:
             continue
         asked.append(operations)
         try:
@@ -47,10 +46,14 @@ async def refused(
             if await may_not_patch(context, ref, no):
                 return []  # preflight reports it with all other permissions
             return [Problem(place, f"the server refuses weight {weight} of {ref}: {no}")]
-        if not all((at := find(after, path)) is not None and at.value == value for path, value in wanted):
-            why = f"; {step.where.pruned_because}" if step.where.pruned_because else ""
-            return [Problem(place, f"{ref} would not keep all fields that are written to it{why}")]
+        if not _keeps(after, wanted):
+            kept = "would not keep all fields that are written to it"
+            return [Problem(place, "; ".join(filter(None, (f"{ref} {kept}", step.where.pruned_because))))]
     return []
+
+
+def _keeps(after: Json, wanted: _Fields) -> bool:
+    return all((at := find(after, path)) is not None and at.value == value for path, value in wanted)
 
 
 def _weights(step: TrafficSpec, found: Sequence[Pair], which: int) -> list[tuple[Path, Json]]:
