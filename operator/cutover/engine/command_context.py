@@ -5,12 +5,13 @@ Nothing is decided or written here. Made by the driver for each command; used by
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from cutover.engine.other_plans import OtherPlan, needed_elsewhere
+from cutover.engine.other_plans import OtherPlan, Remembered, needed_elsewhere
 from cutover.errors import Broken
 from cutover.field_path import Json
 from cutover.gates.base import GateContext
@@ -27,16 +28,28 @@ from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The targets as the last look of preflight has read them, and the fence of that moment."""
+
+    fence: int
+    bodies: Mapping[Ref, Json]
+
+
 @dataclass(slots=True)
 class RunCache:
     """What this process remembers of one run: nothing that could not be read again.
 
     Attributes:
         since: when this process first took over a run that another one may have driven before; None when nobody else has driven it.
+        examined: the targets before they are claimed; dropped by the first attempt to claim them.
+        claimed: the workloads of the first step as the claim has left them, until it begins.
         moved: when each step last moved traffic, by its name, as far as no other process has driven the run since.
     """
 
     since: datetime | None = None
+    examined: Examined | None = None
+    claimed: dict[Ref, Json] = field(default_factory=dict)
     moved: dict[str, datetime] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     kinds: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +94,7 @@ class CommandContext:
     status: Status
     run_cache: RunCache
     rests: Rests
+    remembered: Remembered
     clock: Clock
     now: datetime
 
@@ -96,7 +110,7 @@ class CommandContext:
             raise Broken("a command without a run")
         account, applied = self.plan.service_account_name, "" if run.over_applied else self.applied_label
         owner = Owner(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account, applied)
-        return Targets(self.cluster, owner, step, self.run_cache.snapshots)
+        return Targets(self.cluster, owner, step, self.run_cache.snapshots, self.run_cache.claimed)
 
     def step_context(self, at: int, prefetched: Any = None) -> StepContext:
         """What the kind of a step needs for a command; `prefetched` is what it has read for it."""
@@ -145,11 +159,14 @@ class CommandContext:
         """Until when another plan needs the pods of a workload, as `other_plans` tells it; empty when none does. Raises NotFound."""
         targets = self.targets()
         labels = pod_labels((await targets.view(workload))["spec"])
-        return await needed_elsewhere(self.cluster, targets.owner, self.now, labels, self._context_of_other)
+        return await needed_elsewhere(
+            self.cluster, targets.owner, self.now, labels, self.remembered, self._context_of_other
+        )
 
-    def _context_of_other(self, other: OtherPlan, at: int) -> StepContext:
+    def _context_of_other(self, other: OtherPlan, at: int, cluster: Cluster) -> StepContext:
+        known = RunCache(snapshots=other.snapshots)
         theirs = replace(
-            self, ref=other.ref, body=other.body, plan=other.plan, status=other.status, run_cache=RunCache()
+            self, cluster=cluster, ref=other.ref, body=other.body, plan=other.plan, status=other.status, run_cache=known
         )
         return theirs.step_context(at)
 

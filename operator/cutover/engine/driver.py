@@ -267,6 +267,7 @@ class Driver:
             status=cache.status,
             run_cache=cache.run_cache,
             rests=self._rests,
+            remembered=self._caches.remembered,
             clock=self._clock,
             now=self._clock.now(),
         )

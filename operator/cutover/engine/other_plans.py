@@ -7,24 +7,27 @@ before pods are taken away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias
+from functools import partial
+from typing import Any, Final, TypeAlias, cast
 
 from cutover.errors import NotFound, PlanError
 from cutover.field_path import Json
+from cutover.objects.at_once import at_once
 from cutover.objects.endpoints import selects
 from cutover.plan.parsing import parse
 from cutover.plan.spec import Plan
 from cutover.plan.status_document import read_status
-from cutover.ports import PLANS, Cluster, Ref
+from cutover.ports import PLANS, SNAPSHOTS, Cluster, Ref
 from cutover.saga.tables import TOUCHED
 from cutover.status.status import ACTIVE, Phase, Status, StepState
 from cutover.steps.kind import StepContext
 from cutover.steps.parts import UndoneEarly
 from cutover.targets.claims import Owner
+from cutover.targets.snapshots import Snapshot
 
 _BACKWARD: Final = frozenset({Phase.ROLLING_BACK, Phase.STUCK})
 _DRAINED_BY: Final = timedelta(minutes=6)
@@ -33,12 +36,17 @@ _DRAINED_BY: Final = timedelta(minutes=6)
 
 @dataclass(frozen=True, slots=True)
 class OtherPlan:
-    """Another plan of the namespace that is active, or has just succeeded."""
+    """Another plan of the namespace that is active, or has just succeeded.
+
+    Attributes:
+        snapshots: those of its run that are known.
+    """
 
     ref: Ref
     body: Json
     plan: Plan
     status: Status
+    snapshots: dict[str, Snapshot]
 
     def shifts(self) -> Iterator[tuple[int, UndoneEarly]]:
         """The steps that move traffic and are still to be done, or may still be undone; of a run that is over all that it has done."""
@@ -50,6 +58,9 @@ class OtherPlan:
                 yield at, step.kind
 
 
+Remembered: TypeAlias = Callable[[Ref, Json], OtherPlan | None]
+"""What this process knows of a plan as it is in a body, because it drives that plan too; None: nothing."""
+_Read: TypeAlias = Callable[[Json], Awaitable[OtherPlan]]
 _ContextOf: TypeAlias = Callable[[OtherPlan, int], StepContext]
 
 
@@ -58,7 +69,8 @@ async def needed_elsewhere(
     owner: Owner,
     now: datetime,
     labels: Mapping[str, str],
-    context_of: _ContextOf,
+    remembered: Remembered,
+    context_of: Callable[[OtherPlan, int, Cluster], StepContext],
 ) -> str:
     """Until when another plan needs pods with these labels, such as ``plan checkout ends, whose step …``; empty when none does.
 
@@ -70,16 +82,22 @@ async def needed_elsewhere(
         owner: who asks.
         now: the time.
         labels: of the pods.
-        context_of: what the kind of a step of another plan needs to read its sides.
+        remembered: of most plans of a namespace nothing is read or parsed for this: they are driven here as well.
+        context_of: what the kind of a step of another plan needs to read its sides, from that cluster.
     """
+    services, read = at_once(cluster, owner.namespace), partial(_read, cluster, remembered)
+
+    def reading(other: OtherPlan, at: int) -> StepContext:
+        return context_of(other, at, _as_stored(other, at, services))
+
     for listed in await cluster.list(PLANS, owner.namespace):
         if listed["metadata"]["uid"] == owner.uid:
             continue
         status = listed.get("status") or {}
         if status.get("phase") in ACTIVE:
-            until = await _until_its_end(cluster, listed, labels, context_of)
+            until = await _until_its_end(read, listed, labels, reading)
         elif ended := _just_succeeded(status, now):
-            until = await _until_drained(cluster, listed, ended, labels, context_of)
+            until = await _until_drained(read, listed, ended, labels, reading)
         else:
             continue
         if until:
@@ -87,10 +105,10 @@ async def needed_elsewhere(
     return ""
 
 
-async def _until_its_end(cluster: Cluster, listed: Json, labels: Mapping[str, str], context_of: _ContextOf) -> str:
+async def _until_its_end(read: _Read, listed: Json, labels: Mapping[str, str], context_of: _ContextOf) -> str:
     name = listed["metadata"]["name"]
     try:
-        other = await _read(cluster, listed)
+        other = await read(listed)
     except NotFound:
         return ""
     except PlanError:
@@ -104,12 +122,12 @@ async def _until_its_end(cluster: Cluster, listed: Json, labels: Mapping[str, st
 
 
 async def _until_drained(
-    cluster: Cluster, listed: Json, ended: datetime, labels: Mapping[str, str], context_of: _ContextOf
+    read: _Read, listed: Json, ended: datetime, labels: Mapping[str, str], context_of: _ContextOf
 ) -> str:
     """Counted from the end of the run: that it moved traffic before it is all that is known of when it did."""
     name = listed["metadata"]["name"]
     with suppress(NotFound, PlanError):
-        other = await _read(cluster, listed)
+        other = await read(listed)
         for at, kind in other.shifts():
             context = context_of(other, at)
             drain = await kind.drain_since(context, ended)
@@ -127,19 +145,39 @@ def _just_succeeded(status: Json, now: datetime) -> datetime | None:
     return ended if now - ended < _DRAINED_BY else None
 
 
+class _NotBegun:
+    """The cluster for a step that has not begun: it has stored nothing, and nobody has to be asked for that."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def get(self, ref: Ref) -> Json:
+        if ref.resource == SNAPSHOTS:
+            raise NotFound(f"{ref} not found")
+        return await self._cluster.get(ref)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster, name)
+
+
+def _as_stored(other: OtherPlan, at: int, cluster: Cluster) -> Cluster:
+    begun = other.status.steps[at].state is not StepState.PENDING
+    return cluster if begun else cast("Cluster", _NotBegun(cluster))
+
+
 async def _rests_on(kind: UndoneEarly, context: StepContext, labels: Mapping[str, str]) -> bool:
     with suppress(NotFound):  # the object that has the traffic
         return any(selects(side.selector, labels) for side in await kind.both_sides(context))
     return False
 
 
-async def _read(cluster: Cluster, listed: Json) -> OtherPlan:
+async def _read(cluster: Cluster, remembered: Remembered, listed: Json) -> OtherPlan:
     """As it was last seen, where that is of the run that goes on; otherwise read. Raises NotFound, PlanError."""
     ref = Ref(PLANS, listed["metadata"]["namespace"], listed["metadata"]["name"])
     body = cluster.seen(ref)
     if body is None or _run(body) != _run(listed):
         body = await cluster.get(ref)
-    return OtherPlan(ref, body, parse(body["spec"]), read_status(body.get("status")))
+    return remembered(ref, body) or OtherPlan(ref, body, parse(body["spec"]), read_status(body.get("status")), {})
 
 
 def _run(body: Json) -> tuple[str, Json]:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from cutover.engine.command_context import RunCache
+from cutover.engine.other_plans import OtherPlan
 from cutover.errors import PlanError
 from cutover.field_path import Json
 from cutover.gates.pace import Pace
@@ -147,6 +148,16 @@ class PlanCaches:
         """Whether a gate or guard of a plan has failed since its last turn."""
         cache = self._caches.get(ref)
         return cache is not None and (cache.stage.failed or cache.guards.failed)
+
+    def remembered(self, ref: Ref, body: Json) -> OtherPlan | None:
+        """A plan as it is in this body, where that is what its last turn has left."""
+        cache = self._caches.get(ref)
+        if cache is None or cache.version != body["metadata"]["resourceVersion"] or cache.spec is None:
+            return None
+        spec, plan, _ = cache.spec
+        if isinstance(plan, PlanError) or spec != body["spec"]:
+            return None
+        return OtherPlan(ref, body, plan, cache.saved, cache.run_cache.snapshots)
 
     def of(self, ref: Ref, body: Json) -> PlanCache:
         """The cache of exactly this plan, brought up to the body as the API server has it."""

@@ -5,12 +5,13 @@ Read-only. Used by `deploy` before it reduces replicas, by preflight, and where 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Iterator, Mapping
 from typing import Final
 
 from cutover.field_path import Json
+from cutover.objects.at_once import at_once
 from cutover.objects.endpoints import Side, resolve, selects
-from cutover.ports import Cluster, Ref, Resource
+from cutover.ports import SERVICES, Cluster, Ref, Resource
 from cutover.routing.http_routes import HttpRoute
 from cutover.routing.routes import WeightedDestination
 from cutover.routing.routing import Routing
@@ -45,27 +46,44 @@ async def shares(cluster: Cluster, namespace: str, labels: Mapping[str, str]) ->
 async def _given(
     cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool
 ) -> AsyncIterator[tuple[Ref, int, int]]:
-    """For each route that leads to pods with these labels: its object, the weight that they get, and that of all destinations."""
+    """For each route that leads to pods with these labels: its object, the weight that they get, and that of all destinations.
+
+    Only objects that name a Service which selects such pods are read further: of a thousand that is one.
+    """
+    found = [(resource, body) for resource in ROUTINGS for body in await cluster.list(resource, namespace, fresh=fresh)]
+    services = at_once(cluster, namespace, fresh=fresh)
+    selecting = await _selecting(services, namespace, labels, fresh=fresh) if found else ()
     reached: dict[tuple[str, str | None], bool] = {}
 
     async def reaches(host: str, subset: str | None) -> bool:
         if (host, subset) not in reached:
-            side = await resolve(cluster, namespace, host, subset)
+            side = await resolve(services, namespace, host, subset)
             reached[host, subset] = isinstance(side, Side) and selects(side.selector, labels)
         return reached[host, subset]
 
-    async for ref, weights in _routes(cluster, namespace, fresh=fresh):
-        given = sum([weight for one, weight in weights if weight and await reaches(one.host, one.subset)])
-        if given:
-            yield ref, given, sum(weight for _, weight in weights)
+    for resource, body in found:
+        if not _names_one(body["spec"], selecting):
+            continue
+        ref, routing = Ref(resource, namespace, body["metadata"]["name"]), ROUTINGS[resource]
+        for route in routing.routes_of(body):
+            weights = list(routing.effective_weights(route))
+            given = sum([weight for one, weight in weights if weight and await reaches(one.host, one.subset)])
+            if given:
+                yield ref, given, sum(weight for _, weight in weights)
 
 
-async def _routes(
-    cluster: Cluster, namespace: str, *, fresh: bool
-) -> AsyncIterator[tuple[Ref, list[tuple[WeightedDestination, int]]]]:
-    """Each route with its object: the weight of each of its destinations."""
-    for resource, routing in ROUTINGS.items():
-        for body in await cluster.list(resource, namespace, fresh=fresh):
-            ref = Ref(resource, namespace, body["metadata"]["name"])
-            for route in routing.routes_of(body):
-                yield ref, list(routing.effective_weights(route))
+async def _selecting(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool) -> Container[str]:
+    """The names of all Services that select pods with these labels."""
+    return {
+        body["metadata"]["name"]
+        for body in await cluster.list(SERVICES, namespace, fresh=fresh)
+        if (selector := body["spec"].get("selector")) and selects(selector, labels)
+    }
+
+
+def _names_one(part: Json, services: Container[str]) -> bool:
+    """Whether a text in a document is one of these names, alone or before a dot. A rough test, which lets too many pass at most."""
+    if isinstance(part, str):
+        return part.partition(".")[0] in services
+    inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return any(_names_one(one, services) for one in inner)

@@ -66,10 +66,18 @@ class Claims:
         """The object as streamed, or read now when it is not streamed. Raises NotFound."""
         return self.cluster.seen(ref) or await self.cluster.get(ref)
 
-    async def claim(self, ref: Ref) -> None:
+    async def claim(self, ref: Ref, examined: Json = None) -> Json | None:
         """Claim an object for our plan; harmless when it is claimed already.
 
         The patch tests `resourceVersion`: a JSON patch cannot test that labels are absent.
+
+        Args:
+            ref: the object.
+            examined: as this process has read it, unclaimed, before it saved the fence that we have now. That save proves what
+                `still_ours` would ask: who takes the run over after it changes the object before the run ends.
+
+        Returns:
+            The object as the claim has left it; None where it was claimed already.
 
         Raises:
             Busy: another active plan has claimed it.
@@ -79,16 +87,17 @@ class Claims:
             Conflict: it changed at every try.
         """
         for _ in range(TRIES):
-            body = await self.cluster.get(ref)
+            known, examined = examined, None
+            body = known or await self.cluster.get(ref)
             owner = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
             if owner == self.owner.uid and await self.fence_of(ref, body) == self.owner.fence:
-                return
+                return None
             if owner not in (None, self.owner.uid) and (plan := await self._active_plan(ref.namespace, owner)):
                 raise Busy(f"{ref} is claimed by plan {plan}")
-            # After the read and before the write: see `still_ours`.
-            await self.still_ours()
-            if await self._write_labels(ref, body, self.claim_operations(body)):
-                return
+            if known is None:  # after the read and before the write: see `still_ours`
+                await self.still_ours()
+            if (claimed := await self._write_labels(ref, body, self.claim_operations(body))) is not None:
+                return claimed
         raise Conflict(
             f"{ref} changed at each of {TRIES} attempts to claim it; retrying, find out what keeps changing it"
         )
@@ -115,22 +124,21 @@ class Claims:
         ):
             raise Superseded("another process drives this plan, or its run has ended")
 
-    async def _write_labels(self, ref: Ref, body: Json, operations: list[Operation]) -> bool:
-        """Write our labels; false when the object has changed since it was read.
+    async def _write_labels(self, ref: Ref, body: Json, operations: list[Operation]) -> Json | None:
+        """Write our labels; the object then, or None when it has changed since it was read.
 
         Raises:
             Rejected: it has not changed, so the server refuses the labels themselves; its text says why.
         """
         try:
-            await self.cluster.patch(ref, operations, self.owner.account)
+            return await self.cluster.patch(ref, operations, self.owner.account)
         except Conflict:
-            return False
+            return None
         except Rejected as refused:
             now = await self.cluster.get(ref)
             if now["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
                 raise Rejected(f"the server refuses the labels of the claim on {ref}: {refused}") from refused
-            return False
-        return True
+            return None
 
     def claim_operations(self, body: Json) -> list[Operation]:
         """The patch that sets both labels on an object that is still at the version of `body`."""
@@ -188,7 +196,7 @@ class Claims:
                 if fenced:
                     with suppress(Foreign):  # a fence that another writer changed does not keep the claim there
                         await self.fence_of(ref, body)
-                if await self._write_labels(ref, body, _release_operations(body, labels, applied)):
+                if await self._write_labels(ref, body, _release_operations(body, labels, applied)) is not None:
                     return
             except NotFound:
                 return
@@ -251,7 +259,7 @@ class Claims:
             if owner is not None:
                 raise Foreign("ClaimLost", f"{ref} is claimed by another plan, with uid {owner}")
             await self.still_ours()
-            if await self._write_labels(ref, body, self.reclaim_operations(body)):
+            if await self._write_labels(ref, body, self.reclaim_operations(body)) is not None:
                 return
         raise Conflict(f"{ref} changed at each of {TRIES} tries to claim it again")
 

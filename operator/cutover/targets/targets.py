@@ -35,10 +35,19 @@ class Targets(Claims):
         owner: who writes.
         step: name of the step, part of the snapshots' names.
         cache: snapshots read or written before in this run, so that they are not read again.
+        claimed: objects as the claim of this run has left them, until somebody wants them.
     """
 
     step: str = ""
     cache: dict[str, Snapshot] = field(default_factory=dict)
+    claimed: dict[Ref, Json] = field(default_factory=dict)
+
+    async def with_owners(self, ref: Ref) -> Json:
+        """An object with the owners of its fields, which no stream keeps: as the claim has left it, or read now.
+
+        Only for who asks the server whether it is still at that version.
+        """
+        return self.claimed.pop(ref, None) or await self.cluster.get(ref)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class Foreseen:
         after: its spec after.
         problems: what the server would not keep of the patch, or would put in the place of something else.
         whatever_comes_before: those of them that no earlier step can change.
-        carried: the weight that the pods had before the step; read only when the step raises the replicas.
+        carried: the weight that the pods had before the step; read only where it is asked for, and the step raises the replicas.
     """
 
     body: Json
@@ -46,21 +46,22 @@ class Foreseen:
         return [problem for problem in self.problems if not problem.warning]
 
 
-async def foresee(step: DeploySpec, context: StepContext) -> Foreseen:
-    """Ask the server what would change. Raises PlanError for a container that does not exist.
+async def foresee(step: DeploySpec, context: StepContext, *, weigh: bool = False) -> Foreseen:
+    """Ask the server what would change, and with `weigh` the routes how much weight the pods have.
 
-    The dry run names the version it is compared with; otherwise another writer's change could be taken for ours.
+    The dry run names the version it is compared with; otherwise another writer's change could be taken for ours. Raises
+    PlanError for a container that does not exist.
     """
     ref = step.rolls_out().ref(context.namespace)
     # Read, and not seen in a stream: the snapshot needs the owners of its fields too, which no stream keeps.
-    account, body = context.targets.owner.account, await context.cluster.get(ref)
+    account, body = context.targets.owner.account, await context.targets.with_owners(ref)
     for _ in range(_TRIES):
         spec = body["spec"]
         version = {"resourceVersion": body["metadata"]["resourceVersion"]}
         patch = _patch_of(step, context, ref, spec)
         trial = context.cluster.dry_run(ref, {"metadata": version, "spec": patch}, account)
         try:
-            if step.replicas is not None and step.replicas > spec.get("replicas", 1):
+            if weigh and step.replicas is not None and step.replicas > spec.get("replicas", 1):
                 carries = carried(context.cluster, context.namespace, pod_labels(spec), fresh=False)
                 after, weights = await asyncio.gather(trial, carries)
             else:

@@ -61,7 +61,7 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         """Ask what will change, unless there is a snapshot that has it."""
         del stage
         known = context.targets.remembers(self.rolls_out().ref(context.namespace))
-        return None if known else await foresee(self, context)
+        return None if known else await foresee(self, context, weigh=True)
 
     async def do(self, context: StepContext, stage: int) -> Outcome:
         """Set the fields, then report the progress of the rollout."""
@@ -141,7 +141,7 @@ class Deploy(Examines, LooksAhead, DeploySpec):
         ref = self.rolls_out().ref(context.namespace)
         try:
             prefetched = context.prefetched
-            foreseen = prefetched if isinstance(prefetched, Foreseen) else await foresee(self, context)
+            foreseen = prefetched if isinstance(prefetched, Foreseen) else await foresee(self, context, weigh=True)
         except (PlanError, Rejected, Denied):
             # A process that died in between may have written already what the server now refuses a second time.
             if known := await context.targets.saved(ref):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Json, find
+from cutover.objects.at_once import at_once
 from cutover.routing.routes import Pair
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.named_ports import lacking
@@ -42,7 +44,8 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         problems.extend(error.problems)
     try:
         sides.forget(context)
-        ends = await sides.look_up(context, (step.from_, step.to), found)
+        reader = replace(context, cluster=at_once(context.cluster, context.namespace, fresh=False))
+        ends = await sides.look_up(reader, (step.from_, step.to), found)
         problems += await overlaps(context, (step.from_, ends.old), (step.to, ends.new))
         problems += _not_where_they_seem(step, context, ends, body)
         problems += await lacking(context, str(step.to), ends.new, f"{place}.to")

@@ -1,0 +1,108 @@
+"""One plan beside many objects of others in its namespace: what it asks is what it asks where it is alone, but for some lists."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from cutover.ports import DEPLOYMENTS, PLANS, SERVICES, VIRTUAL_SERVICES
+from cutover.status.status import Phase
+from cutover.testing import MemoryCluster
+from engine.test_rollback import with_another
+from support.fakes.shop import deployment, plan, shop, virtual_service
+from support.fakes.simulation import Simulation
+
+MANY = 60
+ASKED = ("get", "list", "patch", "try_out", "dry_run", "create", "delete_all", "save_status", "may")
+DEPLOY = "  - {name: deploy, deploy: {workload: {name: shop-v2}, images: [{container: app, image: 'shop:2'}], replicas: 3}}\n"
+SHIFT = "{virtualService: {name: VS}, from: {host: OLD}, to: {host: NEW}, weights: [50, 100], drain: 0s}"
+STAYS = "  - {name: ok, approve: {message: go}}\n"
+
+
+def shift(routes: str = "shop", old: str = "shop-v1", new: str = "shop-v2") -> str:
+    fields = SHIFT.replace("VS", routes).replace("OLD", old).replace("NEW", new)
+    return f"  - {{name: shift, traffic: {fields}}}\n"
+
+
+def put_others(cluster: MemoryCluster) -> None:
+    """Many objects that have nothing to do with the plan."""
+    for number in range(MANY):
+        for name in (f"other-{number}-v1", f"other-{number}-v2"):
+            cluster.put(DEPLOYMENTS, deployment(name, "other:1", 1))
+            cluster.put(SERVICES, {"metadata": {"name": name}, "spec": {"selector": {"app": name}}})
+        routes = virtual_service()
+        routes["metadata"]["name"] = f"other-{number}"
+        routes["spec"]["hosts"] = [f"other-{number}.example"]
+        for at, entry in enumerate(routes["spec"]["http"][0]["route"]):
+            entry["destination"]["host"] = f"other-{number}-v{at + 1}"
+        cluster.put(VIRTUAL_SERVICES, routes)
+
+
+class Counted(Simulation):
+    """A plan, and how often each method of the port was called for it."""
+
+    def __init__(self, spec: str, *, crowd: bool, put: Any = shop) -> None:
+        def put_all(cluster: MemoryCluster) -> None:
+            put(cluster)
+            if crowd:
+                put_others(cluster)
+
+        super().__init__(plan(spec), put=put_all)
+        self.counted = Counter[str]()
+        for name in ASKED:
+            self._count(name)
+        self._start_process()
+
+    def _count(self, name: str) -> None:
+        inner = getattr(self.cluster, name)
+
+        async def counting(*args: Any, **more: Any) -> Any:
+            self.counted[name] += 1
+            return await inner(*args, **more)
+
+        setattr(self.cluster, name, counting)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        f"steps:\n{DEPLOY}{shift()}",
+        f"steps:\n{DEPLOY}{shift()}  - {{name: retire, deploy: {{workload: {{name: shop-v1}}, replicas: 0}}}}\n",
+    ],
+    ids=["moves traffic", "takes the old pods away"],
+)
+async def test_objects_of_others_cost_no_call(spec: str) -> None:
+    counts = []
+    for crowd in (False, True):
+        run = Counted(spec, crowd=crowd)
+        assert await run.run() is Phase.SUCCEEDED
+        counts.append(run.counted)
+    alone, beside = counts
+    assert beside == alone
+
+
+async def test_plans_of_others_cost_no_call() -> None:
+    """A plan that takes pods away asks what other plans need: of those that wait, and of those that have moved their traffic."""
+    few, many = [await _beside_plans(number) for number in (4, 40)]
+    assert few == many
+
+
+async def _beside_plans(others: int) -> Counter[str]:
+    run = Counted(
+        "steps:\n  - {name: retire, deploy: {workload: {name: other}, replicas: 0}}\n", crowd=True, put=with_another
+    )
+    mine = run.plan
+    for number in range(others):
+        mine_too = f"other-{number}", f"other-{number}-v1", f"other-{number}-v2"
+        steps = f"{shift(*mine_too)}{STAYS}" if number % 2 else f"{STAYS}{shift(*mine_too)}"
+        body = plan(f"steps:\n{steps}")
+        body["metadata"]["name"] = f"plan-{number}"
+        run.plan = run.cluster.put(PLANS, body)
+        run.cluster.objects[run.plan]["status"] = {"observedGeneration": -1}
+        await run.until(lambda: run.phase is Phase.WAITING)
+    run.plan = mine
+    run.counted.clear()
+    assert await run.run() is Phase.SUCCEEDED
+    return run.counted
