@@ -13,10 +13,13 @@ import pytest
 
 from cutover.adapters import endpoint_streams
 from cutover.adapters.endpoint_streams import MOST, EndpointStreams
+from cutover.names import Selector, matching
+from cutover.objects.endpoints import SERVICE_LABEL
 from cutover.ports import PLANS, Ref
 
 PLAN, OTHER, ELSEWHERE = Ref(PLANS, "shop", "a"), Ref(PLANS, "shop", "b"), Ref(PLANS, "bar", "a")
 BOTH = frozenset({"v1", "v2"})
+PICKED = matching({}, (SERVICE_LABEL, "In", sorted(BOTH)))
 
 
 class Server:
@@ -213,3 +216,73 @@ async def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
         server.ask(ELSEWHERE)
         await asyncio.sleep(0.05)
         assert len(server.open) == MOST
+
+
+class Slices:
+    """Answers with the number of the request, and notes whether a fresh answer was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[bool] = []
+
+    async def answer(self, *, fresh: bool) -> list[Any]:
+        self.asked.append(fresh)
+        return [len(self.asked)]
+
+
+async def test_what_was_read_is_answered_until_the_stream_tells_of_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each weight of a plan asks for the same EndpointSlices."""
+    async with serving(monkeypatch) as server:
+        slices, ask = Slices(), server.ask
+
+        async def read(plan: Ref = PLAN, labels: Selector = PICKED) -> Any:
+            return (await server.streams.answer(plan, labels, slices.answer))[0]
+
+        assert await read() == 1
+        ask()
+        assert await read() == 2, "nothing tells of changes yet"
+        await asyncio.sleep(0.05)
+        await server.tell("v1", "v2")
+        ask()
+        assert [await read() for _ in range(3)] == [3, 3, 3]
+        assert slices.asked == [False, False, True], "no older than what the stream has told"
+        await server.tell("v2", kind="MODIFIED")
+        assert [await read() for _ in range(2)] == [4, 4]
+        assert await read(labels=matching({}, (SERVICE_LABEL, "In", ["v1"]))) == 5
+        assert await read(plan=OTHER) == 6, "it follows nothing"
+        server.streams.turn_ended(PLAN)
+        assert await read() == 7, "nobody follows them any more"
+
+
+async def test_a_change_while_it_is_read_is_no_part_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as server:
+        server.ask()
+        await asyncio.sleep(0.05)
+        await server.tell("v1", "v2")
+        server.ask()
+        told = asyncio.Event()
+
+        async def answer(*, fresh: bool) -> list[Any]:
+            del fresh
+            await told.wait()
+            return ["old"]
+
+        reading = asyncio.create_task(server.streams.answer(PLAN, PICKED, answer))
+        await server.tell("v1", kind="MODIFIED")
+        told.set()
+        assert await reading == ["old"]
+        slices = Slices()
+        assert await server.streams.answer(PLAN, PICKED, slices.answer) == [1]
+
+
+async def test_of_a_stream_that_ended_nothing_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = Slices()
+    async with serving(monkeypatch) as server:
+        server.ask()
+        await asyncio.sleep(0.05)
+        await server.tell("v1", "v2")
+        server.ask()
+        assert await server.streams.answer(PLAN, PICKED, slices.answer) == [1]
+        server.open[-1].put_nowait(None)
+        await asyncio.sleep(0.05)
+        server.ask()
+        assert await server.streams.answer(PLAN, PICKED, slices.answer) == [2]

@@ -1,7 +1,7 @@
 """Streams of EndpointSlices: one a namespace, and only while plans there have moved traffic and ask for it in each of their turns.
 
-A plan that has moved traffic and waits learns at once that a side has lost its pods, and asks nobody meanwhile. No body is kept:
-an event only counts and wakes, and who wants to know reads. Where nothing is streamed, for whatever reason, `follow` says so.
+A plan that has moved traffic and waits learns at once that a side has lost its pods, and asks nobody meanwhile. An event only
+counts and wakes; who wants to know reads, once for each change. Where nothing is streamed, for whatever reason, `follow` says so.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Protocol
 
 from cutover.adapters.shares import STREAMS
 from cutover.field_path import Json
@@ -40,6 +40,13 @@ Watch = Callable[[str, Selector, int], AsyncGenerator[Json, None]]
 """Opens a watch of EndpointSlices: namespace, selector, seconds until the server ends it. It ends without an error."""
 
 
+class Reads(Protocol):
+    """Reads the EndpointSlices that a selector picks."""
+
+    async def __call__(self, *, fresh: bool) -> Sequence[Json]:
+        """With `fresh` the answer is not older than the call."""
+
+
 class EndpointStreams:
     """The streams of one process.
 
@@ -65,6 +72,26 @@ class EndpointStreams:
             self._open(plan.namespace)
         return None
 
+    async def answer(self, plan: Ref, labels: Selector, ask: Reads) -> Sequence[Json]:
+        """The EndpointSlices that a plan asks for: what was answered last while the stream tells that nothing has changed since.
+
+        Args:
+            plan: who asks.
+            labels: which.
+            ask: reads them.
+        """
+        stream, services = self._streams.get(plan.namespace), self._asked.get(plan) or self._kept.get(plan)
+        if stream is None or not services or labels != _picking(services):
+            return await ask(fresh=False)
+        number = stream.number(services) if stream.covers(services) else None
+        if number is None:
+            return await ask(fresh=False)
+        known = stream.answers.get(services)
+        if known is None or known[0] != number:
+            # Fresh: of two API servers the one that is asked may be behind the one that streams, and no event would follow.
+            known = stream.answers[services] = number, await ask(fresh=True)
+        return known[1]
+
     def close(self) -> None:
         """End all of them."""
         for stream in self._streams.values():
@@ -73,13 +100,18 @@ class EndpointStreams:
 
     def turn_ended(self, plan: Ref) -> None:
         """What a plan has not asked for in its turn is not streamed for it any more."""
-        asked = self._asked.pop(plan, None)
+        asked, kept = self._asked.pop(plan, None), self._kept.pop(plan, None)
         if asked:
             self._kept[plan] = asked
-        elif self._kept.pop(plan, None) is None:
+        if kept and kept != asked and (former := self._streams.get(plan.namespace)):
+            former.answers.pop(kept, None)
+        if not asked and not kept:
             return
-        if not self._wanted(plan.namespace) and (stream := self._streams.pop(plan.namespace, None)):
+        if not self._followed(plan.namespace) and (stream := self._streams.pop(plan.namespace, None)):
             stream.task.cancel()
+
+    def _followed(self, namespace: str) -> bool:
+        return any(plan.namespace == namespace for plan in (*self._kept, *self._asked))
 
     def _wanted(self, namespace: str) -> frozenset[str]:
         known = (*self._kept.items(), *self._asked.items())
@@ -109,6 +141,7 @@ class EndpointStreams:
                 stream.fails(repr(error), error)
             finally:
                 stream.numbers.clear()
+                stream.answers.clear()
             self._wake_all(namespace)
             pause = _PAUSE if stream.told or pause < _PAUSE else min(2 * pause, _LONGEST_PAUSE)
             everything = False
@@ -145,6 +178,10 @@ class EndpointStreams:
                 self._wake(plan)
 
 
+def _picking(services: frozenset[str]) -> Selector:
+    return matching({}, (SERVICE_LABEL, "In", sorted(services)))
+
+
 class _Stream:
     """The stream of one namespace.
 
@@ -156,6 +193,7 @@ class _Stream:
         connected: it has been opened, or tried to.
         told: it has told something since it was last opened.
         numbers: of the last event of each Service; without any, the stream has not told of it yet, or is interrupted.
+        answers: what was read of some Services, and their number before that.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -163,6 +201,7 @@ class _Stream:
         self.services: frozenset[str] | None = None
         self.connected, self.told = False, False
         self.numbers: dict[str, int] = {}
+        self.answers: dict[frozenset[str], tuple[int, Sequence[Json]]] = {}
         self.task: asyncio.Task[None]
 
     def works(self) -> None:

@@ -1,21 +1,25 @@
 """The port `Cluster` against a real API server: what is asked of it, and as whom.
 
 Writes to targets carry the plan's service account by impersonation. What a read or a write of our own returns goes into the
-cache of streamed objects (`object_cache.py`); errors are those of `api_client.py`. `app.py` makes the one there is.
+cache of streamed objects (`streamed.py`); errors are those of `api_client.py`. `app.py` makes the one there is.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from typing import Final
 
 from cutover import names
 from cutover.adapters.access_review import review, user_of
 from cutover.adapters.api_client import ApiClient
 from cutover.adapters.endpoint_streams import EndpointStreams
-from cutover.adapters.object_cache import Known, ObjectCache
 from cutover.adapters.outline_streams import OutlineStreams
+from cutover.adapters.shared_reads import SharedReads
+from cutover.adapters.shares import acting_plan
+from cutover.adapters.streamed import Streamed
 from cutover.adapters.transport import Transport
 from cutover.errors import Conflict, Denied, NotFound, Unavailable
 from cutover.field_path import Json, Operation
@@ -41,7 +45,7 @@ _METADATA_ONLY_EVENTS: Final = {"Accept": "application/json;as=PartialObjectMeta
 _STRATEGIC: Final = {"Content-Type": "application/strategic-merge-patch+json"}
 
 
-class Kubernetes:
+class Kubernetes(Streamed):
     """The port `Cluster`, against a real API server.
 
     Args:
@@ -53,7 +57,8 @@ class Kubernetes:
     def __init__(
         self, transport: Transport, wake: Callable[[Ref], None] | None = None, *, everywhere: bool = True
     ) -> None:
-        self._client, self._cache = ApiClient(transport), ObjectCache()
+        super().__init__()
+        self._client, self._shared = ApiClient(transport), SharedReads()
         self._endpoints = EndpointStreams(self._watch_endpoints, wake) if wake else None
         self._outlines = OutlineStreams(self._client, everywhere=everywhere)
 
@@ -62,38 +67,10 @@ class Kubernetes:
         if self._endpoints:
             self._endpoints.close()
         self._outlines.close()
+        await self._shared.close()
         await self._client.close()
 
     # --- what is streamed ---------------------------------------------------------------------------------------------
-
-    def note(self, ref: Ref, body: Json, *, deleted: bool = False) -> bool:
-        """Take in an event of a stream; whether it is news."""
-        return self._cache.note(ref, body, deleted=deleted)
-
-    def holds(self, ref: Ref, body: Json) -> bool:
-        """Whether it is this very document that is kept of an object."""
-        return self._cache.holds(ref, body)
-
-    def seen(self, ref: Ref) -> Json | None:
-        """The newest body of a streamed object."""
-        return self._cache.get(ref)
-
-    def plans(self) -> Sequence[Ref]:
-        """All plans that are known."""
-        return self._cache.refs(PLANS)
-
-    def phase(self, plan: Ref) -> str:
-        """The phase of a plan; empty when it has none yet, or is not known."""
-        known = self._cache.known(plan)
-        return known.phase if known else ""
-
-    def known(self, ref: Ref) -> Known | None:
-        """What is known of an object at least, be it streamed only for somebody's label."""
-        return self._cache.known(ref)
-
-    def all_known(self, resource: Resource) -> Mapping[Ref, Known]:
-        """All that is known of one kind, as of now."""
-        return self._cache.of(resource)
 
     async def there(self, resource: Resource, namespace: str) -> set[Ref]:
         """All objects that are there now of a kind that is streamed, and as they are streamed; only what names them is sent.
@@ -141,6 +118,9 @@ class Kubernetes:
 
     async def get(self, ref: Ref) -> Json:
         """Read one object now."""
+        return await self._shared.read(ref, partial(self._get, ref), fresh=True)
+
+    async def _get(self, ref: Ref) -> Json:
         try:
             return self._cache.keep(ref, await self._client.request("GET", ref.path()))
         except NotFound:
@@ -158,6 +138,16 @@ class Kubernetes:
 
         Plans always are: an API server that has just started may say for a moment that they are not.
         """
+        question, plan = (resource, namespace, labels), acting_plan()
+
+        async def ask(*, fresh: bool) -> Sequence[Json]:
+            return await self._shared.read((*question, fresh), partial(self._list, *question, fresh=fresh), fresh=fresh)
+
+        if resource == ENDPOINT_SLICES and self._endpoints and plan and not fresh:
+            return await self._endpoints.answer(plan, labels, ask)
+        return await ask(fresh=fresh)
+
+    async def _list(self, resource: Resource, namespace: str, labels: Selector, *, fresh: bool) -> Sequence[Json]:
         params: dict[str, str] = {"labelSelector": labels} if labels else {}
         if not fresh:
             params["resourceVersion"] = "0"
@@ -276,8 +266,11 @@ class Kubernetes:
         return await self._reviewed(review(account, namespace, "get", ref))
 
     async def _reviewed(self, question: Json) -> bool:
-        answer = await self._client.request("POST", ACCESS_REVIEWS.path(""), body=question)
-        return bool(answer.get("status", {}).get("allowed"))
+        async def ask() -> bool:
+            answer = await self._client.request("POST", ACCESS_REVIEWS.path(""), body=question)
+            return bool(answer.get("status", {}).get("allowed"))
+
+        return await self._shared.read(json.dumps(question), ask, fresh=False)
 
     async def record(self, namespace: str, event: Json) -> None:
         """Create one event of events.k8s.io/v1."""

@@ -29,8 +29,13 @@ SHARED: Final = 48
 _plan: ContextVar[Ref | None] = ContextVar("plan", default=None)
 
 
+def acting_plan() -> Ref | None:
+    """The plan that requests are made for here; None: for none."""
+    return _plan.get()
+
+
 @contextmanager
-def acting_for(plan: Ref) -> Generator[None, None, None]:
+def acting_for(plan: Ref | None) -> Generator[None, None, None]:
     """All requests inside are made for this plan, and those of tasks that are created inside."""
     before = _plan.set(plan)
     try:

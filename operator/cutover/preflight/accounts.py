@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from cutover.errors import Denied, NotFound, OutsideError, Problem
@@ -109,9 +110,14 @@ async def use_denied(plan: Plan, ref: Ref, cluster: Cluster, accounts: Sequence[
 
 async def _denied(plan: Plan, ref: Ref, cluster: Cluster, wanted: Sequence[tuple[str, Resource, str]]) -> list[int]:
     """Positions of what the account may not do."""
-    account = plan.service_account_name
-    asked = (cluster.may(account, ref.namespace, verb, resource, name) for verb, resource, name in wanted)
-    return [at for at, may in enumerate(await asyncio.gather(*asked)) if not may]
+
+    async def allowed(verb: str, resource: Resource, name: str) -> bool:
+        """Of the whole kind first: that answer all plans of an account have in common."""
+        may = partial(cluster.may, plan.service_account_name, ref.namespace, verb, resource)
+        return (bool(name) and await may("")) or await may(name)
+
+    asked = await asyncio.gather(*(allowed(*one) for one in wanted))
+    return [at for at, may in enumerate(asked) if not may]
 
 
 def _either(words: Iterable[str]) -> str:

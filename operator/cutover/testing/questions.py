@@ -8,7 +8,7 @@ import json
 from cutover.field_path import Json
 from cutover.objects.outlines import outline
 from cutover.ports import Outlines, Ref, Resource
-from cutover.testing.server_rules import picked
+from cutover.testing.server_rules import permits, picked
 
 
 class Questions:
@@ -29,10 +29,10 @@ class Questions:
         self._numbers: dict[tuple[Resource, str], int] = {}
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
-        """Unless a test denies it."""
+        """Unless a test denies it; of a whole kind, which has no name, unless it denies it for any object."""
         await asyncio.sleep(0)
         del account
-        return (verb, Ref(resource, namespace, name)) not in self.denied
+        return permits(self.denied, verb, Ref(resource, namespace, name))
 
     async def may_get(self, account: str, namespace: str, ref: Ref) -> bool:
         """Only what a test allows."""

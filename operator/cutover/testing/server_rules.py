@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from cutover.errors import Broken
@@ -162,3 +162,10 @@ def _sums(ref: Ref, body: Json) -> list[int]:
     """The sum of the weights of each route with several destinations; a single one gets all traffic regardless of its weight."""
     routes = ROUTINGS[ref.resource].routes_of(body)
     return [sum(aim.weight for aim in route.destinations) for route in routes if len(route.destinations) > 1]
+
+
+def permits(denied: Collection[tuple[str, Ref]], verb: str, ref: Ref) -> bool:
+    """Whether nothing denies it; of a whole kind, which has no name, whether nothing denies it for any object."""
+    if ref.name:
+        return (verb, ref) not in denied
+    return not any(no == verb and (one.resource, one.namespace) == (ref.resource, ref.namespace) for no, one in denied)
