@@ -20,29 +20,37 @@ from support.cluster.shop import Operator
 @contextmanager
 def environment(folder: Path) -> Iterator[tuple[Cluster, Operator, PrometheusStub]]:
     """A fresh cluster, an operator that runs, and the stand-in for Prometheus that it asks."""
-    cluster, answers = Cluster(folder / "cluster"), PrometheusStub()
-    try:
-        cluster.start(("mesh",))
-        cluster.mesh.processes["istiod"].stop()  # its webhook is none of our time
-        cluster.api.delete("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator")
+    answers = PrometheusStub()
+    with control_plane(folder) as cluster:
         providers = {"default": {"prometheus": {"url": answers.url}}}
-        operator = Operator(cluster, folder, providers, program=[str(_installed(folder / "image"))])
+        operator = Operator(cluster, folder, providers, program=[str(installed(folder / "image"))])
         operator.start()
         try:
             until("the operator is ready", operator.ready)
             yield cluster, operator, answers
         finally:
             operator.stop()
+
+
+@contextmanager
+def control_plane(folder: Path) -> Iterator[Cluster]:
+    """A fresh cluster with Istio's CRDs."""
+    cluster = Cluster(folder / "cluster")
+    try:
+        cluster.start(("mesh",))
+        cluster.mesh.processes["istiod"].stop()  # its webhook is none of our time
+        cluster.api.delete("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator")
+        yield cluster
     finally:
         cluster.stop()
 
 
-def _installed(folder: Path) -> Path:
+def installed(folder: Path, checkout: Path = ROOT) -> Path:
     """The operator's program with the packages that its image holds, as the Dockerfile installs them; the command line needs more."""
     options = ["--quiet", "--frozen", "--no-dev", "--no-editable", "--compile-bytecode"]
     subprocess.run(
         [os.environ.get("UV", "uv"), "sync", *options],  # `uv run` says where it is
-        cwd=ROOT,
+        cwd=checkout,
         env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(folder)},
         check=True,
     )

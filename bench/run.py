@@ -1,7 +1,7 @@
 """``make bench``: how fast the operator is, and how large, on a real control plane with simulated pods.
 
 Milliseconds depend on the machine; the ratio to a bare loop in the same run does not. Writes the tables in
-docs/performance.md. ``PARTS="alone many beside size"`` picks parts; ``MANY="100 500"`` says how many plans go at once.
+docs/performance.md. ``peers.py`` says whom the environment may name to be measured beside it. ``PARTS="alone many crowd beside size"`` picks parts; ``MANY="100 500"`` says how many plans go at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import beside_others
+import crowd
 import many_plans
 import memory
 import one_plan
@@ -32,7 +33,7 @@ def _write(part: str, text: str) -> None:
 
 
 def main() -> int:
-    parts = os.environ.get("PARTS", "alone many beside size").split()
+    parts = os.environ.get("PARTS", "alone many crowd beside size").split()
     numbers = [int(word) for word in os.environ.get("MANY", "100 500").split()]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -42,6 +43,8 @@ def main() -> int:
                 _write("alone", text)
                 if "many" in parts:
                     _write("many", many_plans.measure(cluster, numbers, bare))
+        if "crowd" in parts:
+            _write("crowd", crowd.measure(folder / "crowd", numbers))
         if "beside" in parts:
             with environment(folder / "beside") as (cluster, _, _):
                 _write("beside", beside_others.measure(cluster))
