@@ -24,15 +24,16 @@ _HEAD = (
     "at once in one namespace",
     "applied → all available",
     "all available → last weight",
-    "weights a second",
+    "weights a second of that",
+    "weights a second of all",
     "requests a weight",
     "for each weight more",
     "CPU of kube-apiserver a weight",
     "CPU of its own a weight",
 )
 _LEGEND = f"""Each shop has two Services, two Deployments of one simulated pod and a VirtualService, all in one namespace; its plan rolls out the new version and
-moves the traffic in {len(WEIGHTS)} weights. Weights a second: all weights, by the time from when the last new version was available until the last weight was
-written. Requests: all from before the plans are applied until they have ended, by the audit log, without watches. For each weight more: by what plans of
+moves the traffic in {len(WEIGHTS)} weights. Weights a second: those after the last new version was available, by the time until the last weight; and all, by
+the time since the plans were applied. Requests: all from before the plans are applied until they have ended, by the audit log, without watches. For each weight more: by what plans of
 {len(MORE)} weights take. Each row has a control plane of its own; """
 
 
@@ -41,6 +42,7 @@ class _Seen:
     """One crowd from its plans to the end."""
 
     weights: int
+    later: int
     rollout: float
     shift: float
     requests: int
@@ -67,7 +69,8 @@ def _row(what: str, seen: _Seen, more: _Seen, number: int) -> tuple[str, ...]:
         what,
         f"{seen.rollout:.1f} s",
         f"{seen.shift:.1f} s",
-        f"{seen.weights / seen.shift:.0f}",
+        f"{seen.later / seen.shift:.1f}",
+        f"{seen.weights / (seen.rollout + seen.shift):.1f}",
         f"{seen.requests / seen.weights:.1f}",
         f"{further:.1f}",
         f"{1000 * seen.server / seen.weights:.0f} ms",
@@ -100,6 +103,7 @@ def _one(folder: Path, peer: Peer, number: int, weights: Sequence[int]) -> _Seen
         assert len(written) == number * len(weights), f"{len(written)} weights were seen"
         seen = _Seen(
             weights=len(written),
+            later=sum(at > watcher.available for at in written),
             rollout=watcher.available - begun,
             shift=written[-1] - watcher.available,
             requests=len(asked),

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from cutover.adapters import shared_reads
 from cutover.adapters.shared_reads import SharedReads
 from cutover.adapters.shares import acting_for
 from cutover.errors import Unavailable
@@ -72,8 +73,11 @@ async def test_who_takes_any_answer_joins_the_one_under_way(reads: SharedReads) 
     assert server.asked == 1
 
 
-async def test_an_answer_is_kept_for_a_moment_and_for_others(reads: SharedReads) -> None:
+async def test_an_answer_is_kept_for_a_moment_and_for_others(
+    reads: SharedReads, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A plan that looks again wants to know what is there now."""
+    monkeypatch.setattr(shared_reads, "_KEPT", 0.1)
     server = Server()
     server.let = asyncio.Semaphore(10)
     assert await (await begun(reads, server, fresh=False)) == 1
@@ -119,7 +123,8 @@ async def test_what_nobody_waits_for_any_more_is_given_up(reads: SharedReads) ->
     assert await later == server.asked == 2
 
 
-async def test_nothing_is_left_of_what_was_asked(reads: SharedReads) -> None:
+async def test_nothing_is_left_of_what_was_asked(reads: SharedReads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_reads, "_KEPT", 0.1)
     server = Server()
     server.let = asyncio.Semaphore(100)
     for number in range(20):

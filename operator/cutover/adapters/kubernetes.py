@@ -33,6 +33,7 @@ from cutover.ports import (
     FIELD_MANAGER,
     PLAN_LABEL,
     PLANS,
+    SERVICE_ACCOUNTS,
     STREAMED,
     Outlines,
     Ref,
@@ -117,8 +118,8 @@ class Kubernetes(Streamed):
         return self._client.events(ENDPOINT_SLICES.path(namespace), params, _METADATA_ONLY_EVENTS)
 
     async def get(self, ref: Ref) -> Json:
-        """Read one object now."""
-        return await self._shared.read(ref, partial(self._get, ref), fresh=True)
+        """Read one object now; of an account, which all plans of a namespace may have in common, at most a second ago."""
+        return await self._shared.read(ref, partial(self._get, ref), fresh=ref.resource != SERVICE_ACCOUNTS)
 
     async def _get(self, ref: Ref) -> Json:
         try:
@@ -143,8 +144,8 @@ class Kubernetes(Streamed):
         async def ask(*, fresh: bool) -> Sequence[Json]:
             return await self._shared.read((*question, fresh), partial(self._list, *question, fresh=fresh), fresh=fresh)
 
-        if resource == ENDPOINT_SLICES and self._endpoints and plan and not fresh:
-            return await self._endpoints.answer(plan, labels, ask)
+        if resource == ENDPOINT_SLICES and self._endpoints and plan:
+            return await self._endpoints.answer(plan, labels, ask, fresh=fresh)
         return await ask(fresh=fresh)
 
     async def _list(self, resource: Resource, namespace: str, labels: Selector, *, fresh: bool) -> Sequence[Json]:

@@ -18,8 +18,8 @@ from cutover.ports import Ref
 
 T = TypeVar("T")
 
-_KEPT: Final = 0.1
-"""Seconds for which an answer of the server's watch cache is given to other plans: about as much as that cache may be behind."""
+_KEPT: Final = 1.0
+"""Seconds for which an answer that need not be fresh is given to other plans. The watch cache that it comes from may be behind as long."""
 
 
 @dataclass(slots=True)

@@ -106,18 +106,20 @@ async def behind(cluster: Cluster, namespace: str, *sides: Side) -> list[Ref]:
     return [Ref(resource, namespace, body["metadata"]["name"]) for resource, body in found]
 
 
-async def workloads_behind(cluster: Cluster, namespace: str, *sides: Side) -> list[tuple[Resource, Json]]:
+async def workloads_behind(
+    cluster: Cluster, namespace: str, *sides: Side, fresh: bool = True
+) -> list[tuple[Resource, Json]]:
     """The workloads whose pods are behind at least one of these destinations, each with its kind."""
     return [
         (resource, body)
-        for resource, body in await all_workloads(cluster, namespace)
+        for resource, body in await all_workloads(cluster, namespace, fresh=fresh)
         if any(selects(side.selector, pod_labels(body["spec"])) for side in sides)
     ]
 
 
-async def all_workloads(cluster: Cluster, namespace: str) -> list[tuple[Resource, Json]]:
+async def all_workloads(cluster: Cluster, namespace: str, *, fresh: bool = True) -> list[tuple[Resource, Json]]:
     """The workloads of a namespace, each with its kind."""
-    found = await asyncio.gather(*(cluster.list(resource, namespace) for resource in WORKLOADS))
+    found = await asyncio.gather(*(cluster.list(resource, namespace, fresh=fresh) for resource in WORKLOADS))
     return [(resource, body) for resource, bodies in zip(WORKLOADS, found, strict=True) for body in bodies]
 
 

@@ -36,7 +36,7 @@ async def examine(step: DeploySpec, context: StepContext) -> list[Problem]:
 async def _autoscaled(step: DeploySpec, context: StepContext, ref: Ref) -> list[Problem]:
     if step.replicas is None:
         return []
-    scalers = await context.cluster.list(AUTOSCALERS, context.namespace)
+    scalers = await context.cluster.list(AUTOSCALERS, context.namespace, fresh=False)
     return [
         Problem(
             f"{context.place}.deploy.replicas",

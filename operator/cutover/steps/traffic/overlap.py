@@ -26,7 +26,7 @@ async def overlaps(context: StepContext, old: tuple[Destination, Side], new: tup
     With the old side, those pods get its share as well: an answer of the old version is no longer one, and a rollback sends
     traffic to the new pods. With the new side, the old version answers requests that count as the new one's.
     """
-    found = await workloads_behind(context.cluster, context.namespace, old[1], new[1])
+    found = await workloads_behind(context.cluster, context.namespace, old[1], new[1], fresh=False)
     both = [one for one in found if _selected(one, old) and _selected(one, new)]
     if not both:
         return []
