@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from cutover.engine.other_plans import OtherPlan, Remembered, needed_elsewhere
+from cutover.engine.other_plans import OtherPlan, Remembered, Ways, needed_elsewhere
 from cutover.errors import Broken
 from cutover.field_path import Json
 from cutover.gates.base import GateContext
@@ -159,9 +159,8 @@ class CommandContext:
         """Until when another plan needs the pods of a workload, as `other_plans` tells it; empty when none does. Raises NotFound."""
         targets = self.targets()
         labels = pod_labels((await targets.view(workload))["spec"])
-        return await needed_elsewhere(
-            self.cluster, targets.owner, self.now, labels, self.remembered, self._context_of_other
-        )
+        ways = Ways(self.remembered, self._context_of_other)
+        return await needed_elsewhere(self.cluster, targets.owner, self.now, labels, ways)
 
     def _context_of_other(self, other: OtherPlan, at: int, cluster: Cluster) -> StepContext:
         known = RunCache(snapshots=other.snapshots)

@@ -60,6 +60,21 @@ class OtherPlan:
 
 Remembered: TypeAlias = Callable[[Ref, Json], OtherPlan | None]
 """What this process knows of a plan as it is in a body, because it drives that plan too; None: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How other plans are read.
+
+    Attributes:
+        remembered: of most plans of a namespace nothing is read or parsed for this: they are driven here as well.
+        context_of: what the kind of a step of another plan needs to read its sides, from that cluster.
+    """
+
+    remembered: Remembered
+    context_of: Callable[[OtherPlan, int, Cluster], StepContext]
+
+
 _Read: TypeAlias = Callable[[Json], Awaitable[OtherPlan]]
 _ContextOf: TypeAlias = Callable[[OtherPlan, int], StepContext]
 
@@ -69,8 +84,7 @@ async def needed_elsewhere(
     owner: Owner,
     now: datetime,
     labels: Mapping[str, str],
-    remembered: Remembered,
-    context_of: Callable[[OtherPlan, int, Cluster], StepContext],
+    ways: Ways,
 ) -> str:
     """Until when another plan needs pods with these labels, such as ``plan checkout ends, whose step …``; empty when none does.
 
@@ -82,13 +96,12 @@ async def needed_elsewhere(
         owner: who asks.
         now: the time.
         labels: of the pods.
-        remembered: of most plans of a namespace nothing is read or parsed for this: they are driven here as well.
-        context_of: what the kind of a step of another plan needs to read its sides, from that cluster.
+        ways: how other plans are read.
     """
-    services, read = at_once(cluster, owner.namespace), partial(_read, cluster, remembered)
+    services, read = at_once(cluster, owner.namespace), partial(_read, cluster, ways.remembered)
 
     def reading(other: OtherPlan, at: int) -> StepContext:
-        return context_of(other, at, _as_stored(other, at, services))
+        return ways.context_of(other, at, _as_stored(other, at, services))
 
     for listed in await cluster.list(PLANS, owner.namespace):
         if listed["metadata"]["uid"] == owner.uid:
