@@ -19,7 +19,7 @@ RETIRE = "  - {name: retire, deploy: {workload: {name: shop-v1}, replicas: 0}}\n
 MORE = 10
 """Requests beside many objects of others, at most: their lists have several pages, and a rollout has more or fewer events."""
 WEIGHTS = (10, 25, 50, 100)
-A_WEIGHT = 12.0
+A_WEIGHT = 17.0
 """Requests a weight in a crowd, at most, with all of the life of its plan."""
 
 

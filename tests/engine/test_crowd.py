@@ -31,7 +31,9 @@ def put_others(cluster: MemoryCluster) -> None:
     for number in range(MANY):
         for name in (f"other-{number}-v1", f"other-{number}-v2"):
             cluster.put(DEPLOYMENTS, deployment(name, "other:1", 1))
-            cluster.put(SERVICES, {"metadata": {"name": name}, "spec": {"selector": {"app": name}}})
+            cluster.put(
+                SERVICES, {"metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}}
+            )
         routes = virtual_service()
         routes["metadata"]["name"] = f"other-{number}"
         routes["spec"]["hosts"] = [f"other-{number}.example"]
