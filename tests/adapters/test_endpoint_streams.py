@@ -235,7 +235,7 @@ async def test_what_was_read_is_answered_until_the_stream_tells_of_a_change(monk
         slices, ask = Slices(), server.ask
 
         async def read(plan: Ref = PLAN, labels: Selector = PICKED) -> Any:
-            return (await server.streams.answer(plan, labels, slices.answer, fresh=False))[0]
+            return (await server.streams.answer(plan, labels, slices.answer))[0]
 
         assert await read() == 1
         ask()
@@ -266,12 +266,12 @@ async def test_a_change_while_it_is_read_is_no_part_of_the_answer(monkeypatch: p
             await told.wait()
             return ["old"]
 
-        reading = asyncio.create_task(server.streams.answer(PLAN, PICKED, answer, fresh=False))
+        reading = asyncio.create_task(server.streams.answer(PLAN, PICKED, answer))
         await server.tell("v1", kind="MODIFIED")
         told.set()
         assert await reading == ["old"]
         slices = Slices()
-        assert await server.streams.answer(PLAN, PICKED, slices.answer, fresh=False) == [1]
+        assert await server.streams.answer(PLAN, PICKED, slices.answer) == [1]
 
 
 async def test_of_a_stream_that_ended_nothing_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,8 +281,8 @@ async def test_of_a_stream_that_ended_nothing_is_believed(monkeypatch: pytest.Mo
         await asyncio.sleep(0.05)
         await server.tell("v1", "v2")
         server.ask()
-        assert await server.streams.answer(PLAN, PICKED, slices.answer, fresh=False) == [1]
+        assert await server.streams.answer(PLAN, PICKED, slices.answer) == [1]
         server.open[-1].put_nowait(None)
         await asyncio.sleep(0.05)
         server.ask()
-        assert await server.streams.answer(PLAN, PICKED, slices.answer, fresh=False) == [2]
+        assert await server.streams.answer(PLAN, PICKED, slices.answer) == [2]

@@ -72,21 +72,20 @@ class EndpointStreams:
             self._open(plan.namespace)
         return None
 
-    async def answer(self, plan: Ref, labels: Selector, ask: Reads, *, fresh: bool) -> Sequence[Json]:
+    async def answer(self, plan: Ref, labels: Selector, ask: Reads) -> Sequence[Json]:
         """The EndpointSlices that a plan asks for: what was answered last while the stream tells that nothing has changed since.
 
         Args:
             plan: who asks.
             labels: which.
             ask: reads them.
-            fresh: where nothing is streamed, the answer is not older than the call.
         """
         stream, services = self._streams.get(plan.namespace), self._asked.get(plan) or self._kept.get(plan)
         if stream is None or not services or labels != _picking(services):
-            return await ask(fresh=fresh)
+            return await ask(fresh=False)
         number = stream.number(services) if stream.covers(services) else None
         if number is None:
-            return await ask(fresh=fresh)
+            return await ask(fresh=False)
         known = stream.answers.get(services)
         if known is None or known[0] != number:
             # Fresh: of two API servers the one that is asked may be behind the one that streams, and no event would follow.

@@ -144,8 +144,8 @@ class Kubernetes(Streamed):
         async def ask(*, fresh: bool) -> Sequence[Json]:
             return await self._shared.read((*question, fresh), partial(self._list, *question, fresh=fresh), fresh=fresh)
 
-        if resource == ENDPOINT_SLICES and self._endpoints and plan:
-            return await self._endpoints.answer(plan, labels, ask, fresh=fresh)
+        if resource == ENDPOINT_SLICES and self._endpoints and plan and not fresh:
+            return await self._endpoints.answer(plan, labels, ask)
         return await ask(fresh=fresh)
 
     async def _list(self, resource: Resource, namespace: str, labels: Selector, *, fresh: bool) -> Sequence[Json]:

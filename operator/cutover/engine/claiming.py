@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cutover.engine.command_context import CommandContext, Examined
+from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import differences
 from cutover.engine.releasing import set_snapshot_owner
 from cutover.errors import Denied, NotFound, PlanError, Rejected
-from cutover.field_path import Json, Path, overlap, readable
+from cutover.field_path import Path, overlap, readable
 from cutover.objects import jobs
-from cutover.ports import APPLIED_LABEL, DAEMON_SETS, JOBS, PLAN_LABEL, WORKLOADS, Cluster, Ref
+from cutover.ports import APPLIED_LABEL, DAEMON_SETS, JOBS, WORKLOADS, Cluster, Ref
 from cutover.preflight import preflight, reader
 from cutover.preflight.look import Look
 from cutover.preflight.rollouts import rollout_changes
@@ -54,8 +54,6 @@ async def _look(context: CommandContext, look: Look[Cluster]) -> Outcome:
         return Again(None, "; ".join(map(str, problems)), pause=look.pause)
     if busy := await _busy(context):
         return busy
-    bodies = await reader.targets(context.plan, context.cluster, context.ref.namespace)
-    context.run_cache.examined = Examined(context.targets().owner.fence, bodies)
     note = f"warnings: {'; '.join(map(str, found.problems))}" if found.problems else ""
     return Done(message=note, risks=found.risks)
 
@@ -132,13 +130,13 @@ async def _marked(context: CommandContext) -> bool:
 
 async def claim(context: CommandContext) -> Outcome:
     """Claim all targets or none, after what earlier runs have left is deleted."""
-    targets, examined = context.targets(), _examined(context)
+    targets = context.targets()
     if context.status.history:
         await _drop_former_snapshots(context)
         await jobs.delete_former(context.cluster, targets.owner)
     try:
         for ref in context.all_targets():
-            body = await targets.claim(ref, examined.get(ref))
+            body = await targets.claim(ref)
             if body is not None and ref.resource in WORKLOADS and ref in context.targets_of(0):
                 context.run_cache.claimed[ref] = body
     except (Busy, NotFound, Denied, Rejected) as no:
@@ -148,14 +146,6 @@ async def claim(context: CommandContext) -> Outcome:
             raise
         return Wait("TargetBusy", str(no))
     return Done()
-
-
-def _examined(context: CommandContext) -> dict[Ref, Json]:
-    """What was read of the targets before the save that announced this claim, once: of those that nobody had claimed."""
-    found, context.run_cache.examined = context.run_cache.examined, None
-    if found is None or found.fence >= context.targets().owner.fence:
-        return {}
-    return {ref: body for ref, body in found.bodies.items() if PLAN_LABEL not in (body["metadata"].get("labels") or {})}
 
 
 async def _drop_former_snapshots(context: CommandContext) -> None:

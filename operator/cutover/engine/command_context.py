@@ -5,7 +5,6 @@ Nothing is decided or written here. Made by the driver for each command; used by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,27 +27,17 @@ from cutover.targets.snapshots import Snapshot
 from cutover.targets.targets import Targets
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """The targets as the last look of preflight has read them, and the fence of that moment."""
-
-    fence: int
-    bodies: Mapping[Ref, Json]
-
-
 @dataclass(slots=True)
 class RunCache:
     """What this process remembers of one run: nothing that could not be read again.
 
     Attributes:
         since: when this process first took over a run that another one may have driven before; None when nobody else has driven it.
-        examined: the targets before they are claimed; dropped by the first attempt to claim them.
         claimed: the workloads of the first step as the claim has left them, until it begins.
         moved: when each step last moved traffic, by its name, as far as no other process has driven the run since.
     """
 
     since: datetime | None = None
-    examined: Examined | None = None
     claimed: dict[Ref, Json] = field(default_factory=dict)
     moved: dict[str, datetime] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)

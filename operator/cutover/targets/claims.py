@@ -66,15 +66,10 @@ class Claims:
         """The object as streamed, or read now when it is not streamed. Raises NotFound."""
         return self.cluster.seen(ref) or await self.cluster.get(ref)
 
-    async def claim(self, ref: Ref, examined: Json = None) -> Json | None:
+    async def claim(self, ref: Ref) -> Json | None:
         """Claim an object for our plan; harmless when it is claimed already.
 
         The patch tests `resourceVersion`: a JSON patch cannot test that labels are absent.
-
-        Args:
-            ref: the object.
-            examined: as this process has read it, unclaimed, before it saved the fence that we have now. That save proves what
-                `still_ours` would ask: who takes the run over after it changes the object before the run ends.
 
         Returns:
             The object as the claim has left it; None where it was claimed already.
@@ -87,15 +82,14 @@ class Claims:
             Conflict: it changed at every try.
         """
         for _ in range(TRIES):
-            known, examined = examined, None
-            body = known or await self.cluster.get(ref)
+            body = await self.cluster.get(ref)
             owner = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
             if owner == self.owner.uid and await self.fence_of(ref, body) == self.owner.fence:
                 return None
             if owner not in (None, self.owner.uid) and (plan := await self._active_plan(ref.namespace, owner)):
                 raise Busy(f"{ref} is claimed by plan {plan}")
-            if known is None:  # after the read and before the write: see `still_ours`
-                await self.still_ours()
+            # After the read and before the write: see `still_ours`.
+            await self.still_ours()
             if (claimed := await self._write_labels(ref, body, self.claim_operations(body))) is not None:
                 return claimed
         raise Conflict(
