@@ -78,20 +78,13 @@ def told(body: Json, pairs: Sequence[Pair], last: int, rules_of: RulesOf) -> Ite
 def _of_subset(
     route: Route, one: WeightedDestination, rules: DestinationRules, gateways: Sequence[str], *, moves: bool
 ) -> Iterator[Told]:
+    """What is told of the subset of a destination: that no client knows it, or which clients know it in another way."""
     what, subset = f"subset {one.subset} of host {one.host}", one.subset or ""
     seen = [(client, rules.counting(client)) for client in rules.clients(gateways)]
     having = [(client, rule, labels) for client, rule in seen if rule and (labels := rule.labels(subset)) is not None]
     if not having:
-        elsewhere = next(rules.defining(subset), None)
-        if moves and elsewhere is None:
-            return  # refused where the sides are looked up
         taker = next((rule for _, rule in seen if rule), None)
-        why = "and {rule} counts for that host" if taker else "asked by any client"
-        message = f"no DestinationRule that counts defines {what} of route {route}, {why}: its requests fail; define it"
-        if elsewhere and elsewhere.namespace != ROOT and elsewhere.exported_to(""):
-            message += f", unless the root namespace of the mesh is not {ROOT}"
-            moves = False
-        yield Told(message, taker, wrong=moves)
+        yield from _undefined(f"{what} of route {route}", taker, next(rules.defining(subset), None), moves=moves)
         return
     nearest, deciding, labels = having[0]
     if deciding.namespace == ROOT and nearest.namespace != ROOT:
@@ -101,6 +94,18 @@ def _of_subset(
             deciding,
         )
     yield from islice(_other_clients(what, subset, seen, dict(labels)), _MOST)
+
+
+def _undefined(what: str, taker: Rule | None, elsewhere: Rule | None, *, moves: bool) -> Iterator[Told]:
+    """That no rule which counts defines a subset; `taker` counts for its host, `elsewhere` defines it and does not count."""
+    if moves and elsewhere is None:
+        return  # refused where the sides are looked up
+    why = "and {rule} counts for that host" if taker else "asked by any client"
+    message = f"no DestinationRule that counts defines {what}, {why}: its requests fail; define it"
+    if elsewhere and elsewhere.namespace != ROOT and elsewhere.exported_to(""):
+        message += f", unless the root namespace of the mesh is not {ROOT}"
+        moves = False
+    yield Told(message, taker, wrong=moves)
 
 
 def _other_clients(what: str, subset: str, seen: Sequence[tuple[Client, Rule | None]], labels: Json) -> Iterator[Told]:

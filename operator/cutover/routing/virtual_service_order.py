@@ -7,6 +7,7 @@ matches every request after all that does not. In the mesh the first VirtualServ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from typing import Final
 
 from cutover.field_path import Json
@@ -32,22 +33,15 @@ RoutesOf = Callable[[Json], Iterable[Route]]
 
 def places(body: Json, routes_of: RoutesOf, around: Surroundings) -> Iterator[Place]:
     """Each list of matches that has some of an object, or of one that delegates to it."""
-    own = ref_of(VIRTUAL_SERVICES, body)
     known = {ref_of(VIRTUAL_SERVICES, one): one for one in (*around.routes, body)}
     spread = _Spread(known, routes_of)
     hosted = [one for one in known.values() if one["spec"].get("hosts")]
-    roots = [body] if body["spec"].get("hosts") else [one for one in hosted if _delegates_to(one, own)]
-    bound = [(one, _listens(one, around)) for one in hosted]
-    for root in roots:
+    listening = [(one, _listens(one, around)) for one in hosted]
+    for root in _roots(body, hosted):
         for at in _listens(root, around):
-            there = [_Bound(one, at[0], spread) for one, places in bound if at in places]
+            there = [_Bound(one, at[0], spread) for one, heard in listening if at in heard]
             there.sort(key=lambda one: _age(one.body))
-            mine = next(one for one in there if one.body is root)
-            unsure = frozenset(
-                entry.owner for one in there if not _certain(one.body, root, at[0], around) for entry in one.sent
-            )
-            made = _in_mesh if at[0] == _MESH else _at_gateway
-            yield made(at, mine, there, unsure)
+            yield _place(at, root, there, around)
 
 
 def unreached(body: Json, around: Surroundings) -> str:
@@ -59,12 +53,30 @@ def unreached(body: Json, around: Surroundings) -> str:
     return f"{message} and its weights have no effect; give it hosts, or let another one delegate to it"
 
 
+def _roots(body: Json, hosted: Iterable[Json]) -> list[Json]:
+    """Through which VirtualServices requests come to an object: itself if it has hosts, otherwise those that delegate to it."""
+    if body["spec"].get("hosts"):
+        return [body]
+    own = ref_of(VIRTUAL_SERVICES, body)
+    return [one for one in hosted if _delegates_to(one, own)]
+
+
 class _Bound:
     """A VirtualService at one gateway, with the matches that are sent there."""
 
     def __init__(self, body: Json, gateway: str, spread: _Spread) -> None:
         self.body, self.ref = body, ref_of(VIRTUAL_SERVICES, body)
         self.sent = [one for one in spread.of(self.ref) if _sent(one, gateway)]
+
+
+def _place(at: _At, root: Json, there: list[_Bound], around: Surroundings) -> Place:
+    """The list of a root at one host, among all that are bound there, the first one first."""
+    mine = next(one for one in there if one.body is root)
+    unsure = frozenset(
+        entry.owner for one in there if not _certain(one.body, root, at[0], around) for entry in one.sent
+    )
+    made = _in_mesh if at[0] == _MESH else _at_gateway
+    return made(at, mine, there, unsure)
 
 
 def _in_mesh(at: _At, mine: _Bound, there: list[_Bound], unsure: frozenset[Ref]) -> Place:
@@ -99,19 +111,23 @@ class _Spread:
         return self._found[ref]
 
     def _entries(self, ref: Ref) -> Iterator[Entry]:
+        """The matches of each http route; of a route that delegates, those of its delegate."""
         for route in self._routes_of(self._known[ref]):
             if not route.http:
                 continue
-            if not (handed := route.body.get("delegate")):
-                for match in _matches(route):
-                    yield _entry(ref, route, match)
-                continue
-            to = Ref(VIRTUAL_SERVICES, handed.get("namespace") or ref.namespace, handed["name"])
-            for below in self._routes_of(self._known[to]) if to in self._known else ():
-                for outer in _matches(route):
-                    for inner in _matches(below):
-                        if (both := _joined(outer, inner)) is not None:
-                            yield _entry(to, below, both)
+            if handed := route.body.get("delegate"):
+                yield from self._delegated(
+                    route, Ref(VIRTUAL_SERVICES, handed.get("namespace") or ref.namespace, handed["name"])
+                )
+            else:
+                yield from (_entry(ref, route, match) for match in _matches(route))
+
+    def _delegated(self, route: Route, to: Ref) -> Iterator[Entry]:
+        """The matches of a delegate in the place of the route that delegates to it; none where it is not known."""
+        for below in self._routes_of(self._known[to]) if to in self._known else ():
+            for outer, inner in product(_matches(route), _matches(below)):
+                if (both := _joined(outer, inner)) is not None:
+                    yield _entry(to, below, both)
 
 
 def _entry(owner: Ref, route: Route, match: Json) -> Entry:
