@@ -183,7 +183,7 @@ def code() -> Iterator[Text]:
 def documents() -> Iterator[Text]:
     """Whatever else is read: pages, examples, the chart, the CRD, the traces."""
     for file in _files(
-        "*.md", "docs/**/*.md", "examples/**/*.yaml", "demo/*.yaml", "crds/*.yaml", "charts/cutover/*",
+        "*.md", "docs/**/*.md", "findings/*.md", "examples/**/*.yaml", "demo/*.yaml", "crds/*.yaml", "charts/cutover/*",
         "charts/cutover/files/*", "charts/cutover/templates/*", "tests/engine/traces/*.txt", ".github/**/*", "Makefile", "Dockerfile",
     ):  # fmt: skip
         yield Text(file, 1, file.read_text())
