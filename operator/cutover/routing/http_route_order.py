@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Final
 
 from cutover.field_path import Json
-from cutover.ports import HTTP_ROUTES
+from cutover.ports import HTTP_ROUTES, Ref
 from cutover.routing.http_route_matches import matches_of, show_match
 from cutover.routing.order import Entry, Place, Surroundings, common_host, ref_of
 from cutover.routing.routes import Route
@@ -57,28 +57,45 @@ class _Listener:
 
 def places(body: Json, routes_of: RoutesOf, around: Surroundings) -> Iterator[Place]:
     """Each list of matches that has some of an object."""
-    own, namespace = ref_of(HTTP_ROUTES, body), body["metadata"]["namespace"]
     known = {ref_of(HTTP_ROUTES, one): one for one in (*around.routes, body)}
     if not body["spec"].get("parentRefs"):
         yield Place("", _ANY, _sorted([body], routes_of), _ONE)
     for listener in _listeners(body, around):
-        bound = [(one, hosts) for one in known.values() if (hosts := _hosts(one, listener))]
-        istio = _controller(body, listener).startswith(_ISTIO)
-        for mine, host in _hosts(body, listener):
-            there = [
-                (raw, one)
-                for one, hosts in bound
-                for raw, at in hosts
-                if (raw == mine if not istio else at == host)
-                and (listener.parent[0] != "Service" or one["metadata"]["namespace"] == namespace)
-            ]
-            key = (listener, host)
-            entries = [entry for _, entry in _in_order(there, listener, routes_of)]
-            unsure = frozenset(
-                ref_of(HTTP_ROUTES, one) for _, one in there if one is not body and not _accepted(one, listener)
-            )
-            why = _MIXED if any(raw != mine for raw, _ in there) else _SAME if len(there) > 1 else _ONE
-            yield Place(key, host, entries, why, unsure - {own})
+        yield from _places_at(listener, body, known.values(), routes_of)
+
+
+def _places_at(listener: _Listener, body: Json, known: Iterable[Json], routes_of: RoutesOf) -> Iterator[Place]:
+    """Those at one listener, one for each hostname of the object."""
+    bound = _bound(known, body, listener)
+    istio = _controller(body, listener).startswith(_ISTIO)
+    for mine, host in _hosts(body, listener):
+        there = [(raw, one) for raw, at, one in bound if (at == host if istio else raw == mine)]
+        entries = [entry for _, entry in _in_order(there, listener, routes_of)]
+        yield Place((listener, host), host, entries, _why(there, mine), _unsure(there, body, listener))
+
+
+def _bound(known: Iterable[Json], body: Json, listener: _Listener) -> list[tuple[str, str, Json]]:
+    """Each hostname at a listener, the host that it leaves there, and its HTTPRoute; of a Service, only those of the object's namespace."""
+    namespace = body["metadata"]["namespace"]
+    return [
+        (raw, host, one)
+        for one in known
+        if listener.parent[0] != "Service" or one["metadata"]["namespace"] == namespace
+        for raw, host in _hosts(one, listener)
+    ]
+
+
+def _why(there: list[tuple[str, Json]], mine: str) -> str:
+    """What the order of these HTTPRoutes follows from, as seen from one hostname."""
+    if any(raw != mine for raw, _ in there):
+        return _MIXED
+    return _SAME if len(there) > 1 else _ONE
+
+
+def _unsure(there: list[tuple[str, Json]], body: Json, listener: _Listener) -> frozenset[Ref]:
+    """The other HTTPRoutes of which no gateway says that it serves them there."""
+    others = {ref_of(HTTP_ROUTES, one) for _, one in there if one is not body and not _accepted(one, listener)}
+    return frozenset(others - {ref_of(HTTP_ROUTES, body)})
 
 
 def _in_order(

@@ -93,22 +93,31 @@ def taken(places: Iterable[Place], owner: Ref, chosen: Iterable[Route]) -> Itera
     """What routes of an object lose to others, each other route once."""
     known = list(places)
     for route in chosen:
-        lost, kept, certain = dict[tuple[Ref, str], list[Taken]](), False, True
-        for place in known:
-            for at, entry in enumerate(place.entries):
-                if entry.owner != owner or entry.route != route:
-                    continue
-                winner = next((one for one in place.entries[:at] if _wins(one, entry)), None)
-                if winner is None:
-                    kept = True
-                    continue
-                certain &= winner.owner not in place.unsure
-                told = Taken(route, winner.owner, winner.route, f"{entry.shown} of host {place.host}", place.why)
-                lost.setdefault((winner.owner, str(winner.route)), []).append(told)
-        for some in lost.values():
-            requests = ", ".join(dict.fromkeys(one.requests for one in some))
-            whole = not kept and certain
-            yield Taken(route, some[0].by, some[0].taker, requests, some[0].why, whole)
+        yield from _losses(known, owner, route)
+
+
+def _losses(known: Iterable[Place], owner: Ref, route: Route) -> Iterator[Taken]:
+    """What one route loses, each route that takes it once."""
+    lost, kept, certain = dict[tuple[Ref, str], list[Taken]](), False, True
+    for place, entry, winner in _contests(known, owner, route):
+        if winner is None:
+            kept = True
+            continue
+        certain &= winner.owner not in place.unsure
+        told = Taken(route, winner.owner, winner.route, f"{entry.shown} of host {place.host}", place.why)
+        lost.setdefault((winner.owner, str(winner.route)), []).append(told)
+    for some in lost.values():
+        requests = ", ".join(dict.fromkeys(one.requests for one in some))
+        whole = not kept and certain
+        yield Taken(route, some[0].by, some[0].taker, requests, some[0].why, whole)
+
+
+def _contests(known: Iterable[Place], owner: Ref, route: Route) -> Iterator[tuple[Place, Entry, Entry | None]]:
+    """Each match of a route, where it stands, with the first that takes all its requests; None where it keeps some."""
+    for place in known:
+        for at, entry in enumerate(place.entries):
+            if entry.owner == owner and entry.route == route:
+                yield place, entry, next((one for one in place.entries[:at] if _wins(one, entry)), None)
 
 
 def told(loss: Taken, routing: str, owner: Ref, named: str) -> str:
