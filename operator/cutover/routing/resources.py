@@ -6,6 +6,7 @@ Read-only. Used by `deploy` before it reduces replicas, by preflight, and where 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from cutover.field_path import Json
@@ -43,6 +44,23 @@ async def shares(cluster: Cluster, namespace: str, labels: Mapping[str, str]) ->
     return found
 
 
+@dataclass(slots=True)
+class _Hosts:
+    """Which hosts and subsets lead to pods with these labels; each is looked up once."""
+
+    services: Cluster
+    namespace: str
+    labels: Mapping[str, str]
+    known: dict[tuple[str, str | None], bool] = field(default_factory=dict)
+
+    async def reach(self, host: str, subset: str | None) -> bool:
+        """Whether this one does."""
+        if (host, subset) not in self.known:
+            side = await resolve(self.services, self.namespace, host, subset)
+            self.known[host, subset] = isinstance(side, Side) and selects(side.selector, self.labels)
+        return self.known[host, subset]
+
+
 async def _given(
     cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool
 ) -> AsyncIterator[tuple[Ref, int, int]]:
@@ -53,23 +71,18 @@ async def _given(
     found = [(resource, body) for resource in ROUTINGS for body in await cluster.list(resource, namespace, fresh=fresh)]
     services = at_once(cluster, namespace, fresh=fresh)
     selecting = await _selecting(services, namespace, labels, fresh=fresh) if found else ()
-    reached: dict[tuple[str, str | None], bool] = {}
-
-    async def reaches(host: str, subset: str | None) -> bool:
-        if (host, subset) not in reached:
-            side = await resolve(services, namespace, host, subset)
-            reached[host, subset] = isinstance(side, Side) and selects(side.selector, labels)
-        return reached[host, subset]
-
-    for resource, body in found:
-        if not _names_one(body["spec"], selecting):
-            continue
-        ref, routing = Ref(resource, namespace, body["metadata"]["name"]), ROUTINGS[resource]
-        for route in routing.routes_of(body):
-            weights = list(routing.effective_weights(route))
-            given = sum([weight for one, weight in weights if weight and await reaches(one.host, one.subset)])
+    hosts = _Hosts(services, namespace, labels)
+    for resource, body in [one for one in found if _names_one(one[1]["spec"], selecting)]:
+        for weights in map(list, _weights_of_routes(resource, body)):
+            given = sum([weight for one, weight in weights if weight and await hosts.reach(one.host, one.subset)])
             if given:
+                ref = Ref(resource, namespace, body["metadata"]["name"])
                 yield ref, given, sum(weight for _, weight in weights)
+
+
+def _weights_of_routes(resource: Resource, body: Json) -> Iterator[Iterator[tuple[WeightedDestination, int]]]:
+    """The destinations of each route of an object, with their effective weights."""
+    return map(ROUTINGS[resource].effective_weights, ROUTINGS[resource].routes_of(body))
 
 
 async def _selecting(cluster: Cluster, namespace: str, labels: Mapping[str, str], *, fresh: bool) -> Container[str]:
