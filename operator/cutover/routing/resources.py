@@ -5,7 +5,7 @@ Read-only. Used by `deploy` before it reduces replicas, by preflight, and where 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,8 +53,11 @@ class _Hosts:
     labels: Mapping[str, str]
     known: dict[tuple[str, str | None], bool] = field(default_factory=dict)
 
-    async def reach(self, host: str, subset: str | None) -> bool:
-        """Whether this one does."""
+    async def weight(self, destinations: Sequence[tuple[WeightedDestination, int]]) -> int:
+        """The weight of those of the destinations that do."""
+        return sum([weight for one, weight in destinations if weight and await self._reach(one.host, one.subset)])
+
+    async def _reach(self, host: str, subset: str | None) -> bool:
         if (host, subset) not in self.known:
             side = await resolve(self.services, self.namespace, host, subset)
             self.known[host, subset] = isinstance(side, Side) and selects(side.selector, self.labels)
@@ -73,10 +76,9 @@ async def _given(
     selecting = await _selecting(services, namespace, labels, fresh=fresh) if found else ()
     hosts = _Hosts(services, namespace, labels)
     for resource, body in [one for one in found if _names_one(one[1]["spec"], selecting)]:
+        ref = Ref(resource, namespace, body["metadata"]["name"])
         for weights in map(list, _weights_of_routes(resource, body)):
-            given = sum([weight for one, weight in weights if weight and await hosts.reach(one.host, one.subset)])
-            if given:
-                ref = Ref(resource, namespace, body["metadata"]["name"])
+            if given := await hosts.weight(weights):
                 yield ref, given, sum(weight for _, weight in weights)
 
 
