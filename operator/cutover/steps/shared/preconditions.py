@@ -34,6 +34,15 @@ async def may_not_patch(context: StepContext, ref: Ref, refused: Rejected | Deni
     )
 
 
+async def may_name(context: StepContext, *refs: Ref) -> bool:
+    """Whether a message may name objects: those of the plan's namespace, and others that its account may get.
+
+    Foreign objects are seen by the operator's own streams; their names are not for everybody who may write a plan.
+    """
+    account, foreign = context.targets.owner.account, [ref for ref in refs if ref.namespace != context.namespace]
+    return all([await context.cluster.may_get(account, context.namespace, ref) for ref in foreign])
+
+
 def unknown_provider(messenger: Messenger, name: str) -> str:
     """Why a provider of messages cannot be used; empty when it exists."""
     if messenger.knows(name):

@@ -12,6 +12,7 @@ from cutover.ports import DESTINATION_RULES, Ref
 from cutover.routing.routes import Pair
 from cutover.routing.rule_warnings import Told, told
 from cutover.steps.kind import StepContext
+from cutover.steps.shared.preconditions import may_name
 from cutover.steps.traffic.spec import TrafficSpec
 
 _UNSEEN = "the operator watches some namespaces only, so DestinationRules of the root namespace, and those of clients in others, are not seen"
@@ -28,24 +29,19 @@ async def problems(step: TrafficSpec, context: StepContext, body: Json, found: S
 
 
 async def _say(context: StepContext, one: Told) -> str:
-    """Rules of other namespaces are named only to an account that may get them."""
-    named = one.rule is None or await _may_name(context, one.rule)
+    rule = one.rule
+    named = rule is None or await may_name(
+        context, *(Ref(DESTINATION_RULES, rule.namespace, name) for name in rule.names)
+    )
     client = one.client
-    if client and client.namespace not in ("", context.namespace) and not (one.rule and named):
+    if client and client.namespace not in ("", context.namespace) and not (rule and named):
         whose = "clients of another namespace"
     else:
         whose = str(client)
-    return one.text.replace("{rule}", _named(context, one.rule, named=named)).replace("{client}", whose)
+    return one.text.replace("{rule}", _named(context, rule, named=named)).replace("{client}", whose)
 
 
 def _named(context: StepContext, rule: Rule | None, *, named: bool) -> str:
     if rule is None or not named:
         return "a DestinationRule of another namespace"
     return str(rule) if rule.namespace == context.namespace else f"{rule} of namespace {rule.namespace}"
-
-
-async def _may_name(context: StepContext, rule: Rule) -> bool:
-    if rule.namespace == context.namespace:
-        return True
-    account, refs = context.targets.owner.account, [Ref(DESTINATION_RULES, rule.namespace, one) for one in rule.names]
-    return all([await context.cluster.may_get(account, context.namespace, ref) for ref in refs])

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, stand
-from cutover.ports import Outlines, Ref
+from cutover.ports import Outlines
 from cutover.routing.order import Surroundings, Taken, taken, told
 from cutover.routing.routes import Pair
 from cutover.saga.turn import Failed
 from cutover.steps.kind import StepContext
+from cutover.steps.shared.preconditions import may_name
 from cutover.steps.traffic import drift
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.targets.snapshots import Snapshot
@@ -86,12 +87,6 @@ def _lost(
 
 
 async def _say(step: TrafficSpec, context: StepContext, one: Taken) -> str:
-    """An object of another namespace is named only to an account that may get it."""
-    return told(one, step.where.word, step.ref(context), await _named(context, one.by))
-
-
-async def _named(context: StepContext, ref: Ref) -> str:
-    if ref.namespace == context.namespace:
-        return str(ref)
-    may = await context.cluster.may_get(context.targets.owner.account, context.namespace, ref)
-    return f"{ref} of namespace {ref.namespace}" if may else ""
+    foreign = one.by.namespace != context.namespace
+    name = f"{one.by} of namespace {one.by.namespace}" if foreign else str(one.by)
+    return told(one, step.where.word, step.ref(context), name if await may_name(context, one.by) else "")
