@@ -63,11 +63,6 @@ class PairWeights:
         """What both had together."""
         return number(self.old.was) + number(self.new.was)
 
-    @property
-    def old_share(self) -> float:
-        """The share of their traffic that the old side had; 0 where both had none."""
-        return number(self.old.was) / max(1, self.total)
-
 
 @dataclass(frozen=True, slots=True)
 class PairChange:
