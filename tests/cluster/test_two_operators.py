@@ -20,6 +20,7 @@ from functools import partial
 
 import pytest
 
+from cutover.ports import APPLIED_LABEL
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.process import NotReady
@@ -159,6 +160,41 @@ def test_a_stale_view_is_not_a_snapshot(testbed: Testbed, baseline: dict[str, Ba
         site.shop.until_ended(deadline=60)
         second.proxy.thaw_watches()
         assert site.end().differs_from(baseline[BACK_AND_FORTH.name].end) == []
+
+
+def test_a_stale_view_of_the_plan_claims_nothing_that_was_released(testbed: Testbed) -> None:
+    """The second process still sees a plan that waits when the first has released the targets, and takes it for a lost label."""
+    with testbed.site("released") as site:
+        first, second = site.runner, site.add_operator()
+        released, asked, last_save, claim = threading.Event(), threading.Event(), Pause(), Pause()
+        second.start()
+        site.shop.apply(_waits(1))
+        site.shop.until_phase(Phase.WAITING)
+
+        def of_first(exchange: Exchange) -> Fault | None:
+            if exchange.method == "PATCH" and b"~1applied" in exchange.body:
+                released.set()
+            return last_save if exchange.method == "PUT" and released.is_set() else None
+
+        def of_second(exchange: Exchange) -> Fault | None:
+            if exchange.method == "GET" and exchange.path.endswith("/migrationplans/plan") and released.is_set():
+                asked.set()
+            return claim if exchange.method == "PATCH" else None
+
+        second.proxy.freeze_watches("migrationplans")
+        first.proxy.arm(of_first)
+        second.proxy.arm(of_second)
+        site.shop.request(RequestVerb.APPROVE, "ok")
+        assert last_save.paused.wait(20)
+        assert asked.wait(20)
+        claims = claim.paused.wait(1)
+        last_save.release()
+        assert site.shop.until_ended().phase is Phase.SUCCEEDED
+        if claims:
+            claim.release()
+        second.proxy.thaw_watches()
+        assert site.claims() == []
+        assert APPLIED_LABEL in site.objects()["deployments/shop-v2"][1]
 
 
 def _waits(run: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 from cutover.errors import NotFound, Rejected, Superseded
 from cutover.field_path import ABSENT, Change
 from cutover.ports import APPLIED_LABEL, DEPLOYMENTS, FENCE_LABEL, PLAN_LABEL, PLANS, SNAPSHOTS, VIRTUAL_SERVICES, Ref
+from cutover.status.state import State
 from cutover.targets.claims import Busy, Owner
 from cutover.targets.fields import Foreign
 from cutover.targets.snapshots import drop
@@ -31,10 +32,10 @@ def cluster() -> MemoryCluster:
 def targets(cluster: MemoryCluster, fence: int = 1, uid: str = "uid-a", run: int = 1) -> Targets:
     """As a process sees them that has this run; the last one that was made has it by right."""
     own = Ref(PLANS, "shop", uid)
-    status = {"phase": "Running", "run": {"number": run, "fence": fence}}
+    status = {"phase": "Running", "state": "Progressing", "run": {"number": run, "fence": fence}}
     cluster.put(PLANS, {"metadata": {"name": uid, "uid": uid}, "spec": {}, "status": status})
     assert own in cluster.objects
-    return Targets(cluster, Owner(Ref(PLANS, "shop", uid), uid, run, fence, "migrator"), "deploy")
+    return Targets(cluster, Owner(Ref(PLANS, "shop", uid), uid, run, fence, "migrator", state=State.PROGRESSING), "deploy")
 
 
 def labels(cluster: MemoryCluster) -> dict[str, str]:
@@ -119,8 +120,11 @@ async def test_whether_a_claim_is_void_is_asked_live() -> None:
         await targets(behind).claim(V2)
 
 
-@pytest.mark.parametrize("now", [{"phase": "RolledBack"}, {"run": {"number": 1, "fence": 2}}, None])
+@pytest.mark.parametrize(
+    "now", [{"phase": "RolledBack"}, {"run": {"number": 1, "fence": 2}}, {"state": "Releasing"}, None]
+)
 async def test_a_process_that_slept_claims_nothing(cluster: MemoryCluster, now: dict[str, Any] | None) -> None:
+    """Nor one that hears of the plan later than of its targets: another one may have released them, under the same fence."""
     late, own = targets(cluster), Ref(PLANS, "shop", "uid-a")
     before = copy.deepcopy(cluster.objects[V2])
     if now is None:

@@ -98,7 +98,8 @@ class CommandContext:
         if run is None:
             raise Broken("a command without a run")
         account, applied = self.plan.service_account_name, "" if run.over_applied else self.applied_label
-        owner = Owner(self.ref, self.body["metadata"]["uid"], run.number, run.fence, account, applied)
+        uid = self.body["metadata"]["uid"]
+        owner = Owner(self.ref, uid, run.number, run.fence, account, applied, self.status.state)
         return Targets(self.cluster, owner, step, self.run_cache.snapshots, self.run_cache.claimed)
 
     def step_context(self, at: int, prefetched: Any = None) -> StepContext:

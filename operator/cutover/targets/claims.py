@@ -13,6 +13,7 @@ from typing import Final
 from cutover.errors import Conflict, NotFound, Rejected, Superseded
 from cutover.field_path import Change, Json, Operation, escape, same_version
 from cutover.ports import APPLIED_LABEL, FENCE_LABEL, PLAN_LABEL, PLANS, Cluster, Ref
+from cutover.status.state import State
 from cutover.status.status import ACTIVE
 from cutover.targets.fields import Foreign, operations_for
 from cutover.targets.foreign import fenced_by_hand
@@ -35,6 +36,7 @@ class Owner:
     Attributes:
         fence: `status.run.fence` as it was saved.
         applied: the label of a success of this run. A target has it only once it is released; empty where it may be of an earlier run.
+        state: `status.state` as it was saved; None where it is not known.
     """
 
     plan: Ref
@@ -43,6 +45,7 @@ class Owner:
     fence: int
     account: str
     applied: str = ""
+    state: State | None = None
 
     @property
     def namespace(self) -> str:
@@ -102,8 +105,11 @@ class Claims:
         An object without our labels has no fence that could make a late write fail. So this is asked after the object was
         read and before it is written at that version: a process that was suspended in between fails here, or on the version.
 
+        The state is compared too. A process that has just begun has the fence as the one before it has saved it; where that one
+        has announced its release by now, an object without our labels is one that it has released.
+
         Raises:
-            Superseded: it has ended, or another process drives it.
+            Superseded: it has ended, it has gone on without this process, or another process drives it.
         """
         try:
             plan = await self.cluster.get(self.owner.plan)
@@ -115,6 +121,8 @@ class Claims:
             plan["metadata"]["uid"] != self.owner.uid
             or status.get("phase") not in ACTIVE
             or (run.get("number"), run.get("fence", 0)) != (self.owner.run, self.owner.fence)
+            # A CRD that is older than this process may have no such field.
+            or self.owner.state not in (None, status.get("state", self.owner.state))
         ):
             raise Superseded("another process drives this plan, or its run has ended")
 
