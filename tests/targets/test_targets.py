@@ -35,7 +35,9 @@ def targets(cluster: MemoryCluster, fence: int = 1, uid: str = "uid-a", run: int
     status = {"phase": "Running", "state": "Progressing", "run": {"number": run, "fence": fence}}
     cluster.put(PLANS, {"metadata": {"name": uid, "uid": uid}, "spec": {}, "status": status})
     assert own in cluster.objects
-    return Targets(cluster, Owner(Ref(PLANS, "shop", uid), uid, run, fence, "migrator", state=State.PROGRESSING), "deploy")
+    return Targets(
+        cluster, Owner(Ref(PLANS, "shop", uid), uid, run, fence, "migrator", state=State.PROGRESSING), "deploy"
+    )
 
 
 def labels(cluster: MemoryCluster) -> dict[str, str]:
