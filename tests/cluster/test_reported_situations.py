@@ -120,7 +120,7 @@ def test_an_old_side_outside_of_the_namespace_is_refused_before_anything_is_touc
     shop.refuses(
         before,
         f"steps[shift].traffic.from.host: host {LEGACY} is not a Service of the plan's namespace; "
-        "traffic can be shifted between its Services only",
+        "traffic can be shifted between its Services only; name one, or give what runs elsewhere a WorkloadEntry that one selects",
     )
 
 

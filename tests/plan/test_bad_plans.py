@@ -120,7 +120,7 @@ def test_hosts_of_another_namespace() -> None:
         parse(spec, "other")
     assert [str(problem) for problem in caught.value.problems] == [
         f"steps[shift].traffic.{side}.host: host {name}.shop.svc.cluster.local is not a Service of namespace other; "
-        "traffic can be shifted between its Services only"
+        "traffic can be shifted between its Services only; name one, or give what runs elsewhere a WorkloadEntry that one selects"
         for side, name in (("from", "shop-v1"), ("to", "shop-v2"))
     ]
 

@@ -41,7 +41,7 @@ def not_a_service(host: str, namespace: str) -> str:
     if service_of(host, namespace or namespace_in(host)):
         return ""
     whose = f"namespace {namespace}" if namespace else "the plan's namespace"
-    return f"host {host} is not a Service of {whose}; traffic can be shifted between its Services only"
+    return f"host {host} is not a Service of {whose}; traffic can be shifted between its Services only; name one, or give what runs elsewhere a WorkloadEntry that one selects"
 
 
 def same(one: str, other: str, namespace: str) -> bool:
