@@ -23,7 +23,7 @@ import pytest
 from cutover.ports import APPLIED_LABEL
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from harness.process import NotReady
+from harness.process import NotReady, until
 from harness.proxy import Exchange, Fault, Pause, delayed, killing
 from support.cluster.testbed import Baseline, Site, Testbed, side_by_side
 from support.plans.on_cluster import BACK_AND_FORTH, CANARY, STORIES, Story
@@ -208,11 +208,11 @@ def test_a_late_deletion_takes_nothing_from_a_newer_run(testbed: Testbed) -> Non
     with testbed.site("late-deletion", operators=1) as site:
         sleeper, other, shop = site.runner, site.add_operator(), site.shop
 
-        def until(run: int, *phases: Phase) -> None:
+        def until_run(run: int, *phases: Phase) -> None:
             shop.until(lambda status: status.run is not None and status.run.number == run and status.phase in phases)
 
         shop.apply(_waits(1))
-        until(1, Phase.WAITING)
+        until_run(1, Phase.WAITING)
         shop.request(RequestVerb.ABORT)
         shop.until_ended()
         pause = Pause(lambda: sleeper.process.signal(signal.SIGSTOP))
@@ -221,17 +221,17 @@ def test_a_late_deletion_takes_nothing_from_a_newer_run(testbed: Testbed) -> Non
         assert pause.paused.wait(20)
         other.start()
         shop.request(RequestVerb.ABORT)
-        until(2, Phase.ROLLED_BACK)
+        until_run(2, Phase.ROLLED_BACK)
         shop.until_ended()
         shop.apply(_waits(3))
-        until(3, Phase.WAITING)
+        until_run(3, Phase.WAITING)
         (snapshot,) = site.snapshots()
         assert pause.release() == 200
         assert site.snapshots() == [snapshot]
         other.process.kill()
         sleeper.process.signal(signal.SIGCONT)
         shop.request(RequestVerb.ABORT)
-        until(3, Phase.ROLLED_BACK)
+        until_run(3, Phase.ROLLED_BACK)
         shop.until_ended()
         assert site.end().leftovers == ()
         assert site.objects() == site.before
@@ -284,8 +284,9 @@ def _late_write(testbed: Testbed, story: Story, baseline: Baseline, number: int,
             other.process.kill()
             sleeper.process.signal(signal.SIGCONT)
             site.shop.apply(PROBE, "probe")
-            probed = site.shop.until_ended("probe")  # so it is awake, and has been through its turns
+            probed = site.shop.until_ended("probe")  # so it is awake, and has begun its turns
             assert probed.phase is Phase.SUCCEEDED
+            until("no snapshot is late", lambda: len(site.snapshots()) == ended.snapshots, deadline=5)
             problems = [f"at once: {told}" for told in at_once.differs_from(ended) if "snapshot" not in told]
             problems += [f"when awake: {told}" for told in site.end().differs_from(ended)]
             if not abort or ended.phase == Phase.SUCCEEDED:  # nothing was left to abort
