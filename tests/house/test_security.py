@@ -90,11 +90,20 @@ def _fields(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_a_plan_names_no_namespace_no_address_no_user_and_no_secret() -> None:
+    """Except of its databases, which only pods of the plan's own account connect to; there a Secret is named, and never read here."""
     (version,) = yaml.safe_load(crd.text())["spec"]["versions"]
-    fields = dict(_fields(version["schema"]["openAPIV3Schema"]["properties"]["spec"]))
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    databases = spec["properties"].pop("databases")
+    fields = dict(_fields(spec))
     assert len(fields) > 60
     words = re.compile(r"namespace|url|address|secret|token|password|credential|user|group|impersonate", re.IGNORECASE)
     assert [name for name in fields if words.search(name)] == []
+    named = {name: field for name, field in _fields(databases) if words.search(name)}
+    assert named.pop("user")["type"] == "string"
+    assert {name for name, field in named.items() if field["type"] != "object"} == {"imagePullSecrets"}
+    references = [field for name, field in _fields(databases) if name == "secretKeyRef"]
+    assert len(references) > 5
+    assert all(set(field["properties"]) == {"name", "key"} for field in references)
 
 
 # --- the code ---------------------------------------------------------------------------------------------------------

@@ -61,6 +61,35 @@ def test_each_sentence_is_its_own() -> None:
     assert len({case["lint"] for case in CASES}) == len(CASES)
 
 
+def test_all_mistakes_of_a_database_are_told_at_once() -> None:
+    database = yaml.safe_load("""
+name: shop
+engine: postgresql
+host: db
+port: 70000
+passwordFrom: {secretKeyRef: {name: shop-db}}
+tls: {mode: always}
+""")
+    several = yaml.safe_load(
+        "{name: other, engine: postgresql, host: db, tls: {mode: disable, keyFrom: {secretKeyRef: {name: a, key: b}}}}"
+    )
+    with pytest.raises(PlanError) as caught:
+        parse(GOOD | {"databases": [database, several]})
+    assert [problem.where for problem in caught.value.problems] == [
+        "databases[shop].port",
+        "databases[shop].passwordFrom.secretKeyRef.key",
+        "databases[shop].tls.mode",
+        "databases[other].tls.certFrom",
+    ]
+    with pytest.raises(PlanError) as caught:
+        parse(GOOD | {"databases": [{"name": "other", "engine": "postgresql", "host": "db", "lockTimeout": "0s"}]})
+    assert [problem.where for problem in caught.value.problems] == [
+        "databases[other].database",
+        "databases[other].user",
+        "databases[other].lockTimeout",
+    ]
+
+
 def test_what_yaml_has_read_otherwise_is_reported() -> None:
     """A key that YAML 1.1 takes for true, and a number that is none; neither gets as far as the API server."""
     spec = copy.deepcopy(GOOD)

@@ -18,6 +18,7 @@ _NEVER_PASSES: Final = "a guard is judged throughout and never has passed, so it
 def contradictions(plan: Plan) -> Iterator[Problem]:
     """Errors that no single field shows."""
     yield from _duplicates("steps", "step", [step.name for step in plan.steps])
+    yield from _duplicates("databases", "database", [database.name for database in plan.databases])
     yield from _of_guards(plan)
     yield from _of_notifications(plan)
     for step in plan.steps:

@@ -45,6 +45,7 @@ from cutover.steps.parts import (
     RollsOut,
     Unbounded,
 )
+from cutover.steps.shared.databases import Database
 
 DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
 _LAST_START: Final = timedelta(hours=24)
@@ -216,6 +217,12 @@ class Plan(Model):
     suspend: bool = Field(
         default=False,
         description="If true, no new stage starts. The only spec field that can change while the plan is active.",
+    )
+    databases: tuple[Database, ...] = Field(
+        default=(),
+        max_length=8,
+        description="The databases that steps work in, by name.",
+        json_schema_extra=_LIST_MAP,
     )
     guards: tuple[Gate, ...] = Field(
         default=(),

@@ -21,6 +21,8 @@ _PATTERNS: Final = {  # what the value should be, and how to write one
     "(at most 63 characters)",
     NAME_PATTERN: f"name; use {NAME_RULE}",
     r"^\S+$": "image; remove the whitespace",
+    r"^[-._a-zA-Z0-9]+$": "key of a Secret or ConfigMap; use letters, digits, -, _ and .",
+    r"^[^\s/@]+$": "name or address of a server; write it without a scheme, a user and blanks",
     r"^[A-Za-z0-9_-]{1,64}$": "name of a cookie; use letters, digits, - and _, up to 64 characters",
     r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "label value; use letters, digits, -, _ and ., and begin and end with a letter "
     "or digit (at most 63 characters)",
