@@ -103,7 +103,7 @@ class Operator:
         self._logged_in_at = -math.inf
         self._stop = asyncio.Event()
         notifying = with_notifications(self.cluster, self._messages)
-        ports = Ports(notifying, self._providers, self._messages, self._recorder, SystemClock())
+        ports = Ports(notifying, self._providers, self._messages, self._recorder, SystemClock(), settings.runner_image)
         self._crd = CrdCheck(self.cluster.crd, self._crd_read)
         self._driver = Driver(ports, self._spawn, self._queue.add, self._queue.crowded, self._crd.dropped)
         self._router = EventRouter(self.cluster, self._queue.add, self._driver.deleted)

@@ -311,3 +311,5 @@ class Ports:
     messenger: Messenger
     recorder: Recorder
     clock: Clock
+    runner_image: str = ""
+    """What database Jobs run where a plan gives no image."""

@@ -15,6 +15,7 @@ from cutover.ports import Ref
 from cutover.status.report import SuccessCriterion
 from cutover.status.status import Phase
 from cutover.testing import CrashSwitch
+from support.fakes.database_jobs import database_of
 from support.fakes.shop import plan
 from support.fakes.simulation import Simulation
 from support.plans.simulated import STORIES, Story, play
@@ -41,6 +42,12 @@ def test_the_sample_leaves_no_call_out() -> None:
 def effects(run: Simulation) -> list[Ref]:
     """Writes that changed the spec of a target: each must happen once, whatever dies when."""
     return [ref for verb, ref in run.cluster.effects if verb == "spec"]
+
+
+def in_database(run: Simulation) -> object:
+    """What was done in the database of the plan, if it has one."""
+    database = database_of(run.cluster)
+    return None if database is None else (database.applied, database.rows)
 
 
 def told(run: Simulation) -> list[object]:
@@ -81,6 +88,7 @@ async def test_dies_at_every_call(story: Story, after: bool, whole: bool) -> Non
         assert crashed is phase, (at, run.status)
         assert run.specs() == peaceful.specs(), at
         assert run.jobs() == peaceful.jobs(), at
+        assert in_database(run) == in_database(peaceful), at
         if not story.timed:
             assert effects(run) == effects(peaceful), at
         assert run.leftovers() == [], at
@@ -114,6 +122,7 @@ async def test_gets_no_answer_at_every_call(story: Story, after: bool, whole: bo
         assert left is phase, (at, run.status)
         assert run.specs() == peaceful.specs(), at
         assert run.jobs() == peaceful.jobs(), at
+        assert in_database(run) == in_database(peaceful), at
         assert run.leftovers() == [], at
         if not story.timed:
             assert effects(run) == effects(peaceful), at

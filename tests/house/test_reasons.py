@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from cutover.errors import Denied, Rejected
+from cutover.runner_messages.reasons import ExitCode, RunnerReason
 from cutover.status.reasons import Reason
 from harness.cluster import ROOT
 
@@ -17,8 +18,9 @@ _CAMEL = re.compile(r"(?:[A-Z][a-z]+|CRD)+")
 
 
 def in_code() -> set[str]:
-    """The reasons of the saga, of all that a kind or the engine answers, and the errors that are named as they are."""
+    """The reasons of the saga, of all that a kind, the engine or a runner answers, and the errors that are named as they are."""
     found = {*map(str, Reason), Denied.__name__, Rejected.__name__}
+    found |= {str(reason) for reason in RunnerReason if reason.code is not ExitCode.OK}
     for file in sorted((ROOT / "operator").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in _MADE_OF:

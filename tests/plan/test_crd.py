@@ -43,6 +43,16 @@ def test_no_description_speaks_python() -> None:
     assert {where: text for where, text in texts.items() if OF_PYTHON.search(text)} == {}
 
 
+def test_the_schema_has_only_what_the_api_server_knows() -> None:
+    """What pydantic says of the keys of a map, it would refuse the whole file for."""
+    known = {
+        "type", "description", "properties", "items", "additionalProperties", "required", "enum", "pattern", "format", "default", "minimum",
+        "maximum", "exclusiveMinimum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+    }  # fmt: skip
+    assert {key for field in FIELDS.values() for key in field if not key.startswith("x-kubernetes-")} <= known
+    assert FIELDS["spec.steps[].backfill.set"]["additionalProperties"]["type"] == "string"
+
+
 def test_no_field_keeps_unknown_content() -> None:
     """The API server accepts such content at depths that it and its clients cannot read back, and one plan would end the lists of all."""
     assert "preserve-unknown-fields" not in text()

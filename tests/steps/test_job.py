@@ -26,16 +26,13 @@ from cutover.ports import (
     SERVICE_ACCOUNTS,
     Ref,
 )
-from cutover.saga.turn import Again, Done, Failed, Outcome, Wait
+from cutover.saga.turn import Again, Done, Failed, Wait
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
-from cutover.steps.job import Job
-from cutover.steps.kind import StepContext
 from cutover.steps.shared.job_kind import SETTLED_LABEL
-from cutover.targets.claims import Owner
-from cutover.targets.targets import Targets
-from cutover.testing import CrashSwitch, MemoryCluster, MemoryMessenger, run_jobs
-from support.fakes.shop import PLAN, plan, shop
+from cutover.testing import CrashSwitch, MemoryCluster, run_jobs
+from support.fakes.job_step import Bench
+from support.fakes.shop import plan, shop
 from support.fakes.simulation import Simulation
 from support.plans.simulated import migrating, template
 
@@ -44,84 +41,6 @@ HANGS = f"{{template: {template('tool:hangs')}, undo: {template('tool:down')}}}"
 FAILS = f"{{template: {template('tool:exit-3')}, undo: {template('tool:exit-4')}}}"
 LOOKS = f"{{template: {template('tool:up')}, changesNothing: true}}"
 ONE_WAY = f"{{template: {template('tool:exit-3')}}}"
-
-
-class Bench:
-    """One step, whose command is carried out again and again as the driver does it: what is to be saved is saved in between."""
-
-    def __init__(self, text: str, cluster: MemoryCluster | None = None) -> None:
-        self.kind = Job.model_validate(yaml.safe_load(text))
-        self.cluster = cluster or MemoryCluster()
-        if cluster is None:
-            shop(self.cluster)
-        self.made, self.fence, self.undo_attempt = "", 1, 1
-
-    def work(self, elapsed: float = 0.0, *, fence: int = 0, applied: bool = False) -> StepContext:
-        """What a process has that saved the plan last; with another `fence` one that slept since."""
-        body = {"metadata": {"name": PLAN.name, "uid": "uid-a"}, "spec": {}}
-        self.cluster.put(PLANS, body | {"status": {"phase": "Running", "run": {"number": 1, "fence": self.fence}}})
-        targets = Targets(self.cluster, Owner(PLAN, "uid-a", 1, fence or self.fence, "migrator"), "schema")
-        now = self.cluster.clock.now()
-        return StepContext(
-            self.cluster,
-            targets,
-            "shop",
-            "steps[schema]",
-            now,
-            elapsed=elapsed,
-            applied=applied,
-            made=self.made,
-            undo_attempt=self.undo_attempt,
-            messenger=MemoryMessenger(),
-        )
-
-    async def do(self, **work: Any) -> Outcome:
-        """One call."""
-        return self._saved(await self.kind.do(self.work(**work), 0))
-
-    async def undo(self, **work: Any) -> Outcome:
-        return self._saved(await self.kind.undo(self.work(**work)))
-
-    def _saved(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Again) and outcome.made:
-            self.made = outcome.made
-        return outcome
-
-    async def to_the_end(self, verb: str) -> Outcome:
-        """Call after call while the Job controller works, until the command has an outcome, or nothing moves any more."""
-        for _ in range(20):
-            outcome: Outcome = await getattr(self, verb)()
-            if not isinstance(outcome, Again):
-                return outcome
-            if not run_jobs(self.cluster) and outcome.after != 0.0:
-                return outcome
-        raise AssertionError(outcome)
-
-    async def back(self) -> Outcome:
-        """The fence rises before an undo."""
-        self.fence += 1
-        return await self.to_the_end("undo")
-
-    async def back_again(self) -> Outcome:
-        """On request: another attempt of the undo, counted in the save that raises the fence."""
-        self.undo_attempt += 1
-        return await self.back()
-
-    def jobs(self) -> list[Any]:
-        return [body for ref, body in self.cluster.objects.items() if ref.resource == JOBS]
-
-    def undo_jobs(self) -> list[Any]:
-        """In the order of their creation."""
-        return [job for job in self.jobs() if "-undo-" in job["metadata"]["name"]]
-
-    def job(self, *, undo: bool = False) -> Any:
-        return next(job for job in self.jobs() if ("-undo-" in job["metadata"]["name"]) is undo)
-
-    def ref(self, *, undo: bool = False) -> Ref:
-        return Ref(JOBS, "shop", self.job(undo=undo)["metadata"]["name"])
-
-    def writes(self) -> int:
-        return len(self.cluster.writes)
 
 
 def label(body: Any, name: str) -> str | None:

@@ -1,6 +1,6 @@
 """The entry point `cutover-database`: one payload, one database, one result.
 
-The payload is a file, the URL comes from an environment variable or a file, the result is written as a termination message. The
+The payload is a file or an environment variable, the URL comes from an environment variable or a file, the result is written as a termination message. The
 exit code says what Kubernetes is to do about the pod (`runner_messages/reasons.py`).
 """
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
-    result = run(Path(options.payload), lambda: _url(options))
+    payload = Path(options.payload) if options.payload else os.environ.get(options.payload_env, "")
+    result = run(payload, lambda: _url(options))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # what is left is to say how it ended
     with suppress(OSError):
@@ -48,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(result.reason.code)
 
 
-def run(payload: Path, url: Callable[[], str]) -> Result:
+def run(payload: Path | str, url: Callable[[], str]) -> Result:
     """Do what a payload says; nothing is raised.
 
     Args:
-        payload: the file.
+        payload: the document, or the file that has it.
         url: reads the database's URL.
     """
     begun = time.monotonic()
@@ -65,7 +66,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="cutover-database", description="Does one step's work in a database: what a database Job runs."
     )
-    parser.add_argument("--payload", required=True, metavar="FILE", help="what to do, as JSON")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--payload", metavar="FILE", help="what to do, as JSON")
+    what.add_argument("--payload-env", metavar="NAME", help="variable with what to do")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--url-env", default="CUTOVER_DATABASE_URL", metavar="NAME", help="variable with the URL")
     where.add_argument("--url-file", metavar="FILE", help="file with the URL")
@@ -82,9 +85,9 @@ def _url(options: argparse.Namespace) -> str:
         raise Ended(Result(RunnerReason.INVALID_URL, names=("the file of the URL cannot be read",))) from None
 
 
-def _result(file: Path, url: Callable[[], str]) -> Result:
+def _result(payload: Path | str, url: Callable[[], str]) -> Result:
     try:
-        return _work(_payload(file), url())
+        return _work(read_payload(payload) if isinstance(payload, str) else _payload(payload), url())
     except PlanError as error:
         for problem in error.problems:
             log.error("%s", problem)  # noqa: TRY400 -- a trace would say nothing more

@@ -86,6 +86,7 @@ class CommandContext:
     remembered: Remembered
     clock: Clock
     now: datetime
+    runner_image: str = ""
 
     @property
     def applied_label(self) -> str:
@@ -126,6 +127,7 @@ class CommandContext:
             undo_attempt=self.status.run.undo_attempt if self.status.run else 1,
             made=self.status.steps[at].made,
             prefetched=prefetched,
+            runner_image=self.runner_image,
             moved=partial(self._note_moved, name),
             draining=self._draining,
             needed_elsewhere=self.needed_elsewhere,

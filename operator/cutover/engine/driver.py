@@ -270,6 +270,7 @@ class Driver:
             remembered=self._caches.remembered,
             clock=self._clock,
             now=self._clock.now(),
+            runner_image=self._ports.runner_image,
         )
 
 

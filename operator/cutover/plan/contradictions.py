@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
@@ -11,6 +12,7 @@ from cutover.gates import SOURCES
 from cutover.plan.spec import KIND_KEYS, Plan
 from cutover.schema.model import show_duration
 from cutover.steps.parts import MayBeIrreversible, NeedsGates
+from cutover.steps.shared.database_kind import DatabaseKind
 
 _NEVER_PASSES: Final = "a guard is judged throughout and never has passed, so it counts no passing samples; remove it"
 
@@ -23,6 +25,7 @@ def contradictions(plan: Plan) -> Iterator[Problem]:
     yield from _of_notifications(plan)
     for step in plan.steps:
         yield from _of_step(f"steps[{step.name}]", step)
+        yield from _of_database(f"steps[{step.name}]", step, plan)
     if plan.window and plan.windows:
         yield Problem("windows", "the plan has window too; keep one of them")
     yield from _of_timeout(plan)
@@ -45,7 +48,7 @@ def _of_notifications(plan: Plan) -> Iterator[Problem]:
 
 
 def _of_step(place: str, step: Any) -> Iterator[Problem]:
-    given = [key for key in KIND_KEYS if getattr(step, key) is not None]
+    given = list(step.given())
     if len(given) != 1:
         keys = ", ".join(KIND_KEYS)
         found = f"{' and '.join(given)}; split it into {len(given)} steps" if given else f"none; add one of {keys}"
@@ -75,6 +78,16 @@ def _of_undo(place: str, step: Any) -> Iterator[Problem]:
     elif why_not and step.retries:
         why = "an attempt is undone before the next one, and this step cannot be undone; remove retries"
         yield Problem(f"{place}.retries", why)
+
+
+def _of_database(place: str, step: Any, plan: Plan) -> Iterator[Problem]:
+    for key, kind in step.given().items():
+        if isinstance(kind, DatabaseKind) and (why := kind.not_connected(plan.databases)):
+            yield Problem(f"{place}.{key}.database", why)
+        elif isinstance(kind, DatabaseKind):
+            earlier = itertools.takewhile(lambda one: one is not step, plan.steps)
+            before = {one.name: found for one in earlier for found in one.given().values()}
+            yield from (Problem(f"{place}.{key}{field}", message) for field, message in kind.mistakes(before))
 
 
 def _of_gate(place: str, gate: Any, step: Any) -> Iterator[Problem]:
@@ -151,4 +164,4 @@ def _of_timeout(plan: Plan) -> Iterator[Problem]:
 
 
 def _each_has_a_kind(plan: Plan) -> bool:
-    return all(any(getattr(step, key) is not None for key in KIND_KEYS) for step in plan.steps)
+    return all(step.given() for step in plan.steps)

@@ -19,7 +19,9 @@ from cutover.plan.status_descriptions import add_descriptions
 from cutover.ports import PLANS, VERSION
 from cutover.status.status import ACTIVE, Status
 
-_DROPPED: Final = frozenset({"title", "additionalProperties", "default", "$defs", "discriminator"})
+_DROPPED: Final = frozenset(
+    {"title", "additionalProperties", "patternProperties", "propertyNames", "default", "$defs", "discriminator"}
+)
 _COLUMNS: Final = (
     {"name": "Phase", "type": "string", "jsonPath": ".status.phase", "description": "Phase of the plan."},
     {"name": "Step", "type": "string", "jsonPath": ".status.progress", "description": "The current step out of all."},
@@ -138,9 +140,10 @@ def _inline(node: Json, known: Json) -> Any:
         made["description"] = " ".join(made["description"].split())
     if "properties" in made:
         made["properties"] = {name: _inline(part, known) for name, part in made["properties"].items()}
-    # A map. Of a model it only says that there are no other fields.
-    if isinstance(node.get("additionalProperties"), dict):
-        made["additionalProperties"] = _inline(node["additionalProperties"], known)
+    # A map; the API server knows no rules for its keys. Of a model it only says that there are no other fields.
+    for values in (node.get("additionalProperties"), *node.get("patternProperties", {}).values()):
+        if isinstance(values, dict):
+            made["additionalProperties"] = _inline(values, known)
     if "items" in made:
         made["items"] = _inline(made["items"], known)
     return made

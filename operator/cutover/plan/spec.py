@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from cutover.gates import Gate
 from cutover.gates.base import Source
@@ -45,6 +45,7 @@ from cutover.steps.parts import (
     RollsOut,
     Unbounded,
 )
+from cutover.steps.shared.database_kind import DatabaseKind
 from cutover.steps.shared.databases import Database
 
 DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
@@ -103,11 +104,14 @@ class _StepFields(Model):
         json_schema_extra=_LIST_MAP,
     )
 
+    def given(self) -> dict[str, Kind]:
+        """The kinds that the author gives, by their keys; exactly one in a plan that is good."""
+        return {key: kind for key in KIND_KEYS if (kind := getattr(self, _attribute(key))) is not None}
+
     @property
     def kind(self) -> Kind:
         """What the step does."""
-        found: Kind = next(kind for key in KIND_KEYS if (kind := getattr(self, key)) is not None)
-        return found
+        return next(iter(self.given().values()))
 
     def parts(self) -> tuple[Kind | Source, ...]:
         """The kind of the step and the sources of its gates: all that may write."""
@@ -162,8 +166,16 @@ def _pod_accounts(parts: Iterable[Kind | Source], *, undo: bool = False) -> froz
     return frozenset().union(*(accounts_of(pod) for part in bring for pod in part.pod_specs(undo=undo)))
 
 
+def _attribute(key: str) -> str:
+    """The attribute of a step that has the kind; models have methods with some of these names."""
+    return f"{key}_" if hasattr(Model, key) else key
+
+
 _KIND_FIELDS: dict[str, Any] = {
-    kind.key: (kind | None, Field(default=None, description=(kind.__doc__ or "").strip().partition("\n")[0]))
+    _attribute(kind.key): (
+        kind | None,
+        Field(default=None, alias=kind.key, description=(kind.__doc__ or "").strip().partition("\n")[0]),
+    )
     for kind in KINDS
 }
 Step = create_model("Step", __base__=_StepFields, __doc__=_StepFields.__doc__, **_KIND_FIELDS)
@@ -237,6 +249,14 @@ class Plan(Model):
         min_length=1, max_length=64, description="The steps, done in this order.", json_schema_extra=_LIST_MAP
     )
 
+    @model_validator(mode="after")
+    def _connected(self) -> Plan:
+        for step in self.steps:
+            for kind in step.given().values():
+                if isinstance(kind, DatabaseKind):
+                    kind.connect(self.databases)
+        return self
+
     def opening(self, now: datetime) -> Opening:
         """Whether a stage may begin now."""
         return opening((self.window,) if self.window else self.windows, now)
@@ -284,5 +304,8 @@ class Plan(Model):
     @cached_property
     def steps_digest(self) -> str:
         """Digest of what the steps do, in their order, without gates and times."""
-        does = [[step.name, step.kind.key, step.kind.model_dump(mode="json", by_alias=True)] for step in self.steps]
+        does: list[Any] = [
+            [step.name, step.kind.key, step.kind.model_dump(mode="json", by_alias=True)] for step in self.steps
+        ]
+        does += [[database.model_dump(mode="json", by_alias=True)] for database in self.databases]
         return hashlib.sha256(json.dumps(does, sort_keys=True).encode()).hexdigest()[:16]

@@ -114,32 +114,47 @@ class Throttle(Model):
     query: Sql | None = Field(default=None, description="Pause while this query answers a number above 0.")
 
 
-class BackfillWork(Model):
-    """Fills columns of a table, batch by batch."""
+Columns = Annotated[tuple[Identifier, ...], Field(max_length=8)]
+"""What a table is paged by."""
+
+
+class BackfillFields(Model):
+    """Fills columns of a table, batch by batch: all but the columns that it is paged by, whose name means something else in a step."""
 
     table: Table = Field(description="The table, as name or schema.name.")
-    key: tuple[Identifier, ...] = Field(
-        default=(), max_length=8, description="The columns to page by. Default: the primary key."
-    )
     set_: dict[Identifier, Sql] = Field(
         alias="set", min_length=1, max_length=64, description="The columns to fill, each with its expression."
     )
     where: Sql | None = Field(default=None, description="The rows that need it. Default: all.")
-    verify: Sql = Field(description="True of every row of the table when the backfill is over.")
+    verify: Sql = Field(description="A condition that every row of the table meets when the backfill is over.")
     reverse: dict[Identifier, Sql] | None = Field(
         default=None, min_length=1, max_length=64, description="What undo sets, in the same batches."
     )
-    batch_size: int = Field(default=5000, ge=BATCH_SIZES[0], le=BATCH_SIZES[1], description="Rows of the first batch.")
-    target_batch_time: Duration = Field(
-        default=timedelta(milliseconds=500), description="How long a batch should take; 0s keeps batchSize."
+    batch_size: int = Field(
+        default=5000, ge=BATCH_SIZES[0], le=BATCH_SIZES[1], description="Rows of the first batch. Default 5000."
     )
-    delay: Duration = Field(default=_WITHOUT_ONE, description="Pause after each batch.")
-    max_rows_per_second: int | None = Field(default=None, ge=1, description="The maximum rate.")
+    target_batch_time: Duration = Field(
+        default=timedelta(milliseconds=500),
+        description="How long a batch should take; 0s keeps batchSize. Default 500ms.",
+    )
+    delay: Duration = Field(default=_WITHOUT_ONE, description="Pause after each batch. Default 0s.")
+    max_rows_per_second: int | None = Field(
+        default=None, ge=1, le=2**31 - 1, description="The maximum rate. Default: none."
+    )
     throttle: Throttle = Field(default=Throttle(), description="When to pause.")
     vacuum_every: int = Field(
-        default=10, ge=0, le=100, description="Percent of the table between two VACUUMs; 0 leaves it to autovacuum."
+        default=10,
+        ge=0,
+        le=100,
+        description="Percent of the table between two VACUUMs; 0 leaves it to autovacuum. Default 10.",
     )
     allow_empty: bool = Field(default=False, description="That no row needs it is fine.")
+
+
+class BackfillWork(BackfillFields):
+    """Fills columns of a table, batch by batch."""
+
+    key: Columns = Field(default=(), description="The columns to page by. Default: the primary key.")
 
 
 class LockRetries(Model):

@@ -92,6 +92,16 @@ def sentence(result: Result) -> str:
     return "; ".join([_alone(result), *others])
 
 
+def summary(result: Result) -> str:
+    """What people read of a run that ended well: what it has done, or why there was nothing to do."""
+    parts = [] if result.reason is RunnerReason.DONE else [_TEXTS[result.reason]]
+    if result.rows:
+        parts.append(f"{result.rows} rows in {result.batches} batches")
+    before = {one.name: "" if one.before is None else f" (before: {one.before})" for one in result.answers}
+    parts += [f"{one.name}: {one.failures} failures{before[one.name]}" for one in result.answers]
+    return "; ".join(parts)
+
+
 def _alone(result: Result) -> str:
     return _TEXTS[result.reason].format(
         where=f"{result.field}: " if result.field else "",

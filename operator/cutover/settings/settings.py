@@ -126,6 +126,7 @@ class Settings(Model):
         namespaces: the namespaces to watch; empty for all.
         port: of ``/livez``, ``/readyz`` and ``/metrics``; 0 picks a free one.
         lease: None for a single process without leader election.
+        runner_image: what database Jobs run where a plan gives no image: the operator's own, in the chart.
     """
 
     providers: Mapping[Label, Provider] = Field(default_factory=dict)
@@ -134,6 +135,7 @@ class Settings(Model):
     port: int = Field(default=8080, ge=0, le=65535)
     log_format: Literal["json", "text"] = "json"
     lease: LeaseSettings | None = Field(default_factory=LeaseSettings)
+    runner_image: str = Field(default="", max_length=1024, pattern=r"^\S*$")
 
 
 def load(path: Path | None, **overrides: object) -> Settings:

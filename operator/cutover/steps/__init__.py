@@ -12,16 +12,32 @@ from __future__ import annotations
 from typing import Final
 
 from cutover.steps.approve import Approve
+from cutover.steps.backfill import Backfill
 from cutover.steps.check import Check
 from cutover.steps.deploy import Deploy
 from cutover.steps.flags import Flags
 from cutover.steps.job import Job
 from cutover.steps.kind import Kind
 from cutover.steps.notify import Notify
+from cutover.steps.schema import Schema
 from cutover.steps.switch import Switch
 from cutover.steps.traffic import Traffic
+from cutover.steps.validate import Validate
 from cutover.steps.wait import Delay
 
 __all__ = ["KINDS"]
 
-KINDS: Final[tuple[type[Kind], ...]] = (Deploy, Traffic, Switch, Flags, Job, Check, Delay, Approve, Notify)
+KINDS: Final[tuple[type[Kind], ...]] = (
+    Deploy,
+    Traffic,
+    Switch,
+    Flags,
+    Job,
+    Schema,
+    Backfill,
+    Validate,
+    Check,
+    Delay,
+    Approve,
+    Notify,
+)

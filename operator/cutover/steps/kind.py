@@ -82,6 +82,7 @@ class StepContext:
         made: what an earlier command of this attempt asked to save (`Again.made`).
         prefetched: what `LooksAhead` has read for this command; None when the kind has no such part, or that did not run or failed.
         certain: a postcondition is asked before what cannot be taken back, so what is not streamed is read now.
+        runner_image: the image of the runner of database Jobs where the plan gives none; empty when the settings have none.
         moved: notes that the step has just moved traffic, or may have; the drain of the step counts from the last one.
         draining: the drain that keeps the pods of a workload where they are; None when none does.
         needed_elsewhere: until when another plan needs the pods of a workload, such as ``plan checkout ends, whose step …``;
@@ -106,6 +107,7 @@ class StepContext:
     made: str = ""
     prefetched: Any = None
     certain: bool = False
+    runner_image: str = ""
     moved: Callable[[], None] = _not_noted
     draining: Callable[[Ref], Awaitable[Drain | None]] = _nothing_drains
     needed_elsewhere: Callable[[Ref], Awaitable[str]] = _needed_by_nobody

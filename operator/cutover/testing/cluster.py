@@ -46,6 +46,7 @@ class MemoryCluster(Questions):
         rollouts: the controllers complete rollouts.
         templates: the pod template that each workload's controller has rolled out last.
         exits: the exit code with which the pod of a Job (its spec) ends; None while it runs.
+        messages: the termination message that its containers leave then.
         status_schema: the schema by which the status of a plan is pruned; None: nothing is.
         ledger: what runs have written, all of which must stand at a success.
         clock: the time.
@@ -62,6 +63,7 @@ class MemoryCluster(Questions):
         self.strict, self.rollouts = True, True
         self.templates: dict[Ref, Json] = {}
         self.exits: Callable[[Json], int | None] = lambda _: 0
+        self.messages: Callable[[Json], str] = lambda _: ""
         self.status_schema: Json = None
         self.ledger = Ledger()
         self.switch = switch or CrashSwitch()

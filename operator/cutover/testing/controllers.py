@@ -202,7 +202,8 @@ def _next_status(cluster: MemoryCluster, ref: Ref, body: Json) -> Json:
     on = {name for name, entry in conditions.items() if entry["status"] == "True"}
     if on & {"Complete", "Failed"}:
         return status
-    pod = Ref(PODS, ref.namespace, f"{ref.name}-0")
+    failed = status.get("failed", 0)
+    pod = Ref(PODS, ref.namespace, f"{ref.name}-{failed}")
     if body["spec"].get("suspend"):
         if pod in cluster.objects:
             cluster.delete(pod)
@@ -217,9 +218,11 @@ def _next_status(cluster: MemoryCluster, ref: Ref, body: Json) -> Json:
         code = cluster.exits(cluster.objects[pod]["spec"])
         if code is None:
             return status
-        condition = _end_job(cluster, pod, code)
-        conditions[condition["type"]] = condition
-        status |= {"active": 0, "ready": 0, "succeeded": int(code == 0), "failed": int(code != 0)}
+        _end_pod(cluster, pod, code, failed + 1)
+        failed += int(code != 0)
+        if condition := _end_of_job(body["spec"], code, failed):
+            conditions[condition["type"]] = condition
+        status |= {"active": 0, "ready": 0, "succeeded": int(code == 0), "failed": failed}
     return status | {"conditions": [conditions[name] for name in sorted(conditions)]}
 
 
@@ -235,13 +238,25 @@ def _start_job(cluster: MemoryCluster, pod: Ref, spec: Json, job: str) -> None:
     )
 
 
-def _end_job(cluster: MemoryCluster, pod: Ref, code: int) -> Json:
-    """End the pod of a Job; the condition that its Job gets."""
+def _end_pod(cluster: MemoryCluster, pod: Ref, code: int, number: int) -> None:
     body = copy.deepcopy(cluster.objects[pod])
-    ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": "2026-01-01T12:00:01Z"}
+    at = f"2026-01-01T12:{number // 60:02}:{number % 60:02}Z"
+    ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": at}
+    if message := cluster.messages(body["spec"]):
+        ended["message"] = message
     for status in body["status"]["containerStatuses"]:
         status["state"] = {"terminated": ended}
     body["status"]["phase"] = "Failed" if code else "Succeeded"
     cluster.report(pod, body["status"])
-    kind, reason = ("Complete", "CompletionsReached") if code == 0 else ("Failed", "BackoffLimitExceeded")
-    return {"type": kind, "status": "True", "reason": reason}
+
+
+def _end_of_job(spec: Json, code: int, failed: int) -> Json:
+    """The condition that a Job gets when its pod ends with that code; None while another pod follows."""
+    if code == 0:
+        return {"type": "Complete", "status": "True", "reason": "CompletionsReached"}
+    rules = (spec.get("podFailurePolicy") or {}).get("rules") or ()
+    final = [one["onExitCodes"]["values"] for one in rules if one["action"] == "FailJob"]
+    if any(code in values for values in final):
+        return {"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}
+    over = failed > spec.get("backoffLimit", 0)
+    return {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"} if over else None

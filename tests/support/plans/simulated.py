@@ -10,6 +10,7 @@ from cutover.ports import CRON_JOBS, Ref, Sample
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
+from support.fakes.database_jobs import shop_with_a_database
 from support.fakes.shop import (
     CANARY,
     ROUTES,
@@ -212,6 +213,14 @@ steps:
     gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]
   - {name: soak, check: {for: 1m}, gates: [{name: errors, interval: 10s, prometheus: {query: errors}, pass: {max: "0.5"}}]}
 """
+DATABASE = """
+databases:
+  - name: orders
+    engine: postgresql
+    urlFrom: {secretKeyRef: {name: orders-db, key: uri}}
+    schema: shop
+    runner: {image: "cutover:test"}
+"""
 _TEMPLATE = """'{spec: {template: {spec: {containers: [{name: tool, image: "IMAGE"}]}}}}'"""
 
 
@@ -265,6 +274,37 @@ steps:
   - {{name: schema, irreversible: true, job: {{template: {template("tool:up")}}}}}
 """
 
+EXPANDED = f"""
+{DATABASE}
+steps:
+  - name: expand
+    schema: {{up: {{inline: "ADD a; ADD b"}}, down: {{inline: "DROP b; DROP a"}}, validate: {{inline: "'ADD b' not in applied"}}}}
+  - name: more
+    retries: 1
+    schema: {{up: {{inline: "ADD c"}}, down: {{inline: "DROP c"}}}}
+"""
+_REFUSED = f"""
+{EXPANDED}
+  - name: proof
+    schema: {{up: {{inline: "ADD d"}}, down: {{inline: "DROP d"}}, validate: {{inline: "True"}}}}
+"""
+
+_ASK = """validate: {queries: [{name: low, sql: "sum(row['n'] < 0 for row in rows.values())"}]"""
+FILLED = f"""
+{DATABASE}
+steps:
+  - {{name: before, {_ASK}}}}}
+  - name: fill
+    backfill:
+      table: users
+      set: {{n: "n + 1"}}
+      where: "n == 0"
+      verify: "n == 1"
+      reverse: {{n: "n - 1"}}
+      batchSize: 4
+  - {{name: after, {_ASK}, compareWith: before}}}}
+"""
+
 STORIES = (
     Story("canary", CANARY, Phase.SUCCEEDED),
     Story("canary-gate-fails", CANARY, Phase.ROLLED_BACK, fails_at=50),
@@ -293,6 +333,11 @@ STORIES = (
         put=shop_with_a_cron_job,
     ),
     Story("job-gate", migrating("tool:up", more=_SMOKE), Phase.SUCCEEDED),
+    Story("schema", EXPANDED, Phase.SUCCEEDED, put=shop_with_a_database),
+    Story("schema-undone", EXPANDED + _SOAK, Phase.ROLLED_BACK, fails_in="soak", put=shop_with_a_database),
+    Story("schema-not-valid", _REFUSED, Phase.ROLLED_BACK, put=shop_with_a_database),
+    Story("backfill", FILLED, Phase.SUCCEEDED, put=shop_with_a_database),
+    Story("backfill-undone", FILLED + _SOAK, Phase.ROLLED_BACK, fails_in="soak", put=shop_with_a_database),
     Story("daemons-fails", DAEMONS, Phase.ROLLED_BACK, fails_in="soak"),
     Story("switched", SWITCHED, Phase.SUCCEEDED),
     Story("switched-fails", SWITCHED, Phase.ROLLED_BACK, fails_in="soak"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 from cutover.errors import Denied, NotFound
 from cutover.field_path import Json
@@ -57,22 +57,23 @@ class JobKind(JobsOfStep):
     taken once, a late creation creates nothing that runs, and a Job that was deleted is known to be lost and is not created
     again. An undo first takes the name of a forward Job that does not exist, suspends one that does, and waits until its
     pods are gone. Another attempt of the undo has a name of its own, and begins once nothing of the one before it runs.
+
+    Attributes:
+        made_again: a Job that was deleted is created again: what it does knows by itself what it has done before.
     """
+
+    made_again: ClassVar[bool] = False
 
     # --- forward ----------------------------------------------------------------------------------------------------------
 
     async def do(self, context: StepContext, stage: int) -> Outcome:
         """Run the Job, and report how it ends."""
         del stage
-        name, manifest = self.name_of(context, undo=0), None
-        if not context.made:
-            template = await self.read_template(context)
-            if isinstance(template, Failed):
-                return template
-            manifest = self.manifest(context, name, template)
+        name = self.name_of(context, undo=0)
         try:
-            job = OneJob(name, manifest, context.made, self.changed_since())
-            ended = await job_runs.run(context, job, save=lambda uid: uid)
+            ended = await self._run(context, name, context.made)
+            if ended is None and self.made_again and not context.applied:
+                ended = await self._run(context, name, "")
         except NotFound:
             return Again(SOON, "the Job was deleted just now")
         if isinstance(ended, State):
@@ -81,6 +82,15 @@ class JobKind(JobsOfStep):
             return Done()  # it was seen to succeed before it was deleted
         # A new attempt has a new Job.
         return ended or _vanished(name, "if the plan pauses, retry runs the step again with a new Job")
+
+    async def _run(self, context: StepContext, name: str, made: str) -> State | Outcome | None:
+        manifest = None
+        if not made:
+            template = await self.read_template(context)
+            if isinstance(template, Failed):
+                return template
+            manifest = self.manifest(context, name, template)
+        return await job_runs.run(context, OneJob(name, manifest, made, self.changed_since()), save=lambda uid: uid)
 
     # --- backward ---------------------------------------------------------------------------------------------------------
 
@@ -113,15 +123,20 @@ class JobKind(JobsOfStep):
                 return outcome
             made = replace(made, back="", attempt=context.undo_attempt)
         name = self.name_of(context, undo=made.attempt)
-        manifest = None if made.back else self.manifest(context, name, template)
-        job = OneJob(name, manifest, made.back, undo=True)
-        ended = await job_runs.run(context, job, save=lambda uid: replace(made, back=uid).text())
+        ended = await self._run_back(context, name, made, template)
+        if ended is None and self.made_again:
+            ended = await self._run_back(context, name, replace(made, back=""), template)
         result = await self.result(context, ended, undo=True) if isinstance(ended, State) else ended
         if result is not None and not isinstance(result, Failed):
             return result
         again = "retry runs the undo again with a new Job; or fix by hand what is left"
         failed = Failed(result.reason, f"{result.message}; {again}") if result else _vanished(name, again)
         return await self._ask_people(context, failed)
+
+    async def _run_back(self, context: StepContext, name: str, made: _Made, template: Json) -> State | Outcome | None:
+        manifest = None if made.back else self.manifest(context, name, template)
+        job = OneJob(name, manifest, made.back, undo=True)
+        return await job_runs.run(context, job, save=lambda uid: replace(made, back=uid).text())
 
     async def _before_another(self, context: StepContext, made: _Made) -> Outcome | None:
         """Nothing may be left of the attempt of the undo that has failed; None when the next one may begin."""

@@ -1,0 +1,40 @@
+"""The kind `backfill`: fills columns of a table, batch by batch, while the application goes on."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from cutover.runner_messages.payload import BackfillFields, BackfillWork, Columns
+from cutover.steps.parts import Unbounded
+from cutover.steps.shared.database_kind import DatabaseKind
+
+_NO_WAY_BACK: Final = "no reverse is defined; add reverse, or irreversible: true on the step"
+
+
+class Backfill(DatabaseKind, BackfillFields, Unbounded):
+    """Fills columns of a table by expressions, batch by batch, while the application reads and writes it.
+
+    Idempotent as every `DatabaseKind` is: the end of a batch is saved in the transaction that changes its rows, so each row is changed once.
+    """
+
+    key: ClassVar[str] = "backfill"
+    undo_rule: ClassVar[tuple[str, str] | None] = (
+        "!has(self.backfill) || has(self.backfill.reverse) || (has(self.irreversible) && self.irreversible)",
+        f"='step ' + self.name + ', backfill: {_NO_WAY_BACK}'",
+    )
+    key_: Columns = Field(default=(), alias="key", description="The columns to page by. Default: the primary key.")
+
+    def work(self) -> BackfillWork:
+        """Its fields."""
+        fields = self.model_dump(include=set(BackfillFields.model_fields), exclude_unset=True)
+        return BackfillWork.model_validate(fields | {"key": self.key_})
+
+    def can_be_undone(self) -> bool:
+        """By the expressions that go back."""
+        return self.reverse is not None
+
+    def irreversible_reason(self) -> str:
+        """It needs them."""
+        return "" if self.can_be_undone() else _NO_WAY_BACK

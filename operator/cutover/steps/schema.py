@@ -1,0 +1,91 @@
+"""The kind `schema`: changes the schema of a database by a script, and takes the change back by another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict, Field, model_validator
+
+from cutover.runner_messages.hazards import Hazard
+from cutover.runner_messages.payload import SchemaWork, Script
+from cutover.schema.model import Model, validations
+from cutover.steps.kind import Kind
+from cutover.steps.shared.database_kind import DatabaseKind
+from cutover.steps.shared.databases import KeyRef
+
+_LONGEST: Final = 16_384
+_ONE: Final = "give inline or configMapKeyRef, exactly one of them"
+_NOT_YET: Final = "is not supported yet; write the script itself, below `inline: |`"
+_NO_WAY_BACK: Final = "no down is defined; add down, or irreversible: true on the step"
+
+
+class SqlScript(Model):
+    """A script of SQL."""
+
+    model_config = ConfigDict(json_schema_extra=validations(("has(self.inline) != has(self.configMapKeyRef)", _ONE)))
+    inline: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=_LONGEST,
+        description="The script itself; its statements are sent one by one, as they are written.",
+    )
+    config_map_key_ref: KeyRef | None = Field(default=None, description="Not supported yet: a key of a ConfigMap.")
+
+    @model_validator(mode="after")
+    def _one(self) -> SqlScript:
+        if (self.inline is None) == (self.config_map_key_ref is None):
+            raise ValueError(_ONE)
+        return self
+
+    def script(self) -> Script:
+        """As the runner is handed it."""
+        text = self.inline or ""
+        return Script(text=text, sha256=Script.digest(text))
+
+
+class Schema(DatabaseKind):
+    """Changes the schema of a database by a script, in one transaction, and takes the change back by another one on rollback.
+
+    Idempotent as every `DatabaseKind` is: the script, its validation and the line of the journal are one transaction.
+    """
+
+    key: ClassVar[str] = "schema"
+    undo_rule: ClassVar[tuple[str, str] | None] = (
+        "!has(self.schema) || has(self.schema.down) || (has(self.irreversible) && self.irreversible)",
+        f"='step ' + self.name + ', schema: {_NO_WAY_BACK}'",
+    )
+    up: SqlScript = Field(description="What changes the schema, in one transaction.")
+    down: SqlScript | None = Field(default=None, description="What takes the change back, in one transaction.")
+    validate_: SqlScript | None = Field(
+        default=None,
+        alias="validate",
+        description="Queries that must each answer no row, 0 or true; they run in the transaction of up, before it is committed.",
+    )
+    allow: tuple[Hazard, ...] = Field(
+        default=(), max_length=32, description="Hazards of up that are meant; the others are refused."
+    )
+
+    def work(self) -> SchemaWork:
+        """The scripts."""
+        return SchemaWork(
+            up=self.up.script(),
+            down=self.down and self.down.script(),
+            validate_=self.validate_ and self.validate_.script(),
+            allow=self.allow,
+        )
+
+    def can_be_undone(self) -> bool:
+        """By down."""
+        return self.down is not None
+
+    def irreversible_reason(self) -> str:
+        """It needs down."""
+        return "" if self.can_be_undone() else _NO_WAY_BACK
+
+    def mistakes(self, before: Mapping[str, Kind]) -> Iterator[tuple[str, str]]:
+        """A script that is somewhere else, and what is too long."""
+        scripts = (("up", self.up), ("down", self.down), ("validate", self.validate_))
+        elsewhere = [name for name, one in scripts if one is not None and one.config_map_key_ref is not None]
+        yield from ((f".{name}.configMapKeyRef", _NOT_YET) for name in elsewhere)
+        yield from super().mistakes(before)
