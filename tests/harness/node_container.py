@@ -99,8 +99,11 @@ class Container:
             "PATH": os.environ["PATH"],
             **variables,
         }
-        command = [expand(part, variables) for part in command]
-        program = sys.executable if command[0] == "python3" else shutil.which(command[0])
+        # A path of the container is one of this machine here, and so are the programs of its image.
+        named = self.spec.get("terminationMessagePath")
+        command = [str(message) if part == named else expand(part, variables) for part in command]
+        where = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        program = sys.executable if command[0] == "python3" else shutil.which(command[0], path=where)
         if program is None:
             self._wait("RunContainerError", f'exec: "{command[0]}": executable file not found in $PATH')
             return
