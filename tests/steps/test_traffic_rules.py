@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cutover.ports import DESTINATION_RULES, PODS, SERVICES, VIRTUAL_SERVICES, Ref
+from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from support.fakes.shop import ROUTES, plan, shop
@@ -137,6 +138,78 @@ async def test_another_cluster_domain_is_shifted_and_told() -> None:
         f"steps[shift].traffic: host {host} of route primary is of cluster domain corp.example: requests reach it only where that is "
         "the domain of the mesh"
     )
+
+
+# --- later ------------------------------------------------------------------------------------------------------------
+
+STAYS = SHIFT.replace("weights", "dwell: 1m, weights") + "  - {name: end, approve: {message: go}}\n"
+POLICY = {"metadata": {"name": "policy", "namespace": "shop"}, "spec": {"host": "shop", "trafficPolicy": {}}}
+
+
+def with_labels(run: Simulation, **labels: str) -> None:
+    """The subsets have these values of the label `version`; none: there is no such subset."""
+    body = copy.deepcopy(run.cluster.objects[Ref(DESTINATION_RULES, "shop", "all")])
+    body["spec"]["subsets"] = [{"name": name, "labels": {"version": value}} for name, value in labels.items()]
+    run.cluster.put(DESTINATION_RULES, body)
+
+
+async def until_weight(run: Simulation, weight: int) -> None:
+    def there() -> bool:
+        (_, new) = run.cluster.objects[ROUTES]["spec"]["http"][0]["route"]
+        return bool(new.get("weight") == weight) and (weight < 100 or run.phase is Phase.WAITING)
+
+    await run.until(there)
+
+
+@pytest.mark.parametrize("weight", [50, 100])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda run: run.cluster.put(DESTINATION_RULES, POLICY), "but DestinationRule policy counts for it"),
+        (lambda run: with_labels(run, v1="v1"), "subset v2 of host shop is in no DestinationRule of namespace shop"),
+        (lambda run: with_labels(run, v1="v1", v2="v3"), "shop subset v2 carries traffic and has no ready endpoint"),
+    ],
+    ids=["taken away", "gone", "of other pods"],
+)
+async def test_a_subset_that_is_lost_meanwhile_is_no_success(
+    change: Callable[[Simulation], object], says: str, weight: int
+) -> None:
+    """Every request to it fails then, though all its former pods are ready."""
+    run = Simulation(plan(STAYS), put=subsets(ALL))
+    await until_weight(run, weight)
+    change(run)
+    if weight == 100:
+        run.request(RequestVerb.APPROVE, "end")
+    await run.until(lambda: run.status.failure is not None)
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "SideNotReady"
+    assert says in run.status.failure.message
+    if "policy" in says:
+        await run.until(lambda: run.phase is Phase.STUCK)
+        assert "cannot be switched back" in run.status.message or "only 50%" in run.status.message
+        run.cluster.delete(Ref(DESTINATION_RULES, "shop", "policy"))
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.specs()[ROUTES] == run.specs_before()[ROUTES]
+
+
+async def test_the_subset_of_the_old_side_is_not_needed_once_all_has_moved() -> None:
+    run = Simulation(plan(STAYS), put=subsets(ALL))
+    await until_weight(run, 100)
+    with_labels(run, v2="v2")
+    run.request(RequestVerb.APPROVE, "end")
+    assert await run.run() is Phase.SUCCEEDED, run.status
+
+
+async def test_no_traffic_goes_back_to_a_subset_that_is_gone() -> None:
+    run = Simulation(plan(STAYS), put=subsets(ALL))
+    await until_weight(run, 100)
+    with_labels(run, v2="v2")
+    run.request(RequestVerb.ABORT)
+    await run.until(lambda: run.phase is Phase.STUCK)
+    assert run.cluster.objects[ROUTES]["spec"]["http"][0]["route"][1]["weight"] == 100
+    assert "traffic cannot be switched back yet: subset v1 of host shop is in no DestinationRule" in run.status.message
+    with_labels(run, v1="v1", v2="v2")
+    assert await run.run() is Phase.ROLLED_BACK
 
 
 def hashed(*hosts: str, old: int = 100) -> Callable[[MemoryCluster], None]:

@@ -42,7 +42,11 @@ async def subset_labels(cluster: Cluster, namespace: str, host: str, subset: str
     nearest = own.counting(Client(namespace))
     if nearest and (labels := nearest.labels(subset)) is not None:
         return labels
-    known = await known_rules(cluster, namespace)
+    return labels_in(await known_rules(cluster, namespace), namespace, host, subset)
+
+
+def labels_in(known: KnownRules, namespace: str, host: str, subset: str) -> Mapping[str, str] | str:
+    """The same by rules that are known already."""
     rules = known.of(host, namespace)
     for client in rules.clients():
         if (rule := rules.counting(client)) and (labels := rule.labels(subset)) is not None:

@@ -15,7 +15,7 @@ from cutover.routing.routes import Destination, number
 from cutover.routing.shift import flat, pairs_of, weights_back
 from cutover.steps.kind import StepContext
 from cutover.steps.traffic.overlap import without_its_own
-from cutover.steps.traffic.sides import both, lost
+from cutover.steps.traffic.sides import as_now, both, lost
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.targets.snapshots import Snapshot
 
@@ -56,7 +56,7 @@ EVERYTHING: Final = Capacity(Count(1), Count(0), whole=0)
 
 async def capacity(step: TrafficSpec, context: StepContext, snapshot: Snapshot) -> Capacity:
     """Count both sides."""
-    before, after = both(snapshot)
+    before, after = await as_now(context, step.ends, both(snapshot))
     (old, new), why, shared = await asyncio.gather(
         count(context.cluster, context.namespace, before, after),
         lost(context, step.from_, before),

@@ -11,7 +11,6 @@ from typing import Any, Final
 from cutover.errors import NotFound, Problem
 from cutover.field_path import Change, Json, find
 from cutover.objects.endpoints import Side
-from cutover.objects.serving import count
 from cutover.ports import Ref
 from cutover.routing.shift import REFUSED, ROLES, flat, sets, temporary_fields_of, weights_back
 from cutover.saga.turn import Again, Done, Outcome
@@ -63,11 +62,10 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         That must not be a view from a stream, which may be behind: a rollback would restore it.
         """
         endpoints = await self._endpoints(context)
-        counting = count(context.cluster, context.namespace, endpoints.old, endpoints.new)
+        counting = sides.counted(context, self.ends, [endpoints.old, endpoints.new])
         if stage or context.targets.remembers(self.ref(context)):
-            return sides.Prefetched(sides.Ready(*await counting))
-        counts, body = await asyncio.gather(counting, context.cluster.get(self.ref(context)))
-        return sides.Prefetched(sides.Ready(*counts), body)
+            return sides.Prefetched(await counting)
+        return sides.Prefetched(*await asyncio.gather(counting, context.cluster.get(self.ref(context))))
 
     async def do(self, context: StepContext, stage: int) -> Outcome:
         """Write one weight, once the new side is ready for that share."""
@@ -87,7 +85,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
             if lost := await winners.lost(self, context, found.body):
                 return lost
             prefetched: sides.Prefetched | None = context.prefetched
-            ready = prefetched.ready if prefetched else await sides.ready_now(context, snapshot)
+            ready = prefetched.ready if prefetched else await sides.counted(context, self.ends, sides.both(snapshot))
             if short := await sides.short_of_new(context, snapshot, self.to, ready, here.share):
                 return Again(context.next_look(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
         body = await self._write(context, snapshot, found, temporary)
@@ -170,12 +168,12 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         if refused := await winners.not_served(self, context, body, snapshot):
             return Failing(refused.reason, refused.message)
         shares = sides.shares_of(snapshot, body)
-        return await sides.standing(context, snapshot, (self.from_, self.to), shares, self.unready_deadline)
+        return await sides.standing(context, snapshot, self.ends, shares, self.unready_deadline)
 
     async def both_sides(self, context: StepContext) -> Sequence[Side]:
         """As they were when the step began; before that, as they are."""
         snapshot = await context.targets.saved(self.ref(context))
-        return sides.both(snapshot) if snapshot else await sides.resolved(context, self.from_, self.to)
+        return sides.both(snapshot) if snapshot else await sides.resolved(context, *self.ends)
 
     async def early_undo(self, context: StepContext) -> frozenset[Ref] | None:
         """The workloads behind both sides, when the old side can take the traffic now, or much of it."""
@@ -209,7 +207,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         return sides.known(context) or await self._look_up(context, await context.targets.view(self.ref(context)))
 
     async def _look_up(self, context: StepContext, body: Json) -> sides.Endpoints:
-        return await sides.look_up(context, (self.from_, self.to), self.pairs(context, body))
+        return await sides.look_up(context, self.ends, self.pairs(context, body))
 
     async def _snapshot(self, context: StepContext) -> Snapshot:
         """The fields as they are, and what the two sides resolve to now: a Service may have lost a port since the run began."""

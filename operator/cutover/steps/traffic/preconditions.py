@@ -45,7 +45,7 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
     try:
         sides.forget(context)
         reader = replace(context, cluster=at_once(context.cluster, context.namespace, fresh=False))
-        ends = await sides.look_up(reader, (step.from_, step.to), found)
+        ends = await sides.look_up(reader, step.ends, found)
         problems += await overlaps(context, (step.from_, ends.old), (step.to, ends.new))
         problems += _not_where_they_seem(step, context, ends, body)
         problems += await lacking(context, str(step.to), ends.new, f"{place}.to")

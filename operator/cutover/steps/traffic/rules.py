@@ -24,7 +24,7 @@ async def problems(step: TrafficSpec, context: StepContext, body: Json, found: S
     known = await known_rules(context.cluster, namespace)
     sentences = told(body, found, step.weights[-1], lambda host: known.of(host, namespace))
     said = [Problem(place, await _say(context, one), warning=not one.wrong) for one in sentences]
-    unseen = [Problem("", _UNSEEN, warning=True)] if any(side.subset for side in (step.from_, step.to)) else []
+    unseen = [Problem("", _UNSEEN, warning=True)] if any(side.subset for side in step.ends) else []
     return said if known.all else said + unseen
 
 

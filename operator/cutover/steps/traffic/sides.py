@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,8 @@ from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, find
 from cutover.objects.endpoints import Side, behind, resolve, wanted
 from cutover.objects.serving import Count, count
-from cutover.ports import Ref
+from cutover.objects.subsets import KnownRules, labels_in
+from cutover.ports import DESTINATION_RULES, Ref
 from cutover.routing.routes import Destination, Pair, number
 from cutover.routing.shift import Role, pairs_of, temporary_fields_of
 from cutover.steps.kind import StepContext
@@ -23,6 +24,9 @@ from cutover.steps.shared import ready_sides
 from cutover.steps.shared.ready_sides import Load
 from cutover.steps.standing import Failing, Standing
 from cutover.targets.snapshots import Snapshot
+
+Names = tuple[Destination, Destination]
+"""How the step names its sides: the old one and the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def known(context: StepContext) -> Endpoints | None:
     return found
 
 
-async def look_up(context: StepContext, names: tuple[Destination, Destination], pairs: Sequence[Pair]) -> Endpoints:
+async def look_up(context: StepContext, names: Names, pairs: Sequence[Pair]) -> Endpoints:
     """Resolve the sides at the ports that these pairs name, and remember them; how many endpoints the old one had is counted once a run.
 
     Raises:
@@ -121,6 +125,40 @@ async def resolved(context: StepContext, *names: Destination) -> list[Side]:
     return [side for side in found if isinstance(side, Side)]
 
 
+async def as_now(context: StepContext, names: Names, known: Sequence[Side]) -> Sequence[Side]:
+    """These sides with the labels that their subsets have now; a subset that no DestinationRule defines any more has no endpoints.
+
+    As long as no rule has changed, this is a look at a number.
+    """
+    if not any(side.subset for side in known):
+        return known
+    found = await context.cluster.outlines(DESTINATION_RULES, context.namespace, wait=context.certain)
+    if not found.number:
+        return known
+    key, about = f"{context.place}.subsets", (found.number, known)
+    remembered = context.memo.get(key)
+    if remembered is None or remembered[0] != about:
+        rules = KnownRules(found.bodies, all=found.complete)
+        sides = [await _as_ruled(context, name, side, rules) for name, side in zip(names, known, strict=True)]
+        remembered = context.memo[key] = about, sides
+    now: Sequence[Side] = remembered[1]
+    return now
+
+
+async def _as_ruled(context: StepContext, name: Destination, side: Side, rules: KnownRules) -> Side:
+    labels = labels_in(rules, context.namespace, name.host, name.subset) if side.subset and name.subset else {}
+    if not isinstance(labels, str) and labels.items() <= (side.selector or {}).items():
+        return side
+    # A stream may be behind, so a loss is read before it counts.
+    resolved = await resolve(context.cluster, context.namespace, name.host, name.subset, side.asked)
+    return resolved if isinstance(resolved, Side) else replace(side, selector=None)
+
+
+async def counted(context: StepContext, names: Names, known: Sequence[Side]) -> Ready:
+    """Ready endpoints of both sides."""
+    return Ready(*await count(context.cluster, context.namespace, *await as_now(context, names, known)))
+
+
 @dataclass(frozen=True, slots=True)
 class _Needed:
     """How many ready endpoints a side needs, and how many of them it may lack while its workloads roll out a template."""
@@ -141,11 +179,6 @@ async def _needed(context: StepContext, side: Side, ready: int, exact: float) ->
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-async def ready_now(context: StepContext, snapshot: Snapshot) -> Ready:
-    """Ready endpoints of both sides as the snapshot has them."""
-    return Ready(*await count(context.cluster, context.namespace, *both(snapshot)))
-
-
 async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destination, ready: Ready, share: float) -> str:
     """What the new side lacks to get a share of what the old side had at the start, or has now where that is more.
 
@@ -161,8 +194,8 @@ async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destinatio
 
 
 async def lost(context: StepContext, name: Destination, side: Side) -> str:
-    """Why the Service of a side has no endpoint any more at the ports that the routes name, no matter what its pods do; empty when it may have."""
-    resolved = await resolve(context.cluster, context.namespace, name.host, None, side.asked)
+    """Why a side has no endpoint any more at the ports that the routes name, no matter what its pods do; empty when it may have."""
+    resolved = await resolve(context.cluster, context.namespace, name.host, name.subset, side.asked)
     return resolved if isinstance(resolved, str) else ""
 
 
@@ -173,7 +206,7 @@ def _most(context: StepContext) -> str:
 async def standing(
     context: StepContext,
     snapshot: Snapshot,
-    names: tuple[Destination, Destination],
+    names: Names,
     shares: Shares,
     patience: timedelta,
 ) -> Standing:
@@ -181,36 +214,37 @@ async def standing(
 
     An old side that had none before the step is not asked for any: the traffic is on its way to where it is answered.
     """
-    counted = both(snapshot)
+    now = await as_now(context, names, both(snapshot))
     most = max(snapshot.facts["fromReady"], context.memo.get(_most(context), 0))
     carry = [
         (at, share)
         for at, share in enumerate((shares.old, shares.new))
         if share is not None and (at or snapshot.facts["fromReady"])
     ]
-    if why := await _lost_port(context, [(names[at], counted[at]) for at, _ in carry]):
+    if why := await _lost_way(context, [(names[at], now[at]) for at, _ in carry]):
         return Failing("SideNotReady", why)
 
     async def loads() -> list[Load]:
-        ready = await count(context.cluster, context.namespace, *counted, fresh=True)
+        ready = await count(context.cluster, context.namespace, *now, fresh=True)
         found = []
         for at, share in carry:
-            needed = await _needed(context, counted[at], ready[at].total, share * most)
+            needed = await _needed(context, now[at], ready[at].total, share * most)
             # A rollout, perhaps of a later step, may leave it fewer for a while.
             found.append(Load(str(names[at]), ready[at], max(1, needed.whole - needed.lacking)))
         return found
 
-    services = frozenset(side.service for side in counted)
-    return await ready_sides.standing(context, services, (shares, most), loads, patience)
+    services = frozenset(side.service for side in now)
+    return await ready_sides.standing(context, services, (shares, most, now), loads, patience)
 
 
-async def _lost_port(context: StepContext, loaded: Sequence[tuple[Destination, Side]]) -> str:
-    """Which side carries traffic that nothing can answer, as no EndpointSlice tells it: the number of a port is in the Service alone.
+async def _lost_way(context: StepContext, loaded: Sequence[tuple[Destination, Side]]) -> str:
+    """Which side carries traffic that nothing can answer, as no EndpointSlice tells it: the number of a port is in the Service alone, a subset in a rule.
 
     Read before what cannot be taken back, and once it has been found, in each turn until it is not so any more.
     """
     key = f"{context.place}.{context.attempt}.lost"
-    if not (context.certain or context.memo.get(key)):
+    undefined = any(name.subset and side.selector is None for name, side in loaded)
+    if not (context.certain or undefined or context.memo.get(key)):
         return ""
     found = [(name, why) for name, side in loaded if (why := await lost(context, name, side))]
     context.memo[key] = bool(found)

@@ -143,6 +143,11 @@ class TrafficSpec(Enforced):
         return bool(self.match or self.mirror or self.stickiness)
 
     @property
+    def ends(self) -> tuple[Destination, Destination]:
+        """The old side and the new one, as the step names them."""
+        return self.from_, self.to
+
+    @property
     def where(self) -> Routing:
         """The object that has the weights."""
         return self.virtual_service or self.http_route  # type: ignore[return-value]  # the validator requires exactly one
