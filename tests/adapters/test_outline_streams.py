@@ -119,3 +119,19 @@ async def test_a_stream_that_nobody_asks_is_ended(monkeypatch: pytest.MonkeyPatc
     await streams.known(VIRTUAL_SERVICES, "shop", wait=True)
     await settled()
     assert not streams._streams
+
+
+async def test_a_number_means_the_same_after_a_stream_was_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(body("one", 5))
+    streams = OutlineStreams(server, everywhere=True)  # type: ignore[arg-type]
+    before = await streams.known(VIRTUAL_SERVICES, "shop", wait=True)
+    with monkeypatch.context() as nobody_asks:
+        nobody_asks.setattr(outline_streams, "_IDLE", -1.0)
+        server.queue.put_nowait(None)
+        await settled()
+    assert not streams._streams
+    server.items = (body("one", 5), body("two", 6))
+    after = await streams.known(VIRTUAL_SERVICES, "shop", wait=True)
+    assert len(after.bodies) > len(before.bodies)
+    assert after.number != before.number, "a plan that remembers what it made of that number asks nothing more"
+    streams.close()

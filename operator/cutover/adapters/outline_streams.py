@@ -7,8 +7,10 @@ some time. An operator of some namespaces has one for each namespace that has su
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Final
 
@@ -44,13 +46,16 @@ class OutlineStreams:
     def __init__(self, client: ApiClient, *, everywhere: bool) -> None:
         self._client, self._everywhere = client, everywhere
         self._streams: dict[tuple[Resource, str], _Stream] = {}
+        self._changes = itertools.count(
+            1
+        )  # of all of them: a number must not mean something else after a stream was opened anew
 
     async def known(self, resource: Resource, namespace: str, *, wait: bool) -> Outlines:
         """What is known of a kind now."""
         key = resource, "" if self._everywhere else namespace
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams[key] = _Stream()
+            stream = self._streams[key] = _Stream(self._changes)
             stream.task = asyncio.create_task(self._run(key, stream))
         stream.asked = time.monotonic()
         if wait and not stream.read.is_set():
@@ -134,6 +139,9 @@ def _key(body: Json) -> tuple[str, str]:
 class _Stream:
     """The stream of one kind.
 
+    Args:
+        changes: gives each change a number of its own.
+
     Attributes:
         outlines: by namespace and name.
         number: of the last change; 0 while nothing is known.
@@ -142,9 +150,9 @@ class _Stream:
         read: it has been listed, or could not be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, changes: Iterator[int]) -> None:
         self.outlines: dict[tuple[str, str], Json] = {}
-        self.number, self._changes, self.told = 0, 0, Outlines()
+        self.number, self._changes, self.told = 0, changes, Outlines()
         self.asked, self.read = time.monotonic(), asyncio.Event()
         self.task: asyncio.Task[None]
 
@@ -166,5 +174,4 @@ class _Stream:
             self._changed()
 
     def _changed(self) -> None:
-        self._changes += 1
-        self.number = self._changes
+        self.number = next(self._changes)
