@@ -66,6 +66,9 @@ def under(path: str, kind: str = "prefix") -> str:
     return f"[{{name: theirs, match: [{{uri: {{{kind}: '{path}'}}}}], route: [{{destination: {{host: other}}}}]}}]"
 
 
+FOR_THIS_GATEWAY = f"[{{match: [{{gateways: [mesh, {GATEWAY}]}}], route: [{{destination: {{host: other}}}}]}}]"
+
+
 def at(path: str) -> Change:
     def change(spec: Any) -> None:
         spec["http"][0]["match"] = [{"uri": {"prefix": path}}]
@@ -96,6 +99,12 @@ async def outcome(run: Simulation) -> tuple[str, str]:
         pytest.param(
             nothing, rival(under("/.*", "regex"), created=LATER), "refused", id="one that is not moved to the end"
         ),
+        *(
+            pytest.param(nothing, rival(under(same, "regex"), created=LATER), "refused", id=f"the same as {same}")
+            for same in (".+", "^.*$", "/.*$")
+        ),
+        pytest.param(nothing, rival(under("/.+", "regex"), created=LATER), "silent", id="an expression that leaves /"),
+        pytest.param(nothing, rival(FOR_THIS_GATEWAY), "refused", id="that its match names the gateway"),
         pytest.param(nothing, rival(under("/help")), "silent", id="what is more specific takes what it is meant for"),
         pytest.param(at("/a/b"), rival(under("/a")), "refused", id="an older shorter path"),
         pytest.param(at("/a/b"), rival(under("/a"), created=LATER), "silent", id="a newer shorter path"),

@@ -16,7 +16,9 @@ from cutover.routing.routes import Route
 
 Path = tuple[str, str]
 """How a path is matched (``exact``; ``prefix`` of characters; ``segments``, a prefix of whole ones; ``regex``; all else only equals itself), and with what."""
-EVERY_PATH: Final = (("prefix", "/"), ("segments", "/"), ("regex", ".*"), ("regex", "/.*"))
+_EVERY: Final = frozenset(
+    {("prefix", "/"), ("segments", "/"), *(("regex", one) for one in (".*", "/.*", ".+", "/?.*"))}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +163,14 @@ def _criteria_cover(one: Json, other: Json) -> bool:
     return bool(one == other)
 
 
+def every_path(path: Path) -> bool:
+    """Whether it matches all paths. An expression must match the whole path anyway, so its anchors mean nothing."""
+    how, what = path
+    return (how, what.removeprefix("^").removesuffix("$") if how == "regex" else what) in _EVERY
+
+
 def _path_covers(one: Path, other: Path | None) -> bool:
-    if one == other or one in EVERY_PATH:
+    if one == other or every_path(one):
         return True
     if other is None or one[0] not in ("prefix", "segments") or other[0] not in ("exact", "prefix", "segments"):
         return False

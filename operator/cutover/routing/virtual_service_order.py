@@ -7,13 +7,14 @@ matches every request after all that does not. In the mesh the first VirtualServ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Final
 
 from cutover.field_path import Json
 from cutover.objects.hosts import full_host
 from cutover.ports import VIRTUAL_SERVICES, Ref
-from cutover.routing.order import EVERY_PATH, Entry, Place, Surroundings, common_host, ref_of
+from cutover.routing.order import Entry, Place, Surroundings, common_host, every_path, ref_of
 from cutover.routing.routes import Route
 
 _MESH: Final = "mesh"
@@ -66,7 +67,7 @@ class _Bound:
 
     def __init__(self, body: Json, gateway: str, spread: _Spread) -> None:
         self.body, self.ref = body, ref_of(VIRTUAL_SERVICES, body)
-        self.sent = [one for one in spread.of(self.ref) if _sent(one, gateway)]
+        self.sent = [_as_sent(one) for one in spread.of(self.ref) if _sent(one, gateway)]
 
 
 def _place(at: _At, root: Json, there: list[_Bound], around: Surroundings) -> Place:
@@ -133,7 +134,7 @@ class _Spread:
 def _entry(owner: Ref, route: Route, match: Json) -> Entry:
     uri = match.get("uri") or {"prefix": "/"}
     how, what = next(iter(uri.items()))
-    if match.get("ignoreUriCase") and (how, what) not in EVERY_PATH:
+    if match.get("ignoreUriCase") and not every_path((how, what)):
         how = f"{how} in any case"
     parts = {key: match[key] for key in (*_ENVOYS, *_ISTIOS, "gateways") if match.get(key)}
     names = [*(match.get("headers") or ()), *(match.get("queryParams") or ())]
@@ -160,6 +161,11 @@ def _sent(entry: Entry, gateway: str) -> bool:
     """Whether a match applies at this gateway."""
     named = entry.match.get("gateways")
     return not named or gateway in (_gateway(one, entry.owner.namespace) for one in named)
+
+
+def _as_sent(entry: Entry) -> Entry:
+    """A match at one of its gateways, where it makes no difference any more which others it names."""
+    return replace(entry, match={key: value for key, value in entry.match.items() if key != "gateways"})
 
 
 def _unconditional(entries: list[Entry]) -> bool:
