@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cutover.ports import GATEWAYS, HTTP_ROUTES, ISTIO_GATEWAYS, VIRTUAL_SERVICES, Ref
+from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from support.fakes.shop import ROUTES, http_route, plan, shop, shop_with_an_http_route, virtual_service
@@ -346,3 +347,21 @@ async def test_one_that_is_created_while_weights_move_brings_them_back(weight: i
     assert run.status.failure.reason == "NotServed"
     assert "of VirtualService rival is tried before it" in run.status.failure.message
     assert new() == 0
+
+
+@pytest.mark.parametrize("weight", [50, 100])
+async def test_a_new_process_knows_the_other_routes_before_it_moves_traffic_or_lets_the_plan_end(weight: int) -> None:
+    body = plan(SHIFT.replace("FIELD", "virtualService") + "  - {name: ok, approve: {message: go}}\n")
+    shift = body["spec"]["steps"][1]
+    if weight == 50:
+        body["spec"]["steps"] = [body["spec"]["steps"][0], body["spec"]["steps"][2], shift]
+    run = Simulation(body, put=virtual(nothing))
+    await run.until(lambda: run.phase is Phase.WAITING)
+    run.cluster.put(VIRTUAL_SERVICES, yaml.safe_load(rival(under("/.*", "regex"), created=LATER)))
+    run.request(RequestVerb.APPROVE, "ok")
+    run.restart()
+    mark = len(run.cluster.effects)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "NotServed"
+    assert (("spec", ROUTES) in run.cluster.effects[mark:]) is (weight == 100), "only back"

@@ -16,7 +16,6 @@ from cutover.field_path import Json, Operation
 from cutover.ports import EVENTS, JOBS, NAMESPACES, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.testing.crash import CrashSwitch
 from cutover.testing.ledger import Ledger
-from cutover.testing.ports import MemoryClock
 from cutover.testing.questions import Questions
 from cutover.testing.server_rules import (
     apply_defaults,
@@ -49,7 +48,6 @@ class MemoryCluster(Questions):
         messages: the termination message that its containers leave then.
         status_schema: the schema by which the status of a plan is pruned; None: nothing is.
         ledger: what runs have written, all of which must stand at a success.
-        clock: the time.
     """
 
     def __init__(self, switch: CrashSwitch | None = None) -> None:
@@ -67,7 +65,6 @@ class MemoryCluster(Questions):
         self.status_schema: Json = None
         self.ledger = Ledger()
         self.switch = switch or CrashSwitch()
-        self.clock = MemoryClock()
         self._version = 100
         self.restart()
 
@@ -75,6 +72,7 @@ class MemoryCluster(Questions):
         """A new process works with it: of the claimed objects it has read none."""
         self._streams = Streams(self.objects)
         self.follow = self._streams.follow
+        self.close_streams()
 
     # --- for tests ----------------------------------------------------------------------------------------------------
 

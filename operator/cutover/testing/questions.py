@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 from cutover.field_path import Json
 from cutover.objects.outlines import outline
 from cutover.ports import Outlines, Ref, Resource
+from cutover.testing.ports import MemoryClock
 from cutover.testing.server_rules import permits, picked
 
 
@@ -19,6 +21,7 @@ class Questions:
         denied: (verb, object) that no account may do.
         readable: objects of other namespaces that an account may get.
         everywhere: whether the operator sees all namespaces.
+        clock: the time.
     """
 
     def __init__(self) -> None:
@@ -26,7 +29,13 @@ class Questions:
         self.denied: set[tuple[str, Ref]] = set()
         self.readable: set[Ref] = set()
         self.everywhere = True
+        self.clock = MemoryClock()
+        self._opened: dict[Resource, datetime] = {}
         self._numbers: dict[tuple[Resource, str], int] = {}
+
+    def close_streams(self) -> None:
+        """A new process has opened none yet."""
+        self._opened.clear()
 
     async def may(self, account: str, namespace: str, verb: str, resource: Resource, name: str) -> bool:
         """Unless a test denies it; of a whole kind, which has no name, unless it denies it for any object."""
@@ -41,9 +50,12 @@ class Questions:
         return ref in self.readable
 
     async def outlines(self, resource: Resource, namespace: str, *, wait: bool = False) -> Outlines:
-        """As the port has it; here a stream is never behind."""
-        del wait
+        """As the port has it; here a stream is never behind, but who does not wait for one that it opens knows nothing at that moment."""
         await asyncio.sleep(0)
+        if wait:
+            self._opened[resource] = datetime.min.replace(tzinfo=UTC)
+        if self._opened.setdefault(resource, self.clock.now()) == self.clock.now():
+            return Outlines()
         seen = picked(self.objects, resource, "" if self.everywhere else namespace, "")
         bodies = [outline(resource, self.objects[ref]) for ref in seen]
         number = self._numbers.setdefault((resource, json.dumps(bodies)), len(self._numbers) + 1)

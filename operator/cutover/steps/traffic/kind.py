@@ -82,7 +82,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         if stop := found.stop or await drift.removed_by_others(context, ref, standing):
             return stop
         if await drift.raises_new_side(context, ref, found.weights, [*filter(sets, temporary)]):
-            if lost := await winners.lost(self, context, found.body):
+            if lost := await winners.lost(self, context, found.body, wait=True):
                 return lost
             prefetched: sides.Prefetched | None = context.prefetched
             ready = prefetched.ready if prefetched else await sides.counted(context, self.ends, sides.both(snapshot))

@@ -125,14 +125,14 @@ async def resolved(context: StepContext, *names: Destination) -> list[Side]:
     return [side for side in found if isinstance(side, Side)]
 
 
-async def as_now(context: StepContext, names: Names, known: Sequence[Side]) -> Sequence[Side]:
+async def as_now(context: StepContext, names: Names, known: Sequence[Side], *, wait: bool = False) -> Sequence[Side]:
     """These sides with the labels that their subsets have now; a subset that no DestinationRule defines any more has no endpoints.
 
-    As long as no rule has changed, this is a look at a number.
+    As long as no rule has changed, this is a look at a number. `wait`: a new process must know.
     """
     if not any(side.subset for side in known):
         return known
-    found = await context.cluster.outlines(DESTINATION_RULES, context.namespace, wait=context.certain)
+    found = await context.cluster.outlines(DESTINATION_RULES, context.namespace, wait=wait)
     if not found.number:
         return known
     key, about = f"{context.place}.subsets", (found.number, known)
@@ -155,8 +155,8 @@ async def _as_ruled(context: StepContext, name: Destination, side: Side, rules: 
 
 
 async def counted(context: StepContext, names: Names, known: Sequence[Side]) -> Ready:
-    """Ready endpoints of both sides."""
-    return Ready(*await count(context.cluster, context.namespace, *await as_now(context, names, known)))
+    """Ready endpoints of both sides, before one gets more."""
+    return Ready(*await count(context.cluster, context.namespace, *await as_now(context, names, known, wait=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ async def standing(
 
     An old side that had none before the step is not asked for any: the traffic is on its way to where it is answered.
     """
-    now = await as_now(context, names, both(snapshot))
+    now = await as_now(context, names, both(snapshot), wait=context.certain)
     most = max(snapshot.facts["fromReady"], context.memo.get(_most(context), 0))
     carry = [
         (at, share)

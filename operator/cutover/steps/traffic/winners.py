@@ -43,12 +43,15 @@ async def not_served(step: TrafficSpec, context: StepContext, body: Json, snapsh
     restores = step.restores(snapshot)
     if refused := drift.not_served(step.where, body, snapshot, restores):
         return refused
-    return None if stand(body, restores) else await lost(step, context, body)
+    return None if stand(body, restores) else await lost(step, context, body, wait=context.certain)
 
 
-async def lost(step: TrafficSpec, context: StepContext, body: Json) -> Failed | None:
-    """Whether another route has begun to take all requests of one of the step's. Where nothing has changed, this is a look at a number."""
-    routes, gateways = await _asked(step, context, wait=False)
+async def lost(step: TrafficSpec, context: StepContext, body: Json, *, wait: bool) -> Failed | None:
+    """Whether another route has begun to take all requests of one of the step's. Where nothing has changed, this is a look at a number.
+
+    `wait`: a new process must know, before it moves traffic, or lets the plan end.
+    """
+    routes, gateways = await _asked(step, context, wait=wait)
     if not routes.number:
         return None
     key, at = f"{context.place}.order", (routes.number, gateways.number)
