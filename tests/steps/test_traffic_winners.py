@@ -45,8 +45,8 @@ def virtual(own: Change, *others: str, servers: str = "[{hosts: ['*']}]") -> Cal
         gateway = {"metadata": {"name": "edge", "namespace": "infra"}, "spec": {"servers": yaml.safe_load(servers)}}
         if servers != "unknown":
             cluster.put(ISTIO_GATEWAYS, gateway)
-        for other in others:
-            cluster.put(VIRTUAL_SERVICES, yaml.safe_load(other))
+        for other in map(yaml.safe_load, others):
+            cluster.put(ISTIO_GATEWAYS if other.pop("kind", "") == "Gateway" else VIRTUAL_SERVICES, other)
 
     return put
 
@@ -152,6 +152,42 @@ async def test_the_hosts_of_a_gateway_leave_wider_ones_the_same_list(servers: st
     assert found == expected, message
 
 
+NOT_SERVED = (
+    "no server of the gateways of VirtualService shop serves any of its hosts, so no request reaches its routes"
+)
+NO_GATEWAY = "there is no Gateway infra/edge, which VirtualService shop names, so no request comes by it"
+
+
+@pytest.mark.parametrize(
+    ("servers", "own", "expected", "says"),
+    [
+        ("[{hosts: [a.example, '*.shop.example']}]", nothing, "refused", NOT_SERVED),
+        ("[{hosts: ['web/shop.example', './*']}]", nothing, "refused", NOT_SERVED),
+        ("[{hosts: [a.example]}, {hosts: ['shop/*']}]", nothing, "silent", ""),
+        ("[{hosts: [a.example]}]", lambda spec: spec.update(gateways=[GATEWAY, "mesh"]), "silent", ""),
+        ("unknown", nothing, "silent", NO_GATEWAY),
+        ("unknown", lambda spec: spec.update(gateways=["mesh"]), "silent", ""),
+    ],
+)
+async def test_requests_that_no_gateway_hands_on(servers: str, own: Change, expected: str, says: str) -> None:
+    """Nobody reports it: a VirtualService has no status."""
+    shift = plan(SHIFT.replace("FIELD", "virtualService"))
+    found, message = await outcome(Simulation(shift, put=virtual(own, servers=servers)))
+    assert found == expected, message
+    assert ("o Gateway " in message or "no server " in message) is bool(says)
+    assert says in message
+
+
+async def test_gateways_that_the_operator_does_not_see_may_serve_it() -> None:
+    def put(cluster: MemoryCluster) -> None:
+        virtual(nothing, servers="unknown")(cluster)
+        cluster.everywhere = False
+
+    found, message = await outcome(Simulation(plan(SHIFT.replace("FIELD", "virtualService")), put=put))
+    assert found == "silent", message
+    assert NO_GATEWAY not in message
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -181,6 +217,13 @@ spec:
 """
 
 
+INNER = """
+kind: Gateway
+metadata: {name: inner, namespace: infra}
+spec: {servers: [{hosts: [inner.example]}]}
+"""
+
+
 @pytest.mark.parametrize(
     ("others", "expected"),
     [
@@ -189,6 +232,10 @@ spec:
         ((ROOT.replace("http: [", "http: [{match: [{uri: {prefix: /}}], route: []}, "),), "no requests"),
         ((ROOT, rival(under("/a"), where="infra", created="2020-01-01T00:00:00Z")), "no requests"),
         ((ROOT, rival(under("/b"), where="infra", created="2020-01-01T00:00:00Z")), ""),
+        (
+            (ROOT.replace("[edge]", "[inner]"), INNER),
+            "the VirtualServices that delegate to VirtualService shop serves any of its hosts",
+        ),
     ],
 )
 async def test_a_delegate_gets_what_its_root_gets(others: tuple[str, ...], expected: str) -> None:
@@ -347,6 +394,17 @@ async def test_one_that_is_created_while_weights_move_brings_them_back(weight: i
     assert run.status.failure.reason == "NotServed"
     assert "of VirtualService rival is tried before it" in run.status.failure.message
     assert new() == 0
+
+
+async def test_a_gateway_that_serves_other_hosts_meanwhile_brings_the_weights_back() -> None:
+    run = Simulation(plan(SHIFT.replace("FIELD", "virtualService")), put=virtual(nothing))
+    await run.until(lambda: ("spec", ROUTES) in run.cluster.effects)
+    gateway = {"metadata": {"name": "edge", "namespace": "infra"}, "spec": {"servers": [{"hosts": ["a.example"]}]}}
+    run.cluster.put(ISTIO_GATEWAYS, gateway)
+    assert await run.run() is Phase.ROLLED_BACK
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "NotServed"
+    assert NOT_SERVED in run.status.failure.message
 
 
 @pytest.mark.parametrize("weight", [50, 100])

@@ -28,7 +28,7 @@ class Surroundings:
     Attributes:
         routes: other objects of the kind, of all namespaces that the operator sees.
         gateways: by namespace and name, those that objects of the kind may name.
-        complete: whether objects of all namespaces are among them.
+        complete: whether those of all namespaces are among both.
     """
 
     routes: Sequence[Json] = ()

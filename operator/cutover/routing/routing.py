@@ -82,10 +82,10 @@ class Routing(Model):
         """Each list of matches that a proxy tries one after the other and that has some of the object."""
         raise NotImplementedError
 
-    def unreached(self, body: Json, around: Surroundings) -> str:
-        """Why no request can come to the object at all; empty where some may."""
+    def unreached(self, body: Json, around: Surroundings) -> Iterator[tuple[str, bool]]:
+        """Why requests do not come to the object in a way that it names, each with whether it is certain that none comes at all."""
         del body, around
-        return ""
+        yield from ()
 
     def refusals(self, body: Json) -> list[str]:
         """What gateways report against an object, to be recognized later; Istio reports nothing by default."""

@@ -45,13 +45,24 @@ def places(body: Json, routes_of: RoutesOf, around: Surroundings) -> Iterator[Pl
             yield _place(at, root, there, around)
 
 
-def unreached(body: Json, around: Surroundings) -> str:
-    """Why no request can come to it: it has no hosts, and no other VirtualService hands any to it."""
-    own = ref_of(VIRTUAL_SERVICES, body)
-    if body["spec"].get("hosts") or any(_delegates_to(one, own) for one in around.routes):
-        return ""
-    message = f"{own} has no hosts, and no VirtualService delegates to it, so no request reaches its routes"
-    return f"{message} and its weights have no effect; give it hosts, or let another one delegate to it"
+def unreached(body: Json, around: Surroundings) -> Iterator[tuple[str, bool]]:
+    """Why requests do not come to it, each with whether it is certain that none does: nothing hands any to it, or no gateway serves its hosts."""
+    own, spec = ref_of(VIRTUAL_SERVICES, body), body["spec"]
+    roots = _roots(body, [one for one in around.routes if one["spec"].get("hosts")])
+    so = "so no request reaches its routes and its weights have no effect"
+    if not roots:
+        message = f"{own} has no hosts, and no VirtualService delegates to it, {so}"
+        yield f"{message}; give it hosts, or let another one delegate to it", around.complete
+    elif not any(_listens(root, around) for root in roots):
+        whose = own if spec.get("hosts") else f"the VirtualServices that delegate to {own}"
+        message = f"no server of the gateways of {whose} serves any of its hosts, {so}"
+        yield f"{message}; add such a server, or name another gateway", around.complete
+    for name in _gateways(body) if around.complete else ():
+        if name != _MESH and _parts(name) not in around.gateways:
+            yield (
+                f"there is no Gateway {name}, which {own} names, so no request comes by it; create it, or name another",
+                False,
+            )
 
 
 def _roots(body: Json, hosted: Iterable[Json]) -> list[Json]:
@@ -182,10 +193,19 @@ def _listens(body: Json, around: Surroundings) -> list[_At]:
     spec, namespace = body["spec"], body["metadata"]["namespace"]
     hosts = [(one if one.startswith("*") else full_host(one, namespace)).lower() for one in spec.get("hosts") or ()]
     found = dict[_At, None]()
-    for gateway in (_gateway(one, namespace) for one in spec.get("gateways") or (_MESH,)):
+    for gateway in _gateways(body):
         for server, served in _served(gateway, namespace, around):
             found |= dict.fromkeys((gateway, server, both) for one in hosts if (both := common_host(one, served)))
     return list(found)
+
+
+def _gateways(body: Json) -> list[str]:
+    return [_gateway(one, body["metadata"]["namespace"]) for one in body["spec"].get("gateways") or (_MESH,)]
+
+
+def _parts(gateway: str) -> tuple[str, str]:
+    own, _, name = gateway.partition("/")
+    return own, name
 
 
 def _gateway(name: str, namespace: str) -> str:
@@ -197,8 +217,8 @@ def _gateway(name: str, namespace: str) -> str:
 
 def _served(gateway: str, namespace: str, around: Surroundings) -> Iterator[tuple[int, str]]:
     """The hosts that each server of a gateway has for VirtualServices of a namespace; all, where it is not known."""
-    own, _, name = gateway.partition("/")
-    known = around.gateways.get((own, name))
+    own, _ = asked = _parts(gateway)
+    known = around.gateways.get(asked)
     if known is None:
         yield 0, _PUBLIC
         return
@@ -215,11 +235,11 @@ def _certain(one: Json, root: Json, gateway: str, around: Surroundings) -> bool:
         return True
     if _restricted(one) or _restricted(root):
         return False
-    whose, _, name = gateway.partition("/")
+    whose, _ = at = _parts(gateway)
     namespace = root["metadata"]["namespace"]
     # By default all is exported to all, which the mesh config may restrict to the own namespace: then a gateway elsewhere would not have the root.
     # In the mesh a Sidecar may keep those of other namespaces away.
-    return one["metadata"]["namespace"] == namespace or ((whose, name) in around.gateways and whose != namespace)
+    return one["metadata"]["namespace"] == namespace or (at in around.gateways and whose != namespace)
 
 
 def _restricted(body: Json) -> bool:

@@ -129,8 +129,8 @@ class VirtualService(Routing):
         """The http routes of all VirtualServices of a host, in Istio's order."""
         return virtual_service_order.places(body, self.routes_of, around)
 
-    def unreached(self, body: Json, around: Surroundings) -> str:
-        """One without hosts is reached by what delegates to it."""
+    def unreached(self, body: Json, around: Surroundings) -> Iterator[tuple[str, bool]]:
+        """One without hosts is reached by what delegates to it, one with hosts where a gateway serves them."""
         return virtual_service_order.unreached(body, around)
 
     def fields(self, body: Json, match: tuple[Match, ...], *, mirrors: bool, sticks: bool) -> list[str]:

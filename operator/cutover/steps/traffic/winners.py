@@ -24,18 +24,18 @@ async def problems(step: TrafficSpec, context: StepContext, body: Json, found: S
     place = f"{context.place}.traffic"
     routes, gateways = await _asked(step, context, wait=True)
     around = _around(routes, gateways)
-    if message := step.where.unreached(body, around):
-        return [Problem(place, message, warning=not around.complete)]
-    lost = _lost(step, context, body, found, around)
-    told_ones = [Problem(place, await _say(step, context, one), warning=not one.whole) for one in lost]
+    told_ones = [Problem(place, why, warning=not none) for why, none in step.where.unreached(body, around)]
+    if all(problem.warning for problem in told_ones):
+        lost = _lost(step, context, body, found, around)
+        told_ones += [Problem(place, await _say(step, context, one), warning=not one.whole) for one in lost]
     if not around.complete:
-        told_ones.append(Problem("", _UNSEEN if routes.number else _unread(step), warning=True))
+        told_ones.append(Problem("", _UNSEEN if routes.number and gateways.number else _unread(step), warning=True))
     return told_ones
 
 
 def _unread(step: TrafficSpec) -> str:
     kind = step.where.resource
-    return f"the operator could not list {kind.plural} of all namespaces, so it is not known whether another {kind.kind} takes requests before this plan's"
+    return f"the operator could not list {kind.plural} and {step.where.gateways.plural} of all namespaces, so it is not known whether another {kind.kind} takes requests before this plan's"
 
 
 async def not_served(step: TrafficSpec, context: StepContext, body: Json, snapshot: Snapshot) -> Failed | None:
@@ -67,6 +67,8 @@ async def _now(step: TrafficSpec, context: StepContext, body: Json, around: Surr
         found = step.pairs(context, body)
     except PlanError:
         return ""  # others have changed its routes, which is reported where they are written
+    if why := next((why for why, none in step.where.unreached(body, around) if none), ""):
+        return why
     whole = next((one for one in _lost(step, context, body, found, around) if one.whole), None)
     return await _say(step, context, whole) if whole else ""
 
@@ -79,7 +81,7 @@ async def _asked(step: TrafficSpec, context: StepContext, *, wait: bool) -> tupl
 
 def _around(routes: Outlines, gateways: Outlines) -> Surroundings:
     named = {(one["metadata"]["namespace"], one["metadata"]["name"]): one for one in gateways.bodies}
-    return Surroundings(routes.bodies, named, routes.complete)
+    return Surroundings(routes.bodies, named, routes.complete and gateways.complete)
 
 
 def _lost(
