@@ -347,6 +347,8 @@ def without_hostnames(path: str = "/") -> Change:
         pytest.param(rules(nothing, nothing), "refused", id="an older one with the same match"),
         pytest.param(rules(rule_at("/a/b"), rule_at("/a")), "silent", id="a longer path wins"),
         pytest.param(rules(rule_at("/a/.*", "RegularExpression"), nothing), "refused", id="a prefix before an expression"),
+        pytest.param(rules(rule_at("/a/.*", "RegularExpression"), nothing, controller="example.com/gw"), "silent", id="only with Istio"),
+        pytest.param(rules(rule_at("/a/.*", "RegularExpression"), rule_at("/a/.*", "RegularExpression"), controller="example.com/gw"), "refused", id="two of one expression"),
         pytest.param(rules(nothing, without_hostnames()), "silent", id="a hostname wins at a listener without one"),
         pytest.param(rules(nothing, without_hostnames(), NAMED), "refused", id="not at a listener that has it"),
         pytest.param(rules(rule_at("/a/b"), without_hostnames("/a"), NAMED), "refused", id="nor does a longer path"),

@@ -21,7 +21,7 @@ from cutover.routing.routes import Route
 _ANY: Final = "*"
 _ISTIO: Final = "istio.io/"
 """The beginning of the names of Istio's controllers."""
-_RANKS: Final = {"exact": 3, "segments": 2, "regex": 1}
+_RANKS: Final = {"of its own": 4, "exact": 3, "segments": 2, "regex": 1}
 _HOW: Final = {"Exact": "exact", "PathPrefix": "segments", "RegularExpression": "regex"}
 _SAME: Final = "the most specific match wins, and of two equal ones that of the older HTTPRoute"
 _MIXED: Final = "at a listener with a hostname Istio tries the rules of the older HTTPRoute first, regardless of the hostnames that each has"
@@ -59,7 +59,7 @@ def places(body: Json, routes_of: RoutesOf, around: Surroundings) -> Iterator[Pl
     """Each list of matches that has some of an object."""
     known = {ref_of(HTTP_ROUTES, one): one for one in (*around.routes, body)}
     if not body["spec"].get("parentRefs"):
-        yield Place("", _ANY, _sorted([body], routes_of), _ONE)
+        yield Place("", _ANY, _sorted([body], routes_of, istio=False), _ONE)
     for listener in _listeners(body, around):
         yield from _places_at(listener, body, known.values(), routes_of)
 
@@ -70,7 +70,7 @@ def _places_at(listener: _Listener, body: Json, known: Iterable[Json], routes_of
     istio = _controller(body, listener).startswith(_ISTIO)
     for mine, host in _hosts(body, listener):
         there = [(raw, one) for raw, at, one in bound if (at == host if istio else raw == mine)]
-        entries = [entry for _, entry in _in_order(there, listener, routes_of)]
+        entries = [entry for _, entry in _in_order(there, listener, routes_of, istio=istio)]
         yield Place((listener, host), host, entries, _why(there, mine), _unsure(there, body, listener))
 
 
@@ -99,7 +99,7 @@ def _unsure(there: list[tuple[str, Json]], body: Json, listener: _Listener) -> f
 
 
 def _in_order(
-    there: list[tuple[str, Json]], listener: _Listener, routes_of: RoutesOf
+    there: list[tuple[str, Json]], listener: _Listener, routes_of: RoutesOf, *, istio: bool
 ) -> list[tuple[tuple[bool, int], Entry]]:
     """The matches of all of them: those of one hostname are sorted together, and stand where the oldest of them does."""
     groups = []
@@ -107,7 +107,7 @@ def _in_order(
         bodies = [one for _, one in some]
         first = bodies[0]["metadata"]
         own = first["namespace"] != listener.parent[1]  # those of the gateway's own namespace come first
-        groups.append(((own, *_age(bodies[0])), _sorted(bodies, routes_of)))
+        groups.append(((own, *_age(bodies[0])), _sorted(bodies, routes_of, istio=istio)))
     groups.sort(key=lambda one: one[0])
     several = len(groups) > 1
     found = [
@@ -116,10 +116,10 @@ def _in_order(
     return sorted(found, key=lambda one: one[0])
 
 
-def _sorted(bodies: Iterable[Json], routes_of: RoutesOf) -> list[Entry]:
+def _sorted(bodies: Iterable[Json], routes_of: RoutesOf, *, istio: bool) -> list[Entry]:
     """The matches of HTTPRoutes with one hostname, the most specific first; equal ones stay in the order of age."""
     entries = [
-        Entry(ref_of(HTTP_ROUTES, one), route, _comparable(match), show_match(match))
+        Entry(ref_of(HTTP_ROUTES, one), route, _comparable(match, istio=istio), show_match(match))
         for one in bodies
         for route in routes_of(one)
         for match in matches_of(route)
@@ -132,9 +132,11 @@ def _rank(match: Json) -> tuple[int, int, bool, int, int]:
     return _RANKS.get(how, 0), len(what), bool(match["method"]), len(match["headers"]), len(match["query"])
 
 
-def _comparable(match: Json) -> Json:
+def _comparable(match: Json, *, istio: bool) -> Json:
     path = match["path"]
     how, what = _HOW.get(path["type"], path["type"]), path["value"]
+    if how == "regex" and not istio:
+        how = "of its own"  # the Gateway API leaves its place open, and others try it first: nothing is known to take its requests
     if how == "segments" and what != "/":
         what = what.rstrip("/")
     return {**match, "path": (how, what)}
