@@ -55,7 +55,7 @@ def test_the_namespaces_of_gateways_and_of_rules() -> None:
     rules = DestinationRules(bodies(row), HOST, "shop")
     home = [Client("shop"), Client("shop", {"app": "web"}), Client("")]
     assert list(rules.clients()) == home
-    assert list(rules.clients(["gateway"])) == home
+    assert list(rules.clients(["shop/gateway"])) == home
     assert list(rules.clients(["far/gateway"])) == [Client("")]
 
 

@@ -119,11 +119,11 @@ class DestinationRules:
         """Those among whom the rules differ.
 
         Args:
-            gateways: as a VirtualService names them: ``mesh``, or with their namespaces. The proxies of a gateway may also be in another
+            gateways: ``mesh``, or each with its namespace. The proxies of a gateway may also be in another
                 namespace than it, which only their pods tell.
         """
         names = [*gateways] or [MESH]
-        elsewhere = {name.partition("/")[0] if "/" in name else self._namespace for name in names if name != MESH}
+        elsewhere = {name.partition("/")[0] for name in names if name != MESH}
         if MESH in names or self._namespace in elsewhere:
             yield Client(self._namespace)
             for rule in _most_specific(self._local.get(self._namespace, {})):

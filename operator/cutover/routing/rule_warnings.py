@@ -10,6 +10,7 @@ from typing import Final
 from cutover.field_path import Json
 from cutover.objects.destination_rules import MESH, ROOT, Client, DestinationRules, Rule, hashed_by
 from cutover.objects.hosts import other_domain, service_of
+from cutover.routing import virtual_service_order
 from cutover.routing.routes import WHOLE, Pair, Route, WeightedDestination
 
 _MOST: Final = 3
@@ -38,10 +39,10 @@ RulesOf = Callable[[str], DestinationRules]
 
 
 def gateways_of(body: Json) -> list[str]:
-    """The gateways of a VirtualService or an HTTPRoute, as a VirtualService names them; none: its requests come from the mesh."""
+    """The gateways of a VirtualService or an HTTPRoute, each with its namespace, or the mesh."""
     parents = body["spec"].get("parentRefs")
     if parents is None:
-        return [*(body["spec"].get("gateways") or ())]
+        return virtual_service_order.gateways_of(body)
     own = body["metadata"]["namespace"]
     found = (
         MESH if one.get("kind", "Gateway") == "Service" else f"{one.get('namespace', own)}/{one['name']}"

@@ -12,12 +12,12 @@ from itertools import product
 from typing import Final
 
 from cutover.field_path import Json
+from cutover.objects.destination_rules import MESH
 from cutover.objects.hosts import full_host
 from cutover.ports import VIRTUAL_SERVICES, Ref
 from cutover.routing.order import Entry, Place, Surroundings, common_host, every_path, ref_of
 from cutover.routing.routes import Route
 
-_MESH: Final = "mesh"
 _PUBLIC: Final = "*"
 _ENVOYS: Final = ("scheme", "method", "authority", "headers", "withoutHeaders", "queryParams")
 """What Envoy compares beside the path."""
@@ -57,8 +57,8 @@ def unreached(body: Json, around: Surroundings) -> Iterator[tuple[str, bool]]:
         whose = own if spec.get("hosts") else f"the VirtualServices that delegate to {own}"
         message = f"no server of the gateways of {whose} serves any of its hosts, {so}"
         yield f"{message}; add such a server, or name another gateway", around.complete
-    for name in _gateways(body) if around.complete else ():
-        if name != _MESH and _parts(name) not in around.gateways:
+    for name in gateways_of(body) if around.complete else ():
+        if name != MESH and _parts(name) not in around.gateways:
             yield (
                 f"there is no Gateway {name}, which {own} names, so no request comes by it; create it, or name another",
                 False,
@@ -87,7 +87,7 @@ def _place(at: _At, root: Json, there: list[_Bound], around: Surroundings) -> Pl
     unsure = frozenset(
         entry.owner for one in there if not _certain(one.body, root, at[0], around) for entry in one.sent
     )
-    made = _in_mesh if at[0] == _MESH else _at_gateway
+    made = _in_mesh if at[0] == MESH else _at_gateway
     return made(at, mine, there, unsure)
 
 
@@ -193,14 +193,15 @@ def _listens(body: Json, around: Surroundings) -> list[_At]:
     spec, namespace = body["spec"], body["metadata"]["namespace"]
     hosts = [(one if one.startswith("*") else full_host(one, namespace)).lower() for one in spec.get("hosts") or ()]
     found = dict[_At, None]()
-    for gateway in _gateways(body):
+    for gateway in gateways_of(body):
         for server, served in _served(gateway, namespace, around):
             found |= dict.fromkeys((gateway, server, both) for one in hosts if (both := common_host(one, served)))
     return list(found)
 
 
-def _gateways(body: Json) -> list[str]:
-    return [_gateway(one, body["metadata"]["namespace"]) for one in body["spec"].get("gateways") or (_MESH,)]
+def gateways_of(body: Json) -> list[str]:
+    """The gateways of a VirtualService, each with its namespace, or the mesh."""
+    return [_gateway(one, body["metadata"]["namespace"]) for one in body["spec"].get("gateways") or (MESH,)]
 
 
 def _parts(gateway: str) -> tuple[str, str]:
@@ -210,7 +211,7 @@ def _parts(gateway: str) -> tuple[str, str]:
 
 def _gateway(name: str, namespace: str) -> str:
     own, slash, rest = name.partition("/")
-    if name == _MESH or (slash and own != "."):
+    if name == MESH or (slash and own != "."):
         return name
     return f"{namespace}/{rest or own}"
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Json, find
 from cutover.objects.at_once import at_once
+from cutover.objects.destination_rules import MESH
 from cutover.routing.routes import Pair
+from cutover.routing.rule_warnings import gateways_of
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.named_ports import lacking
 from cutover.steps.traffic import rules, sides, trial, winners
@@ -72,10 +74,7 @@ def _not_where_they_seem(
 
 def _in_sidecars(body: Json) -> bool:
     """Whether the sidecars of clients apply it themselves: by default a VirtualService (a delegate is applied where its root is)."""
-    spec = body["spec"]
-    if "hosts" in spec:
-        return "mesh" in (spec.get("gateways") or ("mesh",))
-    return any(parent.get("kind") == "Service" for parent in spec.get("parentRefs") or ())
+    return MESH in gateways_of(body) and ("hosts" in body["spec"] or "parentRefs" in body["spec"])
 
 
 def _leftovers(step: TrafficSpec, context: StepContext, body: Json, found: list[Pair]) -> Iterator[Problem]:
