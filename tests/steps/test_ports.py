@@ -188,6 +188,33 @@ async def test_of_several_ports_one_has_to_be_named() -> None:
     ) in await started(run)
 
 
+async def test_a_port_for_udp_is_one_of_several_too() -> None:
+    """Istio counts it, and then looks for a port of the number at which the request came in."""
+    dns = {"name": "dns", "port": 53, "protocol": "UDP"}
+    run = Simulation(plan(SHIFT), put=put(ports=(HTTP, dns), routes=virtual(None, None)))
+    assert "its Service has 80 (http) and 53 (dns), so Istio takes the number of the port" in await started(run)
+
+
+async def test_a_port_at_which_the_old_side_answers_nothing_either_is_not_meant() -> None:
+    unused = {"name": "debug", "port": 9090, "targetPort": "debug"}
+    run = Simulation(plan(SHIFT), put=put(ports=(HTTP, unused), routes=virtual(None, None)))
+    assert "names no port of shop-v2, and its Service has 80 (http) and 9090 (debug)" in await started(run)
+    run.request(RequestVerb.APPROVE, "ok")
+    await until_approval(run, "end")
+    assert weight_of_new(run) == 100
+    rename_ports(run, V2, "web")
+    await run.until(lambda: run.status.failure is not None)
+    assert "shop-v2 carries traffic and has no ready endpoint at port 80" in failure(run)
+
+
+async def test_a_port_that_the_old_side_answers_at_may_be_meant() -> None:
+    status = {"name": "status", "port": 9090, "targetPort": "status"}
+    run = Simulation(plan(SHIFT), put=put(("http", "status"), ("http",), (HTTP, status), virtual(None, None)))
+    assert await run.run() is Phase.REFUSED
+    assert "Service shop-v2 sends requests for port 9090 to the port status of its pods" in run.status.message
+    assert "or name the port that is meant in the route (destination.port)" in run.status.message
+
+
 @pytest.mark.parametrize(("gateways", "told"), [([], True), (["mesh", "edge"], True), (["edge"], False)])
 async def test_sidecars_do_not_balance_a_service_without_an_address(gateways: list[str], told: bool) -> None:  # noqa: FBT001 -- a parameter
     """Istio makes it a cluster that goes to where the client wanted (`convertResolution`); at a gateway it balances."""

@@ -70,7 +70,10 @@ def _says(name: str, side: Side, port: Port, behind: Iterable[_Behind]) -> str:
     has = f" (they have {', '.join(others)})" if others else ""
     message = f"Service {side.service} sends requests for port {port.number} to the port {port.target} of its pods, and no container of"
     so = f"{workloads} has a port of that name{has}, so {name} would answer none of them"
-    return f"{message} {so}; name that port in the containers, or make it a number in the Service (targetPort)"
+    way_out = "name that port in the containers, or make it a number in the Service (targetPort)"
+    if None in side.asked and len(side.ports) > 1:
+        way_out += ", or name the port that is meant in the route (destination.port)"
+    return f"{message} {so}; {way_out}"
 
 
 async def _behind(context: StepContext, side: Side) -> list[_Behind]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 from cutover.errors import NotFound, PlanError, Problem
 from cutover.field_path import Json, find
 from cutover.objects.at_once import at_once
 from cutover.objects.destination_rules import MESH
+from cutover.objects.services import ports_of
+from cutover.ports import SERVICES, Ref
 from cutover.routing.routes import Pair
 from cutover.routing.rule_warnings import gateways_of
 from cutover.steps.kind import StepContext
@@ -49,20 +51,21 @@ async def examine(step: TrafficSpec, context: StepContext) -> list[Problem]:
         reader = replace(context, cluster=at_once(context.cluster, context.namespace, fresh=False))
         ends = await sides.look_up(reader, step.ends, found)
         problems += await overlaps(context, (step.from_, ends.old), (step.to, ends.new))
-        problems += _not_where_they_seem(step, context, ends, body)
+        problems += [problem async for problem in _not_where_they_seem(step, reader, ends, body)]
         problems += await lacking(context, str(step.to), ends.new, f"{place}.to")
     except PlanError as error:
         problems.extend(error.problems)
     return problems
 
 
-def _not_where_they_seem(
+async def _not_where_they_seem(
     step: TrafficSpec, context: StepContext, ends: sides.Endpoints, body: Json
-) -> Iterator[Problem]:
-    """Destinations for which the route names no port, of Services that have several; Services that sidecars do not balance."""
+) -> AsyncIterator[Problem]:
+    """Destinations for which the route names no port, of Services that have several (of any protocol); Services that sidecars do not balance."""
     for field, name, side in (("from", step.from_, ends.old), ("to", step.to, ends.new)):
-        if None in side.asked and len(side.ports) > 1:
-            has = " and ".join(map(str, side.ports))
+        ports = ports_of(await context.cluster.get(Ref(SERVICES, context.namespace, side.service)))
+        if None in side.asked and len(ports) > 1:
+            has = " and ".join(map(str, ports))
             message = f"{step.ref(context)} names no port of {name}, and its Service has {has}, so Istio takes the number of the port"
             message += " at which a request comes in; name the one that is meant (destination.port)"
             yield Problem(f"{context.place}.traffic.{field}", message, warning=True)

@@ -98,11 +98,27 @@ async def look_up(context: StepContext, names: Names, pairs: Sequence[Pair]) -> 
             problems.append(Problem(f"{context.place}.traffic.{field}", resolved))
     if problems:
         raise PlanError(*problems)
-    before, after = sides
+    before, after = await _meant(context, *sides)
     former = known(context)
     ready = former.old_ready if former else (await count(context.cluster, context.namespace, before))[0].total
     found = context.memo[_memo(context)] = Endpoints(before, after, ready)
     return found
+
+
+async def _meant(context: StepContext, before: Side, after: Side) -> tuple[Side, Side]:
+    """Both sides at the ports that may be meant: where the routes name none of several, not at one at which the old side answers nothing anyway."""
+    if None not in before.asked or len(before.ports) == 1:
+        return before, after
+    at_each = await count(
+        context.cluster, context.namespace, *(replace(before, ports=(port,)) for port in before.ports)
+    )
+    used = {port.number for port, found in zip(before.ports, at_each, strict=True) if found.total}
+    return _only_at(before, used), _only_at(after, used)
+
+
+def _only_at(side: Side, used: set[int]) -> Side:
+    ports = tuple(port for port in side.ports if port.number in used or port.number in side.asked)
+    return replace(side, ports=ports or side.ports)
 
 
 def _memo(context: StepContext) -> str:
