@@ -48,6 +48,18 @@ async def test_an_expression_that_cannot_be_parsed_is_refused_before_anything_is
     )
 
 
+async def test_that_of_a_later_step_is_tried_too() -> None:
+    def webhook(body: Json) -> None:
+        if "a(" in str(body["spec"]["http"]):
+            raise Rejected("missing closing )")
+
+    half = "\n  - {name: half, traffic: {virtualService: {name: shop}, from: {host: shop-v1}, to: {host: shop-v2}, weights: [50]}}"
+    run = Simulation(spec("[100]", ", match: [{headers: {tenant: {regex: 'a('}}}]", before=half), put=shop)
+    assert await refused_by(run, webhook) == (
+        "steps[shift].traffic: the server refuses weight 100 of VirtualService shop: missing closing )"
+    )
+
+
 async def test_an_object_that_no_write_can_change_any_more_is_refused_though_nothing_but_weights_is_written() -> None:
     def crd(body: Json) -> None:
         if weights(body) != [100, 0]:
@@ -90,7 +102,7 @@ async def test_a_step_costs_two_trials_at_most(body: dict[str, Any], count: int)
     assert len(tried) == count
 
 
-async def test_a_route_that_an_earlier_step_changes_is_not_tried_as_it_is_now() -> None:
+async def test_the_weights_of_a_route_that_an_earlier_step_changes_are_not_tried_as_they_are_now() -> None:
     """By then it is another: here the second step has nothing left to refuse."""
 
     def only_whole(body: Json) -> None:

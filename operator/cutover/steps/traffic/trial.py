@@ -28,13 +28,13 @@ async def refused(
 ) -> list[Problem]:
     """What the server refuses, or would not keep: an older CRD prunes some fields.
 
-    Not asked for an object that an earlier step of the plan writes, because it is different by then.
+    Of an object that an earlier step of the plan writes the weights are others by then, and nothing else: only the temporary fields are tried.
     """
     ref, place = step.ref(context), f"{context.place}.traffic"
-    if Target(ref.resource, ref.name) in context.earlier:
-        return []
     fields = [(path, value) for _, path, value in temporary]
-    trials = ((step.weights[0], [*fields, *_weights(step, found, 0)]), (step.weights[-1], _weights(step, found, -1)))
+    trials = [(step.weights[0], [*fields, *_weights(step, found, 0)]), (step.weights[-1], _weights(step, found, -1))]
+    if Target(ref.resource, ref.name) in context.earlier:
+        trials = [(step.weights[0], fields)]
     asked = list[list[Operation]]()
     for weight, wanted in trials:
         if not (operations := _operations(body, wanted)) or operations in asked:
