@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
+from cutover.adapters.joint_reads import IN_SELECTOR, picking
 from cutover.adapters.shares import STREAMS
 from cutover.field_path import Json
 from cutover.names import Selector, matching
@@ -33,8 +34,6 @@ _LIFETIME: Final = 300
 """Seconds after which the server ends a stream, on average."""
 _SILENCE: Final = 100.0
 """Seconds without any sign of life after which a stream counts as lost: the server sends a bookmark each minute."""
-_IN_SELECTOR: Final = 32
-"""Services that one selector names: it stands in a URL."""
 
 Watch = Callable[[str, Selector, int], AsyncGenerator[Json, None]]
 """Opens a watch of EndpointSlices: namespace, selector, seconds until the server ends it. It ends without an error."""
@@ -81,7 +80,7 @@ class EndpointStreams:
             ask: reads them.
         """
         stream, services = self._streams.get(plan.namespace), self._asked.get(plan) or self._kept.get(plan)
-        if stream is None or not services or labels != _picking(services):
+        if stream is None or not services or labels != picking(services):
             return await ask(fresh=False)
         number = stream.number(services) if stream.covers(services) else None
         if number is None:
@@ -131,7 +130,7 @@ class EndpointStreams:
         while True:
             await asyncio.sleep(pause)
             services = self._wanted(namespace)
-            stream.services = None if everything or len(services) > _IN_SELECTOR else services
+            stream.services = None if everything or len(services) > IN_SELECTOR else services
             stream.connected, stream.told = True, False
             try:
                 await self._hear(namespace, stream)
@@ -176,10 +175,6 @@ class EndpointStreams:
         for plan, services in (*self._kept.items(), *self._asked.items()):
             if plan.namespace == namespace and service in services:
                 self._wake(plan)
-
-
-def _picking(services: frozenset[str]) -> Selector:
-    return matching({}, (SERVICE_LABEL, "In", sorted(services)))
 
 
 class _Stream:

@@ -17,14 +17,13 @@ from cutover.adapters.access_review import review, user_of
 from cutover.adapters.api_client import ApiClient
 from cutover.adapters.endpoint_streams import EndpointStreams
 from cutover.adapters.outline_streams import OutlineStreams
-from cutover.adapters.shared_reads import SharedReads
+from cutover.adapters.reads import METADATA_ONLY, Reads
 from cutover.adapters.shares import acting_plan
 from cutover.adapters.streamed import Streamed
 from cutover.adapters.transport import Transport
-from cutover.errors import Conflict, Denied, NotFound, Unavailable
+from cutover.errors import Conflict, Denied, NotFound
 from cutover.field_path import Json, Operation
 from cutover.names import EVERYTHING, Selector
-from cutover.objects.listed import NAMES_ONLY, listed
 from cutover.ports import (
     ACCESS_REVIEWS,
     CRDS,
@@ -33,7 +32,6 @@ from cutover.ports import (
     FIELD_MANAGER,
     PLAN_LABEL,
     PLANS,
-    SERVICE_ACCOUNTS,
     STREAMED,
     Outlines,
     Ref,
@@ -41,7 +39,6 @@ from cutover.ports import (
 )
 
 _JSON_PATCH: Final = {"Content-Type": "application/json-patch+json"}
-_METADATA_ONLY: Final = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
 _METADATA_ONLY_EVENTS: Final = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
 _STRATEGIC: Final = {"Content-Type": "application/strategic-merge-patch+json"}
 
@@ -59,7 +56,8 @@ class Kubernetes(Streamed):
         self, transport: Transport, wake: Callable[[Ref], None] | None = None, *, everywhere: bool = True
     ) -> None:
         super().__init__()
-        self._client, self._shared = ApiClient(transport), SharedReads()
+        self._client = ApiClient(transport)
+        self._reads = Reads(self._client, self._cache)
         self._endpoints = EndpointStreams(self._watch_endpoints, wake) if wake else None
         self._outlines = OutlineStreams(self._client, everywhere=everywhere)
 
@@ -68,7 +66,7 @@ class Kubernetes(Streamed):
         if self._endpoints:
             self._endpoints.close()
         self._outlines.close()
-        await self._shared.close()
+        await self._reads.shared.close()
         await self._client.close()
 
     # --- what is streamed ---------------------------------------------------------------------------------------------
@@ -81,7 +79,7 @@ class Kubernetes(Streamed):
         """
         params = {} if resource == PLANS else {"labelSelector": names.matching({}, (PLAN_LABEL, "Exists", ()))}
         found = set[Ref]()
-        async for page in self._client.pages(resource.path(namespace), _METADATA_ONLY, params):
+        async for page in self._client.pages(resource.path(namespace), METADATA_ONLY, params):
             found |= {Ref(resource, one["metadata"]["namespace"], one["metadata"]["name"]) for one in page}
         return found
 
@@ -119,14 +117,7 @@ class Kubernetes(Streamed):
 
     async def get(self, ref: Ref) -> Json:
         """Read one object now; of an account, which all plans of a namespace may have in common, at most a second ago."""
-        return await self._shared.read(ref, partial(self._get, ref), fresh=ref.resource != SERVICE_ACCOUNTS)
-
-    async def _get(self, ref: Ref) -> Json:
-        try:
-            return self._cache.keep(ref, await self._client.request("GET", ref.path()))
-        except NotFound:
-            self._cache.drop(ref)
-            raise
+        return await self._reads.get(ref)
 
     async def read_as(self, ref: Ref, account: str) -> Json:
         """Read one object now, as a service account of its namespace."""
@@ -139,29 +130,10 @@ class Kubernetes(Streamed):
 
         Plans always are: an API server that has just started may say for a moment that they are not.
         """
-        question, plan = (resource, namespace, labels), acting_plan()
-
-        async def ask(*, fresh: bool) -> Sequence[Json]:
-            return await self._shared.read((*question, fresh), partial(self._list, *question, fresh=fresh), fresh=fresh)
-
+        ask, plan = partial(self._reads.list, resource, namespace, labels), acting_plan()
         if resource == ENDPOINT_SLICES and self._endpoints and plan and not fresh:
             return await self._endpoints.answer(plan, labels, ask)
         return await ask(fresh=fresh)
-
-    async def _list(self, resource: Resource, namespace: str, labels: Selector, *, fresh: bool) -> Sequence[Json]:
-        params: dict[str, str] = {"labelSelector": labels} if labels else {}
-        if not fresh:
-            params["resourceVersion"] = "0"
-        headers = _METADATA_ONLY if resource in NAMES_ONLY else {}
-        found = list[Json]()
-        try:
-            async for page in self._client.pages(resource.path(namespace), headers, params):
-                found += [listed(resource, body) for body in page]
-        except NotFound as gone:
-            if resource == PLANS:
-                raise Unavailable(str(gone)) from gone
-            return []
-        return found
 
     async def outlines(self, resource: Resource, namespace: str, *, wait: bool = False) -> Outlines:
         """What is streamed of all objects of a kind."""
@@ -271,7 +243,7 @@ class Kubernetes(Streamed):
             answer = await self._client.request("POST", ACCESS_REVIEWS.path(""), body=question)
             return bool(answer.get("status", {}).get("allowed"))
 
-        return await self._shared.read(json.dumps(question), ask, fresh=False)
+        return await self._reads.shared.read(json.dumps(question), ask, fresh=False)
 
     async def record(self, namespace: str, event: Json) -> None:
         """Create one event of events.k8s.io/v1."""

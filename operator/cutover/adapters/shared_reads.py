@@ -1,16 +1,18 @@
 """Reads that several plans need at the same moment, made once for all of them.
 
 With hundreds of plans in one namespace each asks for the same lists. Nobody gets an answer that is older than it asked for:
-who wants a fresh one waits for the next read, together with all others who came meanwhile. Used by `kubernetes.py`.
+who wants a fresh one waits for the next read, together with all others who came meanwhile. Where each asks about a few things of
+its own, those who came meanwhile have one request about all of these. Used by `kubernetes.py` and `joint_reads.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from cutover.adapters.shares import acting_plan
@@ -20,6 +22,11 @@ T = TypeVar("T")
 
 _KEPT: Final = 1.0
 """Seconds for which an answer that need not be fresh is given to other plans. The watch cache that it comes from may be behind as long."""
+_APART: Final = 0.1
+"""Seconds between the beginnings of two joint reads for different plans: in a crowd all that ask meanwhile have the next one in
+common, and a plan that is alone waits for nobody."""
+_PATIENCE: Final = 0.2
+"""Seconds for which a joint read waits for the one before it: what is asked by then is no reason to wait for an answer that hangs."""
 
 
 @dataclass(slots=True)
@@ -30,16 +37,21 @@ class _Question:
         under_way: the read that has begun.
         coming: the one that begins when that has ended.
         kept: the last answer, for a moment, and the plan that has asked for it.
+        parts: what the coming one is to be about.
+        begun: when the last one began, of those that are kept apart, and the plan that has asked for it.
     """
 
     under_way: asyncio.Task[Any] | None = None
     coming: asyncio.Task[Any] | None = None
     kept: tuple[Any, Ref | None] | None = None
+    parts: set[str] = field(default_factory=set)
+    begun: tuple[float, Ref | None] | None = None
 
     def leave(self, read: asyncio.Task[Any]) -> None:
         """It has ended, or is given up: nobody joins it any more."""
         if self.coming is read:
             self.coming = None
+            self.parts.clear()
         elif self.under_way is read:
             self.under_way = None
 
@@ -53,7 +65,7 @@ class SharedReads:
 
     async def close(self) -> None:
         """Give up all of them."""
-        tasks = [task for one in self._questions.values() for task in (one.under_way, one.coming) if task is not None]
+        tasks = [*self._waiting]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -75,10 +87,38 @@ class SharedReads:
             answer: T = question.kept[0]
             return answer
         joined = question.coming if fresh else question.under_way or question.coming
-        if joined is None and question.under_way is None:
-            joined = question.under_way = self._begin(about, question, ask, keep=not fresh)
-        elif joined is None:
-            joined = question.coming = self._begin(about, question, ask, keep=False, after=question.under_way)
+        if joined is None:
+            after = partial(_ended, question.under_way)
+            joined = question.coming = self._begin(about, question, ask, after, keep=not fresh)
+        return await self._answer(question, joined)
+
+    async def read_jointly(
+        self, about: Hashable, parts: Iterable[str], ask: Callable[[frozenset[str]], Awaitable[T]]
+    ) -> T:
+        """A fresh answer to a question about some things, of a request that is about those of others too.
+
+        Args:
+            about: what is asked, and of what kind of things; equal for questions that one request can answer.
+            parts: the things.
+            ask: makes the request about all of them.
+
+        Raises:
+            OutsideError: as `ask`.
+        """
+        question = self._questions.setdefault(about, _Question())
+        question.parts.update(parts)
+        if question.coming is None:
+
+            async def ask_all() -> T:
+                wanted = frozenset(question.parts)
+                question.parts.clear()
+                return await ask(wanted)
+
+            after = partial(self._apart, about, question, question.under_way)
+            question.coming = self._begin(about, question, ask_all, after, keep=False)
+        return await self._answer(question, question.coming)
+
+    async def _answer(self, question: _Question, joined: asyncio.Task[T]) -> T:
         self._waiting[joined] += 1
         try:
             return await asyncio.shield(joined)
@@ -94,16 +134,16 @@ class SharedReads:
         about: Hashable,
         question: _Question,
         ask: Callable[[], Awaitable[T]],
+        after: Callable[[], Awaitable[None]],
         *,
         keep: bool,
-        after: asyncio.Task[Any] | None = None,
     ) -> asyncio.Task[T]:
+        """The next read, which all can join who come until it begins."""
         asker = acting_plan()
 
         async def read() -> T:
-            if after is not None:
-                await asyncio.wait([after])
-                question.under_way, question.coming = question.coming, None
+            await after()
+            question.under_way, question.coming = question.coming, None
             answer = await ask()
             if keep:
                 self._keep(about, question, answer, asker)
@@ -120,6 +160,22 @@ class SharedReads:
         task.add_done_callback(ended)
         return task
 
+    async def _apart(self, about: Hashable, question: _Question, before: asyncio.Task[Any] | None) -> None:
+        """Let some time pass since the last one, and that one end, if it does so soon."""
+        loop, asker = asyncio.get_running_loop(), acting_plan()
+        if before is not None:
+            await asyncio.wait([before], timeout=_PATIENCE)
+        if question.begun is not None and question.begun[1] != asker:
+            await asyncio.sleep(question.begun[0] + _APART - loop.time())
+        begun = question.begun = loop.time(), asker
+
+        def forget() -> None:
+            if question.begun is begun:
+                question.begun = None
+            self._forget_if_idle(about, question)
+
+        loop.call_later(_APART, forget)
+
     def _keep(self, about: Hashable, question: _Question, answer: Any, asker: Ref | None) -> None:
         kept = question.kept = answer, asker
 
@@ -133,3 +189,8 @@ class SharedReads:
     def _forget_if_idle(self, about: Hashable, question: _Question) -> None:
         if question == _Question() and self._questions.get(about) is question:
             del self._questions[about]
+
+
+async def _ended(read: asyncio.Task[Any] | None) -> None:
+    if read is not None:
+        await asyncio.wait([read])
