@@ -204,6 +204,6 @@ def test_hazards_are_allowed_one_by_one(database: Database, runner: Runner) -> N
     assert result.reason is RunnerReason.HAZARD
     said = [(one.hazard, one.statement) for one in result.findings]
     assert said == [("BuildsIndex", 2), ("DmlAfterBlockingDdl", 2)]
-    assert "BuildsIndex (statement 2, line 2, table t)" in sentence(result)
+    assert "BuildsIndex (statement 2, line 2, table t: SHARE, stops writers, builds an index)" in sentence(result)
     allowed = ["ScansTable", "BuildsIndex", "DmlAfterBlockingDdl"]
     assert runner.run("up", schema={"up": script(text), "allow": allowed}).reason is RunnerReason.DONE

@@ -11,11 +11,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 from cutover.runner_messages.hazards import Hazard
+from cutover.runner_messages.locks import Effort, Lock
 from cutover.runner_messages.reasons import RunnerReason
 
+Word = TypeVar("Word", bound=StrEnum)
 LONGEST: Final = 2048
 """Bytes of a termination message; Kubernetes keeps 4096 of a container, and 12 KiB of all in a pod."""
 _NAME: Final = 128
@@ -41,12 +44,14 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One hazard of a script: what, in which statement (from 1), at which line, of which table."""
+    """One hazard of a script: what, in which statement (from 1), at which line, of which table, and what that locks and does."""
 
     hazard: str = ""
     statement: int = 0
     line: int = 0
     table: str = ""
+    lock: Lock = Lock.NONE
+    effort: Effort = Effort.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +189,17 @@ def _reason(value: object) -> str:
     return value if isinstance(value, str) and value in list(RunnerReason) else ""
 
 
+def _word(of: type[Word], value: object) -> Word:
+    """A word that is known; of anything else the first, which is empty."""
+    return next((one for one in of if one.value == value), next(iter(of)))
+
+
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "sqlstate": _sqlstate,
     "hazard": _hazard,
     "reason": _reason,
+    "lock": lambda value: _word(Lock, value),
+    "effort": lambda value: _word(Effort, value),
     "names": lambda value: tuple(map(identifier, _list(value))),
     "passed": lambda value: value is True,
     "before": lambda value: None if value is None else _integer(value),

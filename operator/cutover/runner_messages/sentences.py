@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from cutover.runner_messages.hazards import Hazard
+from cutover.runner_messages.locks import lock_sentence
 from cutover.runner_messages.reasons import RunnerReason
-from cutover.runner_messages.result import Result
+from cutover.runner_messages.result import Finding, Result
 
 _TEXTS: Final = {
     RunnerReason.DONE: "done",
@@ -129,11 +130,13 @@ def _more(result: Result) -> list[str]:
 
 
 def _findings(result: Result) -> str:
-    shown = [
-        f"{one.hazard} (statement {one.statement}, line {one.line}{f', table {one.table}' if one.table else ''})"
-        for one in result.findings
-    ]
-    return ", ".join([*shown, *_more(result)])
+    return ", ".join([*map(_finding, result.findings), *_more(result)])
+
+
+def _finding(one: Finding) -> str:
+    table = f", table {one.table}" if one.table else ""
+    locks = f": {text}" if (text := lock_sentence(one.lock, one.effort)) else ""
+    return f"{one.hazard} (statement {one.statement}, line {one.line}{table}{locks})"
 
 
 def _blockers(result: Result) -> str:

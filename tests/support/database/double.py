@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from cutover.database.engines.base import Filled, KeyValue, Range, Statement
+from cutover.database.engines.base import Filled, Impact, KeyValue, Range, Statement
 from cutover.database.journal import Claim, Entry, StepKey, StepRow
 from cutover.database.outcome import ConnectionBroken, Ended
 from cutover.errors import Unavailable
 from cutover.runner_messages.payload import BackfillWork, Direction
 from cutover.runner_messages.queries import Query
 from cutover.runner_messages.reasons import RunnerReason
-from cutover.runner_messages.result import Answer, Finding, Result
+from cutover.runner_messages.result import Answer, Result
 from cutover.testing.crash import CrashSwitch
 
 
@@ -50,12 +50,12 @@ class Double:
             raise Ended(Result(RunnerReason.SCRIPT_EMPTY, field))
         return [Statement(one, number, 1) for number, one in enumerate(texts, 1)]
 
-    def lint(self, statements: Sequence[Statement]) -> Sequence[Finding]:
+    def impacts(self, statements: Sequence[Statement]) -> Sequence[Impact]:
         del statements
         return ()
 
-    def refusals(self, statements: Sequence[Statement], field: str) -> Sequence[Result]:
-        del statements, field
+    def refusals(self, statements: Sequence[Statement], field: str, version: int) -> Sequence[Result]:
+        del statements, field, version
         return ()
 
     def expression(self, text: str, field: str) -> None:

@@ -13,9 +13,11 @@ from datetime import timedelta
 from typing import Protocol
 
 from cutover.database.journal import Claim, Entry, StepKey, StepRow
+from cutover.runner_messages.hazards import Hazard
+from cutover.runner_messages.locks import Effort, Lock
 from cutover.runner_messages.payload import BackfillWork
 from cutover.runner_messages.queries import Query
-from cutover.runner_messages.result import Answer, Finding, Result
+from cutover.runner_messages.result import Answer, Finding, Result, identifier
 
 KeyValue = tuple[str, ...]
 """A key, as the server's own text of each column: a round trip through another type system loses digits and orders."""
@@ -34,6 +36,30 @@ class Statement:
     text: str
     number: int
     line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """What a statement does to one table, or to none that it names.
+
+    Attributes:
+        statement: which.
+        table: its name, as the statement has it; empty: none that is named.
+        lock: the strongest that is kept on it until the transaction ends.
+        effort: what is done in the meantime.
+        hazards: what its author must allow.
+    """
+
+    statement: Statement
+    table: str
+    lock: Lock
+    effort: Effort
+    hazards: tuple[Hazard, ...]
+
+    def findings(self) -> list[Finding]:
+        """The hazards, as a result has them."""
+        where = (self.statement.number, self.statement.line, identifier(self.table), self.lock, self.effort)
+        return [Finding(hazard, *where) for hazard in self.hazards]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +196,11 @@ class Engine(Protocol):
     def split(self, text: str, field: str) -> Sequence[Statement]:
         """The statements of a script. Raises Ended: no SQL, or none at all."""
 
-    def lint(self, statements: Sequence[Statement]) -> Sequence[Finding]:
-        """The hazards of a script; without a connection."""
+    def impacts(self, statements: Sequence[Statement]) -> Sequence[Impact]:
+        """What a script locks, and its hazards; without a connection."""
 
-    def refusals(self, statements: Sequence[Statement], field: str) -> Sequence[Result]:
-        """Statements that cannot be part of a transaction of ours."""
+    def refusals(self, statements: Sequence[Statement], field: str, version: int) -> Sequence[Result]:
+        """Statements that cannot be part of a transaction of ours, or that a server of this version does not know."""
 
     def expression(self, text: str, field: str) -> None:
         """See that a text is one expression and nothing more. Raises Ended."""

@@ -31,6 +31,7 @@ class Schema:
 
     def __init__(self, work: SchemaWork, claim: Claim, engine: Engine, transactions: Transactions) -> None:
         self._work, self._claim, self._engine, self._transactions = work, claim, engine, transactions
+        self._version = transactions.session.version
 
     def up(self) -> Result:
         """Run `up` and `validate` in one transaction. Raises Ended."""
@@ -61,7 +62,7 @@ class Schema:
         if self._work.down is None:
             raise Ended(Result(RunnerReason.DOWN_MISSING, "schema"))
         text, statements = self._read(self._work.down, _DOWN)
-        refused = list(self._engine.refusals(statements, _DOWN))
+        refused = list(self._engine.refusals(statements, _DOWN, self._version))
         if refused:
             raise Ended(Result.of_all(refused))
         self._transactions.claim_first(self._claim)
@@ -115,9 +116,9 @@ class Schema:
                 found.append(ended.result)
                 continue
             if field == _UP:
-                found += problems_of(self._engine, statements, field, self._work.allow)
+                found += problems_of(self._engine, statements, field, self._work.allow, self._version)
             else:
-                found += self._engine.refusals(statements, field)
+                found += self._engine.refusals(statements, field, self._version)
         return found
 
     def _read(self, script: Script, field: str) -> tuple[str, Sequence[Statement]]:
@@ -128,7 +129,7 @@ class Schema:
         return () if self._work.validate_ is None else self._read(self._work.validate_, _VALIDATE)[1]
 
     def _check(self, statements: Sequence[Statement], field: str) -> None:
-        if problems := problems_of(self._engine, statements, field, self._work.allow):
+        if problems := problems_of(self._engine, statements, field, self._work.allow, self._version):
             raise Ended(Result.of_all(problems))
 
     def _down_text(self) -> str:

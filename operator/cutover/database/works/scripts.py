@@ -32,10 +32,13 @@ def _from_file(name: str, field: str) -> str:
     return text
 
 
-def problems_of(engine: Engine, statements: Sequence[Statement], field: str, allow: Sequence[Hazard]) -> list[Result]:
+def problems_of(
+    engine: Engine, statements: Sequence[Statement], field: str, allow: Sequence[Hazard], version: int
+) -> list[Result]:
     """Everything that keeps a script from being run: statements that cannot be, and hazards that are not allowed."""
-    problems = list(engine.refusals(statements, field))
-    found = [one for one in engine.lint(statements) if one.hazard not in allow]
+    problems = list(engine.refusals(statements, field, version))
+    impacts = engine.impacts(statements)
+    found = [finding for impact in impacts for finding in impact.findings() if finding.hazard not in allow]
     if found:
         problems.append(Result(RunnerReason.HAZARD, field, found[0].statement, found[0].line, findings=tuple(found)))
     return problems

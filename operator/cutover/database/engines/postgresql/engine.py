@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cutover.database.engines.base import Statement
+from cutover.database.engines.base import Impact, Statement
 from cutover.database.engines.postgresql import connecting, hazards, scripts
 from cutover.database.engines.postgresql.session import PostgresSession
 from cutover.runner_messages.payload import DatabaseSettings
-from cutover.runner_messages.result import Finding, Result
+from cutover.runner_messages.result import Result
 
 
 class Postgresql:
@@ -32,13 +32,13 @@ class Postgresql:
         """By the parser."""
         return scripts.split(text, field)
 
-    def refusals(self, statements: Sequence[Statement], field: str) -> Sequence[Result]:
+    def refusals(self, statements: Sequence[Statement], field: str, version: int) -> Sequence[Result]:
         """By the parser's tree."""
-        return list(scripts.refusals(statements, field))
+        return list(scripts.refusals(statements, field, version))
 
-    def lint(self, statements: Sequence[Statement]) -> Sequence[Finding]:
+    def impacts(self, statements: Sequence[Statement]) -> Sequence[Impact]:
         """By rules on the parser's tree."""
-        return list(hazards.find(statements))
+        return list(hazards.impacts(statements))
 
     def expression(self, text: str, field: str) -> None:
         """One expression, and nothing that ends it."""

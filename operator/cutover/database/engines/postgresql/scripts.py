@@ -9,6 +9,7 @@ import postgast
 from google.protobuf.message import DecodeError
 
 from cutover.database.engines.base import Statement
+from cutover.database.engines.postgresql.since import needs
 from cutover.database.outcome import Ended
 from cutover.runner_messages.reasons import RunnerReason
 from cutover.runner_messages.result import Result
@@ -64,10 +65,13 @@ def tree_of(statement: Statement) -> tuple[str, Any]:
     return kind, getattr(raw.stmt, kind)
 
 
-def refusals(statements: Sequence[Statement], field: str) -> Iterator[Result]:
-    """Statements that begin or end a transaction, and those that cannot be part of one."""
+def refusals(statements: Sequence[Statement], field: str, version: int) -> Iterator[Result]:
+    """Statements that begin or end a transaction, those that cannot be part of one, and those that the server does not know yet."""
     for statement in statements:
         kind, tree = tree_of(statement)
+        if (oldest := needs(tree)) > version:
+            names = (f"PostgreSQL {oldest} or later knows it and this is {version}",)
+            yield Result(RunnerReason.SCRIPT_SYNTAX, field, statement.number, statement.line, names=names)
         if kind == _TRANSACTION:
             reason = RunnerReason.TRANSACTION_STATEMENT
         elif (kind in _ALONE and not (kind == "vacuum_stmt" and not tree.is_vacuumcmd)) or _is_concurrent(kind, tree):

@@ -1,4 +1,4 @@
-"""What is dangerous about the statements of a script, by rules on PostgreSQL's own tree.
+"""What the statements of a script lock and do, and what is dangerous about them, by rules on PostgreSQL's own tree.
 
 What is not known to be harmless needs review. A table that the script itself has made is nobody else's yet, so nothing that is
 done to it is a hazard.
@@ -8,29 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cutover.database.engines.base import Statement
+from cutover.database.engines.base import Impact, Statement
 from cutover.database.engines.postgresql.hazards.effects import Effect, Script
 from cutover.database.engines.postgresql.hazards.statements import effects_of
 from cutover.database.engines.postgresql.scripts import tree_of
 from cutover.runner_messages.hazards import Hazard
-from cutover.runner_messages.result import Finding, identifier
+from cutover.runner_messages.result import Finding
 
 
-def find(statements: Sequence[Statement]) -> Iterator[Finding]:
-    """The hazards of a script, in its order, each once a statement and table."""
+def impacts(statements: Sequence[Statement]) -> Iterator[Impact]:
+    """What a script does, in its order, once a statement and table."""
     script = Script()
     for statement in statements:
         kind, tree = tree_of(statement)
         effects = list(effects_of(kind, tree, script))
-        found = dict.fromkeys((hazard, effect.table) for effect in effects for hazard in _hazards(effect, script))
-        for hazard, table in found:
-            yield Finding(hazard, statement.number, statement.line, identifier(table))
+        tables = dict.fromkeys(effect.table for effect in effects)
+        foreign = [table for table in tables if not table or table not in script.made]
+        yield from filter(None, (_impact(statement, table, effects, script) for table in foreign))
         script.add(effects)
 
 
+def _impact(statement: Statement, table: str, effects: Sequence[Effect], script: Script) -> Impact | None:
+    """What all effects on one table come to; None: nothing."""
+    mine = [effect for effect in effects if effect.table == table]
+    lock = max((effect.lock for effect in mine), key=lambda one: one.strength)
+    effort = next((effect.effort for effect in mine if effect.effort), mine[0].effort)
+    found = dict.fromkeys(hazard for effect in mine for hazard in _hazards(effect, script))
+    return Impact(statement, table, lock, effort, tuple(found)) if lock or found else None
+
+
+def find(statements: Sequence[Statement]) -> Iterator[Finding]:
+    """The hazards of a script, in its order, each once a statement and table."""
+    for impact in impacts(statements):
+        yield from impact.findings()
+
+
 def _hazards(effect: Effect, script: Script) -> Iterator[Hazard]:
-    if effect.table and effect.table in script.made:
-        return
     if effect.hazard is not None:
         yield effect.hazard
     if effect.takes_long and script.blocked:

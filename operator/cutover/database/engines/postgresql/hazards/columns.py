@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import postgast
 
-from cutover.database.engines.postgresql.hazards.effects import Effect, Lock, Script, last_name, table_of
+from cutover.database.engines.postgresql.hazards.effects import Effect, Script, last_name, table_of
 from cutover.runner_messages.hazards import Hazard
+from cutover.runner_messages.locks import Lock
 
 _SERIAL: Final = frozenset({"smallserial", "serial", "bigserial", "serial2", "serial4", "serial8"})
 _TYPES: Final = frozenset({
@@ -65,7 +66,8 @@ def of_new_constraint(constraint: Any, table: str) -> Iterator[Effect]:
         yield Effect(table, Lock.ACCESS_EXCLUSIVE)
     if name in ("CHECK", "FOREIGN", "NOTNULL"):
         if not constraint.skip_validation:
-            yield _hazard(table, Hazard.SCANS_TABLE)
+            lock = Lock.SHARE_ROW_EXCLUSIVE if name == "FOREIGN" else Lock.ACCESS_EXCLUSIVE
+            yield Effect(table, lock, Hazard.SCANS_TABLE, takes_long=True)
     elif name in ("UNIQUE", "PRIMARY"):
         if not constraint.indexname:
             yield _hazard(table, Hazard.BUILDS_INDEX)
@@ -87,6 +89,9 @@ def of_new_table(tree: Any, script: Script) -> Iterator[Effect]:
     for constraint in constraints:
         if _contype(constraint) == "FOREIGN":
             yield Effect(table_of(constraint.pktable), Lock.SHARE_ROW_EXCLUSIVE)
+    for one in tree.table_elts:
+        if one.WhichOneof("node") == "table_like_clause":
+            yield Effect(table_of(one.table_like_clause.relation), Lock.ACCESS_SHARE)
     for parent in tree.inh_relations:
         hazard = Hazard.SCANS_TABLE if tree.HasField("partbound") else Hazard.NEEDS_REVIEW
         yield Effect(table_of(parent.range_var), Lock.ACCESS_EXCLUSIVE, hazard)

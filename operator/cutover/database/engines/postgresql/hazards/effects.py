@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from cutover.runner_messages.hazards import Hazard
+from cutover.runner_messages.locks import Effort, Lock
 
-
-class Lock(IntEnum):
-    """Locks on a table, as far as they differ for those who use it."""
-
-    NONE = 0
-    """Whatever stops no reader and no writer."""
-    SHARE_ROW_EXCLUSIVE = 1
-    """Stops writers (SHARE too)."""
-    ACCESS_EXCLUSIVE = 2
-    """Stops readers and writers."""
+_EFFORTS: Final = {
+    Hazard.REWRITES_TABLE: Effort.REWRITE,
+    Hazard.SCANS_TABLE: Effort.SCAN,
+    Hazard.BUILDS_INDEX: Effort.BUILD,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +25,19 @@ class Effect:
         lock: that it keeps until the transaction ends.
         hazard: why its author must allow it.
         takes_long: as long as there are rows: bad while an earlier statement's lock is kept.
+        work: what takes long, where the hazard does not say it.
     """
 
     table: str = ""
     lock: Lock = Lock.NONE
     hazard: Hazard | None = None
     takes_long: bool = False
+    work: Effort = Effort.NONE
+
+    @property
+    def effort(self) -> Effort:
+        """What is done while the lock is kept."""
+        return self.work or (_EFFORTS.get(self.hazard, Effort.NONE) if self.hazard else Effort.NONE)
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Script:
 
     def add(self, effects: Sequence[Effect]) -> None:
         """A statement is over."""
-        self.blocked = self.blocked or any(one.lock > Lock.NONE and one.table not in self.made for one in effects)
+        self.blocked = self.blocked or any(one.lock.stops_others and one.table not in self.made for one in effects)
 
 
 def table_of(relation: Any) -> str:

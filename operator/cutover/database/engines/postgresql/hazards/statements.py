@@ -9,8 +9,9 @@ import postgast
 
 from cutover.database.engines.postgresql.hazards.bodies import of_do
 from cutover.database.engines.postgresql.hazards.columns import of_new_column, of_new_constraint, of_new_table
-from cutover.database.engines.postgresql.hazards.effects import Effect, Lock, Script, last_name, table_of
+from cutover.database.engines.postgresql.hazards.effects import Effect, Script, last_name, table_of
 from cutover.runner_messages.hazards import Hazard
+from cutover.runner_messages.locks import Effort, Lock
 
 _HARMLESS: Final = frozenset({
     "create_schema_stmt", "create_seq_stmt", "alter_seq_stmt", "create_domain_stmt", "composite_type_stmt", "create_enum_stmt",
@@ -21,14 +22,19 @@ _HARMLESS: Final = frozenset({
 })  # fmt: skip
 """They keep no lock that stops readers or writers of a table. Of `vacuum_stmt`, ANALYZE alone gets here."""
 _QUICK: Final = frozenset({
-    "ColumnDefault", "DropNotNull", "SetOptions", "ResetOptions", "SetStorage", "SetCompression", "DropConstraint",
-    "AlterConstraint", "ChangeOwner", "ClusterOn", "DropCluster", "EnableTrig", "EnableAlwaysTrig", "EnableReplicaTrig", "DisableTrig",
-    "EnableTrigAll", "DisableTrigAll", "EnableTrigUser", "DisableTrigUser", "EnableRule", "EnableAlwaysRule", "EnableReplicaRule",
-    "DisableRule", "ReplicaIdentity", "EnableRowSecurity", "DisableRowSecurity", "ForceRowSecurity", "NoForceRowSecurity",
-    "AddIdentity", "SetIdentity", "DropIdentity", "DropExpression", "DropInherit",
+    "ColumnDefault", "DropNotNull", "SetStorage", "SetCompression", "DropConstraint", "AlterConstraint", "ChangeOwner", "EnableRule",
+    "EnableAlwaysRule", "EnableReplicaRule", "DisableRule", "ReplicaIdentity", "EnableRowSecurity", "DisableRowSecurity",
+    "ForceRowSecurity", "NoForceRowSecurity", "AddIdentity", "SetIdentity", "DropIdentity", "DropExpression", "DropInherit",
 })  # fmt: skip
-"""Of ALTER TABLE: ACCESS EXCLUSIVE (or less), for a moment."""
-_UNNOTICED: Final = frozenset({"SetStatistics", "SetRelOptions", "ResetRelOptions"})
+"""Of ALTER TABLE: ACCESS EXCLUSIVE, for a moment."""
+_OF_TRIGGERS: Final = frozenset({
+    "EnableTrig", "EnableAlwaysTrig", "EnableReplicaTrig", "DisableTrig", "EnableTrigAll", "DisableTrigAll", "EnableTrigUser",
+    "DisableTrigUser",
+})  # fmt: skip
+_UNNOTICED: Final = frozenset({
+    "SetStatistics", "SetOptions", "ResetOptions", "SetRelOptions", "ResetRelOptions", "ClusterOn", "DropCluster",
+})  # fmt: skip
+"""Of ALTER TABLE: SHARE UPDATE EXCLUSIVE, but for a storage parameter that changes what others see."""
 _OF_ALTER: Final = {
     "SetNotNull": Hazard.SCANS_TABLE,
     "AlterColumnType": Hazard.REWRITES_TABLE,
@@ -37,8 +43,6 @@ _OF_ALTER: Final = {
     "SetUnLogged": Hazard.REWRITES_TABLE,
     "SetTableSpace": Hazard.REWRITES_TABLE,
     "SetAccessMethod": Hazard.REWRITES_TABLE,
-    "AttachPartition": Hazard.SCANS_TABLE,
-    "DetachPartition": Hazard.LOCKS_TABLE,
     "DropColumn": Hazard.DROPS_DATA,
 }
 _LOSES: Final = {"TABLE", "MATVIEW", "SCHEMA", "SEQUENCE", "FOREIGN_TABLE", "TYPE", "DOMAIN"}
@@ -81,21 +85,40 @@ def _command(command: Any, table: str, script: Script) -> Iterator[Effect]:
         yield from of_new_column(definition.column_def, table, script)
     elif name == "AddConstraint":
         yield from of_new_constraint(definition.constraint, table)
-    elif name == "ValidateConstraint":
-        yield Effect(table, takes_long=True)  # nobody waits for it, unless an earlier statement's lock is kept
+    elif name == "ValidateConstraint":  # nobody waits for it, unless an earlier statement's lock is kept
+        yield Effect(table, Lock.SHARE_UPDATE_EXCLUSIVE, takes_long=True, work=Effort.SCAN)
+    elif name == "AttachPartition":
+        yield Effect(table, Lock.SHARE_UPDATE_EXCLUSIVE)
+        yield Effect(_partition(definition), Lock.ACCESS_EXCLUSIVE, Hazard.SCANS_TABLE, takes_long=True)
+    elif name == "DetachPartition":
+        yield Effect(table, Lock.ACCESS_EXCLUSIVE, Hazard.LOCKS_TABLE)
+        yield Effect(_partition(definition), Lock.ACCESS_EXCLUSIVE)
     elif name in _OF_ALTER:
         hazard = _OF_ALTER[name]
         slow = hazard in (Hazard.SCANS_TABLE, Hazard.REWRITES_TABLE)
         yield Effect(table, Lock.ACCESS_EXCLUSIVE, hazard, takes_long=slow)
     elif name in _QUICK:
         yield Effect(table, Lock.ACCESS_EXCLUSIVE)
-    elif name not in _UNNOTICED:
+    elif name in _OF_TRIGGERS:
+        yield Effect(table, Lock.SHARE_ROW_EXCLUSIVE)
+    elif name in _UNNOTICED and not _of_the_catalogue(definition):
+        yield Effect(table, Lock.SHARE_UPDATE_EXCLUSIVE)
+    else:
         yield Effect(table, Lock.ACCESS_EXCLUSIVE, Hazard.NEEDS_REVIEW)
+
+
+def _partition(definition: Any) -> str:
+    return table_of(definition.partition_cmd.name)
+
+
+def _of_the_catalogue(definition: Any) -> bool:
+    """`user_catalog_table`, the only storage parameter that takes the strongest lock."""
+    return any(one.def_elem.defname == "user_catalog_table" for one in definition.list.items)
 
 
 def _index(tree: Any, script: Script) -> Iterator[Effect]:
     del script
-    yield Effect(table_of(tree.relation), Lock.SHARE_ROW_EXCLUSIVE, Hazard.BUILDS_INDEX, takes_long=True)
+    yield Effect(table_of(tree.relation), Lock.SHARE, Hazard.BUILDS_INDEX, takes_long=True)
 
 
 def _trigger(tree: Any, script: Script) -> Iterator[Effect]:
@@ -112,7 +135,8 @@ def _drop(tree: Any, script: Script) -> Iterator[Effect]:
     kind = _object(tree.remove_type)
     for one in tree.objects:
         names = [part.string.sval for part in one.list.items]
-        table = ".".join(names) if kind in ("TABLE", "MATVIEW") else ""
+        of_table = kind in ("TRIGGER", "POLICY", "RULE")
+        table = ".".join(names[:-1] if of_table else names) if of_table or kind in ("TABLE", "MATVIEW") else ""
         loses = kind in _LOSES and table not in script.made
         yield Effect(table, Lock.ACCESS_EXCLUSIVE, Hazard.DROPS_DATA if loses else None)
     if _cascades(tree):
@@ -132,7 +156,8 @@ def _move(tree: Any, script: Script) -> Iterator[Effect]:
 
 def _lock(tree: Any, script: Script) -> Iterator[Effect]:
     del script
-    yield from (Effect(table_of(one.range_var), Lock.ACCESS_EXCLUSIVE, Hazard.LOCKS_TABLE) for one in tree.relations)
+    lock = list(Lock)[tree.mode]  # the server numbers them by their strength
+    yield from (Effect(table_of(one.range_var), lock, Hazard.LOCKS_TABLE) for one in tree.relations)
 
 
 def _truncate(tree: Any, script: Script) -> Iterator[Effect]:
@@ -149,8 +174,23 @@ def _rebuild(tree: Any, script: Script) -> Iterator[Effect]:
 
 
 def _reindex(tree: Any, script: Script) -> Iterator[Effect]:
+    """SHARE on the table, and ACCESS EXCLUSIVE on its indexes, each of which every plan looks at: readers stop too."""
     del script
-    yield Effect(table_of(tree.relation), Lock.SHARE_ROW_EXCLUSIVE, Hazard.BUILDS_INDEX, takes_long=True)
+    whole = str(postgast.pg_query_pb2.ReindexObjectType.Name(tree.kind)) == "REINDEX_OBJECT_TABLE"
+    table = table_of(tree.relation) if whole else ""
+    yield Effect(table, Lock.ACCESS_EXCLUSIVE, Hazard.BUILDS_INDEX, takes_long=True)
+
+
+def _rule(tree: Any, script: Script) -> Iterator[Effect]:
+    del script
+    yield Effect(table_of(tree.relation), Lock.ACCESS_EXCLUSIVE, Hazard.NEEDS_REVIEW)
+
+
+def _domain(tree: Any, script: Script) -> Iterator[Effect]:
+    """A constraint is checked in each table that has a column of the domain."""
+    del script
+    checks = tree.subtype in ("C", "O", "V") and not getattr(tree, "def").constraint.skip_validation
+    yield Effect(hazard=Hazard.SCANS_TABLE if checks else None, takes_long=checks)
 
 
 def _set(tree: Any, script: Script) -> Iterator[Effect]:
@@ -166,9 +206,8 @@ def _insert(tree: Any, script: Script) -> Iterator[Effect]:
     select = tree.select_stmt.select_stmt
     rows_of_others = tree.HasField("select_stmt") and not select.values_lists
     by_position = rows_of_others and not tree.cols
-    yield Effect(
-        table_of(tree.relation), hazard=Hazard.COLUMNS_BY_POSITION if by_position else None, takes_long=rows_of_others
-    )
+    hazard = Hazard.COLUMNS_BY_POSITION if by_position else None
+    yield Effect(table_of(tree.relation), Lock.ROW_EXCLUSIVE, hazard, takes_long=rows_of_others)
     if rows_of_others:  # also into a table of one's own: it reads somebody else's while locks are kept
         yield Effect(takes_long=True)
     yield from _inside(tree, script)
@@ -177,7 +216,8 @@ def _insert(tree: Any, script: Script) -> Iterator[Effect]:
 def _change(tree: Any, script: Script) -> Iterator[Effect]:
     """UPDATE and DELETE."""
     bounded = tree.HasField("where_clause")
-    yield Effect(table_of(tree.relation), hazard=None if bounded else Hazard.UNBOUNDED_DML, takes_long=True)
+    hazard = None if bounded else Hazard.UNBOUNDED_DML
+    yield Effect(table_of(tree.relation), Lock.ROW_EXCLUSIVE, hazard, takes_long=True, work=Effort.CHANGE)
     columns = {last_name(node.fields) for _, node in postgast.walk(tree) if type(node).__name__ == "ColumnRef"}
     nulls = any(type(node).__name__ == "NullTest" for _, node in postgast.walk(tree.where_clause))
     if nulls and columns & script.defaulted:
@@ -187,7 +227,7 @@ def _change(tree: Any, script: Script) -> Iterator[Effect]:
 
 def _merge(tree: Any, script: Script) -> Iterator[Effect]:
     del script
-    yield Effect(table_of(tree.relation), takes_long=True)
+    yield Effect(table_of(tree.relation), Lock.ROW_EXCLUSIVE, takes_long=True, work=Effort.CHANGE)
 
 
 def _select(tree: Any, script: Script) -> Iterator[Effect]:
@@ -237,6 +277,8 @@ _RULES: Final[Mapping[str, Callable[[Any, Script], Iterator[Effect]]]] = {
     "cluster_stmt": _rebuild,
     "refresh_mat_view_stmt": _rebuild,
     "reindex_stmt": _reindex,
+    "rule_stmt": _rule,
+    "alter_domain_stmt": _domain,
     "variable_set_stmt": _set,
     "insert_stmt": _insert,
     "update_stmt": _change,
