@@ -193,6 +193,20 @@ def test_a_later_attempt_fences_the_earlier_one_off(database: Database, runner: 
     assert runner.run("up", backfill=work, fence=1).reason is RunnerReason.FENCED
 
 
+def test_who_goes_the_other_way_takes_over_whatever_its_fence(database: Database, runner: Runner) -> None:
+    """Two with one fence that go the same way share the work; one that finds the row turned ends, and changes nothing more."""
+    counted(database, 20_000)
+    process = runner.start("up", backfill=COUNTED | {"delay": "50ms"})
+    until(
+        "it moves on",
+        lambda: exists(database) and (database.value("SELECT max(batches) FROM cutover.progress") or 0) > 2,
+    )
+    assert runner.run("down", backfill=COUNTED).reason is RunnerReason.DONE
+    code, late, log = process.wait()
+    assert (code, late and late.reason) == (int(ExitCode.FENCED), RunnerReason.FENCED), log
+    assert counts(database) == [(0, 20_000)]
+
+
 def test_undo_takes_back_as_much_as_was_done(database: Database, runner: Runner) -> None:
     counted(database, 5000)
     killed(database, runner, "up", 1, backfill=COUNTED | {"delay": "10ms"})

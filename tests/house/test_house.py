@@ -278,9 +278,10 @@ def test_the_operator_knows_nothing_of_the_test_equipment() -> None:
 
 
 def test_the_runner_of_database_jobs_stays_out_of_the_operator() -> None:
-    """Import contracts say so too; here nobody names it in a text that would be imported at run time."""
+    """Import contracts say so too; here nobody names it in a text that would be imported at run time. One command of the CLI runs it."""
     for file in SOURCES:
-        if "database" not in file.relative_to(ROOT / "operator" / "cutover").parts:
+        place = file.relative_to(ROOT / "operator" / "cutover")
+        if "database" not in place.parts and not place.match("cli/database*.py"):
             assert "cutover.database." not in file.read_text(), file
 
 

@@ -2,7 +2,7 @@
 
 Exit codes of every command: 0 done, 1 failed (errors in a plan, a request rejected, no answer from the cluster), 64 usage error, 124
 timeout. `watch` and `report` also say how the plan ended: 0 succeeded, 2 rolled back, 4 refused, 5 abandoned, and 3 for a plan that is
-paused or stuck (`watch` only with --until-stopped). Slow imports stand inside the commands that need them.
+paused or stuck (`watch` only with --until-stopped). `database` ends with the runner's codes (docs/database.md). Slow imports stand inside the commands that need them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from cutover.cli import actions, cluster, files, operator
+from cutover.cli import actions, cluster, database, files, operator
 from cutover.cli.base import GROUPS, USAGE, app, err
 from cutover.errors import OutsideError
 
-__all__ = ["actions", "app", "cluster", "files", "main", "operator"]
+__all__ = ["actions", "app", "cluster", "database", "files", "main", "operator"]
 
 app.registered_commands.sort(key=lambda command: GROUPS.index(str(command.rich_help_panel)))
 

@@ -46,7 +46,13 @@ wide = Screen()
 """For tables and screens, which wrap at the width of the terminal. Lines of `out` do not wrap, so they can be copied whole."""
 err = Screen(stderr=True, soft_wrap=True)
 
-GROUPS = CHECK, FOLLOW, ACT, OPERATE = "Check a plan", "Follow a plan", "Act on a plan", "Operate"
+GROUPS = CHECK, FOLLOW, ACT, DATABASE, OPERATE = (
+    "Check a plan",
+    "Follow a plan",
+    "Act on a plan",
+    "Work in a database",
+    "Operate",
+)
 """Groups of commands in the help, in this order."""
 USAGE, TIMED_OUT = 64, 124
 EXIT: Final = {"Succeeded": 0, "RolledBack": 2, "Paused": 3, "Stuck": 3, "Refused": 4, "Abandoned": 5}

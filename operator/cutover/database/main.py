@@ -11,17 +11,15 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from cutover.database.engines.postgresql.engine import Postgresql
-from cutover.database.outcome import ConnectionBroken, Ended, LockNotGranted, Stopped
+from cutover.database.outcome import Ended, Stopped
 from cutover.database.reporting import Reporter
-from cutover.database.run import carry_out
+from cutover.database.run import carry_out, ended
 from cutover.errors import PlanError
 from cutover.runner_messages.payload import Payload, read_payload
 from cutover.runner_messages.progress import Progress
@@ -56,8 +54,7 @@ def run(payload: Path | str, url: Callable[[], str]) -> Result:
         payload: the document, or the file that has it.
         url: reads the database's URL.
     """
-    begun = time.monotonic()
-    result = replace(_result(payload, url), seconds=round(time.monotonic() - begun, 3))
+    result = ended(lambda: _result(payload, url))
     (log.info if result.reason.code is ExitCode.OK else log.error)("%s: %s", result.reason, sentence(result))
     return result
 
@@ -92,13 +89,6 @@ def _result(payload: Path | str, url: Callable[[], str]) -> Result:
         for problem in error.problems:
             log.error("%s", problem)  # noqa: TRY400 -- a trace would say nothing more
         return Result(RunnerReason.INVALID_PAYLOAD, names=tuple(identifier(one.where) for one in error.problems))
-    except (Ended, ConnectionBroken, LockNotGranted) as ended:
-        return ended.result
-    except Stopped:
-        return Result(RunnerReason.INTERRUPTED)
-    except Exception as error:
-        log.exception("the runner failed")
-        return Result(RunnerReason.UNEXPECTED, names=(type(error).__name__,))
 
 
 def _payload(file: Path) -> Payload:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from cutover.database.engines.base import Engine, Session
 from cutover.database.journal import Claim
+from cutover.database.outcome import ConnectionBroken, Ended, LockNotGranted
 from cutover.database.reporting import Reporter
 from cutover.database.works.backfill import Backfill
 from cutover.database.works.pace import Pace
@@ -16,6 +20,8 @@ from cutover.errors import Broken
 from cutover.runner_messages.payload import Direction, Payload
 from cutover.runner_messages.reasons import RunnerReason
 from cutover.runner_messages.result import Result
+
+log = logging.getLogger("cutover.database")
 
 
 def carry_out(
@@ -36,10 +42,25 @@ def carry_out(
     return replace(result, lock_waits=transactions.lock_waits)
 
 
+def ended(call: Callable[[], Result]) -> Result:
+    """The result of a run, however it ends; nothing is raised."""
+    begun = time.monotonic()
+    try:
+        result = call()
+    except (Ended, ConnectionBroken, LockNotGranted) as end:
+        result = end.result
+    except KeyboardInterrupt:  # Stopped is one
+        result = Result(RunnerReason.INTERRUPTED)
+    except Exception as error:
+        log.exception("the runner failed")
+        result = Result(RunnerReason.UNEXPECTED, names=(type(error).__name__,))
+    return replace(result, seconds=round(time.monotonic() - begun, 3))
+
+
 def _of_direction(
     payload: Payload, engine: Engine, transactions: Transactions, reporter: Reporter, clock: Clock
 ) -> Result:
-    work = _work(payload, engine, transactions, reporter, clock)
+    work = work_of(payload, engine, transactions, reporter, clock)
     match payload.direction:
         case Direction.UP:
             return work.up()
@@ -54,9 +75,10 @@ def _of_direction(
             return Result.of_all(problems) if problems else Result(RunnerReason.DONE)
 
 
-def _work(
+def work_of(
     payload: Payload, engine: Engine, transactions: Transactions, reporter: Reporter, clock: Clock
 ) -> Schema | Validate | Backfill:
+    """The work of its kind."""
     claim = Claim.of(payload)
     if payload.schema_ is not None:
         return Schema(payload.schema_, claim, engine, transactions)

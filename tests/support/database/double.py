@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from cutover.database.engines.base import Filled, Impact, KeyValue, Range, Statement
+from cutover.database.engines.base import Filled, Impact, KeyValue, Made, Range, Statement
 from cutover.database.journal import Claim, Entry, StepKey, StepRow
 from cutover.database.outcome import ConnectionBroken, Ended
 from cutover.errors import Unavailable
@@ -53,6 +53,13 @@ class Double:
     def impacts(self, statements: Sequence[Statement]) -> Sequence[Impact]:
         del statements
         return ()
+
+    def makes(self, statements: Sequence[Statement]) -> Made:
+        del statements
+        return Made()
+
+    def question(self, query: Query) -> str:
+        return str(query.sql)
 
     def refusals(self, statements: Sequence[Statement], field: str, version: int) -> Sequence[Result]:
         del statements, field, version
@@ -96,7 +103,12 @@ class DoubleSession:
         if not read_only:
             self.call(lambda: setattr(self.server, "state", mine))
 
-    def filler(self, work: BackfillWork, *, reverse: bool = False) -> DoubleFiller:
+    def rows(self, table: str) -> int | None:
+        del table
+        return len(self.server.state.rows)
+
+    def filler(self, work: BackfillWork, *, reverse: bool = False, added: frozenset[str] = frozenset()) -> DoubleFiller:
+        del added
         return DoubleFiller(work, reverse=reverse)
 
     def lag(self) -> timedelta | None:
@@ -165,6 +177,13 @@ class DoubleFiller:
 
     def __init__(self, work: BackfillWork, *, reverse: bool) -> None:
         self._work, self._reverse = work, reverse
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        return {"batch": str(self._work.set_), "verify": self._work.verify}
+
+    def wanted(self, tx: Any) -> int:
+        return sum(map(self._wanted, tx.state.rows.values()))
 
     def total(self, tx: Any) -> int:
         return len(tx.state.rows)

@@ -78,6 +78,17 @@ class Filled:
     bad: int
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What scripts make: tables, and columns of tables that are there."""
+
+    tables: frozenset[str] = frozenset()
+    columns: frozenset[tuple[str, str]] = frozenset()
+
+    def __or__(self, other: Made) -> Made:
+        return Made(self.tables | other.tables, self.columns | other.columns)
+
+
 class Filler(Protocol):
     """The statements of one backfill, made once for its table and key."""
 
@@ -85,8 +96,15 @@ class Filler(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The key."""
 
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """The statements of a batch and of the end, by what they are for; to be read by people."""
+
     def total(self, tx: Transaction) -> int:
         """Rows of the table, as the server estimates them; 0 where it does not know."""
+
+    def wanted(self, tx: Transaction) -> int:
+        """Rows that would be changed, as the planner estimates them."""
 
     def last_key(self, tx: Transaction) -> KeyValue | None:
         """The highest key now; None: the table is empty."""
@@ -171,8 +189,11 @@ class Session(Protocol):
     def transaction(self, *, read_only: bool = False, durable: bool = True) -> AbstractContextManager[Transaction]:
         """Begin one. Not durable: its commit may be lost with the machine, as a whole."""
 
-    def filler(self, work: BackfillWork, *, reverse: bool = False) -> Filler:
-        """Look the table up, and make the statements. Raises Ended with what is wrong."""
+    def filler(self, work: BackfillWork, *, reverse: bool = False, added: frozenset[str] = frozenset()) -> Filler:
+        """Look the table up, and make the statements. Columns in `added` are not there yet. Raises Ended with what is wrong."""
+
+    def rows(self, table: str) -> int | None:
+        """Rows of a table, as the server estimates them; None: it does not know, or there is no such table."""
 
     def lag(self) -> timedelta | None:
         """How far the furthest standby is behind; None: not known, or there is none."""
@@ -199,6 +220,9 @@ class Engine(Protocol):
     def impacts(self, statements: Sequence[Statement]) -> Sequence[Impact]:
         """What a script locks, and its hazards; without a connection."""
 
+    def makes(self, statements: Sequence[Statement]) -> Made:
+        """What a script makes that was not there before it."""
+
     def refusals(self, statements: Sequence[Statement], field: str, version: int) -> Sequence[Result]:
         """Statements that cannot be part of a transaction of ours, or that a server of this version does not know."""
 
@@ -207,3 +231,6 @@ class Engine(Protocol):
 
     def query(self, text: str, field: str) -> str:
         """The query, without the semicolon behind it. Raises Ended: it is not one query that only reads."""
+
+    def question(self, query: Query) -> str:
+        """The SQL that a query of a `validate` step is sent as."""

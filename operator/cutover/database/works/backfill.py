@@ -8,14 +8,15 @@ written behind the cursor in the meantime fail `verify`, and are swept at the en
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from cutover.database.engines.base import Engine, Filled, Filler, Range, Transaction
+from cutover.database.engines.base import Engine, Filled, Filler, Made, Range, Transaction
 from cutover.database.journal import Claim, Entry, StepRow
 from cutover.database.outcome import Ended
+from cutover.database.works.expressions import caught, problems_of
 from cutover.database.works.pace import Pace
+from cutover.database.works.shown import Outlook, Shown
 from cutover.database.works.transactions import Transactions
 from cutover.runner_messages.payload import BackfillWork, Direction, Script
 from cutover.runner_messages.progress import Activity
@@ -90,39 +91,35 @@ class Backfill:
 
     def problems(self) -> list[Result]:
         """Expressions that are none, and what the catalogue lacks."""
-        found = list[Result]()
-        for check in (*self._checks(), self._filler):
-            try:
-                check()
-            except Ended as ended:
-                found.append(ended.result)
-        return found
+        return [*problems_of(self._work, self._engine), *caught(self._filler)]
+
+    def makes(self) -> Made:
+        """Nothing."""
+        return Made()
+
+    def outlook(self, direction: Direction, made: Made) -> Outlook:
+        """The statements of a batch and of the end, and how many rows there are."""
+        problems = problems_of(self._work, self._engine)
+        reverse = direction is Direction.DOWN
+        if reverse and self._work.reverse is None:
+            problems.append(Result(RunnerReason.DOWN_MISSING, "backfill.reverse"))
+        if problems or self._work.table in made.tables:
+            return Outlook(problems=problems)
+        added = frozenset(column for table, column in made.columns if table == self._work.table)
+        try:
+            filler = self._transactions.alone(lambda: self._session.filler(self._work, reverse=reverse, added=added))
+        except Ended as ended:
+            return Outlook(problems=[ended.result])
+        total = self._transactions.run(filler.total, read_only=True) or None
+        wanted = self._transactions.run(filler.wanted, read_only=True) if not added else total
+        shown = [Shown(f"backfill, {what}", text) for what, text in filler.texts.items()]
+        return Outlook(shown, {self._work.table: total}, wanted)
 
     def _filler(self, *, reverse: bool = False) -> Filler:
         return self._transactions.alone(lambda: self._session.filler(self._work, reverse=reverse))
 
-    def _checks(self) -> list[Callable[[], object]]:
-        work = self._work
-        texts = [(value, f"backfill.set.{name}") for name, value in work.set_.items()]
-        texts += [(value, f"backfill.reverse.{name}") for name, value in (work.reverse or {}).items()]
-        texts += [(work.verify, "backfill.verify")]
-        texts += [(work.where, "backfill.where")] if work.where else []
-        checks: list[Callable[[], object]] = [
-            lambda text=text, field=field: self._engine.expression(text, field)  # type: ignore[misc]
-            for text, field in texts
-        ]
-        if query := work.throttle.query:
-            checks.append(lambda: self._engine.query(query, "backfill.throttle.query"))
-        return checks
-
     def _check(self) -> None:
-        found = []
-        for check in self._checks():
-            try:
-                check()
-            except Ended as ended:
-                found.append(ended.result)
-        if found:
+        if found := problems_of(self._work, self._engine):
             raise Ended(Result.of_all(found))
 
     def _same(self, row: StepRow) -> None:
@@ -177,7 +174,7 @@ class Backfill:
         """One range; whether there is another."""
 
         def work(tx: Transaction) -> tuple[int, StepRow]:
-            row = tx.claim(self._claim)
+            row = self._claimed(tx)
             if row.finished or row.bound is None or row.cursor == row.bound:
                 return 0, row
             upto = filler.end_of(tx, row.cursor, row.bound, self._pace.size)
@@ -191,6 +188,13 @@ class Backfill:
             changed, row = self._transactions.run(work, durable=False, on_wait=self._pace.locked)
             measured(changed)
         return not row.finished and row.cursor != row.bound
+
+    def _claimed(self, tx: Transaction) -> StepRow:
+        """The row, which goes our way: who has turned it since has taken over, whatever its fence."""
+        row = tx.claim(self._claim)
+        if row.direction is not self._claim.direction:
+            raise Ended(Result(RunnerReason.FENCED))
+        return row
 
     def _verify_batch(self, row: StepRow, filled: Filled) -> None:
         if row.direction is Direction.UP and filled.bad:
@@ -215,7 +219,7 @@ class Backfill:
         while True:
 
             def work(tx: Transaction, after: tuple[str, ...] | None = after) -> tuple[int, tuple[str, ...] | None]:
-                row = tx.claim(self._claim)
+                row = self._claimed(tx)
                 upto = None if row.finished else filler.first_unverified(tx, after, self._pace.size)
                 if upto is None:
                     return 0, None
@@ -236,7 +240,7 @@ class Backfill:
         self._pace.doing(Activity.VERIFYING)
 
         def work(tx: Transaction) -> Result:
-            row = tx.claim(self._claim)
+            row = self._claimed(tx)
             done = Result(RunnerReason.DONE, rows=row.rows, batches=row.batches)
             if row.finished:
                 return done
@@ -250,7 +254,7 @@ class Backfill:
 
     def _finish_down(self) -> Result:
         def work(tx: Transaction) -> Result:
-            row = tx.claim(self._claim)
+            row = self._claimed(tx)
             if not row.finished:
                 tx.save(self._claim, replace(row, finished=True))
                 tx.record(self._claim, Entry("backfill", self._digest, rows=row.rows))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cutover.database.engines.base import Engine, Statement, Transaction
+from cutover.database.engines.base import Engine, Made, Statement, Transaction
 from cutover.database.journal import Claim, Entry, StepRow
 from cutover.database.outcome import Ended
 from cutover.database.works.scripts import problems_of, text_of
+from cutover.database.works.shown import Outlook, Shown
 from cutover.database.works.transactions import Transactions
 from cutover.runner_messages.payload import Direction, SchemaWork, Script
 from cutover.runner_messages.reasons import RunnerReason
@@ -120,6 +121,35 @@ class Schema:
             else:
                 found += self._engine.refusals(statements, field, self._version)
         return found
+
+    def makes(self) -> Made:
+        """What `up` makes; nothing where it cannot be read."""
+        try:
+            return self._engine.makes(self._read(self._work.up, _UP)[1])
+        except Ended:
+            return Made()
+
+    def outlook(self, direction: Direction, made: Made) -> Outlook:
+        """The statements of a direction, and what they lock."""
+        del made  # a script may name what an earlier one makes: the server is not asked about it
+        problems = self.problems()
+        script, field = (self._work.down, _DOWN) if direction is Direction.DOWN else (self._work.up, _UP)
+        if direction is Direction.VERIFY:
+            script, field = self._work.validate_, _VALIDATE
+        if script is None:
+            missing = Result(RunnerReason.DOWN_MISSING, "schema")
+            return Outlook(problems=[*problems, missing] if direction is Direction.DOWN else problems)
+        try:
+            _, statements = self._read(script, field)
+        except Ended:
+            return Outlook(problems=problems)
+        impacts = self._engine.impacts(statements)
+        shown = [
+            Shown(f"{field}, line {one.line}", one.text, tuple(found for found in impacts if found.statement is one))
+            for one in statements
+        ]
+        tables = dict.fromkeys(found.table for found in impacts if found.table)
+        return Outlook(shown, {table: self._transactions.session.rows(table) for table in tables}, problems=problems)
 
     def _read(self, script: Script, field: str) -> tuple[str, Sequence[Statement]]:
         text = text_of(script, field)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cutover.database.engines.base import Engine, Transaction
+from cutover.database.engines.base import Engine, Made, Transaction
 from cutover.database.journal import Claim, Entry, StepKey
 from cutover.database.outcome import Ended
+from cutover.database.works.shown import Outlook, Shown
 from cutover.database.works.transactions import Transactions
-from cutover.runner_messages.payload import ValidateWork
+from cutover.runner_messages.payload import Direction, ValidateWork
 from cutover.runner_messages.queries import Query
 from cutover.runner_messages.reasons import RunnerReason
 from cutover.runner_messages.result import Answer, Result
@@ -58,6 +59,19 @@ class Validate:
     def problems(self) -> list[Result]:
         """Queries that are none."""
         return self._read()[1]
+
+    def makes(self) -> Made:
+        """Nothing."""
+        return Made()
+
+    def outlook(self, direction: Direction, made: Made) -> Outlook:
+        """The queries as they are sent."""
+        del made
+        queries, problems = self._read()
+        if direction is Direction.DOWN:
+            return Outlook(problems=problems)
+        shown = [Shown(f"validate.queries[{one.name}]", self._engine.question(one)) for one in queries]
+        return Outlook(shown, problems=problems)
 
     def _read(self) -> tuple[list[Query], list[Result]]:
         """The queries as they are sent, and what is wrong with them."""

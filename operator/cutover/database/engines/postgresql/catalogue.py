@@ -69,8 +69,10 @@ class Table:
         return f"{quoted(self.schema)}.{quoted(self.name)}"
 
 
-def find_table(connection: Connection, work: BackfillWork, schema: str, *, reverse: bool) -> Table:
-    """The table of a backfill. Raises Ended: it, a column or a usable key is not there."""
+def find_table(
+    connection: Connection, work: BackfillWork, schema: str, *, reverse: bool, added: frozenset[str] = frozenset()
+) -> Table:
+    """The table of a backfill; columns in `added` will be there. Raises Ended: it, a column or a usable key is not there."""
     named, name = split_table(work.table)
     where = named or schema
     found = connection.execute(_TABLE, (where, name)).fetchone()
@@ -78,7 +80,8 @@ def find_table(connection: Connection, work: BackfillWork, schema: str, *, rever
         tables = [row[0] for row in connection.execute(_TABLES, (where,)).fetchall()]
         raise Ended(Result(RunnerReason.TABLE_NOT_FOUND, "backfill.table", names=_near(name, tables)))
     oid, _, estimate = found
-    columns = {row[0]: _column(row) for row in connection.execute(_COLUMNS, (oid,)).fetchall()}
+    columns = {name: Column(name, "", not_null=False, same_is_equal=True, generated=False) for name in added}
+    columns |= {row[0]: _column(row) for row in connection.execute(_COLUMNS, (oid,)).fetchall()}
     filled = work.reverse if reverse and work.reverse else work.set_
     for one in (*work.key, *filled):
         if one not in columns:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cutover.database.engines.base import Impact, Statement
+from cutover.database.engines.base import Impact, Made, Statement
 from cutover.database.engines.postgresql import connecting, hazards, scripts
+from cutover.database.engines.postgresql.questions import text_of
 from cutover.database.engines.postgresql.session import PostgresSession
 from cutover.runner_messages.payload import DatabaseSettings
+from cutover.runner_messages.queries import Query
 from cutover.runner_messages.result import Result
 
 
@@ -39,6 +41,14 @@ class Postgresql:
     def impacts(self, statements: Sequence[Statement]) -> Sequence[Impact]:
         """By rules on the parser's tree."""
         return list(hazards.impacts(statements))
+
+    def makes(self, statements: Sequence[Statement]) -> Made:
+        """By the same rules."""
+        return hazards.makes(statements)
+
+    def question(self, query: Query) -> str:
+        """The presets are made here."""
+        return text_of(query)
 
     def expression(self, text: str, field: str) -> None:
         """One expression, and nothing that ends it."""

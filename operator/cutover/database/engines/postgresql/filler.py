@@ -7,7 +7,7 @@ parentheses that the parser has found to be balanced (`scripts.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cutover.database.engines.base import Filled, KeyValue, Range, Transaction
@@ -39,12 +39,28 @@ class PostgresFiller:
         self._wanted = f"NOT {self._failing}" if reverse else where
         values = work.reverse if reverse and work.reverse else work.set_
         self._set = ", ".join(f"{quoted(name)} = (\n{value}\n)" for name, value in values.items())
+        self._count_text = f"SELECT count(*) FROM {table.quoted} WHERE {self._failing}"
         self._changes = " OR ".join(_differs(table.columns[name], value) for name, value in values.items())
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The key."""
         return tuple(one.name for one in self._table.key)
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """As they are sent; $1 and $2 are the ends of a range."""
+        first = ("",) * len(self._table.key)
+        return {
+            "batch": self._update_text(self._span(Range(first, first))[0], self._wanted),
+            "verify": self._count_text,
+        }
+
+    def wanted(self, tx: Transaction) -> int:
+        """By EXPLAIN, which runs nothing."""
+        query = f"SELECT FROM {self._table.quoted} WHERE {self._wanted} AND ({self._changes})"
+        ((plan,),) = _rows(tx, f"EXPLAIN (FORMAT JSON) {query}")
+        return int(plan[0]["Plan"]["Plan Rows"])
 
     def total(self, tx: Transaction) -> int:
         """The server's estimate."""
@@ -88,7 +104,7 @@ class PostgresFiller:
 
     def unverified(self, tx: Transaction) -> int:
         """One scan."""
-        ((count,),) = _rows(tx, f"SELECT count(*) FROM {self._table.quoted} WHERE {self._failing}")
+        ((count,),) = _rows(tx, self._count_text)
         return int(count)
 
     def tidy(self) -> None:
@@ -103,12 +119,14 @@ class PostgresFiller:
 
     def _update(self, tx: Transaction, span: Range, wanted: str) -> Filled:
         bounds, values = self._span(span)
-        statement = (
+        ((rows, bad),) = _rows(tx, self._update_text(bounds, wanted), values)
+        return Filled(int(rows), int(bad))
+
+    def _update_text(self, bounds: str, wanted: str) -> str:
+        return (
             f"WITH changed AS (UPDATE {self._table.quoted} SET {self._set} WHERE {bounds} AND {wanted} AND ({self._changes}) "
             f"RETURNING {self._failing} AS failing) SELECT count(*), count(*) FILTER (WHERE failing) FROM changed"
         )
-        ((rows, bad),) = _rows(tx, statement, values)
-        return Filled(int(rows), int(bad))
 
     def _span(self, span: Range) -> tuple[str, tuple[Any, ...]]:
         """Above one key, up to another: the condition and its parameters."""

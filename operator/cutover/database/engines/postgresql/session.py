@@ -16,6 +16,7 @@ from cutover.database.engines.postgresql.catalogue import find_table
 from cutover.database.engines.postgresql.connecting import Connection
 from cutover.database.engines.postgresql.errors import Place, meaning
 from cutover.database.engines.postgresql.filler import PostgresFiller
+from cutover.database.engines.postgresql.names import quoted_table
 from cutover.database.engines.postgresql.transaction import PostgresTransaction
 from cutover.runner_messages.payload import BackfillWork, DatabaseSettings
 from cutover.runner_messages.reasons import RunnerReason
@@ -30,6 +31,7 @@ SELECT count(*), max(coalesce(replay_lag, CASE WHEN pg_catalog.pg_current_wal_ls
        count(*) FILTER (WHERE replay_lsn IS NULL)
 FROM pg_catalog.pg_stat_replication WHERE state IS DISTINCT FROM 'backup'
 """
+_ROWS: Final = "SELECT reltuples::bigint FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)"
 
 
 class PostgresSession:
@@ -100,13 +102,23 @@ class PostgresSession:
             if self.connection.info.transaction_status != TransactionStatus.IDLE:
                 self.connection.execute("ROLLBACK")
 
-    def filler(self, work: BackfillWork, *, reverse: bool = False) -> PostgresFiller:
+    def filler(
+        self, work: BackfillWork, *, reverse: bool = False, added: frozenset[str] = frozenset()
+    ) -> PostgresFiller:
         """Look the table up."""
         try:
-            table = find_table(self.connection, work, self._settings.schema_, reverse=reverse)
+            table = find_table(self.connection, work, self._settings.schema_, reverse=reverse, added=added)
         except psycopg.Error as error:
             raise meaning(error, Place("backfill")) from None
         return PostgresFiller(table, work, self.run_alone, reverse=reverse)
+
+    def rows(self, table: str) -> int | None:
+        """The estimate of the last VACUUM or ANALYZE."""
+        try:
+            row = self.connection.execute(_ROWS, (quoted_table(table),)).fetchone()
+        except psycopg.Error as error:
+            raise meaning(error) from None
+        return int(row[0]) if row and row[0] >= 0 else None
 
     def run_alone(self, statement: str) -> None:
         """A statement that cannot be part of a transaction, such as VACUUM."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cutover.database.engines.base import Impact, Statement
+from cutover.database.engines.base import Impact, Made, Statement
 from cutover.database.engines.postgresql.hazards.effects import Effect, Script
 from cutover.database.engines.postgresql.hazards.statements import effects_of
 from cutover.database.engines.postgresql.scripts import tree_of
@@ -26,6 +26,15 @@ def impacts(statements: Sequence[Statement]) -> Iterator[Impact]:
         foreign = [table for table in tables if not table or table not in script.made]
         yield from filter(None, (_impact(statement, table, effects, script) for table in foreign))
         script.add(effects)
+
+
+def makes(statements: Sequence[Statement]) -> Made:
+    """What a script makes."""
+    script = Script()
+    for statement in statements:
+        kind, tree = tree_of(statement)
+        script.add(list(effects_of(kind, tree, script)))
+    return Made(frozenset(script.made), frozenset(script.added))
 
 
 def _impact(statement: Statement, table: str, effects: Sequence[Effect], script: Script) -> Impact | None:

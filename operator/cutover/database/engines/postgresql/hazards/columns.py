@@ -39,6 +39,7 @@ def of_new_column(column: Any, table: str, script: Script) -> Iterator[Effect]:
         yield _hazard(table, Hazard.REWRITES_TABLE)
     elif type_name not in _TYPES and type_name not in script.types:
         yield _hazard(table, Hazard.NEEDS_REVIEW)
+    script.added.add((table, str(column.colname)))
     if default is not None:
         script.defaulted.add(str(column.colname))
     for name, constraint in parts.items():

@@ -46,12 +46,14 @@ class Script:
 
     Attributes:
         made: tables that it created.
+        added: columns that it added, each with its table.
         types: that it created.
         defaulted: columns that it added with a default, which has filled every row.
         blocked: a lock on somebody else's table is kept.
     """
 
     made: set[str] = field(default_factory=set)
+    added: set[tuple[str, str]] = field(default_factory=set)
     types: set[str] = field(default_factory=set)
     defaulted: set[str] = field(default_factory=set)
     blocked: bool = False
