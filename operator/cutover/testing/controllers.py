@@ -205,8 +205,7 @@ def _next_status(cluster: MemoryCluster, ref: Ref, body: Json) -> Json:
     failed = status.get("failed", 0)
     pod = Ref(PODS, ref.namespace, f"{ref.name}-{failed}")
     if body["spec"].get("suspend"):
-        if pod in cluster.objects:
-            cluster.delete(pod)
+        _stop_job(cluster, pod)
         conditions["Suspended"] = {"type": "Suspended", "status": "True", "reason": "JobSuspended"}
         status |= {"active": 0, "ready": 0}
     elif pod not in cluster.objects:
@@ -224,6 +223,11 @@ def _next_status(cluster: MemoryCluster, ref: Ref, body: Json) -> Json:
             conditions[condition["type"]] = condition
         status |= {"active": 0, "ready": 0, "succeeded": int(code == 0), "failed": failed}
     return status | {"conditions": [conditions[name] for name in sorted(conditions)]}
+
+
+def _stop_job(cluster: MemoryCluster, pod: Ref) -> None:
+    if pod in cluster.objects:
+        cluster.delete(pod)
 
 
 def _start_job(cluster: MemoryCluster, pod: Ref, spec: Json, job: str) -> None:
