@@ -12,7 +12,7 @@ import yaml
 from cutover.plan.parsing import parse
 from cutover.plan.permissions import rules
 from cutover.status.requests import RequestVerb
-from cutover.status.status import Phase, Status
+from cutover.status.status import Phase
 from harness import node
 from harness.postgresql import Database
 from harness.process import until
@@ -88,10 +88,10 @@ class Steps:
         return self.api.list(self.jobs_path)
 
     def job(self, step: str) -> Any:
-        return next((one for one in self.jobs() if one["metadata"]["name"].startswith(f"{step}-")), None)
+        return next((one for one in self.jobs() if _of(one, step)), None)
 
     def pods(self, step: str) -> list[Any]:
-        return [one for one in self.api.list(self.pods_path) if one["metadata"]["name"].startswith(f"{step}-")]
+        return [one for one in self.api.list(self.pods_path) if _of(one, step)]
 
     def filled(self) -> int:
         """Rows that have their value; none while there is no column."""
@@ -106,13 +106,14 @@ class Steps:
         return self.database.rows("SELECT touched, count(*) FROM users GROUP BY 1 ORDER BY 1")
 
 
+def _of(body: Any, step: str) -> bool:
+    name = body["metadata"]["name"]
+    return name.startswith(f"{step}-") and not name.startswith((f"{step}-undo-", f"{step}-look-"))
+
+
 @pytest.fixture
 def steps(shop: Shop, database: Database) -> Steps:
     return Steps(shop, database)
-
-
-def message(status: Status) -> str:
-    return status.current.message if status.current else ""
 
 
 def test_there_and_back_on_request_with_the_rights_that_are_printed(steps: Steps) -> None:
@@ -172,7 +173,8 @@ def test_nothing_of_the_data_and_no_credential_is_anywhere_in_the_cluster(steps:
 
 def test_it_waits_for_its_secret_and_names_it(steps: Steps) -> None:
     steps.shop.apply(steps.spec())
-    steps.shop.until(lambda status: "there is no Secret shop-db" in message(status), deadline=60)
+    status = steps.shop.until(lambda status: "there is no Secret shop-db" in status.message, deadline=60)
+    assert status.phase is Phase.PENDING
     steps.secret()
     assert steps.shop.until_ended(deadline=120).phase is Phase.SUCCEEDED
 

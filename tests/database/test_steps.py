@@ -63,7 +63,11 @@ def users(database: Database) -> Database:
 
 
 def simulated(
-    steps: str, secrets: Mapping[tuple[str, str], str], folder: Path, **where: Any
+    steps: str,
+    secrets: Mapping[tuple[str, str], str],
+    folder: Path,
+    start_deadline: str = "1m",
+    **where: Any,
 ) -> tuple[Simulation, RealPods]:
     found = list[RealPods]()
 
@@ -72,7 +76,7 @@ def simulated(
         found.append(RealPods(cluster, secrets, folder))
 
     database = {"name": "shop", "engine": "postgresql", "runner": {"image": "cutover:test"}, **(where or BY_URL)}
-    spec = yaml.safe_dump({"databases": [database], "steps": yaml.safe_load(steps)})
+    spec = yaml.safe_dump({"startDeadline": start_deadline, "databases": [database], "steps": yaml.safe_load(steps)})
     run = Simulation(plan(spec), put=put)
     return run, found[0]
 
@@ -136,16 +140,29 @@ async def test_parts_of_the_url_come_from_several_secrets(users: Database, tmp_p
     users.run("DROP OWNED BY migrator CASCADE", "DROP ROLE migrator")
 
 
-async def test_a_hazard_fails_the_plan_with_the_right_form_and_nothing_is_done(users: Database, tmp_path: Path) -> None:
-    steps = "[{name: one, schema: {up: {inline: UPDATE users SET email = lower(email)}, down: {inline: SELECT 1}}}]"
-    run, _ = simulated(steps, {("shop-db", "uri"): users.url}, tmp_path)
-    assert await run.run() is Phase.ROLLED_BACK
-    assert run.status.failure is not None
-    assert run.status.failure.reason == "HazardNotAllowed"
-    assert "database shop: schema.up: has hazards that are not allowed: UnboundedDml" in run.status.failure.message
-    assert content(users) == users.value(
-        "SELECT md5(string_agg((id, email, email_confirmed_at)::text, ',' ORDER BY id)) FROM users"
+async def test_hazards_and_missing_rights_refuse_the_plan_and_nothing_is_touched(
+    users: Database, tmp_path: Path
+) -> None:
+    steps = """
+- {name: one, schema: {up: {inline: ALTER TABLE users ADD COLUMN a int}, down: {inline: ALTER TABLE users DROP COLUMN a}}}
+- {name: two, schema: {up: {inline: UPDATE users SET email = lower(email)}, down: {inline: SELECT 1}}}
+- {name: three, validate: {queries: [{name: none, sql: DELETE FROM users}]}}
+"""
+    before = columns(users), content(users)
+    users.run("CREATE ROLE reader LOGIN")
+    url = users.url.replace("postgres@", "reader@")
+    run, _ = simulated(steps, {("shop-db", "uri"): url}, tmp_path, start_deadline="5s")
+    assert await run.run() is Phase.REFUSED
+    users.run("DROP ROLE reader")
+    assert "steps[one].schema: database shop: the role lacks a right" in run.status.message
+    assert "GRANT CREATE ON DATABASE" in run.status.message
+    assert (
+        "schema.up: has hazards that are not allowed: UnboundedDml (statement 1, line 1, table users"
+        in run.status.message
     )
+    assert "steps[three].validate: database shop: " in run.status.message
+    assert (columns(users), content(users)) == before
+    assert users.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'cutover'") == 0
 
 
 async def test_no_value_of_a_row_and_no_credential_leaves_the_database(users: Database, tmp_path: Path) -> None:

@@ -314,8 +314,9 @@ async def test_a_plan_rolls_the_schema_back() -> None:
 
 async def test_an_abort_while_it_runs_waits_for_the_pod_and_leaves_nothing() -> None:
     run, database = simulated(EXPAND)
+    await run.until(lambda: [step.state for step in run.status.steps] == [StepState.DOING])
     database.hangs = True
-    await run.until(lambda: any(ref.resource == PODS and "schema" in ref.name for ref in run.cluster.objects))
+    await run.until(lambda: any(ref.resource == PODS and ref.name.startswith("schema-") for ref in run.cluster.objects))
     run.request(RequestVerb.ABORT)
     database.hangs = False
     assert await run.run() is Phase.ROLLED_BACK
@@ -330,6 +331,67 @@ async def test_without_an_image_the_plan_says_where_to_set_one() -> None:
     assert run.phase is Phase.PENDING
     assert "databases[orders].runner.image: the operator's settings have no runnerImage" in run.status.message
     assert not [ref for ref in run.cluster.objects if ref.resource == JOBS]
+
+
+# --- the look before the first step -----------------------------------------------------------------------------------
+
+
+async def test_a_database_that_cannot_be_reached_keeps_the_plan_pending_until_it_can() -> None:
+    run, database = simulated(EXPAND)
+    database.fails = [GONE, GONE]
+    await run.until(lambda: "cannot be reached" in run.status.message)
+    assert run.phase is Phase.PENDING
+    assert "steps[schema].schema: database orders: the server cannot be reached" in run.status.message
+    assert database.server.state.steps == {}
+    assert await run.run() is Phase.SUCCEEDED
+    assert [payload.direction for payload in database.payloads] == [Direction.PREFLIGHT] * 3 + [Direction.UP]
+
+
+async def test_all_that_the_look_finds_is_told_at_once_and_nothing_was_touched() -> None:
+    more = "{name: more, schema: {up: {inline: ADD c}, down: {inline: DROP c}}}"
+    run, database = simulated(f"{EXPAND}  - {more}\nstartDeadline: 20s\n")
+    lacks = Result(RunnerReason.PRIVILEGE, names=("migrator",), needs="CREATE ON DATABASE")
+    database.fails = [lacks, Result(RunnerReason.HAZARD, "schema.up", 1, 1)] * 50
+    assert await run.run() is Phase.REFUSED
+    assert (
+        "steps[schema].schema: database orders: the role lacks a right (migrator); GRANT CREATE ON"
+        in run.status.message
+    )
+    assert "steps[more].schema: database orders: schema.up: has hazards that are not allowed" in run.status.message
+    assert {payload.direction for payload in database.payloads} == {Direction.PREFLIGHT}
+    assert (database.applied, database.server.state.steps) == ([], {})
+    assert run.cluster.objects[run.plan]["metadata"].get("finalizers") in (None, [])
+
+
+async def test_the_job_of_a_look_is_of_the_plan_and_claimed_by_nobody() -> None:
+    run, database = simulated(EXPAND)
+    database.hangs = True
+    await run.until(lambda: any("-look-" in ref.name and ref.resource == PODS for ref in run.cluster.objects))
+    (job,) = (body for ref, body in run.cluster.objects.items() if ref.resource == JOBS)
+    assert job["metadata"]["ownerReferences"][0]["uid"] == run.cluster.objects[run.plan]["metadata"]["uid"]
+    assert {"cutover.dev/plan", "cutover.dev/fence"} & job["metadata"]["labels"].keys() == set()
+    assert (
+        f"steps[schema].schema: Job {job['metadata']['name']} begins to look at database orders" in run.status.message
+    )
+    await run.turn()
+    database.hangs = False
+    assert await run.run() is Phase.SUCCEEDED
+
+
+async def test_a_job_under_the_name_of_a_look_that_somebody_else_has_created_is_not_believed() -> None:
+    run, database = simulated(EXPAND)
+    database.hangs = True
+    await run.until(lambda: any(ref.resource == JOBS for ref in run.cluster.objects))
+    (ref,) = (ref for ref in run.cluster.objects if ref.resource == JOBS)
+    foreign = {
+        "metadata": {"name": ref.name, "namespace": ref.namespace},
+        "spec": {"template": {"spec": {"containers": []}}},
+    }
+    done = {"conditions": [{"type": "Complete", "status": "True"}]}
+    run.cluster.delete(ref)
+    run.cluster.put(JOBS, foreign | {"status": done})
+    await run.until(lambda: f"there is a Job {ref.name} that this plan has not created" in run.status.message)
+    assert run.phase is Phase.PENDING
 
 
 # --- bad plans --------------------------------------------------------------------------------------------------------

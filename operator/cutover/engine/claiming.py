@@ -5,13 +5,14 @@ Called by `commands.py`. Errors are left to it; only what all-or-none needs is c
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 from cutover.engine.command_context import CommandContext
 from cutover.engine.drift import differences
 from cutover.engine.releasing import set_snapshot_owner
-from cutover.errors import Denied, NotFound, PlanError, Rejected
+from cutover.errors import Denied, NotFound, PlanError, Problem, Rejected
 from cutover.field_path import Path, overlap, readable
 from cutover.objects import jobs
 from cutover.ports import APPLIED_LABEL, DAEMON_SETS, JOBS, WORKLOADS, Cluster, Ref
@@ -21,7 +22,7 @@ from cutover.preflight.rollouts import rollout_changes
 from cutover.saga.turn import Again, Done, Failed, Outcome, Pause, Wait
 from cutover.status.reasons import Reason
 from cutover.status.status import StepState
-from cutover.steps.parts import WritesFields
+from cutover.steps.parts import LooksFirst, WritesFields
 from cutover.targets import snapshots
 from cutover.targets.claims import Busy
 from cutover.targets.finalizer import set_finalizer
@@ -39,6 +40,8 @@ async def examine(context: CommandContext) -> Outcome:
     finally:  # also of a look that got no answer
         context.rests.begin(context.ref, context.now, timedelta(seconds=look.pause))
     if isinstance(outcome, Done) and not outcome.skip:
+        if problems := await _seen_by_jobs(context):
+            return Again(None, "; ".join(map(str, problems)), pause=look.pause)
         # The finalizer comes before the first claim: a deletion from here on must release what was claimed.
         await set_finalizer(context.cluster, context.ref, context.body, wanted=True)
     return outcome
@@ -56,6 +59,13 @@ async def _look(context: CommandContext, look: Look[Cluster]) -> Outcome:
         return busy
     note = f"warnings: {'; '.join(map(str, found.problems))}" if found.problems else ""
     return Done(message=note, risks=found.risks)
+
+
+async def _seen_by_jobs(context: CommandContext) -> list[Problem]:
+    """What Jobs of the plan find missing, or which of them still look; nothing else is missing by then."""
+    kinds = ((at, step.kind) for at, step in enumerate(context.plan.steps))
+    looks = (kind.look(context.step_context(at)) for at, kind in kinds if isinstance(kind, LooksFirst))
+    return [problem for part in await asyncio.gather(*looks) for problem in part]
 
 
 async def _busy(context: CommandContext) -> Wait | None:

@@ -95,7 +95,7 @@ class Result:
         batches: transactions that changed them.
         seconds: the whole took.
         lock_waits: how many times a lock was not to be had in time.
-        findings: hazards that the plan does not allow.
+        findings: hazards that the plan does not allow, for this reason or for one of `also`.
         blockers: who had the lock.
         answers: of the queries.
         also: what else is wrong.
@@ -128,7 +128,8 @@ class Result:
             Also(one.reason, one.field, one.statement, one.line, next(iter(one.names), ""), one.needs, one.number)
             for one in others
         ]
-        return replace(first, also=tuple(also))
+        hazards = next((one.findings for one in results if one.findings), ())
+        return replace(first, findings=hazards, also=tuple(also))
 
     def encode(self) -> str:
         """The termination message, in at most `LONGEST` bytes. Lists are cut from their ends."""

@@ -85,6 +85,7 @@ def sentence(result: Result) -> str:
                 names=(one.name,) * bool(one.name),
                 needs=one.needs,
                 number=one.number,
+                findings=result.findings,
             )
         )
         for one in result.also

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from pydantic import Field
 
 from cutover.runner_messages.payload import BackfillFields, BackfillWork, Columns
+from cutover.steps.kind import Kind
 from cutover.steps.parts import Unbounded
 from cutover.steps.shared.database_kind import DatabaseKind
 
@@ -30,6 +32,10 @@ class Backfill(DatabaseKind, BackfillFields, Unbounded):
         """Its fields."""
         fields = self.model_dump(include=set(BackfillFields.model_fields), exclude_unset=True)
         return BackfillWork.model_validate(fields | {"key": self.key_})
+
+    def may_look(self, before: Sequence[Kind]) -> bool:
+        """Not after a step that may add what it fills: the look is before all of them."""
+        return not any(isinstance(kind, DatabaseKind) and not kind.only_reads() for kind in before)
 
     def can_be_undone(self) -> bool:
         """By the expressions that go back."""

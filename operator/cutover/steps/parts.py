@@ -117,6 +117,17 @@ class Examines(Kind):
         """What is missing or conflicts."""
 
 
+class LooksFirst(Kind):
+    """Needs a Job to look at what the operator itself cannot see, before the first step; it only reads."""
+
+    @abstractmethod
+    async def look(self, context: StepContext) -> list[Problem]:
+        """What is missing, or that the Job still looks. Asked once nothing else is missing, so the plan's account may be used.
+
+        It may be called any number of times; each call creates, reads or deletes one Job at most.
+        """
+
+
 class LooksAhead(Kind):
     """Reads what `do` or `undo` needs while the status is being saved, into `context.prefetched`: that saves a round trip.
 

@@ -6,6 +6,8 @@ writes in the same transaction as the work.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
@@ -17,12 +19,12 @@ from cutover.field_path import Json
 from cutover.objects import jobs, pods
 from cutover.objects.jobs import State
 from cutover.runner_messages.payload import Direction, Owner, Payload
-from cutover.runner_messages.result import Result, decode
 from cutover.runner_messages.sentences import sentence, summary
 from cutover.saga.turn import Done, Failed, StageRule
 from cutover.schema.model import Label, Model
 from cutover.steps.kind import Kind, StepContext
-from cutover.steps.shared import database_pods
+from cutover.steps.parts import LooksFirst
+from cutover.steps.shared import database_look, database_pods
 from cutover.steps.shared.databases import Database
 from cutover.steps.shared.job_kind import JobKind
 
@@ -30,7 +32,7 @@ _PER_ATTEMPT: Final = 1_000_000
 """More than there are attempts of one undo."""
 
 
-class DatabaseKind(JobKind):
+class DatabaseKind(JobKind, LooksFirst):
     """Does its work in a database, by a Job of the runner.
 
     Idempotent as every `JobKind` is, and once more in the database: its journal says what is done, in the transaction that did it. So a
@@ -158,31 +160,35 @@ class DatabaseKind(JobKind):
             return [Problem(f"databases[{self.connected.name}].runner.image", why)]
         return await super().examine(context)
 
+    async def look(self, context: StepContext) -> list[Problem]:
+        """The server answers, the role has its rights, and what is there fits."""
+        if not self.may_look(context.before):
+            return []
+        payload = self._payload(Direction.PREFLIGHT, context).encode()
+        template = self.job_template()
+        key = hashlib.sha256(json.dumps([template, context.runner_image, payload], sort_keys=True).encode()).hexdigest()
+        step, owner = context.targets.step, context.targets.owner
+        name = jobs.name_of(f"{step[:38].rstrip('-')}-look", owner.uid, owner.run, step, key)
+        body = database_look.never_claimed(super().manifest(context, name, template, "true"), context)
+        database_pods.complete(body, self.connected.runner.image or context.runner_image, payload)
+        place = f"{context.place}.{self.key}"
+        return await database_look.look(context, body, place, f"database {self.works_in()}")
+
+    def may_look(self, before: Sequence[Kind]) -> bool:
+        """Whether a look before the first step means anything, after these steps of the plan."""
+        del before
+        return True
+
     # --- their results ----------------------------------------------------------------------------------------------------
 
     async def result(self, context: StepContext, ended: State, *, undo: bool) -> Done | Failed:
         """What the runner has left as the termination message, of which only known words, numbers and names are taken."""
-        told = told_by(await pods.pods_of(context.cluster, context.namespace, ended.name), complete=ended.complete)
+        told = database_pods.told_by(
+            await pods.pods_of(context.cluster, context.namespace, ended.name), complete=ended.complete
+        )
         if ended.complete:
             return Done(message=summary(told) if told else "")
         if told is None:
             return await super().result(context, ended, undo=undo)
         where = f"database {self.connected.name}: {sentence(told)}"
         return Failed(str(told.reason), f"{where}; {jobs.logs(context.namespace, ended.name)}")
-
-
-def told_by(of_job: Sequence[Json], *, complete: bool) -> Result | None:
-    """The result that the last pod of a Job has left, if it goes with the exit code; of an ended Job."""
-    ends = [
-        (str(ended.get("finishedAt", "")), int(ended.get("exitCode", -1)), str(ended.get("message", "")))
-        for pod in of_job
-        for status in (pod.get("status") or {}).get("containerStatuses") or ()
-        if status["name"] == database_pods.RUNNER
-        for ended in (status.get("state", {}).get("terminated"),)
-        if ended
-    ]
-    for _, code, message in sorted(ends, reverse=True):
-        told = decode(message)
-        if told is not None and told.reason.code == code and (code == 0) is complete:
-            return told
-    return None

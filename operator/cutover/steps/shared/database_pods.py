@@ -1,16 +1,17 @@
-"""The Job of a database step as Kubernetes sees it: its pod, what the kubelet hands it, and which exit codes end it. Pure.
+"""The Job of a database step as Kubernetes sees it: its pod, what the kubelet hands it, which exit codes end it, what it leaves. Pure.
 
 No credential is in it: they are named, and the kubelet puts them into the pod. All of it keeps to the restricted pod security standard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cutover.field_path import Json
 from cutover.runner_messages.payload import DatabaseSettings, Tls
 from cutover.runner_messages.reasons import FINAL
+from cutover.runner_messages.result import Result, decode
 from cutover.steps.shared.databases import Certificate, Database, FromSecret, KeyRef, PasswordFile
 
 RUNNER: Final = "runner"
@@ -134,3 +135,20 @@ def _of_password(file: PasswordFile) -> Json:
 
 def _item(ref: KeyRef, file: str) -> Json:
     return {"name": ref.name, "items": [{"key": ref.key, "path": file}]}
+
+
+def told_by(of_job: Sequence[Json], *, complete: bool) -> Result | None:
+    """The result that the last pod of a Job has left, if it goes with the exit code; of an ended Job."""
+    ends = [
+        (str(ended.get("finishedAt", "")), int(ended.get("exitCode", -1)), str(ended.get("message", "")))
+        for pod in of_job
+        for status in (pod.get("status") or {}).get("containerStatuses") or ()
+        if status["name"] == RUNNER
+        for ended in (status.get("state", {}).get("terminated"),)
+        if ended
+    ]
+    for _, code, message in sorted(ends, reverse=True):
+        told = decode(message)
+        if told is not None and told.reason.code == code and (code == 0) is complete:
+            return told
+    return None
