@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -10,11 +11,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from cutover.cli import main
 from cutover.runner_messages.reasons import ExitCode
+from harness.cluster import ROOT
 from harness.postgresql import Database
 from harness.process import until
 
@@ -48,9 +53,24 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "cutover.cli", "database", *arguments, "--url-env", "SHOP_URL"]
 
 
-def cutover(url: Database | str, *arguments: str) -> subprocess.CompletedProcess[str]:
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def cutover(url: Database | str, *arguments: str, options: Sequence[str] = ("--url-env", "SHOP_URL")) -> Done:
+    """In this process, which is quicker; the tests below that kill it or look at its terminal start one."""
     env = environment(url if isinstance(url, str) else url.url)
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=env, timeout=120)
+    said, complained = io.StringIO(), io.StringIO()
+    argv = ["cutover", "database", *arguments, *options]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(complained):
+        patch.setattr(os, "environ", env)
+        patch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as end:
+            main()
+    return Done(int(end.value.code or 0), said.getvalue(), complained.getvalue())
 
 
 def started(database: Database, *arguments: str) -> subprocess.Popen[str]:
@@ -76,15 +96,14 @@ def test_a_schema_change_and_a_backfill_there_and_back(users: Database) -> None:
     assert "it was done already" in cutover(users, *ADD, "--step", "expand").stdout
     done = cutover(users, *FILL)
     assert done.returncode == 0, done.stderr
-    assert "done, 1,000 rows in 10 batches" in done.stdout
+    assert "1000 rows in 10 batches" in done.stdout
     assert "Running, 0 of about 1,000 rows (0%)" in done.stderr
     assert users.value("SELECT count(*) FROM users WHERE email_norm = lower(email)") == 1000
     assert cutover(users, *FILL, "--verify").returncode == 0
     assert cutover(users, *FILL, "--undo").returncode == 0
     assert users.value("SELECT count(email_norm) FROM users") == 0
     assert cutover(users, *FILL, "--verify").returncode == ExitCode.VALIDATION_FAILED
-    allowed = (*ADD, "allow=DropsData", "--step", "expand")
-    assert cutover(users, *allowed, "--undo").returncode == 0
+    assert cutover(users, *ADD, "allow=DropsData", "--step", "expand", "--undo").returncode == 0
     kept = users.rows("SELECT step, direction, fence FROM cutover.history ORDER BY id")
     fill = kept[1][0]
     assert re.fullmatch("backfill-[0-9a-f]{8}", fill)
@@ -127,8 +146,9 @@ def test_questions_are_answered_one_by_one(users: Database, tmp_path: Path) -> N
     )
     done = cutover(users, "validate", "--file", str(file))
     assert done.returncode == ExitCode.VALIDATION_FAILED
-    assert "  empty: 1000 failures\n  keys: 0 failures\n" in done.stdout
     assert "ValidationFailed: validate: empty: 1000 failures" in done.stderr
+    done = cutover(users, "validate", "queries=[{name: keys, nulls: {table: users, columns: [id]}}]")
+    assert (done.returncode, done.stdout.partition(": ")[2].partition(",")[0]) == (0, "keys: 0 failures")
 
 
 def test_a_file_has_the_fields_as_a_plan_has_them(users: Database, tmp_path: Path) -> None:
@@ -148,29 +168,37 @@ def test_a_file_has_the_fields_as_a_plan_has_them(users: Database, tmp_path: Pat
         (["schema", "up=@/nowhere.sql"], ["/nowhere.sql: cannot be read (FileNotFoundError)"]),
         (["schema", "up=SELECT 1", "allow=Nothing"], ["schema.allow[0]: 'Nothing' is not supported; use 'RewritesTable'"]),
         (["schema", "up=SELECT 1", "database.lockTimeout=0s"], ["database.lockTimeout: 0s would wait for ever"]),
-        (["index"], ["index is not a kind of step in a database; use schema, backfill, validate"]),
-        (["schema", "up=SELECT 1", "--undo", "--verify"], ["keep one of them"]),
     ],
-    ids=range(7),
+    ids=range(5),
 )  # fmt: skip
 def test_mistakes_are_told_all_at_once_before_anybody_connects(arguments: Sequence[str], says: Sequence[str]) -> None:
     done = cutover("postgresql://nobody@127.0.0.1:1/none", *arguments)
-    assert done.returncode == 64, done.stderr
+    assert done.returncode == ExitCode.BAD_INPUT, done.stderr
     for one in says:
         assert one in done.stderr
 
 
+def test_wrong_usage() -> None:
+    for arguments, says in (
+        (
+            ["index"],
+            "index is neither a kind of step in a database (schema, backfill, validate) nor the file of a plan",
+        ),
+        (["schema", "up=SELECT 1", "--undo", "--verify"], "keep one of them"),
+        (["schema", "up=SELECT 1", "--step", "a", "--step", "b"], "--step names the one step"),
+    ):
+        done = cutover("postgresql://nobody@127.0.0.1:1/none", *arguments)
+        assert (done.returncode, says in done.stderr) == (64, True), done.stderr
+
+
 def test_the_url_is_never_an_argument() -> None:
-    env = environment("")
-    program = [sys.executable, "-m", "cutover.cli", "database", "schema", "up=SELECT 1"]
-    for more, says in (
+    for options, says in (
         ([], "--url-env is missing"),
         (["--url-env", "NOWHERE"], "the environment variable NOWHERE is not set"),
         (["--url-env", "postgresql://a:secret@b/c"], "others can see the arguments"),
     ):
-        done = subprocess.run([*program, *more], capture_output=True, text=True, check=False, env=env, timeout=60)
-        assert done.returncode == 64
-        assert says in done.stderr
+        done = cutover("", "schema", "up=SELECT 1", options=options)
+        assert (done.returncode, says in done.stderr) == (64, True), done.stderr
         assert "secret" not in done.stderr
 
 
@@ -195,6 +223,145 @@ def test_without_the_packages_it_says_how_to_install_them() -> None:
     assert done.returncode == 1
     assert "error: the packages for databases are not installed; install them with the extra database" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- a plan ---------------------------------------------------------------------------------------------------------------
+
+PLAN = """
+apiVersion: cutover.dev/v1alpha1
+kind: MigrationPlan
+metadata: {name: emails, namespace: shop}
+spec:
+  serviceAccountName: migrator
+  databases:
+    - {name: shop, engine: postgresql, host: db.shop, database: shop, user: app}
+  steps:
+    - name: expand
+      schema:
+        up: {inline: "ALTER TABLE users ADD COLUMN email_norm text"}
+        down: {inline: "ALTER TABLE users DROP COLUMN email_norm"}
+        allow: [DropsData]
+    - {name: pause, wait: {for: 1h}}
+    - name: fill
+      backfill:
+        table: users
+        set: {email_norm: lower(email)}
+        verify: email_norm = lower(email)
+        reverse: {email_norm: "NULL"}
+    - name: unique
+      validate: {queries: [{name: twice, duplicates: {table: users, columns: [email_norm]}}]}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    file = tmp_path / "plan.yaml"
+    file.write_text(PLAN)
+    return file
+
+
+def test_all_database_steps_of_a_plan_there_and_back(users: Database, plan: Path) -> None:
+    done = cutover(users, str(plan), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "nothing was written\n")
+    assert "fill: backfill, up" in done.stdout
+    assert "about 1,000 rows would be changed" in done.stdout, "of a column that an earlier step adds"
+    assert users.value("SELECT to_regnamespace('cutover') IS NULL")
+    done = cutover(users, str(plan))
+    assert done.returncode == 0, done.stderr
+    said = [re.sub(r"[\d.]+ s$", "", line) for line in done.stdout.splitlines()]
+    assert said == [
+        "pause: wait, which does not work in a database: left out",
+        "expand: done, ",
+        "fill: 1000 rows in 1 batches, ",
+        "unique: twice: 0 failures, ",
+    ]
+    assert cutover(users, str(plan), "--verify").returncode == 0
+    assert "fill: backfill, up on PostgreSQL 18: done already" in cutover(users, str(plan), "--dry-run").stdout
+    assert cutover(users, str(plan), "--undo").returncode == 0
+    assert users.rows("SELECT step, direction FROM cutover.history ORDER BY id")[3:] == [
+        ("fill", "down"),
+        ("expand", "down"),
+    ]
+    assert (
+        users.value(
+            "SELECT count(*) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attnum > 0 AND NOT attisdropped"
+        )
+        == 2
+    )
+
+
+def test_what_would_stop_a_later_step_is_said_before_the_first(users: Database, plan: Path) -> None:
+    plan.write_text(PLAN.replace("table: users\n", "table: user\n").replace("lower(email)}", "lower(email}"))
+    done = cutover(users, str(plan))
+    assert done.returncode == ExitCode.BAD_INPUT
+    assert "fill: ScriptSyntax: backfill.set.email_norm: is not valid SQL" in done.stderr
+    assert done.stderr.endswith("nothing was written\n")
+    plan.write_text(PLAN.replace("table: users\n", "table: user\n"))
+    assert (
+        "fill: TableNotFound: backfill.table: no table is named (user, did you mean users)"
+        in cutover(users, str(plan)).stderr
+    )
+    assert users.value("SELECT to_regnamespace('cutover') IS NULL")
+
+
+def test_some_steps_of_a_plan(users: Database, plan: Path) -> None:
+    assert cutover(users, str(plan), "--step", "expand").returncode == 0
+    assert users.rows("SELECT step FROM cutover.history") == [("expand",)]
+    done = cutover(users, str(plan), "--step", "pause")
+    assert (done.returncode, "no database step is named pause; use expand, fill, unique" in done.stderr) == (64, True)
+
+
+def test_each_database_of_a_plan_has_its_url(users: Database, plan: Path) -> None:
+    two = PLAN.replace(
+        "  steps:", "    - {name: other, engine: postgresql, host: other, database: o, user: o}\n  steps:"
+    )
+    two = two.replace("schema:\n", "schema:\n        database: shop\n").replace(
+        "backfill:\n", "backfill:\n        database: other\n"
+    )
+    plan.write_text(two.replace("validate: {", "validate: {database: shop, "))
+    for options, says in (
+        (["--url-env", "SHOP_URL"], ["name the database of SHOP_URL, as --url-env shop=SHOP_URL"]),
+        (["--url-env", "shop=SHOP_URL"], ["database other has no URL; give --url-env other=NAME"]),
+        (["--url-env", "shop=NOWHERE", "--url-env", "third=SHOP_URL"], ["NOWHERE is not set", "third is not a database that these steps use; use shop, other", "database other has no URL"]),
+    ):  # fmt: skip
+        done = cutover(users, str(plan), "--dry-run", options=options)
+        assert done.returncode == 64
+        for one in says:
+            assert one in done.stderr, done.stderr
+    both = ["--url-env", "shop=SHOP_URL", "--url-env", "other=SHOP_URL"]
+    done = cutover(users, str(plan), "--dry-run", options=both)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_plan_that_is_wrong_is_told_as_by_lint(users: Database, plan: Path) -> None:
+    plan.write_text(PLAN.replace("        table: users\n", "").replace("engine: postgresql", "engine: oracle"))
+    done = cutover(users, str(plan))
+    assert done.returncode == ExitCode.BAD_INPUT
+    assert "steps[fill].backfill.table: required field is missing" in done.stderr
+    assert "databases[shop].engine: 'oracle' is not supported" in done.stderr
+
+
+def test_the_readme_as_it_is_written(users: Database, tmp_path: Path) -> None:
+    """The plan, and each command in its turn, in a shell."""
+    section = (ROOT / "README.md").read_text().partition("## On your own PostgreSQL")[2].partition("\n## ")[0]
+    (plan,), (shell,) = (
+        re.findall(rf"^```{kind}\n(.*?)^```", section, re.MULTILINE | re.DOTALL) for kind in ("yaml", "sh")
+    )
+    (tmp_path / "emails.yaml").write_text(plan)
+    commands = [line for line in shell.splitlines() if line.startswith("cutover ")]
+    env = environment(users.url) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    right = "SELECT count(*) FROM users WHERE email_norm = lower(email)"
+    before = users.rows("SELECT * FROM users ORDER BY id")
+    for line, option in zip(commands, ("--dry-run", "", "--undo"), strict=True):
+        assert option in line
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        if option:
+            assert users.rows("SELECT * FROM users ORDER BY id") == before
+        else:
+            assert users.value(right) == 1000
 
 
 # --- interrupted, and two at once -----------------------------------------------------------------------------------------
@@ -248,4 +415,4 @@ def test_on_a_terminal_there_is_a_bar(users: Database) -> None:
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     bars = [line for line in re.split(r"[\r\n]+", shown) if "━" in line]
     assert any(re.search(r"Running ━.*[1-9]00 of about 1,000 rows \(\d0%\).* a second", line) for line in bars), shown
-    assert "done, 1,000 rows in 10 batches" in shown
+    assert "1000 rows in 10 batches" in shown

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def lines(payload: Payload, outlook: Outlook) -> Iterator[str]:
     """The statements, what each locks and for how long, whom that stops, its hazards, and the rows."""
     on = f" on PostgreSQL {outlook.version}" if outlook.version else ""
-    yield f"{payload.step}: {payload.kind}, {payload.direction}{on}"
+    done = ": done already" if outlook.done else ""
+    yield f"{payload.step}: {payload.kind}, {payload.direction}{on}{done}"
     allowed = payload.schema_.allow if payload.schema_ is not None else ()
     for one in outlook.statements:
         yield from _text(one.field, one.text)

@@ -54,6 +54,9 @@ class Local:
     def _outlook(self, made: Made) -> tuple[Outlook, Made]:
         with self._transactions() as (engine, transactions):
             work = work_of(self._payload, engine, transactions, Reporter(), Clock())
+            row = transactions.run(lambda tx: tx.look(Claim.of(self._payload).key), read_only=True)
+            if row is not None and row.finished and row.direction is self._payload.direction:
+                return Outlook(version=transactions.session.version, done=True), made
             outlook, session = work.outlook(self._payload.direction, made), transactions.session
             writes = self._payload.direction in (Direction.UP, Direction.DOWN)
             problems = [*session.problems(writes=writes), *outlook.problems]

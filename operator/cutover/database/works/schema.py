@@ -107,20 +107,19 @@ class Schema:
 
     def problems(self) -> list[Result]:
         """What would stop `up` or `down`; reads only, and asks the server nothing."""
-        found = list[Result]()
-        for script, field in ((self._work.up, _UP), (self._work.down, _DOWN), (self._work.validate_, _VALIDATE)):
-            if script is None:
-                continue
-            try:
-                _, statements = self._read(script, field)
-            except Ended as ended:
-                found.append(ended.result)
-                continue
-            if field == _UP:
-                found += problems_of(self._engine, statements, field, self._work.allow, self._version)
-            else:
-                found += self._engine.refusals(statements, field, self._version)
-        return found
+        scripts = ((self._work.up, _UP), (self._work.down, _DOWN), (self._work.validate_, _VALIDATE))
+        return [problem for script, field in scripts for problem in self._problems_of(script, field)]
+
+    def _problems_of(self, script: Script | None, field: str) -> Sequence[Result]:
+        if script is None:
+            return ()
+        try:
+            _, statements = self._read(script, field)
+        except Ended as ended:
+            return [ended.result]
+        if field == _UP:
+            return problems_of(self._engine, statements, field, self._work.allow, self._version)
+        return self._engine.refusals(statements, field, self._version)
 
     def makes(self) -> Made:
         """What `up` makes; nothing where it cannot be read."""
@@ -132,13 +131,12 @@ class Schema:
     def outlook(self, direction: Direction, made: Made) -> Outlook:
         """The statements of a direction, and what they lock."""
         del made  # a script may name what an earlier one makes: the server is not asked about it
-        problems = self.problems()
-        script, field = (self._work.down, _DOWN) if direction is Direction.DOWN else (self._work.up, _UP)
-        if direction is Direction.VERIFY:
-            script, field = self._work.validate_, _VALIDATE
+        scripts = {Direction.DOWN: (self._work.down, _DOWN), Direction.VERIFY: (self._work.validate_, _VALIDATE)}
+        script, field = scripts.get(direction, (self._work.up, _UP))
+        problems = self.problems() if direction is Direction.UP else self._problems_of(script, field)
         if script is None:
             missing = Result(RunnerReason.DOWN_MISSING, "schema")
-            return Outlook(problems=[*problems, missing] if direction is Direction.DOWN else problems)
+            return Outlook(problems=[missing] if direction is Direction.DOWN else ())
         try:
             _, statements = self._read(script, field)
         except Ended:

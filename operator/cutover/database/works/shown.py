@@ -33,6 +33,7 @@ class Outlook:
         rows: of the tables, as the server estimates them; None: not known.
         wanted: rows that would be changed, as the planner estimates; None: nothing is, or it is not known.
         problems: what keeps it from being done.
+        done: the database's journal says that it was done already.
         version: of the server, the major one; 0 where it was not asked.
     """
 
@@ -40,4 +41,5 @@ class Outlook:
     rows: Mapping[str, int | None] = field(default_factory=dict)
     wanted: int | None = None
     problems: Sequence[Result] = ()
+    done: bool = False
     version: int = 0
