@@ -1,7 +1,7 @@
 """``make bench``: how fast the operator is, and how large, on a real control plane with simulated pods.
 
 Milliseconds depend on the machine; the ratio to a bare loop in the same run does not. Writes the tables in
-docs/performance.md. ``peers.py`` says whom the environment may name to be measured beside it. ``PARTS="alone many crowd beside size"`` picks parts; ``MANY="100 500"`` says how many plans go at once.
+docs/performance.md. ``peers.py`` says whom the environment may name to be measured beside it. ``PARTS="alone many crowd beside size database"`` picks parts; ``MANY="100 500"`` says how many plans go at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import memory
 import one_plan
 from environment import environment
 
+import database
 from harness.cluster import ROOT
 
 DOC = ROOT / "docs" / "performance.md"
@@ -33,7 +34,7 @@ def _write(part: str, text: str) -> None:
 
 
 def main() -> int:
-    parts = os.environ.get("PARTS", "alone many crowd beside size").split()
+    parts = os.environ.get("PARTS", "alone many crowd beside size database").split()
     numbers = [int(word) for word in os.environ.get("MANY", "100 500").split()]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -48,6 +49,8 @@ def main() -> int:
         if "beside" in parts:
             with environment(folder / "beside") as (cluster, _, _):
                 _write("beside", beside_others.measure(cluster))
+        if "database" in parts:
+            _write("database", database.measure(folder / "database"))
         if "size" in parts:
             with environment(folder / "size") as (cluster, operator, _):
                 _write("size", memory.measure(cluster, operator))
