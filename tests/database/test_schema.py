@@ -182,6 +182,30 @@ def test_percent_signs_and_dollars_are_text(users: Database, runner: Runner) -> 
     assert users.value("SELECT email FROM users WHERE id = 11") == "100%s %(a)s $1 %"
 
 
+def test_a_column_of_another_type_has_statistics_at_once(users: Database, runner: Runner) -> None:
+    """The server deletes them, even where it writes no row again, and does not make them by itself."""
+    users.run("ALTER TABLE users ADD COLUMN short varchar(10)", "UPDATE users SET short = email", "ANALYZE users")
+    known = "SELECT count(*) FROM pg_stats WHERE tablename = 'users' AND attname = 'short'"
+    with users.connect(autocommit=False) as connection:
+        connection.execute("ALTER TABLE users ALTER short TYPE varchar(20)")
+        (left,) = connection.execute(known.encode()).fetchone() or (1,)
+        connection.rollback()
+    assert left == 0
+    work = {
+        "up": script("ALTER TABLE users ALTER short TYPE varchar(20)"),
+        "down": script("ALTER TABLE users ALTER short TYPE varchar(10)"),
+        "allow": ["RewritesTable"],
+    }
+    assert runner.run("up", schema=work).reason is RunnerReason.DONE
+    assert users.value(known) == 1
+    users.run("ALTER TABLE users ALTER short TYPE varchar(20)")  # as if it had died before
+    assert users.value(known) == 0
+    assert runner.run("up", schema=work).reason is RunnerReason.ALREADY_DONE
+    assert users.value(known) == 1
+    assert runner.run("down", schema=work, fence=2).reason is RunnerReason.DONE
+    assert users.value(known) == 1
+
+
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 

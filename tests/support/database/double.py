@@ -158,6 +158,9 @@ class DoubleTransaction:
         del field
         self.call(lambda: self.state.applied.append(statement.text))
 
+    def measure(self, table: str, columns: Sequence[str]) -> None:
+        del table, columns
+
     def only_read(self) -> None:
         self.call(lambda: None)
 

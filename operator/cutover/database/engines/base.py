@@ -80,13 +80,14 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What scripts make: tables, and columns of tables that are there."""
+    """What scripts make: tables, columns of tables that are there, and new types of columns that are there."""
 
     tables: frozenset[str] = frozenset()
     columns: frozenset[tuple[str, str]] = frozenset()
+    types: frozenset[tuple[str, str]] = frozenset()
 
     def __or__(self, other: Made) -> Made:
-        return Made(self.tables | other.tables, self.columns | other.columns)
+        return Made(self.tables | other.tables, self.columns | other.columns, self.types | other.types)
 
 
 class Filler(Protocol):
@@ -162,6 +163,9 @@ class Transaction(Protocol):
         Raises:
             Ended: the server refused it, or it ended the transaction.
         """
+
+    def measure(self, table: str, columns: Sequence[str]) -> None:
+        """Let the planner know the values of columns."""
 
     def only_read(self) -> None:
         """From here on, writes are refused."""

@@ -56,7 +56,7 @@ class Schema:
             _judge(tx, questions)
             return Result(RunnerReason.DONE)
 
-        return self._transactions.run(work)
+        return self._measured(self._transactions.run(work), statements)
 
     def down(self) -> Result:
         """Run `down`, if the database says that `up` was done. Raises Ended."""
@@ -80,7 +80,18 @@ class Schema:
             tx.record(self._claim, Entry("schema", digest, script=text if done else ""))
             return Result(RunnerReason.DONE if done else RunnerReason.NOTHING_TO_UNDO)
 
-        return self._transactions.run(work)
+        return self._measured(self._transactions.run(work), statements)
+
+    def _measured(self, result: Result, statements: Sequence[Statement]) -> Result:
+        """A column whose type is another one has no statistics, and nothing wakes the server to make them: plans get worse at once.
+
+        Also when it was done already: who did it may have died in between.
+        """
+        changed = self._engine.makes(statements).types if result.reason is not RunnerReason.NOTHING_TO_UNDO else ()
+        for table in sorted({table for table, _ in changed}):
+            columns = sorted(column for of, column in changed if of == table)
+            self._transactions.run(lambda tx: tx.measure(table, columns))  # noqa: B023 -- called at once
+        return result
 
     def validate(self) -> Result:
         """Run `validate` alone; reads only. Raises Ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from cutover.database.engines.postgresql import tables
 from cutover.database.engines.postgresql.blockers import Watch
 from cutover.database.engines.postgresql.connecting import Connection, milliseconds
 from cutover.database.engines.postgresql.errors import Place, meaning
+from cutover.database.engines.postgresql.names import quoted, quoted_table
 from cutover.database.engines.postgresql.questions import answer_of, failures_of, text_of
 from cutover.database.journal import VERSION, Claim, Entry, StepKey, StepRow
 from cutover.database.outcome import Ended
@@ -153,6 +154,10 @@ class PostgresTransaction:
         """Before COMMIT: a transaction that has failed would be rolled back by it without a word."""
         if self._connection.info.transaction_status != TransactionStatus.INTRANS:
             raise Ended(Result(RunnerReason.ESCAPED))
+
+    def measure(self, table: str, columns: Sequence[str]) -> None:
+        """ANALYZE of these columns alone."""
+        self.rows(f"ANALYZE {quoted_table(table)} ({', '.join(map(quoted, columns))})")
 
     def only_read(self) -> None:
         """The server refuses writes from here on."""

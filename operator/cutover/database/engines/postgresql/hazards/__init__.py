@@ -34,7 +34,7 @@ def makes(statements: Sequence[Statement]) -> Made:
     for statement in statements:
         kind, tree = tree_of(statement)
         script.add(list(effects_of(kind, tree, script)))
-    return Made(frozenset(script.made), frozenset(script.added))
+    return Made(frozenset(script.made), frozenset(script.added), frozenset(script.retyped))
 
 
 def _impact(statement: Statement, table: str, effects: Sequence[Effect], script: Script) -> Impact | None:

@@ -47,6 +47,7 @@ class Script:
     Attributes:
         made: tables that it created.
         added: columns that it added, each with its table.
+        retyped: columns whose type it changed, each with its table.
         types: that it created.
         defaulted: columns that it added with a default, which has filled every row.
         blocked: a lock on somebody else's table is kept.
@@ -54,6 +55,7 @@ class Script:
 
     made: set[str] = field(default_factory=set)
     added: set[tuple[str, str]] = field(default_factory=set)
+    retyped: set[tuple[str, str]] = field(default_factory=set)
     types: set[str] = field(default_factory=set)
     defaulted: set[str] = field(default_factory=set)
     blocked: bool = False

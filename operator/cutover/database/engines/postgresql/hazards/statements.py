@@ -74,6 +74,8 @@ def _alter_table(tree: Any, script: Script) -> Iterator[Effect]:
     for one in tree.cmds:
         command = one.alter_table_cmd
         yield from _command(command, table, script)
+        if command.subtype == postgast.pg_query_pb2.AT_AlterColumnType:
+            script.retyped.add((table, str(command.name)))
         if _cascades(command):
             yield Effect(table, Lock.ACCESS_EXCLUSIVE, Hazard.CASCADES)
 
