@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import trustme
 
 from cutover.runner_messages.reasons import ExitCode, RunnerReason
 from harness.postgresql import Database, Server
@@ -116,6 +119,108 @@ def test_a_password_comes_from_a_file_that_is_read_each_time(guarded: Database, 
     assert runner.run("preflight", schema=ADD, step="b").reason is RunnerReason.AUTHENTICATION
     file.write_text("second")
     assert runner.run("down", schema=ADD, fence=2).reason is RunnerReason.DONE
+
+
+@dataclass(frozen=True)
+class Encrypted:
+    """A server that lets in only who comes encrypted and shows a certificate; its files are what a pod would be handed."""
+
+    database: Database
+    folder: Path
+
+    def file(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def tls(self, mode: str = "verify-full", ca: str = "ca", client: str = "client") -> dict[str, str]:
+        files = {"caFile": self.file(f"{ca}.crt")} if mode.startswith("verify") else {}
+        if client:
+            files |= {"certFile": self.file(f"{client}.crt"), "keyFile": self.file(f"{client}.key")}
+        return {"mode": mode, **files}
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
+    folder = tmp_path_factory.mktemp("tls")
+    ours, others = trustme.CA(), trustme.CA()
+    issued = {
+        "server": ours.issue_cert("127.0.0.1", "localhost"),
+        "client": ours.issue_cert("unused", common_name="postgres"),
+        "somebody": ours.issue_cert("unused", common_name="somebody"),
+        "foreign": others.issue_cert("unused", common_name="postgres"),
+    }
+    server = Server(17)  # the wheel of 18 is built without TLS
+    for name, authority in (("ca", ours), ("other", others)):
+        authority.cert_pem.write_to_path(folder / f"{name}.crt")
+    for name, pair in issued.items():
+        pair.cert_chain_pems[0].write_to_path(folder / f"{name}.crt")
+        pair.private_key_pem.write_to_path(folder / f"{name}.key")
+        (folder / f"{name}.key").chmod(0o600)
+    server.take({name: folder / name for name in ("server.crt", "server.key", "ca.crt")})
+    server.settings |= {
+        "ssl": "on",
+        "ssl_cert_file": server.file("server.crt"),
+        "ssl_key_file": server.file("server.key"),
+        "ssl_ca_file": server.file("ca.crt"),
+    }
+    server.start()
+    try:
+        with server.database() as database:
+            database.run("CREATE TABLE users (id int PRIMARY KEY)")
+            rules = server.folder / "data" / "pg_hba.conf"
+            kept = rules.read_text()
+            rules.write_text("hostssl all all 127.0.0.1/32 cert\n")
+            database.run("SELECT pg_reload_conf()")
+            until("it wants a certificate", lambda: refuses(database.url))
+            yield Encrypted(database, folder)
+            rules.write_text(kept)
+            server.reload()
+            until("it is open again", lambda: not refuses(database.url))
+    finally:
+        server.stop()
+
+
+def test_a_connection_is_encrypted_and_both_sides_show_certificates(encrypted: Encrypted, tmp_path: Path) -> None:
+    runner = Runner(encrypted.database.url, tmp_path, {"tls": encrypted.tls()})
+    seen = script(
+        "SELECT count(*) FILTER (WHERE NOT ssl OR client_dn NOT LIKE '%CN=postgres') FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    )
+    assert runner.run("preflight", schema=ADD).reason is RunnerReason.DONE
+    result = runner.run("up", schema=ADD | {"validate": seen})
+    assert result.reason is RunnerReason.DONE, result
+    assert runner.run("down", schema=ADD, fence=2).reason is RunnerReason.DONE
+
+
+@pytest.mark.parametrize(
+    ("how", "host", "reason"),
+    [
+        ({"mode": "disable", "client": ""}, "127.0.0.1", RunnerReason.TLS_REQUIRED),
+        ({"ca": "other"}, "127.0.0.1", RunnerReason.TLS_FAILED),
+        ({"mode": "verify-ca", "ca": "other"}, "127.0.0.1", RunnerReason.TLS_FAILED),
+        ({"client": ""}, "127.0.0.1", RunnerReason.TLS_FAILED),
+        ({"client": "foreign"}, "127.0.0.1", RunnerReason.TLS_FAILED),
+        ({"client": "open"}, "127.0.0.1", RunnerReason.TLS_FAILED),
+        ({"client": "nobody"}, "127.0.0.1", RunnerReason.TLS_FAILED),
+        ({"client": "somebody"}, "127.0.0.1", RunnerReason.AUTHENTICATION),
+        ({"mode": "verify-full"}, "127.0.0.2", RunnerReason.TLS_FAILED),
+        ({"mode": "verify-ca"}, "localhost", RunnerReason.DONE),
+        ({"mode": "require"}, "127.0.0.1", RunnerReason.DONE),
+    ],
+    ids=range(11),
+)
+def test_why_no_encrypted_connection_can_be_made(
+    encrypted: Encrypted, tmp_path: Path, how: dict[str, str], host: str, reason: RunnerReason
+) -> None:
+    """Wrong authorities, a wrong name, no certificate, one of other authorities, one that is missing, a key that all may read, another's certificate."""
+    for suffix in ("crt", "key"):
+        shutil.copy(encrypted.file(f"client.{suffix}"), encrypted.file(f"open.{suffix}"))
+    Path(encrypted.file("open.key")).chmod(0o644)
+    port = encrypted.database.server.port
+    url = f"postgresql://postgres@{host}:{port}/{encrypted.database.name}"
+    if host == "127.0.0.2":  # the name in the certificate is another one, and the address leads to the same server
+        url = url.replace(host, "other.example") + "?hostaddr=127.0.0.1"
+    runner = Runner(url, tmp_path, {"tls": encrypted.tls(**how)})
+    result = runner.run("preflight", schema=ADD)
+    assert result.reason is reason, result
 
 
 def test_a_primary_that_takes_no_writes_for_a_while_is_waited_for(database: Database, runner: Runner) -> None:

@@ -204,6 +204,24 @@ class Server:
         """The URL of a database on it, over loopback."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
+    def file(self, name: str) -> str:
+        """A file of its own folder."""
+        return str(self.folder / name)
+
+    def take(self, files: dict[str, Path]) -> None:
+        """Copies of files that only it may read, such as its key."""
+        entry = pwd.getpwnam(self.user)
+        for name, source in files.items():
+            copy = self.folder / name
+            shutil.copy(source, copy)
+            copy.chmod(0o600)
+            os.chown(copy, entry.pw_uid, entry.pw_gid)
+
+    def reload(self) -> None:
+        """Read its files again, also where nobody gets in."""
+        assert self._process is not None
+        self._process.signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """End it at once, as a crash of the machine would, and wait until all of its processes are gone."""
         assert self._process is not None

@@ -22,7 +22,7 @@ _TEXTS: Final = {
     RunnerReason.INVALID_URL: "the database's URL is not one of postgresql://user:password@host:port/database{names}",
     RunnerReason.AUTHENTICATION: "the server does not accept the user or the password{state}; correct the Secret",
     RunnerReason.TLS_REQUIRED: "the server wants an encrypted connection; set tls.mode: require or verify-full",
-    RunnerReason.TLS_FAILED: "no encrypted connection can be made; check tls.mode, tls.caFrom and the server's certificate",
+    RunnerReason.TLS_FAILED: "no encrypted connection can be made; check tls.mode, tls.caFrom, tls.certFrom, tls.keyFrom and the server's certificate",
     RunnerReason.DATABASE_NOT_FOUND: "the server has no such database; correct the URL",
     RunnerReason.UNSUPPORTED_VERSION: "the server is PostgreSQL {number}; use one of 13 to 18",
     RunnerReason.PRIVILEGE: "{where}the role lacks a right{names}{state}; {grant}",

@@ -61,8 +61,9 @@ def meaning(
 
 _OF_CONNECTING: Final = (
     (r"no pg_hba\.conf entry.*(no encryption|SSL off)", RunnerReason.TLS_REQUIRED),
-    (r"certificate|does not support SSL|SSL error|root\.crt", RunnerReason.TLS_FAILED),
-    (r"FATAL: .*authentication failed|no password supplied|no pg_hba\.conf entry", RunnerReason.AUTHENTICATION),
+    (r"FATAL: .*authentication failed", RunnerReason.AUTHENTICATION),  # also by a certificate, which is another role's
+    (r"certificate|private key|does not support SSL|SSL error|root\.crt", RunnerReason.TLS_FAILED),
+    (r"no password supplied|no pg_hba\.conf entry", RunnerReason.AUTHENTICATION),
     (r'FATAL:  role "[^"]*" (does not exist|is not permitted to log in)', RunnerReason.AUTHENTICATION),
     (r'FATAL:  database "[^"]*" does not exist', RunnerReason.DATABASE_NOT_FOUND),
     (r"FATAL:  permission denied for database", RunnerReason.PRIVILEGE),
