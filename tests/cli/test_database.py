@@ -64,7 +64,7 @@ def cutover(url: Database | str, *arguments: str, options: Sequence[str] = ("--u
     """In this process, which is quicker; the tests below that kill it or look at its terminal start one."""
     env = environment(url if isinstance(url, str) else url.url)
     said, complained = io.StringIO(), io.StringIO()
-    argv = ["cutover", "database", *arguments, *options]
+    argv = ["cutover", *(() if "lint" in arguments[:1] else ("database",)), *arguments, *options]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(complained):
         patch.setattr(os, "environ", env)
         patch.setattr(sys, "argv", argv)
@@ -362,6 +362,49 @@ def test_the_readme_as_it_is_written(users: Database, tmp_path: Path) -> None:
             assert users.rows("SELECT * FROM users ORDER BY id") == before
         else:
             assert users.value(right) == 1000
+
+
+def lint(plan: Path, *options: str) -> Done:
+    return cutover("", "lint", str(plan), *options, options=())
+
+
+def test_lint_reads_the_sql_of_a_plan(plan: Path) -> None:
+    assert lint(plan).stdout == "no errors\n"
+    wrong = PLAN.replace("ADD COLUMN email_norm text", "ALTER id TYPE bigint; CREATE INDEX ON users (id); SET x TO 1")
+    wrong = wrong.replace("verify: email_norm = lower(email)", "verify: email_norm = lower(")
+    wrong = wrong.replace("{queries: [", "{queries: [{name: writes, sql: DELETE FROM users}, ")
+    plan.write_text(wrong)
+    done = lint(plan)
+    assert done.returncode == 1
+    lines = [line.removeprefix(f"{plan}: ") for line in done.stderr.splitlines()]
+    locked = "ACCESS EXCLUSIVE, stops readers and writers, writes the table and its indexes again"
+    assert lines[0] == (
+        f"steps[expand].schema.up: RewritesTable (statement 1, line 1, table users: {locked}); "
+        "add a new column, fill it by a backfill, and switch to it, or add RewritesTable to allow"
+    )
+    assert [line.partition(" ")[2].partition(" ")[0] for line in lines[1:3]] == ["BuildsIndex", "DmlAfterBlockingDdl"]
+    assert lines[3].startswith("steps[fill].backfill.verify: is not valid SQL")
+    assert lines[4].startswith("steps[unique].validate.queries[writes].sql: is not valid SQL (write one query")
+    assert lines[5:] == ["5 errors"]
+
+
+def test_lint_knows_what_an_old_server_does_not(plan: Path) -> None:
+    plan.write_text(PLAN.replace("email_norm text", "email_norm text GENERATED ALWAYS AS (lower(email))"))
+    assert lint(plan).returncode == 0
+    done = lint(plan, "--postgresql", "17")
+    assert done.returncode == 1
+    assert (
+        "steps[expand].schema.up: is not valid SQL in statement 1, line 1 (PostgreSQL 18 or later knows it and this is 17)"
+        in done.stderr
+    )
+
+
+def test_lint_without_the_packages_says_that_sql_is_not_checked(plan: Path) -> None:
+    program = "import sys; sys.modules['postgast'] = None; from cutover.cli import main; main()"
+    argv = [sys.executable, "-c", program, "lint", str(plan)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment(""), timeout=60)
+    assert (done.returncode, done.stdout) == (0, "no errors\n")
+    assert "warning: its SQL is not checked: the packages for databases are not installed; install them" in done.stderr
 
 
 # --- interrupted, and two at once -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,11 +20,6 @@ from cutover.errors import PlanError
 if TYPE_CHECKING:
     from cutover.cli.database_tasks import Task
     from cutover.runner_messages.result import Result
-
-_INSTALL: Final = (
-    "the packages for databases are not installed; install them with the extra database: "
-    "uv tool install '.[cli,database]'"
-)
 
 
 @app.command(rich_help_panel=DATABASE)
@@ -71,7 +66,10 @@ def database(  # noqa: PLR0913 -- options of the command line
     """
     if undo and verify:
         fail("--undo and --verify are two things; keep one of them", USAGE)
-    _needs_packages()
+    from cutover.cli.sql import INSTALL, has_packages
+
+    if not has_packages():
+        fail(INSTALL)
     from cutover.cli.database_tasks import Given, tasks_of
     from cutover.runner_messages.payload import Direction
     from cutover.runner_messages.reasons import ExitCode
@@ -85,15 +83,6 @@ def database(  # noqa: PLR0913 -- options of the command line
         raise typer.Exit(int(ExitCode.BAD_INPUT)) from None
     code = _look(tasks, show=dry_run)
     raise typer.Exit(code if code or dry_run else _run(tasks))
-
-
-def _needs_packages() -> None:
-    try:
-        import cutover.database.local  # noqa: F401 -- whether it can be had
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("cutover"):
-            raise
-        fail(_INSTALL)
 
 
 # --- doing it -----------------------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 import yaml
@@ -126,11 +126,16 @@ def namespace_of(document: Json) -> str:
     return named if isinstance(named, str) else ""
 
 
-def _print_problems(where: str, error: PlanError) -> int:
+def _print_problems(where: str, problems: Iterable[Problem]) -> int:
     """One line per problem; how many there are."""
-    for problem in error.problems:
+    count = 0
+    for count, problem in enumerate(problems, 1):  # noqa: B007 -- of the last one
         err.print(f"[bold]{escape(where)}[/]: {escape(str(problem))}")
-    return len(error.problems)
+    return count
+
+
+def _warn(where: str, message: str) -> None:
+    err.print(f"[bold]{escape(where)}[/]: [yellow]warning:[/] {escape(message)}")
 
 
 def _exit_if(unreadable: list[str], count: int) -> None:
@@ -144,8 +149,17 @@ def _exit_if(unreadable: list[str], count: int) -> None:
 
 
 @app.command(rich_help_panel=CHECK)
-def lint(files: Files) -> None:
-    """Validate plans offline: report every error, and warn of what is probably not meant."""
+def lint(
+    files: Files,
+    postgresql: Annotated[
+        int, typer.Option(metavar="VERSION", min=13, max=18, help="Major version of the PostgreSQL servers.")
+    ] = 18,
+) -> None:
+    """Validate plans offline: report every error, and warn of what is probably not meant.
+
+    Of SQL: what is not valid, what the server is too old for, and hazards that are not allowed, each with what it locks.
+    """
+    from cutover.cli import sql
     from cutover.plan.warnings import warnings
 
     count = 0
@@ -154,10 +168,16 @@ def lint(files: Files) -> None:
         try:
             plan = parsed(document)
         except PlanError as error:
-            count += _print_problems(where, error)
+            count += _print_problems(where, error.problems)
             continue
         for warning in warnings(plan):
-            err.print(f"[bold]{escape(where)}[/]: [yellow]warning:[/] {escape(str(warning))}")
+            _warn(where, str(warning))
+        if not sql.has_sql(plan):
+            continue
+        if sql.has_packages():
+            count += _print_problems(where, sql.problems(plan, postgresql))
+        else:
+            _warn(where, f"its SQL is not checked: {sql.INSTALL}")
     _exit_if(unreadable, count)
     out.print("[green]no errors[/]")
 
@@ -178,7 +198,7 @@ def explain(files: Files) -> None:
         try:
             plan = parsed(document)
         except PlanError as error:
-            count += _print_problems(where, error)
+            count += _print_problems(where, error.problems)
             continue
         out.print(f"[bold]{escape(name_of(document))}[/]")
         for line in lines(plan):

@@ -5,6 +5,7 @@ The runner logs it, and the operator puts it into the status: the message travel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from cutover.runner_messages.hazards import Hazard
@@ -54,7 +55,7 @@ _TEXTS: Final = {
     RunnerReason.UNEXPECTED: "the runner failed{names}; its log has the trace",
 }
 
-RIGHT_FORMS: Final = {
+RIGHT_FORMS: Final[Mapping[str, str]] = {
     Hazard.REWRITES_TABLE: "add a new column, fill it by a backfill, and switch to it",
     Hazard.SCANS_TABLE: "add the constraint NOT VALID, and VALIDATE it in a step of its own",
     Hazard.BUILDS_INDEX: "build the index CONCURRENTLY, outside of a transaction, and add the constraint USING INDEX",
@@ -131,10 +132,11 @@ def _more(result: Result) -> list[str]:
 
 
 def _findings(result: Result) -> str:
-    return ", ".join([*map(_finding, result.findings), *_more(result)])
+    return ", ".join([*map(finding_text, result.findings), *_more(result)])
 
 
-def _finding(one: Finding) -> str:
+def finding_text(one: Finding) -> str:
+    """``RewritesTable (statement 1, line 1, table users: ACCESS EXCLUSIVE, stops readers and writers, …)``."""
     table = f", table {one.table}" if one.table else ""
     locks = f": {text}" if (text := lock_sentence(one.lock, one.effort)) else ""
     return f"{one.hazard} (statement {one.statement}, line {one.line}{table}{locks})"

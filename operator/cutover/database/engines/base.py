@@ -212,11 +212,8 @@ class Session(Protocol):
         """End it."""
 
 
-class Engine(Protocol):
-    """One kind of server."""
-
-    def connect(self) -> Session:
-        """Raises Ended, or ConnectionBroken where another try may do."""
+class Texts(Protocol):
+    """What one kind of server makes of scripts, expressions and queries; no server is needed for it."""
 
     def split(self, text: str, field: str) -> Sequence[Statement]:
         """The statements of a script. Raises Ended: no SQL, or none at all."""
@@ -238,3 +235,10 @@ class Engine(Protocol):
 
     def question(self, query: Query) -> str:
         """The SQL that a query of a `validate` step is sent as."""
+
+
+class Engine(Texts, Protocol):
+    """One kind of server."""
+
+    def connect(self) -> Session:
+        """Raises Ended, or ConnectionBroken where another try may do."""

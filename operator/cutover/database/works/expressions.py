@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cutover.database.engines.base import Engine
+from cutover.database.engines.base import Texts
 from cutover.database.outcome import Ended
 from cutover.runner_messages.payload import BackfillWork
 from cutover.runner_messages.result import Result
 
 
-def problems_of(work: BackfillWork, engine: Engine) -> list[Result]:
+def problems_of(work: BackfillWork, engine: Texts) -> list[Result]:
     """All that is wrong with them."""
     texts = [(value, f"backfill.set.{name}") for name, value in work.set_.items()]
     texts += [(value, f"backfill.reverse.{name}") for name, value in (work.reverse or {}).items()]

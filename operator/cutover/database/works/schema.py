@@ -10,14 +10,20 @@ from collections.abc import Sequence
 from cutover.database.engines.base import Engine, Made, Statement, Transaction
 from cutover.database.journal import Claim, Entry, StepRow
 from cutover.database.outcome import Ended
-from cutover.database.works.scripts import problems_of, text_of
+from cutover.database.works.scripts import (
+    DOWN,
+    UP,
+    VALIDATE,
+    problems_of,
+    problems_of_schema,
+    problems_of_script,
+    text_of,
+)
 from cutover.database.works.shown import Outlook, Shown
 from cutover.database.works.transactions import Transactions
 from cutover.runner_messages.payload import Direction, SchemaWork, Script
 from cutover.runner_messages.reasons import RunnerReason
 from cutover.runner_messages.result import Result
-
-_UP, _DOWN, _VALIDATE = "schema.up", "schema.down", "schema.validate"
 
 
 class Schema:
@@ -36,9 +42,9 @@ class Schema:
 
     def up(self) -> Result:
         """Run `up` and `validate` in one transaction. Raises Ended."""
-        text, statements = self._read(self._work.up, _UP)
+        text, statements = self._read(self._work.up, UP)
         questions = self._questions()
-        self._check(statements, _UP)
+        self._check(statements, UP)
         digest = Script.digest(text)
         self._transactions.claim_first(self._claim)
 
@@ -46,10 +52,10 @@ class Schema:
             row = tx.claim(self._claim)
             if _is_up(row):
                 if row.digest != digest:
-                    raise Ended(Result(RunnerReason.SCRIPT_CHANGED, _UP))
+                    raise Ended(Result(RunnerReason.SCRIPT_CHANGED, UP))
                 return Result(RunnerReason.ALREADY_DONE)
             for statement in statements:
-                tx.run(statement, _UP)
+                tx.run(statement, UP)
             tx.save(self._claim, StepRow(Direction.UP, finished=True, fence=self._claim.fence, digest=digest))
             tx.record(self._claim, Entry("schema", digest, script=text, down=self._down_text()))
             tx.only_read()
@@ -62,8 +68,8 @@ class Schema:
         """Run `down`, if the database says that `up` was done. Raises Ended."""
         if self._work.down is None:
             raise Ended(Result(RunnerReason.DOWN_MISSING, "schema"))
-        text, statements = self._read(self._work.down, _DOWN)
-        refused = list(self._engine.refusals(statements, _DOWN, self._version))
+        text, statements = self._read(self._work.down, DOWN)
+        refused = list(self._engine.refusals(statements, DOWN, self._version))
         if refused:
             raise Ended(Result.of_all(refused))
         self._transactions.claim_first(self._claim)
@@ -74,7 +80,7 @@ class Schema:
                 return Result(RunnerReason.ALREADY_DONE)
             done = _is_up(row)
             for statement in statements if done else ():
-                tx.run(statement, _DOWN)
+                tx.run(statement, DOWN)
             digest = Script.digest(text)
             tx.save(self._claim, StepRow(Direction.DOWN, finished=True, fence=self._claim.fence, digest=digest))
             tx.record(self._claim, Entry("schema", digest, script=text if done else ""))
@@ -105,7 +111,7 @@ class Schema:
 
     def verify(self) -> Result:
         """Whether the database says that it is done, and `validate` still passes; reads only. Raises Ended."""
-        text, questions = text_of(self._work.up, _UP), self._questions()
+        text, questions = text_of(self._work.up, UP), self._questions()
 
         def work(tx: Transaction) -> Result:
             row = tx.look(self._claim.key)
@@ -118,32 +124,23 @@ class Schema:
 
     def problems(self) -> list[Result]:
         """What would stop `up` or `down`; reads only, and asks the server nothing."""
-        scripts = ((self._work.up, _UP), (self._work.down, _DOWN), (self._work.validate_, _VALIDATE))
-        return [problem for script, field in scripts for problem in self._problems_of(script, field)]
+        return problems_of_schema(self._work, self._engine, self._version)
 
     def _problems_of(self, script: Script | None, field: str) -> Sequence[Result]:
-        if script is None:
-            return ()
-        try:
-            _, statements = self._read(script, field)
-        except Ended as ended:
-            return [ended.result]
-        if field == _UP:
-            return problems_of(self._engine, statements, field, self._work.allow, self._version)
-        return self._engine.refusals(statements, field, self._version)
+        return problems_of_script(script, field, self._work.allow, self._engine, self._version)
 
     def makes(self) -> Made:
         """What `up` makes; nothing where it cannot be read."""
         try:
-            return self._engine.makes(self._read(self._work.up, _UP)[1])
+            return self._engine.makes(self._read(self._work.up, UP)[1])
         except Ended:
             return Made()
 
     def outlook(self, direction: Direction, made: Made) -> Outlook:
         """The statements of a direction, and what they lock."""
         del made  # a script may name what an earlier one makes: the server is not asked about it
-        scripts = {Direction.DOWN: (self._work.down, _DOWN), Direction.VERIFY: (self._work.validate_, _VALIDATE)}
-        script, field = scripts.get(direction, (self._work.up, _UP))
+        scripts = {Direction.DOWN: (self._work.down, DOWN), Direction.VERIFY: (self._work.validate_, VALIDATE)}
+        script, field = scripts.get(direction, (self._work.up, UP))
         problems = self.problems() if direction is Direction.UP else self._problems_of(script, field)
         if script is None:
             missing = Result(RunnerReason.DOWN_MISSING, "schema")
@@ -165,14 +162,14 @@ class Schema:
         return text, self._engine.split(text, field)
 
     def _questions(self) -> Sequence[Statement]:
-        return () if self._work.validate_ is None else self._read(self._work.validate_, _VALIDATE)[1]
+        return () if self._work.validate_ is None else self._read(self._work.validate_, VALIDATE)[1]
 
     def _check(self, statements: Sequence[Statement], field: str) -> None:
         if problems := problems_of(self._engine, statements, field, self._work.allow, self._version):
             raise Ended(Result.of_all(problems))
 
     def _down_text(self) -> str:
-        return "" if self._work.down is None else text_of(self._work.down, _DOWN)
+        return "" if self._work.down is None else text_of(self._work.down, DOWN)
 
 
 def _is_up(row: StepRow) -> bool:
@@ -181,7 +178,7 @@ def _is_up(row: StepRow) -> bool:
 
 def _judge(tx: Transaction, questions: Sequence[Statement]) -> None:
     for question in questions:
-        if failures := tx.judge(question, _VALIDATE):
+        if failures := tx.judge(question, VALIDATE):
             raise Ended(
-                Result(RunnerReason.VALIDATION_FAILED, _VALIDATE, question.number, question.line, number=failures)
+                Result(RunnerReason.VALIDATION_FAILED, VALIDATE, question.number, question.line, number=failures)
             )

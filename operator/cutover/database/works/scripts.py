@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cutover.database.engines.base import Engine, Statement
+from cutover.database.engines.base import Statement, Texts
 from cutover.database.outcome import Ended
 from cutover.runner_messages.hazards import Hazard
-from cutover.runner_messages.payload import LONGEST_SCRIPT, Script
+from cutover.runner_messages.payload import LONGEST_SCRIPT, SchemaWork, Script
 from cutover.runner_messages.reasons import RunnerReason
 from cutover.runner_messages.result import Result
 
@@ -33,7 +33,7 @@ def _from_file(name: str, field: str) -> str:
 
 
 def problems_of(
-    engine: Engine, statements: Sequence[Statement], field: str, allow: Sequence[Hazard], version: int
+    engine: Texts, statements: Sequence[Statement], field: str, allow: Sequence[Hazard], version: int
 ) -> list[Result]:
     """Everything that keeps a script from being run: statements that cannot be, and hazards that are not allowed."""
     problems = list(engine.refusals(statements, field, version))
@@ -42,3 +42,28 @@ def problems_of(
     if found:
         problems.append(Result(RunnerReason.HAZARD, field, found[0].statement, found[0].line, findings=tuple(found)))
     return problems
+
+
+UP, DOWN, VALIDATE = "schema.up", "schema.down", "schema.validate"
+"""The scripts of a `schema` step, as results name them."""
+
+
+def problems_of_schema(work: SchemaWork, engine: Texts, version: int) -> list[Result]:
+    """What would stop `up` or `down`, as far as the texts say it."""
+    scripts = ((work.up, UP), (work.down, DOWN), (work.validate_, VALIDATE))
+    return [one for script, field in scripts for one in problems_of_script(script, field, work.allow, engine, version)]
+
+
+def problems_of_script(
+    script: Script | None, field: str, allow: Sequence[Hazard], engine: Texts, version: int
+) -> Sequence[Result]:
+    """Of one of them; only `up` has hazards that must be allowed."""
+    if script is None:
+        return ()
+    try:
+        statements = engine.split(text_of(script, field), field)
+    except Ended as ended:
+        return [ended.result]
+    if field == UP:
+        return problems_of(engine, statements, field, allow, version)
+    return engine.refusals(statements, field, version)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cutover.database.engines.base import Engine, Made, Transaction
+from cutover.database.engines.base import Engine, Made, Texts, Transaction
 from cutover.database.journal import Claim, Entry, StepKey
 from cutover.database.outcome import Ended
 from cutover.database.works.shown import Outlook, Shown
@@ -74,20 +74,7 @@ class Validate:
         return Outlook(shown, problems=problems)
 
     def _read(self) -> tuple[list[Query], list[Result]]:
-        """The queries as they are sent, and what is wrong with them."""
-        queries, found = list[Query](), list[Result]()
-        for query in self._work.queries:
-            field = f"validate.queries[{query.name}]"
-            compared = query.compare_columns
-            parts = ((compared.old, f"{field}.old"), (compared.new, f"{field}.new")) if compared is not None else ()
-            try:
-                for text, place in parts:
-                    self._engine.expression(text, place)
-                sql = None if query.sql is None else self._engine.query(query.sql, f"{field}.sql")
-                queries.append(query.model_copy(update={"sql": sql}))
-            except Ended as ended:
-                found.append(ended.result)
-        return queries, found
+        return read_queries(self._work, self._engine)
 
     def _queries(self) -> list[Query]:
         queries, problems = self._read()
@@ -113,3 +100,20 @@ def _judged(answers: list[Answer]) -> Result:
         number = sum(one.failures for one in failed)
         raise Ended(Result(RunnerReason.VALIDATION_FAILED, "validate", number=number, answers=tuple(answers)))
     return Result(RunnerReason.DONE, answers=tuple(answers))
+
+
+def read_queries(work: ValidateWork, engine: Texts) -> tuple[list[Query], list[Result]]:
+    """The queries as they are sent, and what is wrong with them."""
+    queries, found = list[Query](), list[Result]()
+    for query in work.queries:
+        field = f"validate.queries[{query.name}]"
+        compared = query.compare_columns
+        parts = ((compared.old, f"{field}.old"), (compared.new, f"{field}.new")) if compared is not None else ()
+        try:
+            for text, place in parts:
+                engine.expression(text, place)
+            sql = None if query.sql is None else engine.query(query.sql, f"{field}.sql")
+            queries.append(query.model_copy(update={"sql": sql}))
+        except Ended as ended:
+            found.append(ended.result)
+    return queries, found

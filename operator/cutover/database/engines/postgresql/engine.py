@@ -13,22 +13,8 @@ from cutover.runner_messages.queries import Query
 from cutover.runner_messages.result import Result
 
 
-class Postgresql:
-    """One database of one server.
-
-    Args:
-        url: as the Secret has it; it is read here and by libpq alone.
-        settings: of the plan.
-        application: shown to whoever looks at the server's sessions.
-    """
-
-    def __init__(self, url: str, settings: DatabaseSettings, application: str) -> None:
-        self._parameters = connecting.parameters(url, settings, application)
-        self._settings = settings
-
-    def connect(self) -> PostgresSession:
-        """Log in."""
-        return PostgresSession(lambda: connecting.connect(self._parameters, self._settings), self._settings)
+class PostgresqlTexts:
+    """What can be said of texts, without any server."""
 
     def split(self, text: str, field: str) -> Sequence[Statement]:
         """By the parser."""
@@ -57,3 +43,21 @@ class Postgresql:
     def query(self, text: str, field: str) -> str:
         """One query that only reads."""
         return scripts.query(text, field)
+
+
+class Postgresql(PostgresqlTexts):
+    """One database of one server.
+
+    Args:
+        url: as the Secret has it; it is read here and by libpq alone.
+        settings: of the plan.
+        application: shown to whoever looks at the server's sessions.
+    """
+
+    def __init__(self, url: str, settings: DatabaseSettings, application: str) -> None:
+        self._parameters = connecting.parameters(url, settings, application)
+        self._settings = settings
+
+    def connect(self) -> PostgresSession:
+        """Log in."""
+        return PostgresSession(lambda: connecting.connect(self._parameters, self._settings), self._settings)
