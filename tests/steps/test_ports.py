@@ -149,15 +149,46 @@ async def test_a_port_that_the_service_has_lost_by_the_first_weight() -> None:
     assert ("spec", ROUTES) not in run.cluster.effects, "no weight was written"
 
 
-async def test_a_port_that_the_service_has_lost_by_the_next_weight() -> None:
-    """The EndpointSlices tell it by the name of the port."""
+async def test_a_port_that_gets_another_name_is_the_same_port() -> None:
+    """Routes name it by its number."""
     run = Simulation(plan(SHIFT.replace("weights", "dwell: 1m, weights")), put=put())
     await until_approval(run, "ok")
     run.request(RequestVerb.APPROVE, "ok")
     await run.until(lambda: weight_of_new(run) == 50)
-    change_ports(run, NEW, HTTP | {"name": "web", "port": 8000})
+    change_ports(run, NEW, HTTP | {"name": "web"})
+    await run.until(lambda: run.phase is not Phase.RUNNING)
+    assert (run.phase, weight_of_new(run)) == (Phase.WAITING, 100), run.status
+
+
+async def test_a_service_that_gets_another_number_between_two_weights_brings_them_back() -> None:
+    """The slices stay as they are: each request to it fails, though all its pods are ready."""
+    run = Simulation(plan(SHIFT.replace("weights", "dwell: 1m, weights")), put=put())
+    await until_approval(run, "ok")
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: weight_of_new(run) == 50)
+    change_ports(run, NEW, HTTP | {"port": 8000})
+    await run.until(lambda: weight_of_new(run) != 50)
+    assert weight_of_new(run) == 0
+    assert "shop-v2 carries traffic, and host shop-v2: Service shop-v2 has no port 80" in failure(run)
     assert await run.run() is Phase.ROLLED_BACK
-    assert "shop-v2 carries traffic and has no ready endpoint" in failure(run)
+
+
+async def test_services_that_stay_the_same_are_not_read_again() -> None:
+    run = Simulation(plan(SHIFT.replace("weights", "dwell: 1m, weights")), put=put())
+    await until_approval(run, "ok")
+    run.request(RequestVerb.APPROVE, "ok")
+    await run.until(lambda: weight_of_new(run) == 50)
+    read, real = list[Ref](), run.cluster.get
+
+    async def get(ref: Ref) -> Json:
+        read.append(ref)
+        return await real(ref)
+
+    run.cluster.get = get  # type: ignore[method-assign]
+    run.cluster.put(SERVICES, service("other", {"app": "other"}))
+    change_ports(run, NEW, HTTP | {"targetPort": "http"})
+    await run.until(lambda: weight_of_new(run) == 100)
+    assert [ref for ref in read if ref.resource == SERVICES] == []
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "back"])

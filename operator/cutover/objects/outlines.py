@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from cutover.field_path import Json
-from cutover.ports import DESTINATION_RULES, GATEWAYS, HTTP_ROUTES, ISTIO_GATEWAYS, VIRTUAL_SERVICES, Resource
+from cutover.ports import DESTINATION_RULES, GATEWAYS, HTTP_ROUTES, ISTIO_GATEWAYS, SERVICES, VIRTUAL_SERVICES, Resource
 
 
 def outline(resource: Resource, body: Json) -> Json:
@@ -59,6 +59,11 @@ def _destination_rule(body: Json) -> Json:
     return {"spec": {**_only(spec, "host", "exportTo", "workloadSelector"), **_policy(spec), "subsets": subsets}}
 
 
+def _service(body: Json) -> Json:
+    ports = [_only(one, "port", "name", "protocol") for one in body["spec"].get("ports") or ()]
+    return {"spec": {**_only(body["spec"], "type"), "ports": ports}}
+
+
 def _policy(part: Json) -> Json:
     if not (policy := part.get("trafficPolicy")):
         return {}
@@ -72,4 +77,5 @@ _KEPT: Final[Mapping[Resource, Callable[[Json], Json]]] = {
     ISTIO_GATEWAYS: _istio_gateway,
     GATEWAYS: _gateway,
     DESTINATION_RULES: _destination_rule,
+    SERVICES: _service,
 }

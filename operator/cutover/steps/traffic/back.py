@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from cutover.field_path import Change, Json
-from cutover.objects.serving import Count, count
+from cutover.objects.serving import Count
 from cutover.routing.routes import Destination, number
 from cutover.routing.shift import flat, pairs_of, weights_back
 from cutover.steps.kind import StepContext
 from cutover.steps.traffic.overlap import without_its_own
-from cutover.steps.traffic.sides import as_now, both, lost
+from cutover.steps.traffic.sides import as_now, both
 from cutover.steps.traffic.spec import TrafficSpec
 from cutover.targets.snapshots import Snapshot
 
@@ -56,13 +56,13 @@ EVERYTHING: Final = Capacity(Count(1), Count(0), whole=0)
 
 async def capacity(step: TrafficSpec, context: StepContext, snapshot: Snapshot) -> Capacity:
     """Count both sides."""
-    before, after = await as_now(context, step.ends, both(snapshot))
-    (old, new), why, shared = await asyncio.gather(
-        count(context.cluster, context.namespace, before, after),
-        lost(context, step.from_, before),
+    now = await as_now(context, step.ends, both(snapshot), afresh=(0,))
+    (before, after), (lost, _) = now.sides, now.lost
+    ready, shared = await asyncio.gather(
+        now.count(context),
         without_its_own(context, (step.from_, before), (step.to, after)),
     )
-    return Capacity(old, new, snapshot.facts["fromReady"] * step.backward.share, why or shared)
+    return Capacity(ready.old, ready.new, snapshot.facts["fromReady"] * step.backward.share, lost or shared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
         That must not be a view from a stream, which may be behind: a rollback would restore it.
         """
         endpoints = await self._endpoints(context)
-        counting = sides.counted(context, self.ends, [endpoints.old, endpoints.new])
+        counting = sides.ready_now(context, self.ends, (endpoints.old, endpoints.new))
         if stage or context.targets.remembers(self.ref(context)):
             return sides.Prefetched(await counting)
         return sides.Prefetched(*await asyncio.gather(counting, context.cluster.get(self.ref(context))))
@@ -85,7 +85,7 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
             if lost := await winners.lost(self, context, found.body, wait=True):
                 return lost
             prefetched: sides.Prefetched | None = context.prefetched
-            ready = prefetched.ready if prefetched else await sides.counted(context, self.ends, sides.both(snapshot))
+            ready = prefetched.ready if prefetched else await sides.ready_now(context, self.ends, sides.both(snapshot))
             if short := await sides.short_of_new(context, snapshot, self.to, ready, here.share):
                 return Again(context.next_look(), f"{here.rule.intent.partition(' for ')[0]} waits: {short}")
         body = await self._write(context, snapshot, found, temporary)

@@ -6,7 +6,7 @@ Reads only. Used by the kind `traffic`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 from cutover.errors import PlanError, Problem
 from cutover.field_path import Json, find
 from cutover.objects.endpoints import Side, behind, resolve, wanted
+from cutover.objects.hosts import service_of
 from cutover.objects.serving import Count, count
 from cutover.objects.subsets import KnownRules, labels_in
-from cutover.ports import DESTINATION_RULES, Ref
+from cutover.ports import DESTINATION_RULES, SERVICES, Outlines, Ref
 from cutover.routing.routes import Destination, Pair, number
 from cutover.routing.shift import Role, pairs_of, temporary_fields_of
 from cutover.steps.kind import StepContext
@@ -31,10 +32,30 @@ Names = tuple[Destination, Destination]
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Ready endpoints of both sides."""
+    """Ready endpoints of both sides, and why nothing that is sent to the new one arrives; empty when it does."""
 
     old: Count
     new: Count
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Both sides as they are by now.
+
+    Attributes:
+        sides: what they resolve to; one that does not any more, as it was.
+        lost: of each why nothing that is sent to it arrives, no matter what its pods do; empty where it may.
+    """
+
+    sides: tuple[Side, Side]
+    lost: tuple[str, str] = ("", "")
+
+    async def count(self, context: StepContext, *, fresh: bool = False) -> Ready:
+        """Their ready endpoints; of one that is lost none."""
+        found = await count(context.cluster, context.namespace, *self.sides, fresh=fresh)
+        old, new = (Count(0) if why else one for one, why in zip(found, self.lost, strict=True))
+        return Ready(old, new, self.lost[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +109,7 @@ async def look_up(context: StepContext, names: Names, pairs: Sequence[Pair]) -> 
     Raises:
         PlanError: with everything that is missing.
     """
+    said = await _said(context, names, wait=True)  # before they are read: what changes afterwards is news
     asked = [{pair.old.port for pair in pairs}, {pair.new.port for pair in pairs}]
     sides, problems = list[Side](), list[Problem]()
     for field, side, numbers in zip(("from", "to"), names, asked, strict=True):
@@ -102,6 +124,7 @@ async def look_up(context: StepContext, names: Names, pairs: Sequence[Pair]) -> 
     former = known(context)
     ready = former.old_ready if former else (await count(context.cluster, context.namespace, before))[0].total
     found = context.memo[_memo(context)] = Endpoints(before, after, ready)
+    context.memo[_now(context)] = said, Now((before, after))
     return found
 
 
@@ -125,9 +148,9 @@ def _memo(context: StepContext) -> str:
     return f"{context.place}.endpoints"
 
 
-def both(snapshot: Snapshot) -> list[Side]:
+def both(snapshot: Snapshot) -> tuple[Side, Side]:
     """The sides as the snapshot has them."""
-    return [Side.of(snapshot.facts[which]) for which in ("from", "to")]
+    return Side.of(snapshot.facts["from"]), Side.of(snapshot.facts["to"])
 
 
 async def workloads(context: StepContext, snapshot: Snapshot) -> frozenset[Ref]:
@@ -141,38 +164,58 @@ async def resolved(context: StepContext, *names: Destination) -> list[Side]:
     return [side for side in found if isinstance(side, Side)]
 
 
-async def as_now(context: StepContext, names: Names, known: Sequence[Side], *, wait: bool = False) -> Sequence[Side]:
-    """These sides with the labels that their subsets have now; a subset that no DestinationRule defines any more has no endpoints.
+# --- what has become of them ------------------------------------------------------------------------------------------
 
-    As long as no rule has changed, this is a look at a number. `wait`: a new process must know.
+
+async def as_now(
+    context: StepContext, names: Names, known: tuple[Side, Side], *, wait: bool = False, afresh: Collection[int] = ()
+) -> Now:
+    """The sides as their Services and the DestinationRules have them by now. As long as these stay the same, this asks nobody.
+
+    Which port a number is stands in the Service alone, and which pods a subset has in a rule: no EndpointSlice tells either.
+
+    Args:
+        context: of the step.
+        names: as the step names them.
+        known: as they were.
+        wait: a new process waits until it knows what is streamed.
+        afresh: which of them are read in any case.
     """
-    if not any(side.subset for side in known):
-        return known
-    found = await context.cluster.outlines(DESTINATION_RULES, context.namespace, wait=wait)
-    if not found.number:
-        return known
-    key, about = f"{context.place}.subsets", (found.number, known)
-    remembered = context.memo.get(key)
-    if remembered is None or remembered[0] != about:
-        rules = KnownRules(found.bodies, all=found.complete)
-        sides = [await _as_ruled(context, name, side, rules) for name, side in zip(names, known, strict=True)]
-        remembered = context.memo[key] = about, sides
-    now: Sequence[Side] = remembered[1]
+    said = await _said(context, names, wait=wait)
+    was: tuple[object, Now] = context.memo.get(_now(context), (None, Now(known)))
+    sides, lost = list(was[1].sides), list(was[1].lost)
+    changed = said is not None and said != was[0]
+    for at in range(len(names)) if changed else afresh:
+        name, before = names[at], known[at]
+        found = await resolve(context.cluster, context.namespace, name.host, name.subset, before.asked)
+        lost[at] = found if isinstance(found, str) else ""
+        sides[at] = before if isinstance(found, str) else _only_at(found, {port.number for port in before.ports})
+    (old, new), (no_old, no_new) = sides, lost
+    now = Now((old, new), (no_old, no_new))
+    context.memo[_now(context)] = said if changed else was[0], now
     return now
 
 
-async def _as_ruled(context: StepContext, name: Destination, side: Side, rules: KnownRules) -> Side:
-    labels = labels_in(rules, context.namespace, name.host, name.subset) if side.subset and name.subset else {}
-    if not isinstance(labels, str) and labels.items() <= (side.selector or {}).items():
-        return side
-    # A stream may be behind, so a loss is read before it counts.
-    resolved = await resolve(context.cluster, context.namespace, name.host, name.subset, side.asked)
-    return resolved if isinstance(resolved, Side) else replace(side, selector=None)
+async def _said(context: StepContext, names: Names, *, wait: bool) -> object | None:
+    """What is streamed of the Services and subsets of both sides; None while it is not."""
+    namespace, subsets = context.namespace, [name for name in names if name.subset]
+    services = await context.cluster.outlines(SERVICES, namespace, wait=wait)
+    rules = await context.cluster.outlines(DESTINATION_RULES, namespace, wait=wait) if subsets else Outlines(number=1)
+    if not services.number or not rules.number:
+        return None
+    key, numbers = f"{context.place}.said", (services.number, rules.number)
+    said: tuple[object, object] = context.memo.get(key, (None, None))
+    if said[0] != numbers:
+        mine = [(namespace, service_of(name.host, namespace)) for name in names]
+        own = [one for one in services.bodies if (one["metadata"]["namespace"], one["metadata"]["name"]) in mine]
+        known = KnownRules(rules.bodies, all=rules.complete)
+        labels = [labels_in(known, namespace, name.host, name.subset or "") for name in subsets]
+        said = context.memo[key] = numbers, (own, labels)
+    return said[1]
 
 
-async def counted(context: StepContext, names: Names, known: Sequence[Side]) -> Ready:
-    """Ready endpoints of both sides, before one gets more."""
-    return Ready(*await count(context.cluster, context.namespace, *await as_now(context, names, known, wait=True)))
+def _now(context: StepContext) -> str:
+    return f"{context.place}.now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +238,11 @@ async def _needed(context: StepContext, side: Side, ready: int, exact: float) ->
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
+async def ready_now(context: StepContext, names: Names, known: tuple[Side, Side]) -> Ready:
+    """Ready endpoints of both sides, before one gets more."""
+    return await (await as_now(context, names, known, wait=True)).count(context)
+
+
 async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destination, ready: Ready, share: float) -> str:
     """What the new side lacks to get a share of what the old side had at the start, or has now where that is more.
 
@@ -205,14 +253,7 @@ async def short_of_new(context: StepContext, snapshot: Snapshot, new: Destinatio
     needed = (await _needed(context, side, ready.new.total, share * most)).whole
     if ready.new.total >= needed:
         return ""
-    why = "" if ready.new.total else await lost(context, new, side)
-    return why or f"{new} has {ready.new} and needs {needed}"
-
-
-async def lost(context: StepContext, name: Destination, side: Side) -> str:
-    """Why a side has no endpoint any more at the ports that the routes name, no matter what its pods do; empty when it may have."""
-    resolved = await resolve(context.cluster, context.namespace, name.host, name.subset, side.asked)
-    return resolved if isinstance(resolved, str) else ""
+    return ready.lost or f"{new} has {ready.new} and needs {needed}"
 
 
 def _most(context: StepContext) -> str:
@@ -230,41 +271,29 @@ async def standing(
 
     An old side that had none before the step is not asked for any: the traffic is on its way to where it is answered.
     """
-    now = await as_now(context, names, both(snapshot), wait=context.certain)
     most = max(snapshot.facts["fromReady"], context.memo.get(_most(context), 0))
     carry = [
         (at, share)
         for at, share in enumerate((shares.old, shares.new))
         if share is not None and (at or snapshot.facts["fromReady"])
     ]
-    if why := await _lost_way(context, [(names[at], now[at]) for at, _ in carry]):
-        return Failing("SideNotReady", why)
+    afresh = [at for at, _ in carry] if context.certain else ()
+    now = await as_now(context, names, both(snapshot), wait=context.certain, afresh=afresh)
+    if lost := [f"{names[at]} carries traffic, and {now.lost[at]}" for at, _ in carry if now.lost[at]]:
+        return Failing("SideNotReady", "; ".join(lost))
 
     async def loads() -> list[Load]:
-        ready = await count(context.cluster, context.namespace, *now, fresh=True)
+        ready = await now.count(context, fresh=True)
         found = []
         for at, share in carry:
-            needed = await _needed(context, now[at], ready[at].total, share * most)
+            counted = (ready.old, ready.new)[at]
+            needed = await _needed(context, now.sides[at], counted.total, share * most)
             # A rollout, perhaps of a later step, may leave it fewer for a while.
-            found.append(Load(str(names[at]), ready[at], max(1, needed.whole - needed.lacking)))
+            found.append(Load(str(names[at]), counted, max(1, needed.whole - needed.lacking)))
         return found
 
-    services = frozenset(side.service for side in now)
+    services = frozenset(side.service for side in now.sides)
     return await ready_sides.standing(context, services, (shares, most, now), loads, patience)
-
-
-async def _lost_way(context: StepContext, loaded: Sequence[tuple[Destination, Side]]) -> str:
-    """Which side carries traffic that nothing can answer, as no EndpointSlice tells it: the number of a port is in the Service alone, a subset in a rule.
-
-    Read before what cannot be taken back, and once it has been found, in each turn until it is not so any more.
-    """
-    key = f"{context.place}.{context.attempt}.lost"
-    undefined = any(name.subset and side.selector is None for name, side in loaded)
-    if not (context.certain or undefined or context.memo.get(key)):
-        return ""
-    found = [(name, why) for name, side in loaded if (why := await lost(context, name, side))]
-    context.memo[key] = bool(found)
-    return "; ".join(f"{name} carries traffic, and {why}" for name, why in found)
 
 
 def shares_of(snapshot: Snapshot, body: Json) -> Shares:
