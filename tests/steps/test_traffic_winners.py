@@ -398,6 +398,29 @@ async def test_one_that_is_created_while_weights_move_brings_them_back(weight: i
     assert new() == 0
 
 
+@pytest.mark.parametrize("kind", ["virtualService", "httpRoute"])
+async def test_header_routes_of_its_own_are_no_others(kind: str) -> None:
+    """Where the route asks for the header itself they take all of its requests, which is told when the run begins."""
+
+    def virtual_own(spec: Any) -> None:
+        spec["http"][0]["match"] = [{"headers": {"tenant": {"exact": "a"}}}]
+
+    def rule_own(spec: Any) -> None:
+        spec["rules"][-1]["matches"] = [{"headers": [{"name": "tenant", "value": "a"}]}]
+
+    match = "match: [{headers: {tenant: {exact: a}}}, {headers: {team: {exact: b}}}]"
+    body = plan(SHIFT.replace("FIELD", kind).replace("dwell: 1m", match))
+    put = virtual(virtual_own) if kind == "virtualService" else rules(rule_own, at_another_host)
+    run = Simulation(body, put=put)
+    assert await run.run() is Phase.SUCCEEDED, run.status.message
+    (started,) = (notice for notice in run.recorder.notices if notice.reason == "Started")
+    assert "matches header tenant itself, as match does, so all requests" in started.message
+
+
+def at_another_host(spec: Any) -> None:
+    spec["hostnames"] = ["other.example"]
+
+
 async def test_a_gateway_that_serves_other_hosts_meanwhile_brings_the_weights_back() -> None:
     run = Simulation(plan(SHIFT.replace("FIELD", "virtualService")), put=virtual(nothing))
     await run.until(lambda: ("spec", ROUTES) in run.cluster.effects)

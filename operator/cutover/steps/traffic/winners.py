@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cutover.errors import PlanError, Problem
-from cutover.field_path import Json, stand
+from cutover.field_path import ABOVE, Json, Path, stand
 from cutover.ports import Outlines
 from cutover.routing.order import Surroundings, Taken, taken, told
 from cutover.routing.routes import Pair
+from cutover.routing.shift import temporary_fields_of
 from cutover.saga.turn import Failed
 from cutover.steps.kind import StepContext
 from cutover.steps.shared.preconditions import may_name
@@ -69,8 +70,21 @@ async def _now(step: TrafficSpec, context: StepContext, body: Json, around: Surr
         return ""  # others have changed its routes, which is reported where they are written
     if why := next((why for why, none in step.where.unreached(body, around) if none), ""):
         return why
-    whole = next((one for one in _lost(step, context, body, found, around) if one.whole), None)
+    ours = await _header_routes(step, context)
+    lost = _lost(step, context, body, found, around)
+    whole = next((one for one in lost if one.whole and one.taker.path not in ours), None)
     return await _say(step, context, whole) if whole else ""
+
+
+async def _header_routes(step: TrafficSpec, context: StepContext) -> list[Path]:
+    """Those of this step, which are meant to take requests: where the route itself asks for the header, all of them, as was told."""
+    snapshot = await context.targets.saved(step.ref(context))
+    added = [one.path for one in temporary_fields_of(snapshot)] if snapshot else []
+    return [
+        (*above, {key: value for key, value in last.items() if key != ABOVE})
+        for *above, last in added
+        if isinstance(last, Mapping)
+    ]
 
 
 async def _asked(step: TrafficSpec, context: StepContext, *, wait: bool) -> tuple[Outlines, Outlines]:
