@@ -139,6 +139,33 @@ async def test_a_process_that_slept_claims_nothing(cluster: MemoryCluster, now: 
     assert cluster.objects[V2] == before
 
 
+async def test_what_preflight_has_read_is_claimed_without_another_read(cluster: MemoryCluster) -> None:
+    """The server is still asked who drives the run, and the patch tests the version."""
+    cluster.switch.calls = 0
+    await targets(cluster).claim(V2, cluster.objects[V2])
+    assert cluster.switch.calls == 2
+    assert labels(cluster)[PLAN_LABEL] == "uid-a"
+
+
+@pytest.mark.parametrize("now", ["changed", "claimed by another plan", "of another process"])
+async def test_what_has_changed_since_preflight_is_read_again(cluster: MemoryCluster, now: str) -> None:
+    mine, examined = targets(cluster), cluster.objects[V2]
+    cluster.put(DEPLOYMENTS, copy.deepcopy(examined) | {"spec": {**examined["spec"], "replicas": 7}})
+    match now:
+        case "changed":
+            await mine.claim(V2, examined)
+        case "claimed by another plan":
+            await targets(cluster, uid="uid-b").claim(V2)
+            with pytest.raises(Busy):
+                await mine.claim(V2, examined)
+        case _:
+            cluster.objects[Ref(PLANS, "shop", "uid-a")]["status"]["run"]["fence"] = 2
+            with pytest.raises(Superseded):
+                await mine.claim(V2, examined)
+    assert (labels(cluster).get(PLAN_LABEL) == "uid-a") is (now == "changed")
+    assert cluster.objects[V2]["spec"]["replicas"] == 7
+
+
 async def test_a_process_that_slept_after_its_save_claims_nothing_though_nothing_has_changed(
     cluster: MemoryCluster,
 ) -> None:
@@ -146,8 +173,9 @@ async def test_a_process_that_slept_after_its_save_claims_nothing_though_nothing
     mine, saved = targets(cluster), cluster.objects[V2]["metadata"]["resourceVersion"]
     assert await mine.claim(ROUTES) is not None
     cluster.objects[Ref(PLANS, "shop", "uid-a")]["status"]["run"]["fence"] = 2
-    with pytest.raises(Superseded):
-        await mine.claim(V2)
+    for examined in (None, cluster.objects[V2]):
+        with pytest.raises(Superseded):
+            await mine.claim(V2, examined)
     assert cluster.objects[V2]["metadata"]["resourceVersion"] == saved
 
 

@@ -57,6 +57,8 @@ async def _look(context: CommandContext, look: Look[Cluster]) -> Outcome:
         return Again(None, "; ".join(map(str, problems)), pause=look.pause)
     if busy := await _busy(context):
         return busy
+    bodies = await reader.targets(context.plan, context.cluster, context.ref.namespace)
+    context.run_cache.examined = {ref: body for ref, body in bodies.items() if context.targets().unclaimed(body)}
     note = f"warnings: {'; '.join(map(str, found.problems))}" if found.problems else ""
     return Done(message=note, risks=found.risks)
 
@@ -140,13 +142,13 @@ async def _marked(context: CommandContext) -> bool:
 
 async def claim(context: CommandContext) -> Outcome:
     """Claim all targets or none, after what earlier runs have left is deleted."""
-    targets = context.targets()
+    targets, examined = context.targets(), context.run_cache.examined
     if context.status.history:
         await _drop_former_snapshots(context)
         await jobs.delete_former(context.cluster, targets.owner)
     try:
         for ref in context.all_targets():
-            body = await targets.claim(ref)
+            body = await targets.claim(ref, examined.pop(ref, None))
             if body is not None and ref.resource in WORKLOADS and ref in context.targets_of(0):
                 context.run_cache.claimed[ref] = body
     except (Busy, NotFound, Denied, Rejected) as no:

@@ -33,11 +33,13 @@ class RunCache:
 
     Attributes:
         since: when this process first took over a run that another one may have driven before; None when nobody else has driven it.
+        examined: the targets that nobody had claimed when preflight read them last, until they are claimed.
         claimed: the workloads of the first step as the claim has left them, until it begins.
         moved: when each step last moved traffic, by its name, as far as no other process has driven the run since.
     """
 
     since: datetime | None = None
+    examined: dict[Ref, Json] = field(default_factory=dict)
     claimed: dict[Ref, Json] = field(default_factory=dict)
     moved: dict[str, datetime] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)

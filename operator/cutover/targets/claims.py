@@ -69,10 +69,11 @@ class Claims:
         """The object as streamed, or read now when it is not streamed. Raises NotFound."""
         return self.cluster.seen(ref) or await self.cluster.get(ref)
 
-    async def claim(self, ref: Ref) -> Json | None:
+    async def claim(self, ref: Ref, examined: Json = None) -> Json | None:
         """Claim an object for our plan; harmless when it is claimed already.
 
-        The patch tests `resourceVersion`: a JSON patch cannot test that labels are absent.
+        The patch tests `resourceVersion`: a JSON patch cannot test that labels are absent. `examined` is the object as this process
+        has read it before, unclaimed; where it is still at that version, it need not be read again.
 
         Returns:
             The object as the claim has left it; None where it was claimed already.
@@ -85,7 +86,7 @@ class Claims:
             Conflict: it changed at every try.
         """
         for _ in range(TRIES):
-            body = await self.cluster.get(ref)
+            body, examined = examined or await self.cluster.get(ref), None
             owner = (body["metadata"].get("labels") or {}).get(PLAN_LABEL)
             if owner == self.owner.uid and await self.fence_of(ref, body) == self.owner.fence:
                 return None
@@ -162,6 +163,11 @@ class Claims:
         if self.owner.applied and labels.get(APPLIED_LABEL) == self.owner.applied:
             operations.append({"op": "remove", "path": _APPLIED_AT})
         return operations
+
+    @staticmethod
+    def unclaimed(body: Json) -> bool:
+        """Whether no plan has claimed an object."""
+        return PLAN_LABEL not in (body["metadata"].get("labels") or {})
 
     def unclaimed_by_others(self, body: Json) -> bool:
         """Whether no other plan has claimed an object, so that no value in it belongs to a migration in progress."""
