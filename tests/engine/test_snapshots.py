@@ -13,9 +13,10 @@ from cutover.engine.sweep import sweep, sweep_until_done
 from cutover.errors import Denied, Unavailable
 from cutover.field_path import ABSENT, Json, Operation, Path
 from cutover.go_json import as_go_writes
-from cutover.names import Selector
+from cutover.names import EVERYTHING, Selector
 from cutover.ports import JOBS, PLAN_LABEL, PLANS, SNAPSHOTS, Ref, Resource
 from cutover.status.requests import RequestVerb
+from cutover.status.state import State
 from cutover.status.status import Phase
 from cutover.targets.snapshots import LARGEST, too_large
 from cutover.testing.controllers import react
@@ -42,6 +43,55 @@ async def test_a_plan_that_may_not_release_its_targets_keeps_no_snapshot() -> No
     await run.until(lambda: run.phase is Phase.ABANDONED and not run.bound)
     assert snapshots(run) == []
     assert PLAN_LABEL in run.cluster.objects[V2]["metadata"]["labels"]
+
+
+class Asking(Simulation):
+    """A plan, and how often snapshots were listed for it."""
+
+    def __init__(self, spec: str) -> None:
+        super().__init__(plan(spec), put=shop)
+        self.listed, ask = 0, self.cluster.list
+
+        async def listing(
+            resource: Resource, namespace: str, labels: Selector = EVERYTHING, *, fresh: bool = True
+        ) -> Any:
+            self.listed += resource == SNAPSHOTS
+            return await ask(resource, namespace, labels, fresh=fresh)
+
+        setattr(self.cluster, "list", listing)  # noqa: B010 -- of this one alone
+
+    def owners(self) -> list[str]:
+        """Who owns each snapshot; nothing where nobody does."""
+        found = [self.cluster.objects[ref]["metadata"] for ref in self.cluster.objects if ref.resource == SNAPSHOTS]
+        return [owner["name"] for one in found for owner in one.get("ownerReferences") or [{"name": ""}]]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_snapshots_that_a_process_knows_get_their_owner_without_a_list(restarted: bool) -> None:  # noqa: FBT001
+    """It has taken each, or read it to see whether all still stands."""
+    run = Asking(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n")
+    await run.until(lambda: run.phase is Phase.WAITING)
+    if restarted:
+        run.restart()
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await run.run() is Phase.SUCCEEDED
+    assert run.owners() == [run.plan.name]
+    assert run.listed == 0
+
+
+@pytest.mark.parametrize("what", ["is changed", "is gone"])
+async def test_snapshots_of_which_one_has_changed_are_listed(what: str) -> None:
+    run = Asking(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n")
+    await run.until(lambda: run.phase is Phase.WAITING)
+    (one,) = (ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS)
+    if what == "is changed":
+        run.cluster.put(SNAPSHOTS, run.cluster.objects[one])
+    else:
+        run.cluster.delete(one)
+    run.request(RequestVerb.APPROVE, "ok")
+    assert await run.run() is Phase.SUCCEEDED
+    assert run.owners() == ([run.plan.name] if what == "is changed" else [])
+    assert run.listed == 1
 
 
 async def test_snapshots_that_were_orphaned_go_with_their_plan() -> None:
@@ -264,15 +314,21 @@ async def test_what_earlier_runs_have_made_goes_with_the_claims_of_the_next() ->
     assert new != old
 
 
-@pytest.mark.parametrize("asleep_in", ["list", "patch"])
+@pytest.mark.parametrize("asleep_in", ["get", "list", "patch"])
 async def test_who_slept_at_the_end_gives_nothing_to_a_plan_that_is_rolled_back(asleep_in: str) -> None:
     """The other process ends the run, and a rollback takes the owner off again: a foreground deletion would take them first."""
-    run = Simulation(plan(DEPLOY), put=shop)
+    run = Simulation(plan(f"{DEPLOY}  - {{name: ok, approve: {{message: go}}}}\n"), put=shop)
+    await run.until(lambda: run.phase is Phase.WAITING)
+    if asleep_in == "list":  # who has taken them, or read them, knows them until somebody changes one
+        (one,) = (ref for ref in run.cluster.objects if ref.resource == SNAPSHOTS)
+        run.cluster.put(SNAPSHOTS, run.cluster.objects[one])
+    run.request(RequestVerb.APPROVE, "ok")
     asleep, awake = asyncio.Event(), asyncio.Event()
     request = getattr(run.cluster, asleep_in)
 
     async def sleep(what: Any, *rest: Any, **more: Any) -> Any:
-        if SNAPSHOTS in (what, getattr(what, "resource", None)) and not asleep.is_set():
+        asks_who_drives_it = asleep_in == "get" and what == run.plan and run.status.state is State.RELEASING
+        if not asleep.is_set() and (asks_who_drives_it or SNAPSHOTS in (what, getattr(what, "resource", None))):
             asleep.set()
             await awake.wait()
         return await request(what, *rest, **more)

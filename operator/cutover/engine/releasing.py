@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from cutover.engine import residue
 from cutover.engine.command_context import CommandContext
-from cutover.errors import Denied, NotFound, OutsideError, Rejected, Unavailable
+from cutover.errors import Conflict, Denied, NotFound, OutsideError, Rejected, Unavailable
+from cutover.field_path import Json
 from cutover.names import matching
 from cutover.objects import jobs
-from cutover.ports import APPLIED_LABEL, FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, Ref
+from cutover.ports import APPLIED_LABEL, FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, SNAPSHOTS, Ref
 from cutover.preflight import accounts
 from cutover.saga.turn import Done, Outcome, Wait
 from cutover.status.reasons import Reason
@@ -109,9 +111,35 @@ def _label_to_leave(context: CommandContext) -> str | None:
 
 async def set_snapshot_owner(context: CommandContext, *, owned: bool) -> None:
     """Make the plan the owner of its snapshots once it has ended, or no longer."""
-    targets = context.targets()
-    marks = snapshots.labels(targets.owner.uid, targets.owner.run)
-    await snapshots.give(context.cluster, context.ref, marks, owned=owned, still_ours=targets.still_ours)
+    cluster, of = context.cluster, context.targets().owner
+    give = partial(
+        snapshots.give,
+        cluster,
+        owners=[snapshots.owner(of.plan, of.uid)] if owned else [],
+        still_ours=context.targets().still_ours,
+    )
+    if owned and (known := _known_snapshots(context)):
+        with suppress(Conflict, NotFound):  # one has changed since, so it is not known how it is
+            await give(known)
+            return
+    await give(await cluster.list(SNAPSHOTS, of.namespace, matching(snapshots.labels(of.uid, of.run))))
+
+
+def _known_snapshots(context: CommandContext) -> list[Json]:
+    """The snapshots of the run, as far as a write to them has to know them; none where there may be one that is not known.
+
+    This process has created or read each, and nobody gives them an owner before the end.
+    """
+    known = dict[str, str]()
+    for at, step in enumerate(context.status.steps):
+        if step.snapshot_taken and not context.snapshots_taken(at):
+            return []
+        targets = context.targets(step.name)
+        names = [targets.snapshot_of(ref).name for ref in context.targets_of(at)]
+        known |= {name: targets.cache[name].version for name in names if name in targets.cache}
+    namespace = context.ref.namespace
+    metadata = [{"namespace": namespace, "name": name, "resourceVersion": at} for name, at in sorted(known.items())]
+    return [{"metadata": one} for one in metadata]
 
 
 async def _drop_snapshots(context: CommandContext) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cutover.errors import Conflict, Denied, NotFound, Rejected, Superseded
@@ -32,6 +32,7 @@ class Snapshot:
         facts: what else the kind needs to know of that moment.
         ours: per field, in the same order, what the step sets it to; empty where the kind computes it from its spec.
         owners: who owned the fields (`ownership.py`); empty where that is not known, as in a snapshot of a former release.
+        version: of the ControllerRevision that stores it, when this process created or read it.
     """
 
     uid: str
@@ -39,6 +40,7 @@ class Snapshot:
     facts: Mapping[str, Any]
     ours: tuple[Json, ...] = ()
     owners: tuple[Json, ...] = ()
+    version: str = field(default="", compare=False)
 
     def value(self, path: Path) -> Json:
         """What a field was."""
@@ -87,7 +89,8 @@ def read(body: Json) -> Snapshot:
     data = body["data"]
     values = tuple((tuple(entry["path"]), entry.get("value", ABSENT)) for entry in data["fields"])
     ours = tuple(entry["ours"].get("value", ABSENT) for entry in data["fields"] if "ours" in entry)
-    return Snapshot(data["object"]["uid"], values, data["facts"], ours, tuple(data.get("owners", ())))
+    owners, version = tuple(data.get("owners", ())), body["metadata"]["resourceVersion"]
+    return Snapshot(data["object"]["uid"], values, data["facts"], ours, owners, version)
 
 
 def labels(uid: str, run: int) -> dict[str, str]:
@@ -131,26 +134,36 @@ async def drop_all(cluster: Cluster, namespace: str, uid: str) -> None:
         await cluster.delete_all(SNAPSHOTS, namespace, matching({PLAN_LABEL: uid}))
 
 
-async def give(
-    cluster: Cluster, plan: Ref, marks: Mapping[str, str], *, owned: bool, still_ours: Callable[[], Awaitable[None]]
-) -> None:
-    """Make the plan the owner of the snapshots of its run after the end, so that they are deleted with it. Idempotent.
+def owner(plan: Ref, uid: str) -> Json:
+    """The plan as an owner of its snapshots."""
+    return {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan.name, "uid": uid}
 
-    While the plan is active they have no owner: a foreground deletion of the plan would delete them before the rollback.
+
+async def give(
+    cluster: Cluster, found: Iterable[Json], owners: Sequence[Json], still_ours: Callable[[], Awaitable[None]]
+) -> None:
+    """Give snapshots of a run these owners. Idempotent.
+
+    While the plan is active they have none: a foreground deletion of the plan would delete them before the rollback. After the
+    end it is the plan, so that they are deleted with it.
+
+    Args:
+        cluster: the API server.
+        found: the snapshots as they were read; of each only the metadata counts.
+        owners: no one, or the plan.
+        still_ours: asked after the read, before the writes at that version: a process suspended in between fails on one of them.
 
     Raises:
         Conflict: one was written in between, so this process may be late.
+        NotFound: one is gone.
         Superseded: by `still_ours`.
     """
-    owner = {"apiVersion": PLANS.api_version, "kind": PLANS.kind, "name": plan.name, "uid": marks[PLAN_LABEL]}
-    wanted = [owner] if owned else []
-    found = await cluster.list(SNAPSHOTS, plan.namespace, matching(marks))
-    others = [body for body in found if (body["metadata"].get("ownerReferences") or []) != wanted]
-    if others:  # after the read, before the writes at that version: a process suspended in between fails on one of them
+    others = [body for body in found if (body["metadata"].get("ownerReferences") or []) != owners]
+    if others:
         await still_ours()
     for body in others:
-        ref = Ref(SNAPSHOTS, plan.namespace, body["metadata"]["name"])
-        await write_over(cluster, ref, body, [{"op": "add", "path": "/metadata/ownerReferences", "value": wanted}])
+        ref = Ref(SNAPSHOTS, body["metadata"]["namespace"], body["metadata"]["name"])
+        await write_over(cluster, ref, body, [{"op": "add", "path": "/metadata/ownerReferences", "value": [*owners]}])
 
 
 async def write_over(

@@ -12,7 +12,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cutover.errors import Conflict, Denied, NotFound, Rejected
@@ -104,13 +104,13 @@ class Targets(Claims):
             "data": written(taken, ref, self.step),
         }
         try:
-            await self.cluster.create(SNAPSHOTS, ref.namespace, manifest)
+            made = await self.cluster.create(SNAPSHOTS, ref.namespace, manifest)
         except Conflict:  # taken just before a crash, or by a request whose answer was lost
             existing = await self.saved(ref)
             if existing is None:
                 raise
             return existing
-        self.cache[name] = taken
+        taken = self.cache[name] = replace(taken, version=made["metadata"]["resourceVersion"])
         return taken
 
     # --- changes ------------------------------------------------------------------------------------------------------
