@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cutover.ports import DEPLOYMENTS, PLANS, SERVICES, VIRTUAL_SERVICES
+from cutover.ports import DEPLOYMENTS, PLANS, SERVICES, VIRTUAL_SERVICES, Ref, Resource
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
 from engine.test_rollback import with_another
@@ -52,7 +52,7 @@ class Counted(Simulation):
                 put_others(cluster)
 
         super().__init__(plan(spec), put=put_all)
-        self.counted = Counter[str]()
+        self.counted, self.by_kind = Counter[str](), Counter[str]()
         for name in ASKED:
             self._count(name)
         self._start_process()
@@ -62,6 +62,9 @@ class Counted(Simulation):
 
         async def counting(*args: Any, **more: Any) -> Any:
             self.counted[name] += 1
+            what = next((one for one in args if isinstance(one, Ref | Resource)), None)
+            kind = what.resource.kind if isinstance(what, Ref) else what.kind if what else ""
+            self.by_kind[name if name == "save_status" else f"{name} {kind}"] += 1
             return await inner(*args, **more)
 
         setattr(self.cluster, name, counting)
@@ -83,6 +86,36 @@ async def test_objects_of_others_cost_no_call(spec: str) -> None:
         counts.append(run.counted)
     alone, beside = counts
     assert beside == alone
+
+
+OWN = {
+    "save_status": 9,  # seen, claims, the first step, four weights, releases, over
+    "patch MigrationPlan": 2,  # the finalizer
+    "dry_run Deployment": 2,  # before the run, and for the snapshot
+    "try_out VirtualService": 2,  # the first and the last weight
+    "patch Deployment": 3,  # claim, rollout, release
+    "patch VirtualService": 6,  # claim, four weights, release
+    "create ControllerRevision": 2,
+    "patch ControllerRevision": 2,  # an owner at the end
+    "get Deployment": 1,  # before the run; the claim is of that
+    "get VirtualService": 2,  # the same, and for the snapshot
+    "get MigrationPlan": 3,  # who drives the run: before each claim, and before the snapshots get an owner
+    "get Service": 3,  # of each side before the first weight, and of the one that has the traffic at the end
+    "list EndpointSlice": 6,
+}
+"""What nobody else asks, of a plan with one rollout and four weights. What plans have in common is not here."""
+
+
+async def test_what_a_plan_asks_in_all_of_its_life() -> None:
+    run = Counted(f"steps:\n{DEPLOY}{shift().replace('50, 100', '10, 25, 50, 100')}", crowd=True)
+    assert await run.run() is Phase.SUCCEEDED
+    assert {what: number for what, number in run.by_kind.items() if what in OWN or "list" not in what} == {
+        **OWN,
+        "may Deployment": 1,
+        "may VirtualService": 1,
+        "get ServiceAccount": 3,
+        "get ConfigMap": 1,  # that the pods read
+    }
 
 
 async def test_plans_of_others_cost_no_call() -> None:

@@ -28,9 +28,9 @@ class KnownRules:
         return DestinationRules(self.bodies, full_host(host, namespace), namespace)
 
 
-async def known_rules(cluster: Cluster, namespace: str) -> KnownRules:
-    """The rules of a namespace as they are now, and those of the others, of which a stream may be behind."""
-    own = await cluster.list(DESTINATION_RULES, namespace)
+async def known_rules(cluster: Cluster, namespace: str, *, fresh: bool = True) -> KnownRules:
+    """The rules of a namespace, as they are now where they must be `fresh`, and those of the others, of which a stream may be behind."""
+    own = await cluster.list(DESTINATION_RULES, namespace, fresh=fresh)
     found = await cluster.outlines(DESTINATION_RULES, namespace, wait=True)
     others = [body for body in found.bodies if body["metadata"]["namespace"] != namespace]
     return KnownRules([*own, *others], all=found.complete)

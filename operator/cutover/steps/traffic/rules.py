@@ -21,7 +21,8 @@ _UNSEEN = "the operator watches some namespaces only, so DestinationRules of the
 async def problems(step: TrafficSpec, context: StepContext, body: Json, found: Sequence[Pair]) -> list[Problem]:
     """All that is told; an error where requests would certainly fail."""
     place, namespace = f"{context.place}.traffic", context.namespace
-    known = await known_rules(context.cluster, namespace)
+    # What a step goes by, the subsets of its own sides, is read afresh; of the rest those of other namespaces may be behind too.
+    known = await known_rules(context.cluster, namespace, fresh=False)
     sentences = told(body, found, step.weights[-1], lambda host: known.of(host, namespace))
     said = [Problem(place, await _say(context, one), warning=not one.wrong) for one in sentences]
     unseen = [Problem("", _UNSEEN, warning=True)] if any(side.subset for side in step.ends) else []
