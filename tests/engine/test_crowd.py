@@ -118,13 +118,14 @@ async def test_what_a_plan_asks_in_all_of_its_life() -> None:
     }
 
 
-async def test_plans_of_others_cost_no_call() -> None:
-    """A plan that takes pods away asks what other plans need: of those that wait, and of those that have moved their traffic."""
-    few, many = [await _beside_plans(number) for number in (4, 40)]
+@pytest.mark.parametrize("drains", [False, True])
+async def test_plans_of_others_cost_no_call(drains: bool) -> None:  # noqa: FBT001
+    """A plan that takes pods away asks what other plans need: of those that wait, have moved their traffic, or have just succeeded."""
+    few, many = [await _beside_plans(number, drains=drains) for number in (4, 40)]
     assert few == many
 
 
-async def _beside_plans(others: int) -> Counter[str]:
+async def _beside_plans(others: int, *, drains: bool) -> Counter[str]:
     run = Counted(
         "steps:\n  - {name: retire, deploy: {workload: {name: other}, replicas: 0}}\n", crowd=True, put=with_another
     )
@@ -132,11 +133,13 @@ async def _beside_plans(others: int) -> Counter[str]:
     for number in range(others):
         mine_too = f"other-{number}", f"other-{number}-v1", f"other-{number}-v2"
         steps = f"{shift(*mine_too)}{STAYS}" if number % 2 else f"{STAYS}{shift(*mine_too)}"
+        if drains:
+            steps = shift(*mine_too).replace("drain: 0s", "drain: 5m")
         body = plan(f"steps:\n{steps}")
         body["metadata"]["name"] = f"plan-{number}"
         run.plan = run.cluster.put(PLANS, body)
         run.cluster.objects[run.plan]["status"] = {"observedGeneration": -1}
-        await run.until(lambda: run.phase is Phase.WAITING)
+        await run.until(lambda: run.over if drains else run.phase is Phase.WAITING)
     run.plan = mine
     run.counted.clear()
     assert await run.run() is Phase.SUCCEEDED

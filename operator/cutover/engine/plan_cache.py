@@ -26,9 +26,13 @@ from cutover.saga.draft import stage_of
 from cutover.status.conditions import present
 from cutover.status.durable import durable_part, says_nothing_else
 from cutover.status.status import ACTIVE, ENDED, OUTDATED_CRD, Phase, Status
+from cutover.steps.parts import UndoneEarly
+from cutover.targets.snapshots import Snapshot
 
 LONG_DWELL: Final = timedelta(seconds=30)
 """From this dwell on, the time it counts from is worth a save of its own."""
+_DRAINS: Final = timedelta(minutes=6)
+"""For how long after its success others may ask what a plan has moved (`other_plans.py`)."""
 QUIET: Final = timedelta(seconds=15)
 """For how long a plan is left alone after another process has saved it: as long as a Lease is valid."""
 
@@ -90,6 +94,17 @@ class PlanCache:
         return "" if same else "the spec is not the one this run began with; restore it"
 
 
+@dataclass(frozen=True, slots=True)
+class _Succeeded:
+    """What others may ask of a plan while the traffic that it has moved drains; `version` is that of the plan."""
+
+    version: str
+    at: datetime
+    plan: Plan
+    status: Status
+    snapshots: dict[str, Snapshot]
+
+
 class PlanCaches:
     """The caches of all plans of this process.
 
@@ -106,6 +121,7 @@ class PlanCaches:
     def __init__(self, spawn: Spawn, wake: Callable[[Ref], None], clock: Clock) -> None:
         self._spawn, self._wake, self._clock = spawn, wake, clock
         self._caches: dict[Ref, PlanCache] = {}
+        self._succeeded: dict[Ref, _Succeeded] = {}
         self._quiet: dict[Ref, datetime] = {}
         self._paces: defaultdict[str, Pace] = defaultdict(Pace)
         self.drops = False
@@ -121,7 +137,17 @@ class PlanCaches:
         """Forget a plan that has ended, and whose end is saved: its next turn, if there is one, begins with what is saved."""
         cache = self._caches.get(ref)
         if cache is not None and cache.status.phase in ENDED and cache.status == cache.saved:
+            self._keep_for_others(ref, cache)
             self.drop(ref)
+
+    def _keep_for_others(self, ref: Ref, cache: PlanCache) -> None:
+        """In a crowd each plan that takes pods away asks of each that has just succeeded, and would read and parse all of them."""
+        now, plan = self._clock.now(), cache.spec[1] if cache.spec else None
+        self._succeeded = {other: one for other, one in self._succeeded.items() if now - one.at < _DRAINS}
+        if cache.status.phase is not Phase.SUCCEEDED or not isinstance(plan, Plan) or not cache.run_cache.snapshots:
+            return
+        if any(isinstance(step.kind, UndoneEarly) for step in plan.steps):
+            self._succeeded[ref] = _Succeeded(cache.version, now, plan, cache.saved, cache.run_cache.snapshots)
 
     def forget(self, ref: Ref) -> None:
         """Forget a plan that is gone."""
@@ -151,8 +177,11 @@ class PlanCaches:
 
     def remembered(self, ref: Ref, body: Json) -> OtherPlan | None:
         """A plan as it is in this body, where that is what its last turn has left."""
+        version, ended = body["metadata"]["resourceVersion"], self._succeeded.get(ref)
+        if ended is not None and ended.version == version:
+            return OtherPlan(ref, body, ended.plan, ended.status, ended.snapshots)
         cache = self._caches.get(ref)
-        if cache is None or cache.version != body["metadata"]["resourceVersion"] or cache.spec is None:
+        if cache is None or cache.version != version or cache.spec is None:
             return None
         spec, plan, _ = cache.spec
         if isinstance(plan, PlanError) or spec != body["spec"]:

@@ -188,7 +188,8 @@ class Traffic(Examines, LooksAhead, UndoneEarly, TrafficSpec):
     async def drain_since(self, context: StepContext, moved: datetime) -> Drain | None:
         """For `drain`; where gateways report what they have taken up, also until they do, at most a minute."""
         ref, until = self.ref(context), moved + self.drain
-        snapshot = await context.targets.saved(ref) if self.drain else None
+        over = context.now >= max(until, moved + _PARENTS_REPORT_WITHIN)
+        snapshot = await context.targets.saved(ref) if self.drain and not over else None
         if snapshot is None:
             return None
         why = f"traffic that step {context.targets.step} has moved drains"
