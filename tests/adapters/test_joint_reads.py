@@ -149,6 +149,7 @@ async def test_a_plan_that_is_alone_waits_for_nobody(
     served: tuple[Kubernetes, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_reads, "_APART", 1000.0)
+    monkeypatch.setattr(shared_reads, "_FURTHEST", 1000.0)
     cluster, server = served
     async with asyncio.timeout(20):
         for _ in range(3):
@@ -163,3 +164,16 @@ async def test_a_fresh_answer_is_of_a_request_that_began_after_the_question(serv
     assert await slices(cluster, 1, fresh=True) == ["1-new"]
     await first
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(("each", "most"), [(1000.0, 0.01), (0.001, 1000.0)])
+async def test_a_crowd_waits_for_so_long_at_most_and_two_plans_for_a_moment(
+    served: tuple[Kubernetes, Server], monkeypatch: pytest.MonkeyPatch, each: float, most: float
+) -> None:
+    monkeypatch.setattr(shared_reads, "_APART", each)
+    monkeypatch.setattr(shared_reads, "_FURTHEST", most)
+    cluster, server = served
+    async with asyncio.timeout(20):
+        for number in (1, 2, 1, 2):
+            await slices(cluster, number)
+    assert [len(names) for names in server.asked] == [2] * 4

@@ -18,10 +18,10 @@ from cutover.names import Selector, matching
 from cutover.objects.endpoints import SERVICE_LABEL
 from cutover.ports import ENDPOINT_SLICES, SERVICES, Ref
 
-_BY_NAME: Final = 8
+_BY_NAME: Final = 4
 """Services that are read one by one, at most: more of them are one list, also in a namespace where it has several pages."""
-IN_SELECTOR: Final = 32
-"""Services that one selector names: it stands in a URL."""
+IN_SELECTOR: Final = 64
+"""Services that one selector names: it stands in a URL, and has 4 kB of it at most."""
 _PICKING: Final = re.compile(rf"{re.escape(SERVICE_LABEL)} in \(([^()]+)\)")
 
 

@@ -20,11 +20,12 @@ from cutover.ports import Ref
 
 T = TypeVar("T")
 
-_KEPT: Final = 1.0
+_KEPT: Final = 2.0
 """Seconds for which an answer that need not be fresh is given to other plans. The watch cache that it comes from may be behind as long."""
-_APART: Final = 0.1
-"""Seconds between the beginnings of two joint reads for different plans: in a crowd all that ask meanwhile have the next one in
-common, and a plan that is alone waits for nobody."""
+_APART: Final = 0.005
+_FURTHEST: Final = 0.2
+"""Seconds between the beginnings of two joint reads, for each plan that asks, and at most: in a crowd all that ask meanwhile have the
+next one in common, two plans hardly wait for each other, and one that is alone waits for nobody."""
 _PATIENCE: Final = 0.2
 """Seconds for which a joint read waits for the one before it: what is asked by then is no reason to wait for an answer that hangs."""
 
@@ -39,6 +40,7 @@ class _Question:
         kept: the last answer, for a moment, and the plan that has asked for it.
         parts: what the coming one is to be about.
         begun: when the last one began, of those that are kept apart, and the plan that has asked for it.
+        askers: the plans that have asked for such since nobody did.
     """
 
     under_way: asyncio.Task[Any] | None = None
@@ -46,6 +48,17 @@ class _Question:
     kept: tuple[Any, Ref | None] | None = None
     parts: set[str] = field(default_factory=set)
     begun: tuple[float, Ref | None] | None = None
+    askers: set[Ref | None] = field(default_factory=set)
+
+    @property
+    def apart(self) -> float:
+        """Seconds between two joint reads."""
+        return min(_FURTHEST, _APART * len(self.askers))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it is needed any more."""
+        return all(one is None for one in (self.under_way, self.coming, self.kept, self.begun))
 
     def leave(self, read: asyncio.Task[Any]) -> None:
         """It has ended, or is given up: nobody joins it any more."""
@@ -107,6 +120,7 @@ class SharedReads:
         """
         question = self._questions.setdefault(about, _Question())
         question.parts.update(parts)
+        question.askers.add(acting_plan())
         if question.coming is None:
 
             async def ask_all() -> T:
@@ -166,7 +180,7 @@ class SharedReads:
         if before is not None:
             await asyncio.wait([before], timeout=_PATIENCE)
         if question.begun is not None and question.begun[1] != asker:
-            await asyncio.sleep(question.begun[0] + _APART - loop.time())
+            await asyncio.sleep(question.begun[0] + question.apart - loop.time())
         begun = question.begun = loop.time(), asker
 
         def forget() -> None:
@@ -174,7 +188,7 @@ class SharedReads:
                 question.begun = None
             self._forget_if_idle(about, question)
 
-        loop.call_later(_APART, forget)
+        loop.call_later(_FURTHEST, forget)
 
     def _keep(self, about: Hashable, question: _Question, answer: Any, asker: Ref | None) -> None:
         kept = question.kept = answer, asker
@@ -187,7 +201,7 @@ class SharedReads:
         asyncio.get_running_loop().call_later(_KEPT, drop)
 
     def _forget_if_idle(self, about: Hashable, question: _Question) -> None:
-        if question == _Question() and self._questions.get(about) is question:
+        if question.idle and self._questions.get(about) is question:
             del self._questions[about]
 
 

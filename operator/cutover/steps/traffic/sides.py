@@ -5,6 +5,7 @@ Reads only. Used by the kind `traffic`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -112,8 +113,11 @@ async def look_up(context: StepContext, names: Names, pairs: Sequence[Pair]) -> 
     said = await _said(context, names, wait=True)  # before they are read: what changes afterwards is news
     asked = [{pair.old.port for pair in pairs}, {pair.new.port for pair in pairs}]
     sides, problems = list[Side](), list[Problem]()
-    for field, side, numbers in zip(("from", "to"), names, asked, strict=True):
-        resolved = await resolve(context.cluster, context.namespace, side.host, side.subset, numbers)
+    looks = (
+        resolve(context.cluster, context.namespace, side.host, side.subset, numbers)
+        for side, numbers in zip(names, asked, strict=True)
+    )
+    for field, resolved in zip(("from", "to"), await asyncio.gather(*looks), strict=True):
         if isinstance(resolved, Side):
             sides.append(resolved)
         else:
