@@ -112,6 +112,23 @@ async def test_where_nothing_can_be_read(error: Exception, known: bool) -> None:
     streams.close()
 
 
+async def test_an_object_that_cannot_be_read_takes_nothing_away_from_what_is_known() -> None:
+    """Anybody who may create one in a namespace would do so for all others."""
+    broken = {**body("broken", 6), "spec": {"http": [7]}}
+    without = {key: part for key, part in body("without", 7).items() if key != "spec"}
+    server = Server(body("one", 5), broken, without)
+    streams = OutlineStreams(server, everywhere=True)  # type: ignore[arg-type]
+    found = await streams.known(VIRTUAL_SERVICES, "shop", wait=True)
+    assert [one["metadata"]["name"] for one in found.bodies] == ["one", "without"]
+    server.queue.put_nowait({"type": "MODIFIED", "object": {**body("one", 11), "spec": {"http": [7]}}})
+    server.queue.put_nowait({"type": "ADDED", "object": body("two", 12)})
+    await settled()
+    later = await streams.known(VIRTUAL_SERVICES, "shop", wait=False)
+    assert sorted(one["metadata"]["name"] for one in later.bodies) == ["two", "without"]
+    assert [kind for kind, _ in server.asked] == ["list", "watch"]
+    streams.close()
+
+
 async def test_a_stream_that_nobody_asks_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outline_streams, "_IDLE", -1.0)
     server = Server(body("one", 5))

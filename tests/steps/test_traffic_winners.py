@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cutover.ports import GATEWAYS, HTTP_ROUTES, ISTIO_GATEWAYS, VIRTUAL_SERVICES, Ref
+from cutover.ports import DESTINATION_RULES, GATEWAYS, HTTP_ROUTES, ISTIO_GATEWAYS, VIRTUAL_SERVICES, Ref
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -265,6 +265,39 @@ async def test_a_route_above_that_takes_all(matches: list[Any], expected: str) -
     found, message = await outcome(Simulation(plan(SHIFT.replace("FIELD", "virtualService")), put=virtual(own)))
     assert found == expected, message
     assert ("route all is tried before it (" in message) == (expected == "refused")
+
+
+AT_THE_GATEWAY = {"hosts": ["shop.example"], "gateways": [GATEWAY]}
+NO_PATH: Any = {"match": [{"uri": {}}]}
+NEARLY_EMPTY = {
+    "a VirtualService without a spec": (VIRTUAL_SERVICES, {}),
+    "a Gateway without a spec": (ISTIO_GATEWAYS, {}),
+    "a DestinationRule without a spec": (DESTINATION_RULES, {}),
+    "a delegate without a name": (
+        VIRTUAL_SERVICES,
+        {"spec": {**AT_THE_GATEWAY, "http": [{"delegate": {"namespace": "shop"}}]}},
+    ),
+    "paths of no kind": (
+        VIRTUAL_SERVICES,
+        {"spec": {**AT_THE_GATEWAY, "http": [{**NO_PATH, "delegate": {"name": "inner"}}]}},
+        {"spec": {"http": [NO_PATH]}},
+    ),
+}
+"""What the definitions of these kinds let pass."""
+
+
+@pytest.mark.parametrize("where", ["shop", "other"])
+@pytest.mark.parametrize("odd", NEARLY_EMPTY.values(), ids=NEARLY_EMPTY)
+async def test_an_object_that_says_nearly_nothing_keeps_no_plan_from_moving(odd: Any, where: str) -> None:
+    kind, *bodies = odd
+
+    def put(cluster: MemoryCluster) -> None:
+        virtual(nothing)(cluster)
+        for name, body in zip(("odd", "inner"), bodies, strict=False):
+            cluster.put(kind, {"metadata": {"name": name, "namespace": where, "creationTimestamp": LATER}, **body})
+
+    run = Simulation(plan(SHIFT.replace("FIELD", "virtualService")), put=put)
+    assert await run.run() is Phase.SUCCEEDED, run.status
 
 
 # --- who may be named -------------------------------------------------------------------------------------------------

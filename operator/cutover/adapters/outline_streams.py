@@ -103,7 +103,7 @@ class OutlineStreams:
         resource, namespace = key
         found, version, path = dict[tuple[str, str], Json](), "", resource.path(namespace)
         async for items, at in self._client.versioned_pages(path, {}, {}):
-            found |= {_key(body): outline(resource, body) for body in items}
+            found |= {_key(body): told for body in items if (told := _outline(resource, body)) is not None}
             version = at
         stream.replace(found)
         stream.read.set()
@@ -121,7 +121,7 @@ class OutlineStreams:
                 body = event.get("object") or {}
                 match event.get("type"):
                     case "ADDED" | "MODIFIED":
-                        stream.put(_key(body), outline(resource, body))
+                        stream.put(_key(body), _outline(resource, body))
                     case "DELETED":
                         stream.drop(_key(body))
                     case "BOOKMARK":
@@ -130,6 +130,15 @@ class OutlineStreams:
                         return ""
                 version = body["metadata"]["resourceVersion"]
         return version if time.monotonic() - begun > _PAUSE else ""
+
+
+def _outline(resource: Resource, body: Json) -> Json | None:
+    """None for an object that cannot be read: whoever may create one must not take away what is known of all others."""
+    try:
+        return outline(resource, body)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        log.warning("%s %s of namespace %s cannot be read: %r", resource.kind, *reversed(_key(body)), error)
+        return None
 
 
 def _key(body: Json) -> tuple[str, str]:
@@ -164,8 +173,10 @@ class _Stream:
     def forget(self) -> None:
         self.outlines, self.number = {}, 0
 
-    def put(self, key: tuple[str, str], body: Json) -> None:
-        if self.outlines.get(key) != body:
+    def put(self, key: tuple[str, str], body: Json | None) -> None:
+        if body is None:
+            self.drop(key)
+        elif self.outlines.get(key) != body:
             self.outlines[key] = body
             self._changed()
 

@@ -16,7 +16,8 @@ from cutover.ports import DESTINATION_RULES, GATEWAYS, HTTP_ROUTES, ISTIO_GATEWA
 def outline(resource: Resource, body: Json) -> Json:
     """The outline of one object."""
     metadata = _only(body["metadata"], "name", "namespace", "creationTimestamp")
-    return {"metadata": metadata, **_KEPT[resource](body)}
+    whole = {**body, "spec": body.get("spec") or {}}  # Istio's definitions do not ask for one
+    return {"metadata": metadata, **_KEPT[resource](whole)}
 
 
 def _only(part: Json, *names: str) -> Json:

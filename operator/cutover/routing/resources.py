@@ -75,7 +75,7 @@ async def _given(
     services = at_once(cluster, namespace, fresh=fresh)
     selecting = await _selecting(services, namespace, labels, fresh=fresh) if found else ()
     hosts = _Hosts(services, namespace, labels)
-    for resource, body in [one for one in found if _names_one(one[1]["spec"], selecting)]:
+    for resource, body in [one for one in found if _names_one(one[1].get("spec"), selecting)]:
         ref = Ref(resource, namespace, body["metadata"]["name"])
         for weights in map(list, _weights_of_routes(resource, body)):
             if given := await hosts.weight(weights):

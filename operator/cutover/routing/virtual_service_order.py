@@ -129,7 +129,7 @@ class _Spread:
                 continue
             if handed := route.body.get("delegate"):
                 yield from self._delegated(
-                    route, Ref(VIRTUAL_SERVICES, handed.get("namespace") or ref.namespace, handed["name"])
+                    route, Ref(VIRTUAL_SERVICES, handed.get("namespace") or ref.namespace, handed.get("name", ""))
                 )
             else:
                 yield from (_entry(ref, route, match) for match in _matches(route))
@@ -161,7 +161,7 @@ def _joined(outer: Json, inner: Json) -> Json | None:
     """What a delegate's match is in its root; None where they may contradict each other, which Istio leaves out."""
     if any(outer[key] != inner[key] for key in outer.keys() & inner.keys() - {"name", "uri", "headers"}):
         return None
-    if "uri" in outer and "uri" in inner:
+    if outer.get("uri") and inner.get("uri"):
         (how, what), (_, below) = (next(iter(one["uri"].items())) for one in (outer, inner))
         if outer["uri"] != inner["uri"] and not (how == "prefix" and below.startswith(what)):
             return None
@@ -257,7 +257,7 @@ def _age(body: Json) -> tuple[bool, str, str, str]:
 def _delegates_to(body: Json, to: Ref) -> bool:
     namespace = body["metadata"]["namespace"]
     return any(
-        handed["name"] == to.name and (handed.get("namespace") or namespace) == to.namespace
+        handed.get("name") == to.name and (handed.get("namespace") or namespace) == to.namespace
         for route in body["spec"].get("http") or ()
         if (handed := route.get("delegate"))
     )

@@ -54,7 +54,7 @@ class VirtualService(Routing):
     def routes_of(cls, body: Json) -> Iterator[Route]:
         """All its routes, in the order in which Istio tries those of one protocol."""
         for protocol in PROTOCOLS:
-            for route in body["spec"].get(protocol) or ():
+            for route in (body.get("spec") or {}).get(protocol) or ():
                 key = {"name": route["name"]} if route.get("name") else {"name": None, "match": route.get("match")}
                 at = ("spec", protocol, key)
                 names = frozenset(names_of(protocol, route))
@@ -116,7 +116,7 @@ class VirtualService(Routing):
         handed = route.body.get("delegate")
         if not handed:
             return ""
-        message = f"hands its requests to VirtualService {handed['name']}"
+        message = f"hands its requests to VirtualService {handed.get('name', '')}"
         if (where := handed.get("namespace") or namespace) != namespace:
             return f"{message} of namespace {where}; make a plan there that names it"
         return f"{message}; name that one instead"
