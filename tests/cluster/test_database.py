@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.test_examples import FAILS, FOLDER, in_a_hurry, put_before
 from cutover.plan.parsing import parse
 from cutover.plan.permissions import rules
 from cutover.status.requests import RequestVerb
@@ -207,6 +208,31 @@ def test_an_abort_in_the_middle_takes_back_what_was_filled(steps: Steps) -> None
     steps.shop.request(RequestVerb.ABORT)
     assert steps.shop.until_ended(deadline=120).phase is Phase.ROLLED_BACK
     assert steps.database.rows("SELECT * FROM users ORDER BY id") == before
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["forward", "there and back"])
+def test_the_example(shop: Shop, database: Database, back: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    """examples/schema-and-data.yaml, on a server of this machine."""
+    database.run(
+        "CREATE TABLE users (id int PRIMARY KEY, email_confirmed_at timestamptz)",
+        "INSERT INTO users SELECT n, CASE WHEN n % 2 = 0 THEN now() END FROM generate_series(1, 100) n",
+        "CREATE TABLE orders (id int PRIMARY KEY, user_id int)",
+    )
+    put_before(shop, "schema-and-data")
+    data = {"uri": base64.b64encode(database.url.encode()).decode()}
+    shop.api.patch(f"/api/v1/namespaces/{shop.namespace}/secrets/shop-db-app", {"data": data})
+    spec = in_a_hurry(yaml.safe_load((FOLDER / "schema-and-data.yaml").read_text())["spec"])
+    spec["databases"][0]["runner"] = {"image": "cutover:test", **node.placement()}
+    before = shop.objects()
+    shop.apply(spec | {"steps": [*spec["steps"], *([FAILS] if back else [])]})
+    status = shop.until_ended(deadline=120)
+    assert status.phase is (Phase.ROLLED_BACK if back else Phase.SUCCEEDED), status
+    there = database.value("SELECT count(*) FROM information_schema.columns WHERE column_name = 'email_verified'")
+    assert there == (0 if back else 1)
+    if back:
+        assert shop.objects() == before
+    else:
+        assert database.value("SELECT count(*) FROM users WHERE email_verified") == 50
 
 
 def test_what_the_server_refuses_fails_at_once_and_a_server_that_is_away_is_tried_for_again(steps: Steps) -> None:

@@ -18,8 +18,12 @@ from support.cluster.shop import AnyOperator, Shop
 pytestmark = pytest.mark.cluster
 
 FOLDER = Path(__file__).parents[2] / "examples"
-ELSEWHERE = {"compared-canary": "test_http.py", "maintenance-mode": "test_notify.py"}
-"""Those that need an operator with settings of their own are driven there, both ways."""
+ELSEWHERE = {
+    "compared-canary": "test_http.py",
+    "maintenance-mode": "test_notify.py",
+    "schema-and-data": "test_database.py",
+}
+"""Those that need an operator with settings of their own, or a database, are driven there, both ways."""
 EXAMPLES = sorted({file.stem for file in FOLDER.glob("*.yaml")} - ELSEWHERE.keys())
 FAILS = {
     "name": "fails",
