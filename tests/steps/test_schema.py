@@ -230,6 +230,26 @@ async def test_the_undo_of_what_was_never_done_changes_nothing() -> None:
     assert step.database.applied == []
 
 
+async def test_without_down_the_undo_makes_sure_that_nothing_was_done() -> None:
+    steps = parsed(EXPAND)["steps"]
+    del steps[0]["schema"]["down"]
+    for done in (False, True):
+        cluster = MemoryCluster()
+        shop(cluster)
+        database = DatabaseJobs(cluster)
+        irreversible = {**spec(), "steps": [{**steps[0], "irreversible": True}]}
+        step = Bench("", cluster, parse(irreversible).steps[0].kind)
+        database.fails = [] if done else [Result(RunnerReason.STATEMENT_FAILED, "schema.up")]
+        await step.to_the_end("do")
+        outcome = await step.back()
+        if done:  # only an attempt that is not known to be done is undone
+            assert isinstance(outcome, Failed)
+            assert outcome.reason == "DownMissing"
+            assert "fix by hand what is left, then confirm" in outcome.message
+        else:
+            assert outcome == Done(message="the database's journal says that it was never done, so nothing is undone")
+
+
 async def test_another_attempt_of_the_undo_fences_off_the_one_before() -> None:
     step = Step()
     await step.to_the_end("do")

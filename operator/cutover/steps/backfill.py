@@ -37,10 +37,6 @@ class Backfill(DatabaseKind, BackfillFields, Unbounded):
         """Not after a step that may add what it fills: the look is before all of them."""
         return not any(isinstance(kind, DatabaseKind) and not kind.only_reads() for kind in before)
 
-    def can_be_undone(self) -> bool:
-        """By the expressions that go back."""
-        return self.reverse is not None
-
     def irreversible_reason(self) -> str:
-        """It needs them."""
-        return "" if self.can_be_undone() else _NO_WAY_BACK
+        """It needs the expressions that go back."""
+        return "" if self.reverse is not None else _NO_WAY_BACK

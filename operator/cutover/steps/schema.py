@@ -75,13 +75,9 @@ class Schema(DatabaseKind):
             allow=self.allow,
         )
 
-    def can_be_undone(self) -> bool:
-        """By down."""
-        return self.down is not None
-
     def irreversible_reason(self) -> str:
         """It needs down."""
-        return "" if self.can_be_undone() else _NO_WAY_BACK
+        return "" if self.down is not None else _NO_WAY_BACK
 
     def mistakes(self, before: Mapping[str, Kind]) -> Iterator[tuple[str, str]]:
         """A script that is somewhere else, and what is too long."""

@@ -26,10 +26,6 @@ class Validate(DatabaseKind, ValidateWork):
         """There is nothing to undo."""
         return True
 
-    def can_be_undone(self) -> bool:
-        """Nor to run for it."""
-        return False
-
     def mistakes(self, before: Mapping[str, Kind]) -> Iterator[tuple[str, str]]:
         """It compares with an earlier step of the same kind, in the same database."""
         name = self.compare_with

@@ -63,13 +63,17 @@ class Backfill:
         return result
 
     def down(self) -> Result:
-        """Set what `reverse` says, in the rows that were filled: up to where the filling came. Raises Ended."""
-        if self._work.reverse is None:
-            raise Ended(Result(RunnerReason.DOWN_MISSING, "backfill.reverse"))
+        """Set what `reverse` says, in the rows that were filled: up to where the filling came.
+
+        Raises:
+            Ended: also where rows were filled, and there is no `reverse`.
+        """
         self._check()
         row = self._transactions.claim_first(self._claim)
         if row.direction is Direction.DOWN and row.finished:
             return Result(RunnerReason.ALREADY_DONE)
+        if self._work.reverse is None and row.rows:
+            raise Ended(Result(RunnerReason.DOWN_MISSING, "backfill.reverse"))
         filler = self._filler(reverse=True)
         row = self._turn(filler)
         if row.bound is not None:

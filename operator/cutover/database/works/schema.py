@@ -65,10 +65,8 @@ class Schema:
         return self._measured(self._transactions.run(work), statements)
 
     def down(self) -> Result:
-        """Run `down`, if the database says that `up` was done. Raises Ended."""
-        if self._work.down is None:
-            raise Ended(Result(RunnerReason.DOWN_MISSING, "schema"))
-        text, statements = self._read(self._work.down, DOWN)
+        """Run `down`, if the database says that `up` was done. Raises Ended: also where it was, and there is no `down`."""
+        text, statements = self._read(self._work.down, DOWN) if self._work.down is not None else ("", ())
         refused = list(self._engine.refusals(statements, DOWN, self._version))
         if refused:
             raise Ended(Result.of_all(refused))
@@ -79,6 +77,8 @@ class Schema:
             if row.direction is Direction.DOWN and row.finished:
                 return Result(RunnerReason.ALREADY_DONE)
             done = _is_up(row)
+            if done and self._work.down is None:
+                raise Ended(Result(RunnerReason.DOWN_MISSING, "schema"))
             for statement in statements if done else ():
                 tx.run(statement, DOWN)
             digest = Script.digest(text)

@@ -53,10 +53,6 @@ class DatabaseKind(JobKind, LooksFirst):
     def work(self) -> Model:
         """Its fields as the runner reads them: the part of the payload below the kind's key."""
 
-    def can_be_undone(self) -> bool:
-        """Whether there is anything that takes the work back."""
-        return True
-
     def mistakes(self, before: Mapping[str, Kind]) -> Iterator[tuple[str, str]]:
         """What is wrong with it beside its single fields.
 
@@ -114,8 +110,12 @@ class DatabaseKind(JobKind, LooksFirst):
         return database_pods.template(self.connected)
 
     def undo_template(self) -> Json | None:
-        """The runner again; its payload says that it goes back."""
-        return database_pods.template(self.connected) if self.can_be_undone() else None
+        """The runner again; its payload says that it goes back. Where nothing takes the work back it makes sure that none was done."""
+        return None if self.only_reads() else self.job_template()
+
+    def changed_since(self) -> str:
+        """The image of the settings may have changed between the creation of the Job and the save of its uid."""
+        return "" if self.connected.runner.image else ", or the operator's runnerImage has changed since"
 
     def backoff_limit_of(self, template: Json) -> int:
         """A pod that was killed, or that found no server or no lock, is replaced."""
