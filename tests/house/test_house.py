@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cutover.cli import sql
 from cutover.cli.explain import explain
 from cutover.plan import crd
 from cutover.plan.parsing import parse
@@ -109,6 +110,11 @@ def test_nothing_is_left_to_do() -> None:
 @pytest.mark.parametrize(("where", "body"), PLANS, ids=[where for where, _ in PLANS])
 def test_every_plan_that_is_shown_is_good(where: str, body: dict[str, Any]) -> None:
     assert parse(body["spec"]).steps, where
+
+
+@pytest.mark.parametrize(("where", "body"), PLANS, ids=[where for where, _ in PLANS])
+def test_the_sql_of_every_plan_that_is_shown_is_good(where: str, body: dict[str, Any]) -> None:
+    assert list(sql.problems(parse(body["spec"]), sql.NEWEST)) == [], where
 
 
 @pytest.mark.parametrize(("where", "body"), PLANS, ids=[where for where, _ in PLANS])
