@@ -66,6 +66,7 @@ class RunnerReason(StrEnum):
     STATEMENT_FAILED = "StatementFailed"
     TABLE_NOT_FOUND = "TableNotFound"
     COLUMN_NOT_FOUND = "ColumnNotFound"
+    GENERATED_COLUMN = "GeneratedColumn"
     NO_USABLE_KEY = "NoUsableKey"
     NULLABLE_KEY = "NullableKey"
     MATCHES_NOTHING = "SelectorMatchesNothing"

@@ -40,6 +40,7 @@ _TEXTS: Final = {
     RunnerReason.STATEMENT_FAILED: "{where}was refused by the server{place}{state}{names}; nothing of it was kept",
     RunnerReason.TABLE_NOT_FOUND: "{where}no table is named{names}",
     RunnerReason.COLUMN_NOT_FOUND: "{where}no column is named{names}",
+    RunnerReason.GENERATED_COLUMN: "{where}the server makes the values of this column itself; fill another one, or change its definition",
     RunnerReason.NO_USABLE_KEY: "{where}the table has no primary key and no unique index over columns that are NOT NULL{names}; add one",
     RunnerReason.NULLABLE_KEY: "{where}is not unique, or may be NULL{names}; page by the primary key",
     RunnerReason.MATCHES_NOTHING: "{where}matches no row of the table, and verify fails for {number}; correct it, or set allowEmpty: true",

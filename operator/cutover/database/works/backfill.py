@@ -59,7 +59,7 @@ class Backfill:
         row = self._begin(filler)
         self._ranges(filler, row)
         result = self._sweep(filler)
-        self._transactions.alone(filler.measure)
+        self._transactions.statistics(lambda: self._transactions.alone(filler.measure))
         return result
 
     def down(self) -> Result:

@@ -6,6 +6,7 @@ Idempotent because the row of the step is locked first: who comes later finds it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from cutover.database.engines.base import Engine, Made, Statement, Transaction
 from cutover.database.journal import Claim, Entry, StepRow
@@ -96,7 +97,8 @@ class Schema:
         changed = self._engine.makes(statements).types if result.reason is not RunnerReason.NOTHING_TO_UNDO else ()
         for table in sorted({table for table, _ in changed}):
             columns = sorted(column for of, column in changed if of == table)
-            self._transactions.run(lambda tx: tx.measure(table, columns))  # noqa: B023 -- called at once
+            work = partial(_measure, table, columns)
+            self._transactions.statistics(lambda: self._transactions.run(work))  # noqa: B023 -- called at once
         return result
 
     def validate(self) -> Result:
@@ -170,6 +172,10 @@ class Schema:
 
     def _down_text(self) -> str:
         return "" if self._work.down is None else text_of(self._work.down, DOWN)
+
+
+def _measure(table: str, columns: Sequence[str], tx: Transaction) -> None:
+    tx.measure(table, columns)
 
 
 def _is_up(row: StepRow) -> bool:

@@ -6,6 +6,7 @@ whose answer was lost is not repeated.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from cutover.runner_messages.payload import LockRetries
 from cutover.runner_messages.progress import Activity
 from cutover.runner_messages.result import Result
 
+log = logging.getLogger("cutover.database")
 T = TypeVar("T")
 _RECONNECT: Final = timedelta(seconds=60)
 """How long a server may be away; after that the pod ends, and Kubernetes decides about another one."""
@@ -92,6 +94,13 @@ class Transactions:
             except ConnectionBroken as broken:
                 gone = gone or self._clock.now()
                 self._connect_again(gone, broken.result)
+
+    def statistics(self, make: Callable[[], object]) -> None:
+        """Make them, where they can be made: what was done is done, also where an index keeps ANALYZE from its end."""
+        try:
+            make()
+        except Ended as ended:
+            log.warning("statistics were not made: %s", ended)
 
     def claim_first(self, claim: Claim) -> StepRow:
         """In a transaction of its own, so that an earlier attempt that still waits for locks stops at its next try."""

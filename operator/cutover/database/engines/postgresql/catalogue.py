@@ -24,7 +24,7 @@ WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')
 """
 _COLUMNS: Final = """
 SELECT a.attname, pg_catalog.format_type(a.atttypid, -1), t.typname, a.attnotnull, coalesce(l.collisdeterministic, true),
-       a.attgenerated <> ''
+       a.attgenerated <> '' OR a.attidentity = 'a'
 FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation
 WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
@@ -44,7 +44,7 @@ _SAME_IS_EQUAL: Final = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name, its type for casts, whether it may be NULL, and whether equal values are the same."""
+    """One column: its name, its type for casts, whether it may be NULL, whether equal values are the same, and whether the server makes them."""
 
     name: str
     type: str
@@ -87,6 +87,9 @@ def find_table(
         if one not in columns:
             field = "backfill.key" if one in work.key else "backfill.set"
             raise Ended(Result(RunnerReason.COLUMN_NOT_FOUND, field, names=_near(one, list(columns))))
+    for one in filled:
+        if columns[one].generated:
+            raise Ended(Result(RunnerReason.GENERATED_COLUMN, f"backfill.set.{one}"))
     keys = connection.execute(_KEYS, (oid,)).fetchall()
     return Table(where, name, estimate, columns, _key(work, columns, keys))
 
