@@ -82,7 +82,13 @@ def find_table(
     oid, _, estimate = found
     columns = {name: Column(name, "", not_null=False, same_is_equal=True, generated=False) for name in added}
     columns |= {row[0]: _column(row) for row in connection.execute(_COLUMNS, (oid,)).fetchall()}
-    filled = work.reverse if reverse and work.reverse else work.set_
+    _usable(work, columns, work.reverse if reverse and work.reverse else work.set_)
+    keys = connection.execute(_KEYS, (oid,)).fetchall()
+    return Table(where, name, estimate, columns, _key(work, columns, keys))
+
+
+def _usable(work: BackfillWork, columns: Mapping[str, Column], filled: Mapping[str, str]) -> None:
+    """Raises Ended: a column is not there, or not ours to fill."""
     for one in (*work.key, *filled):
         if one not in columns:
             field = "backfill.key" if one in work.key else "backfill.set"
@@ -90,8 +96,6 @@ def find_table(
     for one in filled:
         if columns[one].generated:
             raise Ended(Result(RunnerReason.GENERATED_COLUMN, f"backfill.set.{one}"))
-    keys = connection.execute(_KEYS, (oid,)).fetchall()
-    return Table(where, name, estimate, columns, _key(work, columns, keys))
 
 
 def _column(row: Sequence[Any]) -> Column:
