@@ -27,6 +27,7 @@ from cutover.ports import (
     Ref,
 )
 from cutover.saga.turn import Again, Done, Failed, Wait
+from cutover.status.report import Result, SuccessCriterion
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
 from cutover.steps.shared.job_kind import SETTLED_LABEL
@@ -944,3 +945,13 @@ async def test_a_lost_save_of_the_uid_lets_nothing_run_twice() -> None:
         await run.run()
         starts = [ref for verb, ref in run.cluster.effects if ref.resource == JOBS and "-undo-" not in ref.name]
         assert len(starts) <= 1, (at, starts)
+
+
+async def test_a_success_of_tests_alone_that_is_rolled_back_says_that_they_passed() -> None:
+    """The evidence of a criterion is never empty: a status without it could not be read again."""
+    run = Simulation(plan(f"keepSnapshots: 1h\nsteps: [{{name: smoke, job: {LOOKS}}}]"), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.phase is Phase.ROLLED_BACK)
+    (line,) = (line for line in run.status.report if line.criterion is SuccessCriterion.VALIDATIONS)
+    assert (line.result, line.evidence) == (Result.MET, "step smoke passed")

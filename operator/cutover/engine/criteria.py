@@ -108,10 +108,12 @@ def _validations(plan: Plan, status: Status, run: Run) -> _Judgement:
 
 
 def _passed(status: Status, gates: int, tests: Sequence[str]) -> Iterator[str]:
+    seen = status.tally or RunTally()
     if gates:
-        seen = status.tally or RunTally()
         yield f"{_gates(seen.gates_passed)} passed over all stages; the plan has {gates}"
-    if passed := [step.name for step in status.steps if step.name in tests and step.state is StepState.DONE]:
+    done = {step.name for step in status.steps if step.state is StepState.DONE}
+    done |= {step.name for step in status.steps[: seen.steps_done]}  # and may have been undone since
+    if passed := [step.name for step in status.steps if step.name in tests and step.name in done]:
         yield f"{steps_named(passed)} passed"
 
 
