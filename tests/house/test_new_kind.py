@@ -50,8 +50,8 @@ class Tree:
         registry = self.root / REGISTRY
         text = registry.read_text()
         for before, after in (
-            ("from cutover.steps.switch", "from cutover.steps.reindex import Reindex\nfrom cutover.steps.switch"),
-            ("Notify)", "Notify, Reindex)"),
+            ("from cutover.steps.schema", "from cutover.steps.reindex import Reindex\nfrom cutover.steps.schema"),
+            ("    Notify,\n", "    Notify,\n    Reindex,\n"),
         ):
             assert text.count(before) == 1
             text = text.replace(before, after)
