@@ -16,7 +16,7 @@ from support.cluster.istio_order import NAMESPACES, ROWS, Order, answer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local("asks istiod and the Envoys of the local mesh")]
 
-ON_ITS_OWN_LISTENER = ("rule-host-of-the-listener", "rule-gateways-namespace")
+ON_ITS_OWN_LISTENER = ("rule-host-of-the-listener", "rule-gateways-namespace", "rule-ties-of-hosts")
 
 
 def _gateways(cluster: Cluster) -> Iterator[dict[str, Any]]:

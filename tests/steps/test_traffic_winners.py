@@ -139,6 +139,7 @@ async def test_virtual_services_of_one_host_at_a_gateway(own: Change, other: str
         ("[{hosts: ['*']}]", "'*'", "silent"),  # the host of its own is its own list of routes
         ("[{hosts: [shop.example]}]", "'*'", "refused"),
         ("[{hosts: ['shop/shop.example']}]", "'*'", "refused"),
+        ("[{hosts: [shop.example]}]", "SHOP.example", "silent"),  # these are compared to the letter
         ("[{hosts: ['*.example']}]", "'*'", "silent"),
         ("[{hosts: ['*']}, {hosts: [shop.example]}]", "'*'", "told"),  # at one of two servers
         ("unknown", "'*'", "silent"),
@@ -335,6 +336,66 @@ async def test_an_operator_of_some_namespaces_says_once_what_it_does_not_see() -
     assert message.count("a route of another namespace that takes requests before this plan's is not seen") == 1
 
 
+NOWHERE = "route primary gets no requests, so its weights have no effect: no proxy has any of its matches"
+AT_A = [{"uri": {"prefix": "/a/b"}}]
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "sent"),
+    [
+        ({"uri": {"prefix": "/a"}}, AT_A, True),
+        ({"uri": {"prefix": "/a"}}, [*AT_A, {"uri": {"prefix": "/c"}}], False),
+        ({"uri": {"prefix": "/a"}}, [{"uri": {"exact": "/a"}}, {"headers": {"x": {"exact": "1"}}}], True),
+        ({"uri": {"prefix": "/a"}}, [{"uri": {"regex": "/a.*"}}], False),
+        ({"uri": {"exact": "/a/b"}}, AT_A, False),
+        ({"uri": {"prefix": "/a"}, "ignoreUriCase": True}, AT_A, False),
+        ({"uri": {"prefix": "/a"}, "ignoreUriCase": True}, None, True),
+        ({"headers": {"x": {"exact": "1"}}}, [{"headers": {"x": {"prefix": "1"}}}], False),
+        ({"queryParams": {"x": {"exact": "1"}}}, [{"queryParams": {"y": {"exact": "1"}}}], True),
+        ({"gateways": ["edge", "mesh"]}, [{"gateways": [GATEWAY]}], True),
+        ({"gateways": ["edge"]}, [{"gateways": ["mesh"]}], False),
+        ({"port": 80}, [{"port": 81}], False),
+        ({"sourceNamespace": "a"}, AT_A, False),
+        ({"sourceLabels": {"a": "b"}}, [{"sourceLabels": {"a": "c"}}], False),
+    ],
+)
+async def test_a_route_of_a_delegate_that_does_not_fit_in_its_root_gets_nothing(
+    outer: Any,
+    inner: Any,
+    sent: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    def own(spec: Any) -> None:
+        del spec["hosts"], spec["gateways"]
+        if inner:
+            spec["http"][0]["match"] = inner
+        spec["http"].append({"name": "other", "route": []})
+
+    root = yaml.safe_load(ROOT)
+    root["spec"]["http"][0]["match"] = [outer]
+    put = virtual(own, yaml.safe_dump(root))
+    found, message = await outcome(Simulation(plan(SHIFT.replace("FIELD", "virtualService")), put=put))
+    assert (found, NOWHERE in message) == ("silent" if sent else "refused", not sent), message
+
+
+@pytest.mark.parametrize("name", ["edge.infra", "edge.infra.svc.cluster.local", "infra/edge"])
+async def test_a_gateway_may_be_named_as_in_former_times(name: str) -> None:
+    put = virtual(lambda spec: spec.update(gateways=[name]), rival())
+    found, message = await outcome(Simulation(plan(SHIFT.replace("FIELD", "virtualService")), put=put))
+    assert found == "refused"
+    assert "of VirtualService rival is tried before it" in message
+
+
+async def test_a_match_for_gateways_that_its_object_is_not_at_gets_nothing() -> None:
+    def own(spec: Any) -> None:
+        spec["http"].append(copy.deepcopy(spec["http"][0]) | {"name": "rest"})
+        spec["http"][0]["match"] = [{"gateways": ["mesh"]}]
+
+    shift = SHIFT.replace("FIELD: {name: shop}", "virtualService: {name: shop, routes: [primary]}")
+    found, message = await outcome(Simulation(plan(shift), put=virtual(own)))
+    assert found == "refused"
+    assert NOWHERE in message
+
+
 # --- HTTPRoutes -------------------------------------------------------------------------------------------------------
 
 
@@ -374,6 +435,11 @@ def without_hostnames(path: str = "/") -> Change:
     return change
 
 
+def with_one_below_all(spec: Any) -> None:
+    without_hostnames()(spec)
+    spec["rules"].append({"matches": [{"path": {"type": "RegularExpression", "value": "/.*"}}]})
+
+
 @pytest.mark.parametrize(
     ("put", "expected"),
     [
@@ -386,6 +452,7 @@ def without_hostnames(path: str = "/") -> Change:
         pytest.param(rules(nothing, without_hostnames(), NAMED), "refused", id="not at a listener that has it"),
         pytest.param(rules(rule_at("/a/b"), without_hostnames("/a"), NAMED), "refused", id="nor does a longer path"),
         pytest.param(rules(rule_at("/a"), without_hostnames("/a/b"), NAMED), "silent", id="what is more specific"),
+        pytest.param(rules(rule_at("/a"), with_one_below_all, NAMED), "silent", id="nor what stands below one for all"),
         pytest.param(rules(nothing, without_hostnames(), NAMED, "example.com/gw"), "silent", id="only Istio does so"),
         pytest.param(rules(nothing, lambda spec: spec.update(parentRefs=[{"name": "inner"}])), "silent", id="elsewhere"),
         pytest.param(

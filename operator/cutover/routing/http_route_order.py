@@ -15,7 +15,7 @@ from typing import Final
 from cutover.field_path import Json
 from cutover.ports import HTTP_ROUTES, Ref
 from cutover.routing.http_route_matches import matches_of, show_match
-from cutover.routing.order import Entry, Place, Surroundings, common_host, ref_of
+from cutover.routing.order import Entry, Place, Surroundings, common_host, in_turn, ref_of
 from cutover.routing.routes import Route
 
 _ANY: Final = "*"
@@ -70,7 +70,7 @@ def _places_at(listener: _Listener, body: Json, known: Iterable[Json], routes_of
     istio = _controller(body, listener).startswith(_ISTIO)
     for mine, host in _hosts(body, listener):
         there = [(raw, one) for raw, at, one in bound if (at == host if istio else raw == mine)]
-        entries = [entry for _, entry in _in_order(there, listener, routes_of, istio=istio)]
+        entries = _in_order(there, listener, routes_of, istio=istio)
         yield Place((listener, host), host, entries, _why(there, mine), _unsure(there, body, listener))
 
 
@@ -98,22 +98,16 @@ def _unsure(there: list[tuple[str, Json]], body: Json, listener: _Listener) -> f
     return frozenset(others - {ref_of(HTTP_ROUTES, body)})
 
 
-def _in_order(
-    there: list[tuple[str, Json]], listener: _Listener, routes_of: RoutesOf, *, istio: bool
-) -> list[tuple[tuple[bool, int], Entry]]:
+def _in_order(there: list[tuple[str, Json]], listener: _Listener, routes_of: RoutesOf, *, istio: bool) -> list[Entry]:
     """The matches of all of them: those of one hostname are sorted together, and stand where the oldest of them does."""
     groups = []
     for _, some in groupby(sorted(there, key=lambda one: (one[0], _age(one[1]))), key=lambda one: one[0]):
         bodies = [one for _, one in some]
-        first = bodies[0]["metadata"]
-        own = first["namespace"] != listener.parent[1]  # those of the gateway's own namespace come first
-        groups.append(((own, *_age(bodies[0])), _sorted(bodies, routes_of, istio=istio)))
+        created, namespace, name = _age(bodies[0])
+        elsewhere = namespace != listener.parent[1]  # those of the gateway's own namespace come first
+        groups.append(((elsewhere, created, name, namespace), _sorted(bodies, routes_of, istio=istio)))
     groups.sort(key=lambda one: one[0])
-    several = len(groups) > 1
-    found = [
-        ((several and _matches_all(entry.match), at), entry) for at, (_, some) in enumerate(groups) for entry in some
-    ]
-    return sorted(found, key=lambda one: one[0])
+    return in_turn((entries for _, entries in groups), _matches_all)
 
 
 def _sorted(bodies: Iterable[Json], routes_of: RoutesOf, *, istio: bool) -> list[Entry]:

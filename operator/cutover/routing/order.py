@@ -6,7 +6,7 @@ it for the routes of a plan is told here, once.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -98,6 +98,12 @@ def taken(places: Iterable[Place], owner: Ref, chosen: Iterable[Route]) -> Itera
         yield from _losses(known, owner, route)
 
 
+def unsent(places: Iterable[Place], owner: Ref, chosen: Iterable[Route]) -> list[Route]:
+    """Routes of which no proxy has any match, though some have others of the object."""
+    known = [entry for place in places for entry in place.entries if entry.owner == owner]
+    return [route for route in chosen if known and all(entry.route != route for entry in known)]
+
+
 def _losses(known: Iterable[Place], owner: Ref, route: Route) -> Iterator[Taken]:
     """What one route loses, each route that takes it once."""
     lost, kept, certain = dict[tuple[Ref, str], list[Taken]](), False, True
@@ -177,14 +183,25 @@ def _path_covers(one: Path, other: Path | None) -> bool:
     return other[1].startswith(one[1]) if one[0] == "prefix" else f"{other[1]}/".startswith(f"{one[1].rstrip('/')}/")
 
 
+def in_turn(groups: Iterable[Iterable[Entry]], matches_all: Callable[[Json], bool]) -> list[Entry]:
+    """The matches of several objects as Istio has them in one list: what matches every request is moved to the end, and what stands below it in its own object is left out."""
+    early, late, never = list[Entry](), list[Entry](), list[Entry]()
+    for entries in groups:
+        ended = False
+        for entry in entries:
+            every = matches_all(entry.match)
+            (never if ended else late if every else early).append(entry)
+            ended |= every
+    return [*early, *late, *never]
+
+
 def ref_of(resource: Resource, body: Json) -> Ref:
     """The object's address."""
     return Ref(resource, body["metadata"]["namespace"], body["metadata"]["name"])
 
 
 def common_host(one: str, other: str) -> str:
-    """The hosts that both name, as one name: the more specific of the two, or none (empty)."""
-    one, other = one.lower(), other.lower()
+    """The hosts that both name, as one name: the more specific of the two, or none (empty). Istio compares them to the letter here."""
     if _below(one, other):
         return one
     return other if _below(other, one) else ""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import product
 from typing import Final
 
 from cutover.field_path import Json
 from cutover.objects.destination_rules import MESH
 from cutover.objects.hosts import full_host
 from cutover.ports import VIRTUAL_SERVICES, Ref
-from cutover.routing.order import Entry, Place, Surroundings, common_host, every_path, ref_of
+from cutover.routing.order import Entry, Place, Surroundings, common_host, every_path, in_turn, ref_of
 from cutover.routing.routes import Route
+from cutover.routing.virtual_service_matches import delegated
 
 _PUBLIC: Final = "*"
 _ENVOYS: Final = ("scheme", "method", "authority", "headers", "withoutHeaders", "queryParams")
@@ -100,14 +100,8 @@ def _in_mesh(at: _At, mine: _Bound, there: list[_Bound], unsure: frozenset[Ref])
 
 
 def _at_gateway(at: _At, _: _Bound, there: list[_Bound], unsure: frozenset[Ref]) -> Place:
-    early, late, never = list[Entry](), list[Entry](), list[Entry]()
-    for one in there:
-        ended = False
-        for entry in one.sent:
-            every = _matches_all(entry.match)
-            (never if ended else late if every else early).append(entry)
-            ended |= every
-    return Place(at, at[-1], (*early, *late, *never), _AGE if len(there) > 1 else _ONE, unsure)
+    entries = in_turn((one.sent for one in there), _matches_all)
+    return Place(at, at[-1], entries, _AGE if len(there) > 1 else _ONE, unsure)
 
 
 class _Spread:
@@ -128,18 +122,15 @@ class _Spread:
             if not route.http:
                 continue
             if handed := route.body.get("delegate"):
-                yield from self._delegated(
-                    route, Ref(VIRTUAL_SERVICES, handed.get("namespace") or ref.namespace, handed.get("name", ""))
-                )
+                to = Ref(VIRTUAL_SERVICES, handed.get("namespace") or ref.namespace, handed.get("name", ""))
+                yield from self._delegated(_matches(route, ref), to)
             else:
-                yield from (_entry(ref, route, match) for match in _matches(route))
+                yield from (_entry(ref, route, match) for match in _matches(route, ref) or [{}])
 
-    def _delegated(self, route: Route, to: Ref) -> Iterator[Entry]:
+    def _delegated(self, outer: list[Json], to: Ref) -> Iterator[Entry]:
         """The matches of a delegate in the place of the route that delegates to it; none where it is not known."""
         for below in self._routes_of(self._known[to]) if to in self._known else ():
-            for outer, inner in product(_matches(route), _matches(below)):
-                if (both := _joined(outer, inner)) is not None:
-                    yield _entry(to, below, both)
+            yield from (_entry(to, below, both) for both in delegated(outer, _matches(below, to)))
 
 
 def _entry(owner: Ref, route: Route, match: Json) -> Entry:
@@ -153,25 +144,18 @@ def _entry(owner: Ref, route: Route, match: Json) -> Entry:
     return Entry(owner, route, {"path": (how, what), **parts}, shown)
 
 
-def _matches(route: Route) -> list[Json]:
-    return route.body.get("match") or [{}]
-
-
-def _joined(outer: Json, inner: Json) -> Json | None:
-    """What a delegate's match is in its root; None where they may contradict each other, which Istio leaves out."""
-    if any(outer[key] != inner[key] for key in outer.keys() & inner.keys() - {"name", "uri", "headers"}):
-        return None
-    if outer.get("uri") and inner.get("uri"):
-        (how, what), (_, below) = (next(iter(one["uri"].items())) for one in (outer, inner))
-        if outer["uri"] != inner["uri"] and not (how == "prefix" and below.startswith(what)):
-            return None
-    return {**outer, **inner, "headers": {**(outer.get("headers") or {}), **(inner.get("headers") or {})}}
+def _matches(route: Route, owner: Ref) -> list[Json]:
+    """Those of a route, their gateways with namespaces."""
+    return [
+        {**one, "gateways": [_gateway(name, owner.namespace) for name in one.get("gateways") or ()]}
+        for one in route.body.get("match") or ()
+    ]
 
 
 def _sent(entry: Entry, gateway: str) -> bool:
     """Whether a match applies at this gateway."""
     named = entry.match.get("gateways")
-    return not named or gateway in (_gateway(one, entry.owner.namespace) for one in named)
+    return not named or gateway in named
 
 
 def _as_sent(entry: Entry) -> Entry:
@@ -191,11 +175,12 @@ def _matches_all(match: Json) -> bool:
 def _listens(body: Json, around: Surroundings) -> list[_At]:
     """Each host that it has at each server of the gateways that it is bound to."""
     spec, namespace = body["spec"], body["metadata"]["namespace"]
-    hosts = [(one if one.startswith("*") else full_host(one, namespace)).lower() for one in spec.get("hosts") or ()]
+    hosts = [one if one.startswith("*") else full_host(one, namespace) for one in spec.get("hosts") or ()]
     found = dict[_At, None]()
     for gateway in gateways_of(body):
         for server, served in _served(gateway, namespace, around):
-            found |= dict.fromkeys((gateway, server, both) for one in hosts if (both := common_host(one, served)))
+            both = (common_host(one, served).lower() for one in hosts)
+            found |= dict.fromkeys((gateway, server, one) for one in both if one)
     return list(found)
 
 
@@ -210,10 +195,14 @@ def _parts(gateway: str) -> tuple[str, str]:
 
 
 def _gateway(name: str, namespace: str) -> str:
+    """With its namespace, which it names before a slash, or, as in former times, after a dot."""
     own, slash, rest = name.partition("/")
     if name == MESH or (slash and own != "."):
         return name
-    return f"{namespace}/{rest or own}"
+    if slash:
+        return f"{namespace}/{rest}"
+    alone, *more = name.split(".")
+    return f"{more[0] if more else namespace}/{alone}"
 
 
 def _served(gateway: str, namespace: str, around: Surroundings) -> Iterator[tuple[int, str]]:
@@ -227,7 +216,7 @@ def _served(gateway: str, namespace: str, around: Surroundings) -> Iterator[tupl
         for host in server.get("hosts") or ():
             whose, slash, rest = host.partition("/")
             if not slash or whose in (_PUBLIC, namespace) or (whose == "." and own == namespace):
-                yield at, (rest if slash else host).lower()
+                yield at, rest if slash else host
 
 
 def _certain(one: Json, root: Json, gateway: str, around: Surroundings) -> bool:

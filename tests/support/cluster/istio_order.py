@@ -208,6 +208,8 @@ def vs_host_of_the_gateway(order: Order) -> None:
     order.virtual_service(OLDER, "z", prefix("/a"), hosts=[f"*.{order.domain}"], gateways=[NAMED])
     order.virtual_service(NEWER, "a", prefix("/a/b"), hosts=[f"one.{order.domain}"], gateways=[NAMED])
     order.ask("z", "/a/b", host=f"one.{order.domain}")
+    order.virtual_service(OLDER, "y", ALL, hosts=[f"ONE.{order.domain}"], gateways=[NAMED])
+    order.ask("404", "/", host=f"one.{order.domain}")  # such hosts are compared to the letter
 
 
 @row
@@ -246,6 +248,18 @@ def vs_delegate(order: Order) -> None:
     order.ask("d.0", "/a/b")
     order.ask("d.2", "/a")
     order.ask("a.1", "/c")
+
+
+@row
+def vs_delegate_left_out(order: Order) -> None:
+    """A route of a delegate is left out where one of its matches fits none of the root, and no expression fits beside a path."""
+    below = f"{order.row}-d"
+    both = {"match": [{"uri": {"prefix": "/a/b"}}, {"uri": {"prefix": "/c"}}]}
+    order.virtual_service(NEWER, "d", both, regex("/a.*"), prefix("/a/d"), hosts=[], gateways=[])
+    order.virtual_service(OLDER, "z", {**prefix("/a"), "delegate": {"name": below}})
+    order.virtual_service(NEWER, "a", prefix("/a"))
+    order.ask("a", "/a/b")
+    order.ask("d.2", "/a/d")
 
 
 # --- VirtualServices in the mesh --------------------------------------------------------------------------------------
@@ -333,11 +347,12 @@ def rule_host_of_the_listener(order: Order) -> None:
     """At one with a hostname, HTTPRoutes of other hostnames that meet there are not sorted together: the older one is tried first."""
     to = {"name": "order", "namespace": SYSTEM, "sectionName": order.row[:20]}
     host = f"one.{order.domain}"
-    order.http_route(OLDER, "z", rule("/a"), rule("/"), hosts=[], to=to)
+    order.http_route(OLDER, "z", rule("/a"), rule("/"), rule("/c.*", "RegularExpression"), hosts=[], to=to)
     order.http_route(NEWER, "a", rule("/a/b"), rule("/c"), rule("/"), hosts=[host], to=to)
     order.ask("z.0", "/a/b", "rules", host)
     order.ask("a.1", "/c", "rules", host)
     order.ask("z.1", "/", "rules", host)
+    order.ask("z.1", "/cd", "rules", host)  # in its own list the expression is below what matches every request
 
 
 @row
@@ -347,6 +362,16 @@ def rule_gateways_namespace(order: Order) -> None:
     host = f"one.{order.domain}"
     order.http_route(OLDER, "z", rule("/a"), hosts=[host], to=to)
     order.http_route(NEWER, f"{SYSTEM}/a", rule("/a"), hosts=[], to=to)
+    order.ask("a", "/a", "rules", host)
+
+
+@row
+def rule_ties_of_hosts(order: Order) -> None:
+    """There the name decides between two as old, then the namespace."""
+    to = {"name": "order", "namespace": SYSTEM, "sectionName": order.row[:20]}
+    host = f"one.{order.domain}"
+    order.http_route(OLDER, "order-a/b", rule("/a"), hosts=[host], to=to)
+    order.http_route(OLDER, "order-b/a", rule("/a"), hosts=[], to=to)
     order.ask("a", "/a", "rules", host)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from cutover.errors import PlanError, Problem
 from cutover.field_path import ABOVE, Json, Path, stand
 from cutover.ports import Outlines
-from cutover.routing.order import Surroundings, Taken, taken, told
-from cutover.routing.routes import Pair
+from cutover.routing.order import Surroundings, Taken, taken, told, unsent
+from cutover.routing.routes import Pair, Route
 from cutover.routing.shift import temporary_fields_of
 from cutover.saga.turn import Failed
 from cutover.steps.kind import StepContext
@@ -27,7 +27,8 @@ async def problems(step: TrafficSpec, context: StepContext, body: Json, found: S
     around = _around(routes, gateways)
     told_ones = [Problem(place, why, warning=not none) for why, none in step.where.unreached(body, around)]
     if all(problem.warning for problem in told_ones):
-        lost = _lost(step, context, body, found, around)
+        nowhere, lost = _lost(step, context, body, found, around)
+        told_ones += [Problem(place, _sent_to_nobody(step, one), warning=not around.complete) for one in nowhere]
         told_ones += [Problem(place, await _say(step, context, one), warning=not one.whole) for one in lost]
     if not around.complete:
         told_ones.append(Problem("", _UNSEEN if routes.number and gateways.number else _unread(step), warning=True))
@@ -71,7 +72,9 @@ async def _now(step: TrafficSpec, context: StepContext, body: Json, around: Surr
     if why := next((why for why, none in step.where.unreached(body, around) if none), ""):
         return why
     ours = await _header_routes(step, context)
-    lost = _lost(step, context, body, found, around)
+    nowhere, lost = _lost(step, context, body, found, around)
+    if nowhere and around.complete:
+        return _sent_to_nobody(step, nowhere[0])
     whole = next((one for one in lost if one.whole and one.taker.path not in ours), None)
     return await _say(step, context, whole) if whole else ""
 
@@ -100,9 +103,18 @@ def _around(routes: Outlines, gateways: Outlines) -> Surroundings:
 
 def _lost(
     step: TrafficSpec, context: StepContext, body: Json, found: Sequence[Pair], around: Surroundings
-) -> list[Taken]:
-    routes = [pair.route for pair in found if pair.route.http]
-    return list(taken(step.where.places(body, around), step.ref(context), routes)) if routes else []
+) -> tuple[list[Route], list[Taken]]:
+    """Routes that no proxy has, and what the others lose to those before them."""
+    routes, ref = [pair.route for pair in found if pair.route.http], step.ref(context)
+    places = list(step.where.places(body, around)) if routes else []
+    return unsent(places, ref, routes), list(taken(places, ref, routes))
+
+
+def _sent_to_nobody(step: TrafficSpec, route: Route) -> str:
+    word = step.where.word
+    message = f"{word} {route} gets no requests, so its weights have no effect: no proxy has any of its matches"
+    why = "they name gateways that its object is not at, or do not fit in those of the route that delegates to it"
+    return f"{message}; {why}, where no expression fits beside another path"
 
 
 async def _say(step: TrafficSpec, context: StepContext, one: Taken) -> str:
