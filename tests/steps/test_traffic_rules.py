@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cutover.ports import DESTINATION_RULES, PODS, SERVICES, VIRTUAL_SERVICES, Ref
+from cutover.ports import DESTINATION_RULES, ISTIO_GATEWAYS, PODS, SERVICES, VIRTUAL_SERVICES, Ref, Resource
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from cutover.testing import MemoryCluster
@@ -128,6 +128,22 @@ async def test_what_cannot_be_seen_is_told_once() -> None:
     run.cluster.everywhere = False
     assert await run.run() is Phase.SUCCEEDED, run.status
     assert started(run).count("the operator watches some namespaces only, so DestinationRules") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (DESTINATION_RULES, "the operator could not list DestinationRules of all namespaces"),
+        (VIRTUAL_SERVICES, "the operator could not list virtualservices and gateways of all namespaces"),
+        (ISTIO_GATEWAYS, "the operator could not list virtualservices and gateways of all namespaces"),
+    ],
+)
+async def test_what_could_not_be_read_is_not_said_to_be_out_of_sight(kind: Resource, says: str) -> None:
+    run = Simulation(plan(SHIFT), put=subsets(ALL))
+    run.cluster.denied.add(("list", Ref(kind, "", "")))
+    assert await run.run() is Phase.SUCCEEDED, run.status
+    assert says in started(run)
+    assert "watches some namespaces" not in started(run)
 
 
 async def test_another_cluster_domain_is_shifted_and_told() -> None:

@@ -18,10 +18,12 @@ class KnownRules:
     Attributes:
         bodies: the rules.
         all: those of other namespaces are among them.
+        read: those of other namespaces could be read, as far as they are to be seen.
     """
 
     bodies: Sequence[Json]
     all: bool
+    read: bool = True
 
     def of(self, host: str, namespace: str) -> DestinationRules:
         """Those that may count for a host of a Service of the namespace."""
@@ -33,7 +35,7 @@ async def known_rules(cluster: Cluster, namespace: str, *, fresh: bool = True) -
     own = await cluster.list(DESTINATION_RULES, namespace, fresh=fresh)
     found = await cluster.outlines(DESTINATION_RULES, namespace, wait=True)
     others = [body for body in found.bodies if body["metadata"]["namespace"] != namespace]
-    return KnownRules([*own, *others], all=found.complete)
+    return KnownRules([*own, *others], all=found.complete, read=bool(found.number))
 
 
 async def subset_labels(cluster: Cluster, namespace: str, host: str, subset: str) -> Mapping[str, str] | str:

@@ -18,7 +18,7 @@ class Questions:
 
     Attributes:
         objects: all objects.
-        denied: (verb, object) that no account may do.
+        denied: (verb, object) that no account may do; without a namespace, that the operator may not do anywhere.
         readable: objects of other namespaces that an account may get.
         everywhere: whether the operator sees all namespaces.
         clock: the time.
@@ -52,6 +52,8 @@ class Questions:
     async def outlines(self, resource: Resource, namespace: str, *, wait: bool = False) -> Outlines:
         """As the port has it; here a stream is never behind, but who does not wait for one that it opens knows nothing at that moment."""
         await asyncio.sleep(0)
+        if ("list", Ref(resource, "", "")) in self.denied:
+            return Outlines()
         if wait:
             self._opened[resource] = datetime.min.replace(tzinfo=UTC)
         if self._opened.setdefault(resource, self.clock.now()) == self.clock.now():

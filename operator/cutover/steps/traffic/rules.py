@@ -16,6 +16,7 @@ from cutover.steps.shared.preconditions import may_name
 from cutover.steps.traffic.spec import TrafficSpec
 
 _UNSEEN = "the operator watches some namespaces only, so DestinationRules of the root namespace, and those of clients in others, are not seen"
+_UNREAD = "the operator could not list DestinationRules of all namespaces, so it is not known which of them count for the clients of this plan's hosts"
 
 
 async def problems(step: TrafficSpec, context: StepContext, body: Json, found: Sequence[Pair]) -> list[Problem]:
@@ -25,7 +26,11 @@ async def problems(step: TrafficSpec, context: StepContext, body: Json, found: S
     known = await known_rules(context.cluster, namespace, fresh=False)
     sentences = told(body, found, step.weights[-1], lambda host: known.of(host, namespace))
     said = [Problem(place, await _say(context, one), warning=not one.wrong) for one in sentences]
-    unseen = [Problem("", _UNSEEN, warning=True)] if any(side.subset for side in step.ends) else []
+    unseen = (
+        [Problem("", _UNSEEN if known.read else _UNREAD, warning=True)]
+        if any(side.subset for side in step.ends)
+        else []
+    )
     return said if known.all else said + unseen
 
 
