@@ -157,6 +157,9 @@ NOT_SERVED = (
     "no server of the gateways of VirtualService shop serves any of its hosts, so no request reaches its routes"
 )
 NO_GATEWAY = "there is no Gateway infra/edge, which VirtualService shop names, so no request comes by it"
+NOT_EXPORTED = (
+    "VirtualService shop is not exported to namespace infra (exportTo), so if the pods of Gateway infra/edge are there"
+)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +171,9 @@ NO_GATEWAY = "there is no Gateway infra/edge, which VirtualService shop names, s
         ("[{hosts: [a.example]}]", lambda spec: spec.update(gateways=[GATEWAY, "mesh"]), "silent", ""),
         ("unknown", nothing, "silent", NO_GATEWAY),
         ("unknown", lambda spec: spec.update(gateways=["mesh"]), "silent", ""),
+        ("[{hosts: ['*']}]", lambda spec: spec.update(exportTo=["."]), "silent", NOT_EXPORTED),
+        ("[{hosts: ['*']}]", lambda spec: spec.update(exportTo=[".", "infra"]), "silent", ""),
+        ("[{hosts: ['*']}]", lambda spec: spec.update(exportTo=["*"]), "silent", ""),
     ],
 )
 async def test_requests_that_no_gateway_hands_on(servers: str, own: Change, expected: str, says: str) -> None:
@@ -175,7 +181,7 @@ async def test_requests_that_no_gateway_hands_on(servers: str, own: Change, expe
     shift = plan(SHIFT.replace("FIELD", "virtualService"))
     found, message = await outcome(Simulation(shift, put=virtual(own, servers=servers)))
     assert found == expected, message
-    assert ("o Gateway " in message or "no server " in message) is bool(says)
+    assert any(text in message for text in ("o Gateway ", "no server ", "is not exported")) is bool(says)
     assert says in message
 
 

@@ -57,12 +57,23 @@ def unreached(body: Json, around: Surroundings) -> Iterator[tuple[str, bool]]:
         whose = own if spec.get("hosts") else f"the VirtualServices that delegate to {own}"
         message = f"no server of the gateways of {whose} serves any of its hosts, {so}"
         yield f"{message}; add such a server, or name another gateway", around.complete
-    for name in gateways_of(body) if around.complete else ():
-        if name != MESH and _parts(name) not in around.gateways:
-            yield (
-                f"there is no Gateway {name}, which {own} names, so no request comes by it; create it, or name another",
-                False,
-            )
+    for name in gateways_of(body):
+        if name != MESH and (why := _cut_off(body, name, around)):
+            yield why, False
+
+
+def _cut_off(body: Json, gateway: str, around: Surroundings) -> str:
+    """Why no request comes to a VirtualService by a gateway that it names, as far as that is known; empty where some may."""
+    own, (whose, _) = ref_of(VIRTUAL_SERVICES, body), _parts(gateway)
+    if around.complete and _parts(gateway) not in around.gateways:
+        return (
+            f"there is no Gateway {gateway}, which {own} names, so no request comes by it; create it, or name another"
+        )
+    exports = {body["metadata"]["namespace"] if one == "." else one for one in body["spec"].get("exportTo") or ()}
+    if _restricted(body) and whose not in exports:
+        message = f"{own} is not exported to namespace {whose} (exportTo), so if the pods of Gateway {gateway} are there no request comes by it"
+        return f"{message}; add {whose}"
+    return ""
 
 
 def _roots(body: Json, hosted: Iterable[Json]) -> list[Json]:
