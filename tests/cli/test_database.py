@@ -311,6 +311,15 @@ def test_some_steps_of_a_plan(users: Database, plan: Path) -> None:
     assert (done.returncode, "no database step is named pause; use expand, fill, unique" in done.stderr) == (64, True)
 
 
+def test_a_plan_that_stopped_at_its_first_step_is_taken_back(users: Database, plan: Path) -> None:
+    users.run("CREATE VIEW seen AS SELECT * FROM users", "ALTER TABLE users RENAME TO people")
+    assert cutover(users, str(plan), "--step", "expand").returncode == ExitCode.BAD_INPUT
+    users.run("ALTER TABLE people RENAME TO users")
+    done = cutover(users, str(plan), "--undo")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("so nothing is undone") == 2, done.stdout
+
+
 def test_each_database_of_a_plan_has_its_url(users: Database, plan: Path) -> None:
     two = PLAN.replace(
         "  steps:", "    - {name: other, engine: postgresql, host: other, database: o, user: o}\n  steps:"

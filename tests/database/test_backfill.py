@@ -220,6 +220,17 @@ def test_undo_takes_back_as_much_as_was_done(database: Database, runner: Runner)
     assert runner.run("down", **other).reason is RunnerReason.NOTHING_TO_UNDO
 
 
+def test_nothing_is_undone_of_what_never_began_though_its_column_is_not_there(
+    database: Database, runner: Runner
+) -> None:
+    """As after a schema change that failed: the step behind it has nothing to take back, and must not stop the rollback."""
+    database.run("CREATE TABLE users (id int PRIMARY KEY)", "INSERT INTO users VALUES (1)")
+    for _ in range(2):
+        result = runner.run("down", backfill=COUNTED, fence=2)
+        assert result.reason in (RunnerReason.NOTHING_TO_UNDO, RunnerReason.ALREADY_DONE), result
+    assert runner.run("up", backfill=COUNTED, fence=1).reason is RunnerReason.FENCED
+
+
 def test_a_signal_ends_it_and_the_next_run_goes_on(database: Database, runner: Runner) -> None:
     counted(database, 10_000)
     process = runner.start("up", backfill=COUNTED | {"delay": "50ms"})

@@ -57,6 +57,8 @@ class Local:
             row = transactions.run(lambda tx: tx.look(Claim.of(self._payload).key), read_only=True)
             if row is not None and row.finished and row.direction is self._payload.direction:
                 return Outlook(version=transactions.session.version, done=True), made
+            if row is None and self._payload.direction is Direction.DOWN:
+                return Outlook(version=transactions.session.version), made  # it never began, and nothing is undone
             outlook, session = work.outlook(self._payload.direction, made), transactions.session
             writes = self._payload.direction in (Direction.UP, Direction.DOWN)
             problems = [*session.problems(writes=writes), *outlook.problems]

@@ -74,10 +74,9 @@ class Backfill:
             return Result(RunnerReason.ALREADY_DONE)
         if self._work.reverse is None and row.rows:
             raise Ended(Result(RunnerReason.DOWN_MISSING, "backfill.reverse"))
-        filler = self._filler(reverse=True)
-        row = self._turn(filler)
+        row = self._turn(self._filler(reverse=True) if row.digest else None)
         if row.bound is not None:
-            self._ranges(filler, row)
+            self._ranges(self._filler(reverse=True), row)
         return self._finish_down()
 
     def validate(self) -> Result:
@@ -150,16 +149,19 @@ class Backfill:
 
         return self._transactions.run(work)
 
-    def _turn(self, filler: Filler) -> StepRow:
-        """Save that it goes back from where it had come to; whose answer was lost finds it turned."""
+    def _turn(self, filler: Filler | None) -> StepRow:
+        """Save that it goes back from where it had come to; whose answer was lost finds it turned.
+
+        No filler: it had not begun when it was looked at, and its table may not even have the columns.
+        """
 
         def work(tx: Transaction) -> StepRow:
             row = tx.claim(self._claim)
             if row.direction is Direction.UP:
-                came_to_the_end = (
-                    bool(row.digest) and row.cursor == row.bound
-                )  # then rows above the bound were swept too
-                bound = filler.last_key(tx) if came_to_the_end else row.cursor
+                bound = row.cursor
+                if row.digest and row.cursor == row.bound:  # at its end, where rows above the bound were swept too
+                    known = filler or self._session.filler(self._work, reverse=True)  # it may have begun since
+                    bound = known.last_key(tx)
                 row = StepRow(Direction.DOWN, fence=self._claim.fence, digest=self._digest, bound=bound)
                 tx.save(self._claim, row)
             return row
