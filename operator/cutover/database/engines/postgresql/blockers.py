@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +18,8 @@ from cutover.runner_messages.result import Blocker, identifier
 _MOST: Final = 8
 _ASKED: Final = 0.6
 """Of the lock's timeout: late enough to be a real wait, early enough to have the answer in time."""
+_OFTEN: Final = 0.2
+"""Of that: how often it is looked."""
 _QUERY: Final = """
 SELECT s.pid, s.application_name, extract(epoch FROM now() - coalesce(s.xact_start, s.query_start, s.backend_start)), s.state
 FROM unnest(pg_catalog.pg_blocking_pids($1::int)) AS b(pid) JOIN pg_catalog.pg_stat_activity AS s USING (pid)
@@ -25,25 +28,46 @@ ORDER BY 3 DESC LIMIT $2::int
 
 
 class Watch:
-    """Finds the sessions that block ours, when one of our statements takes long enough to be waiting."""
+    """Finds the sessions that block ours, when one of our statements takes long enough to be waiting.
+
+    One thread looks every now and then whether a statement has taken that long: a timer for each statement would be a new thread for
+    each, and most take a millisecond.
+    """
 
     def __init__(self, connect: Callable[[], Connection], timeout: timedelta) -> None:
         self._connect, self._after = connect, timeout.total_seconds() * _ASKED
         self._beside: Connection | None = None
+        self._lock = threading.Lock()
+        self._statement: tuple[int, float] | None = None  # of which session, and since when
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
         self.found: Sequence[Blocker] = ()
 
     @contextmanager
     def over(self, pid: int) -> Iterator[None]:
-        """Watch a statement of the session with this pid."""
-        self.found = ()
-        timer = threading.Timer(self._after, self._ask, (pid,))
-        timer.daemon = True
-        timer.start()
+        """Watch a statement of the session with this pid; afterwards what was found is complete."""
+        with self._lock:
+            self.found, self._statement = (), (pid, time.monotonic())
+        self._begin()
         try:
             yield
         finally:
-            timer.cancel()
-            timer.join()
+            with self._lock:  # waits for an answer that is under way
+                self._statement = None
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._closed.clear()
+            self._thread = threading.Thread(target=self._look, daemon=True)
+            self._thread.start()
+
+    def _look(self) -> None:
+        while not self._closed.wait(self._after * _OFTEN):
+            with self._lock:
+                if self._statement is not None and time.monotonic() - self._statement[1] >= self._after:
+                    pid, _ = self._statement
+                    self._statement = None  # asked once
+                    self._ask(pid)
 
     def _ask(self, pid: int) -> None:
         try:
@@ -57,6 +81,10 @@ class Watch:
         ]
 
     def close(self) -> None:
-        """Drop the second connection."""
+        """Drop the second connection; the next statement makes another one where it needs to."""
+        if self._thread is not None:
+            self._closed.set()
+            self._thread.join()
+            self._thread = None
         if self._beside is not None:
             self._beside.close()

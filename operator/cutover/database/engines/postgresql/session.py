@@ -83,9 +83,7 @@ class PostgresSession:
         how = "ISOLATION LEVEL REPEATABLE READ, READ ONLY" if read_only else "ISOLATION LEVEL READ COMMITTED"
         connection = self.connection
         try:
-            connection.execute(f"BEGIN {how}")
-            if not durable:
-                connection.execute("SET LOCAL synchronous_commit = off")
+            connection.execute(f"BEGIN {how}{'' if durable else '; SET LOCAL synchronous_commit = off'}")
             tx = PostgresTransaction(connection, self.watch)
             yield tx
             tx.still_ours()
