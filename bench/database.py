@@ -6,15 +6,15 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from environment import machine, table
+from environment import installed, machine, table
 
 from harness.postgresql import DEFAULT, Database, Server
 from harness.tools import print_progress
@@ -61,7 +61,7 @@ def measure(folder: Path) -> str:
     """The table. `ROWS` and `ROUNDS` of the environment make it quicker."""
     rows, rounds = int(os.environ.get("ROWS", ROWS)), int(os.environ.get("ROUNDS", ROUNDS))
     server = Server(int(os.environ.get("POSTGRESQL", DEFAULT)), SETTINGS).start()
-    folder.mkdir(parents=True, exist_ok=True)
+    installed(folder / "image", extras=["database"])
     seen: dict[str, list[_Seen]] = {name: [] for name in ("plain", *OURS)}
     try:
         for number in range(rounds):
@@ -111,15 +111,30 @@ def _ours(folder: Path, how: Mapping[str, Any], database: Database) -> float:
             "direction": "up", "database": {"name": "bench"}, "backfill": {**FILL, **how},
         })
     )  # fmt: skip
-    program = str(Path(sys.executable).with_name("cutover-database"))
-    argv = [program, "--payload", str(payload), "--result", str(folder / "result.json")]
-    log = folder / "runner.log"
+    argv = [
+        str(folder / "image" / "bin" / "cutover-database"),
+        "--payload",
+        str(payload),
+        "--result",
+        str(folder / "result"),
+    ]
+    log, memory = folder / "runner.log", 0.0
     with log.open("w") as stream:
         process = subprocess.Popen(argv, env={**os.environ, "CUTOVER_DATABASE_URL": database.url}, stderr=stream)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        while process.poll() is None:
+            memory = max(memory, _most(process.pid))
+            time.sleep(0.05)
     assert process.returncode == 0, log.read_text()
-    return used.ru_maxrss / 1000
+    return memory
+
+
+def _most(pid: int) -> float:
+    """What a process had in memory at most, in MB (proc(5): VmHWM)."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1000
+    return 0.0
 
 
 def _table(seen: Mapping[str, list[_Seen]], rows: int, rounds: int, version: int) -> str:

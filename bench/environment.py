@@ -45,9 +45,10 @@ def control_plane(folder: Path) -> Iterator[Cluster]:
         cluster.stop()
 
 
-def installed(folder: Path, checkout: Path = ROOT) -> Path:
+def installed(folder: Path, checkout: Path = ROOT, extras: Sequence[str] = ()) -> Path:
     """The operator's program with the packages that its image holds, as the Dockerfile installs them; the command line needs more."""
     options = ["--quiet", "--frozen", "--no-dev", "--no-editable", "--compile-bytecode"]
+    options += [f"--extra={extra}" for extra in extras]
     subprocess.run(
         [os.environ.get("UV", "uv"), "sync", *options],  # `uv run` says where it is
         cwd=checkout,
