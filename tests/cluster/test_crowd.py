@@ -20,7 +20,7 @@ MORE = 10
 """Requests beside many objects of others, at most: their lists have several pages, and a rollout has more or fewer events."""
 WEIGHTS = (10, 25, 50, 100)
 A_WEIGHT = 17.0
-"""Requests a weight in a crowd of twenty, at most, with all of the life of its plan. 14.2 were counted; how many reads are shared varies."""
+"""Requests a weight in a crowd of twenty, at most, with all of the life of its plan. 13.0 were counted among a hundred; how many reads are shared varies."""
 
 
 @pytest.mark.parametrize("size", [100, pytest.param(1000, marks=pytest.mark.long)])

@@ -31,7 +31,6 @@ steps:
       from: {host: NAME-v1}
       to: {host: NAME-v2}
       weights: WEIGHTS
-      drain: 0s
 """
 
 
