@@ -14,6 +14,7 @@ from cutover.errors import Conflict, Problem
 from cutover.field_path import Json
 from cutover.objects import jobs, pods
 from cutover.objects.jobs import State, state_of
+from cutover.objects.refused_pods import refused_by_events
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, Ref
 from cutover.runner_messages.sentences import sentence
 from cutover.steps.kind import StepContext
@@ -22,6 +23,10 @@ from cutover.steps.shared import database_pods, job_runs
 _MEMO: Final = "look "
 _REST: Final = timedelta(seconds=10)
 """Until it is looked again: each look is a pod."""
+_LONGEST: Final = 600
+"""Seconds of one look."""
+_LONG_FOR_A_POD: Final = timedelta(seconds=5)
+"""Until events are read that tell why there is no pod."""
 _GOOD_FOR: Final = timedelta(minutes=10)
 """A plan that was Refused may be tried again much later."""
 
@@ -39,7 +44,8 @@ def never_claimed(body: Json, context: StepContext) -> Json:
     for label in (PLAN_LABEL, FENCE_LABEL):
         metadata["labels"].pop(label)
     metadata["ownerReferences"] = [jobs.owner_reference(context.targets.owner)]
-    body["spec"] |= {"suspend": False, "backoffLimit": 0}  # it is looked again, as long as the plan may still begin
+    # One pod: it is looked again, as long as the plan may still begin. And an end, also of a pod that never starts.
+    body["spec"] |= {"suspend": False, "backoffLimit": 0, "activeDeadlineSeconds": _LONGEST}
     return body
 
 
@@ -68,9 +74,17 @@ async def look(context: StepContext, manifest: Json, place: str, where: str) -> 
         if state.complete or context.now - found.at >= _REST:
             await context.cluster.remove(ref, state.uid, context.targets.owner.account)
         return [Problem(place, found.message)]
+    if why := await _waits_for(context, ref, body):
+        return [Problem(place, f"Job {ref.name} looks at {where}: {why}")]
+    return [Problem(place, _last(context, ref) or f"Job {ref.name} looks at {where}")]
+
+
+async def _waits_for(context: StepContext, ref: Ref, body: Json) -> str:
     seen = await pods.pods_of(context.cluster, context.namespace, ref.name)
-    why = pods.waits_for(seen, context.namespace)
-    return [Problem(place, _last(context, ref) or f"Job {ref.name} looks at {where}{why and f': {why}'}")]
+    created = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
+    if seen or context.now - created < _LONG_FOR_A_POD:
+        return pods.waits_for(seen, context.namespace)
+    return await refused_by_events(context.cluster, ref, body["metadata"]["uid"], created)
 
 
 def _last(context: StepContext, ref: Ref) -> str:
