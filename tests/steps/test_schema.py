@@ -390,7 +390,11 @@ async def test_the_job_of_a_look_is_of_the_plan_and_claimed_by_nobody() -> None:
     (job,) = (body for ref, body in run.cluster.objects.items() if ref.resource == JOBS)
     assert job["metadata"]["ownerReferences"][0]["uid"] == run.cluster.objects[run.plan]["metadata"]["uid"]
     assert {"cutover.dev/plan", "cutover.dev/fence"} & job["metadata"]["labels"].keys() == set()
-    assert (job["spec"]["suspend"], job["spec"]["backoffLimit"], job["spec"]["activeDeadlineSeconds"]) == (False, 0, 600)
+    assert (job["spec"]["suspend"], job["spec"]["backoffLimit"], job["spec"]["activeDeadlineSeconds"]) == (
+        False,
+        0,
+        600,
+    )
     assert (
         f"steps[schema].schema: Job {job['metadata']['name']} begins to look at database orders" in run.status.message
     )

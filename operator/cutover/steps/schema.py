@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cutover.runner_messages.hazards import Hazard
 from cutover.runner_messages.payload import SchemaWork, Script
-from cutover.schema.model import Model, validations
-from cutover.steps.kind import Kind
+from cutover.schema.model import Model
+from cutover.schema.problems import WrongFields
 from cutover.steps.shared.database_kind import DatabaseKind
-from cutover.steps.shared.databases import KeyRef
 
 _LONGEST: Final = 16_384
-_ONE: Final = "give inline or configMapKeyRef, exactly one of them"
+_ELSEWHERE: Final = ("configMapKeyRef", "image")
+"""Where scripts may be some day."""
 _NOT_YET: Final = "is not supported yet; write the script itself, below `inline: |`"
 _NO_WAY_BACK: Final = "no down is defined; add down, or irreversible: true on the step"
 
@@ -23,25 +23,23 @@ _NO_WAY_BACK: Final = "no down is defined; add down, or irreversible: true on th
 class SqlScript(Model):
     """A script of SQL."""
 
-    model_config = ConfigDict(json_schema_extra=validations(("has(self.inline) != has(self.configMapKeyRef)", _ONE)))
-    inline: str | None = Field(
-        default=None,
+    inline: str = Field(
         min_length=1,
         max_length=_LONGEST,
         description="The script itself; its statements are sent one by one, as they are written.",
     )
-    config_map_key_ref: KeyRef | None = Field(default=None, description="Not supported yet: a key of a ConfigMap.")
 
-    @model_validator(mode="after")
-    def _one(self) -> SqlScript:
-        if (self.inline is None) == (self.config_map_key_ref is None):
-            raise ValueError(_ONE)
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _here(cls, given: Any) -> Any:
+        for field in _ELSEWHERE:
+            if isinstance(given, Mapping) and field in given:
+                raise WrongFields([(field, _NOT_YET)])
+        return given
 
     def script(self) -> Script:
         """As the runner is handed it."""
-        text = self.inline or ""
-        return Script(text=text, sha256=Script.digest(text))
+        return Script(text=self.inline, sha256=Script.digest(self.inline))
 
 
 class Schema(DatabaseKind):
@@ -78,10 +76,3 @@ class Schema(DatabaseKind):
     def irreversible_reason(self) -> str:
         """It needs down."""
         return "" if self.down is not None else _NO_WAY_BACK
-
-    def mistakes(self, before: Mapping[str, Kind]) -> Iterator[tuple[str, str]]:
-        """A script that is somewhere else, and what is too long."""
-        scripts = (("up", self.up), ("down", self.down), ("validate", self.validate_))
-        elsewhere = [name for name, one in scripts if one is not None and one.config_map_key_ref is not None]
-        yield from ((f".{name}.configMapKeyRef", _NOT_YET) for name in elsewhere)
-        yield from super().mistakes(before)

@@ -26,8 +26,8 @@ Path = tuple[str, ...]
 ITEM, VALUE, KEY = "[]", "{}", "{key}"
 """In a path: an item of a list, a value of a map, and a key of a map."""
 
-_REFUSED: Final = ("guards.[].successThreshold",)
-"""Places of the schema that no good plan has, whatever stands there."""
+_REFUSED: Final = ("guards.[].successThreshold", "steps.[].validate.compareWith")
+"""Places of the schema that no good plan has, whatever stands there; the second only the first step, which has none before it."""
 _GONE: Final = object()
 MARKER: Final = "qz7"
 """In each hostile value that could be a part of an address, so that it is found in a log."""
@@ -170,7 +170,26 @@ _STEPS: Final = (
     "approve: {message: go}",
     "notify: {provider: chat, message: hello, undo: bye}",
 )
+_REF: Final = "secretKeyRef: {name: a, key: b}"
+_DATABASE: Final = f"{{name: a, engine: postgresql, urlFrom: {{{_REF}}}, %s}}"
+_PARTS: Final = f"{{name: a, engine: postgresql, host: a, port: 5432, database: a, passwordFrom: {{{_REF}}}, %s}}"
+_DATABASES: Final = (
+    _PARTS % "user: a",
+    _PARTS % f"userFrom: {{{_REF}}}",
+    _DATABASE % f"tls: {{mode: verify-full, caFrom: {{{_REF}}}, certFrom: {{{_REF}}}, keyFrom: {{{_REF}}}}}",
+    _DATABASE % "tls: {mode: verify-full, caFrom: {configMapKeyRef: {name: a, key: b}}}",
+)
+_IN_DATABASE: Final = (
+    "{name: a, schema: {database: a, up: {inline: a}, down: {inline: a}}}",
+    "{name: a, backfill: {database: a, table: a, set: {a: b}, reverse: {a: b}, verify: a}}",
+    "{name: a, validate: {database: a, queries: [{name: a, sql: a, expect: equals, value: a}]}}",
+    "{name: a, validate: {queries: [{name: a, duplicates: {table: a, columns: [a]}}]}}",
+    "{name: a, validate: {queries: [{name: a, nulls: {table: a, columns: [a]}}]}}",
+    "{name: a, validate: {queries: [{name: a, compareColumns: {table: a, old: a, new: a}}]}}",
+)
 CARRIERS: Final = (
+    *(f"{_WAIT}\ndatabases: [{database}]" for database in _DATABASES),
+    *(f"databases: [{_PARTS % 'user: a'}]\nsteps: [{steps}]" for steps in _IN_DATABASE),
     f"{_WAIT}\nwindow: {{start: '2026-01-01T00:00:00Z', end: '2027-01-01T00:00:00Z'}}\nnotifications: [{{provider: chat, phases: [Running]}}]",
     f"{_WAIT}\nwindows: [{{days: [Mon], from: '09:00', to: '17:00', timeZone: UTC}}]",
     *(f"{_WAIT}\nguards: [{{name: b, {gate}}}]" for gate in _GATES),
