@@ -77,6 +77,10 @@ def at(path: str) -> Change:
     return change
 
 
+def in_any_case(path: str, kind: str) -> Change:
+    return lambda spec: spec["http"][0].update(match=[{"uri": {kind: path}, "ignoreUriCase": True}])
+
+
 def nothing(_: Any) -> None:
     pass
 
@@ -108,6 +112,12 @@ async def outcome(run: Simulation) -> tuple[str, str]:
         pytest.param(nothing, rival(FOR_THIS_GATEWAY), "refused", id="that its match names the gateway"),
         pytest.param(nothing, rival(under("/help")), "silent", id="what is more specific takes what it is meant for"),
         pytest.param(at("/a/b"), rival(under("/a")), "refused", id="an older shorter path"),
+        pytest.param(
+            in_any_case("/a.*", "regex"), rival(under("/a.*", "regex")), "refused", id="expressions have their case"
+        ),
+        pytest.param(
+            in_any_case("/a", "prefix"), rival(under("/a")), "silent", id="an older one that asks for the case"
+        ),
         pytest.param(at("/a/b"), rival(under("/a"), created=LATER), "silent", id="a newer shorter path"),
         pytest.param(at("/a"), rival(under("/a/b")), "silent", id="an older longer path"),
         pytest.param(at("/a"), rival(), "silent", id="what matches all comes last"),

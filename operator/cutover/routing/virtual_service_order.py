@@ -147,7 +147,7 @@ class _Spread:
 def _entry(owner: Ref, route: Route, match: Json) -> Entry:
     uri = match.get("uri") or {"prefix": "/"}
     how, what = next(iter(uri.items()))
-    if match.get("ignoreUriCase") and not every_path((how, what)):
+    if match.get("ignoreUriCase") and how != "regex" and not every_path((how, what)):
         how = f"{how} in any case"
     parts = {key: match[key] for key in (*_ENVOYS, *_ISTIOS, "gateways") if match.get(key)}
     names = [*(match.get("headers") or ()), *(match.get("queryParams") or ())]
