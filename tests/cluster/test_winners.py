@@ -17,7 +17,7 @@ from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
 from harness.api import Api
 from harness.cluster import Cluster
-from harness.envoy import SYSTEM
+from harness.envoy import LABELS, SYSTEM
 from harness.process import until
 from support.cluster.checkout import HTTP_ROUTE, VIRTUAL_SERVICE, Checkout, RouteKind
 from support.cluster.shop import Shop
@@ -170,3 +170,24 @@ def test_a_route_below_one_that_takes_all_is_refused(checkout: Checkout) -> None
         "route primary gets no requests, so its weights have no effect: route all is tried before it" in status.message
     )
     assert checkout.ask(20) == {"v1": 20}
+
+
+@pytest.mark.parametrize("route_kind", [VIRTUAL_SERVICE], indirect=True, ids=["virtualService"])
+def test_a_host_that_no_server_of_its_gateway_serves_is_refused(checkout: Checkout) -> None:
+    """No request comes to it, and nobody says so: a VirtualService has no status."""
+    shop, cluster = checkout.shop, checkout.cluster
+    server = {"port": {"number": cluster.mesh.gateway_port, "name": "http", "protocol": "HTTP"}, "bind": "127.0.0.1"}
+    place = {"name": "inner", "namespace": shop.namespace}
+    hosts = ["inner.example", f"*/*.checkout.{shop.namespace}.example", f"elsewhere/checkout.{shop.namespace}.example"]
+    shop.api.apply({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": place,
+        "spec": {"selector": LABELS, "servers": [{**server, "hosts": hosts}]},
+    })  # fmt: skip
+    shop.api.patch(checkout.path, {"spec": {"gateways": ["inner"]}})
+    until("no request comes to it", lambda: checkout.ask(1) == {"404": 1}, deadline=30)
+    checkout.add("v2")
+    before = shop.objects()
+    shop.apply(SHIFT.replace("ROUTE", "virtualService: {name: checkout, routes: [primary]}"))
+    shop.refuses(before, "no server of the gateways of VirtualService checkout serves any of its hosts")

@@ -197,12 +197,12 @@ class Checkout:
         """One more endpoint of a version, whose answers say so."""
         backend = Backend(says or version)
         self.backends[version].append(backend)
-        name = f"{version}-{len(self.backends[version])}"
+        name, labels = f"{version}-{len(self.backends[version])}", {"app": f"checkout-{version}", "team": "checkout"}
         self.shop.api.apply({
             "apiVersion": "networking.istio.io/v1",
             "kind": "WorkloadEntry",
             "metadata": {"name": name, "namespace": self.shop.namespace},
-            "spec": {"address": "127.0.0.1", "labels": {"app": f"checkout-{version}"}, "ports": {"http": backend.port}},
+            "spec": {"address": "127.0.0.1", "labels": labels, "ports": {"http": backend.port}},
         })  # fmt: skip
 
     def stop(self) -> None:
