@@ -20,6 +20,8 @@ _ASKED: Final = 0.6
 """Of the lock's timeout: late enough to be a real wait, early enough to have the answer in time."""
 _OFTEN: Final = 0.2
 """Of that: how often it is looked."""
+_LEAST: Final = 0.01
+"""Seconds between two looks, at least."""
 _QUERY: Final = """
 SELECT s.pid, s.application_name, extract(epoch FROM now() - coalesce(s.xact_start, s.query_start, s.backend_start)), s.state
 FROM unnest(pg_catalog.pg_blocking_pids($1::int)) AS b(pid) JOIN pg_catalog.pg_stat_activity AS s USING (pid)
@@ -62,7 +64,7 @@ class Watch:
             self._thread.start()
 
     def _look(self) -> None:
-        while not self._closed.wait(self._after * _OFTEN):
+        while not self._closed.wait(max(self._after * _OFTEN, _LEAST)):
             with self._lock:
                 if self._statement is not None and time.monotonic() - self._statement[1] >= self._after:
                     pid, _ = self._statement
