@@ -23,7 +23,7 @@ import pytest
 from cutover.ports import APPLIED_LABEL
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase
-from harness.process import NotReady, until
+from harness.process import PATIENCE, NotReady, until
 from harness.proxy import Exchange, Fault, Pause, delayed, killing
 from support.cluster.testbed import Baseline, Site, Testbed, side_by_side
 from support.plans.on_cluster import BACK_AND_FORTH, CANARY, STORIES, Story
@@ -270,7 +270,7 @@ def _late_write(testbed: Testbed, story: Story, baseline: Baseline, number: int,
             if not abort:
                 people = threading.Thread(target=story.people, args=(site.shop,))
             people.start()
-            if not pause.paused.wait(20):
+            if not pause.paused.wait(20 * PATIENCE):
                 return Late("", 0, ())
             what += str(pause.exchange)
             other.start()
