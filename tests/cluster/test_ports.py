@@ -50,6 +50,18 @@ def _services(checkout: Checkout, *ports: dict[str, Any]) -> None:
         checkout.shop.api.patch(path, {"spec": {"ports": list(ports)}})
 
 
+def _name_ports(checkout: Checkout, *ports: int) -> list[Any]:
+    """The last route names these ports, that of the old side first."""
+    routes = checkout.routes()
+    for entry, port in zip(routes[-1][checkout.kind.split], ports, strict=True):
+        if checkout.kind is VIRTUAL_SERVICE:
+            entry["destination"]["port"] = {"number": port}
+        else:
+            entry["port"] = port
+    checkout.shop.api.patch(checkout.path, {"spec": {checkout.kind.entries: routes}})
+    return routes
+
+
 def _entry(checkout: Checkout, name: str, **ports: int | None) -> None:
     """The WorkloadEntry has these ports; None: not that one."""
     path = f"/apis/networking.istio.io/v1/namespaces/{checkout.shop.namespace}/workloadentries/{name}"
@@ -60,13 +72,7 @@ def _entry(checkout: Checkout, name: str, **ports: int | None) -> None:
 def test_a_port_that_the_service_lacks_is_refused(checkout: Checkout) -> None:
     """No gateway says so, before or after a weight: about half of the requests fail where somebody writes it all the same."""
     shop, split = checkout.shop, checkout.kind.split
-    routes = checkout.routes()
-    for entry, port in zip(routes[-1][split], (80, 8080), strict=True):
-        if checkout.kind is VIRTUAL_SERVICE:
-            entry["destination"]["port"] = {"number": port}
-        else:
-            entry["port"] = port
-    shop.api.patch(checkout.path, {"spec": {checkout.kind.entries: routes}})
+    routes = _name_ports(checkout, 80, 8080)
     before = shop.objects()
     shop.apply(_plan(checkout, "startDeadline: 1s"))
     place = "steps[shift].traffic.to: host checkout-v2: Service checkout-v2 has no port 8080, which the route names, but 80 (http)"
@@ -111,6 +117,44 @@ def test_weight_waits_for_an_endpoint_that_has_the_port(checkout: Checkout, back
     old, new = checkout.counted("v1"), checkout.counted("v2")
     assert checkout.ask(40) == {"v1" if back else "v2": 40}
     assert (checkout.counted("v1") - old, checkout.counted("v2") - new) == ((40, 0) if back else (0, 40))
+
+
+def test_a_service_that_gets_another_number_for_its_port_brings_the_weights_back(checkout: Checkout) -> None:
+    """Its EndpointSlices and WorkloadEntries stay as they are."""
+    shop = checkout.shop
+    _name_ports(checkout, 80, 80)
+    shop.apply(_plan(checkout))
+    checkout.until_weights(50, 50)
+    checkout.assert_halved()
+    path = f"/api/v1/namespaces/{shop.namespace}/services/checkout-v2"
+    shop.api.patch(path, {"spec": {"ports": [{"name": "http", "port": 8000}]}})
+    status = shop.until_ended()
+    assert status.phase is Phase.ROLLED_BACK
+    assert status.failure is not None
+    assert (
+        "checkout-v2 carries traffic, and host checkout-v2: Service checkout-v2 has no port 80"
+        in status.failure.message
+    )
+    checkout.spec()
+    assert checkout.ask(40) == {"v1": 40}
+
+
+@pytest.mark.parametrize("route_kind", [VIRTUAL_SERVICE], indirect=True, ids=["virtualService"])
+def test_a_port_for_udp_is_one_of_several_too(checkout: Checkout) -> None:
+    """Routes that name none mean the number of the gateway's port then, which the Service lacks."""
+    shop = checkout.shop
+    _services(checkout, {"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"})
+    until("requests fail", lambda: checkout.ask(1) == {"503": 1}, deadline=20)
+    assert checkout.ask(20) == {"503": 20}
+    shop.apply(_plan(checkout))
+    checkout.until_weights(50, 50)
+    (started,) = (event["note"] for event in shop.events() if event["reason"] == "Started")
+    for side in ("v1", "v2"):
+        assert (
+            f"names no port of checkout-{side}, and its Service has 80 (http) and 53 (dns), so Istio takes" in started
+        )
+    shop.request(RequestVerb.ABORT)
+    assert shop.until_ended().phase is Phase.ROLLED_BACK
 
 
 PODS = """
