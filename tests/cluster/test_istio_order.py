@@ -19,6 +19,21 @@ pytestmark = [pytest.mark.cluster, pytest.mark.local("asks istiod and the Envoys
 ON_ITS_OWN_LISTENER = ("rule-host-of-the-listener", "rule-gateways-namespace", "rule-ties-of-hosts")
 
 
+TIES = ("vs-ties", "rule-ties", "rule-ties-of-hosts")
+
+
+def _make_as_old(api: Api, bodies: list[dict[str, Any]]) -> None:
+    """All of them are created in one second."""
+    for _ in range(10):
+        if len({api.get(api.path(body))["metadata"]["creationTimestamp"] for body in bodies}) == 1:
+            return
+        for body in bodies:
+            api.delete(api.path(body))
+        for body in bodies:
+            api.apply(body)
+    raise AssertionError("they could not be created in one second")
+
+
 def _gateways(cluster: Cluster) -> Iterator[dict[str, Any]]:
     """Two with hostnames, on the ports of the gateways that serve all."""
     place = {"name": "order", "namespace": SYSTEM}
@@ -57,6 +72,8 @@ def order(cluster: Cluster, api: Api) -> Iterator[dict[str, Any]]:
     try:
         for body in made:
             api.apply(body)
+        for name in TIES:
+            _make_as_old(api, rows[name].made[0])
         (port,) = free_ports(1)
         api.apply(_sidecar(port))
         cluster.mesh.start_sidecar("side", NAMESPACES[0])
