@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cutover.ports import PLANS
 from harness.api import Api
 from harness.cluster import Cluster
 from harness.process import until
@@ -83,8 +84,14 @@ class Crowd:
 
     def apply(self, weights: Iterable[int]) -> None:
         """A plan for each shop, all at once."""
-        shop, text = Shop(self.api, self.namespace), STEPS.replace("WEIGHTS", str([*weights]))
-        side_by_side(lambda name: shop.apply(text.replace("NAME", name), name), self.names)
+        text = STEPS.replace("WEIGHTS", str([*weights]))
+
+        def one(name: str) -> None:
+            metadata = {"name": name, "namespace": self.namespace}
+            spec = yaml.safe_load(text.replace("NAME", name))
+            self.api.apply({"apiVersion": PLANS.api_version, "kind": PLANS.kind, "metadata": metadata, "spec": spec})
+
+        side_by_side(one, self.names)
 
 
 _OF_A_SHOP = ("Service", "Deployment", "VirtualService")
