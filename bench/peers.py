@@ -89,19 +89,20 @@ class Cutover:
 
 @dataclass
 class ArgoRollouts:
-    """Argo Rollouts with its defaults: a Rollout in the place of both Deployments."""
+    """Argo Rollouts with its defaults: a Rollout in the place of both Deployments, and Services that select its pods."""
 
     program: Path
     crds: Path
     name: str = "Argo Rollouts"
     user: str = "system:serviceaccount:cutover-system:cutover"
-    replaced: Sequence[str] = ("Deployment",)
+    replaced: Sequence[str] = ("Deployment", "Service")
 
     @contextmanager
     def running(self, cluster: Cluster, folder: Path) -> Iterator[Process]:
         """Under an account that may do everything, so that its requests are told from those of others."""
         manifests = [one for file in sorted(self.crds.glob("*.yaml")) for one in yaml.safe_load_all(file.read_text())]
         install(cluster.api, *(one for one in manifests if one and one["kind"] == "CustomResourceDefinition"))
+        cluster.control_plane.make_namespace("argo-rollouts")  # where it looks for its Lease
         everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
         kubeconfig = cluster.control_plane.operator_kubeconfig(everything)
         metrics, health = free_ports(2)
@@ -115,7 +116,13 @@ class ArgoRollouts:
 
     def prepare(self, crowd: Crowd) -> None:
         """The first version of each Rollout, which becomes stable without steps."""
-        side_by_side(lambda name: crowd.api.apply(_rollout(crowd.namespace, name, "shop:1", (10,))), crowd.names)
+
+        def one(name: str) -> None:
+            for side in ("v1", "v2"):
+                crowd.api.apply(_service(crowd.namespace, f"{name}-{side}", name))
+            crowd.api.apply(_rollout(crowd.namespace, name, "shop:1", (10,)))
+
+        side_by_side(one, crowd.names)
         path = f"/apis/argoproj.io/v1alpha1/namespaces/{crowd.namespace}/rollouts"
 
         def stable() -> bool:
@@ -127,6 +134,12 @@ class ArgoRollouts:
     def go(self, crowd: Crowd, weights: Sequence[int]) -> None:
         """Another image for each."""
         side_by_side(lambda name: crowd.api.apply(_rollout(crowd.namespace, name, NEW_IMAGE, weights)), crowd.names)
+
+
+def _service(namespace: str, name: str, pods: str) -> dict[str, Any]:
+    """Argo Rollouts adds to the selector which of its pods are meant."""
+    spec = {"selector": {"app": pods}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
 def _rollout(namespace: str, name: str, image: str, weights: Sequence[int]) -> dict[str, Any]:
