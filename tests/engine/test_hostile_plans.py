@@ -20,6 +20,7 @@ from cutover.ports import (
     HTTP_ROUTES,
     ISTIO_GATEWAYS,
     PLANS,
+    SERVICES,
     VIRTUAL_SERVICES,
 )
 from cutover.status.status import ENDED
@@ -34,7 +35,7 @@ _INSIDE = re.compile(
     rf"/(api/v1|apis/{_SEGMENT}/v[a-z0-9]+)/namespaces/{NAMESPACE}/[a-z]+(/{_SEGMENT}(/status)?)?|/api/v1/namespaces/{NAMESPACE}"
 )
 _OF_ALL_NAMESPACES = {
-    one.path("") for one in (VIRTUAL_SERVICES, HTTP_ROUTES, GATEWAYS, ISTIO_GATEWAYS, DESTINATION_RULES)
+    one.path("") for one in (VIRTUAL_SERVICES, HTTP_ROUTES, GATEWAYS, ISTIO_GATEWAYS, DESTINATION_RULES, SERVICES)
 }
 """What the operator lists for all plans together, no matter what any of them says."""
 _PATHS = 6
