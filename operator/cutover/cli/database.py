@@ -114,15 +114,9 @@ def _told(task: Task, result: Result) -> int:
 @contextmanager
 def _signals() -> Iterator[None]:
     """The first signal ends the work, and the transaction that runs is rolled back."""
-    from cutover.database.outcome import Stopped
+    from cutover.database.outcome import SIGNALS, stop
 
-    def stop(number: int, frame: object) -> None:
-        del number, frame
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, signal.SIG_IGN)
-        raise Stopped
-
-    before = {one: signal.signal(one, stop) for one in (signal.SIGTERM, signal.SIGINT)}
+    before = {one: signal.signal(one, stop) for one in SIGNALS}
     try:
         yield
     finally:

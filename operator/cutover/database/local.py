@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from cutover.database.engines.base import Made
-from cutover.database.engines.postgresql.engine import Postgresql
+from cutover.database.engines.postgresql.engine import Postgresql, opened
 from cutover.database.journal import Claim
 from cutover.database.outcome import ConnectionBroken, Ended, LockNotGranted
 from cutover.database.reporting import Reporter
@@ -66,10 +66,5 @@ class Local:
 
     @contextmanager
     def _transactions(self) -> Iterator[tuple[Postgresql, Transactions]]:
-        payload = self._payload
-        engine = Postgresql(self._url, payload.database, f"cutover {payload.plan.name} {payload.step}")
-        session = engine.connect()
-        try:
-            yield engine, Transactions(session, payload.database.lock_retries, Clock())
-        finally:
-            session.close()
+        with opened(self._payload, self._url) as (engine, session):
+            yield engine, Transactions(session, self._payload.database.lock_retries, Clock())

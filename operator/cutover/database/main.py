@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cutover.database.engines.postgresql.engine import Postgresql
-from cutover.database.outcome import Ended, Stopped
+from cutover.database.engines.postgresql.engine import opened
+from cutover.database.outcome import SIGNALS, Ended, stop
 from cutover.database.reporting import Reporter
 from cutover.database.run import carry_out, ended
 from cutover.errors import PlanError
@@ -36,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit code."""
     options = _options(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    for number in SIGNALS:
+        signal.signal(number, stop)
     payload = Path(options.payload) if options.payload else os.environ.get(options.payload_env, "")
     result = run(payload, lambda: _url(options))
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # what is left is to say how it ended
     with suppress(OSError):
         Path(options.result).write_text(result.encode(), encoding="utf-8")
@@ -100,12 +100,8 @@ def _payload(file: Path) -> Payload:
 
 
 def _work(payload: Payload, url: str) -> Result:
-    engine = Postgresql(url, payload.database, f"cutover {payload.plan.name} {payload.step}")
-    session = engine.connect()
-    try:
+    with opened(payload, url) as (engine, session):
         return carry_out(payload, engine, session, Reporter(_show))
-    finally:
-        session.close()
 
 
 def _show(progress: Progress) -> None:
@@ -119,14 +115,6 @@ def _show(progress: Progress) -> None:
         progress.rate,
         slow,
     )
-
-
-def _stop(number: int, frame: object) -> None:
-    """The first signal ends the run; the transaction that runs is rolled back on the way out."""
-    del number, frame
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Stopped
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ Raised by engines and works; `works/transactions.py` runs again what may succeed
 
 from __future__ import annotations
 
+import signal
+from typing import Final, NoReturn
+
 from cutover.runner_messages.result import Result
 from cutover.runner_messages.sentences import sentence
 
@@ -35,3 +38,15 @@ class ConnectionBroken(_WithResult):
 
 class Stopped(KeyboardInterrupt):
     """SIGTERM: the transaction that runs is rolled back, and the run ends. A KeyboardInterrupt, because drivers cancel on those."""
+
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+"""Those that end a run."""
+
+
+def stop(number: int, frame: object) -> NoReturn:
+    """Handles the first of these signals: the transaction that runs is rolled back on the way out, and no other one disturbs that."""
+    del number, frame
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
+    raise Stopped

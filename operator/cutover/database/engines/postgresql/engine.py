@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from cutover.database.engines.base import Impact, Made, Statement
 from cutover.database.engines.postgresql import connecting, hazards, scripts
 from cutover.database.engines.postgresql.questions import text_of
 from cutover.database.engines.postgresql.session import PostgresSession
-from cutover.runner_messages.payload import DatabaseSettings
+from cutover.runner_messages.payload import DatabaseSettings, Payload
 from cutover.runner_messages.queries import Query
 from cutover.runner_messages.result import Result
 
@@ -61,3 +62,14 @@ class Postgresql(PostgresqlTexts):
     def connect(self) -> PostgresSession:
         """Log in."""
         return PostgresSession(lambda: connecting.connect(self._parameters, self._settings), self._settings)
+
+
+@contextmanager
+def opened(payload: Payload, url: str) -> Iterator[tuple[Postgresql, PostgresSession]]:
+    """The database of a payload, and a session in it that bears the names of plan and step. Raises as `Postgresql.connect`."""
+    engine = Postgresql(url, payload.database, f"cutover {payload.plan.name} {payload.step}")
+    session = engine.connect()
+    try:
+        yield engine, session
+    finally:
+        session.close()
