@@ -116,7 +116,7 @@ class Kubernetes(Streamed):
         return self._client.events(ENDPOINT_SLICES.path(namespace), params, _METADATA_ONLY_EVENTS)
 
     async def get(self, ref: Ref) -> Json:
-        """Read one object now; of an account, which all plans of a namespace may have in common, at most a second ago."""
+        """Read one object now; of an account, which all plans of a namespace may have in common, at most two seconds ago."""
         return await self._reads.get(ref)
 
     async def read_as(self, ref: Ref, account: str) -> Json:

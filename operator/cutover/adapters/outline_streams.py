@@ -46,9 +46,8 @@ class OutlineStreams:
     def __init__(self, client: ApiClient, *, everywhere: bool) -> None:
         self._client, self._everywhere = client, everywhere
         self._streams: dict[tuple[Resource, str], _Stream] = {}
-        self._changes = itertools.count(
-            1
-        )  # of all of them: a number must not mean something else after a stream was opened anew
+        # Of all of them: a number must not mean something else after a stream was opened anew.
+        self._changes = itertools.count(1)
 
     async def known(self, resource: Resource, namespace: str, *, wait: bool) -> Outlines:
         """What is known of a kind now."""

@@ -35,7 +35,7 @@ class Reads:
         self._joint = JointReads(self.shared, partial(self._list, ENDPOINT_SLICES), self._get, self._services)
 
     async def get(self, ref: Ref) -> Json:
-        """Read one object now; of an account, which all plans of a namespace may have in common, at most a second ago."""
+        """Read one object now; of an account, which all plans of a namespace may have in common, at most two seconds ago."""
         if ref.resource == SERVICES:
             return await self._joint.service(ref)
         return await self.shared.read(ref, partial(self._get, ref), fresh=ref.resource != SERVICE_ACCOUNTS)

@@ -90,9 +90,8 @@ class DestinationRules:
 
     def __init__(self, bodies: Iterable[Json], host: str, namespace: str, root: str = ROOT) -> None:
         self._namespace, self._root = namespace, root
-        told = (
-            body for body in bodies if (body.get("spec") or {}).get("host")
-        )  # its definition asks for a host, but not for a spec
+        # Its definition asks for a host, but not for a spec.
+        told = (body for body in bodies if (body.get("spec") or {}).get("host"))
         matching = (rule for _, rule in sorted(map(_read, told), key=lambda one: one[0]) if _matches(rule.host, host))
         self._local: dict[str, _ByHost] = {}
         self._exported: dict[str, _ByHost] = {}
