@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 
 from harness.api import Api
@@ -27,9 +29,10 @@ class ObjectHistory:
 
     def _watch(self, version: int) -> None:
         while not self._ending.is_set():
-            for _, body in self._api.watch(self._path, seconds=30, version=str(version)):
-                version = int(body["metadata"]["resourceVersion"])
-                self._told.append((version, body["metadata"]["name"], self._value(body)))
+            with contextlib.suppress(OSError, HTTPException):  # a stream that broke off goes on where it was
+                for _, body in self._api.watch(self._path, seconds=30, version=str(version)):
+                    version = int(body["metadata"]["resourceVersion"])
+                    self._told.append((version, body["metadata"]["name"], self._value(body)))
 
     def begin(self) -> None:
         """Forget what was before."""
@@ -40,8 +43,13 @@ class ObjectHistory:
         last = {
             body["metadata"]["name"]: int(body["metadata"]["resourceVersion"]) for body in self._api.list(self._path)
         }
-        known = {name: version for name, version in last.items() if version > self._version}
-        until("the watch has told of it", lambda: known.items() <= {name: at for at, name, _ in self._told}.items())
+
+        def told() -> bool:
+            latest = {name: version for version, name, _ in self._told}
+            # Or a later one: what is listed may have changed again since.
+            return all(latest.get(name, self._version) >= version for name, version in last.items())
+
+        until("the watch has told of it", told)
         found = {name: [value] for name, value in self.values.items()}
         for version, name, value in list(self._told):
             if version > self._version and found[name][-1] != value:
