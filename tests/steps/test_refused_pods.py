@@ -70,6 +70,16 @@ async def test_of_the_others_only_events_tell(cluster: MemoryCluster, ref: Ref, 
     assert outcome.message.endswith(SAYS)
 
 
+@pytest.mark.parametrize(("ref", "text"), [(STORE, STORE_2), (AGENT, AGENT_2)])
+async def test_who_may_not_read_the_pods_is_told_less_and_waits_all_the_same(
+    cluster: MemoryCluster, ref: Ref, text: str
+) -> None:
+    await missing(cluster, ref, text)
+    cluster.denied.add(("list", Ref(PODS, ref.namespace, "")))
+    outcome = await do(cluster, text, 15.0)
+    assert isinstance(outcome, Again)
+
+
 async def test_an_undo_of_a_stateful_set_asks_nobody_to_delete_pods_that_are_not_there(cluster: MemoryCluster) -> None:
     await missing(cluster, STORE, STORE_2)
     await undo(cluster, STORE_2)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from cutover.errors import Denied
 from cutover.field_path import Json
 from cutover.objects.pods import waits_for
 from cutover.objects.refused_pods import refused_by_events, refused_by_status
@@ -89,7 +90,10 @@ async def why_pods_wait(context: StepContext, ref: Ref, body: Json) -> str:
 
 
 async def _why_not_started(context: StepContext, ref: Ref, body: Json) -> str:
-    pods = owned(await context.cluster.list(PODS, context.namespace, selector(body), fresh=False), ref, body)
+    try:
+        pods = owned(await context.cluster.list(PODS, context.namespace, selector(body), fresh=False), ref, body)
+    except Denied:  # it would only explain: the rollout itself is read from its workload
+        return ""
     if why := waits_for(pods, context.namespace, context.now):
         return why
     if len(pods) >= Rollout.of(body, ref.resource).wanted:
