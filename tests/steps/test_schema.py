@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from cutover.errors import PlanError
+from cutover.objects.database_pods import RUNNER
 from cutover.plan.parsing import parse
 from cutover.ports import JOBS, PODS
 from cutover.runner_messages.payload import Direction
@@ -16,7 +17,6 @@ from cutover.runner_messages.result import Blocker, Result
 from cutover.saga.turn import Again, Done, Failed
 from cutover.status.requests import RequestVerb
 from cutover.status.status import Phase, StepState
-from cutover.steps.shared.database_pods import RUNNER
 from cutover.testing import MemoryCluster, run_jobs
 from support.fakes.database_jobs import GONE, DatabaseJobs
 from support.fakes.job_step import Bench

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_val
 
 from cutover.gates import Gate
 from cutover.gates.base import Source
+from cutover.objects.databases import Database
 from cutover.objects.pod_accounts import accounts_of
 from cutover.plan.notifications import Notification
 from cutover.plan.windows import Recurring, Window, opening
@@ -46,7 +47,6 @@ from cutover.steps.parts import (
     Unbounded,
 )
 from cutover.steps.shared.database_kind import DatabaseKind
-from cutover.steps.shared.databases import Database
 
 DEFAULT_STAGE_TIMEOUT: Final = timedelta(minutes=30)
 _LAST_START: Final = timedelta(hours=24)

@@ -16,7 +16,8 @@ from pydantic import Field, PrivateAttr
 
 from cutover.errors import Broken, Problem
 from cutover.field_path import Json
-from cutover.objects import jobs, pods
+from cutover.objects import database_pods, jobs, pods
+from cutover.objects.databases import Database
 from cutover.objects.jobs import State
 from cutover.runner_messages.payload import Direction, Owner, Payload
 from cutover.runner_messages.sentences import sentence, summary
@@ -24,8 +25,7 @@ from cutover.saga.turn import Done, Failed, StageRule
 from cutover.schema.model import Label, Model
 from cutover.steps.kind import Kind, StepContext
 from cutover.steps.parts import LooksFirst
-from cutover.steps.shared import database_look, database_pods
-from cutover.steps.shared.databases import Database
+from cutover.steps.shared import database_look
 from cutover.steps.shared.job_kind import JobKind
 
 _PER_ATTEMPT: Final = 1_000_000

@@ -12,13 +12,13 @@ from typing import Final
 
 from cutover.errors import Conflict, Problem
 from cutover.field_path import Json
-from cutover.objects import jobs, pods
+from cutover.objects import database_pods, jobs, pods
 from cutover.objects.jobs import State, state_of
 from cutover.objects.refused_pods import refused_by_events
 from cutover.ports import FENCE_LABEL, JOBS, MADE_LABEL, PLAN_LABEL, Ref
 from cutover.runner_messages.sentences import sentence
 from cutover.steps.kind import StepContext
-from cutover.steps.shared import database_pods, job_runs
+from cutover.steps.shared import job_runs
 
 _MEMO: Final = "look "
 _REST: Final = timedelta(seconds=10)

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cutover.field_path import Json
+from cutover.objects.databases import Certificate, Database, FromSecret, KeyRef, PasswordFile
 from cutover.runner_messages.payload import DatabaseSettings, Tls
 from cutover.runner_messages.reasons import FINAL
 from cutover.runner_messages.result import Result, decode
-from cutover.steps.shared.databases import Certificate, Database, FromSecret, KeyRef, PasswordFile
 
 RUNNER: Final = "runner"
 """Name of the container whose exit code and termination message count."""
