@@ -163,8 +163,8 @@ WEIGHTS = (
         without(_ROUTES),
     ),
     Row("VirtualService recreated", recreate, plan_is(Phase.ROLLING_BACK), _nothing),
-    Row("VirtualService emptied", empty, _STUCK("Put it back: kubectl edit virtualservice"), back_to_git),
-    Row("destination renamed", misroute, _STUCK("Put it back: kubectl edit virtualservice"), back_to_git),
+    Row("VirtualService emptied", empty, _STUCK("To restore it: kubectl edit virtualservice"), back_to_git),
+    Row("destination renamed", misroute, _STUCK("To restore it: kubectl edit virtualservice"), back_to_git),
     Row("re-ordered and raised", reorder_and_raise, put_back, left=left_http(reorder)),
     Row("routes, retries, timeouts", then_abort(lambda who: who.routes(adorn)), plan_is(Phase.ROLLING_BACK), _nothing, left_http(adorn)),
 )  # fmt: skip
