@@ -30,7 +30,7 @@ def test_objects_of_others_cost_nothing(shop: Shop, cluster: Cluster, size: int)
     """So many Services, twice so many Deployments and so many VirtualServices that have nothing to do with the plan."""
     alone = _cost(shop, cluster, "alone")
     Crowd(cluster, shop.namespace, size, pods=0, prefix="other").make()
-    beside = []
+    beside: list[Counter[str]] = []
     # A rollout that takes a second longer is asked about more often: what others cost is in every run, a pause is not.
     while not beside or (beside[-1].total() > alone.total() + MORE and len(beside) < RUNS):
         beside.append(_cost(shop, cluster, f"beside-{len(beside)}"))
