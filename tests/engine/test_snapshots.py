@@ -375,3 +375,44 @@ async def test_one_that_is_being_written_is_still_returned_at_once() -> None:
     assert await run.run() is Phase.SUCCEEDED
     first, second = tries
     assert second - first < timedelta(seconds=1)
+
+
+async def test_a_foreground_deletion_finds_no_snapshots_while_targets_are_claimed_again() -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    assert _owners(run) == {True}
+    patch = run.cluster.patch
+
+    async def away(ref: Ref, operations: Sequence[Operation], account: str = "") -> Any:
+        if ref == V2:
+            raise Unavailable("no")
+        return await patch(ref, operations, account)
+
+    run.cluster.patch = away  # type: ignore[method-assign]
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.status.reason == "Reclaiming" and run.bound)
+    assert _owners(run) == {False}
+    run.cluster.patch = patch  # type: ignore[method-assign]
+    assert await run.run() is Phase.ROLLED_BACK
+
+
+@pytest.mark.parametrize("denied", [False, True], ids=["changed", "denied"])
+async def test_after_a_rollback_that_is_declined_the_plan_owns_its_snapshots_again(*, denied: bool) -> None:
+    run = Simulation(plan(DEPLOY), put=shop)
+    assert await run.run() is Phase.SUCCEEDED
+    if denied:
+        run.cluster.denied.add(("patch", V2))
+    else:
+        run.cluster.objects[V2]["spec"]["replicas"] = 9
+    run.request(RequestVerb.ROLLBACK)
+    await run.until(lambda: run.phase is Phase.SUCCEEDED and bool(run.status.requests) and not run.bound)
+    assert _owners(run) == {True}
+
+
+def _owners(run: Simulation) -> set[bool]:
+    """Whether the snapshots have an owner."""
+    return {
+        bool(body["metadata"].get("ownerReferences"))
+        for ref, body in run.cluster.objects.items()
+        if ref.resource == SNAPSHOTS
+    }

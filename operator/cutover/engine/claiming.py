@@ -168,9 +168,22 @@ async def _drop_former_snapshots(context: CommandContext) -> None:
 async def reclaim(context: CommandContext) -> Outcome:
     """Claim all targets again, if each field still has the value that the run left; otherwise claim none.
 
-    The claims come before the comparison: nothing may change between it and the first undo.
+    The claims come before the comparison: nothing may change between it and the first undo. The snapshots come before the claims,
+    which may take long: a foreground deletion of the plan deletes what the plan owns.
     """
     await set_finalizer(context.cluster, context.ref, context.body, wanted=True)
+    await set_snapshot_owner(context, owned=False)
+    try:
+        outcome = await _claim_as_left(context)
+    except (Denied, Rejected):  # which keep the success, as other answers than Done do
+        await set_snapshot_owner(context, owned=True)
+        raise
+    if not isinstance(outcome, Done):
+        await set_snapshot_owner(context, owned=True)
+    return outcome
+
+
+async def _claim_as_left(context: CommandContext) -> Outcome:
     outcome = await claim(context)
     if not isinstance(outcome, Done):
         return outcome
@@ -183,7 +196,6 @@ async def reclaim(context: CommandContext) -> Outcome:
         for ref in context.all_targets():
             await context.targets().release(ref)
         return Failed("Changed", why)
-    await set_snapshot_owner(context, owned=False)
     if JOBS in context.plan.makes():
         await jobs.reopen(context.cluster, context.targets().owner)
     return Done()
